@@ -1,0 +1,257 @@
+"""Forward noising, the conversions between eps, x0, v and score, the posterior, and the DDPM and DDIM steps.
+
+Everything here is float64, whatever comes in. B examples first, then any data axes. `abar` is (T + 1,) from
+`ref.schedules.alpha_bar`, abar[0] = 1; t = 0 is data, t = T is noise. A step goes from t to any s < t.
+
+Papers
+    [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
+    [DDIM]   Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021 (its alpha is abar here)
+    [PD]     Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022
+    [SDE]    Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
+"""
+import numpy as np
+
+
+def q_sample(x0, t, eps, abar):
+    """[DDPM] eq. 4, drawn:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps.
+
+    x0, eps: (B, ...). t: (B,) ints in [0, T], or one int. abar: (T + 1,).
+    Returns xt (B, ...) float64.
+    Raises ValueError where shapes differ or t is out of range, TypeError where t is not an int.
+    """
+    x0, eps = _same_shape(x0=x0, eps=eps)
+    abar_t = _at(abar, t, x0, "t")
+    return np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps
+
+
+def q_sample_backward(dxt, t, abar):
+    """Gradients of `q_sample`:  dx0 = sqrt(abar_t) dxt,  deps = sqrt(1 - abar_t) dxt.
+
+    dxt: (B, ...). t, abar: as in `q_sample`.
+    Returns dx0, deps, each (B, ...) float64.
+    Raises as `q_sample` does.
+    """
+    dxt = np.asarray(dxt, np.float64)
+    abar_t = _at(abar, t, dxt, "t")
+    return np.sqrt(abar_t) * dxt, np.sqrt(1 - abar_t) * dxt
+
+
+def posterior(x0, xt, t, s, abar):
+    """q(x_s | x_t, x0), [DDPM] eqs. 6 and 7 with s for t - 1. With alpha = abar_t / abar_s and beta = 1 - alpha:
+
+        mean     = sqrt(abar_s) beta / (1 - abar_t) x0 + sqrt(alpha) (1 - abar_s) / (1 - abar_t) x_t
+        variance = (1 - abar_s) / (1 - abar_t) beta                                      "beta tilde"
+
+    x0, xt: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,).
+    Returns mean (B, ...) and variance (not a deviation), a float or (B,) as t and s are.
+    Raises ValueError where shapes differ or not 0 <= s < t <= T.
+    """
+    x0, xt = _same_shape(x0=x0, xt=xt)
+    abar_t, abar_s = _step(abar, t, s, xt)
+    alpha = abar_t / abar_s
+    beta = 1 - alpha
+    mean = np.sqrt(abar_s) * beta / (1 - abar_t) * x0 + np.sqrt(alpha) * (1 - abar_s) / (1 - abar_t) * xt
+    variance = (1 - abar_s) / (1 - abar_t) * beta
+    return mean, variance.reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
+
+
+def x0_from_eps(xt, eps, t, abar):
+    """[DDPM] eq. 15:  x0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t).
+
+    xt, eps: (B, ...). t: int or (B,) ints in [0, T]. abar: (T + 1,).
+    Returns x0 (B, ...) float64.
+    Raises ValueError where shapes differ, t is out of range, or abar[t] = 0 (zero terminal SNR: eps does not hold x0).
+    """
+    xt, eps = _same_shape(xt=xt, eps=eps)
+    abar_t = _at(abar, t, xt, "t")
+    _nonzero(abar_t, "abar[t]", "x0 cannot be had from eps; predict v or x0")
+    return (xt - np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)
+
+
+def eps_from_x0(xt, x0, t, abar):
+    """[DDIM] eq. 9 solved for eps:  eps = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t).
+
+    xt, x0: (B, ...). t: int or (B,) ints in [1, T]. abar: (T + 1,).
+    Returns eps (B, ...) float64.
+    Raises ValueError where shapes differ, t is out of range, or abar[t] = 1 (t = 0: there is no noise to find).
+    """
+    xt, x0 = _same_shape(xt=xt, x0=x0)
+    abar_t = _at(abar, t, xt, "t")
+    _nonzero(1 - abar_t, "1 - abar[t]", "at t = 0 there is no noise to find")
+    return (xt - np.sqrt(abar_t) * x0) / np.sqrt(1 - abar_t)
+
+
+def v_target(x0, eps, t, abar):
+    """[PD] section 4:  v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0.
+
+    x0, eps: (B, ...). t: int or (B,) ints in [0, T]. abar: (T + 1,).
+    Returns v (B, ...) float64.
+    Raises ValueError where shapes differ or t is out of range.
+    """
+    x0, eps = _same_shape(x0=x0, eps=eps)
+    abar_t = _at(abar, t, x0, "t")
+    return np.sqrt(abar_t) * eps - np.sqrt(1 - abar_t) * x0
+
+
+def x0_from_v(xt, v, t, abar):
+    """[PD] appendix D:  x0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v.
+
+    xt, v: (B, ...). t: int or (B,) ints in [0, T]. abar: (T + 1,).
+    Returns x0 (B, ...) float64.
+    Raises ValueError where shapes differ or t is out of range.
+    """
+    xt, v = _same_shape(xt=xt, v=v)
+    abar_t = _at(abar, t, xt, "t")
+    return np.sqrt(abar_t) * xt - np.sqrt(1 - abar_t) * v
+
+
+def eps_from_v(xt, v, t, abar):
+    """[PD] appendix D:  eps = sqrt(1 - abar_t) x_t + sqrt(abar_t) v.
+
+    xt, v: (B, ...). t: int or (B,) ints in [0, T]. abar: (T + 1,).
+    Returns eps (B, ...) float64.
+    Raises ValueError where shapes differ or t is out of range.
+    """
+    xt, v = _same_shape(xt=xt, v=v)
+    abar_t = _at(abar, t, xt, "t")
+    return np.sqrt(1 - abar_t) * xt + np.sqrt(abar_t) * v
+
+
+def score_from_eps(eps, t, abar):
+    """grad log q(x_t) as the noise predicts it, [SDE] eq. 7 with [DDPM] eq. 4:  score = -eps / sqrt(1 - abar_t).
+
+    eps: (B, ...). t: int or (B,) ints in [1, T]. abar: (T + 1,).
+    Returns the score (B, ...) float64.
+    Raises ValueError where t is out of range or abar[t] = 1 (t = 0: the score of a point mass).
+    """
+    eps = np.asarray(eps, np.float64)
+    abar_t = _at(abar, t, eps, "t")
+    _nonzero(1 - abar_t, "1 - abar[t]", "at t = 0 the score does not exist")
+    return -eps / np.sqrt(1 - abar_t)
+
+
+def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
+    """One ancestral step, [DDPM] algorithm 2 from t to any s < t:  x_s = mean(x0_hat, x_t) + sigma z,
+
+        x0_hat = x0_from_eps(x_t, eps_hat), clipped to [-clip, clip];   mean as in `posterior`
+        sigma^2 = beta tilde ("small", exact for point-mass data) or beta = 1 - abar_t / abar_s ("large", for N(0, I) data)
+
+    No noise is added where s = 0, whatever the variance; z is not looked at there.
+
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 0, clip <= 0, or for another variance.
+    """
+    xt, eps_hat, z = _same_shape(xt=xt, eps_hat=eps_hat, z=z)
+    abar_t, abar_s = _step(abar, t, s, xt)
+    x0_hat = _clip(x0_from_eps(xt, eps_hat, t, abar), clip)
+    mean, beta_tilde = posterior(x0_hat, xt, t, s, abar)
+    if variance == "small":
+        sigma2 = np.reshape(beta_tilde, np.broadcast_shapes(abar_t.shape, abar_s.shape))
+    elif variance == "large":
+        sigma2 = 1 - abar_t / abar_s
+    else:
+        raise ValueError(f'variance: expected "small" (beta tilde) or "large" (beta), got {variance!r}')
+    return mean + _noise(np.where(abar_s < 1, np.sqrt(sigma2), 0.0), z)
+
+
+def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
+    """[DDIM] eq. 12 from t to any s < t, with sigma of eq. 16:
+
+        x0_hat = (x_t - sqrt(1 - abar_t) eps_hat) / sqrt(abar_t)
+        sigma  = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)
+        x_s    = sqrt(abar_s) x0_hat + sqrt(1 - abar_s - sigma^2) eps_hat + sigma z
+
+    With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and does
+    not look at z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
+
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 0, clip <= 0, or eta is outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
+    if z is None and eta == 0:
+        z = np.zeros(np.shape(xt))
+    xt, eps_hat, z = _same_shape(xt=xt, eps_hat=eps_hat, z=z)
+    abar_t, abar_s = _step(abar, t, s, xt)
+    x0_hat = x0_from_eps(xt, eps_hat, t, abar)
+    if clip is not None:
+        x0_hat = _clip(x0_hat, clip)
+        eps_hat = eps_from_x0(xt, x0_hat, t, abar)
+    sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)
+    direction = np.sqrt(np.maximum(1 - abar_s - sigma**2, 0))  # rounding alone can bring it below 0
+    return np.sqrt(abar_s) * x0_hat + direction * eps_hat + _noise(sigma, z)
+
+
+def eps_loss(eps_hat, eps):
+    """[DDPM] eq. 14, the simple loss:  L = mean((eps_hat - eps)^2) over all elements.
+
+    eps_hat, eps: one shape, at least one element. With x0 or v in both places it is the x0 or the v loss.
+    Returns L, a float.
+    Raises ValueError where shapes differ or there is nothing to average.
+    """
+    eps_hat, eps = _same_shape(eps_hat=eps_hat, eps=eps)
+    if eps.size == 0:
+        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {eps.shape}")
+    return np.mean((eps_hat - eps) ** 2)
+
+
+def eps_loss_backward(dloss, eps_hat, eps):
+    """Gradients of `eps_loss`:  deps_hat = 2 (eps_hat - eps) / N dloss,  deps = -deps_hat.
+
+    dloss: float. eps_hat, eps: as in `eps_loss`; N is the number of elements.
+    Returns deps_hat, deps, each of their shape, float64.
+    Raises as `eps_loss` does.
+    """
+    eps_hat, eps = _same_shape(eps_hat=eps_hat, eps=eps)
+    if eps.size == 0:
+        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {eps.shape}")
+    deps_hat = 2 * (eps_hat - eps) / eps.size * dloss
+    return deps_hat, -deps_hat
+
+
+def _same_shape(**arrays):
+    """The arguments as float64 (complex stays: the complex-step tests need it), after a check that no shape differs."""
+    shapes = {name: np.shape(a) for name, a in arrays.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {s}" for n, s in shapes.items()))
+    return [np.asarray(a, np.result_type(np.float64, np.asarray(a).dtype)) for a in arrays.values()]
+
+
+def _at(abar, t, x, name):
+    """abar[t], shaped to multiply x (B, ...): a scalar for one int, (B, 1, ..., 1) for (B,) ints."""
+    abar, t = np.asarray(abar, np.float64), np.asarray(t)
+    if not np.issubdtype(t.dtype, np.integer):
+        raise TypeError(f"{name}: expected ints, got {t.dtype}")
+    if t.ndim != 0 and t.shape != x.shape[:1]:
+        raise ValueError(f"{name}: expected one int or shape {x.shape[:1]} for data of shape {x.shape}, got {t.shape}")
+    if t.size and not (0 <= t.min() and t.max() < abar.size):
+        raise ValueError(f"{name}: expected 0 <= {name} <= T = {abar.size - 1}, got {t.min()} to {t.max()}")
+    return abar[t].reshape(t.shape + (1,) * (x.ndim - 1 if t.ndim else 0))
+
+
+def _step(abar, t, s, x):
+    """abar[t] and abar[s] for a step from t down to s."""
+    abar_t, abar_s = _at(abar, t, x, "t"), _at(abar, s, x, "s")
+    if not np.all(np.asarray(s) < np.asarray(t)):
+        raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
+    return abar_t, abar_s
+
+
+def _nonzero(value, name, why):
+    if np.any(value == 0):
+        raise ValueError(f"{name} = 0: {why}")
+
+
+def _clip(x0, clip):
+    if clip is None:
+        return x0
+    if not clip > 0:
+        raise ValueError(f"clip: expected a positive number or None, got {clip}")
+    return np.clip(x0, -clip, clip)
+
+
+def _noise(sigma, z):
+    """sigma z, and exactly 0 where sigma = 0, even if z is not finite there."""
+    return sigma * np.where(sigma > 0, z, 0.0)

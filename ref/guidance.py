@@ -1,0 +1,73 @@
+"""Guidance: how a conditional and an unconditional prediction are put together.
+
+Papers
+    [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
+    [ZSNR]    Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
+    [Imagen]  Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022
+"""
+import numpy as np
+
+
+def guide(uncond, cond, w):
+    """guided = uncond + w (cond - uncond).  w = 0 is unconditional, w = 1 the plain conditional model.
+
+    [CFG] eq. 6 in the other convention, see `w_from_paper`.
+    uncond, cond: (B, ...) predictions of one kind (eps, x0, v or velocity). w: float.
+    Returns (B, ...) float64.
+    Raises ValueError where the shapes differ.
+    """
+    uncond, cond = _pair(uncond, cond)
+    return uncond + w * (cond - uncond)
+
+
+def guide_rescaled(uncond, cond, w, phi):
+    """Guidance with its per-example standard deviation brought back to the conditional one's, [ZSNR] eqs. 14 to 16:
+
+        g = guide(uncond, cond, w),   r = g std(cond) / std(g),   out = phi r + (1 - phi) g
+
+    std is taken over all axes but the first. uncond, cond: (B, ...). w: float. phi: in [0, 1]; 0 is plain guidance.
+    Returns (B, ...) float64; an example whose g is constant has nothing to rescale and is returned as g.
+    Raises ValueError where the shapes differ or phi is outside [0, 1].
+    """
+    if not 0 <= phi <= 1:
+        raise ValueError(f"phi: expected 0 <= phi <= 1, got {phi}")
+    uncond, cond = _pair(uncond, cond)
+    g = guide(uncond, cond, w)
+    axes = tuple(range(1, g.ndim))
+    std_cond, std_g = np.std(cond, axis=axes, keepdims=True), np.std(g, axis=axes, keepdims=True)
+    r = g * np.divide(std_cond, std_g, out=np.ones_like(std_g), where=std_g != 0)
+    return phi * r + (1 - phi) * g
+
+
+def dynamic_threshold(x0, ratio, max_value):
+    """Dynamic thresholding, [Imagen] section 2.3, with an upper limit on the threshold. Per example:
+
+        s = quantile(|x0|, ratio) clamped to [1, max_value],   out = clip(x0, -s, s) / s
+
+    x0: (B, ...), data scaled to [-1, 1]. ratio: in [0, 1]; the quantile interpolates linearly. max_value: >= 1, or inf.
+    Returns (B, ...) float64 in [-1, 1].
+    Raises ValueError for ratio outside [0, 1] or max_value < 1.
+    """
+    if not 0 <= ratio <= 1 or not max_value >= 1:
+        raise ValueError(f"expected 0 <= ratio <= 1 and max_value >= 1, got ratio={ratio}, max_value={max_value}")
+    x0 = np.asarray(x0, np.float64)
+    if x0.size == 0:
+        return x0.copy()
+    s = np.quantile(np.abs(x0), ratio, axis=tuple(range(1, x0.ndim)), keepdims=True)
+    s = np.clip(s, 1, max_value)
+    return np.clip(x0, -s, s) / s
+
+
+def w_from_paper(w_paper):
+    """[CFG] eq. 6 writes (1 + w_paper) cond - w_paper uncond; so w = 1 + w_paper here.
+
+    w_paper: float, or an array of them. Returns the same shape.
+    """
+    return 1 + w_paper
+
+
+def _pair(uncond, cond):
+    uncond, cond = np.asarray(uncond, np.float64), np.asarray(cond, np.float64)
+    if uncond.shape != cond.shape:
+        raise ValueError(f"uncond and cond: expected equal shapes, got {uncond.shape} and {cond.shape}")
+    return uncond, cond

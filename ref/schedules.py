@@ -1,0 +1,129 @@
+"""Noise schedules: betas, alpha-bar, signal-to-noise ratio, and the times a sampler visits.
+
+Time is the papers': t = 0 is data, t = T is noise. `betas` has T entries, betas[t - 1] = beta_t; `abar` has T + 1,
+abar[0] = 1. So a step that ends at t = 0 needs no special case.
+
+Papers
+    [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
+    [LDM]    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
+    [iDDPM]  Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
+    [VDM]    Kingma et al., "Variational Diffusion Models", 2021
+    [ZSNR]   Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
+"""
+import numpy as np
+
+
+def linear_betas(T=1000, start=1e-4, end=0.02):
+    """beta_1 .. beta_T equally spaced from start to end, [DDPM] section 4.
+
+    T: int >= 1. start, end: variances in (0, 1).
+    Returns (T,) float64.
+    Raises ValueError for T < 1 or a beta outside (0, 1).
+    """
+    _check_betas(T, start, end)
+    return np.linspace(start, end, T)
+
+
+def scaled_linear_betas(T=1000, start=0.00085, end=0.012):
+    """sqrt(beta_t) equally spaced, so beta_t is a square: the schedule of [LDM]'s released code.
+
+    T: int >= 1. start, end: variances in (0, 1).
+    Returns (T,) float64.
+    Raises ValueError for T < 1 or a beta outside (0, 1).
+    """
+    _check_betas(T, start, end)
+    return np.linspace(start**0.5, end**0.5, T) ** 2
+
+
+def cosine_betas(T=1000, offset=0.008, max_beta=0.999):
+    """[iDDPM] eq. 17:  f(u) = cos((u + offset) / (1 + offset) * pi / 2)^2,  beta_t = min(1 - f(t/T) / f((t-1)/T), max_beta).
+
+    T: int >= 1. offset: keeps beta_1 from vanishing. max_beta: in (0, 1]; the cap that [iDDPM] puts at the end.
+    Returns (T,) float64.
+    Raises ValueError for T < 1, a negative offset or max_beta outside (0, 1].
+    """
+    if T < 1:
+        raise ValueError(f"T: expected at least 1, got {T}")
+    if offset < 0 or not 0 < max_beta <= 1:
+        raise ValueError(f"expected offset >= 0 and 0 < max_beta <= 1, got offset={offset}, max_beta={max_beta}")
+    f = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
+    return np.minimum(1 - f[1:] / f[:-1], max_beta)
+
+
+def alpha_bar(betas):
+    """[DDPM] below eq. 3:  abar_t = prod_{i=1..t} (1 - beta_i),  abar_0 = 1.
+
+    betas: (T,) variances in [0, 1].
+    Returns (T + 1,) float64, descending from 1.
+    Raises ValueError for another shape or a beta outside [0, 1].
+    """
+    betas = np.asarray(betas, np.float64)
+    if betas.ndim != 1 or betas.size == 0:
+        raise ValueError(f"betas: expected shape (T,) with T >= 1, got {betas.shape}")
+    if not np.all((betas >= 0) & (betas <= 1)):
+        raise ValueError(f"betas: expected values in [0, 1], got {betas.min()} to {betas.max()}")
+    return np.concatenate([[1.0], np.cumprod(1 - betas)])
+
+
+def snr(abar):
+    """Signal-to-noise ratio, [VDM] eq. 2 for the variance-preserving case:  SNR(t) = abar_t / (1 - abar_t).
+
+    abar: any shape, values in [0, 1].
+    Returns the same shape, float64; inf where abar = 1 (t = 0).
+    Raises ValueError for a value outside [0, 1].
+    """
+    abar = np.asarray(abar, np.float64)
+    if not np.all((abar >= 0) & (abar <= 1)):
+        raise ValueError("abar: expected values in [0, 1]")
+    with np.errstate(divide="ignore"):
+        return abar / (1 - abar)
+
+
+def zero_terminal_snr(abar):
+    """[ZSNR] algorithm 1: shift and scale sqrt(abar_1 .. abar_T) so that the last is exactly 0 and the first stays.
+
+        sqrt(abar_t) <- (sqrt(abar_t) - sqrt(abar_T)) sqrt(abar_1) / (sqrt(abar_1) - sqrt(abar_T))
+
+    abar: (T + 1,), abar[0] = 1, T >= 2, abar[1] > abar[T].
+    Returns (T + 1,) float64; entry 0 stays 1. Where abar[T] = 0, x0 cannot be had from eps: predict v or x0.
+    Raises ValueError for another shape, or where abar[1] = abar[T].
+    """
+    abar = np.asarray(abar, np.float64)
+    if abar.ndim != 1 or abar.size < 3:
+        raise ValueError(f"abar: expected shape (T + 1,) with T >= 2, got {abar.shape}")
+    root = np.sqrt(abar[1:])
+    if root[0] == root[-1]:
+        raise ValueError(f"abar: expected abar[1] > abar[T], got {abar[1]} and {abar[-1]}")
+    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    return np.concatenate([[1.0], root**2])
+
+
+def spaced_times(T, steps, spacing):
+    """The times of a sampler with fewer steps than T, [ZSNR] table 2. The last entry is always 0.
+
+        "leading"   arange(1, T + 1, floor(T / steps))         never reaches T unless steps = T
+        "linspace"  round(linspace(1, T, steps))               both ends
+        "trailing"  round(arange(T, 0, -T / steps))            always starts at T
+
+    T, steps: ints, 1 <= steps <= T. spacing: one of the three names.
+    Returns (steps + 1,) int64, strictly descending; a sampler goes from times[i] to times[i + 1].
+    Raises ValueError for steps out of range or an unknown spacing.
+    """
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps: expected 1 <= steps <= T = {T}, got {steps}")
+    if spacing == "leading":
+        times = np.arange(1, T + 1, T // steps)[:steps][::-1]
+    elif spacing == "linspace":
+        times = np.round(np.linspace(0, T - 1, steps))[::-1] + 1  # halves go to even as counted from 0
+    elif spacing == "trailing":
+        times = np.round(np.arange(T, 0, -T / steps)[:steps])
+    else:
+        raise ValueError(f'spacing: expected "leading", "linspace" or "trailing", got {spacing!r}')
+    return np.append(times, 0).astype(np.int64)
+
+
+def _check_betas(T, start, end):
+    if T < 1:
+        raise ValueError(f"T: expected at least 1, got {T}")
+    if not (0 < start < 1 and 0 < end < 1):
+        raise ValueError(f"start, end: expected variances in (0, 1), got {start} and {end}")
