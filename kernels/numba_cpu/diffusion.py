@@ -1,0 +1,343 @@
+"""`ref.diffusion` on the CPU: float32 or float64 in and out, one pass over memory each.
+
+Every conversion is x0-like = c0 a + c1 b with two coefficients a row, so one kernel serves them all; the two steps have
+one each. Arguments are those of `ref.diffusion` (equations there), arrays of one dtype; `out`, where given, is an array of
+that shape and dtype and may be one of the inputs. Errors as there, before anything is written.
+
+Papers
+    [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
+    [DDIM]   Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
+    [PD]     Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022
+    [SDE]    Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
+"""
+import numpy as np
+from numba import float64, njit
+
+from kernels import coefficients
+from kernels.numba_cpu import launch
+from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
+from kernels.numba_cpu.stream import stream_line
+
+
+def q_sample(x0, t, eps, abar, out=None):
+    """[DDPM] eq. 4:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps. x0, eps: (B, ...). t: (B,) ints or one int. abar: (T + 1,).
+
+    Returns xt (B, ...), in out where given. Raises as `ref.diffusion.q_sample`.
+    """
+    shape, dtype = launch.same(x0=x0, eps=eps)
+    return _linear_pass(out, shape, dtype, x0, eps, coefficients.q_sample(t, abar, shape))
+
+
+def q_sample_backward(dxt, t, abar, out=None):
+    """Gradients of `q_sample`:  dx0 = sqrt(abar_t) dxt,  deps = sqrt(1 - abar_t) dxt. dxt: (B, ...). t, abar: as there.
+
+    Returns dx0, deps; out: a pair of arrays for them. Raises as `ref.diffusion.q_sample_backward`.
+    """
+    shape, dtype = launch.same(dxt=dxt)
+    table = coefficients.q_sample(t, abar, shape)
+    out = (None, None) if out is None else out
+    dxt = launch.flat(dxt)
+    dx0, deps = launch.output(out[0], shape, dtype, dxt), launch.output(out[1], shape, dtype, dxt)
+    launch.run(_scale_two, dxt.size, dx0, deps, dxt, table, launch.row_size(dxt, table))
+    return launch.finish(dx0, out[0], shape), launch.finish(deps, out[1], shape)
+
+
+def posterior(x0, xt, t, s, abar, out=None):
+    """[DDPM] eqs. 6, 7 for s < t: mean and variance of q(x_s | x_t, x0). x0, xt: (B, ...). t, s: ints or (B,) ints. abar: (T + 1,).
+
+    Returns mean (B, ...), in out where given, and variance, a float or (B,). Raises as `ref.diffusion.posterior`.
+    """
+    shape, dtype = launch.same(x0=x0, xt=xt)
+    table = coefficients.posterior(t, s, abar, shape)
+    variance = table[2].reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
+    return _linear_pass(out, shape, dtype, x0, xt, table), variance
+
+
+def x0_from_eps(xt, eps, t, abar, out=None):
+    """[DDPM] eq. 15:  x0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t). xt, eps: (B, ...). t: int or (B,) ints. abar: (T + 1,).
+
+    Returns x0 (B, ...), in out where given. Raises as `ref.diffusion.x0_from_eps`.
+    """
+    shape, dtype = launch.same(xt=xt, eps=eps)
+    return _linear_pass(out, shape, dtype, xt, eps, coefficients.x0_from_eps(t, abar, shape))
+
+
+def eps_from_x0(xt, x0, t, abar, out=None):
+    """[DDIM] eq. 9:  eps = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t). xt, x0: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
+
+    Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_x0`.
+    """
+    shape, dtype = launch.same(xt=xt, x0=x0)
+    return _linear_pass(out, shape, dtype, xt, x0, coefficients.eps_from_x0(t, abar, shape))
+
+
+def v_target(x0, eps, t, abar, out=None):
+    """[PD] section 4:  v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0. x0, eps: (B, ...). t: int or (B,) ints. abar: (T + 1,).
+
+    Returns v (B, ...), in out where given. Raises as `ref.diffusion.v_target`.
+    """
+    shape, dtype = launch.same(x0=x0, eps=eps)
+    return _linear_pass(out, shape, dtype, x0, eps, coefficients.v_target(t, abar, shape))
+
+
+def x0_from_v(xt, v, t, abar, out=None):
+    """[PD] appendix D:  x0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v. xt, v: (B, ...). t: int or (B,) ints. abar: (T + 1,).
+
+    Returns x0 (B, ...), in out where given. Raises as `ref.diffusion.x0_from_v`.
+    """
+    shape, dtype = launch.same(xt=xt, v=v)
+    return _linear_pass(out, shape, dtype, xt, v, coefficients.x0_from_v(t, abar, shape))
+
+
+def eps_from_v(xt, v, t, abar, out=None):
+    """[PD] appendix D:  eps = sqrt(1 - abar_t) x_t + sqrt(abar_t) v. xt, v: (B, ...). t: int or (B,) ints. abar: (T + 1,).
+
+    Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_v`.
+    """
+    shape, dtype = launch.same(xt=xt, v=v)
+    return _linear_pass(out, shape, dtype, xt, v, coefficients.eps_from_v(t, abar, shape))
+
+
+def score_from_eps(eps, t, abar, out=None):
+    """[SDE] eq. 7:  score = -eps / sqrt(1 - abar_t). eps: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
+
+    Returns the score (B, ...), in out where given. Raises as `ref.diffusion.score_from_eps`.
+    """
+    shape, dtype = launch.same(eps=eps)
+    table, eps = coefficients.score_from_eps(t, abar, shape), launch.flat(eps)
+    memory = launch.output(out, shape, dtype, eps)
+    launch.run(_scale, eps.size, memory, eps, table, launch.row_size(eps, table))
+    return launch.finish(memory, out, shape)
+
+
+def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None):
+    """[DDPM] algorithm 2 from t to s < t:  x_s = mean(x0_hat, x_t) + sigma z, no noise where s = 0.
+
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints. abar: (T + 1,). variance: "small" or "large". clip: > 0, or None.
+    Returns x_s (B, ...), in out where given. Raises as `ref.diffusion.ddpm_step`.
+    """
+    shape, dtype = launch.same(xt=xt, eps_hat=eps_hat, z=z)
+    table = coefficients.ddpm_step(t, s, abar, variance, shape)
+    limit = coefficients.clip_limit(clip)
+    xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(z)
+    memory = launch.output(out, shape, dtype, xt, eps_hat, z)
+    launch.run(_ddpm, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), limit)
+    return launch.finish(memory, out, shape)
+
+
+def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
+    """[DDIM] eq. 12 from t to s < t:  x_s = sqrt(abar_s) x0_hat + sqrt(1 - abar_s - sigma^2) eps_hat + sigma z, sigma of eq. 16.
+
+    xt, eps_hat, z: (B, ...); z may be None where eta = 0. t, s: ints or (B,) ints. eta: in [0, 1]. abar: (T + 1,).
+    clip: > 0, or None; with it eps_hat is derived again from the clipped x0_hat.
+    Returns x_s (B, ...), in out where given. Raises as `ref.diffusion.ddim_step`.
+    """
+    shape, dtype = launch.same(xt=xt, eps_hat=eps_hat)
+    table = coefficients.ddim_step(t, s, eta, abar, shape)
+    limit = coefficients.clip_limit(clip)
+    if z is not None or eta != 0:
+        launch.same(xt=xt, z=z)
+    xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(xt if z is None else z)
+    memory = launch.output(out, shape, dtype, xt, eps_hat, z)
+    launch.run(_ddim, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), clip is not None, limit)
+    return launch.finish(memory, out, shape)
+
+
+def eps_loss(eps_hat, eps):
+    """[DDPM] eq. 14:  L = mean((eps_hat - eps)^2) over all elements. eps_hat, eps: one shape, at least one element.
+
+    Returns L, a float, the same bits for any number of threads. Raises as `ref.diffusion.eps_loss`.
+    """
+    shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
+    partial = partial_sums(shape)
+    launch.run(_square_error, eps.size, launch.flat(eps_hat), launch.flat(eps), partial)
+    return float(partial.sum() / eps.size)
+
+
+def eps_loss_backward(dloss, eps_hat, eps, out=None):
+    """Gradients of `eps_loss`:  deps_hat = 2 (eps_hat - eps) / N dloss,  deps = -deps_hat. dloss: float.
+
+    eps_hat, eps: one shape. Returns deps_hat, deps; out: a pair of arrays for them. Raises as `ref.diffusion.eps_loss_backward`.
+    """
+    shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
+    partial_sums(shape)
+    c = 2.0 * dloss / eps.size
+    out = (None, None) if out is None else out
+    eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
+    deps_hat = launch.output(out[0], shape, dtype, eps_hat, eps)
+    deps = launch.output(out[1], shape, dtype, eps_hat, eps)
+    launch.run(_difference_two, eps.size, deps_hat, deps, eps_hat, eps, c)
+    return launch.finish(deps_hat, out[0], shape), launch.finish(deps, out[1], shape)
+
+
+def partial_sums(shape):
+    """One float64 for each CHUNK of the elements, so that a sum has one order. shape: the data's. Raises ValueError if empty."""
+    size = int(np.prod(shape, dtype=np.int64))
+    if size == 0:
+        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {shape}")
+    return np.empty(-(-size // launch.CHUNK))
+
+
+def _linear_pass(out, shape, dtype, a, b, table):
+    a, b = launch.flat(a), launch.flat(b)
+    memory = launch.output(out, shape, dtype, a, b)
+    kernel = _linear_streamed if memory.nbytes > launch.CACHE_BYTES else _linear
+    launch.run(kernel, a.size, memory, a, b, table, launch.row_size(a, table))
+    return launch.finish(memory, out, shape)
+
+
+@njit(**COMPILE)
+def _linear(lo, hi, out, a, b, table, n):
+    i = lo
+    while i < hi:  # a row at a time: its coefficients are scalars of the inner loop
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
+        for j in range(i, end):
+            out[j] = c0 * a[j] + c1 * b[j]
+        i = end
+
+
+@njit(**COMPILE)
+def _linear_streamed(lo, hi, out, a, b, table, n):
+    """`_linear` into a chunk that stays in cache, which then goes out past it."""
+    lane = 64 // out.itemsize
+    chunk = np.empty(launch.CHUNK, out.dtype)
+    shift = (-(out.ctypes.data // out.itemsize)) % lane  # elements before the first 64-byte boundary
+    for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        i = first
+        while i < last:
+            row = i // n
+            end = min(last, (row + 1) * n)
+            c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
+            for j in range(i, end):
+                chunk[j - first] = c0 * a[j] + c1 * b[j]
+            i = end
+        head = min(first + (shift - first) % lane, last)
+        tail = head + (last - head) // lane * lane
+        for j in range(first, head):
+            out[j] = chunk[j - first]
+        for j in range(head, tail, lane):
+            stream_line(out, j, chunk, j - first)
+        for j in range(tail, last):
+            out[j] = chunk[j - first]
+
+
+@njit(**COMPILE)
+def _scale(lo, hi, out, a, table, n):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0 = out.dtype.type(table[0, row])
+        for j in range(i, end):
+            out[j] = c0 * a[j]
+        i = end
+
+
+@njit(**COMPILE)
+def _scale_two(lo, hi, out0, out1, a, table, n):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0, c1 = a.dtype.type(table[0, row]), a.dtype.type(table[1, row])
+        for j in range(i, end):
+            x = a[j]
+            out0[j] = c0 * x
+            out1[j] = c1 * x
+        i = end
+
+
+@njit(**INLINE)
+def clamp(x, limit):
+    """x in [-limit, limit]; NaN stays NaN."""
+    x = limit if x > limit else x
+    return -limit if x < -limit else x
+
+
+@njit(**INLINE)
+def five(table, row, out):
+    """Column `row` of a `coefficients.ddpm_step` table in out's dtype."""
+    real = out.dtype.type
+    return real(table[0, row]), real(table[1, row]), real(table[2, row]), real(table[3, row]), real(table[4, row])
+
+
+@njit(**INLINE)
+def seven(table, row, out):
+    """Column `row` of a `coefficients.ddim_step` table in out's dtype."""
+    real = out.dtype.type
+    return (
+        real(table[0, row]), real(table[1, row]), real(table[2, row]), real(table[3, row]),
+        real(table[4, row]), real(table[5, row]), real(table[6, row]),
+    )  # fmt: skip
+
+
+@njit(**INLINE)
+def ddpm_mean(xt, eps, c, limit):
+    """x_s without its noise, one element; c from `five`."""
+    return c[2] * clamp(c[0] * xt + c[1] * eps, limit) + c[3] * xt
+
+
+@njit(**INLINE)
+def ddim_mean(xt, eps, c, clipped, limit):
+    """x_s without its noise, one element; c from `seven`."""
+    x0 = c[0] * xt + c[1] * eps
+    if clipped:
+        x0 = clamp(x0, limit)
+        eps = c[2] * xt + c[3] * x0
+    return c[4] * x0 + c[5] * eps
+
+
+@njit(**COMPILE)
+def _ddpm(lo, hi, out, xt, eps_hat, z, table, n, limit):
+    limit = out.dtype.type(limit)
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c = five(table, row, out)
+        if c[4] == 0:  # z is not looked at, as in the truth
+            for j in range(i, end):
+                out[j] = ddpm_mean(xt[j], eps_hat[j], c, limit)
+        else:
+            for j in range(i, end):
+                out[j] = ddpm_mean(xt[j], eps_hat[j], c, limit) + c[4] * z[j]
+        i = end
+
+
+@njit(**COMPILE)
+def _ddim(lo, hi, out, xt, eps_hat, z, table, n, clipped, limit):
+    limit = out.dtype.type(limit)
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c = seven(table, row, out)
+        if c[6] == 0:
+            for j in range(i, end):
+                out[j] = ddim_mean(xt[j], eps_hat[j], c, clipped, limit)
+        else:
+            for j in range(i, end):
+                out[j] = ddim_mean(xt[j], eps_hat[j], c, clipped, limit) + c[6] * z[j]
+        i = end
+
+
+@njit(**SUM)
+def _square_error(lo, hi, a, b, partial):
+    for first in range(lo, hi, launch.CHUNK):
+        total = 0.0
+        for j in range(first, min(first + launch.CHUNK, hi)):
+            d = float64(a[j] - b[j])
+            total += d * d
+        partial[first // launch.CHUNK] = total
+
+
+@njit(**COMPILE)
+def _difference_two(lo, hi, out0, out1, a, b, c):
+    c = a.dtype.type(c)
+    for j in range(lo, hi):
+        d = c * (a[j] - b[j])
+        out0[j] = d
+        out1[j] = -d

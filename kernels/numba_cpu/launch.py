@@ -1,0 +1,137 @@
+"""What every kernel here shares: argument checks, layouts, outputs, threads. No mathematics.
+
+A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat elements [lo, hi), lo a multiple of CHUNK, that
+releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the result
+cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins beside a busy neighbour).
+"""
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+CHUNK = 1024  # elements of noise in the first-level cache at a time; also the unit of a sum, so sums have one order
+PARALLEL = 1 << 18  # below this many elements handing work to a thread costs more than it gains
+CACHE_BYTES = 32 << 20  # an output larger than this will not be in cache when it is read: write around it
+
+# Without nnan and ninf: NaN and inf go through as IEEE says. `reassoc` only where a sum may be taken in lanes.
+COMPILE = dict(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
+INLINE = dict(forceinline=True, error_model="numpy", fastmath={"contract"})
+
+_threads = numba.config.NUMBA_NUM_THREADS
+_pool = None
+
+
+def set_num_threads(n):
+    """Use n threads from now on, 1 <= n; the default is NUMBA_NUM_THREADS, which is the cores this process may use.
+
+    n: int. Raises ValueError for n < 1.
+    """
+    global _threads, _pool
+    if n < 1:
+        raise ValueError(f"n: expected at least 1 thread, got {n}")
+    _threads, _pool = int(n), None
+
+
+def run(kernel, size, *args):
+    """kernel(lo, hi, *args) over [0, size), in ranges that begin at multiples of CHUNK, one a thread.
+
+    kernel: a compiled function of this backend. size: elements in all. args: passed through.
+    """
+    global _pool
+    if size < PARALLEL or _threads == 1:
+        if size:
+            kernel(0, size, *args)
+        return
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_threads - 1, thread_name_prefix="kernels")
+    chunks = -(-size // CHUNK)
+    edges = [min(chunks * i // _threads * CHUNK, size) for i in range(_threads + 1)]
+    jobs = [_pool.submit(kernel, lo, hi, *args) for lo, hi in zip(edges[1:-1], edges[2:])]
+    kernel(edges[0], edges[1], *args)
+    for job in jobs:
+        job.result()
+
+
+def same(**arrays):
+    """The shape and the dtype that all arguments have.
+
+    arrays: name=array, NumPy, float32 or float64.
+    Returns shape, dtype. Raises TypeError for anything else, ValueError where shapes differ.
+    """
+    (name, first), *rest = arrays.items()
+    if type(first) is not np.ndarray or first.dtype.char not in "fd" or not first.dtype.isnative:
+        raise TypeError(f"{name}: expected a NumPy array of float32 or float64, got {_describe(first)}")
+    for other, array in rest:
+        if type(array) is not np.ndarray or array.dtype != first.dtype:
+            raise TypeError(f"{other}: expected a NumPy array of {first.dtype} like {name}, got {_describe(array)}")
+        if array.shape != first.shape:
+            raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {np.shape(a)}" for n, a in arrays.items()))
+    return first.shape, first.dtype
+
+
+def flat(array):
+    """The elements in C order as one axis: a view where the memory allows, else a copy."""
+    return array.reshape(-1) if array.flags.carray else np.array(array, order="C").reshape(-1)
+
+
+def row_size(array, table):
+    """Elements that share one column of a coefficient table: a whole batch for one column, an example for B.
+
+    array: flat data. table: (K, R).
+    """
+    return array.size // table.shape[1] if array.size else 1
+
+
+def output(out, shape, dtype, *inputs):
+    """Where a kernel writes: flat memory that overlaps no input, unless it is exactly that input's.
+
+    out: None, or an array of that shape and dtype. inputs: the flat arrays that the kernel reads.
+    Returns the flat memory. `finish` then brings it home.
+    Raises TypeError or ValueError where out does not fit or cannot be written.
+    """
+    if out is None:
+        return np.empty(shape, dtype).reshape(-1)
+    if type(out) is not np.ndarray or out.dtype != dtype:
+        raise TypeError(f"out: expected a NumPy array of {dtype}, got {_describe(out)}")
+    if out.shape != shape:
+        raise ValueError(f"out: expected shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writable array, got a read-only one")
+    if not out.flags.carray:
+        return np.empty(out.size, dtype)
+    for x in inputs:
+        if np.may_share_memory(out, x) and (_address(out) != _address(x) or out.size != x.size):
+            return np.empty(out.size, dtype)
+    return out.reshape(-1)
+
+
+def finish(memory, out, shape):
+    """The result as the caller asked for it: `out`, filled, or a new array.
+
+    memory: from `output`. out: as given there. shape: the result's.
+    """
+    memory = memory.reshape(shape)
+    if out is None:
+        return memory
+    if _address(memory) != _address(out):
+        out[...] = memory
+    return out
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
+
+
+def _describe(value):
+    return f"{type(value).__name__} of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
+
+
+def _forget_pool():
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of the pool's threads
+    os.register_at_fork(after_in_child=_forget_pool)

@@ -1,0 +1,116 @@
+"""`ref.optim` on the CPU: float32 or float64, one pass over memory each.
+
+Arguments are those of `ref.optim` (equations there), arrays of one dtype; `out`, where given, may be the inputs
+themselves, and only then are inputs overwritten. Errors as there, before anything is written.
+
+Papers
+    [Adam]     Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015
+    [AdamW]    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [Pascanu]  Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013
+"""
+import math
+
+import numpy as np
+from numba import float64, njit
+
+from kernels import coefficients
+from kernels.numba_cpu import launch
+from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
+
+
+def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
+    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, decoupled.
+
+    p, g, m, v: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay: floats.
+    Returns p, m, v; out: three arrays for them, which may be the inputs. Raises as `ref.optim.adam_step`.
+    """
+    shape, dtype = launch.same(p=p, g=g, m=m, v=v)
+    c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
+    out = (None,) * 3 if out is None else out
+    p, g, m, v = launch.flat(p), launch.flat(g), launch.flat(m), launch.flat(v)
+    memory = [launch.output(o, shape, dtype, p, g, m, v) for o in out]
+    launch.run(_adam, p.size, *memory, p, g, m, v, c)
+    return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
+
+
+def ema_step(avg, p, decay, out=None):
+    """avg <- decay avg + (1 - decay) p. avg, p: one shape. decay: in [0, 1].
+
+    Returns the new average, in out where given (it may be avg). Raises as `ref.optim.ema_step`.
+    """
+    shape, dtype = launch.same(avg=avg, p=p)
+    d = coefficients.ema_step(decay)
+    avg, p = launch.flat(avg), launch.flat(p)
+    memory = launch.output(out, shape, dtype, avg, p)
+    launch.run(_ema, p.size, memory, avg, p, d)
+    return launch.finish(memory, out, shape)
+
+
+def clip_by_global_norm(grads, max_norm, out=None):
+    """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) > max_norm.
+
+    grads: dict or list of arrays. max_norm: > 0. out: the same kind of collection, which may be grads itself.
+    Returns the same kind of collection. Raises as `ref.optim.clip_by_global_norm`.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
+    names = list(grads) if isinstance(grads, dict) else range(len(grads))
+    kinds = [launch.same(**{f"grads[{name!r}]": grads[name]}) for name in names]
+    arrays = [launch.flat(grads[name]) for name in names]
+    outs = [None if out is None else out[name] for name in names]
+    memory = [launch.output(o, *kind, a) for o, kind, a in zip(outs, kinds, arrays)]
+    total = 0.0
+    for a in arrays:
+        partial = np.zeros(-(-a.size // launch.CHUNK))
+        launch.run(_sum_squares, a.size, a, partial)
+        total += float(partial.sum())
+    norm = math.sqrt(total)
+    for a, o in zip(arrays, memory):
+        launch.run(_times, a.size, o, a, max_norm / norm if norm > max_norm else 1.0)
+    clipped = [launch.finish(a, o, shape) for a, o, (shape, _) in zip(memory, outs, kinds)]
+    return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped
+
+
+@njit(**INLINE)
+def eight(c, p):
+    """The coefficients of Adam in p's dtype."""
+    real = p.dtype.type
+    return real(c[0]), real(c[1]), real(c[2]), real(c[3]), real(c[4]), real(c[5]), real(c[6]), real(c[7])
+
+
+@njit(**INLINE)
+def adam_element(p, g, m, v, c):
+    """One element of [AdamW] algorithm 2; c from `eight`. Returns p, m, v."""
+    m = c[0] * m + c[1] * g
+    v = c[2] * v + c[3] * (g * g)
+    return c[7] * p - c[4] * m / (c[5] * np.sqrt(v) + c[6]), m, v
+
+
+@njit(**COMPILE)
+def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c):
+    c = eight(c, p)
+    for j in range(lo, hi):
+        p_out[j], m_out[j], v_out[j] = adam_element(p[j], g[j], m[j], v[j], c)
+
+
+@njit(**COMPILE)
+def _ema(lo, hi, out, avg, p, d):
+    keep, take = out.dtype.type(d[0, 0]), out.dtype.type(d[1, 0])
+    for j in range(lo, hi):
+        out[j] = keep * avg[j] + take * p[j]
+
+
+@njit(**SUM)
+def _sum_squares(lo, hi, a, partial):
+    for first in range(lo, hi, launch.CHUNK):
+        total = 0.0
+        for j in range(first, min(first + launch.CHUNK, hi)):
+            total += float64(a[j]) * float64(a[j])
+        partial[first // launch.CHUNK] = total
+
+
+@njit(**COMPILE)
+def _times(lo, hi, out, a, c):
+    c = out.dtype.type(c)
+    for j in range(lo, hi):
+        out[j] = c * a[j]
