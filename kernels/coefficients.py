@@ -7,63 +7,52 @@ computes sqrt(1 - abar) itself. `shape` is the data's, for the check of t. Symbo
 Raises, everywhere: TypeError where t or s is not an int; ValueError where one is out of range, where its shape does not
 fit the data, or where a coefficient does not exist (abar[t] = 0, t = 0).
 """
+import math
+
 import numpy as np
 
 
 def q_sample(t, abar, shape):
     """x_t = c0 x0 + c1 eps. t: int or (B,) ints. abar: (T + 1,). shape: the data's. Returns (2, R)."""
     abar_t = at(abar, t, shape)
-    table = np.empty((2, np.size(abar_t)))
-    np.sqrt(abar_t, out=table[0])
-    np.sqrt(1 - abar_t, out=table[1])
-    return table
+    return _table(_sqrt(abar_t), _sqrt(1 - abar_t))
 
 
 def v_target(t, abar, shape):
     """v = c0 x0 + c1 eps. Arguments as in `q_sample`. Returns (2, R)."""
-    table = q_sample(t, abar, shape)[::-1].copy()
-    table[0] *= -1
-    return table
+    abar_t = at(abar, t, shape)
+    return _table(-_sqrt(1 - abar_t), _sqrt(abar_t))
 
 
 def x0_from_eps(t, abar, shape):
     """x0 = c0 x_t + c1 eps. Arguments as in `q_sample`. Returns (2, R)."""
-    table = q_sample(t, abar, shape)
-    if not table[0].all():
-        raise ValueError("abar[t] = 0: x0 cannot be had from eps; predict v or x0")
-    table[1] /= -table[0]
-    table[0] = 1 / table[0]
-    return table
+    abar_t = at(abar, t, shape)
+    signal = _signal(abar_t)
+    return _table(1 / signal, -_sqrt(1 - abar_t) / signal)
 
 
 def eps_from_x0(t, abar, shape):
     """eps = c0 x_t + c1 x0. Arguments as in `q_sample`. Returns (2, R)."""
-    table = q_sample(t, abar, shape)[::-1].copy()
-    if not table[0].all():
-        raise ValueError("1 - abar[t] = 0: at t = 0 there is no noise to find")
-    table[1] /= -table[0]
-    table[0] = 1 / table[0]
-    return table
+    abar_t = at(abar, t, shape)
+    noise = _noise(abar_t)
+    return _table(1 / noise, -_sqrt(abar_t) / noise)
 
 
 def x0_from_v(t, abar, shape):
     """x0 = c0 x_t + c1 v. Arguments as in `q_sample`. Returns (2, R)."""
-    table = q_sample(t, abar, shape)
-    table[1] *= -1
-    return table
+    abar_t = at(abar, t, shape)
+    return _table(_sqrt(abar_t), -_sqrt(1 - abar_t))
 
 
 def eps_from_v(t, abar, shape):
     """eps = c0 x_t + c1 v. Arguments as in `q_sample`. Returns (2, R)."""
-    return q_sample(t, abar, shape)[::-1].copy()
+    abar_t = at(abar, t, shape)
+    return _table(_sqrt(1 - abar_t), _sqrt(abar_t))
 
 
 def score_from_eps(t, abar, shape):
     """score = c0 eps. Arguments as in `q_sample`. Returns (1, R)."""
-    root = q_sample(t, abar, shape)[1:]
-    if not root.all():
-        raise ValueError("1 - abar[t] = 0: at t = 0 the score does not exist")
-    return -1 / root
+    return _table(-1 / _noise(at(abar, t, shape)))
 
 
 def posterior(t, s, abar, shape):
@@ -71,11 +60,8 @@ def posterior(t, s, abar, shape):
     abar_t, abar_s = step(t, s, abar, shape)
     alpha = abar_t / abar_s
     beta = 1 - alpha
-    table = np.empty((3, max(np.size(abar_t), np.size(abar_s))))
-    table[0] = np.sqrt(abar_s) * beta / (1 - abar_t)
-    table[1] = np.sqrt(alpha) * (1 - abar_s) / (1 - abar_t)
-    table[2] = (1 - abar_s) / (1 - abar_t) * beta
-    return table
+    scale = (1 - abar_s) / (1 - abar_t)
+    return _table(_sqrt(abar_s) * beta / (1 - abar_t), _sqrt(alpha) * scale, scale * beta)
 
 
 def ddpm_step(t, s, abar, variance, shape):
@@ -83,16 +69,19 @@ def ddpm_step(t, s, abar, variance, shape):
 
     t, s: ints or (B,) ints, s < t. variance: "small" (beta tilde) or "large" (beta).
     """
-    if variance not in ("small", "large"):
+    abar_t, abar_s = step(t, s, abar, shape)
+    signal, alpha = _signal(abar_t), abar_t / abar_s
+    beta = 1 - alpha
+    scale = (1 - abar_s) / (1 - abar_t)
+    if variance == "small":
+        sigma2 = scale * beta
+    elif variance == "large":
+        sigma2 = beta * (abar_s < 1)
+    else:
         raise ValueError(f'variance: expected "small" (beta tilde) or "large" (beta), got {variance!r}')
-    table = np.empty((5, 1 if np.ndim(t) == np.ndim(s) == 0 else shape[0]))
-    table[2:5] = posterior(t, s, abar, shape)
-    table[0:2] = x0_from_eps(t, abar, shape)
-    if variance == "large":
-        abar_t, abar_s = step(t, s, abar, shape)
-        table[4] = np.where(abar_s < 1, 1 - abar_t / abar_s, 0.0)
-    np.sqrt(table[4], out=table[4])
-    return table
+    return _table(
+        1 / signal, -_sqrt(1 - abar_t) / signal, _sqrt(abar_s) * beta / (1 - abar_t), _sqrt(alpha) * scale, _sqrt(sigma2)
+    )
 
 
 def ddim_step(t, s, eta, abar, shape):
@@ -104,16 +93,12 @@ def ddim_step(t, s, eta, abar, shape):
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
     abar_t, abar_s = step(t, s, abar, shape)
-    table = np.empty((7, max(np.size(abar_t), np.size(abar_s))))
-    root, noise = np.sqrt(abar_t), np.sqrt(1 - abar_t)
-    if not np.all(root):
-        raise ValueError("abar[t] = 0: x0 cannot be had from eps; predict v or x0")
-    sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s))
-    table[0], table[1] = 1 / root, -noise / root
-    table[2], table[3] = 1 / noise, -root / noise
-    table[4], table[6] = np.sqrt(abar_s), sigma
-    table[5] = np.sqrt(np.maximum(1 - abar_s - sigma * sigma, 0))
-    return table
+    signal, noise = _signal(abar_t), _noise(abar_t)
+    sigma = eta * _sqrt((1 - abar_s) / (1 - abar_t)) * _sqrt(1 - abar_t / abar_s)
+    left = 1 - abar_s - sigma * sigma  # rounding alone can bring it below 0
+    return _table(
+        1 / signal, -noise / signal, 1 / noise, -signal / noise, _sqrt(abar_s), _sqrt(left * (left > 0)), sigma
+    )
 
 
 def adam_step(step, lr, beta1, beta2, eps, weight_decay):
@@ -154,22 +139,51 @@ def clip_limit(clip):
 
 
 def at(abar, t, shape, name="t"):
-    """abar[t] after the checks: a float64 for one int, (B,) for (B,) ints. shape: the data's. name: for the message."""
+    """abar[t] after the checks: a float for one int, (B,) for (B,) ints. shape: the data's. name: for the message."""
     abar = np.asarray(abar, np.float64)
-    t = np.asarray(t)
-    if t.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected ints, got {t.dtype}")
-    if t.ndim and t.shape != shape[:1]:
-        raise ValueError(f"{name}: expected one int or shape {shape[:1]} for data of shape {shape}, got {t.shape}")
-    # one pass for both ends: a negative number read as unsigned is larger than any T
-    if t.size and np.maximum.reduce(t.astype(np.uint64, copy=False), axis=None) >= abar.size:
-        raise ValueError(f"{name}: expected 0 <= {name} <= T = {abar.size - 1}, got {t.min()} to {t.max()}")
-    return abar[t]
+    if type(t) is int:
+        low = high = t
+    else:
+        t = np.asarray(t)
+        if t.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected ints, got {t.dtype}")
+        if t.ndim and t.shape != shape[:1]:
+            raise ValueError(f"{name}: expected one int or shape {shape[:1]} for data of shape {shape}, got {t.shape}")
+        low, high = (np.minimum.reduce(t, axis=None), np.maximum.reduce(t, axis=None)) if t.size else (0, 0)
+    if not (0 <= low and high < abar.size):
+        raise ValueError(f"{name}: expected 0 <= {name} <= T = {abar.size - 1}, got {low} to {high}")
+    return abar[t] if np.ndim(t) else float(abar[t])
 
 
 def step(t, s, abar, shape):
-    """abar[t], abar[s] for a step from t down to s < t. Arguments as in `posterior`."""
+    """abar[t], abar[s] for a step from t down to s < t, both floats or both (B,). Arguments as in `posterior`."""
     abar_t, abar_s = at(abar, t, shape), at(abar, s, shape, "s")
-    if not np.all(np.less(s, t)):
+    if not (t > s if type(t) is type(s) is int else np.all(np.less(s, t))):
         raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
+    if type(abar_t) is not type(abar_s):
+        abar_t, abar_s = np.broadcast_arrays(abar_t, abar_s)
     return abar_t, abar_s
+
+
+def _signal(abar_t):
+    """sqrt(abar_t), where it is there."""
+    root = _sqrt(abar_t)
+    if not (root if type(root) is float else root.all()):
+        raise ValueError("abar[t] = 0: x0 cannot be had from eps; predict v or x0")
+    return root
+
+
+def _noise(abar_t):
+    """sqrt(1 - abar_t), where it is there."""
+    root = _sqrt(1 - abar_t)
+    if not (root if type(root) is float else root.all()):
+        raise ValueError("1 - abar[t] = 0: at t = 0 there is no noise to find")
+    return root
+
+
+def _sqrt(x):
+    return math.sqrt(x) if type(x) is float else np.sqrt(x)  # a tenth of a microsecond against one
+
+
+def _table(*rows):
+    return np.array(rows).reshape(len(rows), -1)

@@ -193,8 +193,9 @@ def _linear(lo, hi, out, a, b, table, n):
         row = i // n
         end = min(hi, (row + 1) * n)
         c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
-        for j in range(i, end):
-            out[j] = c0 * a[j] + c1 * b[j]
+        o, x, y = out[i:end], a[i:end], b[i:end]
+        for j in range(o.size):
+            o[j] = c0 * x[j] + c1 * y[j]
         i = end
 
 
@@ -211,8 +212,9 @@ def _linear_streamed(lo, hi, out, a, b, table, n):
             row = i // n
             end = min(last, (row + 1) * n)
             c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
-            for j in range(i, end):
-                chunk[j - first] = c0 * a[j] + c1 * b[j]
+            o, x, y = chunk[i - first : end - first], a[i:end], b[i:end]
+            for j in range(o.size):
+                o[j] = c0 * x[j] + c1 * y[j]
             i = end
         head = min(first + (shift - first) % lane, last)
         tail = head + (last - head) // lane * lane
@@ -231,8 +233,9 @@ def _scale(lo, hi, out, a, table, n):
         row = i // n
         end = min(hi, (row + 1) * n)
         c0 = out.dtype.type(table[0, row])
-        for j in range(i, end):
-            out[j] = c0 * a[j]
+        o, x = out[i:end], a[i:end]
+        for j in range(o.size):
+            o[j] = c0 * x[j]
         i = end
 
 
@@ -243,10 +246,9 @@ def _scale_two(lo, hi, out0, out1, a, table, n):
         row = i // n
         end = min(hi, (row + 1) * n)
         c0, c1 = a.dtype.type(table[0, row]), a.dtype.type(table[1, row])
-        for j in range(i, end):
-            x = a[j]
-            out0[j] = c0 * x
-            out1[j] = c1 * x
+        o0, o1, x = out0[i:end], out1[i:end], a[i:end]
+        for j in range(x.size):
+            o0[j], o1[j] = c0 * x[j], c1 * x[j]
         i = end
 
 
@@ -298,12 +300,13 @@ def _ddpm(lo, hi, out, xt, eps_hat, z, table, n, limit):
         row = i // n
         end = min(hi, (row + 1) * n)
         c = five(table, row, out)
+        o, x, e, r = out[i:end], xt[i:end], eps_hat[i:end], z[i:end]
         if c[4] == 0:  # z is not looked at, as in the truth
-            for j in range(i, end):
-                out[j] = ddpm_mean(xt[j], eps_hat[j], c, limit)
+            for j in range(o.size):
+                o[j] = ddpm_mean(x[j], e[j], c, limit)
         else:
-            for j in range(i, end):
-                out[j] = ddpm_mean(xt[j], eps_hat[j], c, limit) + c[4] * z[j]
+            for j in range(o.size):
+                o[j] = ddpm_mean(x[j], e[j], c, limit) + c[4] * r[j]
         i = end
 
 
@@ -315,21 +318,24 @@ def _ddim(lo, hi, out, xt, eps_hat, z, table, n, clipped, limit):
         row = i // n
         end = min(hi, (row + 1) * n)
         c = seven(table, row, out)
+        o, x, e, r = out[i:end], xt[i:end], eps_hat[i:end], z[i:end]
         if c[6] == 0:
-            for j in range(i, end):
-                out[j] = ddim_mean(xt[j], eps_hat[j], c, clipped, limit)
+            for j in range(o.size):
+                o[j] = ddim_mean(x[j], e[j], c, clipped, limit)
         else:
-            for j in range(i, end):
-                out[j] = ddim_mean(xt[j], eps_hat[j], c, clipped, limit) + c[6] * z[j]
+            for j in range(o.size):
+                o[j] = ddim_mean(x[j], e[j], c, clipped, limit) + c[6] * r[j]
         i = end
 
 
 @njit(**SUM)
 def _square_error(lo, hi, a, b, partial):
     for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        x, y = a[first:last], b[first:last]
         total = 0.0
-        for j in range(first, min(first + launch.CHUNK, hi)):
-            d = float64(a[j] - b[j])
+        for j in range(x.size):
+            d = float64(x[j] - y[j])
             total += d * d
         partial[first // launch.CHUNK] = total
 
@@ -337,7 +343,7 @@ def _square_error(lo, hi, a, b, partial):
 @njit(**COMPILE)
 def _difference_two(lo, hi, out0, out1, a, b, c):
     c = a.dtype.type(c)
-    for j in range(lo, hi):
-        d = c * (a[j] - b[j])
-        out0[j] = d
-        out1[j] = -d
+    o0, o1, x, y = out0[lo:hi], out1[lo:hi], a[lo:hi], b[lo:hi]
+    for j in range(x.size):
+        d = c * (x[j] - y[j])
+        o0[j], o1[j] = d, -d

@@ -15,7 +15,7 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums, seven
-from kernels.numba_cpu.launch import COMPILE, SUM
+from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
 from kernels.numba_cpu.optim import adam_element, eight
 from kernels.numba_cpu.philox import normal_chunk
 
@@ -124,8 +124,9 @@ def _q_sample_noise(lo, hi, out, x0, table, n, key):
             row = i // n
             end = min(last, (row + 1) * n)
             c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
-            for j in range(i, end):
-                out[j] = c0 * x0[j] + c1 * z[j - first]
+            o, x, r = out[i:end], x0[i:end], z[i - first :]
+            for j in range(o.size):
+                o[j] = c0 * x[j] + c1 * r[j]
             i = end
 
 
@@ -133,11 +134,13 @@ def _q_sample_noise(lo, hi, out, x0, table, n, key):
 def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial):
     c = out.dtype.type(c)
     for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        o, x, y = out[first:last], eps_hat[first:last], eps[first:last]
         total = 0.0
-        for j in range(first, min(first + launch.CHUNK, hi)):
-            d = eps_hat[j] - eps[j]
+        for j in range(o.size):
+            d = x[j] - y[j]
             total += float64(d) * float64(d)
-            out[j] = c * d
+            o[j] = c * d
         partial[first // launch.CHUNK] = total
 
 
@@ -148,11 +151,12 @@ def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key):
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
         normal_chunk(z, first, last, key)
+        o, x = out[first:last], eps_hat[first:last]
         total = 0.0
-        for j in range(first, last):
-            d = eps_hat[j] - z[j - first]
+        for j in range(o.size):
+            d = x[j] - z[j]
             total += float64(d) * float64(d)
-            out[j] = c * d
+            o[j] = c * d
         partial[first // launch.CHUNK] = total
 
 
@@ -170,12 +174,13 @@ def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key):
             row = i // n
             end = min(last, (row + 1) * n)
             c = five(table, row, out)
+            o, x, u, v, r = out[i:end], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
             if c[4] == 0:
-                for j in range(i, end):
-                    out[j] = ddpm_mean(xt[j], uncond[j] + w * (cond[j] - uncond[j]), c, limit)
+                for j in range(o.size):
+                    o[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit)
             else:
-                for j in range(i, end):
-                    out[j] = ddpm_mean(xt[j], uncond[j] + w * (cond[j] - uncond[j]), c, limit) + c[4] * z[j - first]
+                for j in range(o.size):
+                    o[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit) + c[4] * r[j]
             i = end
 
 
@@ -193,20 +198,28 @@ def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key
             row = i // n
             end = min(last, (row + 1) * n)
             c = seven(table, row, out)
+            o, x, u, v, r = out[i:end], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
             if c[6] == 0:
-                for j in range(i, end):
-                    out[j] = ddim_mean(xt[j], uncond[j] + w * (cond[j] - uncond[j]), c, clipped, limit)
+                for j in range(o.size):
+                    o[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit)
             else:
-                for j in range(i, end):
-                    out[j] = ddim_mean(xt[j], uncond[j] + w * (cond[j] - uncond[j]), c, clipped, limit) + c[6] * z[j - first]
+                for j in range(o.size):
+                    o[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit) + c[6] * r[j]
             i = end
+
+
+@njit(**INLINE)
+def adam_ema_element(p, g, m, v, avg, c, keep, take):
+    """One element of `adam_ema_step`. Returns p, m, v, avg."""
+    p, m, v = adam_element(p, g, m, v, c)
+    return p, m, v, keep * avg + take * p
 
 
 @njit(**COMPILE)
 def _adam_ema(lo, hi, p_out, m_out, v_out, avg_out, p, g, m, v, avg, c, d):
     c = eight(c, p)
     keep, take = p.dtype.type(d[0, 0]), p.dtype.type(d[1, 0])
-    for j in range(lo, hi):
-        p_new, m_new, v_new = adam_element(p[j], g[j], m[j], v[j], c)
-        a_new = keep * avg[j] + take * p_new
-        p_out[j], m_out[j], v_out[j], avg_out[j] = p_new, m_new, v_new, a_new
+    po, mo, vo, ao = p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], avg_out[lo:hi]
+    p, g, m, v, avg = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], avg[lo:hi]
+    for j in range(po.size):
+        po[j], mo[j], vo[j], ao[j] = adam_ema_element(p[j], g[j], m[j], v[j], avg[j], c, keep, take)

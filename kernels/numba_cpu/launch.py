@@ -101,10 +101,11 @@ def output(out, shape, dtype, *inputs):
         raise ValueError("out: expected a writable array, got a read-only one")
     if not out.flags.carray:
         return np.empty(out.size, dtype)
+    memory = out.reshape(-1)
     for x in inputs:
-        if np.may_share_memory(out, x) and (_address(out) != _address(x) or out.size != x.size):
+        if np.may_share_memory(memory, x) and not (memory.size == x.size and np.may_share_memory(memory[:1], x[:1])):
             return np.empty(out.size, dtype)
-    return out.reshape(-1)
+    return memory
 
 
 def finish(memory, out, shape):
@@ -112,16 +113,11 @@ def finish(memory, out, shape):
 
     memory: from `output`. out: as given there. shape: the result's.
     """
-    memory = memory.reshape(shape)
     if out is None:
-        return memory
-    if _address(memory) != _address(out):
-        out[...] = memory
+        return memory.reshape(shape)
+    if memory.base is None:  # not a view of out
+        out[...] = memory.reshape(shape)
     return out
-
-
-def _address(array):
-    return array.__array_interface__["data"][0]
 
 
 def _describe(value):

@@ -89,28 +89,33 @@ def adam_element(p, g, m, v, c):
 @njit(**COMPILE)
 def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c):
     c = eight(c, p)
-    for j in range(lo, hi):
-        p_out[j], m_out[j], v_out[j] = adam_element(p[j], g[j], m[j], v[j], c)
+    po, mo, vo = p_out[lo:hi], m_out[lo:hi], v_out[lo:hi]
+    p, g, m, v = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi]
+    for j in range(po.size):
+        po[j], mo[j], vo[j] = adam_element(p[j], g[j], m[j], v[j], c)
 
 
 @njit(**COMPILE)
 def _ema(lo, hi, out, avg, p, d):
     keep, take = out.dtype.type(d[0, 0]), out.dtype.type(d[1, 0])
-    for j in range(lo, hi):
-        out[j] = keep * avg[j] + take * p[j]
+    o, a, q = out[lo:hi], avg[lo:hi], p[lo:hi]
+    for j in range(o.size):
+        o[j] = keep * a[j] + take * q[j]
 
 
 @njit(**SUM)
 def _sum_squares(lo, hi, a, partial):
     for first in range(lo, hi, launch.CHUNK):
+        x = a[first : min(first + launch.CHUNK, hi)]
         total = 0.0
-        for j in range(first, min(first + launch.CHUNK, hi)):
-            total += float64(a[j]) * float64(a[j])
+        for j in range(x.size):
+            total += float64(x[j]) * float64(x[j])
         partial[first // launch.CHUNK] = total
 
 
 @njit(**COMPILE)
 def _times(lo, hi, out, a, c):
     c = out.dtype.type(c)
-    for j in range(lo, hi):
-        out[j] = c * a[j]
+    o, x = out[lo:hi], a[lo:hi]
+    for j in range(o.size):
+        o[j] = c * x[j]

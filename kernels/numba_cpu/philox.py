@@ -190,8 +190,9 @@ def _uniform(lo, hi, out, key):
     for i in range(lo, hi, launch.CHUNK):
         end = min(i + launch.CHUNK, hi)
         _bits_chunk(words, i, end, key)
-        for j in range(i, end):
-            out[j] = _u01(words[j - i])
+        o = out[i:end]
+        for j in range(o.size):
+            o[j] = _u01(words[j])
 
 
 @njit(**INLINE)
