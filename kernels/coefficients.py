@@ -102,13 +102,13 @@ def ddim_step(t, s, eta, abar, shape):
 
 
 def adam_step(step, lr, beta1, beta2, eps, weight_decay):
-    """(beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step), eps, 1 - lr weight_decay).
+    """(beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step), eps, lr weight_decay).
 
-    p <- c7 p - c4 m / (c5 sqrt(v) + c6). Returns (8,) float64. Raises ValueError for step < 1.
+    p <- p - (c4 m / (c5 sqrt(v) + c6) + c7 p). Returns (8,) float64. Raises ValueError for step < 1.
     """
     if step < 1:
         raise ValueError(f"step: expected at least 1, got {step}")
-    return np.array([beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, eps, 1 - lr * weight_decay])
+    return np.array([beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, eps, lr * weight_decay])
 
 
 def ema_step(decay):

@@ -4,8 +4,10 @@ A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat eleme
 releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the result
 cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins beside a busy neighbour).
 """
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -128,6 +130,31 @@ def _forget_pool():
     global _pool
     _pool = None
 
+
+@numba.njit(cache=True)
+def _nothing():
+    pass
+
+
+def _forget_stale_code():
+    """Empty this folder's cache of compiled code when any of its files has changed.
+
+    Numba compares a kernel's own file only, so a function that was inlined from another file would stay as it was.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    now = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    folder = Path(_nothing.stats.cache_path)
+    mark = folder / "sources.sha256"
+    if not mark.exists() or mark.read_text() != now:
+        for index in folder.glob("*.nbi"):
+            index.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = mark.with_suffix(f".{os.getpid()}")
+        written.write_text(now)
+        written.replace(mark)
+
+
+_forget_stale_code()
 
 if hasattr(os, "register_at_fork"):  # a forked child has none of the pool's threads
     os.register_at_fork(after_in_child=_forget_pool)

@@ -83,7 +83,7 @@ def adam_element(p, g, m, v, c):
     """One element of [AdamW] algorithm 2; c from `eight`. Returns p, m, v."""
     m = c[0] * m + c[1] * g
     v = c[2] * v + c[3] * (g * g)
-    return c[7] * p - c[4] * m / (c[5] * np.sqrt(v) + c[6]), m, v
+    return p - (c[4] * m / (c[5] * np.sqrt(v) + c[6]) + c[7] * p), m, v
 
 
 @njit(**COMPILE)

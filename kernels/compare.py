@@ -1,0 +1,109 @@
+"""The one tolerance rule. Tests, the checker and the benchmark all judge by it, and it judges itself.
+
+    |out - truth|  <=  min( bound,  2 worst |plain - truth| + bound / 2 ),   bound = ulps eps(dtype) scale    elementwise
+
+`scale` is the sum of the sizes of the terms that were added to make the element, so cancellation is neither punished nor
+a hiding place. `plain` is the same operation in plain NumPy in the same dtype: a kernel may not be much worse than what
+it replaces (half the bound is the floor: on a few elements the plain version can be right by luck). NaN and inf must stand where the truth has them.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+
+
+class Mismatch(AssertionError):
+    """An output outside the tolerance, or a comparison that could not have failed."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """truth: float64. allowed: the largest error, elementwise, >= 0; 0 demands equality."""
+
+    truth: np.ndarray
+    allowed: np.ndarray
+
+
+def rule(truth, scale, ulps, dtype, plain=None):
+    """The rule for one output.
+
+    truth: float64 array or float. scale: as truth, >= 0, see above. ulps: 0 for equality. dtype: name of the kernel's dtype.
+    plain: the plain NumPy result in that dtype, or None where there is none.
+    Returns a `Rule`. Raises ValueError where shapes differ or an element of finite truth has no finite scale.
+    """
+    truth, scale = np.asarray(truth, np.float64), np.asarray(scale, np.float64)
+    if truth.shape != scale.shape:
+        raise ValueError(f"truth and scale: expected equal shapes, got {truth.shape} and {scale.shape}")
+    scale = np.where(np.isfinite(truth), scale, 0.0)
+    allowed = ulps * EPS[dtype] * scale if ulps else np.zeros_like(scale)
+    if plain is not None and truth.size:
+        with np.errstate(invalid="ignore"):
+            off = np.abs(np.asarray(plain, np.float64) - truth)
+        worst = np.max(off, where=np.isfinite(off), initial=0.0)
+        allowed = np.minimum(allowed, 2 * worst + allowed / 2)
+    if not np.all(np.isfinite(allowed)):
+        raise ValueError("scale: expected a finite size wherever the truth is finite")
+    return Rule(truth, allowed)
+
+
+def error(out, expected):
+    """The worst error in units of the allowed error; inf where out breaks the rule outright (shape, NaN, inf, an exact value).
+
+    out: array or float. expected: a `Rule`.
+    Returns a float: up to 1 is right.
+    """
+    out = np.asarray(out)
+    if out.shape != expected.truth.shape:
+        return np.inf
+    return float(np.max(_units(out, expected), initial=0.0))
+
+
+def assert_matches(out, expected, pick=0):
+    """out keeps the rule; and the rule would have rejected zeros, the negated, doubled and rolled output and one moved element.
+
+    out: array or float. expected: a `Rule`. pick: which finite element is moved by ten tolerances, any int >= 0.
+    A wrong output that is equal to the truth (a truth of zeros, a single element rolled) is not asked for.
+    Raises Mismatch with the place of the worst element, or naming the wrong output that would have passed.
+    """
+    units = error(out, expected)
+    if not units <= 1:
+        raise Mismatch(_describe(np.asarray(out), expected, units))
+    for name, wrong in _wrong(expected, pick):
+        same = np.array_equal(wrong, expected.truth, equal_nan=True)
+        if not same and error(wrong, expected) <= 1:
+            raise Mismatch(f"the tolerance is vacuous: {name} would have passed (largest allowed error {expected.allowed.max():.3g})")
+
+
+def _wrong(expected, pick):
+    truth = expected.truth
+    yield "zeros", np.where(np.isfinite(truth), 0.0, truth)
+    yield "the negated output", -truth
+    yield "twice the output", 2 * truth
+    yield "the output rolled by one", np.roll(truth, 1)
+    finite = np.flatnonzero(np.isfinite(truth))
+    if finite.size:
+        moved = np.array(truth)
+        place = finite[pick % finite.size]
+        step = max(10 * expected.allowed.flat[place], np.spacing(np.abs(truth.flat[place])))
+        moved.flat[place] += step
+        yield "one element moved by ten tolerances", moved
+
+
+def _units(out, expected):
+    out = np.asarray(out, np.float64)
+    exact = (out == expected.truth) | (np.isnan(out) & np.isnan(expected.truth))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        units = np.where(exact, 0.0, np.abs(out - expected.truth) / expected.allowed)
+    return np.where(np.isnan(units), np.inf, units)
+
+
+def _describe(out, expected, units):
+    truth = expected.truth
+    if out.shape != truth.shape:
+        return f"expected shape {truth.shape}, got {out.shape}"
+    place = np.unravel_index(np.argmax(_units(out, expected)), truth.shape)
+    return (
+        f"worst at {tuple(map(int, place))}: expected {truth[place]!r}, got {out[place]!r}, "
+        f"allowed error {expected.allowed[place]:.3g}, {units:.3g} times that"
+    )

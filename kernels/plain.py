@@ -1,0 +1,208 @@
+"""The registered operations in plain, tuned NumPy: in the inputs' dtype, with `out=` and no needless temporaries.
+
+Not a truth and not a kernel: the yardstick of rounding in `kernels.compare` and the NumPy column of the benchmark.
+Arguments as in `ref`, plus `out` for the array results; equations there. Coefficients are folded in float64 as for kernels.
+"""
+import numpy as np
+
+from kernels import coefficients
+from ref import philox
+
+
+def normal(seed, shape, stream=0, dtype=np.float32, out=None):
+    """`ref.philox.normal` with its transform in dtype. seed, shape, stream: as there. Returns `shape` of dtype."""
+    size = int(np.prod(shape, dtype=np.int64))
+    words = philox.bits(seed, (size + 1) // 2 * 2, stream)
+    u = (words[1::2].astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)).astype(dtype)
+    a = (words[0::2].view(np.int32).astype(np.float32) * np.float32(2.0**-31) + np.float32(2.0**-32)).astype(dtype)
+    r, angle = np.sqrt(-2 * np.log(u)), np.pi * a
+    z = np.stack([r * np.sin(angle), r * np.cos(angle)], axis=-1).reshape(-1)[:size].reshape(shape)
+    return z if out is None else _copy(out, z)
+
+
+def q_sample(x0, t, eps, abar, out=None):
+    """`ref.diffusion.q_sample` in x0's dtype. x0, eps: (B, ...). t: (B,) ints or one int. abar: (T + 1,)."""
+    return _linear(coefficients.q_sample(t, abar, x0.shape), x0, eps, out)
+
+
+def q_sample_backward(dxt, t, abar, out=None):
+    """`ref.diffusion.q_sample_backward` in dxt's dtype. dxt: (B, ...). t: (B,) ints or one int. abar: (T + 1,)."""
+    c0, c1 = columns(coefficients.q_sample(t, abar, dxt.shape), dxt)
+    out = (None, None) if out is None else out
+    return np.multiply(c0, dxt, out=out[0]), np.multiply(c1, dxt, out=out[1])
+
+
+def posterior(x0, xt, t, s, abar, out=None):
+    """`ref.diffusion.posterior` in x0's dtype. x0, xt: (B, ...). t, s: ints or (B,) ints. abar: (T + 1,)."""
+    table = coefficients.posterior(t, s, abar, x0.shape)
+    variance = table[2].reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
+    return _linear(table[:2], x0, xt, out), variance
+
+
+def x0_from_eps(xt, eps, t, abar, out=None):
+    """`ref.diffusion.x0_from_eps` in xt's dtype. xt, eps: (B, ...). t: int or (B,) ints. abar: (T + 1,)."""
+    return _linear(coefficients.x0_from_eps(t, abar, xt.shape), xt, eps, out)
+
+
+def eps_from_x0(xt, x0, t, abar, out=None):
+    """`ref.diffusion.eps_from_x0` in xt's dtype. xt, x0: (B, ...). t: int or (B,) ints. abar: (T + 1,)."""
+    return _linear(coefficients.eps_from_x0(t, abar, xt.shape), xt, x0, out)
+
+
+def v_target(x0, eps, t, abar, out=None):
+    """`ref.diffusion.v_target` in x0's dtype. x0, eps: (B, ...). t: int or (B,) ints. abar: (T + 1,)."""
+    return _linear(coefficients.v_target(t, abar, x0.shape), x0, eps, out)
+
+
+def x0_from_v(xt, v, t, abar, out=None):
+    """`ref.diffusion.x0_from_v` in xt's dtype. xt, v: (B, ...). t: int or (B,) ints. abar: (T + 1,)."""
+    return _linear(coefficients.x0_from_v(t, abar, xt.shape), xt, v, out)
+
+
+def eps_from_v(xt, v, t, abar, out=None):
+    """`ref.diffusion.eps_from_v` in xt's dtype. xt, v: (B, ...). t: int or (B,) ints. abar: (T + 1,)."""
+    return _linear(coefficients.eps_from_v(t, abar, xt.shape), xt, v, out)
+
+
+def score_from_eps(eps, t, abar, out=None):
+    """`ref.diffusion.score_from_eps` in eps's dtype. eps: (B, ...). t: int or (B,) ints. abar: (T + 1,)."""
+    (c0,) = columns(coefficients.score_from_eps(t, abar, eps.shape), eps)
+    return np.multiply(c0, eps, out=out)
+
+
+def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None):
+    """`ref.diffusion.ddpm_step` in xt's dtype. xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints. abar: (T + 1,). variance, clip: as there."""
+    c0, c1, c2, c3, c4 = columns(coefficients.ddpm_step(t, s, abar, variance, xt.shape), xt)
+    out, term = np.multiply(c0, xt, out=out), np.multiply(c1, eps_hat)
+    np.add(out, term, out=out)
+    if clip is not None:
+        np.clip(out, -clip, clip, out=out)
+    np.multiply(c2, out, out=out)
+    np.add(out, np.multiply(c3, xt, out=term), out=out)
+    if np.any(c4):
+        np.add(out, np.multiply(c4, z, out=term), out=out, where=c4 != 0)
+    return out
+
+
+def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
+    """`ref.diffusion.ddim_step` in xt's dtype. xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints. eta: in [0, 1]. abar: (T + 1,). clip: as there."""
+    c0, c1, c2, c3, c4, c5, c6 = columns(coefficients.ddim_step(t, s, eta, abar, xt.shape), xt)
+    out, term = np.multiply(c0, xt, out=out), np.multiply(c1, eps_hat)
+    np.add(out, term, out=out)
+    if clip is None:
+        np.multiply(c5, eps_hat, out=term)
+    else:
+        np.clip(out, -clip, clip, out=out)
+        np.multiply(c3, out, out=term)
+        np.add(term, c2 * xt, out=term)
+        np.multiply(c5, term, out=term)
+    np.multiply(c4, out, out=out)
+    np.add(out, term, out=out)
+    if np.any(c6):
+        np.add(out, np.multiply(c6, z, out=term), out=out, where=c6 != 0)
+    return out
+
+
+def eps_loss(eps_hat, eps):
+    """`ref.diffusion.eps_loss`, the difference in their dtype. eps_hat, eps: one shape. Returns a float."""
+    d = np.subtract(eps_hat, eps).reshape(-1)
+    return float(np.dot(d, d)) / d.size
+
+
+def eps_loss_backward(dloss, eps_hat, eps, out=None):
+    """`ref.diffusion.eps_loss_backward` in their dtype. dloss: float. eps_hat, eps: one shape. Returns deps_hat, deps."""
+    out = (None, None) if out is None else out
+    deps_hat = np.subtract(eps_hat, eps, out=out[0])
+    np.multiply(deps_hat, eps.dtype.type(2 * dloss / eps.size), out=deps_hat)
+    return deps_hat, np.negative(deps_hat, out=out[1])
+
+
+def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
+    """`ref.fused.q_sample_noise` in x0's dtype. x0: (B, ...). t: (B,) ints or one int. seed, stream: ints. abar: (T + 1,)."""
+    return q_sample(x0, t, normal(seed, x0.shape, stream, x0.dtype), abar, out)
+
+
+def eps_loss_grad(eps_hat, eps, out=None):
+    """`ref.fused.eps_loss_grad` in their dtype. eps_hat, eps: one shape. Returns L, deps_hat."""
+    d = np.subtract(eps_hat, eps, out=out)
+    loss = float(np.dot(d.reshape(-1), d.reshape(-1))) / d.size
+    return loss, np.multiply(d, d.dtype.type(2 / d.size), out=d)
+
+
+def eps_loss_noise(eps_hat, seed, stream=0, out=None):
+    """`ref.fused.eps_loss_noise` in eps_hat's dtype. eps_hat: (B, ...). seed, stream: ints. Returns L, deps_hat."""
+    return eps_loss_grad(eps_hat, normal(seed, eps_hat.shape, stream, eps_hat.dtype), out)
+
+
+def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
+    """`ref.fused.guided_ddpm_step` in xt's dtype. xt, uncond, cond: (B, ...). w, t, s, seed, abar, variance, clip, stream: as there."""
+    return ddpm_step(xt, _guide(uncond, cond, w), t, s, normal(seed, xt.shape, stream, xt.dtype), abar, variance, clip, out)
+
+
+def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
+    """`ref.fused.guided_ddim_step` in xt's dtype. xt, uncond, cond: (B, ...). w, t, s, seed, eta, abar, clip, stream: as there."""
+    z = normal(seed, xt.shape, stream, xt.dtype) if eta else None
+    return ddim_step(xt, _guide(uncond, cond, w), t, s, z, eta, abar, clip, out)
+
+
+def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
+    """`ref.optim.adam_step` in p's dtype. p, g, m, v: one shape. step, lr, beta1, beta2, eps, weight_decay: as there. out: (p, m, v)."""
+    b1, a1, b2, a2, rate, unbias, small, decay = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).astype(p.dtype)
+    p_out, m_out, v_out = (np.empty_like(p) for _ in range(3)) if out is None else out
+    term = np.multiply(a1, g)
+    np.multiply(b1, m, out=m_out)
+    np.add(m_out, term, out=m_out)
+    np.multiply(g, g, out=term)
+    np.multiply(a2, term, out=term)
+    np.multiply(b2, v, out=v_out)
+    np.add(v_out, term, out=v_out)
+    np.sqrt(v_out, out=term)
+    np.multiply(unbias, term, out=term)
+    np.add(term, small, out=term)
+    np.divide(m_out, term, out=term)
+    np.multiply(rate, term, out=term)
+    if weight_decay:
+        np.add(term, decay * p, out=term)
+    return np.subtract(p, term, out=p_out), m_out, v_out
+
+
+def ema_step(avg, p, decay, out=None):
+    """`ref.optim.ema_step` in avg's dtype. avg, p: one shape. decay: in [0, 1]."""
+    return _linear(coefficients.ema_step(decay), avg, p, out)
+
+
+def clip_by_global_norm(grads, max_norm, out=None):
+    """`ref.optim.clip_by_global_norm` for a list, in the arrays' dtype. grads: list of arrays. max_norm: > 0."""
+    norm = float(np.sqrt(sum(float(np.dot(g.reshape(-1), g.reshape(-1))) for g in grads)))
+    scale = max_norm / norm if norm > max_norm else 1.0
+    return [np.multiply(g, g.dtype.type(scale), out=o) for g, o in zip(grads, [None] * len(grads) if out is None else out)]
+
+
+def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
+    """`ref.fused.adam_ema_step` in p's dtype. p, g, m, v, avg: one shape. The rest as there. out: (p, m, v, avg)."""
+    p, m, v = adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, None if out is None else out[:3])
+    return p, m, v, ema_step(avg, p, decay, None if out is None else out[3])
+
+
+def columns(table, x):
+    """The K rows of a coefficient table, each shaped to multiply x (B, ...), in x's dtype."""
+    shape = (-1,) + (1,) * (x.ndim - 1) if table.shape[1] != 1 or x.ndim == 0 else ()
+    return [row.reshape(shape) for row in table.astype(x.dtype)]
+
+
+def _linear(table, a, b, out):
+    c0, c1 = columns(table, a)
+    term = np.multiply(c1, b)
+    out = np.multiply(c0, a, out=out)
+    return np.add(out, term, out=out)
+
+
+def _guide(uncond, cond, w):
+    guided = np.subtract(cond, uncond)
+    np.multiply(guided, guided.dtype.type(w), out=guided)
+    return np.add(guided, uncond, out=guided)
+
+
+def _copy(out, z):
+    out[...] = z
+    return out
