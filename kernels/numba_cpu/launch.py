@@ -136,14 +136,14 @@ def _nothing():
     pass
 
 
-def _forget_stale_code():
-    """Empty this folder's cache of compiled code when any of its files has changed.
+def forget_stale_code(folder):
+    """Empty a cache of compiled code when any source file of this backend has changed since it was filled.
 
     Numba compares a kernel's own file only, so a function that was inlined from another file would stay as it was.
+    folder: where Numba keeps this backend's compiled code.
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     now = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    folder = Path(_nothing.stats.cache_path)
     mark = folder / "sources.sha256"
     if not mark.exists() or mark.read_text() != now:
         for index in folder.glob("*.nbi"):
@@ -154,7 +154,7 @@ def _forget_stale_code():
         written.replace(mark)
 
 
-_forget_stale_code()
+forget_stale_code(Path(_nothing.stats.cache_path))
 
 if hasattr(os, "register_at_fork"):  # a forked child has none of the pool's threads
     os.register_at_fork(after_in_child=_forget_pool)
