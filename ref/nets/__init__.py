@@ -1,0 +1,1 @@
+"""Networks as plain functions over a dict of arrays: init, forward, backward."""
