@@ -1,0 +1,1 @@
+"""Experiments on real data, each a command: `python -m bench.studies.digits`."""

