@@ -56,7 +56,7 @@ def score_from_eps(t, abar, shape):
 
 
 def posterior(t, s, abar, shape):
-    """mean = c0 x0 + c1 x_t, variance = c2. t, s: ints or (B,) ints, s < t. Returns (3, R)."""
+    """mean = c0 x0 + c1 x_t, variance = c2. t, s: ints or (B,) ints, s < t. abar: (T + 1,). shape: the data's. Returns (3, R)."""
     abar_t, abar_s = step(t, s, abar, shape)
     alpha = abar_t / abar_s
     beta = 1 - alpha
@@ -67,7 +67,7 @@ def posterior(t, s, abar, shape):
 def ddpm_step(t, s, abar, variance, shape):
     """x0_hat = c0 x_t + c1 eps_hat;  x_s = c2 x0_hat + c3 x_t + c4 z, c4 = 0 where s = 0. Returns (5, R).
 
-    t, s: ints or (B,) ints, s < t. variance: "small" (beta tilde) or "large" (beta).
+    t, s: ints or (B,) ints, s < t. abar: (T + 1,). variance: "small" (beta tilde) or "large" (beta). shape: the data's.
     """
     abar_t, abar_s = step(t, s, abar, shape)
     signal, alpha = _signal(abar_t), abar_t / abar_s
@@ -88,7 +88,7 @@ def ddim_step(t, s, eta, abar, shape):
     """x0_hat = c0 x_t + c1 eps_hat, clipped; eps_hat again = c2 x_t + c3 x0_hat where it was;
     x_s = c4 x0_hat + c5 eps_hat + c6 z.  c6 = sigma, c5 = sqrt(1 - abar_s - sigma^2). Returns (7, R).
 
-    t, s: ints or (B,) ints, s < t. eta: in [0, 1].
+    t, s: ints or (B,) ints, s < t. eta: in [0, 1]. abar: (T + 1,). shape: the data's.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
@@ -104,7 +104,7 @@ def ddim_step(t, s, eta, abar, shape):
 def adam_step(step, lr, beta1, beta2, eps, weight_decay):
     """(beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step), eps, lr weight_decay).
 
-    p <- p - (c4 m / (c5 sqrt(v) + c6) + c7 p). Returns (8,) float64. Raises ValueError for step < 1.
+    p <- p - (c4 m / (c5 sqrt(v) + c6) + c7 p). The arguments as in `ref.optim.adam_step`: step, lr, beta1, beta2, eps, weight_decay. Returns (8,) float64. Raises ValueError for step < 1.
     """
     if step < 1:
         raise ValueError(f"step: expected at least 1, got {step}")
@@ -141,6 +141,8 @@ def clip_limit(clip):
 def at(abar, t, shape, name="t"):
     """abar[t] after the checks: a float for one int, (B,) for (B,) ints. shape: the data's. name: for the message."""
     abar = np.asarray(abar, np.float64)
+    if abar.ndim != 1:
+        raise ValueError(f"abar: expected shape (T + 1,), got {abar.shape}")
     if type(t) is int:
         low = high = t
     else:
@@ -156,7 +158,7 @@ def at(abar, t, shape, name="t"):
 
 
 def step(t, s, abar, shape):
-    """abar[t], abar[s] for a step from t down to s < t, both floats or both (B,). Arguments as in `posterior`."""
+    """abar[t], abar[s] for a step from t down to s < t, both floats or both (B,). t, s, abar, shape: as in `posterior`."""
     abar_t, abar_s = at(abar, t, shape), at(abar, s, shape, "s")
     if not (t > s if type(t) is type(s) is int else np.all(np.less(s, t))):
         raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")

@@ -179,7 +179,7 @@ def clip_by_global_norm(grads, max_norm, out=None):
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
-    """`ref.fused.adam_ema_step` in p's dtype. p, g, m, v, avg: one shape. The rest as there. out: (p, m, v, avg)."""
+    """`ref.fused.adam_ema_step` in p's dtype. p, g, m, v, avg: one shape. step, lr, beta1, beta2, eps, weight_decay, decay: as there. out: (p, m, v, avg)."""
     p, m, v = adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, None if out is None else out[:3])
     return p, m, v, ema_step(avg, p, decay, None if out is None else out[3])
 

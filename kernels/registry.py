@@ -82,12 +82,12 @@ def _exact(value):
 
 
 def call(op, function, arguments, dtype, **extra):
-    """function(**arguments), its outputs as a list. Only philox.normal has no data to take its dtype from and is told."""
+    """function(**arguments, **extra), its outputs as a list. Only philox.normal, of all op, has no data to take its dtype from."""
     return outputs(function(**arguments, **extra, **({"dtype": dtype} if op.name == "philox.normal" else {})))
 
 
 def bytes_moved(op, arguments, dtype):
-    """The fewest bytes that memory must carry: every input read once, every output written once."""
+    """The fewest bytes that memory must carry for op in dtype: every input of arguments read once, every output written once."""
     read = arrays(arguments).values()
     size = max((a.nbytes for a in read), default=0) or int(np.prod(arguments["shape"])) * np.dtype(dtype).itemsize
     return sum(a.nbytes for a in read) + op.writes * size

@@ -221,14 +221,16 @@ def _same_shape(**arrays):
 
 def _at(abar, t, x, name):
     """abar[t], shaped to multiply x (B, ...): a scalar for one int, (B, 1, ..., 1) for (B,) ints."""
-    abar, t = np.asarray(abar, np.float64), np.asarray(t)
+    abar, t = np.asarray(abar), np.asarray(t)
+    if abar.ndim != 1 or abar.dtype.kind not in "fiu" or not np.all((abar >= 0) & (abar <= 1)):
+        raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of {abar.dtype}")
     if not np.issubdtype(t.dtype, np.integer):
         raise TypeError(f"{name}: expected ints, got {t.dtype}")
     if t.ndim != 0 and t.shape != x.shape[:1]:
         raise ValueError(f"{name}: expected one int or shape {x.shape[:1]} for data of shape {x.shape}, got {t.shape}")
     if t.size and not (0 <= t.min() and t.max() < abar.size):
         raise ValueError(f"{name}: expected 0 <= {name} <= T = {abar.size - 1}, got {t.min()} to {t.max()}")
-    return abar[t].reshape(t.shape + (1,) * (x.ndim - 1 if t.ndim else 0))
+    return abar[t].astype(np.float64).reshape(t.shape + (1,) * (x.ndim - 1 if t.ndim else 0))
 
 
 def _step(abar, t, s, x):

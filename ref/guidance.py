@@ -26,16 +26,19 @@ def guide_rescaled(uncond, cond, w, phi):
         g = guide(uncond, cond, w),   r = g std(cond) / std(g),   out = phi r + (1 - phi) g
 
     std is taken over all axes but the first. uncond, cond: (B, ...). w: float. phi: in [0, 1]; 0 is plain guidance.
-    Returns (B, ...) float64; an example whose g is constant has nothing to rescale and is returned as g.
+    Returns (B, ...) float64; an example whose g is constant up to rounding has nothing to rescale and is returned as g.
     Raises ValueError where the shapes differ or phi is outside [0, 1].
     """
     if not 0 <= phi <= 1:
         raise ValueError(f"phi: expected 0 <= phi <= 1, got {phi}")
     uncond, cond = _pair(uncond, cond)
     g = guide(uncond, cond, w)
+    if g.size == 0:
+        return g
     axes = tuple(range(1, g.ndim))
     std_cond, std_g = np.std(cond, axis=axes, keepdims=True), np.std(g, axis=axes, keepdims=True)
-    r = g * np.divide(std_cond, std_g, out=np.ones_like(std_g), where=std_g != 0)
+    varies = std_g > 2.0**-48 * np.max(np.abs(g), axis=axes, keepdims=True)  # three times 0.1 has a deviation of 1e-17
+    r = g * np.divide(std_cond, std_g, out=np.ones_like(std_g), where=varies)
     return phi * r + (1 - phi) * g
 
 

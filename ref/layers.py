@@ -42,7 +42,7 @@ def relu(x):
 
 def relu_backward(dy, x):
     """dx = dy where x > 0, else 0; at the kink x = 0 the gradient taken is 0. dy, x: one shape. Returns dx."""
-    return dy * (x > 0)
+    return np.where(x > 0, dy, 0)
 
 
 def sigmoid(x):
@@ -52,17 +52,17 @@ def sigmoid(x):
 
 
 def sigmoid_backward(dy, y):
-    """dx = dy y (1 - y), [DL] eq. 3.38 (3.36 to 3.38). dy: upstream. y: the output of `sigmoid`. Returns dx."""
+    """dx = dy y (1 - y), [DL] eq. 3.34. dy: upstream. y: the output of `sigmoid`. Returns dx."""
     return dy * y * (1 - y)
 
 
 def silu(x):
-    """y = x sigmoid(x), [SiLU] eq. 5. x: any shape. Returns y."""
+    """y = x sigmoid(x), [SiLU] section 2. x: any shape. Returns y."""
     return x * sigmoid(x)
 
 
 def silu_backward(dy, x):
-    """dx = dy s (1 + x (1 - s)) with s = sigmoid(x), [SiLU] eq. 6. dy, x: one shape. Returns dx."""
+    """dx = dy s (1 + x (1 - s)) with s = sigmoid(x). dy, x: one shape. Returns dx."""
     s = sigmoid(x)
     return dy * (s * (1 + x * (1 - s)))
 
@@ -74,7 +74,7 @@ def softplus(x):
 
 
 def softplus_backward(dy, x):
-    """dx = dy sigmoid(x), [DL] eq. 3.39. dy, x: one shape. Returns dx."""
+    """dx = dy sigmoid(x), [DL] eq. 3.37. dy, x: one shape. Returns dx."""
     return dy * sigmoid(x)
 
 
@@ -118,10 +118,12 @@ def cross_entropy(logits, labels):
 
     logits: (B, classes), B >= 1. labels: (B,) ints.
     Returns L, a float.
-    Raises ValueError where the shapes do not fit.
+    Raises ValueError where the shapes do not fit or a label is outside [0, classes).
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.size == 0:
         raise ValueError(f"expected logits (B, classes), labels (B,), B >= 1, got {logits.shape} and {labels.shape}")
+    if not (0 <= labels.min() and labels.max() < logits.shape[1]):
+        raise ValueError(f"labels: expected 0 <= label < {logits.shape[1]}, got {labels.min()} to {labels.max()}")
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(labels.size), labels])
 

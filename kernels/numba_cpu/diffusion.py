@@ -261,14 +261,14 @@ def clamp(x, limit):
 
 @njit(**INLINE)
 def five(table, row, out):
-    """Column `row` of a `coefficients.ddpm_step` table in out's dtype."""
+    """Column `row` of a `coefficients.ddpm_step` table, in the dtype of out."""
     real = out.dtype.type
     return real(table[0, row]), real(table[1, row]), real(table[2, row]), real(table[3, row]), real(table[4, row])
 
 
 @njit(**INLINE)
 def seven(table, row, out):
-    """Column `row` of a `coefficients.ddim_step` table in out's dtype."""
+    """Column `row` of a `coefficients.ddim_step` table, in the dtype of out."""
     real = out.dtype.type
     return (
         real(table[0, row]), real(table[1, row]), real(table[2, row]), real(table[3, row]),
@@ -278,13 +278,13 @@ def seven(table, row, out):
 
 @njit(**INLINE)
 def ddpm_mean(xt, eps, c, limit):
-    """x_s without its noise, one element; c from `five`."""
+    """x_s without its noise, one element. xt, eps: numbers. c: from `five`. limit: of x0_hat, inf for none."""
     return c[2] * clamp(c[0] * xt + c[1] * eps, limit) + c[3] * xt
 
 
 @njit(**INLINE)
 def ddim_mean(xt, eps, c, clipped, limit):
-    """x_s without its noise, one element; c from `seven`."""
+    """x_s without its noise, one element. xt, eps: numbers. c: from `seven`. clipped: whether x0_hat is, to limit."""
     x0 = c[0] * xt + c[1] * eps
     if clipped:
         x0 = clamp(x0, limit)

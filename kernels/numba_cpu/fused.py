@@ -210,7 +210,7 @@ def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key
 
 @njit(**INLINE)
 def adam_ema_element(p, g, m, v, avg, c, keep, take):
-    """One element of `adam_ema_step`. Returns p, m, v, avg."""
+    """One element of `adam_ema_step`. p, g, m, v, avg: numbers. c: from `eight`. keep, take: decay and 1 - decay. Returns p, m, v, avg."""
     p, m, v = adam_element(p, g, m, v, c)
     return p, m, v, keep * avg + take * p
 

@@ -74,7 +74,7 @@ def same(**arrays):
 
 
 def flat(array):
-    """The elements in C order as one axis: a view where the memory allows, else a copy."""
+    """The elements of array in C order as one axis: a view where the memory allows, else a copy."""
     return array.reshape(-1) if array.flags.carray else np.array(array, order="C").reshape(-1)
 
 

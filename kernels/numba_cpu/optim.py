@@ -73,14 +73,14 @@ def clip_by_global_norm(grads, max_norm, out=None):
 
 @njit(**INLINE)
 def eight(c, p):
-    """The coefficients of Adam in p's dtype."""
+    """The coefficients c of Adam, in the dtype of p."""
     real = p.dtype.type
     return real(c[0]), real(c[1]), real(c[2]), real(c[3]), real(c[4]), real(c[5]), real(c[6]), real(c[7])
 
 
 @njit(**INLINE)
 def adam_element(p, g, m, v, c):
-    """One element of [AdamW] algorithm 2; c from `eight`. Returns p, m, v."""
+    """One element of [AdamW] algorithm 2. p, g, m, v: numbers. c: from `eight`. Returns p, m, v."""
     m = c[0] * m + c[1] * g
     v = c[2] * v + c[3] * (g * g)
     return p - (c[4] * m / (c[5] * np.sqrt(v) + c[6]) + c[7] * p), m, v

@@ -154,7 +154,7 @@ def _(w0, w1, like):
 
 @njit(**INLINE)
 def normal_chunk(z, lo, hi, key):
-    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z has room up to the next multiple of 4."""
+    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of 4. key: (4,)."""
     first, k0, k1, s0, s1 = uint64(lo // 4), key[0], key[1], key[2], key[3]
     for j in range((hi - lo + 3) // 4):
         w0, w1, w2, w3 = _block(first + uint64(j), k0, k1, s0, s1)

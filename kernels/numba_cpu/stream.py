@@ -9,7 +9,10 @@ LINE = 64  # bytes of a cache line, and of one store
 
 @intrinsic
 def stream_line(typingctx, out, i, source, j):
-    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), past the cache. &out[i] is a multiple of 64 bytes."""
+    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), past the cache. &out[i] is a multiple of 64 bytes.
+
+    Called from compiled code without typingctx. out, source: arrays of one dtype. i, j: ints.
+    """
 
     def codegen(context, builder, signature, args):
         out_array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])

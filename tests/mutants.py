@@ -1,0 +1,268 @@
+"""The tests, tested: seeded faults, each a small patch of the source, and which of them the suite catches.
+
+    python -m tests.mutants                 all of them (minutes); exit status 1 if any survives
+    python -m tests.mutants --only ddim     those with "ddim" in the name, or in the path of the file
+    python -m tests.mutants --list          their names
+
+Each is tried in a copy of the tree, with the test files that are about its file. First those have to pass in the copy
+without any fault, or a red suite would seem to catch everything. A fault that survives because it changes no result is
+to be explained beside its patch; none of these is such.
+"""
+import argparse
+import collections
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+Mutant = collections.namedtuple("Mutant", "name file old new")
+
+TESTS = {  # the tests about a file, the first ones to fail first; a folder stands for what is inside it
+    "ref/philox.py": ["test_ref_philox.py"],
+    "ref/schedules.py": ["test_ref_schedules.py"],
+    "ref/diffusion.py": ["test_ref_diffusion.py", "test_laws.py", "test_gradients.py"],
+    "ref/guidance.py": ["test_ref_guidance.py"],
+    "ref/optim.py": ["test_ref_optim.py"],
+    "ref/fused.py": ["test_ref_fused.py"],
+    "ref/layers.py": ["test_ref_layers.py", "test_gradients.py"],
+    "ref/nets/": ["test_ref_nets.py", "test_gradients.py"],
+    "kernels/": ["test_compare.py", "test_kernels.py"],
+}
+
+MUTANTS = [
+    # --- noise
+    Mutant("philox: a wrong multiplier", "ref/philox.py", "M0, M1 = 0xD2511F53,", "M0, M1 = 0xD2511F55,"),
+    Mutant("philox: multipliers swapped", "ref/philox.py", "M0, M1 = 0xD2511F53, 0xCD9E8D57", "M0, M1 = 0xCD9E8D57, 0xD2511F53"),
+    Mutant("philox: a wrong key increment", "ref/philox.py", "0xBB67AE85  #", "0xBB67AE86  #"),
+    Mutant("philox: nine rounds", "ref/philox.py", "def philox4x32(counter, key, rounds=10)", "def philox4x32(counter, key, rounds=9)"),
+    Mutant("philox: key bumped before the first round too", "ref/philox.py", "        if r > 0:\n", "        if r >= 0:\n"),
+    Mutant("philox: key does not wrap", "ref/philox.py", "k0 + np.uint64(W0) & low,", "k0 + np.uint64(W0),"),
+    Mutant("philox: high and low word swapped", "ref/philox.py", "p1 >> np.uint64(32) ^ c1 ^ k0, p1 & low,", "p1 & low ^ c1 ^ k0, p1 >> np.uint64(32),"),
+    Mutant("philox: block number without its carry", "ref/philox.py", "counter[:, 1] = block >> np.uint64(32)", "counter[:, 1] = 0"),
+    Mutant("philox: stream's high word dropped", "ref/philox.py", "stream & 0xFFFFFFFF, stream >> 32", "stream & 0xFFFFFFFF, 0"),
+    Mutant("philox: stream not used", "ref/philox.py", "counter[:, 2:] = stream & 0xFFFFFFFF, stream >> 32", "counter[:, 2:] = 0, 0"),
+    Mutant("philox: seed's high word dropped", "ref/philox.py", "[seed & 0xFFFFFFFF, seed >> 32]", "[seed & 0xFFFFFFFF, 0]"),
+    Mutant("philox: words come lane by lane", "ref/philox.py", "philox4x32(counter, key).reshape(-1)[:size]", "philox4x32(counter, key).T.reshape(-1)[:size]"),
+    Mutant("philox: uniform half open, so u = 0 at the word 0", "ref/philox.py", "np.float32(2.0**-32) + np.float32(2.0**-33)).astype", "np.float32(2.0**-32)).astype"),
+    Mutant("philox: uniform in float64", "ref/philox.py", "(word.astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)).astype(np.float64)", "word * 2.0**-32 + 2.0**-33"),
+    Mutant("philox: angle without its half step", "ref/philox.py", "np.float32(2.0**-31) + np.float32(2.0**-32)", "np.float32(2.0**-31)"),
+    Mutant("philox: angle from the unsigned word", "ref/philox.py", "word.view(np.int32).astype", "word.astype"),
+    Mutant("philox: radius and angle from each other's word", "ref/philox.py", "_u01(words[1::2]), _uneg11(words[0::2])", "_u01(words[0::2]), _uneg11(words[1::2])"),
+    Mutant("philox: sine and cosine swapped", "ref/philox.py", "[r * sin, r * cos]", "[r * cos, r * sin]"),
+    Mutant("philox: -ln u instead of -2 ln u", "ref/philox.py", "-2.0 * np.log(u)", "-1.0 * np.log(u)"),
+    Mutant("philox: sin(pi a) without taking off the quarter turns", "ref/philox.py", "quarter = np.rint(2.0 * a)", "quarter = np.zeros_like(a)"),
+    Mutant("philox: the last pair of an odd size dropped", "ref/philox.py", "(size + 1) // 2 * 2", "size // 2 * 2"),
+    Mutant("philox: a negative seed wraps", "ref/philox.py", "if not 0 <= value < 2**64:", "if not value < 2**64:"),
+    # --- schedules
+    Mutant("schedules: alpha-bar off by one", "ref/schedules.py", "np.concatenate([[1.0], np.cumprod(1 - betas)])", "np.concatenate([[1.0, 1.0], np.cumprod(1 - betas)[:-1]])"),
+    Mutant("schedules: alpha-bar without its first one", "ref/schedules.py", "return np.concatenate([[1.0], np.cumprod(1 - betas)])", "return np.cumprod(1 - betas)"),
+    Mutant("schedules: alpha-bar from the sum of betas", "ref/schedules.py", "np.cumprod(1 - betas)", "np.exp(-np.cumsum(betas))"),
+    Mutant("schedules: linear without its end", "ref/schedules.py", "np.linspace(start, end, T)", "np.linspace(start, end, T, endpoint=False)"),
+    Mutant("schedules: scaled linear without the square", "ref/schedules.py", "np.linspace(start**0.5, end**0.5, T) ** 2", "np.linspace(start**0.5, end**0.5, T)"),
+    Mutant("schedules: scaled linear is linear", "ref/schedules.py", "np.linspace(start**0.5, end**0.5, T) ** 2", "np.linspace(start * 1, end, T)"),
+    Mutant("schedules: cosine without the square", "ref/schedules.py", "* np.pi / 2) ** 2\n    return", "* np.pi / 2)\n    return"),
+    Mutant("schedules: cosine without its offset", "ref/schedules.py", "(np.arange(T + 1) / T + offset) / (1 + offset)", "(np.arange(T + 1) / T)"),
+    Mutant("schedules: cosine without its cap", "ref/schedules.py", "np.minimum(1 - f[1:] / f[:-1], max_beta)", "np.minimum(1 - f[1:] / f[:-1], 1.0)"),
+    Mutant("schedules: signal-to-noise upside down", "ref/schedules.py", "return abar / (1 - abar)", "return (1 - abar) / abar"),
+    Mutant("schedules: zero terminal SNR shifts but does not scale", "ref/schedules.py", "(root - root[-1]) * (root[0] / (root[0] - root[-1]))", "(root - root[-1])"),
+    Mutant("schedules: zero terminal SNR shifts abar, not its root", "ref/schedules.py", "root = np.sqrt(abar[1:])", "root = abar[1:]"),
+    Mutant("schedules: leading counted from 0", "ref/schedules.py", "np.arange(1, T + 1, T // steps)", "np.arange(0, T, T // steps)"),
+    Mutant("schedules: leading keeps the latest times", "ref/schedules.py", "T // steps)[:steps][::-1]", "T // steps)[::-1][:steps]"),
+    Mutant("schedules: trailing by whole strides", "ref/schedules.py", "np.arange(T, 0, -T / steps)[:steps]", "np.arange(T, 0, -(T // steps))[:steps]"),
+    Mutant("schedules: linspace halves go to even counted from 1", "ref/schedules.py", "np.round(np.linspace(0, T - 1, steps))[::-1] + 1", "np.round(np.linspace(1, T, steps))[::-1]"),
+    Mutant("schedules: linspace ascends", "ref/schedules.py", "np.round(np.linspace(0, T - 1, steps))[::-1] + 1", "np.round(np.linspace(0, T - 1, steps)) + 1"),
+    Mutant("schedules: times without the last 0", "ref/schedules.py", "return np.append(times, 0).astype(np.int64)", "return np.append(times, 1).astype(np.int64)"),
+    # --- forward noising and conversions
+    Mutant("q_sample: a variance used as a deviation", "ref/diffusion.py", "return np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps", "return np.sqrt(abar_t) * x0 + (1 - abar_t) * eps"),
+    Mutant("q_sample: signal and noise swapped", "ref/diffusion.py", "return np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps", "return np.sqrt(1 - abar_t) * x0 + np.sqrt(abar_t) * eps"),
+    Mutant("q_sample_backward: gradients swapped", "ref/diffusion.py", "return np.sqrt(abar_t) * dxt, np.sqrt(1 - abar_t) * dxt", "return np.sqrt(1 - abar_t) * dxt, np.sqrt(abar_t) * dxt"),
+    Mutant("q_sample_backward: noise taken for a constant", "ref/diffusion.py", "return np.sqrt(abar_t) * dxt, np.sqrt(1 - abar_t) * dxt", "return np.sqrt(abar_t) * dxt, 0 * dxt"),
+    Mutant("t along the wrong axis, silent where B == W", "ref/diffusion.py", "return abar[t].astype(np.float64).reshape(t.shape + (1,) * (x.ndim - 1 if t.ndim else 0))", "return abar[t]"),
+    Mutant("t off by one in every equation", "ref/diffusion.py", "return abar[t].reshape(", "return abar[np.maximum(t - 1, 0)].reshape("),
+    Mutant("t below 0 wraps", "ref/diffusion.py", "not (0 <= t.min() and t.max() < abar.size)", "not (t.max() < abar.size)"),
+    Mutant("t above T clips", "ref/diffusion.py", "not (0 <= t.min() and t.max() < abar.size)", "not (0 <= t.min())"),
+    Mutant("t may be a float", "ref/diffusion.py", "    if not np.issubdtype(t.dtype, np.integer):", "    t = t.astype(int)\n    if False:"),
+    Mutant("t of one example fits any batch", "ref/diffusion.py", "if t.ndim != 0 and t.shape != x.shape[:1]:", "if t.ndim > 1:"),
+    Mutant("shapes broadcast silently", "ref/diffusion.py", "if len(set(shapes.values())) != 1:", "if False:"),
+    Mutant("process math in float32", "ref/diffusion.py", "np.result_type(np.float64, np.asarray(a).dtype)", "np.result_type(np.float32, np.asarray(a).dtype)"),
+    Mutant("x0_from_eps: sign", "ref/diffusion.py", "return (xt - np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)", "return (xt + np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)"),
+    Mutant("x0_from_eps: no root below", "ref/diffusion.py", "return (xt - np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)", "return (xt - np.sqrt(1 - abar_t) * eps) / abar_t"),
+    Mutant("x0_from_eps: abar = 0 divides", "ref/diffusion.py", '    _nonzero(abar_t, "abar[t]", "x0 cannot be had from eps; predict v or x0")\n', ""),
+    Mutant("eps_from_x0: divides by the variance", "ref/diffusion.py", "return (xt - np.sqrt(abar_t) * x0) / np.sqrt(1 - abar_t)", "return (xt - np.sqrt(abar_t) * x0) / (1 - abar_t)"),
+    Mutant("v: its sign", "ref/diffusion.py", "return np.sqrt(abar_t) * eps - np.sqrt(1 - abar_t) * x0", "return np.sqrt(1 - abar_t) * x0 - np.sqrt(abar_t) * eps"),
+    Mutant("v: the signs of all three conversions, consistent among themselves", "ref/diffusion.py", "return np.sqrt(abar_t) * eps - np.sqrt(1 - abar_t) * x0", "return np.sqrt(abar_t) * eps + np.sqrt(1 - abar_t) * x0"),
+    Mutant("x0_from_v: sign", "ref/diffusion.py", "return np.sqrt(abar_t) * xt - np.sqrt(1 - abar_t) * v", "return np.sqrt(abar_t) * xt + np.sqrt(1 - abar_t) * v"),
+    Mutant("eps_from_v: roots swapped", "ref/diffusion.py", "return np.sqrt(1 - abar_t) * xt + np.sqrt(abar_t) * v", "return np.sqrt(abar_t) * xt + np.sqrt(1 - abar_t) * v"),
+    Mutant("score: its sign", "ref/diffusion.py", "return -eps / np.sqrt(1 - abar_t)", "return eps / np.sqrt(1 - abar_t)"),
+    Mutant("score: over the variance", "ref/diffusion.py", "return -eps / np.sqrt(1 - abar_t)", "return -eps / (1 - abar_t)"),
+    # --- posterior and steps
+    Mutant("posterior: beta for beta tilde", "ref/diffusion.py", "    variance = (1 - abar_s) / (1 - abar_t) * beta\n", "    variance = beta\n"),
+    Mutant("posterior: a deviation for the variance", "ref/diffusion.py", "    variance = (1 - abar_s) / (1 - abar_t) * beta\n", "    variance = np.sqrt((1 - abar_s) / (1 - abar_t) * beta)\n"),
+    Mutant("posterior: alpha-bar for alpha", "ref/diffusion.py", "    alpha = abar_t / abar_s\n", "    alpha = abar_t\n"),
+    Mutant("posterior: alpha without its root", "ref/diffusion.py", "np.sqrt(alpha) * (1 - abar_s)", "alpha * (1 - abar_s)"),
+    Mutant("posterior: abar_t for abar_s before x0", "ref/diffusion.py", "np.sqrt(abar_s) * beta / (1 - abar_t) * x0", "np.sqrt(abar_t) * beta / (1 - abar_t) * x0"),
+    Mutant("ddpm_step: noise on the last step", "ref/diffusion.py", "np.where(abar_s < 1, np.sqrt(sigma2), 0.0)", "np.sqrt(sigma2)"),
+    Mutant("ddpm_step: a variance used as a deviation", "ref/diffusion.py", "np.where(abar_s < 1, np.sqrt(sigma2), 0.0)", "np.where(abar_s < 1, sigma2, 0.0)"),
+    Mutant("ddpm_step: beta for beta tilde", "ref/diffusion.py", "        sigma2 = np.reshape(beta_tilde, np.broadcast_shapes(abar_t.shape, abar_s.shape))\n", "        sigma2 = 1 - abar_t / abar_s\n"),
+    Mutant("ddpm_step: beta tilde for beta", "ref/diffusion.py", "        sigma2 = 1 - abar_t / abar_s\n", "        sigma2 = (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)\n"),
+    Mutant("ddpm_step: x0 not clipped", "ref/diffusion.py", "x0_hat = _clip(x0_from_eps(xt, eps_hat, t, abar), clip)", "x0_hat = x0_from_eps(xt, eps_hat, t, abar)"),
+    Mutant("ddpm_step: the mean clipped, not x0", "ref/diffusion.py", "    x0_hat = _clip(x0_from_eps(xt, eps_hat, t, abar), clip)\n    mean, beta_tilde = posterior(x0_hat, xt, t, s, abar)\n", "    mean, beta_tilde = posterior(x0_from_eps(xt, eps_hat, t, abar), xt, t, s, abar)\n    mean = _clip(mean, clip)\n"),
+    Mutant("ddim_step: eps kept when x0 is clipped", "ref/diffusion.py", "        eps_hat = eps_from_x0(xt, x0_hat, t, abar)\n", ""),
+    Mutant("ddim_step: eta squared", "ref/diffusion.py", "sigma = eta * np.sqrt(", "sigma = eta**2 * np.sqrt("),
+    Mutant("ddim_step: sigma of the large variance", "ref/diffusion.py", "sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)", "sigma = eta * np.sqrt(1 - abar_t / abar_s) * (abar_s < 1)"),
+    Mutant("ddim_step: sigma a variance", "ref/diffusion.py", "sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)", "sigma = eta * ((1 - abar_s) / (1 - abar_t)) * (1 - abar_t / abar_s)"),
+    Mutant("ddim_step: no room left for the noise", "ref/diffusion.py", "np.maximum(1 - abar_s - sigma**2, 0)", "np.maximum(1 - abar_s, 0)"),
+    Mutant("ddim_step: sigma for its square", "ref/diffusion.py", "np.maximum(1 - abar_s - sigma**2, 0)", "np.maximum(1 - abar_s - sigma, 0)"),
+    Mutant("ddim_step: x0 not scaled to s", "ref/diffusion.py", "return np.sqrt(abar_s) * x0_hat + direction", "return np.sqrt(abar_t) * x0_hat + direction"),
+    Mutant("a step may stand still", "ref/diffusion.py", "np.asarray(s) < np.asarray(t)", "np.asarray(s) <= np.asarray(t)"),
+    Mutant("noise that is not added still spoils", "ref/diffusion.py", "return sigma * np.where(sigma > 0, z, 0.0)", "return sigma * z"),
+    Mutant("clip is one-sided", "ref/diffusion.py", "np.clip(x0, -clip, clip)", "np.minimum(x0, clip)"),
+    # --- loss
+    Mutant("eps_loss: a missing 1/N", "ref/diffusion.py", "return np.mean((eps_hat - eps) ** 2)", "return np.sum((eps_hat - eps) ** 2)"),
+    Mutant("eps_loss: mean over the batch only", "ref/diffusion.py", "return np.mean((eps_hat - eps) ** 2)", "return np.sum((eps_hat - eps) ** 2) / len(eps)"),
+    Mutant("eps_loss: a half", "ref/diffusion.py", "return np.mean((eps_hat - eps) ** 2)", "return np.mean((eps_hat - eps) ** 2) / 2"),
+    Mutant("eps_loss_backward: a missing 1/N", "ref/diffusion.py", "2 * (eps_hat - eps) / eps.size * dloss", "2 * (eps_hat - eps) * dloss"),
+    Mutant("eps_loss_backward: a missing 2", "ref/diffusion.py", "2 * (eps_hat - eps) / eps.size * dloss", "(eps_hat - eps) / eps.size * dloss"),
+    Mutant("eps_loss_backward: dloss not used", "ref/diffusion.py", "2 * (eps_hat - eps) / eps.size * dloss", "2 * (eps_hat - eps) / eps.size"),
+    Mutant("eps_loss_backward: both gradients alike", "ref/diffusion.py", "return deps_hat, -deps_hat", "return deps_hat, deps_hat"),
+    # --- guidance
+    Mutant("guide: from the wrong base", "ref/guidance.py", "return uncond + w * (cond - uncond)", "return cond + w * (cond - uncond)"),
+    Mutant("guide: the other way round", "ref/guidance.py", "return uncond + w * (cond - uncond)", "return cond + w * (uncond - cond)"),
+    Mutant("w_from_paper: nothing changed", "ref/guidance.py", "return 1 + w_paper", "return w_paper"),
+    Mutant("guide_rescaled: one deviation for the batch", "ref/guidance.py", "axes = tuple(range(1, g.ndim))", "axes = tuple(range(g.ndim))"),
+    Mutant("guide_rescaled: the unconditional deviation", "ref/guidance.py", "np.std(cond, axis=axes", "np.std(uncond, axis=axes"),
+    Mutant("guide_rescaled: phi the other way round", "ref/guidance.py", "return phi * r + (1 - phi) * g", "return (1 - phi) * r + phi * g"),
+    Mutant("dynamic_threshold: not scaled back", "ref/guidance.py", "return np.clip(x0, -s, s) / s", "return np.clip(x0, -s, s)"),
+    Mutant("dynamic_threshold: scales small images up", "ref/guidance.py", "s = np.clip(s, 1, max_value)", "s = np.clip(s, 1e-9, max_value)"),
+    Mutant("dynamic_threshold: no upper limit", "ref/guidance.py", "s = np.clip(s, 1, max_value)", "s = np.maximum(s, 1)"),
+    Mutant("dynamic_threshold: quantile over the batch", "ref/guidance.py", "axis=tuple(range(1, x0.ndim))", "axis=tuple(range(x0.ndim))"),
+    Mutant("dynamic_threshold: quantile of x0, not of its size", "ref/guidance.py", "np.quantile(np.abs(x0), ratio,", "np.quantile(x0, ratio,"),
+    # --- optimisers
+    Mutant("adam_step: eps inside the root", "ref/optim.py", "np.sqrt(vhat) + eps", "np.sqrt(vhat + eps)"),
+    Mutant("adam_step: m not corrected", "ref/optim.py", "mhat = m / (1 - beta1**step)", "mhat = m"),
+    Mutant("adam_step: v not corrected", "ref/optim.py", "vhat = v / (1 - beta2**step)", "vhat = v"),
+    Mutant("adam_step: corrections off by one", "ref/optim.py", "vhat = v / (1 - beta2**step)", "vhat = v / (1 - beta2 ** (step + 1))"),
+    Mutant("adam_step: the corrections' betas swapped", "ref/optim.py", "mhat = m / (1 - beta1**step)", "mhat = m / (1 - beta2**step)"),
+    Mutant("adam_step: v from the size of g", "ref/optim.py", "(1 - beta2) * (g * g)", "(1 - beta2) * np.abs(g)"),
+    Mutant("adam_step: beta1 on both sides", "ref/optim.py", "m = beta1 * m + (1 - beta1) * g", "m = beta1 * m + beta1 * g"),
+    Mutant("adam_step: no weight decay", "ref/optim.py", " + weight_decay * p), m, v", "), m, v"),
+    Mutant("adam_step: weight decay coupled to the gradient", "ref/optim.py", "    m = beta1 * m", "    g = g + weight_decay * p\n    m = beta1 * m"),
+    Mutant("adam_step: weight decay without lr", "ref/optim.py", "p - lr * (mhat / (np.sqrt(vhat) + eps) + weight_decay * p), m, v", "p - lr * mhat / (np.sqrt(vhat) + eps) - weight_decay * p, m, v"),
+    Mutant("adam_step: uphill", "ref/optim.py", "return p - lr * (", "return p + lr * ("),
+    Mutant("adam_step: overwrites m", "ref/optim.py", "    m = beta1 * m + (1 - beta1) * g", "    m *= beta1\n    m = m + (1 - beta1) * g"),
+    Mutant("ema_step: decay the other way round", "ref/optim.py", "return decay * avg + (1 - decay) * p", "return (1 - decay) * avg + decay * p"),
+    Mutant("clip_by_global_norm: each array by itself", "ref/optim.py", "clipped = [g * scale for g in arrays]", "clipped = [g * min(1.0, max_norm / max(math.sqrt(float(np.sum(np.square(g, dtype=np.float64)))), 1e-300)) for g in arrays]"),
+    Mutant("clip_by_global_norm: the squared norm", "ref/optim.py", "norm = math.sqrt(sum(", "norm = (sum("),
+    Mutant("clip_by_global_norm: lengthens short ones", "ref/optim.py", "max_norm / norm if norm > max_norm else 1.0", "max_norm / norm if norm > 0 else 1.0"),
+    Mutant("clip_by_global_norm: squares in float32", "ref/optim.py", "np.square(g, dtype=np.float64)", "np.square(g)"),
+    # --- fused truths
+    Mutant("q_sample_noise: stream not used", "ref/fused.py", "q_sample(x0, t, normal(seed, np.shape(x0), stream), abar)", "q_sample(x0, t, normal(seed, np.shape(x0)), abar)"),
+    Mutant("eps_loss_noise: stream not used", "ref/fused.py", "normal(seed, np.shape(eps_hat), stream)", "normal(seed, np.shape(eps_hat))"),
+    Mutant("eps_loss_grad: the gradient of the other argument", "ref/fused.py", "eps_loss_backward(1.0, eps_hat, eps)[0]", "eps_loss_backward(1.0, eps_hat, eps)[1]"),
+    Mutant("guided_ddpm_step: clip not passed on", "ref/fused.py", "t, s, z, abar, variance, clip)", "t, s, z, abar, variance)"),
+    Mutant("guided_ddpm_step: variance not passed on", "ref/fused.py", "t, s, z, abar, variance, clip)", "t, s, z, abar, clip=clip)"),
+    Mutant("guided_ddim_step: conditions swapped", "ref/fused.py", "return ddim_step(xt, guide(uncond, cond, w)", "return ddim_step(xt, guide(cond, uncond, w)"),
+    Mutant("guided_ddim_step: eta not passed on", "ref/fused.py", "t, s, z, eta, abar, clip)", "t, s, z, 0.0, abar, clip)"),
+    Mutant("adam_ema_step: averages the old weights", "ref/fused.py", "    p, m, v = adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay)\n    return p, m, v, ema_step(avg, p, decay)\n", "    avg = ema_step(avg, p, decay)\n    return *adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay), avg\n"),
+    # --- layers: test_gradients.py sees a forward and a backward that disagree; a fault in the forward alone, such as an
+    # overflow or the order of sines, only tests/test_ref_layers.py and tests/test_ref_nets.py can see
+    Mutant("linear: no bias", "ref/layers.py", "return x @ w.T + b", "return x @ w.T"),
+    Mutant("linear_backward: bias gradient averaged", "ref/layers.py", "rows.sum(axis=0)", "rows.mean(axis=0)"),
+    Mutant("linear_backward: weight gradient of the first rows only", "ref/layers.py", "rows.T @ x.reshape(-1, w.shape[1])", "rows[:1].T @ x.reshape(-1, w.shape[1])[:1]"),
+    Mutant("relu_backward: 1 at the kink", "ref/layers.py", "return dy * (x > 0)", "return dy * (x >= 0)"),
+    Mutant("relu_backward: passes everything", "ref/layers.py", "return dy * (x > 0)", "return dy * 1"),
+    Mutant("sigmoid: overflows far below 0", "ref/layers.py", "    e = np.exp(np.where(np.real(x) >= 0, -x, x))\n    return np.where(np.real(x) >= 0, 1, e) / (1 + e)\n", "    return 1 / (1 + np.exp(-x))\n"),
+    Mutant("sigmoid_backward: sign", "ref/layers.py", "return dy * y * (1 - y)", "return dy * y * (1 + y)"),
+    Mutant("silu_backward: without x", "ref/layers.py", "(s * (1 + x * (1 - s)))", "(s * (1 + (1 - s)))"),
+    Mutant("softplus: overflows far above 0", "ref/layers.py", "np.where(positive, x, 0) + np.log1p(np.exp(np.where(positive, -x, x)))", "np.log1p(np.exp(x))"),
+    Mutant("softplus_backward: the other side", "ref/layers.py", "return dy * sigmoid(x)", "return dy * sigmoid(-x)"),
+    Mutant("embedding_backward: the last use of a class wins", "ref/layers.py", "np.add.at(dw, index.reshape(-1), dy.reshape(-1, w.shape[1]))", "dw[index.reshape(-1)] = dy.reshape(-1, w.shape[1])"),
+    Mutant("embedding: an index below 0 wraps", "ref/layers.py", "not (0 <= index.min() and", "not (True and"),
+    Mutant("time_embedding: cosines first", "ref/layers.py", "[np.sin(angle), np.cos(angle)]", "[np.cos(angle), np.sin(angle)]"),
+    Mutant("time_embedding: frequencies reach max_period", "ref/layers.py", "(-np.arange(width // 2) / (width // 2))", "(-np.arange(width // 2) / max(width // 2 - 1, 1))"),
+    Mutant("cross_entropy: a missing 1/B", "ref/layers.py", "return np.mean(np.log(", "return np.sum(np.log("),
+    Mutant("cross_entropy: the largest logit not taken off", "ref/layers.py", "shifted = logits - logits.max(axis=1, keepdims=True)", "shifted = logits"),
+    Mutant("cross_entropy_backward: a missing 1/B", "ref/layers.py", "(dloss / labels.size)", "dloss"),
+    # --- networks
+    Mutant("chapter: t not fed", "ref/nets/mlp.py", "t[:, None].astype(x.dtype)", "0 * t[:, None].astype(x.dtype)"),
+    Mutant("chapter_backward: through relu unchanged", "ref/nets/mlp.py", 'linear_backward(relu_backward(da, cache["h"]), cache["xt"]', 'linear_backward(da, cache["xt"]'),
+    Mutant("residual: a block without its bypass", "ref/nets/mlp.py", "        h = h + linear(a, ", "        h = linear(a, "),
+    Mutant("residual: the condition in no block", "ref/nets/mlp.py", 'params[f"block{i}.b1"]) + c\n', 'params[f"block{i}.b1"]) + 0 * c\n'),
+    Mutant("residual_backward: no gradient along the bypass", "ref/nets/mlp.py", "        dh = dh + through\n", "        dh = through\n"),
+    Mutant("residual_backward: the condition's gradient from one block only", "ref/nets/mlp.py", "        dc = dc + du\n", "        dc = du\n"),
+    Mutant("residual_backward: time through no silu", "ref/nets/mlp.py", 'linear_backward(silu_backward(dc, cache["time"]), cache["emb"]', 'linear_backward(dc, cache["emb"]'),
+    Mutant("residual_init: a block is not the identity at first", "ref/nets/mlp.py", 'scale = 0.0 if name.endswith("w2") else inputs**-0.5', "scale = inputs**-0.5"),
+    Mutant("residual_init: variance 1 / inputs^2", "ref/nets/mlp.py", 'scale = 0.0 if name.endswith("w2") else inputs**-0.5', 'scale = 0.0 if name.endswith("w2") else inputs**-1.0'),
+    Mutant("init: every array of one stream", "ref/nets/mlp.py", "(scale * normal(seed, shape, INIT_STREAM + i))", "(scale * normal(seed, shape, INIT_STREAM))"),
+]
+
+
+def patched(mutant, source):
+    """The source with the fault in it. Raises ValueError where the text to replace is not there exactly once, or where
+    nothing changes, and SyntaxError where the result is no Python."""
+    if source.count(mutant.old) != 1 or mutant.old == mutant.new:
+        raise ValueError(f"{mutant.name}: {mutant.file} has {source.count(mutant.old)} times, not once:\n{mutant.old}")
+    source = source.replace(mutant.old, mutant.new)
+    compile(source, mutant.file, "exec")
+    return source
+
+
+def tests_of(mutant):
+    """The paths of the test files about the mutant's file, those that exist."""
+    named = ["tests/" + name for place, names in TESTS.items() if mutant.file.startswith(place) for name in names]
+    return [path for path in named if (ROOT / path).exists()]
+
+
+def run_tests(tree, tests):
+    """pytest's exit status and the last lines that it wrote: 0 passed, 1 a test failed, 2 the files could not be read."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": str(tree / ".numba"), "PYTHONPATH": str(tree)}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests], cwd=tree, env=environment,
+                          capture_output=True, text=True)
+    return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-12:]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", metavar="NAME", help="only those with NAME in their name or file")
+    parser.add_argument("--list", action="store_true", help="list them and stop")
+    args = parser.parse_args(argv)
+    chosen = [m for m in MUTANTS if args.only in m.name or args.only in m.file]
+    if args.list:
+        print(*(f"{m.file:20} {m.name}" for m in chosen), sep="\n")
+        return 0
+    if not chosen:
+        print(f"no mutant has {args.only!r} in its name or file")
+        return 2
+    faulty = {m: patched(m, (ROOT / m.file).read_text()) for m in chosen}  # every patch is tried before any test runs
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        tree = pathlib.Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", "__pycache__", ".hypothesis", ".pytest_cache", "*.egg-info", "out"))
+        status, last = run_tests(tree, sorted({test for m in chosen for test in tests_of(m)}))
+        if status != 0:
+            print("the tests do not pass without any fault, so they cannot be tested:", *last, sep="\n    ")
+            return 2
+        survivors = []
+        for mutant, source in faulty.items():
+            began, path = time.perf_counter(), tree / mutant.file
+            sound = path.read_text()
+            shutil.rmtree(tree / ".numba", ignore_errors=True)  # no fault may be hidden by code compiled before it
+            path.write_text(source)
+            status, last = run_tests(tree, tests_of(mutant))
+            path.write_text(sound)
+            if status == 0:
+                survivors.append(mutant)
+            elif status > 2:
+                print(f"pytest itself failed on {mutant.name}:", *last, sep="\n    ")
+                return 2
+            print(f"{'SURVIVED' if status == 0 else 'caught':9} {time.perf_counter() - began:4.1f} s  {mutant.file:20} {mutant.name}", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""Every gradient in `ref/`: each pair `f`, `f_backward` is found by its name and checked in three ways.
+
+    complex step        Im f(x + i h u) / h is the derivative along u with no subtraction; the whole Jacobian, to 1e-13
+    dot product         <J u, w> = <u, J^T w> for random u and w, J^T w in one call of the backward, to 1e-13
+    central differences five points in float64 along random directions, and nothing complex about them, to 1e-9
+
+A pair is tried on the numbers it has in WORKED; one without an entry fails. `f_backward(dout, ...)` takes one gradient for
+each output, then arrays under the names they have in `f`, its inputs or what it returned, and returns the gradients in the
+order of `f`'s differentiable arguments.
+"""
+import importlib
+import inspect
+import itertools
+import pkgutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import ref
+from ref import diffusion, schedules
+from ref.nets.mlp import residual_init
+
+ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
+RNG = np.random.default_rng(20)
+
+
+@dataclass(frozen=True)
+class Worked:
+    """Arguments of `f` by name, and which of them it has gradients for. analytic: whether the complex step applies; where it
+    does not, central differences take its place and the entry says why."""
+
+    arguments: dict
+    wrt: tuple
+    analytic: bool = True
+
+
+def numbers(*shape):
+    return RNG.standard_normal(shape)
+
+
+SMOOTH = np.array([[-3.0, -0.4, 0.0], [0.7, 2.5, 20.0]])
+OFF_THE_KINK = np.array([[-3.0, -0.4, -0.1], [0.7, 2.5, 0.2]])  # relu is analytic on either side of 0
+
+WORKED = {
+    "ref.diffusion.q_sample": Worked(dict(x0=numbers(3, 2, 3), t=np.array([0, 7, 20]), eps=numbers(3, 2, 3), abar=ABAR), ("x0", "eps")),
+    "ref.diffusion.eps_loss": Worked(dict(eps_hat=numbers(2, 3), eps=numbers(2, 3)), ("eps_hat", "eps")),
+    "ref.layers.linear": Worked(dict(x=numbers(2, 3, 4), w=numbers(5, 4), b=numbers(5)), ("x", "w", "b")),
+    "ref.layers.relu": Worked(dict(x=OFF_THE_KINK), ("x",)),
+    "ref.layers.sigmoid": Worked(dict(x=SMOOTH), ("x",)),
+    "ref.layers.silu": Worked(dict(x=SMOOTH), ("x",)),
+    "ref.layers.softplus": Worked(dict(x=SMOOTH), ("x",)),
+    "ref.layers.embedding": Worked(dict(w=numbers(4, 3), index=np.array([[2, 0], [2, 3]])), ("w",)),  # 2 twice, 1 never
+    "ref.layers.cross_entropy": Worked(dict(logits=numbers(3, 4), labels=np.array([3, 0, 3])), ("logits",)),
+    "ref.nets.mlp.chapter": Worked(dict(params=dict(w1=numbers(6, 4), b1=numbers(6), w2=numbers(3, 6), b2=numbers(3)),
+                                        x=numbers(4, 3), t=np.array([1, 2, 3, 4])), ("params",)),
+    # residual_init for the names and shapes only: it starts each w2 at 0, and nothing would reach w1
+    "ref.nets.mlp.residual": Worked(dict(params={name: numbers(*a.shape) for name, a in residual_init(0, 3, 4, 2, 2, 6).items()},
+                                         x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])), ("params",)),
+}
+
+
+def find_pairs():
+    """{full name of f: (f, f_backward)} for everything called *_backward in any module of `ref`, written there."""
+    pairs = {}
+    for found in pkgutil.walk_packages(ref.__path__, "ref."):
+        module = importlib.import_module(found.name)
+        for name, backward in inspect.getmembers(module, inspect.isfunction):
+            if name.endswith("_backward") and backward.__module__ == module.__name__:
+                forward = getattr(module, name.removesuffix("_backward"), None)
+                assert forward is not None, f"{module.__name__}.{name} has no forward beside it"
+                pairs[f"{module.__name__}.{forward.__name__}"] = forward, backward
+    return pairs
+
+
+PAIRS = find_pairs()
+
+
+# --- vectors of all the numbers in some arguments, and back --------------------------------------------------------
+
+
+def leaves(value):
+    """The arrays in an array, a number, or a dict, list or tuple of such; a dict's in the order of its keys."""
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value) for leaf in leaves(value[key])]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [np.asarray(value)]
+
+
+def vector(value):
+    parts = [leaf.ravel() for leaf in leaves(value)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def plus(value, steps):
+    """value + the next numbers of the iterator `steps`, in the order of `leaves`."""
+    if isinstance(value, dict):
+        return {**value, **{key: plus(value[key], steps) for key in sorted(value)}}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plus(item, steps) for item in value)
+    value = np.asarray(value)
+    return value + np.reshape(list(itertools.islice(steps, value.size)), value.shape)
+
+
+def outputs_and_cache(forward, arguments):
+    """What f returns, as a list of arrays; and what it returns for its backward alone (a dict, list or tuple), or None."""
+    returned = forward(**arguments)
+    returned = list(returned) if isinstance(returned, tuple) else [returned]
+    cache = [r for r in returned if isinstance(r, (dict, list, tuple))]
+    assert len(cache) <= 1
+    return [r for r in returned if not isinstance(r, (dict, list, tuple))], cache[0] if cache else None
+
+
+# --- the two Jacobians ----------------------------------------------------------------------------------------------
+
+
+def along(forward, worked, u, method):
+    """J u: the derivative of all outputs of f along u, a vector over the arguments in worked.wrt."""
+    def f(step):
+        moved = plus({name: worked.arguments[name] for name in worked.wrt}, iter(step * ordered))
+        return vector(outputs_and_cache(forward, {**worked.arguments, **moved})[0])
+
+    # `plus` goes through a dict in the order of its keys, u through the arguments in f's order
+    starts = np.cumsum([0] + [vector(worked.arguments[name]).size for name in worked.wrt])
+    piece = {name: u[a:b] for name, a, b in zip(worked.wrt, starts, starts[1:])}
+    ordered = np.concatenate([piece[name] for name in sorted(worked.wrt)])
+    if method == "complex step":
+        return f(1e-30j).imag / 1e-30
+    h = 1e-3 / max(1.0, np.abs(u).max())
+    return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+
+
+def pulled_back(forward, backward, worked, w):
+    """J^T w from the backward, after the checks that need no derivative: names, number, shapes, dtype, inputs untouched."""
+    outputs, cache = outputs_and_cache(forward, worked.arguments)
+    names = list(inspect.signature(backward).parameters)
+    douts, position = [], 0
+    for output in outputs:
+        douts.append(np.reshape(w[position:position + np.size(output)], np.shape(output))[()])
+        position += np.size(output)
+    named = {}
+    for name in names[len(outputs):]:
+        if name in worked.arguments:
+            named[name] = worked.arguments[name]
+        elif cache is not None and name == "cache":
+            named[name] = cache
+        elif len(outputs) == 1:
+            named[name] = outputs[0]  # an output, under the name the docstring gives it
+        else:
+            raise AssertionError(f"{backward.__name__} asks for {name}, which f neither takes nor returns")
+    before = [leaf.copy() for leaf in leaves(list(named.values()) + douts)]
+    gradients = backward(*douts, **named)
+    for leaf, copy in zip(leaves(list(named.values()) + douts), before, strict=True):
+        np.testing.assert_array_equal(leaf, copy, err_msg=f"{backward.__name__} overwrote its input")
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    assert len(gradients) == len(worked.wrt), f"{len(gradients)} gradients for the arguments {worked.wrt}"
+    for name, gradient in zip(worked.wrt, gradients):
+        argument = worked.arguments[name]
+        if isinstance(argument, dict):
+            assert sorted(gradient) == sorted(argument), f"d{name} has the keys {sorted(gradient)}"
+        for g, a in zip(leaves(gradient), leaves(argument), strict=True):
+            assert g.shape == a.shape and g.dtype == np.float64, f"d{name} is {g.dtype} {g.shape}, {name} is {a.dtype} {a.shape}"
+    return vector(list(gradients))
+
+
+def check_pair(forward, backward, worked):
+    """Raises AssertionError where the backward is not the transposed derivative of the forward."""
+    order = [name for name in inspect.signature(forward).parameters if name in worked.wrt]
+    assert order == list(worked.wrt), f"gradients come in the order of f's arguments, {order}"
+    exact = "complex step" if worked.analytic else "central differences"
+    tolerance = 1e-13 if worked.analytic else 1e-9
+    inputs = sum(vector(worked.arguments[name]).size for name in worked.wrt)
+    outputs = vector(outputs_and_cache(forward, worked.arguments)[0]).size
+
+    # All inputs move one at a time for the forward, all outputs one at a time for the backward
+    jacobian = np.stack([along(forward, worked, unit, exact) for unit in np.eye(inputs)], axis=1)
+    transposed = np.stack([pulled_back(forward, backward, worked, unit) for unit in np.eye(outputs)], axis=0)
+    size = np.abs(jacobian).max()
+    assert size > 0, "these worked numbers have no gradient to check"
+    off = np.abs(jacobian - transposed).max() / size
+    assert off <= tolerance, f"{exact}: the Jacobian is off by {off:.2g} of its largest element"
+
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        u, w = rng.standard_normal(inputs), rng.standard_normal(outputs)
+        gradient, derivative = pulled_back(forward, backward, worked, w), along(forward, worked, u, exact)
+        off = abs(derivative @ w - u @ gradient) / (np.abs(derivative) @ np.abs(w) + np.abs(u) @ np.abs(gradient))
+        assert off <= tolerance, f"dot product: <J u, w> and <u, J^T w> differ by {off:.2g}"
+        central = along(forward, worked, u, "central differences") @ w
+        off = abs(central - u @ gradient) / (np.abs(u) @ np.abs(gradient))
+        assert off <= 1e-9, f"central differences: off by {off:.2g}"
+
+
+# --- the tests ------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_found_by_name():
+    assert {"ref.diffusion.q_sample", "ref.diffusion.eps_loss"} <= set(PAIRS)
+    assert set(WORKED) <= set(PAIRS), f"worked numbers for what is not there: {set(WORKED) - set(PAIRS)}"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_backward_is_the_transposed_derivative_of_forward(name):
+    assert name in WORKED, f"{name}_backward has no worked numbers in tests/test_gradients.py, so nothing checks it"
+    check_pair(*PAIRS[name], WORKED[name])
+
+
+def wrong(gradients, how):
+    """The same gradients with one mistake in them, or None where that mistake changes nothing."""
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    parts = leaves(list(gradients))
+    if how == "nothing":
+        changed = [0 * g for g in parts]
+    elif how == "sign":
+        changed = [-g for g in parts]
+    elif how == "a missing factor":
+        changed = [2 * g for g in parts]
+    elif how == "a factor on the last one only":
+        changed = parts[:-1] + [1.5 * parts[-1]]
+    elif how == "one element by a millionth":
+        changed = [g.copy() for g in parts]
+        changed[0].flat[np.abs(changed[0]).argmax()] *= 1 + 1e-6
+    elif how == "rolled by one":
+        changed = [np.roll(g.ravel(), 1).reshape(g.shape) for g in parts]
+    elif how == "float32":
+        return tuple(np.asarray(g, np.float32) if not isinstance(g, dict) else {k: v.astype(np.float32) for k, v in g.items()} for g in gradients)
+    new = iter(vector(changed) - vector(parts))
+    out = []
+    for gradient in gradients:
+        out.append(plus(gradient, new))
+    return tuple(out)
+
+
+@pytest.mark.parametrize("how", ["nothing", "sign", "a missing factor", "a factor on the last one only", "one element by a millionth",
+                                 "rolled by one", "float32"])
+@pytest.mark.parametrize("name", [name for name in PAIRS if name in WORKED])
+def test_a_wrong_backward_is_rejected(name, how):
+    forward, backward = PAIRS[name]
+
+    def wrong_backward(*args, **kwargs):
+        return wrong(backward(*args, **kwargs), how)
+
+    wrong_backward.__signature__ = inspect.signature(backward)
+    if how == "rolled by one" and vector([WORKED[name].arguments[n] for n in WORKED[name].wrt]).size == 1:
+        return  # one number rolls onto itself
+    with pytest.raises(AssertionError):
+        check_pair(forward, wrong_backward, WORKED[name])
+
+
+def test_a_backward_that_overwrites_its_input_is_rejected():
+    def overwriting(dloss, eps_hat, eps):
+        gradients = diffusion.eps_loss_backward(dloss, eps_hat, eps)
+        eps_hat -= eps
+        return gradients
+
+    own = {name: a.copy() for name, a in WORKED["ref.diffusion.eps_loss"].arguments.items()}
+    with pytest.raises(AssertionError, match="overwrote its input"):
+        check_pair(diffusion.eps_loss, overwriting, Worked(own, ("eps_hat", "eps")))
+
+
+def test_gradients_in_the_wrong_order_are_rejected():
+    with pytest.raises(AssertionError):
+        check_pair(diffusion.q_sample, lambda dxt, t, abar: diffusion.q_sample_backward(dxt, t, abar)[::-1], WORKED["ref.diffusion.q_sample"])
+    with pytest.raises(AssertionError, match="in the order of f's arguments"):
+        check_pair(diffusion.q_sample, diffusion.q_sample_backward, Worked(WORKED["ref.diffusion.q_sample"].arguments, ("eps", "x0")))

@@ -1,0 +1,327 @@
+"""Forward noising, conversions, posterior and steps: diffusers' numbers, inverses, edges, and what is refused."""
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from ref import diffusion, guidance, schedules
+from tests import assert_close, golden
+
+GOLD = golden("ddpm")
+SCHEDULES = golden("schedules")
+ABAR = {"linear": schedules.alpha_bar(schedules.linear_betas()),
+        "scaled_linear": schedules.alpha_bar(schedules.scaled_linear_betas()),
+        "squaredcos_cap_v2": schedules.alpha_bar(schedules.cosine_betas())}  # in the order of the goldens' first axis
+T20 = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
+
+
+# --- diffusers' numbers: its t, counted from 0, is t + 1 here -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ABAR)
+def test_q_sample_and_v_target_replay_diffusers(name):
+    """Shapes (5, 3, 2, 5): the batch is as long as the last axis, so t on the wrong axis would not raise."""
+    x0, eps, t = SCHEDULES["x0"], SCHEDULES["eps"], SCHEDULES["t"] + 1
+    assert_close(diffusion.q_sample(x0, t, eps, ABAR[name]), SCHEDULES[f"{name}/add_noise"])
+    assert_close(diffusion.v_target(x0, eps, t, ABAR[name]), SCHEDULES[f"{name}/velocity"])
+
+
+def eps_of(kind, out, xt, t, abar):
+    """The network's output as a prediction of eps, whatever it predicts."""
+    if kind == "eps":
+        return out
+    return diffusion.eps_from_x0(xt, out, t, abar) if kind == "x0" else diffusion.eps_from_v(xt, out, t, abar)
+
+
+def x0_of(kind, out, xt, t, abar):
+    if kind == "x0":
+        return out
+    return (diffusion.x0_from_eps if kind == "eps" else diffusion.x0_from_v)(xt, out, t, abar)
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("schedule", ABAR)
+def test_ddpm_step_replays_diffusers(schedule, variance, clip, kind):
+    axes = list(ABAR).index(schedule), ["small", "large"].index(variance), [None, 1.0].index(clip), ["eps", "x0", "v"].index(kind)
+    xt, out, z, abar = GOLD["step/x"], GOLD["step/model_out"], GOLD["step/z"], ABAR[schedule]
+    for i, t in enumerate(GOLD["step/t"] + 1):
+        x0 = x0_of(kind, out, xt, t, abar)
+        assert_close(x0 if clip is None else np.clip(x0, -clip, clip), GOLD["step/pred_x0"][axes[0], axes[2], axes[3], i])
+        eps_hat = eps_of(kind, out, xt, t, abar)
+        assert_close(diffusion.ddpm_step(xt, eps_hat, t, t - 1, z, abar, variance, clip), GOLD["step/prev"][(*axes, i)])
+
+
+@pytest.mark.parametrize("schedule", ABAR)
+def test_posterior_variance_replays_diffusers(schedule):
+    t = GOLD["step/t"] + 1
+    x = np.zeros((len(t), 2))
+    small = diffusion.posterior(x, x, t, t - 1, ABAR[schedule])[1]
+    assert small.shape == t.shape and small[0] == 0  # diffusers never goes below 1e-20, and adds no noise there
+    assert_close(np.maximum(small, 1e-20), GOLD["step/variance"][list(ABAR).index(schedule), 0])
+
+
+TRAJECTORIES = {  # abar, spacing, variance, what is done to the predicted x0, what the net predicts
+    "full100": (schedules.alpha_bar(schedules.linear_betas(100)), "leading", "small", None, "eps"),
+    "full100_clip_large": (schedules.alpha_bar(schedules.linear_betas(100)), "leading", "large", 1.0, "eps"),
+    "respaced50_cos": (ABAR["squaredcos_cap_v2"], "leading", "small", 1.0, "eps"),
+    "respaced10_thr": (ABAR["linear"], "leading", "small", "threshold", "eps"),
+    "respaced50_v_trailing_zsnr": (schedules.zero_terminal_snr(ABAR["linear"]), "trailing", "small", None, "v"),
+}
+
+
+def net(x, t):
+    """The goldens' network (its sidecar says so); its t counts from 0."""
+    h = np.tanh(np.einsum("oc,bchw->bohw", GOLD["net/A"], x) + (GOLD["net/u"] * (t - 1) / 1000 + GOLD["net/b"])[:, None, None])
+    return GOLD["net/s"] * x + np.einsum("co,bohw->bchw", GOLD["net/K"], h) + GOLD["net/d"][:, None, None]
+
+
+@pytest.mark.parametrize("run", TRAJECTORIES)
+def test_whole_trajectories_replay_diffusers(run):
+    """Where abar_T = 0 no eps holds x0, and a thresholded x0 is not a clipped one: those two go by `posterior`."""
+    abar, spacing, variance, clip, kind = TRAJECTORIES[run]
+    theirs = GOLD[f"{run}/xs"]
+    times = schedules.spaced_times(abar.size - 1, len(theirs), spacing)
+    drawn, x = 0, GOLD["traj/xT"]
+    for k, (t, s) in enumerate(itertools.pairwise(times)):
+        draws = t > 1  # diffusers draws wherever its own t, t - 1 here, is above 0
+        z = GOLD["traj/noise"][drawn] if draws else np.full_like(x, np.nan)  # which the last step must not look at
+        drawn += draws
+        if clip == "threshold" or kind == "v":
+            x0 = x0_of(kind, net(x, t), x, t, abar)
+            if clip == "threshold":
+                x0 = guidance.dynamic_threshold(x0, 0.9, 2.0)
+            mean, beta_tilde = diffusion.posterior(x0, x, t, s, abar)
+            x = mean if s == 0 else mean + np.sqrt(beta_tilde) * z
+        else:
+            x = diffusion.ddpm_step(x, eps_of(kind, net(x, t), x, t, abar), t, s, z, abar, variance, clip)
+        # trailing times end with a step from t > 1 to 0, where diffusers adds noise of its least variance, 1e-20
+        expected = theirs[k]  # an element near 0 is a sum of terms of the others' size
+        assert_close(x + 1e-10 * z if s == 0 and draws else x, expected, scale=np.abs(expected).max())
+    assert drawn == GOLD[f"{run}/noise_used"]
+
+
+# --- conversions ----------------------------------------------------------------------------------------------------
+
+ARRAYS = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**32 - 1))
+
+
+def arrays(case, how_many):
+    B, axes, seed = case
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((B, *axes)) for _ in range(how_many)] + [rng]
+
+
+def column(values, x):
+    return np.reshape(values, (-1,) + (1,) * (x.ndim - 1))
+
+
+@given(case=ARRAYS, one_t=st.booleans(), schedule=st.sampled_from(sorted(ABAR)))
+def test_conversions_are_inverses(case, one_t, schedule):
+    """Every way from (x0, eps) to x_t and back gives x0, eps and v again, at every t in [1, T], one t or a t per example.
+    Errors are measured against the terms that were added, 1e-13 relative."""
+    x0, eps, rng = arrays(case, 2)
+    abar = ABAR[schedule]
+    t = int(rng.integers(1, 1001)) if one_t else rng.integers(1, 1001, len(x0))
+    xt, v = diffusion.q_sample(x0, t, eps, abar), diffusion.v_target(x0, eps, t, abar)
+    signal, noise = column(np.sqrt(abar[t]), x0), column(np.sqrt(1 - abar[t]), x0)
+    terms = 1e-13 * (np.abs(signal * x0) + np.abs(noise * eps))
+    np.testing.assert_allclose(xt, signal * x0 + noise * eps, rtol=0, atol=0.01 * terms.max())
+    assert np.all(np.abs(diffusion.x0_from_eps(xt, eps, t, abar) - x0) <= terms / signal)
+    assert np.all(np.abs(diffusion.eps_from_x0(xt, x0, t, abar) - eps) <= terms / noise)
+    both = 1e-13 * (np.abs(x0) + np.abs(eps))
+    assert np.all(np.abs(diffusion.x0_from_v(xt, v, t, abar) - x0) <= both)
+    assert np.all(np.abs(diffusion.eps_from_v(xt, v, t, abar) - eps) <= both)
+    assert np.all(np.abs(diffusion.score_from_eps(eps, t, abar) + eps / noise) <= 1e-15 * np.abs(eps / noise))
+
+
+def test_by_hand():
+    """abar = (1, 0.64, 0.36): signal 0.8, noise 0.6 at t = 1, and the other way round at t = 2."""
+    abar, x0, eps = np.array([1, 0.64, 0.36]), np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([[0.5, -1.0], [2.0, 1.0]])
+    t = np.array([1, 2])
+    xt = np.array([[1.1, 1.0], [3.4, 0.2]])
+    v = np.array([[-0.2, -2.0], [-1.2, 1.4]])
+    assert_close(diffusion.q_sample(x0, t, eps, abar), xt)
+    assert_close(diffusion.v_target(x0, eps, t, abar), v)
+    assert_close(diffusion.x0_from_eps(xt, eps, t, abar), x0)
+    assert_close(diffusion.eps_from_x0(xt, x0, t, abar), eps)
+    assert_close(diffusion.x0_from_v(xt, v, t, abar), x0)
+    assert_close(diffusion.eps_from_v(xt, v, t, abar), eps)
+    assert_close(diffusion.score_from_eps(eps, t, abar), np.array([[-0.5 / 0.6, 1.0 / 0.6], [-2.0 / 0.8, -1.0 / 0.8]]))
+    assert_close(diffusion.eps_loss(x0, eps), np.array((0.25 + 9 + 1 + 4) / 4))
+    dx0, deps = diffusion.q_sample_backward(xt, t, abar)
+    assert_close(dx0, np.array([[0.88, 0.8], [2.04, 0.12]]))
+    assert_close(deps, np.array([[0.66, 0.6], [2.72, 0.16]]))
+
+
+def test_one_step_by_hand():
+    """From t = 2 to s = 1 with abar as above: alpha = 0.5625, beta = 0.4375, 1 - abar_t = 0.64, 1 - abar_s = 0.36."""
+    abar, xt, eps_hat, z = np.array([1, 0.64, 0.36]), np.array([[2.0]]), np.array([[1.0]]), np.array([[3.0]])
+    x0 = (2 - 0.8) / 0.6
+    mean = 0.8 * 0.4375 / 0.64 * x0 + 0.75 * 0.36 / 0.64 * 2
+    beta_tilde = 0.36 / 0.64 * 0.4375
+    got_mean, got_variance = diffusion.posterior(np.array([[x0]]), xt, 2, 1, abar)
+    assert_close(got_mean, np.array([[mean]]))
+    assert_close(got_variance, np.float64(beta_tilde))
+    assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar), np.array([[mean + 3 * beta_tilde**0.5]]))
+    assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar, "large"), np.array([[mean + 3 * 0.4375**0.5]]))
+    assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar), np.array([[0.8 * x0 + 0.6]]))
+    assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.5, abar),
+                 np.array([[0.8 * x0 + (0.36 - beta_tilde / 4) ** 0.5 + 3 * beta_tilde**0.5 / 2]]))
+    # clip to 1: DDPM keeps x_t, DDIM finds eps again from the clipped x0
+    clipped_mean = 0.8 * 0.4375 / 0.64 + 0.75 * 0.36 / 0.64 * 2
+    assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar, clip=1), np.array([[clipped_mean + 3 * beta_tilde**0.5]]))
+    assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar, clip=1), np.array([[0.8 + 0.6 * (2 - 0.6) / 0.8]]))
+
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+
+STEPS = {"ddpm small": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddpm_step(xt, e, t, s, z, abar, "small", clip),
+         "ddpm large": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddpm_step(xt, e, t, s, z, abar, "large", clip),
+         "ddim 0": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddim_step(xt, e, t, s, z, 0.0, abar, clip),
+         "ddim 0.5": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddim_step(xt, e, t, s, z, 0.5, abar, clip),
+         "ddim 1": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddim_step(xt, e, t, s, z, 1.0, abar, clip)}
+
+
+@given(case=ARRAYS, clip=st.sampled_from([None, 0.5, 2.0]))
+@pytest.mark.parametrize("step", STEPS)
+def test_an_example_alone_equals_the_same_in_its_batch(step, case, clip):
+    """A t and an s per example, s = 0 among them: row i of the batch is bitwise the step of row i with its own ints."""
+    xt, eps_hat, z, rng = arrays(case, 3)
+    t = rng.integers(1, 21, len(xt))
+    s = rng.integers(0, t)
+    s[0] = 0
+    whole = STEPS[step](xt, eps_hat, t, s, z, T20, clip)
+    assert whole.shape == xt.shape and whole.dtype == np.float64
+    for i in range(len(xt)):
+        np.testing.assert_array_equal(whole[i:i + 1], STEPS[step](xt[i:i + 1], eps_hat[i:i + 1], int(t[i]), int(s[i]), z[i:i + 1], T20, clip))
+
+
+@pytest.mark.parametrize("mixed", ["one t, many s", "many t, one s"])
+@pytest.mark.parametrize("step", STEPS)
+def test_one_time_may_meet_many(step, mixed):
+    xt, eps_hat, z = np.random.default_rng(3).standard_normal((3, 4, 4))
+    many = np.full(4, 9 if mixed == "one t, many s" else 12)
+    t, s = (12, many) if mixed == "one t, many s" else (many, 9)
+    np.testing.assert_array_equal(STEPS[step](xt, eps_hat, t, s, z, T20), STEPS[step](xt, eps_hat, 12, 9, z, T20))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_last_step_adds_no_noise_and_does_not_look_at_it(step):
+    xt, eps_hat, z = np.random.default_rng(4).standard_normal((3, 2, 3))
+    quiet = STEPS[step](xt, eps_hat, 5, 0, z, T20)
+    np.testing.assert_array_equal(quiet, STEPS[step](xt, eps_hat, 5, 0, np.full_like(z, np.nan), T20))
+    assert_close(quiet, diffusion.x0_from_eps(xt, eps_hat, 5, T20), rel=1e-14, scale=np.abs(quiet) + np.abs(xt))
+    noisy = STEPS[step](xt, eps_hat, 5, 1, z, T20)
+    without = STEPS[step](xt, eps_hat, 5, 1, 0 * z, T20)
+    assert np.array_equal(noisy, without) == (step == "ddim 0")
+
+
+def test_ddim_without_noise_needs_none():
+    xt, eps_hat = np.random.default_rng(5).standard_normal((2, 2, 3))
+    np.testing.assert_array_equal(diffusion.ddim_step(xt, eps_hat, 9, 4, None, 0, T20),
+                                  diffusion.ddim_step(xt, eps_hat, 9, 4, np.full_like(xt, np.inf), 0.0, T20))
+    with pytest.raises(ValueError, match=r"expected equal shapes, got .*z \(\)"):
+        diffusion.ddim_step(xt, eps_hat, 9, 4, None, 0.5, T20)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_clip_that_clips_nothing_changes_nothing(step):
+    xt, eps_hat, z = np.random.default_rng(6).standard_normal((3, 2, 3))
+    assert_close(STEPS[step](xt, eps_hat, 9, 4, z, T20, 1e3), STEPS[step](xt, eps_hat, 9, 4, z, T20), rel=1e-14, scale=10.0)
+    np.testing.assert_array_equal(STEPS[step](50 * xt, eps_hat, 9, 0, z, T20, 0.5), 0.5 * np.sign(xt))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_nan_stays_in_its_example(step):
+    xt, eps_hat, z = np.random.default_rng(7).standard_normal((3, 3, 2))
+    clean = STEPS[step](xt, eps_hat, 9, 4, z, T20)
+    for array in (xt, eps_hat):
+        array[1, 0] = np.nan
+    spoiled = STEPS[step](xt, eps_hat, 9, 4, z, T20, 1e3)
+    assert np.isnan(spoiled[1, 0]) and np.isfinite(spoiled[1, 1])
+    np.testing.assert_allclose(spoiled[[0, 2]], clean[[0, 2]], rtol=1e-12)
+
+
+def test_empty_batches_pass_through():
+    none = np.zeros((0, 3))
+    no_t = np.zeros(0, int)
+    assert diffusion.q_sample(none, no_t, none, T20).shape == (0, 3)
+    for step in STEPS.values():
+        assert step(none, none, no_t, no_t, none, T20).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
+def test_process_math_is_float64_whatever_comes_in(dtype):
+    x = np.arange(-3, 3).reshape(2, 3).astype(dtype)
+    for out in [diffusion.q_sample(x, np.array([3, 4]), x, T20), diffusion.ddpm_step(x, x, 3, 1, x, T20),
+                diffusion.ddim_step(x, x, 3, 1, x, 0.5, T20), diffusion.score_from_eps(x, 3, T20), diffusion.eps_loss(x, x + x),
+                *diffusion.eps_loss_backward(1.0, x, x + x), *diffusion.q_sample_backward(x, 3, T20)]:
+        assert out.dtype == np.float64
+    assert_close(diffusion.q_sample(x, 3, x, T20), diffusion.q_sample(x.astype(float), 3, x.astype(float), T20))
+
+
+def test_no_input_is_overwritten():
+    x, e, z, abar = (a.copy() for a in (GOLD["step/x"], GOLD["step/model_out"], GOLD["step/z"], T20))
+    t, s = np.array([4, 20]), np.array([0, 3])
+    for a in (x, e, z, abar, t, s):
+        a.flags.writeable = False
+    diffusion.q_sample(x, t, e, abar), diffusion.q_sample_backward(x, t, abar), diffusion.posterior(x, e, t, s, abar)
+    diffusion.x0_from_eps(x, e, t, abar), diffusion.eps_from_x0(x, e, t, abar), diffusion.v_target(x, e, t, abar)
+    diffusion.x0_from_v(x, e, t, abar), diffusion.eps_from_v(x, e, t, abar), diffusion.score_from_eps(e, t, abar)
+    diffusion.eps_loss(x, e), diffusion.eps_loss_backward(1.0, x, e)
+    for step in STEPS.values():
+        step(x, e, t, s, z, abar), step(x, e, t, s, z, abar, 0.5)
+
+
+# --- rejected inputs ------------------------------------------------------------------------------------------------
+
+X = np.ones((2, 3))
+ZERO_SNR = np.array([1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("call, error, says", [
+    (lambda: diffusion.q_sample(X, np.array([1, 2]), X[:, :2], T20), ValueError, r"expected equal shapes, got x0 \(2, 3\), eps \(2, 2\)"),
+    (lambda: diffusion.q_sample(X, np.array([1, 2, 3]), X, T20), ValueError, r"t: expected one int or shape \(2,\) for data of shape \(2, 3\), got \(3,\)"),
+    (lambda: diffusion.q_sample(X.T, np.array([1, 2]), X.T, T20), ValueError, r"t: expected one int or shape \(3,\)"),
+    (lambda: diffusion.q_sample(X, np.array([1, 21]), X, T20), ValueError, r"t: expected 0 <= t <= T = 20, got 1 to 21"),
+    (lambda: diffusion.q_sample(X, -1, X, T20), ValueError, r"t: expected 0 <= t <= T = 20, got -1 to -1"),
+    (lambda: diffusion.q_sample(X, 1.0, X, T20), TypeError, "t: expected ints, got float64"),
+    (lambda: diffusion.q_sample(X, np.array([True, False]), X, T20), TypeError, "t: expected ints, got bool"),
+    (lambda: diffusion.q_sample_backward(X, 21, T20), ValueError, "t: expected 0 <= t <= T = 20, got 21"),
+    (lambda: diffusion.posterior(X, X[:1], 2, 1, T20), ValueError, r"got x0 \(2, 3\), xt \(1, 3\)"),
+    (lambda: diffusion.posterior(X, X, 2, 2, T20), ValueError, "a step goes from t to s < t, got t = 2 and s = 2"),
+    (lambda: diffusion.x0_from_eps(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), eps \(3,\)"),
+    (lambda: diffusion.x0_from_eps(X, X, 2, ZERO_SNR), ValueError, r"abar\[t\] = 0: x0 cannot be had from eps"),
+    (lambda: diffusion.eps_from_x0(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), x0 \(3,\)"),
+    (lambda: diffusion.eps_from_x0(X, X, np.array([0, 2]), T20), ValueError, r"1 - abar\[t\] = 0: at t = 0 there is no noise"),
+    (lambda: diffusion.v_target(X, X[0], 2, T20), ValueError, r"got x0 \(2, 3\), eps \(3,\)"),
+    (lambda: diffusion.x0_from_v(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), v \(3,\)"),
+    (lambda: diffusion.eps_from_v(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), v \(3,\)"),
+    (lambda: diffusion.score_from_eps(X, 0, T20), ValueError, "at t = 0 the score does not exist"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X[0], T20), ValueError, r"got xt \(2, 3\), eps_hat \(2, 3\), z \(3,\)"),
+    (lambda: diffusion.ddpm_step(X, X, 1, 2, X, T20), ValueError, "a step goes from t to s < t, got t = 1 and s = 2"),
+    (lambda: diffusion.ddpm_step(X, X, np.array([3, 1]), np.array([2, 1]), X, T20), ValueError, "a step goes from t to s < t"),
+    (lambda: diffusion.ddpm_step(X, X, 21, 1, X, T20), ValueError, "t: expected 0 <= t <= T = 20, got 21"),
+    (lambda: diffusion.ddpm_step(X, X, 2, -1, X, T20), ValueError, "s: expected 0 <= s <= T = 20, got -1"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1.5, X, T20), TypeError, "s: expected ints, got float64"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, ZERO_SNR), ValueError, r"abar\[t\] = 0"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, "middle"), ValueError, "variance: expected .* got 'middle'"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=0), ValueError, "clip: expected a positive number or None, got 0"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=np.nan), ValueError, "clip: expected a positive number or None, got nan"),
+    (lambda: diffusion.ddim_step(X, X[:1], 2, 1, X, 0.5, T20), ValueError, r"got xt \(2, 3\), eps_hat \(1, 3\), z \(2, 3\)"),
+    (lambda: diffusion.ddim_step(X, X, 2, 2, X, 0.5, T20), ValueError, "a step goes from t to s < t, got t = 2 and s = 2"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 1.5, T20), ValueError, "eta: expected 0 <= eta <= 1, got 1.5"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, -0.1, T20), ValueError, "eta: expected 0 <= eta <= 1, got -0.1"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, np.nan, T20), ValueError, "eta: expected 0 <= eta <= 1, got nan"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 0.5, T20, clip=-1), ValueError, "clip: expected a positive number or None, got -1"),
+    (lambda: diffusion.eps_loss(X, X[:1]), ValueError, r"got eps_hat \(2, 3\), eps \(1, 3\)"),
+    (lambda: diffusion.eps_loss(X[:0], X[:0]), ValueError, r"eps_hat and eps: expected at least one element, got shape \(0, 3\)"),
+    (lambda: diffusion.eps_loss_backward(1.0, X, X[:1]), ValueError, r"got eps_hat \(2, 3\), eps \(1, 3\)"),
+    (lambda: diffusion.eps_loss_backward(1.0, X[:0], X[:0]), ValueError, "expected at least one element"),
+])
+def test_bad_input_is_refused_by_name(call, error, says):
+    with pytest.raises(error, match=says):
+        call()

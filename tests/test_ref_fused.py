@@ -1,0 +1,120 @@
+"""Each fused truth, written out again from the plain equations, bit for bit; its noise is (seed, stream)'s and no other."""
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from ref import diffusion, fused, guidance, optim, philox, schedules
+
+ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
+CASES = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+
+
+def arrays(case, how_many):
+    B, axes, seed, stream = case
+    rng = np.random.default_rng(seed)
+    t = rng.integers(1, 21, B)
+    return [*rng.standard_normal((how_many, B, *axes)), t, rng.integers(0, t), seed, stream]
+
+
+@given(case=CASES)
+def test_q_sample_noise(case):
+    x0, t, _, seed, stream = arrays(case, 1)
+    eps = philox.normal(seed, x0.shape, stream)
+    np.testing.assert_array_equal(fused.q_sample_noise(x0, t, seed, ABAR, stream), diffusion.q_sample(x0, t, eps, ABAR))
+
+
+@given(case=CASES)
+def test_eps_loss_grad(case):
+    eps_hat, eps, *_ = arrays(case, 2)
+    loss, deps_hat = fused.eps_loss_grad(eps_hat, eps)
+    assert loss == diffusion.eps_loss(eps_hat, eps)
+    np.testing.assert_array_equal(deps_hat, diffusion.eps_loss_backward(1.0, eps_hat, eps)[0])
+
+
+@given(case=CASES)
+def test_eps_loss_noise_makes_the_noise_of_q_sample_noise_again(case):
+    """With x0 = 0 and abar = 0 the forward noising is its noise; against that the loss is 0."""
+    x0, _, _, seed, stream = arrays(case, 1)
+    noise = fused.q_sample_noise(0 * x0, 1, seed, np.array([1.0, 0.0]), stream)
+    loss, deps_hat = fused.eps_loss_noise(noise, seed, stream)
+    assert loss == 0 and not deps_hat.any()
+    loss, deps_hat = fused.eps_loss_noise(noise + 0.5, seed, stream)
+    np.testing.assert_allclose(loss, 0.25, rtol=1e-14)
+    np.testing.assert_allclose(deps_hat, 1 / noise.size, rtol=1e-14)
+
+
+@given(case=CASES, w=st.floats(-2, 8), variance=st.sampled_from(["small", "large"]), clip=st.sampled_from([None, 1.0]))
+def test_guided_ddpm_step(case, w, variance, clip):
+    xt, uncond, cond, t, s, seed, stream = arrays(case, 3)
+    out = fused.guided_ddpm_step(xt, uncond, cond, w, t, s, seed, ABAR, variance, clip, stream)
+    z = philox.normal(seed, xt.shape, stream)
+    np.testing.assert_array_equal(out, diffusion.ddpm_step(xt, guidance.guide(uncond, cond, w), t, s, z, ABAR, variance, clip))
+
+
+@given(case=CASES, w=st.floats(-2, 8), eta=st.sampled_from([0.0, 0.5, 1.0]), clip=st.sampled_from([None, 1.0]))
+def test_guided_ddim_step(case, w, eta, clip):
+    xt, uncond, cond, t, s, seed, stream = arrays(case, 3)
+    out = fused.guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, ABAR, clip, stream)
+    z = philox.normal(seed, xt.shape, stream)
+    np.testing.assert_array_equal(out, diffusion.ddim_step(xt, guidance.guide(uncond, cond, w), t, s, z, eta, ABAR, clip))
+
+
+@given(case=CASES, decay=st.floats(0, 1))
+def test_adam_ema_step(case, decay):
+    p, g, m, v, avg, *_ = arrays(case, 5)
+    settings = (3, 0.1, 0.9, 0.99, 1e-8, 0.05)
+    p_new, m_new, v_new, avg_new = fused.adam_ema_step(p, g, m, v * v, avg, *settings, decay)
+    for got, expected in zip((p_new, m_new, v_new), optim.adam_step(p, g, m, v * v, *settings), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(avg_new, optim.ema_step(avg, p_new, decay))
+
+
+def test_the_defaults_are_the_small_variance_no_clip_and_stream_0():
+    xt, uncond, cond = np.random.default_rng(8).standard_normal((3, 2, 3)) * 3
+    z = philox.normal(5, (2, 3), 0)
+    guided = guidance.guide(uncond, cond, 2.0)
+    np.testing.assert_array_equal(fused.guided_ddpm_step(xt, uncond, cond, 2.0, 9, 4, 5, ABAR),
+                                  diffusion.ddpm_step(xt, guided, 9, 4, z, ABAR, "small", None))
+    np.testing.assert_array_equal(fused.guided_ddim_step(xt, uncond, cond, 2.0, 9, 4, 5, 0.5, ABAR),
+                                  diffusion.ddim_step(xt, guided, 9, 4, z, 0.5, ABAR, None))
+    np.testing.assert_array_equal(fused.q_sample_noise(xt, 9, 5, ABAR), diffusion.q_sample(xt, 9, z, ABAR))
+    np.testing.assert_array_equal(fused.eps_loss_noise(xt, 5)[0], diffusion.eps_loss(xt, z))
+
+
+@pytest.mark.parametrize("call", [
+    lambda x, seed, stream: fused.q_sample_noise(x, 9, seed, ABAR, stream),
+    lambda x, seed, stream: fused.eps_loss_noise(x, seed, stream)[1],
+    lambda x, seed, stream: fused.guided_ddpm_step(x, x, x, 1.0, 9, 4, seed, ABAR, stream=stream),
+    lambda x, seed, stream: fused.guided_ddim_step(x, x, x, 1.0, 9, 4, seed, 1.0, ABAR, stream=stream),
+], ids=["q_sample_noise", "eps_loss_noise", "guided_ddpm_step", "guided_ddim_step"])
+def test_another_seed_or_stream_is_another_result_and_the_same_is_the_same(call):
+    x = np.linspace(-1, 1, 8).reshape(2, 4)
+    one = call(x, 7, 3)
+    np.testing.assert_array_equal(one, call(x, 7, 3))
+    for seed, stream in ((8, 3), (7, 4), (3, 7), (7 + 2**32, 3), (7, 3 + 2**32)):
+        assert not np.isclose(one, call(x, seed, stream), rtol=1e-6, atol=0).any()
+    for seed, stream, says in ((-1, 0, "seed: expected"), (0, 2**64, "stream: expected")):
+        with pytest.raises(ValueError, match=says):
+            call(x, seed, stream)
+
+
+X = np.ones((2, 3))
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: fused.q_sample_noise(X, np.array([1, 2, 3]), 0, ABAR), r"t: expected one int or shape \(2,\)"),
+    (lambda: fused.q_sample_noise(X, 21, 0, ABAR), "t: expected 0 <= t <= T = 20, got 21"),
+    (lambda: fused.eps_loss_grad(X, X[0]), r"got eps_hat \(2, 3\), eps \(3,\)"),
+    (lambda: fused.eps_loss_noise(X[:0], 0), "expected at least one element"),
+    (lambda: fused.guided_ddpm_step(X, X, X[0], 1, 2, 1, 0, ABAR), r"uncond and cond: expected equal shapes, got \(2, 3\) and \(3,\)"),
+    (lambda: fused.guided_ddpm_step(X, X[:1], X[:1], 1, 2, 1, 0, ABAR), r"xt \(2, 3\), eps_hat \(1, 3\)"),
+    (lambda: fused.guided_ddpm_step(X, X, X, 1, 1, 1, 0, ABAR), "a step goes from t to s < t"),
+    (lambda: fused.guided_ddpm_step(X, X, X, 1, 2, 1, 0, ABAR, "other"), "variance: expected .*got 'other'"),
+    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 2.0, ABAR), "eta: expected 0 <= eta <= 1, got 2.0"),
+    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 0.0, ABAR, -1.0), "clip: expected a positive number or None, got -1.0"),
+    (lambda: fused.adam_ema_step(X, X, X, X, X[0], 1, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), r"avg and p: expected equal shapes, got \(3,\)"),
+    (lambda: fused.adam_ema_step(X, X, X, X, X, 0, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "step: expected at least 1, got 0"),
+])
+def test_bad_input_is_refused_by_name(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()

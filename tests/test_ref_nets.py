@@ -1,0 +1,76 @@
+"""The two denoisers: worked by hand where that is short, and what each input may and may not change.
+
+Gradients: tests/test_gradients.py.
+"""
+import numpy as np
+import pytest
+
+from ref.nets import mlp
+from tests import assert_close
+
+X = np.random.default_rng(0).standard_normal((3, 6))
+T = np.array([1, 500, 1000])
+
+
+def some(params):
+    """The same names and shapes with numbers everywhere: a fresh residual block is the identity and hides what is in it."""
+    rng = np.random.default_rng(1)
+    return {name: 0.3 * rng.standard_normal(p.shape) for name, p in params.items()}
+
+
+def test_the_chapters_net_by_hand():
+    params = {"w1": np.array([[1.0, 0, 0.5], [0, -1.0, 0]]), "b1": np.array([0.0, 1.0]), "w2": np.array([[1.0, 2.0], [0, 3.0]]), "b2": np.array([0.5, 0])}
+    out, _ = mlp.chapter(params, np.array([[1.0, -2.0], [-9.0, 4.0]]), np.array([4, 2]))
+    # first: h = (1 + 0.5 * 4, 2 + 1) = (3, 3); second: h = (-9 + 1, -4 + 1), both cut by the relu
+    assert_close(out, np.array([[3 + 6 + 0.5, 9.0], [0.5, 0.0]]))
+
+
+def test_the_chapters_net_has_its_shapes_and_its_init():
+    params = mlp.chapter_init(0)
+    assert {n: p.shape for n, p in params.items()} == {"w1": (256, 785), "b1": (256,), "w2": (784, 256), "b2": (784,)}
+    assert all(p.dtype == np.float32 for p in params.values())
+    assert np.abs(params["w1"]).max() <= 785**-0.5 and np.std(params["w1"]) == pytest.approx(785**-0.5 / 3**0.5, rel=0.01)
+    assert not np.array_equal(params["w1"], mlp.chapter_init(1)["w1"])
+
+
+def test_t_reaches_the_chapters_net_unscaled():
+    params = some(mlp.chapter_init(0, 6, 5, np.float64))
+    params["b1"] += 1e4  # every unit on, so the net is linear in t
+    one, two, three = (mlp.chapter(params, X, np.full(3, t))[0] for t in (1, 2, 3))
+    assert_close(two - one, three - two, rel=1e-9)
+    assert_close(two - one, np.tile(params["w2"] @ params["w1"][:, 6], (3, 1)), rel=1e-9)
+
+
+def test_a_fresh_residual_net_is_the_identity_in_its_blocks():
+    params = mlp.residual_init(0, 6, 8, 3, 4, 6, np.float64)
+    silu = lambda x: x / (1 + np.exp(-x))
+    out, _ = mlp.residual(params, X, T, np.array([0, 1, 4]))
+    assert_close(out, silu(X @ params["in.w"].T) @ params["out.w"].T)
+
+
+def test_the_residual_net_hears_time_and_class_and_a_dropped_label():
+    params = some(mlp.residual_init(0, 6, 8, 2, 4, 6, np.float64))
+    base, _ = mlp.residual(params, X, T, np.array([0, 1, 2]))
+    later, _ = mlp.residual(params, X, T - 1, np.array([0, 1, 2]))
+    dropped, _ = mlp.residual(params, X, T, np.array([0, 4, 2]))
+    assert np.all(np.any(base != later, axis=1))
+    assert np.array_equal(base[[0, 2]], dropped[[0, 2]]) and np.any(base[1] != dropped[1])
+    with pytest.raises(ValueError, match="index: expected 0 <= index < 5, got 0 to 5"):
+        mlp.residual(params, X, T, np.array([0, 5, 2]))
+
+
+@pytest.mark.parametrize("net", ["chapter", "residual"])
+def test_an_example_alone_and_in_its_batch_and_the_dtype(net):
+    if net == "chapter":
+        params = mlp.chapter_init(0, 6, 5)
+        run = lambda x, t: mlp.chapter(params, x, t)[0]
+    else:
+        params = {n: p.astype(np.float32) for n, p in some(mlp.residual_init(0, 6, 8, 2, 4, 6)).items()}
+        run = lambda x, t: mlp.residual(params, x, t, np.full(len(t), 3))[0]
+    x = X.astype(np.float32)
+    batch = run(x, T)
+    assert batch.dtype == np.float32
+    np.testing.assert_allclose(run(x[1:2], T[1:2]), batch[1:2], rtol=1e-5)
+    poisoned = x.copy()
+    poisoned[1] = np.nan
+    assert np.array_equal(run(poisoned, T)[[0, 2]], batch[[0, 2]]) and np.all(np.isnan(run(poisoned, T)[1]))

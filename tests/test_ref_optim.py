@@ -1,0 +1,164 @@
+"""Adam, AdamW, EMA and clipping: two steps worked by hand, properties, dtypes, and what is refused."""
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from ref import optim
+from tests import assert_close
+
+SETTINGS = dict(lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
+ARRAYS = st.tuples(st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**32 - 1))
+
+
+def arrays(case, how_many):
+    return np.random.default_rng(case[1]).standard_normal((how_many, *case[0]))
+
+
+def test_two_steps_by_hand():
+    """p = 1, g = 0.5 then -0.25, beta1 = 0.5, beta2 = 0.75, lr = 0.1, eps = 0.5, decay 0.2, in fractions:
+
+        m1 = 1/4, v1 = 1/16;  mhat1 = 1/2, vhat1 = 1/4;     p1 = 1 - 0.1 ((1/2) / (1/2 + 1/2) + 0.2) = 0.93
+        m2 = 0,   v2 = 3/64 + 1/64 = 1/16;  mhat2 = 0;      p2 = 0.93 - 0.1 (0.2 * 0.93) = 0.9114
+    """
+    zero = np.zeros(1)
+    p, m, v = optim.adam_step(np.ones(1), np.array([0.5]), zero, zero, 1, 0.1, 0.5, 0.75, 0.5, 0.2)
+    for got, expected in ((p, 0.93), (m, 0.25), (v, 0.0625)):
+        assert_close(got, np.array([expected]))
+    p, m, v = optim.adam_step(p, np.array([-0.25]), m, v, 2, 0.1, 0.5, 0.75, 0.5, 0.2)
+    for got, expected in ((p, 0.9114), (m, 0.0), (v, 0.0625)):
+        assert_close(got, np.array([expected]))
+    # a third, g = 1/4, so that both corrections count: m3 = 1/8, v3 = 3/64 + 1/64; mhat3 = 1/7, vhat3 = 4/37
+    p, m, v = optim.adam_step(p, np.array([0.25]), m, v, 3, 0.1, 0.5, 0.75, 0.5, 0.2)
+    for got, expected in ((p, 0.9114 - 0.1 * ((1 / 7) / ((4 / 37) ** 0.5 + 0.5) + 0.2 * 0.9114)), (m, 0.125), (v, 0.0625)):
+        assert_close(got, np.array([expected]))
+
+
+@given(case=ARRAYS, size=st.sampled_from([1e-6, 1.0, 1e6]))
+def test_the_first_step_is_lr_times_the_sign_of_any_gradient(case, size):
+    """mhat = g and vhat = g^2 at step 1, so the move is lr g / (|g| + eps), whatever the betas."""
+    p, g = arrays(case, 2)
+    g = size * g
+    zero = np.zeros_like(p)
+    for beta1, beta2 in ((0.9, 0.999), (0.0, 0.5)):
+        moved = optim.adam_step(p, g, zero, zero, 1, 0.1, beta1, beta2, 1e-8, 0.0)[0] - p
+        assert np.all(np.abs(moved + 0.1 * g / (np.abs(g) + 1e-8)) <= 1e-12 + 1e-15 * np.abs(p))
+
+
+@given(case=ARRAYS, steps=st.integers(1, 30))
+def test_a_constant_gradient_moves_lr_every_step(case, steps):
+    """Then mhat = g and vhat = g^2 at every step: the bias corrections undo the zeros that m and v began with."""
+    p0, g = arrays(case, 2)
+    p, m, v = p0, np.zeros_like(p0), np.zeros_like(p0)
+    for step in range(1, steps + 1):
+        p, m, v = optim.adam_step(p, g, m, v, step, 0.01, 0.9, 0.99, 0.0, 0.0)
+        assert np.all(np.abs(m / (1 - 0.9**step) - g) <= 1e-13 * np.abs(g))
+        assert np.all(np.abs(v / (1 - 0.99**step) - g**2) <= 1e-12 * g**2)
+    assert np.all(np.abs(p0 - p - 0.01 * steps * np.sign(g)) <= 1e-12 * (1 + np.abs(p0)))
+
+
+@given(case=ARRAYS, decay=st.floats(0, 1))
+def test_weight_decay_is_decoupled(case, decay):
+    """It shrinks p by lr decay, on top of Adam's own move, and neither m nor v sees it."""
+    p, g, m, v = arrays(case, 4)
+    v = v**2
+    plain = optim.adam_step(p, g, m, v, 7, **SETTINGS)
+    decayed = optim.adam_step(p, g, m, v, 7, **{**SETTINGS, "weight_decay": decay})
+    np.testing.assert_array_equal(decayed[1], plain[1])
+    np.testing.assert_array_equal(decayed[2], plain[2])
+    assert np.all(np.abs(plain[0] - decayed[0] - 0.1 * decay * p) <= 1e-14 * (np.abs(p) + np.abs(plain[0])))
+
+
+def test_a_zero_gradient_at_rest_moves_nothing():
+    p, zero = np.array([1.0, -2.0]), np.zeros(2)
+    for got, expected in zip(optim.adam_step(p, zero, zero, zero, 1, **SETTINGS), (p, zero, zero)):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_adam_walks_into_a_bowl():
+    """200 steps on f(p) = sum(c (p - 3)^2) / 2, with c from 0.01 to 100: the scale of the gradient does not matter."""
+    c = np.array([0.01, 1.0, 100.0])
+    p, m, v = np.zeros(3), np.zeros(3), np.zeros(3)
+    for step in range(1, 201):
+        p, m, v = optim.adam_step(p, c * (p - 3), m, v, step, **SETTINGS)
+    assert np.all(np.abs(p - 3) < 0.05) and np.ptp(p) < 1e-4
+
+
+def test_ema_by_hand():
+    assert_close(optim.ema_step(np.array([1.0, -4.0]), np.array([3.0, 8.0]), 0.75), np.array([1.5, -1.0]))
+
+
+@given(case=ARRAYS, decay=st.floats(0, 1), steps=st.integers(1, 20))
+def test_ema_of_a_constant_approaches_it_by_decay_every_step(case, decay, steps):
+    avg, p = arrays(case, 2)
+    now = avg
+    for _ in range(steps):
+        now = optim.ema_step(now, p, decay)
+    assert np.all(np.abs(now - (p + decay**steps * (avg - p))) <= 1e-14 * steps * (np.abs(p) + np.abs(avg)))
+
+
+def test_ema_at_both_ends():
+    avg, p = np.array([1.0, 2.0]), np.array([-5.0, 7.0])
+    np.testing.assert_array_equal(optim.ema_step(avg, p, 1), avg)
+    np.testing.assert_array_equal(optim.ema_step(avg, p, 0), p)
+
+
+def test_clip_by_hand():
+    """The norm over both arrays is sqrt(9 + 16 + 144) = 13."""
+    grads = {"w": np.array([[3.0, 4.0]]), "b": np.array([-12.0])}
+    clipped = optim.clip_by_global_norm(grads, 6.5)
+    assert list(clipped) == ["w", "b"]
+    assert_close(clipped["w"], np.array([[1.5, 2.0]]))
+    assert_close(clipped["b"], np.array([-6.0]))
+    for limit in (13.0, 14.0):
+        for name, same in optim.clip_by_global_norm(grads, limit).items():
+            np.testing.assert_array_equal(same, grads[name])
+            assert same is not grads[name]
+
+
+@given(case=st.lists(ARRAYS, min_size=1, max_size=4), limit=st.floats(1e-3, 1e3))
+def test_clipping_bounds_the_norm_and_keeps_the_direction(case, limit):
+    grads = [arrays(c, 1)[0] for c in case]
+    clipped = optim.clip_by_global_norm(grads, limit)
+    norm, clipped_norm = (np.sqrt(sum((np.asarray(g) ** 2).sum() for g in gs)) for gs in (grads, clipped))
+    assert abs(clipped_norm - min(norm, limit)) <= 1e-13 * clipped_norm
+    for g, c in zip(grads, clipped):
+        np.testing.assert_allclose(c * norm, g * clipped_norm, rtol=1e-12)
+
+
+def test_nothing_to_clip():
+    assert optim.clip_by_global_norm([], 1.0) == [] and optim.clip_by_global_norm({}, 1.0) == {}
+    np.testing.assert_array_equal(optim.clip_by_global_norm([np.zeros(3)], 1.0)[0], np.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtypes_stay_and_no_input_is_overwritten(dtype):
+    p, g, m, v = np.random.default_rng(1).standard_normal((4, 3, 2)).astype(dtype)
+    v = v * v
+    for a in (p, g, m, v):
+        a.flags.writeable = False
+    outs = [*optim.adam_step(p, g, m, v, 3, **SETTINGS), optim.ema_step(m, p, 0.9), *optim.clip_by_global_norm([p, g], 0.1),
+            *optim.clip_by_global_norm({"p": p, "g": g}, 1e3).values()]
+    assert {a.dtype for a in outs} == {np.dtype(dtype)}
+
+
+def test_float32_clipping_sums_in_float64():
+    """1e30 squared does not fit a float32."""
+    assert_close(optim.clip_by_global_norm([np.full(4, 1e30, np.float32)], 2.0)[0].astype(np.float64), np.ones(4), rel=1e-6)
+
+
+X = np.ones((2, 3))
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: optim.adam_step(X, X[0], X, X, 1, **SETTINGS), r"p, g, m, v: expected equal shapes, got \(2, 3\), \(3,\), \(2, 3\), \(2, 3\)"),
+    (lambda: optim.adam_step(X, X, X, X[:1], 1, **SETTINGS), r"p, g, m, v: expected equal shapes, got .* \(1, 3\)"),
+    (lambda: optim.adam_step(X, X, X, X, 0, **SETTINGS), "step: expected at least 1, got 0"),
+    (lambda: optim.ema_step(X, X[0], 0.5), r"avg and p: expected equal shapes, got \(2, 3\) and \(3,\)"),
+    (lambda: optim.ema_step(X, X, 1.5), "decay: expected 0 <= decay <= 1, got 1.5"),
+    (lambda: optim.ema_step(X, X, np.nan), "decay: expected 0 <= decay <= 1, got nan"),
+    (lambda: optim.clip_by_global_norm([X], 0), "max_norm: expected a positive number, got 0"),
+    (lambda: optim.clip_by_global_norm([X], np.nan), "max_norm: expected a positive number, got nan"),
+])
+def test_bad_input_is_refused_by_name(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()

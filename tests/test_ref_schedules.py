@@ -1,0 +1,186 @@
+"""Schedules: diffusers' numbers, what each schedule promises, and the times of a sampler."""
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from ref import schedules
+from tests import assert_close, golden
+
+GOLD = golden("schedules")
+DDPM = golden("ddpm")
+SCHEDULES = {  # the names of the goldens, and what makes the same betas here
+    "linear": lambda: schedules.linear_betas(),
+    "scaled_linear": lambda: schedules.scaled_linear_betas(),
+    "squaredcos_cap_v2": lambda: schedules.cosine_betas(),
+    "linear_T100": lambda: schedules.linear_betas(100),
+    "cosine_T50": lambda: schedules.cosine_betas(50),
+    "sigmoid": lambda: GOLD["sigmoid/betas"],  # not a schedule of ours; its betas try alpha_bar and zero_terminal_snr
+}
+SPACINGS = ["leading", "trailing", "linspace"]
+MAKERS = [schedules.linear_betas, schedules.scaled_linear_betas, schedules.cosine_betas]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_betas_and_alpha_bar_replay_diffusers(name):
+    betas = SCHEDULES[name]()
+    abar = schedules.alpha_bar(betas)
+    assert_close(betas, GOLD[f"{name}/betas"])
+    assert abar[0] == 1.0
+    assert_close(abar[1:], GOLD[f"{name}/alphas_cumprod"])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_zero_terminal_snr_replays_diffusers(name):
+    abar = schedules.zero_terminal_snr(schedules.alpha_bar(SCHEDULES[name]()))
+    assert abar[0] == 1.0 and abar[-1] == 0.0
+    assert_close(abar[1:], GOLD[f"{name}_zsnr/alphas_cumprod"])
+    assert_close(1 - abar[1:] / abar[:-1], GOLD[f"{name}_zsnr/betas"], scale=1.0, rel=1e-13)  # a difference of numbers near 1
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_snr_replays_diffusers(name):
+    assert_close(schedules.snr(schedules.alpha_bar(SCHEDULES[name]()))[GOLD["t"] + 1], GOLD[f"{name}/snr"])
+
+
+@pytest.mark.parametrize("run, T, spacing", [("full100", 100, "leading"), ("full100_clip_large", 100, "leading"),
+                                             ("respaced50_cos", 1000, "leading"), ("respaced10_thr", 1000, "leading"),
+                                             ("respaced50_v_trailing_zsnr", 1000, "trailing")])
+def test_spaced_times_replay_diffusers(run, T, spacing):
+    theirs = DDPM[f"{run}/timesteps"]
+    np.testing.assert_array_equal(schedules.spaced_times(T, len(theirs), spacing), np.append(theirs + 1, 0))
+
+
+# --- betas and alpha-bar ------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_the_papers():
+    assert schedules.linear_betas().shape == (1000,)
+    assert schedules.linear_betas()[[0, -1]].tolist() == [1e-4, 0.02]
+    assert_close(schedules.scaled_linear_betas()[[0, -1]], np.array([0.00085, 0.012]))
+    assert schedules.cosine_betas()[-1] == 0.999
+
+
+def test_short_schedules_by_hand():
+    assert_close(schedules.linear_betas(3, 0.1, 0.3), np.array([0.1, 0.2, 0.3]))
+    assert_close(schedules.scaled_linear_betas(3, 0.01, 0.09), np.array([0.01, 0.04, 0.09]))
+    # offset 0, T = 3: f = cos^2 of 0, 30, 60, 90 degrees = 1, 3/4, 1/4, 0
+    assert_close(schedules.cosine_betas(3, 0.0, 0.9), np.array([1 / 4, 2 / 3, 0.9]))
+    assert_close(schedules.alpha_bar([0.5, 0.2, 0.25]), np.array([1, 0.5, 0.4, 0.3]))
+    assert_close(schedules.snr(np.array([0.5, 0.2, 0.9])), np.array([1, 0.25, 9]))
+    # roots of 0.81, 0.25, 0.01 are 0.9, 0.5, 0.1; minus 0.1, times 0.9 / 0.8: 0.9, 0.45, 0
+    assert_close(schedules.zero_terminal_snr([1, 0.81, 0.25, 0.01]), np.array([1, 0.81, 0.2025, 0]))
+
+
+def test_snr_at_both_ends():
+    assert schedules.snr(np.array([1.0, 0.0])).tolist() == [np.inf, 0.0]
+    assert schedules.snr(0.5).shape == ()
+
+
+@given(T=st.integers(1, 1200))
+@pytest.mark.parametrize("betas_of", MAKERS)
+def test_every_schedule_gives_variances_and_a_falling_alpha_bar(betas_of, T):
+    betas = betas_of(T)
+    abar = schedules.alpha_bar(betas)
+    assert betas.shape == (T,) and betas.dtype == np.float64 and np.all((0 < betas) & (betas < 1))
+    assert np.all(np.diff(betas) >= 0), "noise is added ever faster"
+    assert abar.shape == (T + 1,) and abar[0] == 1 and np.all(np.diff(abar) < 0) and abar[-1] > 0
+    assert np.all(np.diff(schedules.snr(abar)) < 0)
+
+
+@given(betas=st.lists(st.floats(0, 1), min_size=1, max_size=50))
+def test_alpha_bar_composes(betas):
+    """The first half, then the second half begun again from 1, multiply to the whole."""
+    half = len(betas) // 2
+    whole = schedules.alpha_bar(betas)
+    first, second = schedules.alpha_bar(betas[:half] or [0.0])[-1], schedules.alpha_bar(betas[half:])[-1]
+    assert abs(whole[-1] - first * second) <= 1e-14 * whole[-1]
+
+
+@given(betas=st.lists(st.floats(1e-4, 0.9), min_size=2, max_size=50))
+def test_zero_terminal_snr_keeps_the_first_and_zeroes_the_last(betas):
+    abar = schedules.alpha_bar(betas)
+    changed = schedules.zero_terminal_snr(abar)
+    assert changed[0] == 1 and changed[-1] == 0 and np.all(np.diff(changed) <= 0)
+    assert abs(changed[1] - abar[1]) <= 1e-14
+    again = schedules.zero_terminal_snr(changed)
+    assert np.all(np.abs(again - changed) <= 1e-14)
+
+
+# --- times --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("T, spacing, times", [
+    (10, "leading", [9, 7, 5, 3, 1, 0]),
+    (10, "trailing", [10, 8, 6, 4, 2, 0]),
+    (10, "linspace", [10, 8, 5, 3, 1, 0]),  # 1, 3.25, 5.5, 7.75, 10: the half goes to 4 counted from 0
+    (1000, "leading", [801, 601, 401, 201, 1, 0]),
+    (1000, "trailing", [1000, 800, 600, 400, 200, 0]),
+    (1000, "linspace", [1000, 750, 501, 251, 1, 0]),  # 1, 250.75, 500.5, 750.25, 1000
+    (1000, "trailing", [1000, 857, 714, 571, 429, 286, 143, 0]),  # 1000 / 7 = 142.86
+    (1000, "leading", [853, 711, 569, 427, 285, 143, 1, 0]),  # 142
+])
+def test_times_by_hand(T, spacing, times):
+    """The formulas of [ZSNR] table 2, and a 0 at the end, which is where a sampler stops."""
+    ours = schedules.spaced_times(T, len(times) - 1, spacing)
+    assert ours.dtype == np.int64 and ours.tolist() == times
+
+
+@given(data=st.data(), T=st.integers(1, 1500))
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_times_descend_strictly_from_at_most_T_to_0(spacing, data, T):
+    _check_times(T, data.draw(st.integers(1, T)), spacing)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_times_of_every_small_T_and_steps(spacing):
+    for T in range(1, 41):
+        for steps in range(1, T + 1):
+            _check_times(T, steps, spacing)
+    for steps in range(1, 1001):
+        _check_times(1000, steps, spacing)
+
+
+def _check_times(T, steps, spacing):
+    times = schedules.spaced_times(T, steps, spacing)
+    assert times.shape == (steps + 1,) and times[-1] == 0 and times[0] <= T
+    assert np.all(np.diff(times) < 0), f"a sampler would stand still: T={T}, steps={steps}: {times}"
+    strides = -np.diff(times if spacing == "trailing" else times[:-1])  # the other two spacings end at 1
+    if spacing == "leading":
+        assert np.all(strides == T // steps)
+    elif strides.size:
+        assert np.ptp(strides) <= 1, "as even as whole numbers can be"
+    if spacing == "trailing" or (spacing == "linspace" and steps > 1) or steps == T:
+        assert times[0] == T
+    if spacing == "leading" or spacing == "linspace":
+        assert times[-2] == 1
+    if steps == T:
+        assert times.tolist() == list(range(T, -1, -1))
+
+
+# --- rejected inputs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: schedules.linear_betas(0), "T: expected at least 1, got 0"),
+    (lambda: schedules.linear_betas(10, 0.0, 0.1), r"start, end: expected variances in \(0, 1\), got 0.0 and 0.1"),
+    (lambda: schedules.scaled_linear_betas(10, 0.1, 1.0), r"start, end: expected variances in \(0, 1\), got 0.1 and 1.0"),
+    (lambda: schedules.scaled_linear_betas(-3), "T: expected at least 1, got -3"),
+    (lambda: schedules.cosine_betas(0), "T: expected at least 1, got 0"),
+    (lambda: schedules.cosine_betas(10, offset=-0.1), "offset >= 0 .*got offset=-0.1"),
+    (lambda: schedules.cosine_betas(10, max_beta=0.0), "max_beta.*got offset=0.008, max_beta=0.0"),
+    (lambda: schedules.cosine_betas(10, max_beta=1.5), "max_beta <= 1, got .*max_beta=1.5"),
+    (lambda: schedules.alpha_bar([]), r"betas: expected shape \(T,\) with T >= 1, got \(0,\)"),
+    (lambda: schedules.alpha_bar(np.zeros((2, 2))), r"betas: expected shape \(T,\) with T >= 1, got \(2, 2\)"),
+    (lambda: schedules.alpha_bar([0.1, 1.1]), r"betas: expected values in \[0, 1\], got 0.1 to 1.1"),
+    (lambda: schedules.alpha_bar([0.1, np.nan]), r"betas: expected values in \[0, 1\]"),
+    (lambda: schedules.snr([0.5, -0.1]), r"abar: expected values in \[0, 1\]"),
+    (lambda: schedules.snr(np.nan), r"abar: expected values in \[0, 1\]"),
+    (lambda: schedules.zero_terminal_snr([1, 0.5]), r"abar: expected shape \(T \+ 1,\) with T >= 2, got \(2,\)"),
+    (lambda: schedules.zero_terminal_snr([1, 0.5, 0.5]), r"abar: expected abar\[1\] > abar\[T\], got 0.5 and 0.5"),
+    (lambda: schedules.spaced_times(10, 0, "leading"), "steps: expected 1 <= steps <= T = 10, got 0"),
+    (lambda: schedules.spaced_times(10, 11, "trailing"), "steps: expected 1 <= steps <= T = 10, got 11"),
+    (lambda: schedules.spaced_times(10, 5, "even"), "spacing: expected .*got 'even'"),
+])
+def test_bad_input_is_refused_by_name(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
