@@ -134,6 +134,23 @@ def test_a_kernel_may_write_over_its_inputs_where_it_is_told_to():
     assert np.array_equal(x0, want)
 
 
+@pytest.mark.parametrize("dtype", registry.FLOATS)
+def test_a_loss_has_the_same_bits_wherever_its_arrays_lie(dtype):
+    """Far apart, back to back in any order, and the gradient over the prediction: a compiler may then take another loop."""
+    rng = np.random.default_rng(0)
+    for n in (4, 24, 100, CHUNK, 2 * CHUNK + 1):
+        eps_hat, eps = rng.standard_normal((2, n)).astype(dtype)
+        want = fused.eps_loss_grad(eps_hat, eps)[0], fused.eps_loss_noise(eps_hat, 3)[0]
+        for gap in (0, 1, 8):
+            for places in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0), (0, 1, 0), (1, 0, 1)):
+                memory = np.zeros(3 * (n + gap), dtype)
+                x, y, out = (memory[i * (n + gap) : i * (n + gap) + n] for i in places)
+                x[...], y[...] = eps_hat, eps
+                assert fused.eps_loss_grad(x, y, out=out)[0] == want[0]
+                x[...] = eps_hat
+                assert fused.eps_loss_noise(x, 3, out=out)[0] == want[1]
+
+
 def test_out_that_overlaps_an_input_by_a_shift_is_right():
     memory = np.random.default_rng(0).standard_normal(3001).astype(np.float32)
     x0, eps, out = memory[:3000].reshape(3, 1000), np.ones((3, 1000), np.float32), memory[1:].reshape(3, 1000)

@@ -10,12 +10,12 @@ Papers
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
 """
 import numpy as np
-from numba import float64, njit
+from numba import njit
 
 from kernels import coefficients
 from kernels.numba_cpu import launch
-from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums, seven
-from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
+from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums, seven, square_error
+from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_element, eight
 from kernels.numba_cpu.philox import normal_chunk
 
@@ -130,21 +130,18 @@ def _q_sample_noise(lo, hi, out, x0, table, n, key):
             i = end
 
 
-@njit(**SUM)
+@njit(**COMPILE)
 def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial):
     c = out.dtype.type(c)
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
         o, x, y = out[first:last], eps_hat[first:last], eps[first:last]
-        total = 0.0
+        partial[first // launch.CHUNK] = square_error(x, y)
         for j in range(o.size):
-            d = x[j] - y[j]
-            total += float64(d) * float64(d)
-            o[j] = c * d
-        partial[first // launch.CHUNK] = total
+            o[j] = c * (x[j] - y[j])
 
 
-@njit(**SUM)
+@njit(**COMPILE)
 def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key):
     c = out.dtype.type(c)
     z = np.empty(launch.CHUNK, out.dtype)
@@ -152,12 +149,9 @@ def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key):
         last = min(first + launch.CHUNK, hi)
         normal_chunk(z, first, last, key)
         o, x = out[first:last], eps_hat[first:last]
-        total = 0.0
+        partial[first // launch.CHUNK] = square_error(x, z[: x.size])
         for j in range(o.size):
-            d = x[j] - z[j]
-            total += float64(d) * float64(d)
-            o[j] = c * d
-        partial[first // launch.CHUNK] = total
+            o[j] = c * (x[j] - z[j])
 
 
 @njit(**COMPILE)
