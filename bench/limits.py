@@ -1,0 +1,91 @@
+"""What this machine is and how fast its memory is: the copy and the STREAM triad, at the sizes that the kernels are timed at."""
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import numba
+import numpy as np
+
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+UNITS = {"K": 1 << 10, "M": 1 << 20}
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _triad(a, b, c, scalar):
+    for i in range(a.size):
+        a[i] = b[i] + scalar * c[i]
+
+
+def copy(nbytes):
+    """A call that moves nbytes by NumPy's copy, half of them read and half written (libc's memcpy, which knows how to
+    write around the cache). nbytes: int >= 2. Returns the function."""
+    source = np.ones(max(nbytes // 8, 1), np.float32)
+    target = np.empty_like(source)
+    return lambda: np.copyto(target, source)
+
+
+def triad(nbytes):
+    """A call that moves nbytes by McCalpin's STREAM triad a = b + scalar c in compiled code with plain stores; as in
+    STREAM, what a store reads first is not counted. nbytes: int. Returns the function."""
+    b = np.ones(max(nbytes // 12, 1), np.float32)
+    a, c, scalar = np.empty_like(b), np.full_like(b, 2), np.float32(3)
+    return lambda: _triad(a, b, c, scalar)
+
+
+def processor():
+    """The processor's name; family and model too where the name alone does not tell (virtual machines shorten it)."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in said:
+        return platform.processor() or platform.machine()
+    return f"{said['model name']} (family {said.get('cpu family', '?')}, model {said.get('model', '?')})"
+
+
+def caches():
+    """{"L1": bytes, "L2": bytes, ...} of the data caches that core 0 uses; empty where the system does not say."""
+    found = {}
+    for entry in sorted(CACHES.glob("index*")):
+        size = (entry / "size").read_text().strip()
+        if (entry / "type").read_text().strip() != "Instruction":
+            found[f"L{(entry / 'level').read_text().strip()}"] = int(size[:-1]) * UNITS[size[-1]]
+    return found
+
+
+def machine(threads):
+    """What every row of a result says about where it comes from. threads: int. Returns {column: text}."""
+    sizes = " ".join(f"{level} {size >> 10}K" for level, size in caches().items())
+    return {
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "caches": sizes,
+        "threads": str(threads),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(),
+    }
+
+
+def versions():
+    """Python and the libraries that take part, with their versions, in one line."""
+    found = [f"python {platform.python_version()}"]
+    for name in ("numpy", "numba", "triton", "torch", "jax", "numexpr"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return ", ".join(found)
+
+
+def pin(threads):
+    """This process, and every thread that it starts from now on, on so many cores; before torch or JAX is imported.
+
+    threads: int. Raises ValueError where this process may not use so many. Returns the cores.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return []  # only Linux can
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= threads <= len(cores):
+        raise ValueError(f"--threads: expected 1 to {len(cores)}, the cores that this process may use, got {threads}")
+    os.sched_setaffinity(0, cores[-threads:])
+    return cores[-threads:]

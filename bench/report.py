@@ -1,0 +1,243 @@
+"""Rows of the benchmark as a table, a CSV, a picture, and as the README's table, so that no figure is typed by hand.
+
+`python -m bench.report` writes the rows of bench/results/*.csv between the README's markers. With `--plot FILE` it
+draws the picture of a CSV that holds a sweep of sizes (`python -m bench --plot ... --csv ...`).
+"""
+import argparse
+import csv
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bench import targets
+from bench.peers import COLUMNS
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+SWEEP = "sweep"  # the row name of a picture's points
+TEXT = ("machine", "caches", "threads", "date", "versions", "op", "row", "kind", "backend", "shape", "dtype", "failure")
+NUMBERS = ("bytes", "median_us", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", *COLUMNS)
+FIELDS = (*TEXT, *NUMBERS, *(f"{c}_how" for c in COLUMNS), "target", "met")
+
+
+def write_csv(path, rows, machine):
+    """All rows or none: written beside `path`, then moved there.
+
+    path: file. rows: of `bench.measure`, with "kind". machine: from `limits.machine`. Raises OSError where the folder is not there.
+    """
+    path = Path(path)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, extrasaction="raise")
+            writer.writeheader()
+            for row in rows:
+                target, met = targets.judge(row) if row["kind"] != SWEEP else ("", "")
+                shape = "x".join(map(str, row["shape"]))
+                writer.writerow(machine | row | {"shape": shape, "target": target, "met": met} | {n: _written(row[n]) for n in NUMBERS})
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _written(value):
+    return "" if value is None else value if isinstance(value, int) else f"{value:.6g}"
+
+
+def read_csv(path):
+    """The rows of a CSV that `write_csv` wrote. path: file. Returns rows, machine. Raises ValueError where it is another kind of file."""
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != FIELDS:
+            raise ValueError(f"{path}: expected the columns that `python -m bench --csv` writes, got {reader.fieldnames}")
+        rows = list(reader)
+    machine = {name: rows[0][name] for name in TEXT[:5]} if rows else {}
+    for row in rows:
+        row["shape"] = tuple(map(int, row["shape"].split("x")))
+        row |= {n: float(row[n]) if row[n] else None for n in NUMBERS}
+        for name in TEXT[:5]:
+            del row[name]
+    return rows, machine
+
+
+def table(rows):
+    """The rows as text: (header, lines). A peer's column is there where any row has it. rows: as above, sweeps left out."""
+    rows = [row for row in rows if row["kind"] != SWEEP]
+    present = [c for c in COLUMNS if any(row[c] is not None for row in rows)]
+    several = len({row["backend"] for row in rows}) > 1
+    header = ["op", "shape", "dtype", "median", *(f"x {COLUMNS[c]}" for c in present), "GB/s", "% copy", "% triad", "target", "met"]
+    lines = []
+    for row in rows:
+        name = row["op"].split(".")[1] + (f", {row['row']}" if row["row"] else "") + (f" [{row['backend']}]" if several else "")
+        target, met = targets.judge(row)
+        numbers = [_time(row["median_us"]), *(_ratio(row[c]) for c in present), _ratio(row["gbs"]), _percent(row["copy"]), _percent(row["triad"])]
+        if row["failure"]:
+            numbers = ["FAIL"] + [""] * (len(numbers) - 1)
+        lines.append([name, str(row["shape"]), row["dtype"], *numbers, target, met])
+    return header, lines
+
+
+def _time(us):
+    return f"{us:.1f} us" if us < 1000 else f"{us / 1000:.2f} ms"
+
+
+def _ratio(value):
+    return "" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _percent(value):
+    return "" if value is None else f"{value:.0f}"
+
+
+def memory_lines(rows):
+    """What copy and triad reached, a line a shape, so that the percentages can be read. rows: as above."""
+    lines = []
+    for shape in dict.fromkeys(row["shape"] for row in rows if row["kind"] != SWEEP):
+        timed = [row for row in rows if row["shape"] == shape and row["copy_gbs"] is not None]
+        if timed:
+            mb = sorted(row["bytes"] / 1e6 for row in timed)
+            speeds = {k: sorted(row[k] for row in timed) for k in ("copy_gbs", "triad_gbs")}
+            said = ", ".join(f"{k[:-4]} {v[len(v) // 2]:.1f} GB/s ({v[0]:.1f} to {v[-1]:.1f})" for k, v in speeds.items())
+            lines.append(f"{shape}: {said}, moving {mb[0]:.3g} to {mb[-1]:.3g} MB")
+    return lines
+
+
+LEGEND = (
+    "x NumPy: times faster than NumPy (the faster of kernels.plain with out= and the same with its temporaries kept; noise by "
+    "the faster of SFC64 and PCG64). x torch: the faster of eager and out=/in place; Adam: fused AdamW. GB/s counts every input "
+    "read once and every output written once; copy and triad move as many bytes in the same rounds of the same run."
+)
+
+
+def print_table(rows, machine):
+    """The table on stdout, by rich. rows, machine: as above."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 190, highlight=False)
+    header, lines = table(rows)
+    sheet = Table(title=f"{machine['machine']}, {machine['threads']} thread(s), {machine['date']}", title_justify="left", pad_edge=False)
+    for name in header:
+        sheet.add_column(name, justify="left" if name in ("op", "shape", "dtype", "target", "met") else "right", no_wrap=name in ("op", "shape", "median"))
+    for i, line in enumerate(lines):
+        last = i + 1 == len(lines) or lines[i + 1][1] != line[1]
+        sheet.add_row(*line, style="red" if "FAIL" in line else None, end_section=last)
+    console.print(sheet)
+    for line in (*memory_lines(rows), LEGEND, machine["versions"]):
+        console.print(line, markup=False)
+    for row in rows:
+        if row["failure"]:
+            console.print(f"FAIL {row['op']} {row['row']} {row['shape']} on {row['backend']}, not timed: {row['failure']}", style="red", markup=False)
+
+
+def markdown(rows, machine):
+    """The same as Markdown. rows, machine: as above."""
+    header, lines = table(rows)
+    left = {"op", "shape", "dtype", "target", "met"}
+    out = [f"**{machine['machine']}**, {machine['threads']} thread(s), {machine['date']}. {machine['versions']}.", ""]
+    out += ["| " + " | ".join(cells) + " |" for cells in (header, [":--" if h in left else "--:" for h in header], *lines)]
+    return "\n".join([*out, "", *(f"- {line}" for line in memory_lines(rows)), f"- {LEGEND}"])
+
+
+def filled(readme, text):
+    """readme with what stands between the markers replaced. readme, text: str.
+
+    Raises ValueError where the markers are not there exactly once, in order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"expected one {BEGIN} and after it one {END}")
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
+
+
+def plot(rows, machine, path):
+    """The picture: bandwidth against bytes moved by a call, kernels and NumPy, the copy limit as a line.
+
+    rows: sweeps among them. machine: as above. path: file, its ending says the format. Raises ValueError where there is no sweep.
+    """
+    rows = sorted((r for r in rows if r["kind"] == SWEEP and r["gbs"] is not None), key=lambda r: r["bytes"])
+    if not rows:
+        raise ValueError("no sweep of sizes among the rows; `python -m bench --plot FILE --csv FILE` measures one")
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    plt.rcParams.update({"font.size": 8, "font.family": "sans-serif", "axes.linewidth": 0.6, "savefig.dpi": 300})
+    figure, axes = plt.subplots(figsize=(6.3, 3.8), layout="constrained")
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
+    for name, colour in zip(dict.fromkeys((r["op"], r["row"], r["backend"]) for r in rows), colours * 9):
+        mine = [r for r in rows if (r["op"], r["row"], r["backend"]) == name]
+        size = [r["bytes"] for r in mine]
+        label = name[0].split(".")[1] + (f", {name[1]}" if name[1] else "")
+        axes.plot(size, [r["gbs"] for r in mine], "-o", color=colour, lw=1.4, ms=3.2, label=label)
+        axes.plot(size, [np.nan if r["numpy"] is None else r["gbs"] / r["numpy"] for r in mine], "--o", color=colour, lw=0.9, ms=2.6, mfc="white")
+    size, copy = _binned([r["bytes"] for r in rows], [r["copy_gbs"] for r in rows])
+    axes.plot(size, copy, "-", color="black", lw=2.2, zorder=1, label="copy limit")
+    axes.plot([], [], "--o", color="0.4", lw=0.9, ms=2.6, mfc="white", label="NumPy (same colour)")
+    axes.set(xscale="log", yscale="log", xlabel="bytes moved by one call", ylabel="achieved bandwidth (GB/s)")
+    lo, hi = size[0] / 1.4, size[-1] * 1.4
+    axes.set_xlim(lo, hi)
+    for level, held in _caches(machine["caches"]).items():
+        if lo < held < hi:
+            axes.axvline(held, color="0.75", lw=0.7, zorder=0)
+            axes.annotate(level, (held, 1), xycoords=("data", "axes fraction"), xytext=(-2, -3), textcoords="offset points", ha="right", va="top", color="0.45")
+    axes.xaxis.set_major_locator(FixedLocator([1e3 * 10**k for k in range(8)]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1e6:g} MB" if v >= 1e6 else f"{v / 1e3:g} kB"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.grid(axis="y", color="0.92", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
+    axes.set_title(f"{machine['machine']}, {machine['threads']} thread(s), float32", loc="left", fontsize=8)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _binned(size, value):
+    """One point for sizes within 30 % of each other: the median."""
+    size, value = np.asarray(size, float), np.asarray(value, float)
+    group = np.concatenate([[0], np.cumsum(np.diff(np.log(size)) > 0.3)])
+    return [[float(np.median(a[group == g])) for g in np.unique(group)] for a in (size, value)]
+
+
+def _caches(text):
+    words = text.split()
+    return {level: int(size.rstrip("K")) << 10 for level, size in zip(words[::2], words[1::2])}
+
+
+def main(argv=None):
+    """`python -m bench.report`. argv: the command line's words. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description="Write the README's table of results from CSV files.")
+    parser.add_argument("csv", nargs="*", help="files that `python -m bench --csv` wrote (default: bench/results/*.csv)")
+    parser.add_argument("--readme", default=str(ROOT / "README.md"), help="the file with the markers")
+    parser.add_argument("--plot", metavar="FILE", help="draw the sweep of the (one) CSV instead; the README stays")
+    words = parser.parse_args(argv)
+    paths = words.csv or sorted(map(str, (ROOT / "bench" / "results").glob("*.csv")))
+    try:
+        if not paths:
+            raise ValueError("no CSV in bench/results; make one with `python -m bench --csv bench/results/NAME.csv`")
+        found = [read_csv(path) for path in paths]
+        if words.plot:
+            plot([row for rows, _ in found for row in rows], found[0][1], words.plot)
+            return 0
+        readme = Path(words.readme)
+        text = filled(readme.read_text(), "\n\n".join(markdown(*each) for each in found))
+    except (OSError, ValueError) as reason:
+        print(f"python -m bench.report: {reason}", file=sys.stderr)
+        return 2
+    beside = readme.with_name(f".{readme.name}.new")
+    beside.write_text(text)
+    os.replace(beside, readme)
+    print(f"{readme}: the table is that of {', '.join(paths)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
