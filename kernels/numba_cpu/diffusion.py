@@ -16,7 +16,7 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import stream_line
+from kernels.numba_cpu.stream import deliver
 
 
 def q_sample(x0, t, eps, abar, out=None):
@@ -106,7 +106,7 @@ def score_from_eps(eps, t, abar, out=None):
     shape, dtype = launch.same(eps=eps)
     table, eps = coefficients.score_from_eps(t, abar, shape), launch.flat(eps)
     memory = launch.output(out, shape, dtype, eps)
-    launch.run(_scale, eps.size, memory, eps, table, launch.row_size(eps, table))
+    launch.run(_scale, eps.size, memory, eps, table, launch.row_size(eps, table), launch.around(memory, eps))
     return launch.finish(memory, out, shape)
 
 
@@ -121,7 +121,7 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None)
     limit = coefficients.clip_limit(clip)
     xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(z)
     memory = launch.output(out, shape, dtype, xt, eps_hat, z)
-    launch.run(_ddpm, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), limit)
+    launch.run(_ddpm, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), limit, launch.around(memory, xt, eps_hat, z))
     return launch.finish(memory, out, shape)
 
 
@@ -139,7 +139,7 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
         launch.same(xt=xt, z=z)
     xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(xt if z is None else z)
     memory = launch.output(out, shape, dtype, xt, eps_hat, z)
-    launch.run(_ddim, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), clip is not None, limit)
+    launch.run(_ddim, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), clip is not None, limit, launch.around(memory, xt, eps_hat, z))
     return launch.finish(memory, out, shape)
 
 
@@ -149,7 +149,7 @@ def eps_loss(eps_hat, eps):
     Returns L, a float, the same bits for any number of threads. Raises as `ref.diffusion.eps_loss`.
     """
     shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
-    partial = partial_sums(shape)
+    partial = partial_sums(eps.size)
     launch.run(_square_error, eps.size, launch.flat(eps_hat), launch.flat(eps), partial)
     return float(partial.sum() / eps.size)
 
@@ -160,7 +160,7 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     eps_hat, eps: one shape. Returns deps_hat, deps; out: a pair of arrays for them. Raises as `ref.diffusion.eps_loss_backward`.
     """
     shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
-    partial_sums(shape)
+    partial_sums(eps.size)
     c = 2.0 * dloss / eps.size
     out = (None, None) if out is None else out
     eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
@@ -170,45 +170,27 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     return launch.finish(deps_hat, out[0], shape), launch.finish(deps, out[1], shape)
 
 
-def partial_sums(shape):
-    """One float64 for each CHUNK of the elements, so that a sum has one order. shape: the data's. Raises ValueError if empty."""
-    size = int(np.prod(shape, dtype=np.int64))
+def partial_sums(size):
+    """One float64 for each CHUNK of the elements, so that a sum has one order. size: the elements. Raises ValueError for none."""
     if size == 0:
-        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {shape}")
+        raise ValueError("eps_hat and eps: expected at least one element, got none")
     return np.empty(-(-size // launch.CHUNK))
 
 
 def _linear_pass(out, shape, dtype, a, b, table):
     a, b = launch.flat(a), launch.flat(b)
     memory = launch.output(out, shape, dtype, a, b)
-    kernel = _linear_streamed if memory.nbytes > launch.CACHE_BYTES else _linear
-    launch.run(kernel, a.size, memory, a, b, table, launch.row_size(a, table))
+    launch.run(_linear, a.size, memory, a, b, table, launch.row_size(a, table), launch.around(memory, a, b))
     return launch.finish(memory, out, shape)
 
 
 @njit(**COMPILE)
-def _linear(lo, hi, out, a, b, table, n):
-    i = lo
-    while i < hi:  # a row at a time: its coefficients are scalars of the inner loop
-        row = i // n
-        end = min(hi, (row + 1) * n)
-        c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
-        o, x, y = out[i:end], a[i:end], b[i:end]
-        for j in range(o.size):
-            o[j] = c0 * x[j] + c1 * y[j]
-        i = end
-
-
-@njit(**COMPILE)
-def _linear_streamed(lo, hi, out, a, b, table, n):
-    """`_linear` into a chunk that stays in cache, which then goes out past it."""
-    lane = 64 // out.itemsize
+def _linear(lo, hi, out, a, b, table, n, around):
     chunk = np.empty(launch.CHUNK, out.dtype)
-    shift = (-(out.ctypes.data // out.itemsize)) % lane  # elements before the first 64-byte boundary
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
         i = first
-        while i < last:
+        while i < last:  # a row at a time: its coefficients are scalars of the inner loop
             row = i // n
             end = min(last, (row + 1) * n)
             c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
@@ -216,27 +198,24 @@ def _linear_streamed(lo, hi, out, a, b, table, n):
             for j in range(o.size):
                 o[j] = c0 * x[j] + c1 * y[j]
             i = end
-        head = min(first + (shift - first) % lane, last)
-        tail = head + (last - head) // lane * lane
-        for j in range(first, head):
-            out[j] = chunk[j - first]
-        for j in range(head, tail, lane):
-            stream_line(out, j, chunk, j - first)
-        for j in range(tail, last):
-            out[j] = chunk[j - first]
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**COMPILE)
-def _scale(lo, hi, out, a, table, n):
-    i = lo
-    while i < hi:
-        row = i // n
-        end = min(hi, (row + 1) * n)
-        c0 = out.dtype.type(table[0, row])
-        o, x = out[i:end], a[i:end]
-        for j in range(o.size):
-            o[j] = c0 * x[j]
-        i = end
+def _scale(lo, hi, out, a, table, n, around):
+    chunk = np.empty(launch.CHUNK, out.dtype)
+    for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        i = first
+        while i < last:
+            row = i // n
+            end = min(last, (row + 1) * n)
+            c0 = out.dtype.type(table[0, row])
+            o, x = chunk[i - first : end - first], a[i:end]
+            for j in range(o.size):
+                o[j] = c0 * x[j]
+            i = end
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**COMPILE)
@@ -293,39 +272,47 @@ def ddim_mean(xt, eps, c, clipped, limit):
 
 
 @njit(**COMPILE)
-def _ddpm(lo, hi, out, xt, eps_hat, z, table, n, limit):
+def _ddpm(lo, hi, out, xt, eps_hat, z, table, n, limit, around):
     limit = out.dtype.type(limit)
-    i = lo
-    while i < hi:
-        row = i // n
-        end = min(hi, (row + 1) * n)
-        c = five(table, row, out)
-        o, x, e, r = out[i:end], xt[i:end], eps_hat[i:end], z[i:end]
-        if c[4] == 0:  # z is not looked at, as in the truth
-            for j in range(o.size):
-                o[j] = ddpm_mean(x[j], e[j], c, limit)
-        else:
-            for j in range(o.size):
-                o[j] = ddpm_mean(x[j], e[j], c, limit) + c[4] * r[j]
-        i = end
+    chunk = np.empty(launch.CHUNK, out.dtype)
+    for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        i = first
+        while i < last:
+            row = i // n
+            end = min(last, (row + 1) * n)
+            c = five(table, row, out)
+            o, x, e, r = chunk[i - first : end - first], xt[i:end], eps_hat[i:end], z[i:end]
+            if c[4] == 0:  # z is not looked at, as in the truth
+                for j in range(o.size):
+                    o[j] = ddpm_mean(x[j], e[j], c, limit)
+            else:
+                for j in range(o.size):
+                    o[j] = ddpm_mean(x[j], e[j], c, limit) + c[4] * r[j]
+            i = end
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**COMPILE)
-def _ddim(lo, hi, out, xt, eps_hat, z, table, n, clipped, limit):
+def _ddim(lo, hi, out, xt, eps_hat, z, table, n, clipped, limit, around):
     limit = out.dtype.type(limit)
-    i = lo
-    while i < hi:
-        row = i // n
-        end = min(hi, (row + 1) * n)
-        c = seven(table, row, out)
-        o, x, e, r = out[i:end], xt[i:end], eps_hat[i:end], z[i:end]
-        if c[6] == 0:
-            for j in range(o.size):
-                o[j] = ddim_mean(x[j], e[j], c, clipped, limit)
-        else:
-            for j in range(o.size):
-                o[j] = ddim_mean(x[j], e[j], c, clipped, limit) + c[6] * r[j]
-        i = end
+    chunk = np.empty(launch.CHUNK, out.dtype)
+    for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        i = first
+        while i < last:
+            row = i // n
+            end = min(last, (row + 1) * n)
+            c = seven(table, row, out)
+            o, x, e, r = chunk[i - first : end - first], xt[i:end], eps_hat[i:end], z[i:end]
+            if c[6] == 0:
+                for j in range(o.size):
+                    o[j] = ddim_mean(x[j], e[j], c, clipped, limit)
+            else:
+                for j in range(o.size):
+                    o[j] = ddim_mean(x[j], e[j], c, clipped, limit) + c[6] * r[j]
+            i = end
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**SUM)

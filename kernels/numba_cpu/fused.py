@@ -18,6 +18,7 @@ from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums
 from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_element, eight
 from kernels.numba_cpu.philox import normal_chunk
+from kernels.numba_cpu.stream import deliver
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
@@ -31,7 +32,7 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     key = coefficients.noise_key(seed, stream)
     x0 = launch.flat(x0)
     memory = launch.output(out, shape, dtype, x0)
-    launch.run(_q_sample_noise, x0.size, memory, x0, table, launch.row_size(x0, table), key)
+    launch.run(_q_sample_noise, x0.size, memory, x0, table, launch.row_size(x0, table), key, launch.around(memory, x0))
     return launch.finish(memory, out, shape)
 
 
@@ -42,10 +43,10 @@ def eps_loss_grad(eps_hat, eps, out=None):
     Raises as `ref.fused.eps_loss_grad`.
     """
     shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
-    partial = partial_sums(shape)
+    partial = partial_sums(eps.size)
     eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
     memory = launch.output(out, shape, dtype, eps_hat, eps)
-    launch.run(_eps_loss_grad, eps.size, memory, eps_hat, eps, 2.0 / eps.size, partial)
+    launch.run(_eps_loss_grad, eps.size, memory, eps_hat, eps, 2.0 / eps.size, partial, launch.around(memory, eps_hat, eps))
     return float(partial.sum() / eps.size), launch.finish(memory, out, shape)
 
 
@@ -57,10 +58,10 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
     """
     shape, dtype = launch.same(eps_hat=eps_hat)
     key = coefficients.noise_key(seed, stream)
-    partial = partial_sums(shape)
+    partial = partial_sums(eps_hat.size)
     eps_hat = launch.flat(eps_hat)
     memory = launch.output(out, shape, dtype, eps_hat)
-    launch.run(_eps_loss_noise, eps_hat.size, memory, eps_hat, 2.0 / eps_hat.size, partial, key)
+    launch.run(_eps_loss_noise, eps_hat.size, memory, eps_hat, 2.0 / eps_hat.size, partial, key, launch.around(memory, eps_hat))
     return float(partial.sum() / eps_hat.size), launch.finish(memory, out, shape)
 
 
@@ -76,7 +77,8 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
     limit, key = coefficients.clip_limit(clip), coefficients.noise_key(seed, stream)
     xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
     memory = launch.output(out, shape, dtype, xt, uncond, cond)
-    launch.run(_guided_ddpm, xt.size, memory, xt, uncond, cond, float(w), table, launch.row_size(xt, table), limit, key)
+    rows, around = launch.row_size(xt, table), launch.around(memory, xt, uncond, cond)
+    launch.run(_guided_ddpm, xt.size, memory, xt, uncond, cond, float(w), table, rows, limit, key, around)
     return launch.finish(memory, out, shape)
 
 
@@ -91,9 +93,8 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     limit, key = coefficients.clip_limit(clip), coefficients.noise_key(seed, stream)
     xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
     memory = launch.output(out, shape, dtype, xt, uncond, cond)
-    launch.run(
-        _guided_ddim, xt.size, memory, xt, uncond, cond, float(w), table, launch.row_size(xt, table), clip is not None, limit, key
-    )
+    rows, around = launch.row_size(xt, table), launch.around(memory, xt, uncond, cond)
+    launch.run(_guided_ddim, xt.size, memory, xt, uncond, cond, float(w), table, rows, clip is not None, limit, key, around)
     return launch.finish(memory, out, shape)
 
 
@@ -109,13 +110,13 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     out = (None,) * 4 if out is None else out
     p, g, m, v, avg = (launch.flat(a) for a in (p, g, m, v, avg))
     memory = [launch.output(o, shape, dtype, p, g, m, v, avg) for o in out]
-    launch.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d)
+    launch.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d, launch.around(memory[0], p, g, m, v, avg))
     return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
 
 
 @njit(**COMPILE)
-def _q_sample_noise(lo, hi, out, x0, table, n, key):
-    z = np.empty(launch.CHUNK, out.dtype)
+def _q_sample_noise(lo, hi, out, x0, table, n, key, around):
+    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
         normal_chunk(z, first, last, key)
@@ -124,41 +125,45 @@ def _q_sample_noise(lo, hi, out, x0, table, n, key):
             row = i // n
             end = min(last, (row + 1) * n)
             c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
-            o, x, r = out[i:end], x0[i:end], z[i - first :]
+            o, x, r = chunk[i - first : end - first], x0[i:end], z[i - first :]
             for j in range(o.size):
                 o[j] = c0 * x[j] + c1 * r[j]
             i = end
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**COMPILE)
-def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial):
+def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial, around):
     c = out.dtype.type(c)
+    chunk = np.empty(launch.CHUNK, out.dtype)
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
-        o, x, y = out[first:last], eps_hat[first:last], eps[first:last]
+        o, x, y = chunk[: last - first], eps_hat[first:last], eps[first:last]
         partial[first // launch.CHUNK] = square_error(x, y)
         for j in range(o.size):
             o[j] = c * (x[j] - y[j])
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**COMPILE)
-def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key):
+def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key, around):
     c = out.dtype.type(c)
-    z = np.empty(launch.CHUNK, out.dtype)
+    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
         normal_chunk(z, first, last, key)
-        o, x = out[first:last], eps_hat[first:last]
+        o, x = chunk[: last - first], eps_hat[first:last]
         partial[first // launch.CHUNK] = square_error(x, z[: x.size])
         for j in range(o.size):
             o[j] = c * (x[j] - z[j])
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**COMPILE)
-def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key):
+def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key, around):
     w, limit = out.dtype.type(w), out.dtype.type(limit)
     noisy = np.any(table[4] != 0)
-    z = np.empty(launch.CHUNK, out.dtype)
+    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
         if noisy:
@@ -168,7 +173,7 @@ def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key):
             row = i // n
             end = min(last, (row + 1) * n)
             c = five(table, row, out)
-            o, x, u, v, r = out[i:end], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
+            o, x, u, v, r = chunk[i - first : end - first], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
             if c[4] == 0:
                 for j in range(o.size):
                     o[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit)
@@ -176,13 +181,14 @@ def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key):
                 for j in range(o.size):
                     o[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit) + c[4] * r[j]
             i = end
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**COMPILE)
-def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key):
+def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key, around):
     w, limit = out.dtype.type(w), out.dtype.type(limit)
     noisy = np.any(table[6] != 0)
-    z = np.empty(launch.CHUNK, out.dtype)
+    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
         if noisy:
@@ -192,7 +198,7 @@ def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key
             row = i // n
             end = min(last, (row + 1) * n)
             c = seven(table, row, out)
-            o, x, u, v, r = out[i:end], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
+            o, x, u, v, r = chunk[i - first : end - first], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
             if c[6] == 0:
                 for j in range(o.size):
                     o[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit)
@@ -200,6 +206,7 @@ def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key
                 for j in range(o.size):
                     o[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit) + c[6] * r[j]
             i = end
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**INLINE)
@@ -210,10 +217,17 @@ def adam_ema_element(p, g, m, v, avg, c, keep, take):
 
 
 @njit(**COMPILE)
-def _adam_ema(lo, hi, p_out, m_out, v_out, avg_out, p, g, m, v, avg, c, d):
+def _adam_ema(lo, hi, p_out, m_out, v_out, avg_out, p, g, m, v, avg, c, d, around):
     c = eight(c, p)
     keep, take = p.dtype.type(d[0, 0]), p.dtype.type(d[1, 0])
-    po, mo, vo, ao = p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], avg_out[lo:hi]
-    p, g, m, v, avg = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], avg[lo:hi]
-    for j in range(po.size):
-        po[j], mo[j], vo[j], ao[j] = adam_ema_element(p[j], g[j], m[j], v[j], avg[j], c, keep, take)
+    chunks = np.empty((4, launch.CHUNK), p.dtype)
+    for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        po, mo, vo, ao = chunks[0], chunks[1], chunks[2], chunks[3]
+        x, y, r, s, a = p[first:last], g[first:last], m[first:last], v[first:last], avg[first:last]
+        for j in range(x.size):
+            po[j], mo[j], vo[j], ao[j] = adam_ema_element(x[j], y[j], r[j], s[j], a[j], c, keep, take)
+        deliver(p_out, first, last, chunks[0], around)
+        deliver(m_out, first, last, chunks[1], around)
+        deliver(v_out, first, last, chunks[2], around)
+        deliver(avg_out, first, last, chunks[3], around)

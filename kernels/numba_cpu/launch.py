@@ -110,6 +110,14 @@ def output(out, shape, dtype, *inputs):
     return memory
 
 
+def around(memory, *inputs):
+    """Whether a kernel should write around the cache: a large result, and not over what was just read into the cache.
+
+    memory: flat array from `output`. inputs: the flat arrays that the kernel reads.
+    """
+    return memory.nbytes > CACHE_BYTES and all(memory.ctypes.data != x.ctypes.data for x in inputs)
+
+
 def finish(memory, out, shape):
     """The result as the caller asked for it: `out`, filled, or a new array.
 

@@ -16,6 +16,7 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
+from kernels.numba_cpu.stream import deliver
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
@@ -29,7 +30,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     out = (None,) * 3 if out is None else out
     p, g, m, v = launch.flat(p), launch.flat(g), launch.flat(m), launch.flat(v)
     memory = [launch.output(o, shape, dtype, p, g, m, v) for o in out]
-    launch.run(_adam, p.size, *memory, p, g, m, v, c)
+    launch.run(_adam, p.size, *memory, p, g, m, v, c, launch.around(memory[0], p, g, m, v))
     return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
 
 
@@ -42,7 +43,7 @@ def ema_step(avg, p, decay, out=None):
     d = coefficients.ema_step(decay)
     avg, p = launch.flat(avg), launch.flat(p)
     memory = launch.output(out, shape, dtype, avg, p)
-    launch.run(_ema, p.size, memory, avg, p, d)
+    launch.run(_ema, p.size, memory, avg, p, d, launch.around(memory, avg, p))
     return launch.finish(memory, out, shape)
 
 
@@ -87,20 +88,30 @@ def adam_element(p, g, m, v, c):
 
 
 @njit(**COMPILE)
-def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c):
+def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c, around):
     c = eight(c, p)
-    po, mo, vo = p_out[lo:hi], m_out[lo:hi], v_out[lo:hi]
-    p, g, m, v = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi]
-    for j in range(po.size):
-        po[j], mo[j], vo[j] = adam_element(p[j], g[j], m[j], v[j], c)
+    chunks = np.empty((3, launch.CHUNK), p.dtype)
+    for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        po, mo, vo = chunks[0], chunks[1], chunks[2]
+        x, y, r, s = p[first:last], g[first:last], m[first:last], v[first:last]
+        for j in range(x.size):
+            po[j], mo[j], vo[j] = adam_element(x[j], y[j], r[j], s[j], c)
+        deliver(p_out, first, last, chunks[0], around)
+        deliver(m_out, first, last, chunks[1], around)
+        deliver(v_out, first, last, chunks[2], around)
 
 
 @njit(**COMPILE)
-def _ema(lo, hi, out, avg, p, d):
+def _ema(lo, hi, out, avg, p, d, around):
     keep, take = out.dtype.type(d[0, 0]), out.dtype.type(d[1, 0])
-    o, a, q = out[lo:hi], avg[lo:hi], p[lo:hi]
-    for j in range(o.size):
-        o[j] = keep * a[j] + take * q[j]
+    chunk = np.empty(launch.CHUNK, out.dtype)
+    for first in range(lo, hi, launch.CHUNK):
+        last = min(first + launch.CHUNK, hi)
+        o, a, q = chunk[: last - first], avg[first:last], p[first:last]
+        for j in range(o.size):
+            o[j] = keep * a[j] + take * q[j]
+        deliver(out, first, last, chunk, around)
 
 
 @njit(**SUM)

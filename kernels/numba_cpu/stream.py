@@ -1,8 +1,15 @@
-"""Non-temporal stores: memory that will not be read soon is written around the cache, which saves reading it first."""
+"""How results leave a kernel: each chunk is made in the first-level cache and then copied to its place.
+
+A loop that stores over its own inputs is not taken in lanes (only equal indices meet, but the compiler cannot know) and
+runs three times as long; one that stores into memory of its own always is, wherever the result goes. And memory that will
+not be read soon can be written around the cache, by non-temporal stores, which saves reading it first.
+"""
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from kernels.numba_cpu.launch import INLINE
 
 LINE = 64  # bytes of a cache line, and of one store
 
@@ -27,3 +34,22 @@ def stream_line(typingctx, out, i, source, j):
         return context.get_dummy_value()
 
     return types.none(out, types.int64, source, types.int64), codegen
+
+
+@njit(**INLINE)
+def deliver(out, first, last, chunk, around):
+    """out[first .. last - 1] = chunk[0 ..], past the cache or not. out, chunk: of one dtype. first, last: ints. around: whether past the cache."""
+    o, x = out[first:last], chunk[: last - first]
+    if not around:
+        for j in range(o.size):
+            o[j] = x[j]
+    else:
+        lane = LINE // o.itemsize
+        head = min(-(o.ctypes.data // o.itemsize) % lane, o.size)  # elements before the first 64-byte boundary
+        tail = head + (o.size - head) // lane * lane
+        for j in range(head):
+            o[j] = x[j]
+        for j in range(head, tail, lane):
+            stream_line(o, j, x, j)
+        for j in range(tail, o.size):
+            o[j] = x[j]
