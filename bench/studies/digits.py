@@ -49,9 +49,14 @@ def main(argv=None):
         print(f"digits: {reason}{hint}", file=sys.stderr)
         return 2
 
-    began = time.perf_counter()
+    began = time.perf_counter() - state["seconds"]
     checkpoint = out / "checkpoint.npz"
-    with tqdm(total=args.steps, initial=state["step"], unit="step", desc=args.net) as bar:
+
+    def keep():
+        state["seconds"] = time.perf_counter() - began
+        save(checkpoint, state, settings)
+
+    with tqdm(total=args.steps, initial=state["step"], unit="step", desc=args.net, disable=None) as bar:
         try:
             while state["step"] < args.steps:
                 train_step(state, settings, digits)
@@ -59,13 +64,13 @@ def main(argv=None):
                 if state["step"] % 50 == 0:
                     bar.set_postfix(loss=f"{np.mean(state['losses'][-50:]):.4f}")
                 if state["step"] % 500 == 0:
-                    save(checkpoint, state, settings)
+                    keep()
         except KeyboardInterrupt:
-            save(checkpoint, state, settings)
+            keep()
             print(f"stopped at step {state['step']}; go on with --resume {checkpoint}", file=sys.stderr)
             return 130
-    trained = time.perf_counter() - began
-    save(checkpoint, state, settings)
+    keep()
+    trained = state["seconds"]
     _write_losses(out / "loss.csv", state["losses"])
 
     rows = 10 if args.net == "residual" else 8
@@ -97,7 +102,7 @@ def start(settings):
     params = init(settings["seed"])
     zeros = {name: np.zeros_like(p) for name, p in params.items()}
     return {
-        "step": 0, "losses": [], "params": params, "m": zeros, "v": {n: z.copy() for n, z in zeros.items()},
+        "step": 0, "seconds": 0.0, "losses": [], "params": params, "m": zeros, "v": {n: z.copy() for n, z in zeros.items()},
         "average": {name: p.copy() for name, p in params.items()},
     }  # fmt: skip
 
@@ -203,7 +208,7 @@ def save(path, state, settings):
     arrays = {f"{part}/{name}": a for part in ("params", "m", "v", "average") for name, a in state[part].items()}
     written = Path(path).with_suffix(".partial")
     with open(written, "wb") as file:
-        np.savez(file, step=state["step"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
+        np.savez(file, step=state["step"], seconds=state["seconds"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
     os.replace(written, path)
 
 
@@ -218,7 +223,7 @@ def draw(path, samples, noised_row, path_row, title, by_digit):
     import matplotlib.pyplot as plt
 
     rows, columns = samples.shape[:2]
-    figure, axes = plt.subplots(3, 1, figsize=(7, 0.58 * rows + 2.6), height_ratios=[rows, 1.2, 1.2], layout="constrained")
+    figure, axes = plt.subplots(3, 1, figsize=(7, 0.55 * rows + 2.4), height_ratios=[rows, 1.2, 1.2], layout="constrained")
     grid = samples.reshape(rows, columns, 28, 28).transpose(0, 2, 1, 3).reshape(28 * rows, 28 * columns)
     axes[0].imshow(grid, cmap="gray", vmin=-1, vmax=1)
     axes[0].set_title(title, fontsize=9)
@@ -269,7 +274,7 @@ def _resume(path, settings):
         differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
         if differ:
             raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in " + ", ".join(differ))
-        state = {"step": int(file["step"]), "losses": file["losses"].tolist()}
+        state = {"step": int(file["step"]), "seconds": float(file["seconds"]), "losses": file["losses"].tolist()}
         for part in ("params", "m", "v", "average"):
             state[part] = {k.split("/", 1)[1]: file[k] for k in file if k.startswith(part + "/")}
     return state

@@ -35,6 +35,11 @@ def chapter_init(seed, pixels=784, width=256, dtype=np.float32):
 def chapter(params, x, t):
     """eps_hat = w2 relu(w1 [x, t] + b1) + b2: t itself, 1 to T, is one more input feature, exactly as the chapter feeds it.
 
+    What that costs, measured (5,000 steps of 128 digits, seed 0): with t up to 1000 beside pixels up to 1, t alone decides
+    which units are on, 67 to 85 of 256, and they stay on: the loss ends at 0.914. With t / 1000 all 256 are, and it ends
+    at 0.725. Both are near 1 - units / 784, the least that a layer of so many units can leave of noise in 784 dimensions;
+    and what is left is amplified by 1 / sqrt(abar_T) = 157 on the way from T to 0, so neither draws digits unclipped.
+
     params: from `chapter_init`. x: (B, pixels). t: (B,) ints.
     Returns eps_hat (B, pixels), cache.
     """
