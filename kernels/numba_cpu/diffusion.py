@@ -16,7 +16,7 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import deliver
+from kernels.numba_cpu.stream import write
 
 
 def q_sample(x0, t, eps, abar, out=None):
@@ -37,7 +37,7 @@ def q_sample_backward(dxt, t, abar, out=None):
     table = coefficients.q_sample(t, abar, shape)
     out = (None, None) if out is None else out
     dxt = launch.flat(dxt)
-    dx0, deps = launch.output(out[0], shape, dtype, dxt), launch.output(out[1], shape, dtype, dxt)
+    (dx0, _), (deps, _) = launch.output(out[0], shape, dtype, dxt), launch.output(out[1], shape, dtype, dxt)
     launch.run(_scale_two, dxt.size, dx0, deps, dxt, table, launch.row_size(dxt, table))
     return launch.finish(dx0, out[0], shape), launch.finish(deps, out[1], shape)
 
@@ -105,8 +105,8 @@ def score_from_eps(eps, t, abar, out=None):
     """
     shape, dtype = launch.same(eps=eps)
     table, eps = coefficients.score_from_eps(t, abar, shape), launch.flat(eps)
-    memory = launch.output(out, shape, dtype, eps)
-    launch.run(_scale, eps.size, memory, eps, table, launch.row_size(eps, table), launch.around(memory, eps))
+    memory, how = launch.output(out, shape, dtype, eps)
+    launch.run(_scale, eps.size, memory, eps, table, launch.row_size(eps, table), how)
     return launch.finish(memory, out, shape)
 
 
@@ -120,8 +120,8 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None)
     table = coefficients.ddpm_step(t, s, abar, variance, shape)
     limit = coefficients.clip_limit(clip)
     xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(z)
-    memory = launch.output(out, shape, dtype, xt, eps_hat, z)
-    launch.run(_ddpm, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), limit, launch.around(memory, xt, eps_hat, z))
+    memory, how = launch.output(out, shape, dtype, xt, eps_hat, z)
+    launch.run(_ddpm, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), limit, how)
     return launch.finish(memory, out, shape)
 
 
@@ -138,8 +138,8 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
     if z is not None or eta != 0:
         launch.same(xt=xt, z=z)
     xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(xt if z is None else z)
-    memory = launch.output(out, shape, dtype, xt, eps_hat, z)
-    launch.run(_ddim, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), clip is not None, limit, launch.around(memory, xt, eps_hat, z))
+    memory, how = launch.output(out, shape, dtype, xt, eps_hat, z)
+    launch.run(_ddim, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), clip is not None, limit, how)
     return launch.finish(memory, out, shape)
 
 
@@ -164,8 +164,8 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     c = 2.0 * dloss / eps.size
     out = (None, None) if out is None else out
     eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
-    deps_hat = launch.output(out[0], shape, dtype, eps_hat, eps)
-    deps = launch.output(out[1], shape, dtype, eps_hat, eps)
+    deps_hat, _ = launch.output(out[0], shape, dtype, eps_hat, eps)
+    deps, _ = launch.output(out[1], shape, dtype, eps_hat, eps)
     launch.run(_difference_two, eps.size, deps_hat, deps, eps_hat, eps, c)
     return launch.finish(deps_hat, out[0], shape), launch.finish(deps, out[1], shape)
 
@@ -179,43 +179,45 @@ def partial_sums(size):
 
 def _linear_pass(out, shape, dtype, a, b, table):
     a, b = launch.flat(a), launch.flat(b)
-    memory = launch.output(out, shape, dtype, a, b)
-    launch.run(_linear, a.size, memory, a, b, table, launch.row_size(a, table), launch.around(memory, a, b))
+    memory, how = launch.output(out, shape, dtype, a, b)
+    launch.run(_linear, a.size, memory, a, b, table, launch.row_size(a, table), how)
     return launch.finish(memory, out, shape)
 
 
-@njit(**COMPILE)
-def _linear(lo, hi, out, a, b, table, n, around):
-    chunk = np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        i = first
-        while i < last:  # a row at a time: its coefficients are scalars of the inner loop
-            row = i // n
-            end = min(last, (row + 1) * n)
-            c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
-            o, x, y = chunk[i - first : end - first], a[i:end], b[i:end]
-            for j in range(o.size):
-                o[j] = c0 * x[j] + c1 * y[j]
-            i = end
-        deliver(out, first, last, chunk, around)
+@njit(**INLINE)
+def _linear_rows(o, lo, hi, a, b, table, n):
+    i = lo
+    while i < hi:  # a row at a time: its coefficients are scalars of the inner loop
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0, c1 = o.dtype.type(table[0, row]), o.dtype.type(table[1, row])
+        r, x, y = o[i - lo : end - lo], a[i:end], b[i:end]
+        for j in range(r.size):
+            r[j] = c0 * x[j] + c1 * y[j]
+        i = end
 
 
 @njit(**COMPILE)
-def _scale(lo, hi, out, a, table, n, around):
-    chunk = np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        i = first
-        while i < last:
-            row = i // n
-            end = min(last, (row + 1) * n)
-            c0 = out.dtype.type(table[0, row])
-            o, x = chunk[i - first : end - first], a[i:end]
-            for j in range(o.size):
-                o[j] = c0 * x[j]
-            i = end
-        deliver(out, first, last, chunk, around)
+def _linear(lo, hi, out, a, b, table, n, how):
+    write(_linear_rows, lo, hi, out, how, (a, b, table, n))
+
+
+@njit(**INLINE)
+def _scale_rows(o, lo, hi, a, table, n):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0 = o.dtype.type(table[0, row])
+        r, x = o[i - lo : end - lo], a[i:end]
+        for j in range(r.size):
+            r[j] = c0 * x[j]
+        i = end
+
+
+@njit(**COMPILE)
+def _scale(lo, hi, out, a, table, n, how):
+    write(_scale_rows, lo, hi, out, how, (a, table, n))
 
 
 @njit(**COMPILE)
@@ -271,48 +273,48 @@ def ddim_mean(xt, eps, c, clipped, limit):
     return c[4] * x0 + c[5] * eps
 
 
-@njit(**COMPILE)
-def _ddpm(lo, hi, out, xt, eps_hat, z, table, n, limit, around):
-    limit = out.dtype.type(limit)
-    chunk = np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        i = first
-        while i < last:
-            row = i // n
-            end = min(last, (row + 1) * n)
-            c = five(table, row, out)
-            o, x, e, r = chunk[i - first : end - first], xt[i:end], eps_hat[i:end], z[i:end]
-            if c[4] == 0:  # z is not looked at, as in the truth
-                for j in range(o.size):
-                    o[j] = ddpm_mean(x[j], e[j], c, limit)
-            else:
-                for j in range(o.size):
-                    o[j] = ddpm_mean(x[j], e[j], c, limit) + c[4] * r[j]
-            i = end
-        deliver(out, first, last, chunk, around)
+@njit(**INLINE)
+def _ddpm_rows(o, lo, hi, xt, eps_hat, z, table, n, limit):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c = five(table, row, o)
+        r, x, e, w = o[i - lo : end - lo], xt[i:end], eps_hat[i:end], z[i:end]
+        if c[4] == 0:  # z is not looked at, as in the truth
+            for j in range(r.size):
+                r[j] = ddpm_mean(x[j], e[j], c, limit)
+        else:
+            for j in range(r.size):
+                r[j] = ddpm_mean(x[j], e[j], c, limit) + c[4] * w[j]
+        i = end
 
 
 @njit(**COMPILE)
-def _ddim(lo, hi, out, xt, eps_hat, z, table, n, clipped, limit, around):
-    limit = out.dtype.type(limit)
-    chunk = np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        i = first
-        while i < last:
-            row = i // n
-            end = min(last, (row + 1) * n)
-            c = seven(table, row, out)
-            o, x, e, r = chunk[i - first : end - first], xt[i:end], eps_hat[i:end], z[i:end]
-            if c[6] == 0:
-                for j in range(o.size):
-                    o[j] = ddim_mean(x[j], e[j], c, clipped, limit)
-            else:
-                for j in range(o.size):
-                    o[j] = ddim_mean(x[j], e[j], c, clipped, limit) + c[6] * r[j]
-            i = end
-        deliver(out, first, last, chunk, around)
+def _ddpm(lo, hi, out, xt, eps_hat, z, table, n, limit, how):
+    write(_ddpm_rows, lo, hi, out, how, (xt, eps_hat, z, table, n, out.dtype.type(limit)))
+
+
+@njit(**INLINE)
+def _ddim_rows(o, lo, hi, xt, eps_hat, z, table, n, clipped, limit):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c = seven(table, row, o)
+        r, x, e, w = o[i - lo : end - lo], xt[i:end], eps_hat[i:end], z[i:end]
+        if c[6] == 0:
+            for j in range(r.size):
+                r[j] = ddim_mean(x[j], e[j], c, clipped, limit)
+        else:
+            for j in range(r.size):
+                r[j] = ddim_mean(x[j], e[j], c, clipped, limit) + c[6] * w[j]
+        i = end
+
+
+@njit(**COMPILE)
+def _ddim(lo, hi, out, xt, eps_hat, z, table, n, clipped, limit, how):
+    write(_ddim_rows, lo, hi, out, how, (xt, eps_hat, z, table, n, clipped, out.dtype.type(limit)))
 
 
 @njit(**SUM)

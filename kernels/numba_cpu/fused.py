@@ -18,7 +18,7 @@ from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums
 from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_element, eight
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.stream import deliver
+from kernels.numba_cpu.stream import deliver, write, write_noisy
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
@@ -31,8 +31,8 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     table = coefficients.q_sample(t, abar, shape)
     key = coefficients.noise_key(seed, stream)
     x0 = launch.flat(x0)
-    memory = launch.output(out, shape, dtype, x0)
-    launch.run(_q_sample_noise, x0.size, memory, x0, table, launch.row_size(x0, table), key, launch.around(memory, x0))
+    memory, how = launch.output(out, shape, dtype, x0)
+    launch.run(_q_sample_noise, x0.size, memory, x0, table, launch.row_size(x0, table), key, how)
     return launch.finish(memory, out, shape)
 
 
@@ -45,8 +45,8 @@ def eps_loss_grad(eps_hat, eps, out=None):
     shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
     partial = partial_sums(eps.size)
     eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
-    memory = launch.output(out, shape, dtype, eps_hat, eps)
-    launch.run(_eps_loss_grad, eps.size, memory, eps_hat, eps, 2.0 / eps.size, partial, launch.around(memory, eps_hat, eps))
+    memory, how = launch.output(out, shape, dtype, eps_hat, eps)
+    launch.run(_eps_loss_grad, eps.size, memory, eps_hat, eps, 2.0 / eps.size, partial, how)
     return float(partial.sum() / eps.size), launch.finish(memory, out, shape)
 
 
@@ -60,8 +60,8 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
     key = coefficients.noise_key(seed, stream)
     partial = partial_sums(eps_hat.size)
     eps_hat = launch.flat(eps_hat)
-    memory = launch.output(out, shape, dtype, eps_hat)
-    launch.run(_eps_loss_noise, eps_hat.size, memory, eps_hat, 2.0 / eps_hat.size, partial, key, launch.around(memory, eps_hat))
+    memory, how = launch.output(out, shape, dtype, eps_hat)
+    launch.run(_eps_loss_noise, eps_hat.size, memory, eps_hat, 2.0 / eps_hat.size, partial, key, how)
     return float(partial.sum() / eps_hat.size), launch.finish(memory, out, shape)
 
 
@@ -76,9 +76,9 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
     table = coefficients.ddpm_step(t, s, abar, variance, shape)
     limit, key = coefficients.clip_limit(clip), coefficients.noise_key(seed, stream)
     xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
-    memory = launch.output(out, shape, dtype, xt, uncond, cond)
-    rows, around = launch.row_size(xt, table), launch.around(memory, xt, uncond, cond)
-    launch.run(_guided_ddpm, xt.size, memory, xt, uncond, cond, float(w), table, rows, limit, key, around)
+    memory, how = launch.output(out, shape, dtype, xt, uncond, cond)
+    rows, key = launch.row_size(xt, table), key if table[4].any() else key[:0]  # no key, no noise
+    launch.run(_guided_ddpm, xt.size, memory, xt, uncond, cond, float(w), table, rows, limit, key, how)
     return launch.finish(memory, out, shape)
 
 
@@ -92,9 +92,9 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     table = coefficients.ddim_step(t, s, eta, abar, shape)
     limit, key = coefficients.clip_limit(clip), coefficients.noise_key(seed, stream)
     xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
-    memory = launch.output(out, shape, dtype, xt, uncond, cond)
-    rows, around = launch.row_size(xt, table), launch.around(memory, xt, uncond, cond)
-    launch.run(_guided_ddim, xt.size, memory, xt, uncond, cond, float(w), table, rows, clip is not None, limit, key, around)
+    memory, how = launch.output(out, shape, dtype, xt, uncond, cond)
+    rows, key = launch.row_size(xt, table), key if table[6].any() else key[:0]
+    launch.run(_guided_ddim, xt.size, memory, xt, uncond, cond, float(w), table, rows, clip is not None, limit, key, how)
     return launch.finish(memory, out, shape)
 
 
@@ -109,104 +109,113 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     d = coefficients.ema_step(decay)
     out = (None,) * 4 if out is None else out
     p, g, m, v, avg = (launch.flat(a) for a in (p, g, m, v, avg))
-    memory = [launch.output(o, shape, dtype, p, g, m, v, avg) for o in out]
-    launch.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d, launch.around(memory[0], p, g, m, v, avg))
+    memory, how = zip(*(launch.output(o, shape, dtype, p, g, m, v, avg) for o in out))
+    launch.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d, max(how))
     return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
 
 
-@njit(**COMPILE)
-def _q_sample_noise(lo, hi, out, x0, table, n, key, around):
-    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        normal_chunk(z, first, last, key)
-        i = first
-        while i < last:
-            row = i // n
-            end = min(last, (row + 1) * n)
-            c0, c1 = out.dtype.type(table[0, row]), out.dtype.type(table[1, row])
-            o, x, r = chunk[i - first : end - first], x0[i:end], z[i - first :]
-            for j in range(o.size):
-                o[j] = c0 * x[j] + c1 * r[j]
-            i = end
-        deliver(out, first, last, chunk, around)
+@njit(**INLINE)
+def _q_sample_noise_rows(o, lo, hi, z, x0, table, n):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0, c1 = o.dtype.type(table[0, row]), o.dtype.type(table[1, row])
+        r, x, w = o[i - lo : end - lo], x0[i:end], z[i - lo :]
+        for j in range(r.size):
+            r[j] = c0 * x[j] + c1 * w[j]
+        i = end
 
 
 @njit(**COMPILE)
-def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial, around):
+def _q_sample_noise(lo, hi, out, x0, table, n, key, how):
+    write_noisy(_q_sample_noise_rows, normal_chunk, lo, hi, out, how, key, (x0, table, n))
+
+
+@njit(**INLINE)
+def _gradient(o, first, last, x, y, c):
+    for j in range(last - first):
+        o[j] = c * (x[j] - y[j])
+
+
+@njit(**COMPILE)
+def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial, how):
     c = out.dtype.type(c)
     chunk = np.empty(launch.CHUNK, out.dtype)
     for first in range(lo, hi, launch.CHUNK):
         last = min(first + launch.CHUNK, hi)
-        o, x, y = chunk[: last - first], eps_hat[first:last], eps[first:last]
-        partial[first // launch.CHUNK] = square_error(x, y)
-        for j in range(o.size):
-            o[j] = c * (x[j] - y[j])
-        deliver(out, first, last, chunk, around)
+        x, y = eps_hat[first:last], eps[first:last]
+        if how == launch.DIRECT:
+            _gradient(out[first:last], first, last, x, y, c)
+        else:
+            _gradient(chunk, first, last, x, y, c)
+        partial[first // launch.CHUNK] = square_error(x, y)  # of what is in cache now, and before it may be written over
+        if how != launch.DIRECT:
+            deliver(out, first, last, chunk, how)
+
+
+@njit(**INLINE)
+def _eps_loss_noise_rows(o, lo, hi, z, eps_hat, c, partial):
+    x, y = eps_hat[lo:hi], z[: hi - lo]
+    _gradient(o, lo, hi, x, y, c)
+    partial[lo // launch.CHUNK] = square_error(x, y)
 
 
 @njit(**COMPILE)
-def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key, around):
-    c = out.dtype.type(c)
-    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        normal_chunk(z, first, last, key)
-        o, x = chunk[: last - first], eps_hat[first:last]
-        partial[first // launch.CHUNK] = square_error(x, z[: x.size])
-        for j in range(o.size):
-            o[j] = c * (x[j] - z[j])
-        deliver(out, first, last, chunk, around)
+def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key, how):
+    write_noisy(_eps_loss_noise_rows, normal_chunk, lo, hi, out, how, key, (eps_hat, out.dtype.type(c), partial))
+
+
+@njit(**INLINE)
+def _guided_ddpm_rows(o, lo, hi, z, xt, uncond, cond, w, table, n, limit):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c = five(table, row, o)
+        r, x, u, v, e = o[i - lo : end - lo], xt[i:end], uncond[i:end], cond[i:end], z[i - lo :]
+        if c[4] == 0:
+            for j in range(r.size):
+                r[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit)
+        else:
+            for j in range(r.size):
+                r[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit) + c[4] * e[j]
+        i = end
 
 
 @njit(**COMPILE)
-def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key, around):
+def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key, how):
     w, limit = out.dtype.type(w), out.dtype.type(limit)
-    noisy = np.any(table[4] != 0)
-    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        if noisy:
-            normal_chunk(z, first, last, key)
-        i = first
-        while i < last:
-            row = i // n
-            end = min(last, (row + 1) * n)
-            c = five(table, row, out)
-            o, x, u, v, r = chunk[i - first : end - first], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
-            if c[4] == 0:
-                for j in range(o.size):
-                    o[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit)
-            else:
-                for j in range(o.size):
-                    o[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit) + c[4] * r[j]
-            i = end
-        deliver(out, first, last, chunk, around)
+    if key.size:
+        write_noisy(_guided_ddpm_rows, normal_chunk, lo, hi, out, how, key, (xt, uncond, cond, w, table, n, limit))
+    else:
+        write(_guided_ddpm_rows, lo, hi, out, how, (xt[:0], xt, uncond, cond, w, table, n, limit))
+
+
+@njit(**INLINE)
+def _guided_ddim_rows(o, lo, hi, z, xt, uncond, cond, w, table, n, clipped, limit):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c = seven(table, row, o)
+        r, x, u, v, e = o[i - lo : end - lo], xt[i:end], uncond[i:end], cond[i:end], z[i - lo :]
+        if c[6] == 0:
+            for j in range(r.size):
+                r[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit)
+        else:
+            for j in range(r.size):
+                r[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit) + c[6] * e[j]
+        i = end
 
 
 @njit(**COMPILE)
-def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key, around):
+def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key, how):
     w, limit = out.dtype.type(w), out.dtype.type(limit)
-    noisy = np.any(table[6] != 0)
-    chunk, z = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        if noisy:
-            normal_chunk(z, first, last, key)
-        i = first
-        while i < last:
-            row = i // n
-            end = min(last, (row + 1) * n)
-            c = seven(table, row, out)
-            o, x, u, v, r = chunk[i - first : end - first], xt[i:end], uncond[i:end], cond[i:end], z[i - first :]
-            if c[6] == 0:
-                for j in range(o.size):
-                    o[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit)
-            else:
-                for j in range(o.size):
-                    o[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit) + c[6] * r[j]
-            i = end
-        deliver(out, first, last, chunk, around)
+    if key.size:
+        write_noisy(_guided_ddim_rows, normal_chunk, lo, hi, out, how, key, (xt, uncond, cond, w, table, n, clipped, limit))
+    else:
+        write(_guided_ddim_rows, lo, hi, out, how, (xt[:0], xt, uncond, cond, w, table, n, clipped, limit))
 
 
 @njit(**INLINE)
@@ -216,18 +225,25 @@ def adam_ema_element(p, g, m, v, avg, c, keep, take):
     return p, m, v, keep * avg + take * p
 
 
+@njit(**INLINE)
+def _adam_ema_rows(po, mo, vo, ao, lo, hi, p, g, m, v, avg, c, keep, take):
+    x, y, r, s, a = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], avg[lo:hi]
+    for j in range(x.size):
+        po[j], mo[j], vo[j], ao[j] = adam_ema_element(x[j], y[j], r[j], s[j], a[j], c, keep, take)
+
+
 @njit(**COMPILE)
-def _adam_ema(lo, hi, p_out, m_out, v_out, avg_out, p, g, m, v, avg, c, d, around):
+def _adam_ema(lo, hi, p_out, m_out, v_out, avg_out, p, g, m, v, avg, c, d, how):
     c = eight(c, p)
     keep, take = p.dtype.type(d[0, 0]), p.dtype.type(d[1, 0])
-    chunks = np.empty((4, launch.CHUNK), p.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        po, mo, vo, ao = chunks[0], chunks[1], chunks[2], chunks[3]
-        x, y, r, s, a = p[first:last], g[first:last], m[first:last], v[first:last], avg[first:last]
-        for j in range(x.size):
-            po[j], mo[j], vo[j], ao[j] = adam_ema_element(x[j], y[j], r[j], s[j], a[j], c, keep, take)
-        deliver(p_out, first, last, chunks[0], around)
-        deliver(m_out, first, last, chunks[1], around)
-        deliver(v_out, first, last, chunks[2], around)
-        deliver(avg_out, first, last, chunks[3], around)
+    if how == launch.DIRECT:
+        _adam_ema_rows(p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], avg_out[lo:hi], lo, hi, p, g, m, v, avg, c, keep, take)
+    else:
+        chunks = np.empty((4, launch.CHUNK), p.dtype)
+        for first in range(lo, hi, launch.CHUNK):
+            last = min(first + launch.CHUNK, hi)
+            _adam_ema_rows(chunks[0], chunks[1], chunks[2], chunks[3], first, last, p, g, m, v, avg, c, keep, take)
+            deliver(p_out, first, last, chunks[0], how)
+            deliver(m_out, first, last, chunks[1], how)
+            deliver(v_out, first, last, chunks[2], how)
+            deliver(avg_out, first, last, chunks[3], how)

@@ -16,6 +16,9 @@ CHUNK = 1024  # elements of noise in the first-level cache at a time; also the u
 PARALLEL = 1 << 18  # below this many elements handing work to a thread costs more than it gains
 CACHE_BYTES = 32 << 20  # an output larger than this will not be in cache when it is read: write around it
 
+# How a kernel writes: straight into the result; a large result around the cache; or over one of its inputs (see `stream`)
+DIRECT, AROUND, OVER = range(3)
+
 # Without nnan and ninf: NaN and inf go through as IEEE says. `reassoc` only where a sum may be taken in lanes.
 COMPILE = dict(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
@@ -87,14 +90,15 @@ def row_size(array, table):
 
 
 def output(out, shape, dtype, *inputs):
-    """Where a kernel writes: flat memory that overlaps no input, unless it is exactly that input's.
+    """Where a kernel writes, and how: flat memory that overlaps no input, unless it is exactly that input's.
 
     out: None, or an array of that shape and dtype. inputs: the flat arrays that the kernel reads.
-    Returns the flat memory. `finish` then brings it home.
+    Returns the flat memory, and DIRECT, AROUND or OVER. `finish` then brings it home.
     Raises TypeError or ValueError where out does not fit or cannot be written.
     """
     if out is None:
-        return np.empty(shape, dtype).reshape(-1)
+        memory = np.empty(shape, dtype).reshape(-1)
+        return memory, AROUND if memory.nbytes > CACHE_BYTES else DIRECT
     if type(out) is not np.ndarray or out.dtype != dtype:
         raise TypeError(f"out: expected a NumPy array of {dtype}, got {_describe(out)}")
     if out.shape != shape:
@@ -102,20 +106,15 @@ def output(out, shape, dtype, *inputs):
     if not out.flags.writeable:
         raise ValueError("out: expected a writable array, got a read-only one")
     if not out.flags.carray:
-        return np.empty(out.size, dtype)
+        return np.empty(out.size, dtype), DIRECT
     memory = out.reshape(-1)
+    how = AROUND if memory.nbytes > CACHE_BYTES else DIRECT
     for x in inputs:
-        if np.may_share_memory(memory, x) and not (memory.size == x.size and np.may_share_memory(memory[:1], x[:1])):
-            return np.empty(out.size, dtype)
-    return memory
-
-
-def around(memory, *inputs):
-    """Whether a kernel should write around the cache: a large result, and not over what was just read into the cache.
-
-    memory: flat array from `output`. inputs: the flat arrays that the kernel reads.
-    """
-    return memory.nbytes > CACHE_BYTES and all(memory.ctypes.data != x.ctypes.data for x in inputs)
+        if np.may_share_memory(memory, x):
+            if not (memory.size == x.size and np.may_share_memory(memory[:1], x[:1])):
+                return np.empty(out.size, dtype), DIRECT
+            how = OVER
+    return memory, how
 
 
 def finish(memory, out, shape):

@@ -16,7 +16,7 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import deliver
+from kernels.numba_cpu.stream import deliver, write
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
@@ -29,8 +29,8 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     out = (None,) * 3 if out is None else out
     p, g, m, v = launch.flat(p), launch.flat(g), launch.flat(m), launch.flat(v)
-    memory = [launch.output(o, shape, dtype, p, g, m, v) for o in out]
-    launch.run(_adam, p.size, *memory, p, g, m, v, c, launch.around(memory[0], p, g, m, v))
+    memory, how = zip(*(launch.output(o, shape, dtype, p, g, m, v) for o in out))
+    launch.run(_adam, p.size, *memory, p, g, m, v, c, max(how))
     return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
 
 
@@ -42,8 +42,8 @@ def ema_step(avg, p, decay, out=None):
     shape, dtype = launch.same(avg=avg, p=p)
     d = coefficients.ema_step(decay)
     avg, p = launch.flat(avg), launch.flat(p)
-    memory = launch.output(out, shape, dtype, avg, p)
-    launch.run(_ema, p.size, memory, avg, p, d, launch.around(memory, avg, p))
+    memory, how = launch.output(out, shape, dtype, avg, p)
+    launch.run(_ema, p.size, memory, avg, p, d, how)
     return launch.finish(memory, out, shape)
 
 
@@ -59,7 +59,7 @@ def clip_by_global_norm(grads, max_norm, out=None):
     kinds = [launch.same(**{f"grads[{name!r}]": grads[name]}) for name in names]
     arrays = [launch.flat(grads[name]) for name in names]
     outs = [None if out is None else out[name] for name in names]
-    memory = [launch.output(o, *kind, a) for o, kind, a in zip(outs, kinds, arrays)]
+    memory = [launch.output(o, *kind, a)[0] for o, kind, a in zip(outs, kinds, arrays)]
     total = 0.0
     for a in arrays:
         partial = np.zeros(-(-a.size // launch.CHUNK))
@@ -87,31 +87,38 @@ def adam_element(p, g, m, v, c):
     return p - (c[4] * m / (c[5] * np.sqrt(v) + c[6]) + c[7] * p), m, v
 
 
+@njit(**INLINE)
+def _adam_rows(po, mo, vo, lo, hi, p, g, m, v, c):
+    x, y, r, s = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi]
+    for j in range(x.size):
+        po[j], mo[j], vo[j] = adam_element(x[j], y[j], r[j], s[j], c)
+
+
 @njit(**COMPILE)
-def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c, around):
+def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c, how):
     c = eight(c, p)
-    chunks = np.empty((3, launch.CHUNK), p.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        po, mo, vo = chunks[0], chunks[1], chunks[2]
-        x, y, r, s = p[first:last], g[first:last], m[first:last], v[first:last]
-        for j in range(x.size):
-            po[j], mo[j], vo[j] = adam_element(x[j], y[j], r[j], s[j], c)
-        deliver(p_out, first, last, chunks[0], around)
-        deliver(m_out, first, last, chunks[1], around)
-        deliver(v_out, first, last, chunks[2], around)
+    if how == launch.DIRECT:
+        _adam_rows(p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], lo, hi, p, g, m, v, c)
+    else:
+        chunks = np.empty((3, launch.CHUNK), p.dtype)
+        for first in range(lo, hi, launch.CHUNK):
+            last = min(first + launch.CHUNK, hi)
+            _adam_rows(chunks[0], chunks[1], chunks[2], first, last, p, g, m, v, c)
+            deliver(p_out, first, last, chunks[0], how)
+            deliver(m_out, first, last, chunks[1], how)
+            deliver(v_out, first, last, chunks[2], how)
+
+
+@njit(**INLINE)
+def _ema_rows(o, lo, hi, avg, p, keep, take):
+    a, q = avg[lo:hi], p[lo:hi]
+    for j in range(a.size):
+        o[j] = keep * a[j] + take * q[j]
 
 
 @njit(**COMPILE)
-def _ema(lo, hi, out, avg, p, d, around):
-    keep, take = out.dtype.type(d[0, 0]), out.dtype.type(d[1, 0])
-    chunk = np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        o, a, q = chunk[: last - first], avg[first:last], p[first:last]
-        for j in range(o.size):
-            o[j] = keep * a[j] + take * q[j]
-        deliver(out, first, last, chunk, around)
+def _ema(lo, hi, out, avg, p, d, how):
+    write(_ema_rows, lo, hi, out, how, (avg, p, out.dtype.type(d[0, 0]), out.dtype.type(d[1, 0])))
 
 
 @njit(**SUM)

@@ -62,7 +62,7 @@ def normal(seed, shape, stream=0, dtype=np.float32, out=None):
 def _fill(kernel, seed, shape, stream, dtype, out):
     key = coefficients.noise_key(seed, stream)
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    memory = launch.output(out, shape, dtype)
+    memory, _ = launch.output(out, shape, dtype)
     launch.run(kernel, memory.size, memory, key)
     return launch.finish(memory, out, shape)
 

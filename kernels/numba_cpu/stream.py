@@ -1,15 +1,16 @@
-"""How results leave a kernel: each chunk is made in the first-level cache and then copied to its place.
+"""How results leave a kernel: straight into their place, or by way of a chunk in the first-level cache.
 
 A loop that stores over its own inputs is not taken in lanes (only equal indices meet, but the compiler cannot know) and
-runs three times as long; one that stores into memory of its own always is, wherever the result goes. And memory that will
-not be read soon can be written around the cache, by non-temporal stores, which saves reading it first.
+runs three times as long; into a chunk of its own it is. And memory that will not be read soon can be written around the
+cache, by non-temporal stores, which saves reading it first. Everywhere else the way by a chunk costs, up to half as much again.
 """
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.launch import INLINE
+from kernels.numba_cpu.launch import AROUND, CHUNK, DIRECT, INLINE
 
 LINE = 64  # bytes of a cache line, and of one store
 
@@ -37,10 +38,10 @@ def stream_line(typingctx, out, i, source, j):
 
 
 @njit(**INLINE)
-def deliver(out, first, last, chunk, around):
-    """out[first .. last - 1] = chunk[0 ..], past the cache or not. out, chunk: of one dtype. first, last: ints. around: whether past the cache."""
+def deliver(out, first, last, chunk, how):
+    """out[first .. last - 1] = chunk[0 ..]. out, chunk: of one dtype. first, last: ints. how: AROUND or OVER."""
     o, x = out[first:last], chunk[: last - first]
-    if not around:
+    if how != AROUND:
         for j in range(o.size):
             o[j] = x[j]
     else:
@@ -53,3 +54,30 @@ def deliver(out, first, last, chunk, around):
             stream_line(o, j, x, j)
         for j in range(tail, o.size):
             o[j] = x[j]
+
+
+@njit(**INLINE)
+def write(rows, lo, hi, out, how, args):
+    """rows(o, lo, hi, *args) for elements lo .. hi - 1 of out, where o[0] is element lo. rows: compiled. how: DIRECT, AROUND, OVER. args: tuple."""
+    if how == DIRECT:
+        rows(out[lo:hi], lo, hi, *args)
+    else:
+        chunk = np.empty(CHUNK, out.dtype)
+        for first in range(lo, hi, CHUNK):
+            last = min(first + CHUNK, hi)
+            rows(chunk, first, last, *args)
+            deliver(out, first, last, chunk, how)
+
+
+@njit(**INLINE)
+def write_noisy(rows, noise, lo, hi, out, how, key, args):
+    """The same with rows(o, lo, hi, z, *args), z[0] the normal of element lo. noise(z, lo, hi, key) makes them a chunk at a time. The rest as in `write`."""
+    chunk, z = np.empty(CHUNK, out.dtype), np.empty(CHUNK, out.dtype)
+    for first in range(lo, hi, CHUNK):
+        last = min(first + CHUNK, hi)
+        noise(z, first, last, key)
+        if how == DIRECT:
+            rows(out[first:last], first, last, z, *args)
+        else:
+            rows(chunk, first, last, z, *args)
+            deliver(out, first, last, chunk, how)
