@@ -9,13 +9,17 @@ def main():
     backends, missing = check.available()
     for backend, why in missing.items():
         print(f"{backend}: not checked, {why}")
+    if "triton_gpu" in backends:
+        from kernels.triton_gpu import launch
+
+        print("triton_gpu: " + ("no GPU here, so in Triton's interpreter, on small arrays" if launch.INTERPRETED else f"{launch.GPUS} GPU(s)"))
     print(f"{'op':<30}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
     failed = False
     for op in registry.OPS:
         for backend in backends:
             if registry.kernel(op, backend) is None:
                 continue
-            for dtype in op.dtypes:
+            for dtype in registry.dtypes(op, backend):
                 verdict = check.check(op, backend, dtype)
                 failed |= not verdict.ok
                 line = f"{op.name:<30}{backend:<12}{dtype:<10}{verdict.cases:>6}{verdict.error:>17.2f}"

@@ -2,6 +2,8 @@
 
     |out - truth|  <=  min( bound,  2 worst |plain - truth| + bound / 2 ),   bound = ulps eps(dtype) scale    elementwise
 
+(and half the smallest number above 0, for a result that has no more digits than that).
+
 `scale` is the sum of the sizes of the terms that were added to make the element, so cancellation is neither punished nor
 a hiding place. `plain` is the same operation in plain NumPy in the same dtype: a kernel may not be much worse than what
 it replaces (half the bound is the floor: on a few elements the plain version can be right by luck). NaN and inf must stand where the truth has them.
@@ -10,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}  # above 0
+LARGEST = {"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127, "float32": (2 - 2.0**-23) * 2.0**127, "float64": np.finfo(np.float64).max}
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 
 
@@ -36,7 +40,10 @@ def rule(truth, scale, ulps, dtype, plain=None):
     if truth.shape != scale.shape:
         raise ValueError(f"truth and scale: expected equal shapes, got {truth.shape} and {scale.shape}")
     scale = np.where(np.isfinite(truth), scale, 0.0)
-    allowed = ulps * EPS[dtype] * scale if ulps else np.zeros_like(scale)
+    if dtype in LARGEST:  # beyond it, half a step allowed for rounding, the dtype holds inf
+        truth = np.where(np.abs(truth) > LARGEST[dtype] * (1 + EPS[dtype] / 4), np.copysign(np.inf, truth), truth)
+        scale = np.where(np.isinf(truth), 0.0, scale)
+    allowed = ulps * EPS[dtype] * scale + SMALLEST[dtype] / 2 if ulps else np.zeros_like(scale)
     if plain is not None and truth.size:
         with np.errstate(invalid="ignore"):
             off = np.abs(np.asarray(plain, np.float64) - truth)

@@ -14,6 +14,8 @@ from ref import diffusion, fused, optim, philox, schedules
 
 BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library it needs
 FLOATS = ("float32", "float64")
+HALVES = ("float16", "bfloat16")
+HALF_ULPS = 0.51  # of a result that is float32 until it is stored: half a step, and the float32 rounding before it
 VALUES = ("normal", "large", "tiny", "zeros", "not finite")  # what data arrays hold
 
 
@@ -23,7 +25,8 @@ class Op:
 
     make(rng, shape, dtype, values, **options) -> the arguments by name. scale(**arguments) -> as the truth returns, see
     `kernels.compare`. ulps: the bound, 0 for equality. options: name -> the choices tests draw from. writes: arrays
-    written. bench: rows of the benchmark, name -> options. empty: whether zero elements are allowed.
+    written. dtypes: of `ref`'s function that a CPU computes in. half: whether a GPU stores float16 and bfloat16 too. bench:
+    rows of the benchmark, name -> options. empty: whether zero elements are allowed.
     """
 
     name: str
@@ -36,7 +39,29 @@ class Op:
     writes: int = 1
     dtypes: tuple = FLOATS
     bench: dict = field(default_factory=dict)
+    half: bool = False
     empty: bool = True
+
+
+def dtypes(op, backend):
+    """The dtypes, by name, in which the backend has op; bfloat16 only where NumPy knows it, by ml_dtypes. op: `Op`. backend: name."""
+    if backend == "numba_cpu":
+        return op.dtypes
+    known = [d for d in HALVES if d != "bfloat16" or importlib.util.find_spec("ml_dtypes")]
+    return tuple(d for d in op.dtypes if d != "float64") + tuple(known if op.half else ())
+
+
+def carriers(backend):
+    """How arrays get to a backend and back: two functions of one array. backend: name."""
+    launch = importlib.import_module(f"kernels.{backend}.launch")
+    return getattr(launch, "send", np.asarray), getattr(launch, "receive", np.asarray)
+
+
+def sent(arguments, send):
+    """The arguments with their data arrays where the backend wants them. arguments: dict. send: from `carriers`."""
+    data = arrays(arguments)
+    moved = {name: send(value) if name in data else value for name, value in arguments.items()}
+    return moved | {name: [send(v) for v in value] for name, value in arguments.items() if isinstance(value, list)}
 
 
 def kernel(op, backend):
@@ -66,19 +91,20 @@ def arrays(arguments):
 def expected(op, arguments, dtype):
     """The `compare.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
     exact = {name: _exact(value) for name, value in arguments.items()}
+    half = dtype in HALVES
     with np.errstate(all="ignore"):
         truth, scale = outputs(op.truth(**exact)), outputs(op.scale(**exact))
         extra = {"dtype": dtype} if op.name == "philox.normal" else {}
-        # in float64 plain NumPy is the truth's own arithmetic and measures nothing
-        rough = outputs(op.plain(**arguments, **extra)) if op.ulps and dtype != "float64" else [None] * len(truth)
-    return [compare.rule(t, s, op.ulps, dtype, p) for t, s, p in zip(truth, scale, rough)]
+        # in float64 plain NumPy is the truth's own arithmetic and measures nothing; in halves nobody computes
+        rough = outputs(op.plain(**arguments, **extra)) if op.ulps and dtype != "float64" and not half else [None] * len(truth)
+    return [compare.rule(t, s, HALF_ULPS if half else op.ulps, dtype, p) for t, s, p in zip(truth, scale, rough)]
 
 
 def _exact(value):
     """Data in float64, where the truth is made; the rest as it is."""
     if isinstance(value, list):
         return [_exact(v) for v in value]
-    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind in "fV" else value  # V: bfloat16
 
 
 def call(op, function, arguments, dtype, **extra):
@@ -98,9 +124,11 @@ def _data(rng, shape, dtype, values):
     if values == "zeros":
         x[...] = 0
     elif values != "normal":
-        x *= {"large": 1e4, "tiny": 1e-4, "not finite": 1}[values]
+        x *= {"large": 1e2, "tiny": 1e-2}.get(values, 1) if dtype in HALVES else {"large": 1e4, "tiny": 1e-4}.get(values, 1)
     if values == "not finite" and x.size:
         x.flat[rng.integers(x.size, size=3)] = np.nan, np.inf, -np.inf
+    if dtype == "bfloat16":
+        dtype = importlib.import_module("ml_dtypes").bfloat16
     return x.astype(dtype)
 
 
@@ -255,7 +283,7 @@ OPS = [
     Op(
         "diffusion.q_sample", diffusion.q_sample, plain.q_sample, _linear_op(["x0", "eps"]),
         lambda x0, t, eps, abar: _sizes(coefficients.q_sample(t, abar, x0.shape), x0, eps),
-        ulps=3, options=TIMES, bench={"": {}},
+        ulps=3, options=TIMES, half=True, bench={"": {}},
     ),
     Op(
         "diffusion.q_sample_backward", diffusion.q_sample_backward, plain.q_sample_backward, _linear_op(["dxt"]),
@@ -301,11 +329,11 @@ OPS = [
     ),
     Op(
         "diffusion.ddpm_step", diffusion.ddpm_step, plain.ddpm_step, _step_op(["xt", "eps_hat", "z"]), _ddpm_sizes,
-        ulps=4, options=STEP | {"variance": ("small", "large")}, bench={"": {"clip": 1.0}},
+        ulps=4, options=STEP | {"variance": ("small", "large")}, half=True, bench={"": {"clip": 1.0}},
     ),
     Op(
         "diffusion.ddim_step", diffusion.ddim_step, plain.ddim_step, _step_op(["xt", "eps_hat", "z"]), _ddim_sizes,
-        ulps=4, options=STEP | {"eta": (0.0, 0.3, 1.0)}, bench={"eta = 1": {"eta": 1.0}},
+        ulps=4, options=STEP | {"eta": (0.0, 0.3, 1.0)}, half=True, bench={"eta = 1": {"eta": 1.0}},
     ),
     Op(
         "diffusion.eps_loss", diffusion.eps_loss, plain.eps_loss, _loss_op(["eps_hat", "eps"]),
@@ -322,7 +350,7 @@ OPS = [
         "fused.q_sample_noise", fused.q_sample_noise, plain.q_sample_noise,
         _linear_op(["x0"], seeded=True),
         lambda x0, t, seed, abar, stream: _sizes(coefficients.q_sample(t, abar, x0.shape), x0, philox.normal(seed, x0.shape, stream)),
-        ulps=4, options=TIMES, bench={"": {}},
+        ulps=4, options=TIMES, half=True, bench={"": {}},
     ),
     Op(
         "fused.eps_loss_grad", fused.eps_loss_grad, plain.eps_loss_grad, _loss_op(["eps_hat", "eps"]),
@@ -336,12 +364,12 @@ OPS = [
     ),
     Op(
         "fused.guided_ddpm_step", fused.guided_ddpm_step, plain.guided_ddpm_step, _step_op(["xt", "uncond", "cond"], seeded=True), _guided_ddpm_sizes,
-        ulps=5, options=GUIDED | {"variance": ("small", "large")}, bench={"clip": {"w": 2.0, "clip": 1.0}},
+        ulps=5, options=GUIDED | {"variance": ("small", "large")}, half=True, bench={"clip": {"w": 2.0, "clip": 1.0}},
     ),
     Op(
         "fused.guided_ddim_step", fused.guided_ddim_step, plain.guided_ddim_step, _step_op(["xt", "uncond", "cond"], seeded=True), _guided_ddim_sizes,
         ulps=5, options=GUIDED | {"eta": (0.0, 0.3, 1.0)},
-        bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}},
+        half=True, bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}},
     ),
     Op(
         "optim.adam_step", optim.adam_step, plain.adam_step, _adam_op(["p", "g", "m", "v"]), _adam_sizes,

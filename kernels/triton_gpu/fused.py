@@ -1,0 +1,211 @@
+"""`ref.fused` on the GPU: one pass over memory, the noise made in registers and never stored.
+
+Arguments are those of `ref.fused` (equations there), arrays of one kind (see `launch`) and dtype, float32; noising and the steps
+also float16 and bfloat16 in memory. `out`, where given, is an array of that kind, shape and dtype and may be one of the
+inputs. Errors as there, before anything is written.
+
+Papers
+    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
+    [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
+    [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
+    [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+"""
+import triton
+import triton.language as tl
+
+from kernels import coefficients
+from kernels.triton_gpu import launch
+from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, row_of, seven
+from kernels.triton_gpu.optim import adam_element
+from kernels.triton_gpu.philox import normals_of, stored
+
+
+def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
+    """[DDPM] eq. 4 with its own noise:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) normal(seed, shape, stream).
+
+    x0: (B, ...). t: (B,) ints or one int. seed, stream: ints in [0, 2**64). abar: (T + 1,).
+    Returns xt (B, ...), in out where given. Raises as `ref.fused.q_sample_noise`.
+    """
+    arrays = launch.read(STORED, x0=x0)
+    c = coefficients.q_sample(t, abar, arrays.shape)
+    key = launch.words(coefficients.noise_key(seed, stream))
+    c = launch.table(c, arrays)
+    out, pointer = launch.output("out", out, arrays)
+    _by_row(_q_sample_noise, arrays, c, pointer, key)
+    return out
+
+
+def eps_loss_grad(eps_hat, eps, out=None):
+    """[DDPM] eq. 14 and its gradient in one pass:  L = mean((eps_hat - eps)^2),  deps_hat = 2 (eps_hat - eps) / N.
+
+    eps_hat, eps: one shape, N >= 1 elements. Returns L (float64 without axes, of the kind of the inputs), deps_hat (in out
+    where given). Raises as `ref.fused.eps_loss_grad`.
+    """
+    arrays = launch.read(SINGLE, eps_hat=eps_hat, eps=eps)
+    partial = launch.partial_sums(arrays)
+    out, pointer = launch.output("out", out, arrays)
+    launch.run(
+        _eps_loss_grad, partial.count, arrays, pointer, partial.pointer, *arrays.pointers, arrays.size, 2.0 / arrays.size,
+        BLOCK=launch.BLOCK, TILES=launch.TILES,
+    )  # fmt: skip
+    return mean(partial, arrays), out
+
+
+def eps_loss_noise(eps_hat, seed, stream=0, out=None):
+    """`eps_loss_grad` against the noise of (seed, stream), [DDPM] eq. 14: made again, never stored.
+
+    eps_hat: (B, ...). seed, stream: those of `q_sample_noise`. Returns L (float64 without axes, of the kind of the inputs),
+    deps_hat (in out where given). Raises as `ref.fused.eps_loss_noise`.
+    """
+    arrays = launch.read(SINGLE, eps_hat=eps_hat)
+    key = launch.words(coefficients.noise_key(seed, stream))
+    partial = launch.partial_sums(arrays)
+    out, pointer = launch.output("out", out, arrays)
+    launch.run(
+        _eps_loss_noise, partial.count, arrays, pointer, partial.pointer, *arrays.pointers, arrays.size, 2.0 / arrays.size, *key,
+        BLOCK=launch.BLOCK, TILES=launch.TILES,
+    )  # fmt: skip
+    return mean(partial, arrays), out
+
+
+def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
+    """[CFG] eq. 6 as uncond + w (cond - uncond), then [DDPM] algorithm 2 with the noise of (seed, stream).
+
+    xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, s < t. seed, stream: ints in [0, 2**64). abar: (T + 1,).
+    variance: "small" or "large". clip: > 0, or None. Returns x_s (B, ...), in out where given.
+    Raises as `ref.fused.guided_ddpm_step`.
+    """
+    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond)
+    c = coefficients.ddpm_step(t, s, abar, variance, arrays.shape)
+    limit, key = coefficients.clip_limit(clip), launch.words(coefficients.noise_key(seed, stream))
+    noisy = bool(c[4].any())
+    c = launch.table(c, arrays)
+    out, pointer = launch.output("out", out, arrays)
+    _by_row(_guided_ddpm, arrays, c, pointer, key, w=float(w), limit=limit, NOISY=noisy)
+    return out
+
+
+def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
+    """[CFG] eq. 6 as uncond + w (cond - uncond), then [DDIM] eq. 12 with the noise of (seed, stream); none is made where eta = 0.
+
+    xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, s < t. seed, stream: ints in [0, 2**64). eta: in [0, 1].
+    abar: (T + 1,). clip: > 0, or None. Returns x_s (B, ...), in out where given. Raises as `ref.fused.guided_ddim_step`.
+    """
+    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond)
+    c = coefficients.ddim_step(t, s, eta, abar, arrays.shape)
+    limit, key = coefficients.clip_limit(clip), launch.words(coefficients.noise_key(seed, stream))
+    noisy = bool(c[6].any())
+    c = launch.table(c, arrays)
+    out, pointer = launch.output("out", out, arrays)
+    _by_row(_guided_ddim, arrays, c, pointer, key, w=float(w), limit=limit, CLIPPED=clip is not None, NOISY=noisy)
+    return out
+
+
+def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
+    """[AdamW] algorithm 2 and  avg <- decay avg + (1 - decay) p  in one pass.
+
+    p, g, m, v, avg: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay, decay: floats.
+    Returns p, m, v, avg; out: four arrays for them, which may be the inputs. Raises as `ref.fused.adam_ema_step`.
+    """
+    arrays = launch.read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
+    c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).tolist()
+    d = coefficients.ema_step(decay)[:, 0].tolist()
+    outs = [launch.output(f"out[{i}]", None if out is None else out[i], arrays) for i in range(4)]
+    pointers = [pointer for _, pointer in outs]
+    launch.run(_adam_ema, launch.programs(arrays.size), arrays, *pointers, *arrays.pointers, arrays.size, *c, *d, BLOCK=launch.BLOCK)
+    return tuple(array for array, _ in outs)
+
+
+def _by_row(kernel, arrays, c, pointer, key, **more):
+    """Run a kernel whose coefficients go by the row and whose noise by the key."""
+    launch.run(
+        kernel, launch.programs(arrays.size), arrays, pointer, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
+        *c.scalars, *key, HOW=c.how, BLOCK=launch.BLOCK, **more,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
+def _q_sample_noise(out, x0, size, table, rows, n, c0, c1, k0, k1, s0, s1, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    inside = base + i < size
+    if HOW:
+        c = table + row_of(base, i, rows, n, HOW)
+        c0, c1 = tl.load(c), tl.load(c + rows)
+    x = tl.load(x0 + base + i, mask=inside).to(tl.float32)
+    z = normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    tl.store(out + base + i, stored(c0 * x + c1 * z, out), mask=inside)
+
+
+@triton.jit
+def _eps_loss_grad(out, partial, eps_hat, eps, size, c, BLOCK: tl.constexpr, TILES: tl.constexpr):
+    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
+    for tile in range(TILES):
+        base = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK
+        inside = base + i < size
+        d = tl.load(eps_hat + base + i, mask=inside, other=0) - tl.load(eps + base + i, mask=inside, other=0)
+        tl.store(out + base + i, c * d, mask=inside)
+        total += d.to(tl.float64) * d.to(tl.float64)
+    tl.store(partial + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
+def _eps_loss_noise(out, partial, eps_hat, size, c, k0, k1, s0, s1, BLOCK: tl.constexpr, TILES: tl.constexpr):
+    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
+    for tile in range(TILES):
+        block = tl.program_id(0).to(tl.int64) * TILES + tile
+        base = block * BLOCK
+        inside = base + i < size
+        d = tl.load(eps_hat + base + i, mask=inside, other=0) - normals_of(block, k0, k1, s0, s1, BLOCK)
+        d = tl.where(inside, d, 0.0)
+        tl.store(out + base + i, c * d, mask=inside)
+        total += d.to(tl.float64) * d.to(tl.float64)
+    tl.store(partial + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
+def _guided_ddpm(
+    out, xt, uncond, cond, size, table, rows, n, c0, c1, c2, c3, c4, k0, k1, s0, s1, w, limit,
+    NOISY: tl.constexpr, HOW: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    inside = base + i < size
+    if HOW:
+        c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW), rows)
+    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
+    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
+    xs = ddpm_mean(x, u + w * (v - u), c0, c1, c2, c3, limit)
+    if NOISY:
+        xs += c4 * normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    tl.store(out + base + i, stored(xs, out), mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
+def _guided_ddim(
+    out, xt, uncond, cond, size, table, rows, n, c0, c1, c2, c3, c4, c5, c6, k0, k1, s0, s1, w, limit,
+    CLIPPED: tl.constexpr, NOISY: tl.constexpr, HOW: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    inside = base + i < size
+    if HOW:
+        c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW), rows)
+    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
+    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
+    xs = ddim_mean(x, u + w * (v - u), c0, c1, c2, c3, c4, c5, limit, CLIPPED)
+    if NOISY:
+        xs += c6 * normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    tl.store(out + base + i, stored(xs, out), mask=inside)
+
+
+@triton.jit
+def _adam_ema(
+    p_out, m_out, v_out, avg_out, p, g, m, v, avg, size, c0, c1, c2, c3, c4, c5, c6, c7, keep, take, BLOCK: tl.constexpr
+):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    inside = base + i < size
+    x, y = tl.load(p + base + i, mask=inside), tl.load(g + base + i, mask=inside)
+    r, s, a = tl.load(m + base + i, mask=inside), tl.load(v + base + i, mask=inside), tl.load(avg + base + i, mask=inside)
+    x, r, s = adam_element(x, y, r, s, c0, c1, c2, c3, c4, c5, c6, c7)
+    tl.store(p_out + base + i, x, mask=inside)
+    tl.store(m_out + base + i, r, mask=inside)
+    tl.store(v_out + base + i, s, mask=inside)
+    tl.store(avg_out + base + i, keep * a + take * x, mask=inside)

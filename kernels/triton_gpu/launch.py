@@ -1,0 +1,398 @@
+"""What every kernel here shares: the device, pointers, streams, the interpreter, argument checks. No mathematics.
+
+Arrays: a torch CUDA tensor, or anything with `__cuda_array_interface__` (CuPy, numba-cuda, JAX), taken without a copy; what
+comes back is of the kind that went in. Without a GPU (or with TRITON_INTERPRET=1) Triton's interpreter runs the same
+kernels on NumPy arrays, slowly, to show that they are right.
+"""
+import ctypes
+import importlib
+import os
+import sys
+import warnings
+from collections import namedtuple
+
+import numpy as np
+
+BLOCK = 1024  # elements of a program, 256 Philox blocks; with 4 warps a thread's stores are 16 bytes wide
+TILES = 8  # blocks of a program that sums, so that few partial sums are left
+REDUCE = 4096  # partial sums taken at a time by the one program that adds them in order
+HALVES = ("float16", "bfloat16")  # stored so; arithmetic is float32
+
+
+def _devices():
+    """(driver library, number of GPUs). No driver or no device is no GPU; a driver that fails is an error."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None, 0
+    count = ctypes.c_int(0)
+    status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if status in (34, 100):  # a stub of the driver; no device
+        return None, 0
+    if status:
+        raise RuntimeError(f"an NVIDIA driver is installed but does not start: CUDA error {status}")
+    return cuda, count.value
+
+
+def _import_triton(interpreted):
+    """Triton decides between the GPU and its interpreter when it is imported, for its own functions too."""
+    before = os.environ.get("TRITON_INTERPRET")
+    if interpreted and "triton" not in sys.modules:
+        os.environ["TRITON_INTERPRET"] = "1"
+    triton = importlib.import_module("triton")
+    importlib.import_module("triton.language")
+    chosen = triton.knobs.runtime.interpret
+    if before is None:
+        os.environ.pop("TRITON_INTERPRET", None)  # not for the processes that this one starts
+    if interpreted and not chosen:
+        raise ImportError("there is no GPU, and Triton was imported for one: set TRITON_INTERPRET=1 before it is imported")
+    triton.knobs.runtime.interpret = chosen
+    return triton, chosen
+
+
+_cuda, GPUS = _devices()
+triton, INTERPRETED = _import_triton(GPUS == 0)
+
+# One kind of array: shape, dtype (a name), device pointer, whether C-contiguous, and memory of the same kind
+Kind = namedtuple("Kind", "name describe empty send receive")
+
+
+class Pointer:
+    """What a Triton launch wants to know of an array: where it begins and what it holds."""
+
+    __slots__ = ("address", "dtype")
+
+    def __init__(self, address, dtype):
+        self.address, self.dtype = address, dtype
+
+    def data_ptr(self):
+        """The address, an int."""
+        return self.address
+
+
+class HostPointer(Pointer):
+    """The same for the interpreter, which works on host memory as torch tensors would be handled; nothing is copied."""
+
+    __slots__ = ()
+
+    def untyped_storage(self):
+        """Itself: the memory behind the array."""
+        return self
+
+    def cpu(self):
+        """Itself: it is on the host."""
+        return self
+
+    def new_empty(self, *_, **__):
+        """Itself, since `set_` will not move it."""
+        return self
+
+    def set_(self, *_):
+        """Nothing to move."""
+
+    def copy_(self, *_):
+        """Nothing to copy back."""
+
+    def storage_offset(self):
+        """0."""
+        return 0
+
+    def size(self):
+        """Not looked at."""
+        return ()
+
+    def stride(self):
+        """Not looked at."""
+        return ()
+
+
+def _of_torch(x):
+    if not x.is_cuda:
+        raise TypeError("expected a torch tensor on a GPU, got one on the host")
+    return tuple(x.shape), str(x.dtype).removeprefix("torch."), x.data_ptr(), x.is_contiguous(), None
+
+
+def _of_interface(x):
+    told = x.__cuda_array_interface__
+    shape, itemsize = tuple(told["shape"]), int(told["typestr"][2:])
+    strides, expected = told.get("strides"), []
+    for n in reversed(shape):
+        expected.insert(0, itemsize)
+        itemsize *= max(n, 1)
+    contiguous = strides is None or 0 in shape or all(s == e or n == 1 for s, e, n in zip(strides, expected, shape))
+    return shape, str(x.dtype), told["data"][0] or 0, contiguous, told.get("stream")
+
+
+def _of_numpy(x):
+    return x.shape, x.dtype.name, x.ctypes.data, x.flags.c_contiguous and x.dtype.isnative, None
+
+
+def _torch():
+    torch = sys.modules["torch"]
+
+    def send(a):
+        if a.dtype.name == "bfloat16":  # torch does not know NumPy's
+            return torch.from_numpy(a.view(np.int16)).cuda().view(torch.bfloat16)
+        return torch.from_numpy(np.ascontiguousarray(a)).cuda()
+
+    def receive(x):
+        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+
+    return Kind("torch", _of_torch, lambda shape, dtype: torch.empty(shape, dtype=getattr(torch, dtype), device="cuda"), send, receive)
+
+
+def _cupy():
+    cupy = sys.modules["cupy"]
+    return Kind("cupy", _of_interface, cupy.empty, cupy.asarray, cupy.asnumpy)
+
+
+def _numba():
+    with warnings.catch_warnings():  # beside NumPy 2.5 its import warns
+        warnings.simplefilter("ignore")
+        from numba import cuda
+
+    return Kind("numba", _of_interface, cuda.device_array, cuda.to_device, lambda x: x.copy_to_host())
+
+
+def _jax():
+    jax = sys.modules["jax"]
+    return Kind("jax", _of_interface, lambda shape, dtype: jax.numpy.empty(shape, dtype).block_until_ready(), jax.device_put, np.asarray)
+
+
+NUMPY = Kind("numpy", _of_numpy, np.empty, np.asarray, np.asarray)
+MAKERS = {"torch": _torch, "cupy": _cupy, "numba": _numba, "numba_cuda": _numba, "jaxlib": _jax, "jax": _jax}
+_kinds = {np.ndarray: NUMPY}
+
+
+def kind_of(name, x):
+    """The kind of array x is. name: for the message. Raises TypeError for none that is known."""
+    kind = _kinds.get(type(x))
+    if kind is None:
+        root = type(x).__module__.partition(".")[0]
+        if root not in MAKERS or not (hasattr(x, "__cuda_array_interface__") or root == "torch"):
+            raise TypeError(f"{name}: expected an array on a GPU (torch, CuPy, numba-cuda, JAX), got {type(x).__name__}")
+        kind = _kinds[type(x)] = MAKERS[root]()
+    if (kind is NUMPY) != INTERPRETED:
+        wanted = "a NumPy array, since Triton's interpreter runs on the host" if INTERPRETED else "an array on a GPU"
+        raise TypeError(f"{name}: expected {wanted}, got {type(x).__module__}.{type(x).__name__}")
+    return kind
+
+
+Arrays = namedtuple("Arrays", "kind shape dtype size pointers stream")
+
+
+def read(dtypes, **arrays):
+    """What the arguments of a kernel have in common, after the checks.
+
+    dtypes: names that the kernel takes. arrays: name=array, all of one kind, shape, dtype and device, C-contiguous.
+    Returns `Arrays`: kind, shape, dtype (a name), size, pointers in order, stream (of the first that names one, or None).
+    Raises TypeError for another kind or dtype, ValueError for unequal shapes, strides, or devices.
+    """
+    first, pointers, stream = None, [], None
+    for name, x in arrays.items():
+        kind = kind_of(name, x)
+        shape, dtype, address, contiguous, its_stream = kind.describe(x)
+        if first is None:
+            first, first_name = (kind, shape, dtype), name
+            if dtype not in dtypes:
+                raise TypeError(f"{name}: expected {' or '.join(dtypes)}, got {dtype}")
+        if kind is not first[0] or dtype != first[2]:
+            raise TypeError(f"{name}: expected {first[0].name} {first[2]} like {first_name}, got {kind.name} {dtype}")
+        if shape != first[1]:
+            raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {kind_of(n, a).describe(a)[0]}" for n, a in arrays.items()))
+        _laid_out(name, dtype, address, contiguous)
+        pointers.append(_pointer(address, dtype))
+        stream = stream or its_stream
+    _one_device(pointers)
+    size = 1
+    for n in first[1]:
+        size *= n
+    return Arrays(*first, size, pointers, stream)
+
+
+def fresh(shape, dtype, out):
+    """`Arrays` for a kernel that reads nothing: of out's kind, or where there is no out of the kind that `send` makes.
+
+    shape: tuple of ints. dtype: name. out: an array or None.
+    """
+    size = 1
+    for n in shape:
+        size *= n
+    kind = kind_of("out", out) if out is not None else NUMPY if INTERPRETED else _own()
+    return Arrays(kind, shape, dtype, size, [], None)
+
+
+def output(name, out, like):
+    """The array that a kernel writes, and its pointer. name: for the message. out: None for a new one. like: `Arrays` that it resembles.
+
+    Raises TypeError or ValueError where out is of another kind, dtype or shape, not contiguous or writable, or overlaps an
+    input without being exactly that input's memory.
+    """
+    if out is None:
+        out = like.kind.empty(like.shape, like.dtype)
+        return out, _pointer(like.kind.describe(out)[2], like.dtype)
+    kind = kind_of(name, out)
+    if kind.name == "jax":
+        raise TypeError(f"{name}: expected an array that may be written, got a JAX array, which may not")
+    shape, dtype, address, contiguous, _ = kind.describe(out)
+    if kind is not like.kind or dtype != like.dtype:
+        raise TypeError(f"{name}: expected {like.kind.name} {like.dtype}, got {kind.name} {dtype}")
+    if shape != like.shape:
+        raise ValueError(f"{name}: expected shape {like.shape}, got {shape}")
+    _laid_out(name, dtype, address, contiguous)
+    if kind is NUMPY and not out.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    length = like.size * (2 if dtype in HALVES else 4)
+    for x in like.pointers:
+        if x.address != address and x.address < address + length and address < x.address + length:
+            raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
+    pointer = _pointer(address, dtype)
+    if GPUS > 1:
+        _one_device([*like.pointers, pointer])
+    return out, pointer
+
+
+Table = namedtuple("Table", "scalars pointer rows row_size how memory")
+
+
+def table(coefficients, like):
+    """How a kernel finds its coefficients: a `Table` of scalars, pointer, rows, elements a row, how, and the memory itself.
+
+    coefficients: (K, R) float64. like: `Arrays` of the data. With R = 1 the scalars are the coefficients and nothing is sent;
+    else a float32 table goes to the device. how: 0 scalars; 1 each program lies in one row; 2 in at most two; 3 in several.
+    """
+    k, rows = coefficients.shape
+    if rows == 1:
+        return Table(coefficients[:, 0].tolist(), None, 1, 1, 0, None)
+    if not like.size:
+        return Table([0.0] * k, None, 1, 1, 0, None)
+    sent = like.kind.send(coefficients.astype(np.float32))
+    n = like.size // rows
+    how = 1 if n % BLOCK == 0 else 2 if n >= BLOCK else 3
+    return Table([0.0] * k, _pointer(like.kind.describe(sent)[2], "float32"), rows, n, how, sent)
+
+
+Partial = namedtuple("Partial", "pointer count memory")
+
+
+def partial_sums(*arrays):
+    """Memory for one float64 for each program that sums, over all of arrays: a `Partial`. Raises ValueError where an array is empty."""
+    for a in arrays:
+        some(a)
+    count = sum(programs(a.size, BLOCK * TILES) for a in arrays)
+    memory = arrays[0].kind.empty((count,), "float64")
+    return Partial(pointer_to(memory, arrays[0].kind), count, memory)
+
+
+def some(arrays):
+    """Raises ValueError where there is no element. arrays: `Arrays` of a loss."""
+    if arrays.size == 0:
+        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {arrays.shape}")
+
+
+def pointer_to(x, kind):
+    """Where x begins. x: an array. kind: its `Kind`."""
+    _, dtype, address, _, _ = kind.describe(x)
+    return _pointer(address, dtype)
+
+
+def scalar(x):
+    """x, which has no axes, as the caller gets it: a NumPy array becomes a number. x: an array."""
+    return x[()] if isinstance(x, np.ndarray) else x
+
+
+def words(key):
+    """A noise key, (4,) uint32, as ints that Triton passes in 32 bits whatever they are."""
+    return key.view(np.int32).tolist()
+
+
+def run(kernel, grid, arrays, *args, warps=4, **constants):
+    """kernel[(grid,)](*args, **constants) on the device and stream of its arrays. Nothing is done where grid is 0.
+
+    kernel: from `triton.jit`. grid: programs. arrays: `Arrays`. args: pointers and numbers. warps: of a program. constants: by name.
+    """
+    if grid == 0:
+        return
+    options = dict(num_warps=warps, enable_fp_fusion=True)  # a b + c may be rounded once: the bounds allow for either
+    if INTERPRETED:
+        with np.errstate(all="ignore"):
+            kernel[(grid,)](*args, **constants)
+        return
+    foreign = arrays.stream not in (None, 0, 1)  # 1 is the legacy default stream, which orders itself with the others
+    if foreign:
+        _check(_cuda.cuStreamSynchronize(ctypes.c_void_p(arrays.stream)))
+    if GPUS > 1:
+        _on_device((arrays.pointers or args)[0], lambda: kernel[(grid,)](*args, **options, **constants))
+    else:
+        kernel[(grid,)](*args, **options, **constants)
+    if foreign:
+        _check(_cuda.cuCtxSynchronize())
+
+
+def programs(size, block=BLOCK):
+    """How many programs cover size elements, block each. size, block: ints."""
+    return -(-size // block)
+
+
+def send(array):
+    """A NumPy array as one that the kernels take: on the GPU by numba-cuda, by torch where that is not there or for bfloat16; as it is
+    in the interpreter. array: NumPy."""
+    if INTERPRETED:
+        return array
+    if array.dtype.name == "bfloat16":
+        importlib.import_module("torch")
+        return _torch().send(array)
+    return _own().send(array)
+
+
+def receive(x):
+    """The other way: what a kernel returned, as a NumPy array (bfloat16 as float32). x: an array of a known kind, or what is on the host."""
+    return x if isinstance(x, (float, np.ndarray)) else kind_of("x", x).receive(x)
+
+
+def _laid_out(name, dtype, address, contiguous):
+    if not contiguous:
+        raise ValueError(f"{name}: expected a C-contiguous array, got strides; copy it first")
+    if address % (2 if dtype in HALVES else 4):
+        raise ValueError(f"{name}: expected memory that begins at a multiple of the {dtype} size, got address {address:#x}")
+
+
+def _own():
+    """The kind of array for somebody who has none: the `gpu` extra's, or that of a torch which is there anyway."""
+    try:
+        return _numba()
+    except ImportError:
+        importlib.import_module("torch")
+        return _torch()
+
+
+def _pointer(address, dtype):
+    return (HostPointer if INTERPRETED else Pointer)(address, dtype)
+
+
+def _one_device(pointers):
+    if GPUS > 1 and not INTERPRETED:
+        places = {_device(p) for p in pointers if p.address}
+        if len(places) > 1:
+            raise ValueError(f"expected arrays on one device, got devices {sorted(places)}")
+
+
+def _device(pointer):
+    ordinal = ctypes.c_int(0)
+    _check(_cuda.cuPointerGetAttribute(ctypes.byref(ordinal), 9, ctypes.c_uint64(pointer.address)))  # 9: device ordinal
+    return ordinal.value
+
+
+def _on_device(pointer, launch):
+    driver = triton.runtime.driver.active
+    before, wanted = driver.get_current_device(), _device(pointer)
+    driver.set_current_device(wanted)
+    try:
+        launch()
+    finally:
+        driver.set_current_device(before)
+
+
+def _check(status):
+    if status:
+        raise RuntimeError(f"CUDA error {status}")

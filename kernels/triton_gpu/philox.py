@@ -1,0 +1,171 @@
+"""Philox bits, uniforms and normals on the GPU, the words of `ref.philox` to the bit.
+
+A program makes 256 blocks; a block's four words feed four neighbouring elements and are joined before they are stored, so
+that a thread stores 16 bytes. Logarithm, sine and cosine are polynomials on reduced ranges: float32 normals within 3 eps of
+the truth, relative, at every word. Where memory is read too they cost nothing: `fused` stands at the copy limit with them.
+
+Papers
+    [Philox]     Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011
+    [BoxMuller]  Box, Muller, "A Note on the Generation of Random Normal Deviates", 1958
+"""
+import numpy as np
+import triton
+import triton.language as tl
+
+from kernels import coefficients
+from kernels.triton_gpu import launch
+
+INTERPRETED = tl.constexpr(launch.INTERPRETED)
+
+def bits(seed, shape, stream=0, out=None):
+    """The first prod(shape) words of (seed, stream): element i is word i % 4 of block i // 4, [Philox] section 4.3.
+
+    seed, stream: ints in [0, 2**64). shape: int or tuple of ints. out: uint32 array of that shape, or None.
+    Returns `shape` uint32. Raises as `ref.philox.bits`; TypeError or ValueError where out does not fit.
+    """
+    return _fill(_bits, seed, shape, stream, "uint32", out)
+
+
+def uniform(seed, shape, stream=0, out=None):
+    """u = float32(word) 2^-32 + 2^-33, equal to `ref.philox.uniform` to the bit. 0 < u <= 1.
+
+    seed, shape, stream: as in `bits`. out: float32 array of that shape, or None.
+    Returns `shape` float32. Raises as `bits` does.
+    """
+    return _fill(_uniform, seed, shape, stream, "float32", out)
+
+
+def normal(seed, shape, stream=0, dtype=np.float32, out=None):
+    """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal` makes them.
+
+    seed, shape, stream: as in `bits`. dtype: float32 (within 3 eps of the truth, relative), or float16 or bfloat16, to which
+    that is rounded. out: array of that shape and dtype, or None.
+    Returns `shape` of dtype. Raises as `bits` does; TypeError for another dtype.
+    """
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name not in ("float32", *launch.HALVES):
+        raise TypeError(f"dtype: expected float32, float16 or bfloat16, got {name}")
+    return _fill(_normal, seed, shape, stream, name, out)
+
+
+def _fill(kernel, seed, shape, stream, dtype, out):
+    key = launch.words(coefficients.noise_key(seed, stream))
+    shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    like = launch.fresh(shape, dtype, out)
+    out, pointer = launch.output("out", out, like)
+    launch.run(kernel, launch.programs(like.size), like, pointer, like.size, *key, BLOCK=launch.BLOCK)
+    return out
+
+
+@triton.jit
+def words_of(program, k0, k1, s0, s1, BLOCK: tl.constexpr):
+    """Four words of each of the program's BLOCK / 4 blocks. program: its number. k0, k1, s0, s1: the key. BLOCK: elements."""
+    block = program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
+    zero = (block * 0).to(tl.uint32)
+    c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
+    c2, c3 = zero + s0.to(tl.uint32, bitcast=True), zero + s1.to(tl.uint32, bitcast=True)
+    k0, k1 = zero + k0.to(tl.uint32, bitcast=True), zero + k1.to(tl.uint32, bitcast=True)
+    for _ in tl.static_range(10):
+        p0, p1 = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
+        c0, c1 = (p1 >> 32).to(tl.uint32) ^ c1 ^ k0, p1.to(tl.uint32)
+        c2, c3 = (p0 >> 32).to(tl.uint32) ^ c3 ^ k1, p0.to(tl.uint32)
+        k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def joined(a, b, c, d, BLOCK: tl.constexpr):
+    """a[0], b[0], c[0], d[0], a[1], ... as one block of BLOCK. a, b, c, d: blocks of BLOCK / 4."""
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK,))
+
+
+@triton.jit
+def u01(word):
+    """word 2^-32 + 2^-33, rounded once in float32. word: uint32."""
+    return word.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10
+
+
+@triton.jit
+def uneg11(word):
+    """int32(word) 2^-31 + 2^-32, rounded once in float32. word: uint32."""
+    return word.to(tl.int32, bitcast=True).to(tl.float32) * 4.656612873077393e-10 + 2.3283064365386963e-10
+
+
+@triton.jit
+def log32(u):
+    """ln u for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. u: float32."""
+    bits = u.to(tl.int32, bitcast=True)
+    e = (bits - 0x3F3504F3) >> 23
+    f = (bits - (e << 23)).to(tl.float32, bitcast=True) - 1.0
+    z, k = f * f, e.to(tl.float32)
+    tail = -0.0790275278 * f + 0.1262233404  # a minimax fit of (log1p(f) - f + f^2/2) / f^3
+    tail = tail * f - 0.1299818683
+    tail = tail * f + 0.1421449453
+    tail = tail * f - 0.1664128112
+    tail = tail * f + 0.2000104513
+    tail = tail * f - 0.2500030643
+    tail = tail * f + 0.3333333073
+    return f + (tail * f * z - k * 2.12194440e-4 - 0.5 * z) + k * 0.693359375  # ln 2 in two parts, e times the first is exact
+
+
+@triton.jit
+def sincospi32(a):
+    """(sin(pi a), cos(pi a)) for |a| <= 1: quarter turns off first, exactly; |b| <= 1/4 remains. a: float32."""
+    quarter = (a + a + 2.5).to(tl.int32) - 2
+    b = a - 0.5 * quarter.to(tl.float32)
+    z = b * b
+    s = b * (3.141592644 + z * (-5.167707821 + z * (2.549766963 - z * 0.589075079)))
+    c = 1.0 + z * (-4.934802197 + z * (4.058710566 + z * (-1.335137813 + z * 0.2321254071)))
+    odd = (quarter & 1) != 0
+    sin, cos = tl.where(odd, c, s), tl.where(odd, s, c)
+    return tl.where((quarter & 2) != 0, -sin, sin), tl.where(((quarter + 1) & 2) != 0, -cos, cos)
+
+
+@triton.jit
+def pair32(w0, w1):
+    """Two normals of two words, [BoxMuller] eq. 1. w0, w1: uint32."""
+    r = tl.sqrt(-2.0 * log32(u01(w1)))
+    sin, cos = sincospi32(uneg11(w0))
+    return r * sin, r * cos
+
+
+@triton.jit
+def normals_of(program, k0, k1, s0, s1, BLOCK: tl.constexpr):
+    """The normals of the program's BLOCK elements. program, k0, k1, s0, s1, BLOCK: as in `words_of`."""
+    w0, w1, w2, w3 = words_of(program, k0, k1, s0, s1, BLOCK)
+    z0, z1 = pair32(w0, w1)
+    z2, z3 = pair32(w2, w3)
+    return joined(z0, z1, z2, z3, BLOCK)
+
+
+@triton.jit
+def stored(x, out):
+    """x, float32, as out holds it, rounded to nearest, halves to even. out: pointer."""
+    if out.dtype.element_ty == tl.float32:
+        return x
+    elif INTERPRETED and out.dtype.element_ty == tl.bfloat16:  # the interpreter cuts: so it gets nothing to cut
+        bits = x.to(tl.int32, bitcast=True)
+        even = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+        return tl.where(x == x, even, x).to(tl.bfloat16)
+    else:
+        return x.to(out.dtype.element_ty, fp_downcast_rounding="rtne")
+
+
+@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
+def _bits(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    w0, w1, w2, w3 = words_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    tl.store(out + base + i, joined(w0, w1, w2, w3, BLOCK), mask=base + i < n)
+
+
+@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
+def _uniform(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    w0, w1, w2, w3 = words_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    tl.store(out + base + i, joined(u01(w0), u01(w1), u01(w2), u01(w3), BLOCK), mask=base + i < n)
+
+
+@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
+def _normal(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    tl.store(out + base + i, stored(normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK), out), mask=base + i < n)
