@@ -238,10 +238,9 @@ def test_an_array_of_the_other_machine_is_rejected():
 
 
 def test_strides_and_overlaps_are_refused():
-    x, other = SEND(np.ones((8, 6), np.float32)), SEND(X)
-    for strided in (x[::2], x.T):
-        with pytest.raises(ValueError, match="x0: expected a C-contiguous array"):
-            diffusion.q_sample(strided, 5, strided, ABAR)
+    strided, other = SEND(np.ones((8, 6), np.float32))[::2], SEND(X)
+    with pytest.raises(ValueError, match="x0: expected a C-contiguous array"):
+        diffusion.q_sample(strided, 5, strided, ABAR)
     memory = SEND(np.zeros(200, np.float32))
     with pytest.raises(ValueError, match="out: expected memory apart from the inputs or exactly one of them"):
         diffusion.q_sample(memory[:24].reshape(4, 6), 5, other, ABAR, out=memory[8:32].reshape(4, 6))

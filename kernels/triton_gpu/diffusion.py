@@ -3,7 +3,8 @@ float32 in between.
 
 Arguments are those of `ref.diffusion` (equations there), arrays of one kind (see `launch`) and dtype; t and s are ints of the
 host. `out`, where given, is an array of that kind, shape and dtype and may be one of the inputs. Errors as there, before
-anything is written. Coefficients come folded: as numbers where one time holds for the batch, else in a float32 table.
+anything is written. A sum of two products names its fused multiply-add, so the bits do not depend on how a compiler
+contracts. Coefficients come folded: as numbers where one time holds for the batch, else in a float32 table.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -17,6 +18,7 @@ import triton.language as tl
 
 from kernels import coefficients
 from kernels.triton_gpu import launch
+from kernels.triton_gpu.optim import tree_sum
 from kernels.triton_gpu.philox import stored
 
 SINGLE = ("float32",)
@@ -215,7 +217,7 @@ def _linear(out, a, b, size, table, rows, n, c0, c1, HOW: tl.constexpr, BLOCK: t
         c = table + row_of(base, i, rows, n, HOW)
         c0, c1 = tl.load(c), tl.load(c + rows)
     x, y = tl.load(a + base + i, mask=inside).to(tl.float32), tl.load(b + base + i, mask=inside).to(tl.float32)
-    tl.store(out + base + i, stored(c0 * x + c1 * y, out), mask=inside)
+    tl.store(out + base + i, stored(tl.fma(c0, x, c1 * y), out), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "n"])
@@ -270,17 +272,17 @@ def where_noisy(inside, sigma, BLOCK: tl.constexpr):
 @triton.jit
 def ddpm_mean(xt, eps, c0, c1, c2, c3, limit):
     """x_s without its noise. xt, eps: blocks. c0 to c3: from `five`. limit: of x0_hat, inf for none."""
-    return c2 * clamp(c0 * xt + c1 * eps, limit) + c3 * xt
+    return tl.fma(c2, clamp(tl.fma(c0, xt, c1 * eps), limit), c3 * xt)
 
 
 @triton.jit
 def ddim_mean(xt, eps, c0, c1, c2, c3, c4, c5, limit, CLIPPED: tl.constexpr):
     """x_s without its noise. xt, eps: blocks. c0 to c5: from `seven`. CLIPPED: whether x0_hat is, to limit."""
-    x0 = c0 * xt + c1 * eps
+    x0 = tl.fma(c0, xt, c1 * eps)
     if CLIPPED:
         x0 = clamp(x0, limit)
-        eps = c2 * xt + c3 * x0
-    return c4 * x0 + c5 * eps
+        eps = tl.fma(c2, xt, c3 * x0)
+    return tl.fma(c4, x0, c5 * eps)
 
 
 @triton.jit(do_not_specialize=["rows", "n"])
@@ -291,7 +293,7 @@ def _ddpm(out, xt, eps_hat, z, size, table, rows, n, c0, c1, c2, c3, c4, limit, 
         c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW), rows)
     x, e = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(eps_hat + base + i, mask=inside).to(tl.float32)
     noise = tl.load(z + base + i, mask=where_noisy(inside, c4, BLOCK), other=0).to(tl.float32)
-    tl.store(out + base + i, stored(ddpm_mean(x, e, c0, c1, c2, c3, limit) + c4 * noise, out), mask=inside)
+    tl.store(out + base + i, stored(tl.fma(c4, noise, ddpm_mean(x, e, c0, c1, c2, c3, limit)), out), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "n"])
@@ -304,7 +306,7 @@ def _ddim(
         c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW), rows)
     x, e = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(eps_hat + base + i, mask=inside).to(tl.float32)
     noise = tl.load(z + base + i, mask=where_noisy(inside, c6, BLOCK), other=0).to(tl.float32)
-    tl.store(out + base + i, stored(ddim_mean(x, e, c0, c1, c2, c3, c4, c5, limit, CLIPPED) + c6 * noise, out), mask=inside)
+    tl.store(out + base + i, stored(tl.fma(c6, noise, ddim_mean(x, e, c0, c1, c2, c3, c4, c5, limit, CLIPPED)), out), mask=inside)
 
 
 @triton.jit
@@ -314,8 +316,8 @@ def _square_error(partial, a, b, size, BLOCK: tl.constexpr, TILES: tl.constexpr)
         base = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK
         inside = base + i < size
         d = (tl.load(a + base + i, mask=inside, other=0) - tl.load(b + base + i, mask=inside, other=0)).to(tl.float64)
-        total += d * d
-    tl.store(partial + tl.program_id(0), tl.sum(total))
+        total = tl.fma(d, d, total)
+    tl.store(partial + tl.program_id(0), tree_sum(total, BLOCK))
 
 
 @triton.jit(do_not_specialize=["count", "size"])
@@ -323,7 +325,7 @@ def _mean(out, partial, count, size, BLOCK: tl.constexpr):
     i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
     for first in range(0, count, BLOCK):
         total += tl.load(partial + first + i, mask=first + i < count, other=0)
-    tl.store(out, tl.sum(total) / size.to(tl.float64))
+    tl.store(out, tree_sum(total, BLOCK) / size.to(tl.float64))
 
 
 @triton.jit

@@ -16,7 +16,7 @@ import triton.language as tl
 from kernels import coefficients
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, row_of, seven
-from kernels.triton_gpu.optim import adam_element
+from kernels.triton_gpu.optim import adam_element, tree_sum
 from kernels.triton_gpu.philox import normals_of, stored
 
 
@@ -133,7 +133,7 @@ def _q_sample_noise(out, x0, size, table, rows, n, c0, c1, k0, k1, s0, s1, HOW: 
         c0, c1 = tl.load(c), tl.load(c + rows)
     x = tl.load(x0 + base + i, mask=inside).to(tl.float32)
     z = normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
-    tl.store(out + base + i, stored(c0 * x + c1 * z, out), mask=inside)
+    tl.store(out + base + i, stored(tl.fma(c0, x, c1 * z), out), mask=inside)
 
 
 @triton.jit
@@ -144,8 +144,8 @@ def _eps_loss_grad(out, partial, eps_hat, eps, size, c, BLOCK: tl.constexpr, TIL
         inside = base + i < size
         d = tl.load(eps_hat + base + i, mask=inside, other=0) - tl.load(eps + base + i, mask=inside, other=0)
         tl.store(out + base + i, c * d, mask=inside)
-        total += d.to(tl.float64) * d.to(tl.float64)
-    tl.store(partial + tl.program_id(0), tl.sum(total))
+        total = tl.fma(d.to(tl.float64), d.to(tl.float64), total)
+    tl.store(partial + tl.program_id(0), tree_sum(total, BLOCK))
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
@@ -158,8 +158,8 @@ def _eps_loss_noise(out, partial, eps_hat, size, c, k0, k1, s0, s1, BLOCK: tl.co
         d = tl.load(eps_hat + base + i, mask=inside, other=0) - normals_of(block, k0, k1, s0, s1, BLOCK)
         d = tl.where(inside, d, 0.0)
         tl.store(out + base + i, c * d, mask=inside)
-        total += d.to(tl.float64) * d.to(tl.float64)
-    tl.store(partial + tl.program_id(0), tl.sum(total))
+        total = tl.fma(d.to(tl.float64), d.to(tl.float64), total)
+    tl.store(partial + tl.program_id(0), tree_sum(total, BLOCK))
 
 
 @triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
@@ -173,9 +173,9 @@ def _guided_ddpm(
         c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW), rows)
     x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
     v = tl.load(cond + base + i, mask=inside).to(tl.float32)
-    xs = ddpm_mean(x, u + w * (v - u), c0, c1, c2, c3, limit)
+    xs = ddpm_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, limit)
     if NOISY:
-        xs += c4 * normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+        xs = tl.fma(c4, normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
     tl.store(out + base + i, stored(xs, out), mask=inside)
 
 
@@ -190,9 +190,9 @@ def _guided_ddim(
         c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW), rows)
     x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
     v = tl.load(cond + base + i, mask=inside).to(tl.float32)
-    xs = ddim_mean(x, u + w * (v - u), c0, c1, c2, c3, c4, c5, limit, CLIPPED)
+    xs = ddim_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, c4, c5, limit, CLIPPED)
     if NOISY:
-        xs += c6 * normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+        xs = tl.fma(c6, normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
     tl.store(out + base + i, stored(xs, out), mask=inside)
 
 
@@ -208,4 +208,4 @@ def _adam_ema(
     tl.store(p_out + base + i, x, mask=inside)
     tl.store(m_out + base + i, r, mask=inside)
     tl.store(v_out + base + i, s, mask=inside)
-    tl.store(avg_out + base + i, keep * a + take * x, mask=inside)
+    tl.store(avg_out + base + i, tl.fma(keep, a, take * x), mask=inside)

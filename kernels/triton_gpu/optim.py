@@ -74,9 +74,19 @@ def clip_by_global_norm(grads, max_norm, out=None):
 @triton.jit
 def adam_element(p, g, m, v, c0, c1, c2, c3, c4, c5, c6, c7):
     """[AdamW] algorithm 2. p, g, m, v: blocks. c0 to c7: from `coefficients.adam_step`. Returns p, m, v."""
-    m = c0 * m + c1 * g
-    v = c2 * v + c3 * (g * g)
-    return p - (c4 * m / (c5 * tl.sqrt(v) + c6) + c7 * p), m, v
+    m = tl.fma(c0, m, c1 * g)
+    v = tl.fma(c2, v, c3 * (g * g))
+    return p - tl.fma(c7, p, c4 * m / tl.fma(c5, tl.sqrt(v), c6)), m, v
+
+
+@triton.jit
+def tree_sum(x, N: tl.constexpr):
+    """The sum of a block, neighbours first: one order, whatever layout the compiler chose. x: block. N: its length, a power of 2 up to 2^16."""
+    for k in tl.static_range(1, 17):
+        if N >> k > 0:
+            even, odd = tl.split(tl.reshape(x, (N >> k, 2)))
+            x = even + odd
+    return tl.sum(x)
 
 
 @triton.jit
@@ -95,7 +105,7 @@ def _adam(p_out, m_out, v_out, p, g, m, v, size, c0, c1, c2, c3, c4, c5, c6, c7,
 def _ema(out, avg, p, size, keep, take, BLOCK: tl.constexpr):
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
-    tl.store(out + base + i, keep * tl.load(avg + base + i, mask=inside) + take * tl.load(p + base + i, mask=inside), mask=inside)
+    tl.store(out + base + i, tl.fma(keep, tl.load(avg + base + i, mask=inside), take * tl.load(p + base + i, mask=inside)), mask=inside)
 
 
 @triton.jit(do_not_specialize=["first"])
@@ -104,8 +114,8 @@ def _sum_squares(partial, a, size, first, BLOCK: tl.constexpr, TILES: tl.constex
     for tile in range(TILES):
         base = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK
         x = tl.load(a + base + i, mask=base + i < size, other=0).to(tl.float64)
-        total += x * x
-    tl.store(partial + first + tl.program_id(0), tl.sum(total))
+        total = tl.fma(x, x, total)
+    tl.store(partial + first + tl.program_id(0), tree_sum(total, BLOCK))
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -113,7 +123,7 @@ def _clip_scale(out, partial, count, max_norm, BLOCK: tl.constexpr):
     i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
     for first in range(0, count, BLOCK):
         total += tl.load(partial + first + i, mask=first + i < count, other=0)
-    norm = tl.sqrt(tl.sum(total))
+    norm = tl.sqrt(tree_sum(total, BLOCK))
     tl.store(out, tl.where(norm > max_norm, max_norm / norm, 1.0))
 
 

@@ -105,7 +105,8 @@ def log32(u):
     tail = tail * f + 0.2000104513
     tail = tail * f - 0.2500030643
     tail = tail * f + 0.3333333073
-    return f + (tail * f * z - k * 2.12194440e-4 - 0.5 * z) + k * 0.693359375  # ln 2 in two parts, e times the first is exact
+    small = tl.fma(z, -0.5, tl.fma(k, -2.12194440e-4, tail * f * z))
+    return tl.fma(k, 0.693359375, f + small)  # ln 2 in two parts; e times the first is exact
 
 
 @triton.jit
