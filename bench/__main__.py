@@ -9,13 +9,14 @@ from bench import limits, measure, peers, report, targets
 from kernels import check, registry
 
 SWEEP_OPS = (("diffusion.q_sample", ""), ("fused.q_sample_noise", ""), ("fused.guided_ddim_step", "eta = 0"), ("optim.adam_step", ""))
-SWEEP_BYTES = [1 << k for k in range(10, 29, 2)]  # 1 kB to 256 MB moved by a call
+SWEEP_BYTES = {"numba_cpu": [1 << k for k in range(10, 29, 2)], "triton_gpu": [1 << k for k in range(16, 33, 2)]}  # moved by a call
 
 
 def arguments(argv):
     """The command line. argv: its words. Exits with status 2 and a line that says why where they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--op", default="", help="only operations with this in their name")
+    parser.add_argument("--backend", choices=list(measure.DEVICES), action="append", help="only this one; may be given again (default: all that are here)")
     parser.add_argument("--shape", type=_shape, action="append", help="such as 256,3,32,32; may be given again (default: the three of bench.targets)")
     parser.add_argument("--peers", type=_columns, default=list(peers.COLUMNS), help=f"of {','.join(peers.COLUMNS)} (default: all that are installed)")
     parser.add_argument("--threads", type=int, default=1, help="of every library (default 1)")
@@ -27,7 +28,8 @@ def arguments(argv):
         parser.error(f"--op: no timed operation has {words.op!r} in its name; there are {', '.join(op.name for op in registry.OPS if op.bench)}")
     if not words.seconds >= 0:
         parser.error(f"--seconds: expected at least 0, got {words.seconds}")
-    words.shape = words.shape or list(targets.SHAPES)
+    words.shape = {b: words.shape or list(targets.SHAPES if b == "numba_cpu" else targets.GPU_SHAPES) for b in measure.DEVICES}
+    words.backend = words.backend or list(measure.DEVICES)
     return words
 
 
@@ -67,17 +69,23 @@ def sweep(ops, backends):
         for label, options in op.bench.items():
             if (op.name, label) in SWEEP_OPS:
                 one = registry.bytes_moved(op, measure.problem(op, options, (1, 1)), measure.DTYPE)
-                found += [(op, label, options, b, (4, max(n // one // 4, 1))) for b in backends for n in SWEEP_BYTES]
+                found += [(op, label, options, b, (4, max(n // one // 4, 1)), measure.DTYPE) for b in backends for n in SWEEP_BYTES[b]]
     return found
 
 
 def run(jobs, seconds, libraries, say, progress=list):
     """Measures rows. jobs: (kind, row of `measure.rows`). seconds, libraries, say: as in `measure.row`. progress: wraps the
     list of jobs. Returns the rows, and the exit status: 1 where a kernel is wrong."""
-    found = []
-    for kind, (op, label, options, backend, shape) in progress(jobs):
-        used = libraries if kind != report.SWEEP else [c for c in libraries if c == "numpy"]
-        found.append({"kind": kind} | measure.row(op, label, options, backend, shape, seconds, used, say))
+    found, float32_copy = [], {}
+    for kind, (op, label, options, backend, shape, dtype) in progress(jobs):
+        used = [c for c in libraries if c in measure.DEVICES[backend].peers and (kind != report.SWEEP or c == "numpy")]
+        if backend == "triton_gpu":
+            row = measure.gpu_row(op, label, options, backend, shape, dtype, seconds, used, say)
+        else:
+            row = measure.row(op, label, options, backend, shape, seconds, used, say)
+        if dtype == measure.DTYPE:
+            float32_copy[op.name, label, backend, shape] = row["copy"]
+        found.append({"kind": kind} | row | {"float32_copy": float32_copy.get((op.name, label, backend, shape))})
     return found, int(any(row["failure"] for row in found))
 
 
@@ -88,7 +96,8 @@ def main(argv=None):
         print(lacking, file=sys.stderr)
         return 2
     try:
-        limits.pin(words.threads)
+        if words.backend != ["triton_gpu"]:
+            limits.pin(words.threads)
     except ValueError as reason:
         print(f"python -m bench: {reason}", file=sys.stderr)
         return 2
@@ -97,30 +106,35 @@ def main(argv=None):
     libraries, lines = peers.available(words.peers)
     backends, absent = check.available()
     lines += [f"{backend}: not timed, {why}" for backend, why in absent.items()]
-    lines += [f"{backend}: not timed, bench.measure.DEVICES has no clock for it" for backend in backends if backend not in measure.DEVICES]
+    if "triton_gpu" in backends:
+        from kernels.triton_gpu import launch as gpu
+
+        if gpu.INTERPRETED:
+            backends.remove("triton_gpu")
+            lines.append("triton_gpu: not timed, there is no GPU here")
     for line in lines:
         print(line, file=sys.stderr)
-    backends = [backend for backend in backends if backend in measure.DEVICES]
+    backends = [backend for backend in backends if backend in words.backend]
     peers.settle(libraries, words.threads)
     if "numba_cpu" in backends:
         from kernels.numba_cpu import launch
 
         launch.set_num_threads(words.threads)
-    ops = [op for op in registry.OPS if words.op in op.name]
+    ops = [op for op in registry.OPS if words.op in op.name and op.bench]
     jobs = [("row", job) for job in measure.rows(ops, backends, words.shape)]
     jobs += [(report.SWEEP, job) for job in sweep(ops, backends)] if words.plot else []
     bar = tqdm(jobs, file=sys.stderr, unit="row", disable=None)
 
     def progress(_):
         for job in bar:
-            bar.set_postfix_str(f"{job[1][0].name} {job[1][4]}")
+            bar.set_postfix_str(f"{job[1][0].name} {job[1][4]} {job[1][5]}")
             yield job
 
     rows, status = run(jobs, words.seconds, libraries, lambda line: bar.write(line, file=sys.stderr), progress)
-    machine = limits.machine(words.threads)
-    report.print_table(rows, machine)
+    machine = limits.machine(words.threads, on_gpu=backends == ["triton_gpu"])
     if words.csv:
         report.write_csv(words.csv, rows, machine)
+    report.print_table(rows, machine)
     if words.plot and any(row["kind"] == report.SWEEP and not row["failure"] for row in rows):
         report.plot(rows, machine, words.plot)
     return status

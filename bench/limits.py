@@ -34,6 +34,29 @@ def triad(nbytes):
     return lambda: _triad(a, b, c, scalar)
 
 
+def gpu_copy(nbytes):
+    """A call that moves nbytes by the driver's copy from device to device, half of them read and half written. nbytes: int >= 2.
+    Returns the function."""
+    import ctypes
+
+    from kernels.triton_gpu import launch, philox
+
+    source = philox.normal(0, max(nbytes // 8, 1))
+    target = philox.normal(1, max(nbytes // 8, 1))
+    to, of = (ctypes.c_uint64(launch.read(("float32",), x=x).pointers[0].address) for x in (target, source))
+    size = ctypes.c_size_t(max(nbytes // 8, 1) * 4)
+    memory = [source, target]  # kept alive by the function
+    return lambda: launch.copy(to, of, size, memory)
+
+
+def gpu():
+    """The name of the GPU that is used."""
+    from numba import cuda
+
+    name = cuda.get_current_device().name
+    return name.decode() if isinstance(name, bytes) else name
+
+
 def processor():
     """The processor's name; family and model too where the name alone does not tell (virtual machines shorten it)."""
     path = Path("/proc/cpuinfo")
@@ -54,8 +77,11 @@ def caches():
     return found
 
 
-def machine(threads):
-    """What every row of a result says about where it comes from. threads: int. Returns {column: text}."""
+def machine(threads, on_gpu=False):
+    """What every row of a result says about where it comes from. threads: int. on_gpu: whether a GPU did the work. Returns {column: text}."""
+    if on_gpu:
+        today = datetime.date.today().isoformat()
+        return {"machine": gpu(), "caches": "", "threads": "", "date": today, "versions": versions()}
     sizes = " ".join(f"{level} {size >> 10}K" for level, size in caches().items())
     return {
         "machine": f"{processor()}, {os.cpu_count()} cores",

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from bench import limits, peers, timing
+from bench import limits, peers, targets, timing
 from kernels import compare, registry
 
 DTYPE = "float32"
@@ -17,6 +17,9 @@ IN_PLACE = {
     "fused.adam_ema_step": ("p", "m", "v", "avg"),
     "optim.ema_step": ("avg",),
 }
+
+
+CHECKED = (2, 3, 256, 256)  # on the GPU, arrays are too large for the host to check: these are, and the large run's first two examples
 
 
 @dataclass(frozen=True)
@@ -32,24 +35,28 @@ class Device:
     triad: Callable
 
 
-DEVICES = {"numba_cpu": Device(dict, np.asarray, timing.wall, peers.HOST, limits.copy, limits.triad)}
+DEVICES = {
+    "numba_cpu": Device(dict, np.asarray, timing.wall, peers.HOST, limits.copy, limits.triad),
+    "triton_gpu": Device(dict, np.asarray, timing.events, peers.ON_GPU, limits.gpu_copy, None),
+}
 
 
 def rows(ops, backends, shapes):
-    """Every row there is to measure: (op, row, options, backend, shape). ops: records. backends: names. shapes: tuples."""
+    """Every row there is to measure: (op, row, options, backend, shape, dtype). ops: records. backends: names. shapes: {backend: tuples}."""
     return [
-        (op, row, options, backend, shape)
-        for shape in shapes
+        (op, row, options, backend, shape, dtype)
+        for backend in backends
+        for shape in shapes[backend]
         for op in ops
         for row, options in op.bench.items()
-        for backend in backends
+        for dtype in [DTYPE, *(registry.HALVES if op.half and backend == "triton_gpu" and shape != targets.SMALL else ())]
         if registry.kernel(op, backend) is not None
     ]
 
 
-def problem(op, options, shape, seed=0):
-    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. Returns {name: value}."""
-    arguments = op.make(np.random.default_rng(seed), shape, DTYPE, "normal", **options)
+def problem(op, options, shape, seed=0, dtype=DTYPE):
+    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. dtype: name. Returns {name: value}."""
+    arguments = op.make(np.random.default_rng(seed), shape, dtype, "normal", **options)
     return arguments | {name: time for name, time in TIMES.items() if name in arguments and "s" in arguments}
 
 
@@ -78,10 +85,7 @@ def row(op, label, options, backend, shape, seconds, libraries, say):
     device = DEVICES[backend]
     arguments = problem(op, options, shape)
     moved = registry.bytes_moved(op, arguments, DTYPE)
-    result = dict(
-        op=op.name, row=label, backend=backend, shape=shape, dtype=DTYPE, bytes=moved, failure="", median_us=None, gbs=None,
-        copy_gbs=None, triad_gbs=None, copy=None, triad=None,
-    ) | {k: v for c in peers.COLUMNS for k, v in ((c, None), (f"{c}_how", ""))}  # fmt: skip
+    result = empty(op, label, backend, shape, DTYPE, moved)
     expected = registry.expected(op, arguments, DTYPE)
     run = prepared(op, registry.kernel(op, backend), arguments, shape, device)
     try:
@@ -96,10 +100,111 @@ def row(op, label, options, backend, shape, seconds, libraries, say):
     return result | compared(timing.interleave(contestants, seconds, clock=device.clock), moved)
 
 
-def sound_peers(op, arguments, shape, column, device, expected, say):
+def empty(op, label, backend, shape, dtype, moved):
+    """A row with nothing measured yet. moved: bytes. The rest as in `row`."""
+    return dict(
+        op=op.name, row=label, backend=backend, shape=shape, dtype=dtype, bytes=moved, failure="", median_us=None, gbs=None,
+        copy_gbs=None, triad_gbs=None, copy=None, triad=None, launch=None, float32_copy=None,
+    ) | {k: v for c in peers.COLUMNS for k, v in ((c, None), (f"{c}_how", ""))}  # fmt: skip
+
+
+def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
+    """`row` on the GPU, its data made there. A small shape is timed by the host's clock over many calls, beside the bare
+    launches that a call makes; a large one by events. The arguments as in `row`, and dtype: name.
+    """
+    from kernels.triton_gpu import launch
+
+    few = problem(op, options, CHECKED, dtype=dtype)
+    few_there = registry.sent(few, launch.send)
+    data = [name for name in registry.arrays(few)]
+    arguments = problem(op, options, (shape[0],) + (1,) * (len(shape) - 1), dtype=dtype)
+    arguments |= {"shape": shape} if "shape" in arguments else {}
+    for i, name in enumerate(data):
+        arguments[name] = _on_gpu(shape, dtype, i, positive=name == "v")
+    size = int(np.prod(shape)) * (2 if dtype in registry.HALVES else 4)
+    moved = size * (len(data) + op.writes)
+    result = empty(op, label, backend, shape, dtype, moved)
+    function = registry.kernel(op, backend)
+    try:
+        for out, rule in zip(registry.call(op, function, few_there, dtype), registry.expected(op, few, dtype), strict=True):
+            compare.assert_matches(launch.receive(out), rule)
+        _same_as_alone(op, function, arguments, shape, dtype, data)
+    except Exception as reason:
+        return result | {"failure": f"{type(reason).__name__}: {reason}"}
+    run = _gpu_prepared(op, function, arguments, shape, dtype)
+    contestants = {("kernel", ""): run, ("copy", ""): limits.gpu_copy(moved)}
+    if dtype == DTYPE:
+        for column in [c for c in libraries if c != "compile" or shape != targets.SMALL]:  # its launch is not ours to judge
+            found = sound_peers(op, few_there | {"on_gpu": True}, CHECKED, column, DEVICES[backend], registry.expected(op, few, dtype), say, few)
+            if found:
+                made = peers.ON_GPU[column](op.name, arguments | {"on_gpu": True}, shape)
+                contestants |= {(column, how): made[how] for how, _ in found}
+    if shape == targets.SMALL:
+        contestants[("launch", "")] = _bare(launch, run)
+        return result | compared(timing.interleave(contestants, seconds, clock=timing.calls), moved)
+    return result | compared(timing.interleave(contestants, seconds, clock=timing.events), moved)
+
+
+def _on_gpu(shape, dtype, stream, positive):
+    """Normals (uniforms where only positive numbers make sense) made where they are used; in bfloat16 by torch's memory."""
+    from kernels.triton_gpu import launch, philox
+
+    if positive:
+        return philox.uniform(1, shape, stream)
+    out = launch.send(np.zeros(1, np.float32).astype(registry.like(dtype))) if dtype == "bfloat16" else None
+    return philox.normal(1, shape, stream, dtype=dtype, out=None if out is None else out.new_empty(shape))
+
+
+def _gpu_prepared(op, function, arguments, shape, dtype):
+    extra = {"dtype": dtype} if op.name == "philox.normal" else {}
+    if op.name in IN_PLACE:
+        out = tuple(arguments[name] for name in IN_PLACE[op.name])
+        extra["out"] = out if len(out) > 1 else out[0]
+    elif op.writes:
+        extra["out"] = _on_gpu(shape, dtype, 9, positive=False)
+    return partial(function, **arguments, **extra)
+
+
+def _same_as_alone(op, function, arguments, shape, dtype, data):
+    """The first two examples of the large run are to the bit what the kernel makes of them alone; that is in its shape checked."""
+    from kernels.triton_gpu import launch
+
+    if "loss" in op.name or shape[0] < 2:
+        return
+    two = (2,) + tuple(shape[1:])
+    alone = dict(arguments) | {name: arguments[name][:2] for name in data} | ({"shape": two} if "shape" in arguments else {})
+    alone |= {name: arguments[name][:2] for name in ("t", "s") if isinstance(arguments.get(name), np.ndarray)}
+    for large, small in zip(registry.call(op, function, arguments, dtype), registry.call(op, function, alone, dtype), strict=True):
+        if not np.array_equal(launch.receive(large[:2]), launch.receive(small)):
+            raise compare.Mismatch(f"{op.name} {shape}: an example in its batch is not the example alone")
+
+
+def _bare(launch, run):
+    """The launches that run makes, with nothing before them: what Triton itself needs."""
+    made, before = [], launch.run
+
+    def recorded(kernel, grid, arrays, *args, warps=4, **constants):
+        made.append(partial(kernel[(grid,)], *args, num_warps=warps, enable_fp_fusion=True, **constants))
+        before(kernel, grid, arrays, *args, warps=warps, **constants)
+
+    launch.run = recorded
+    try:
+        memory = run()
+    finally:
+        launch.run = before
+
+    def bare(memory=memory):
+        for one in made:
+            one()
+
+    return bare
+
+
+def sound_peers(op, arguments, shape, column, device, expected, say, on_host=None):
     """The variants of one library that agree with the truth, as (how, call).
 
-    op, arguments, shape, device, say: as in `row`. column: the library's. expected: the rules of the outputs.
+    op, arguments, shape, device, say: as in `row`. column: the library's. expected: the rules of the outputs. on_host: the
+    arguments on the host, where they are not there.
     """
     found = []
     try:
@@ -109,7 +214,7 @@ def sound_peers(op, arguments, shape, column, device, expected, say):
         return found
     for how, call in made.items():
         try:
-            peers.check(op.name, arguments, shape, peers.home(call(), shape), expected)
+            peers.check(op.name, on_host or arguments, shape, peers.home(call(), shape), expected)
             found.append((how, call))
         except Exception as reason:
             say(f"{column} ({how}) left out at {op.name} {shape}: {type(reason).__name__}: {_first_line(reason)}")
@@ -119,14 +224,17 @@ def sound_peers(op, arguments, shape, column, device, expected, say):
 def compared(times, moved):
     """The numbers of a row from its times: of a library's variants, the fastest counts.
 
-    times: {(column, how): (rounds,) nanoseconds}, with kernel, copy and triad among them. moved: bytes. Returns {column: value}.
+    times: {(column, how): (rounds,) nanoseconds}, with kernel and copy among them. moved: bytes. Returns {column: value}.
     """
     ours = times["kernel", ""]
     found = {"median_us": float(np.median(ours)) / 1e3, "gbs": moved / float(np.median(ours))}
     for limit in ("copy", "triad"):
-        found[limit] = 100 * timing.times_faster(ours, times[limit, ""])
-        found[f"{limit}_gbs"] = moved / float(np.median(times[limit, ""]))
-    for column in {c for c, _ in times} - {"kernel", "copy", "triad"}:
+        if (limit, "") in times:
+            found[limit] = 100 * timing.times_faster(ours, times[limit, ""])
+            found[f"{limit}_gbs"] = moved / float(np.median(times[limit, ""]))
+    if ("launch", "") in times:
+        found["launch"] = 1 / timing.times_faster(ours, times["launch", ""])
+    for column in {c for c, _ in times} - {"kernel", "copy", "triad", "launch"}:
         how = min((h for c, h in times if c == column), key=lambda h: np.median(times[column, h]))
         found |= {column: timing.times_faster(ours, times[column, how]), f"{column}_how": how}
     return found

@@ -225,13 +225,23 @@ def _np_adam_ema(c, p, g, m, v, avg, term, other):
 # --- torch ----------------------------------------------------------------------------------------------------------
 
 
+def _tensors(torch, op, arguments, shape):
+    """The peer's own copies of the data as tensors (B, n), by name, where the arguments are: on the host or on the GPU."""
+    places = {k: v for k, v in arguments.items() if hasattr(v, "__cuda_array_interface__")}
+    if places:
+        return {k: torch.as_tensor(v, device="cuda").reshape(shape[0], -1).clone() for k, v in places.items()}
+    if op == "philox.normal" and arguments.get("on_gpu"):
+        return {"like": torch.empty((shape[0], int(np.prod(shape[1:]))), device="cuda")}
+    return {k: torch.from_numpy(v) for k, v in data(op, arguments, shape).items()}
+
+
 def torch_peer(op, arguments, shape):
     """The equation in eager mode, and with `out=` and in-place operations; for Adam, torch's own fused AdamW."""
     import torch
 
     if op in ("optim.adam_step", "fused.adam_ema_step"):
         return {"fused AdamW": _torch_adam(torch, op, arguments, shape)}
-    x = [torch.from_numpy(v) for v in data(op, arguments, shape).values()]
+    x = list(_tensors(torch, op, arguments, shape).values())
     fold, f = folder(op, arguments, shape), equation(op, arguments)
     xp = SimpleNamespace(clip=torch.clamp, sqrt=torch.sqrt, mean=torch.mean, normal=torch.randn_like)
 
@@ -239,7 +249,7 @@ def torch_peer(op, arguments, shape):
         table = fold() if fold else None
         if table is None or table.shape[1] == 1:
             return None if table is None else table[:, 0].tolist()
-        return torch.from_numpy(table[..., None]).unbind()
+        return torch.from_numpy(table[..., None]).to(x[0].device).unbind()
 
     return {"eager": lambda: f(xp, c(), *x), "out=": _torch_out(torch, op, arguments, c, x)}
 
@@ -282,11 +292,11 @@ def _torch_out(torch, op, arguments, c, x):
 
 
 def _torch_adam(torch, op, a, shape):
-    x = {name: torch.from_numpy(v) for name, v in data(op, a, shape).items()}
+    x = _tensors(torch, op, a, shape)
     p = x["p"].requires_grad_()
     p.grad = x["g"]
     optimizer = torch.optim.AdamW([p], lr=a["lr"], betas=(a["beta1"], a["beta2"]), eps=a["eps"], weight_decay=a["weight_decay"], fused=True)
-    optimizer.state[p] = {"step": torch.tensor(a["step"] - 1.0), "exp_avg": x["m"], "exp_avg_sq": x["v"]}
+    optimizer.state[p] = {"step": torch.tensor(a["step"] - 1.0, device=p.device), "exp_avg": x["m"], "exp_avg_sq": x["v"]}
 
     def run():
         optimizer.step()
@@ -301,7 +311,7 @@ def compile_peer(op, arguments, shape):
     """The equation under `torch.compile`. Coefficients come as a tensor, so that no step compiles anew."""
     import torch
 
-    x = [torch.from_numpy(v) for v in data(op, arguments, shape).values()]
+    x = list(_tensors(torch, op, arguments, shape).values())
     fold, f = folder(op, arguments, shape), equation(op, arguments)
     xp = SimpleNamespace(clip=torch.clamp, sqrt=torch.sqrt, mean=torch.mean, normal=torch.randn_like)
     torch.compiler.reset()
@@ -309,7 +319,7 @@ def compile_peer(op, arguments, shape):
     places = STATE.get(op, ())
 
     def run():
-        result = compiled(torch.from_numpy(fold()[..., None]) if fold else None, *x)
+        result = compiled(torch.from_numpy(fold()[..., None]).to(x[0].device) if fold else None, *x)
         for i, new in zip(places, result if isinstance(result, tuple) else (result,)):
             x[i] = new
         return result
@@ -384,6 +394,7 @@ def numexpr_peer(op, arguments, shape):
     return {"evaluate, out=": lambda: numexpr.evaluate(expression, names(), out=target)}
 
 
+ON_GPU = {"torch": torch_peer, "compile": compile_peer}
 HOST = {"numpy": numpy_peer, "torch": torch_peer, "compile": compile_peer, "jax": jax_peer, "numexpr": numexpr_peer}
 
 
@@ -392,7 +403,7 @@ HOST = {"numpy": numpy_peer, "torch": torch_peer, "compile": compile_peer, "jax"
 
 def home(result, shape):
     """What a peer returned, as a list of NumPy arrays of the data's shape and floats. result: its own. shape: of the data."""
-    found = [np.asarray(r) for r in outputs(result)]
+    found = [r.cpu().numpy() if hasattr(r, "cpu") else np.asarray(r) for r in outputs(result)]
     return [r.reshape(shape) if r.size == int(np.prod(shape)) and r.ndim else float(r) for r in found]
 
 

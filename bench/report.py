@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 SWEEP = "sweep"  # the row name of a picture's points
 TEXT = ("machine", "caches", "threads", "date", "versions", "op", "row", "kind", "backend", "shape", "dtype", "failure")
-NUMBERS = ("bytes", "median_us", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", *COLUMNS)
+NUMBERS = ("bytes", "median_us", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", "launch", "float32_copy", *COLUMNS)
 FIELDS = (*TEXT, *NUMBERS, *(f"{c}_how" for c in COLUMNS), "target", "met")
 
 
@@ -70,12 +70,14 @@ def table(rows):
     rows = [row for row in rows if row["kind"] != SWEEP]
     present = [c for c in COLUMNS if any(row[c] is not None for row in rows)]
     several = len({row["backend"] for row in rows}) > 1
-    header = ["op", "shape", "dtype", "median", *(f"x {COLUMNS[c]}" for c in present), "GB/s", "% copy", "% triad", "target", "met"]
+    more = {c: title for c, title in {"triad": "% triad", "launch": "x launch"}.items() if any(row[c] is not None for row in rows)}
+    header = ["op", "shape", "dtype", "median", *(f"x {COLUMNS[c]}" for c in present), "GB/s", "% copy", *more.values(), "target", "met"]
     lines = []
     for row in rows:
         name = row["op"].split(".")[1] + (f", {row['row']}" if row["row"] else "") + (f" [{row['backend']}]" if several else "")
         target, met = targets.judge(row)
-        numbers = [_time(row["median_us"]), *(_ratio(row[c]) for c in present), _ratio(row["gbs"]), _percent(row["copy"]), _percent(row["triad"])]
+        numbers = [_time(row["median_us"]), *(_ratio(row[c]) for c in present), _ratio(row["gbs"]), _percent(row["copy"])]
+        numbers += [_ratio(row[c]) if c == "launch" else _percent(row[c]) for c in more]
         if row["failure"]:
             numbers = ["FAIL"] + [""] * (len(numbers) - 1)
         lines.append([name, str(row["shape"]), row["dtype"], *numbers, target, met])
@@ -101,17 +103,31 @@ def memory_lines(rows):
         timed = [row for row in rows if row["shape"] == shape and row["copy_gbs"] is not None]
         if timed:
             mb = sorted(row["bytes"] / 1e6 for row in timed)
-            speeds = {k: sorted(row[k] for row in timed) for k in ("copy_gbs", "triad_gbs")}
+            speeds = {k: sorted(row[k] for row in timed) for k in ("copy_gbs", "triad_gbs") if timed[0][k] is not None}
             said = ", ".join(f"{k[:-4]} {v[len(v) // 2]:.1f} GB/s ({v[0]:.1f} to {v[-1]:.1f})" for k, v in speeds.items())
             lines.append(f"{shape}: {said}, moving {mb[0]:.3g} to {mb[-1]:.3g} MB")
     return lines
 
 
+GPU_LEGEND = (
+    "x torch: times faster than the faster of eager and out=/in place on the same GPU; Adam: fused AdamW. GB/s counts every input read "
+    "once and every output written once; copy is the driver's copy from device to device of as many bytes in the same rounds. "
+    "(32, 784): host time a call of many in a row; x launch: times the bare Triton launches that the call makes."
+)
 LEGEND = (
     "x NumPy: times faster than NumPy (the faster of kernels.plain with out= and the same with its temporaries kept; noise by "
     "the faster of SFC64 and PCG64). x torch: the faster of eager and out=/in place; Adam: fused AdamW. GB/s counts every input "
     "read once and every output written once; copy and triad move as many bytes in the same rounds of the same run."
 )
+
+
+def _legend(rows):
+    return GPU_LEGEND if any(row["backend"] == "triton_gpu" for row in rows) else LEGEND
+
+
+def _title(machine):
+    threads = f", {machine['threads']} thread(s)" if machine["threads"] else ""
+    return f"{machine['machine']}{threads}, {machine['date']}"
 
 
 def print_table(rows, machine):
@@ -121,14 +137,14 @@ def print_table(rows, machine):
 
     console = Console(width=None if sys.stdout.isatty() else 190, highlight=False)
     header, lines = table(rows)
-    sheet = Table(title=f"{machine['machine']}, {machine['threads']} thread(s), {machine['date']}", title_justify="left", pad_edge=False)
+    sheet = Table(title=_title(machine), title_justify="left", pad_edge=False)
     for name in header:
         sheet.add_column(name, justify="left" if name in ("op", "shape", "dtype", "target", "met") else "right", no_wrap=name in ("op", "shape", "median"))
     for i, line in enumerate(lines):
         last = i + 1 == len(lines) or lines[i + 1][1] != line[1]
         sheet.add_row(*line, style="red" if "FAIL" in line else None, end_section=last)
     console.print(sheet)
-    for line in (*memory_lines(rows), LEGEND, machine["versions"]):
+    for line in (*memory_lines(rows), _legend(rows), machine["versions"]):
         console.print(line, markup=False)
     for row in rows:
         if row["failure"]:
@@ -139,9 +155,9 @@ def markdown(rows, machine):
     """The same as Markdown. rows, machine: as above."""
     header, lines = table(rows)
     left = {"op", "shape", "dtype", "target", "met"}
-    out = [f"**{machine['machine']}**, {machine['threads']} thread(s), {machine['date']}. {machine['versions']}.", ""]
+    out = [f"**{_title(machine)}.** {machine['versions']}.", ""]
     out += ["| " + " | ".join(cells) + " |" for cells in (header, [":--" if h in left else "--:" for h in header], *lines)]
-    return "\n".join([*out, "", *(f"- {line}" for line in memory_lines(rows)), f"- {LEGEND}"])
+    return "\n".join([*out, "", *(f"- {line}" for line in memory_lines(rows)), f"- {_legend(rows)}"])
 
 
 def filled(readme, text):
@@ -177,10 +193,12 @@ def plot(rows, machine, path):
         size = [r["bytes"] for r in mine]
         label = name[0].split(".")[1] + (f", {name[1]}" if name[1] else "")
         axes.plot(size, [r["gbs"] for r in mine], "-o", color=colour, lw=1.4, ms=3.2, label=label)
-        axes.plot(size, [np.nan if r["numpy"] is None else r["gbs"] / r["numpy"] for r in mine], "--o", color=colour, lw=0.9, ms=2.6, mfc="white")
+        if any(r["numpy"] is not None for r in mine):
+            axes.plot(size, [np.nan if r["numpy"] is None else r["gbs"] / r["numpy"] for r in mine], "--o", color=colour, lw=0.9, ms=2.6, mfc="white")
     size, copy = _binned([r["bytes"] for r in rows], [r["copy_gbs"] for r in rows])
     axes.plot(size, copy, "-", color="black", lw=2.2, zorder=1, label="copy limit")
-    axes.plot([], [], "--o", color="0.4", lw=0.9, ms=2.6, mfc="white", label="NumPy (same colour)")
+    if any(r["numpy"] is not None for r in rows):
+        axes.plot([], [], "--o", color="0.4", lw=0.9, ms=2.6, mfc="white", label="NumPy (same colour)")
     axes.set(xscale="log", yscale="log", xlabel="bytes moved by one call", ylabel="achieved bandwidth (GB/s)")
     lo, hi = size[0] / 1.4, size[-1] * 1.4
     axes.set_xlim(lo, hi)
@@ -189,13 +207,13 @@ def plot(rows, machine, path):
             axes.axvline(held, color="0.75", lw=0.7, zorder=0)
             axes.annotate(level, (held, 1), xycoords=("data", "axes fraction"), xytext=(-2, -3), textcoords="offset points", ha="right", va="top", color="0.45")
     axes.xaxis.set_major_locator(FixedLocator([1e3 * 10**k for k in range(8)]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1e6:g} MB" if v >= 1e6 else f"{v / 1e3:g} kB"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1e9:g} GB" if v >= 1e9 else f"{v / 1e6:g} MB" if v >= 1e6 else f"{v / 1e3:g} kB"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.grid(axis="y", color="0.92", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
-    axes.set_title(f"{machine['machine']}, {machine['threads']} thread(s), float32", loc="left", fontsize=8)
+    axes.set_title(f"{_title(machine)}, float32", loc="left", fontsize=8)
     figure.savefig(path)
     plt.close(figure)
 

@@ -15,6 +15,30 @@ def wall(run):
     return time.perf_counter_ns() - start
 
 
+def events(run):
+    """Nanoseconds of one call on the GPU, between two events of the stream. run: takes nothing, may return before the work is done."""
+    from numba import cuda
+
+    start, end = cuda.event(), cuda.event()
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return cuda.event_elapsed_time(start, end) * 1e6
+
+
+def calls(run, count=50):
+    """Nanoseconds a call, of count calls that follow each other, by the host's clock: what a short launch costs. run: as in `events`."""
+    from numba import cuda
+
+    cuda.synchronize()
+    start = time.perf_counter_ns()
+    for _ in range(count):
+        run()
+    cuda.synchronize()
+    return (time.perf_counter_ns() - start) / count
+
+
 def interleave(runs, seconds, least=7, most=200, clock=wall):
     """Times the contestants in rounds, each starting with the next one.
 
