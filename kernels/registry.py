@@ -51,6 +51,11 @@ def dtypes(op, backend):
     return tuple(d for d in op.dtypes if d != "float64") + tuple(known if op.half else ())
 
 
+def like(dtype):
+    """The NumPy dtype of that name; bfloat16 is ml_dtypes'. dtype: name."""
+    return np.dtype(importlib.import_module("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
+
+
 def carriers(backend):
     """How arrays get to a backend and back: two functions of one array. backend: name."""
     launch = importlib.import_module(f"kernels.{backend}.launch")
@@ -127,9 +132,7 @@ def _data(rng, shape, dtype, values):
         x *= {"large": 1e2, "tiny": 1e-2}.get(values, 1) if dtype in HALVES else {"large": 1e4, "tiny": 1e-4}.get(values, 1)
     if values == "not finite" and x.size:
         x.flat[rng.integers(x.size, size=3)] = np.nan, np.inf, -np.inf
-    if dtype == "bfloat16":
-        dtype = importlib.import_module("ml_dtypes").bfloat16
-    return x.astype(dtype)
+    return x.astype(like(dtype))
 
 
 def _abar(schedule):

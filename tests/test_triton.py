@@ -46,12 +46,8 @@ def run(op, arguments, dtype="float32", **extra):
 def poisoned(shape, dtype, shift):
     """Memory full of NaN (of ones, for words) on the host, and the slice in it that a view of shape is."""
     size = int(np.prod(shape))
-    memory = np.full(size + 2 * GUARD, 0xFFFFFFFF, np.uint32) if dtype == "uint32" else np.full(size + 2 * GUARD, np.nan, like(dtype))
+    memory = np.full(size + 2 * GUARD, 0xFFFFFFFF, np.uint32) if dtype == "uint32" else np.full(size + 2 * GUARD, np.nan, registry.like(dtype))
     return memory, slice(GUARD + shift, GUARD + shift + size)
-
-
-def like(dtype):
-    return importlib.import_module("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
 
 
 def untouched(memory, place):

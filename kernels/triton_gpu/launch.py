@@ -58,12 +58,12 @@ Kind = namedtuple("Kind", "name describe empty send receive")
 
 
 class Pointer:
-    """What a Triton launch wants to know of an array: where it begins and what it holds."""
+    """What a Triton launch wants to know of an array: where it begins and what it holds. Its owner lives as long."""
 
-    __slots__ = ("address", "dtype")
+    __slots__ = ("address", "dtype", "owner")
 
-    def __init__(self, address, dtype):
-        self.address, self.dtype = address, dtype
+    def __init__(self, address, dtype, owner):
+        self.address, self.dtype, self.owner = address, dtype, owner
 
     def data_ptr(self):
         """The address, an int."""
@@ -106,10 +106,56 @@ class HostPointer(Pointer):
         return ()
 
 
+class Scratch:
+    """Device memory for one call, of the stream that its kernels run on; given back in that stream's order."""
+
+    __slots__ = ("address", "stream")
+
+    def __init__(self, nbytes, host=None):
+        driver = triton.runtime.driver.active
+        self.stream = ctypes.c_void_p(driver.get_current_stream(driver.get_current_device()))
+        place, self.address = ctypes.c_uint64(0), 0
+        _check(_cuda.cuMemAllocAsync(ctypes.byref(place), ctypes.c_size_t(nbytes), self.stream))
+        self.address = place.value
+        if host is not None:  # from pageable memory, so read before this returns
+            _check(_cuda.cuMemcpyHtoDAsync_v2(place, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(nbytes), self.stream))
+
+    def __del__(self):
+        if self.address:
+            _cuda.cuMemFreeAsync(ctypes.c_uint64(self.address), self.stream)
+
+
+def scratch(host, near, filled=True):
+    """A pointer to memory like the array host, with its values if filled, on the device of near. host: NumPy. near: `Arrays`."""
+    dtype = _name(host.dtype)
+    if INTERPRETED:
+        return HostPointer(host.ctypes.data, dtype, host)
+    if GPUS > 1:
+        memory = _on_device(near.pointers[0], lambda: Scratch(host.nbytes, host if filled else None))
+    else:
+        memory = Scratch(host.nbytes, host if filled else None)
+    return Pointer(memory.address, dtype, memory)
+
+
+_names = {}
+
+
+def _name(dtype):
+    """The name of a NumPy or torch dtype; each is asked once, since that takes longer than a launch should."""
+    if dtype not in _names:
+        _names[dtype] = str(dtype).removeprefix("torch.")
+    return _names[dtype]
+
+
 def _of_torch(x):
     if not x.is_cuda:
         raise TypeError("expected a torch tensor on a GPU, got one on the host")
-    return tuple(x.shape), str(x.dtype).removeprefix("torch."), x.data_ptr(), x.is_contiguous(), None
+    return tuple(x.shape), _name(x.dtype), x.data_ptr(), x.is_contiguous(), None
+
+
+def _of_numba(x):
+    address = int(x.gpu_data.device_pointer) if x.size else 0
+    return x.shape, _name(x.dtype), address, x.is_c_contiguous(), int(x.stream) if x.stream else None
 
 
 def _of_interface(x):
@@ -120,11 +166,11 @@ def _of_interface(x):
         expected.insert(0, itemsize)
         itemsize *= max(n, 1)
     contiguous = strides is None or 0 in shape or all(s == e or n == 1 for s, e, n in zip(strides, expected, shape))
-    return shape, str(x.dtype), told["data"][0] or 0, contiguous, told.get("stream")
+    return shape, _name(x.dtype), told["data"][0] or 0, contiguous, told.get("stream")
 
 
 def _of_numpy(x):
-    return x.shape, x.dtype.name, x.ctypes.data, x.flags.c_contiguous and x.dtype.isnative, None
+    return x.shape, _name(x.dtype), x.ctypes.data, x.flags.c_contiguous and x.dtype.isnative, None
 
 
 def _torch():
@@ -151,7 +197,7 @@ def _numba():
         warnings.simplefilter("ignore")
         from numba import cuda
 
-    return Kind("numba", _of_interface, cuda.device_array, cuda.to_device, lambda x: x.copy_to_host())
+    return Kind("numba", _of_numba, cuda.device_array, cuda.to_device, lambda x: x.copy_to_host())
 
 
 def _jax():
@@ -201,7 +247,7 @@ def read(dtypes, **arrays):
         if shape != first[1]:
             raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {kind_of(n, a).describe(a)[0]}" for n, a in arrays.items()))
         _laid_out(name, dtype, address, contiguous)
-        pointers.append(_pointer(address, dtype))
+        pointers.append(_pointer(address, dtype, x))
         stream = stream or its_stream
     _one_device(pointers)
     size = 1
@@ -230,7 +276,7 @@ def output(name, out, like):
     """
     if out is None:
         out = like.kind.empty(like.shape, like.dtype)
-        return out, _pointer(like.kind.describe(out)[2], like.dtype)
+        return out, _pointer(like.kind.describe(out)[2], like.dtype, out)
     kind = kind_of(name, out)
     if kind.name == "jax":
         raise TypeError(f"{name}: expected an array that may be written, got a JAX array, which may not")
@@ -246,33 +292,32 @@ def output(name, out, like):
     for x in like.pointers:
         if x.address != address and x.address < address + length and address < x.address + length:
             raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
-    pointer = _pointer(address, dtype)
+    pointer = _pointer(address, dtype, out)
     if GPUS > 1:
         _one_device([*like.pointers, pointer])
     return out, pointer
 
 
-Table = namedtuple("Table", "scalars pointer rows row_size how memory")
+Table = namedtuple("Table", "scalars pointer rows row_size how")
 
 
 def table(coefficients, like):
-    """How a kernel finds its coefficients: a `Table` of scalars, pointer, rows, elements a row, how, and the memory itself.
+    """How a kernel finds its coefficients: a `Table` of scalars, pointer, rows, elements a row, how.
 
     coefficients: (K, R) float64. like: `Arrays` of the data. With R = 1 the scalars are the coefficients and nothing is sent;
     else a float32 table goes to the device. how: 0 scalars; 1 each program lies in one row; 2 in at most two; 3 in several.
     """
     k, rows = coefficients.shape
     if rows == 1:
-        return Table(coefficients[:, 0].tolist(), None, 1, 1, 0, None)
+        return Table(coefficients[:, 0].tolist(), None, 1, 1, 0)
     if not like.size:
-        return Table([0.0] * k, None, 1, 1, 0, None)
-    sent = like.kind.send(coefficients.astype(np.float32))
+        return Table([0.0] * k, None, 1, 1, 0)
     n = like.size // rows
     how = 1 if n % BLOCK == 0 else 2 if n >= BLOCK else 3
-    return Table([0.0] * k, _pointer(like.kind.describe(sent)[2], "float32"), rows, n, how, sent)
+    return Table([0.0] * k, scratch(coefficients.astype(np.float32), like), rows, n, how)
 
 
-Partial = namedtuple("Partial", "pointer count memory")
+Partial = namedtuple("Partial", "pointer count")
 
 
 def partial_sums(*arrays):
@@ -280,8 +325,7 @@ def partial_sums(*arrays):
     for a in arrays:
         some(a)
     count = sum(programs(a.size, BLOCK * TILES) for a in arrays)
-    memory = arrays[0].kind.empty((count,), "float64")
-    return Partial(pointer_to(memory, arrays[0].kind), count, memory)
+    return Partial(scratch(np.empty(count), arrays[0], filled=False), count)
 
 
 def some(arrays):
@@ -293,7 +337,7 @@ def some(arrays):
 def pointer_to(x, kind):
     """Where x begins. x: an array. kind: its `Kind`."""
     _, dtype, address, _, _ = kind.describe(x)
-    return _pointer(address, dtype)
+    return _pointer(address, dtype, x)
 
 
 def scalar(x):
@@ -327,6 +371,11 @@ def run(kernel, grid, arrays, *args, warps=4, **constants):
         kernel[(grid,)](*args, **options, **constants)
     if foreign:
         _check(_cuda.cuCtxSynchronize())
+
+
+def copy(to, of, size):
+    """The driver's copy from device to device, a measure of the memory. to, of: pointers. size: bytes."""
+    _check(_cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to.address), ctypes.c_uint64(of.address), ctypes.c_size_t(size), None))
 
 
 def programs(size, block=BLOCK):
@@ -366,8 +415,8 @@ def _own():
         return _torch()
 
 
-def _pointer(address, dtype):
-    return (HostPointer if INTERPRETED else Pointer)(address, dtype)
+def _pointer(address, dtype, owner):
+    return (HostPointer if INTERPRETED else Pointer)(address, dtype, owner)
 
 
 def _one_device(pointers):
@@ -388,7 +437,7 @@ def _on_device(pointer, launch):
     before, wanted = driver.get_current_device(), _device(pointer)
     driver.set_current_device(wanted)
     try:
-        launch()
+        return launch()
     finally:
         driver.set_current_device(before)
 

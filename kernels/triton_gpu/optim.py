@@ -8,6 +8,7 @@ Papers
     [AdamW]    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
     [Pascanu]  Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013
 """
+import numpy as np
 import triton
 import triton.language as tl
 
@@ -58,15 +59,14 @@ def clip_by_global_norm(grads, max_norm, out=None):
     if some:
         counts = [launch.programs(a.size, launch.BLOCK * launch.TILES) for a in some]
         partial = launch.partial_sums(*some)
-        scale = some[0].kind.empty((), "float64")
-        scale_pointer = launch.pointer_to(scale, some[0].kind)
+        scale = launch.scratch(np.empty(1), some[0], filled=False)
         first = 0
         for a, count in zip(some, counts):
             launch.run(_sum_squares, count, a, partial.pointer, *a.pointers, a.size, first, BLOCK=launch.BLOCK, TILES=launch.TILES)
             first += count
-        launch.run(_clip_scale, 1, some[0], scale_pointer, partial.pointer, first, float(max_norm), BLOCK=launch.REDUCE, warps=8)
+        launch.run(_clip_scale, 1, some[0], scale, partial.pointer, first, float(max_norm), BLOCK=launch.REDUCE, warps=8)
         for a, (_, pointer) in zip(read, outs):
-            launch.run(_times, launch.programs(a.size), a, pointer, *a.pointers, a.size, scale_pointer, BLOCK=launch.BLOCK)
+            launch.run(_times, launch.programs(a.size), a, pointer, *a.pointers, a.size, scale, BLOCK=launch.BLOCK)
     clipped = [array for array, _ in outs]
     return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped
 
