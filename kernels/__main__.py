@@ -9,10 +9,8 @@ def main():
     backends, missing = check.available()
     for backend, why in missing.items():
         print(f"{backend}: not checked, {why}")
-    if "triton_gpu" in backends:
-        from kernels.triton_gpu import launch
-
-        print("triton_gpu: " + ("no GPU here, so in Triton's interpreter, on small arrays" if launch.INTERPRETED else f"{launch.GPUS} GPU(s)"))
+    for backend in filter(check.interpreted, backends):
+        print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
     print(f"{'op':<30}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
     failed = False
     for op in registry.OPS:

@@ -35,6 +35,11 @@ def available():
     return [b for b in registry.BACKENDS if b not in missing], missing
 
 
+def interpreted(backend):
+    """Whether the backend's kernels run in an interpreter here, a thousand times slower. backend: name."""
+    return getattr(importlib.import_module(f"kernels.{backend}.launch"), "INTERPRETED", False)
+
+
 def check(op, backend, dtype, seed=0):
     """Every shape of SHAPES with the options in turn, fresh random data for each, ends of the times included.
 
@@ -44,16 +49,16 @@ def check(op, backend, dtype, seed=0):
     function = registry.kernel(op, backend)
     send, receive = registry.carriers(backend)
     rng = np.random.default_rng(seed)
-    interpreted = getattr(importlib.import_module(f"kernels.{backend}.launch"), "INTERPRETED", False)  # a thousand times slower
+    small = interpreted(backend)
     choices = itertools.cycle(dict(zip(op.options, c)) for c in itertools.product(*op.options.values()))
     values = itertools.cycle(registry.VALUES if dtype != "uint32" else registry.VALUES[:1])
     cases, worst = 0, 0.0
     for shape in SHAPES:
         if 0 in shape and not op.empty:
             continue
-        if interpreted and np.prod(shape) > 1 << 13:
+        if small and np.prod(shape) > 1 << 13:
             continue
-        for _ in range(1 if np.prod(shape) > 1 << 17 else 4 if interpreted else 10):
+        for _ in range(1 if np.prod(shape) > 1 << 17 else 4 if small else 10):
             options = next(choices)
             arguments = op.make(rng, shape, dtype, next(values), **options)
             try:

@@ -271,13 +271,13 @@ def where_noisy(inside, sigma, BLOCK: tl.constexpr):
 
 @triton.jit
 def ddpm_mean(xt, eps, c0, c1, c2, c3, limit):
-    """x_s without its noise. xt, eps: blocks. c0 to c3: from `five`. limit: of x0_hat, inf for none."""
+    """x_s without its noise. xt, eps: blocks. c0, c1, c2, c3: of `five`. limit: of x0_hat, inf for none."""
     return tl.fma(c2, clamp(tl.fma(c0, xt, c1 * eps), limit), c3 * xt)
 
 
 @triton.jit
 def ddim_mean(xt, eps, c0, c1, c2, c3, c4, c5, limit, CLIPPED: tl.constexpr):
-    """x_s without its noise. xt, eps: blocks. c0 to c5: from `seven`. CLIPPED: whether x0_hat is, to limit."""
+    """x_s without its noise. xt, eps: blocks. c0, c1, c2, c3, c4, c5: of `seven`. CLIPPED: whether x0_hat is, to limit."""
     x0 = tl.fma(c0, xt, c1 * eps)
     if CLIPPED:
         x0 = clamp(x0, limit)

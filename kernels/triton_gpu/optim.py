@@ -73,7 +73,7 @@ def clip_by_global_norm(grads, max_norm, out=None):
 
 @triton.jit
 def adam_element(p, g, m, v, c0, c1, c2, c3, c4, c5, c6, c7):
-    """[AdamW] algorithm 2. p, g, m, v: blocks. c0 to c7: from `coefficients.adam_step`. Returns p, m, v."""
+    """[AdamW] algorithm 2. p, g, m, v: blocks. c0, c1, c2, c3, c4, c5, c6, c7: of `coefficients.adam_step`. Returns p, m, v."""
     m = tl.fma(c0, m, c1 * g)
     v = tl.fma(c2, v, c3 * (g * g))
     return p - tl.fma(c7, p, c4 * m / tl.fma(c5, tl.sqrt(v), c6)), m, v
