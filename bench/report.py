@@ -76,10 +76,11 @@ def table(rows):
     for row in rows:
         name = row["op"].split(".")[1] + (f", {row['row']}" if row["row"] else "") + (f" [{row['backend']}]" if several else "")
         target, met = targets.judge(row)
+        if row["failure"]:
+            lines.append([name, str(row["shape"]), row["dtype"], "FAIL", *[""] * (len(header) - 6), target, met])
+            continue
         numbers = [_time(row["median_us"]), *(_ratio(row[c]) for c in present), _ratio(row["gbs"]), _percent(row["copy"])]
         numbers += [_ratio(row[c]) if c == "launch" else _percent(row[c]) for c in more]
-        if row["failure"]:
-            numbers = ["FAIL"] + [""] * (len(numbers) - 1)
         lines.append([name, str(row["shape"]), row["dtype"], *numbers, target, met])
     return header, lines
 
@@ -152,11 +153,17 @@ def print_table(rows, machine):
 
 
 def markdown(rows, machine):
-    """The same as Markdown. rows, machine: as above."""
+    """The same as Markdown, the first shape in sight and the others folded away. rows, machine: as above."""
     header, lines = table(rows)
     left = {"op", "shape", "dtype", "target", "met"}
     out = [f"**{_title(machine)}.** {machine['versions']}.", ""]
-    out += ["| " + " | ".join(cells) + " |" for cells in (header, [":--" if h in left else "--:" for h in header], *lines)]
+    shapes = list(dict.fromkeys(line[1] for line in lines))
+    for i, shape in enumerate(shapes):
+        if i == 1:
+            out += ["", f"<details><summary>The same at {' and '.join(shapes[1:])}</summary>", ""]
+        chosen = [line for line in lines if line[1] == shape]
+        out += ["", *("| " + " | ".join(cells) + " |" for cells in (header, [":--" if h in left else "--:" for h in header], *chosen))]
+    out += ["", "</details>"] if len(shapes) > 1 else []
     return "\n".join([*out, "", *(f"- {line}" for line in memory_lines(rows)), f"- {_legend(rows)}"])
 
 

@@ -31,7 +31,9 @@ TESTS = {  # the tests about a file, the first ones to fail first; a folder stan
     "ref/fused.py": ["test_ref_fused.py"],
     "ref/layers.py": ["test_ref_layers.py", "test_gradients.py"],
     "ref/nets/": ["test_ref_nets.py", "test_gradients.py"],
+    "kernels/triton_gpu/": ["test_triton.py"],
     "kernels/": ["test_compare.py", "test_kernels.py"],
+    "bench/": ["test_bench.py"],
 }
 
 MUTANTS = [
@@ -234,7 +236,31 @@ MUTANTS = [
     Mutant("compare: the worst element is averaged away", "kernels/compare.py", "float(np.max(_units(out, expected), initial=0.0))", "float(np.mean(_units(out, expected)))"),
     Mutant("compare: vacuous tolerances pass", "kernels/compare.py", "if not same and error(wrong, expected) <= 1:", "if not same and error(wrong, expected) < 0:"),
     Mutant("registry: the truth of a float32 kernel made in float32", "kernels/registry.py", "exact = {name: _exact(value) for name, value in arguments.items()}", "exact = dict(arguments)"),
+    # --- the Triton kernels, and the benchmark
+    Mutant("triton: nine rounds", "kernels/triton_gpu/philox.py", "tl.static_range(10)", "tl.static_range(9)"),
+    Mutant("triton: no carry into the second counter word", "kernels/triton_gpu/philox.py", "(block >> 32).to(tl.uint32)", "zero"),
+    Mutant("triton: Box-Muller at u = 0", "kernels/triton_gpu/philox.py", "word.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10", "word.to(tl.float32) * 2.3283064365386963e-10"),
+    Mutant("triton: words joined lane by lane", "kernels/triton_gpu/philox.py", "tl.join(tl.join(a, c), tl.join(b, d))", "tl.join(tl.join(a, b), tl.join(c, d))"),
+    Mutant("triton: halves cut instead of rounded", "kernels/triton_gpu/philox.py", "bits + 0x7FFF + ((bits >> 16) & 1)", "bits"),
+    Mutant("triton: the tail is written too", "kernels/triton_gpu/diffusion.py", "tl.store(out + base + i, stored(tl.fma(c0, x, c1 * y), out), mask=inside)", "tl.store(out + base + i, stored(tl.fma(c0, x, c1 * y), out))"),
+    Mutant("triton: the row of the program's start for all", "kernels/triton_gpu/diffusion.py", "first += (left + i >= n).to(tl.int64)", "first += (left + i * 0 >= n).to(tl.int64)"),
+    Mutant("triton: rows past the first of a program", "kernels/triton_gpu/diffusion.py", "first += (left.to(tl.int32) + i) // n", "first += i // n"),
+    Mutant("triton: a clamp that turns NaN into a number", "kernels/triton_gpu/diffusion.py", "x = tl.where(x > limit, limit, x)", "x = tl.where(x < limit, x, limit)"),
+    Mutant("triton: noise on the last step is looked at", "kernels/triton_gpu/diffusion.py", "inside & (sigma * tl.full((BLOCK,), 1.0, tl.float32) != 0)", "inside"),
+    Mutant("triton: guidance from the wrong base", "kernels/triton_gpu/fused.py", "xs = ddpm_mean(x, tl.fma(w, v - u, u), c0", "xs = ddpm_mean(x, tl.fma(w, v - u, v), c0"),
+    Mutant("triton: noise past the end counts in the loss", "kernels/triton_gpu/fused.py", "        d = tl.where(inside, d, 0.0)\n", ""),
+    Mutant("triton: every tile of a program the first", "kernels/triton_gpu/fused.py", "        block = tl.program_id(0).to(tl.int64) * TILES + tile\n", "        block = tl.program_id(0).to(tl.int64) * TILES\n"),
+    Mutant("triton: Adam's eps inside the root", "kernels/triton_gpu/optim.py", "tl.fma(c5, tl.sqrt(v), c6)", "c5 * tl.sqrt(v + c6)"),
+    Mutant("triton: the average of the old weights", "kernels/triton_gpu/fused.py", "tl.fma(keep, a, take * x)", "tl.fma(keep, a, take * tl.load(p + base + i, mask=inside))"),
+    Mutant("triton: the norm of the last array only", "kernels/triton_gpu/optim.py", "            first += count\n", "            first = count\n"),
+    Mutant("triton: strides taken for contiguous", "kernels/triton_gpu/launch.py", "    if not contiguous:\n", "    if False:\n"),
+    Mutant("triton: an overlapping out is written", "kernels/triton_gpu/launch.py", "if x.address != address and x.address < address", "if False and x.address < address"),
+    Mutant("bench: a wrong kernel is timed", "bench/measure.py", '        return result | {"failure": f"{type(reason).__name__}: {reason}"}\n    contestants = {("kernel", ""): run, ("copy", ""): device.copy', '        pass\n    contestants = {("kernel", ""): run, ("copy", ""): device.copy'),
+    Mutant("bench: the noise of a peer is taken on trust", "bench/peers.py", "if not abs(value - wanted) <= 6", "if False and not abs(value - wanted) <= 6"),
+    Mutant("bench: a missed target passes", "bench/targets.py", "else value >= asked[c])]", "else True)]"),
+    Mutant("bench: the ratio of the medians upside down", "bench/timing.py", "np.asarray(theirs) / np.asarray(ours)", "np.asarray(ours) / np.asarray(theirs)"),
 ]
+
 
 
 def patched(mutant, source):
@@ -249,7 +275,8 @@ def patched(mutant, source):
 
 def tests_of(mutant):
     """The paths of the test files about the mutant's file, those that exist."""
-    named = ["tests/" + name for place, names in TESTS.items() if mutant.file.startswith(place) for name in names]
+    place = next((place for place in TESTS if mutant.file.startswith(place)), None)  # the first that fits
+    named = ["tests/" + name for name in TESTS.get(place, [])]
     return [path for path in named if (ROOT / path).exists()]
 
 

@@ -188,6 +188,30 @@ def test_normals_keep_their_bound_on_the_edge_words_and_on_many():
     assert np.all(np.abs(RECEIVE(philox.normal(5, size)) - want) <= 3 * 2.0**-23 * np.abs(want))
 
 
+@pytest.mark.parametrize("block", [2**32 - 256, 2**32])
+def test_normals_past_the_carry_into_the_second_counter_word(block):
+    """Element 2^34 is the first of block 2^32. A program makes 256 blocks."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit(do_not_specialize=["program", "k0", "k1", "s0", "s1"])
+    def far(out, program, k0, k1, s0, s1, BLOCK: tl.constexpr):
+        tl.store(out + tl.arange(0, BLOCK), philox.normals_of(program, k0, k1, s0, s1, BLOCK))
+
+    key = np.array([1, 2, 3, 4], np.uint32)
+    counter = np.empty((BLOCK // 4, 4), np.uint32)
+    numbers = block + np.arange(BLOCK // 4, dtype=np.uint64)
+    counter[:, 0], counter[:, 1], counter[:, 2:] = numbers & np.uint64(0xFFFFFFFF), numbers >> np.uint64(32), key[2:]
+    w = truth_philox.philox4x32(counter, key[:2]).reshape(-1)
+    u, a = truth_philox._u01(w[1::2]), truth_philox._uneg11(w[0::2])
+    r, (sin, cos) = np.sqrt(-2 * np.log(u)), truth_philox._sincospi(a)
+    want = np.stack([r * sin, r * cos], axis=-1).reshape(-1)
+    out = SEND(np.zeros(BLOCK, np.float32))
+    arrays = launch.read(("float32",), out=out)
+    launch.run(far, 1, arrays, *arrays.pointers, block // (BLOCK // 4), *launch.words(key), BLOCK=BLOCK)
+    assert np.all(np.abs(RECEIVE(out) - want) <= 3 * 2.0**-23 * np.abs(want))
+
+
 X = np.ones((4, 6), np.float32)
 BAD = {
     "a list": (dict(x0=X.tolist()), TypeError, "x0: expected an array on a GPU .* got list"),
