@@ -18,7 +18,7 @@ from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums
 from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_element, eight
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.stream import deliver, write, write_noisy
+from kernels.numba_cpu.stream import deliver, wide, write, write_noisy
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
@@ -129,6 +129,7 @@ def _q_sample_noise_rows(o, lo, hi, z, x0, table, n):
 
 @njit(**COMPILE)
 def _q_sample_noise(lo, hi, out, x0, table, n, key, how):
+    wide()
     write_noisy(_q_sample_noise_rows, normal_chunk, lo, hi, out, how, key, (x0, table, n))
 
 
@@ -163,6 +164,7 @@ def _eps_loss_noise_rows(o, lo, hi, z, eps_hat, c, partial):
 
 @njit(**COMPILE)
 def _eps_loss_noise(lo, hi, out, eps_hat, c, partial, key, how):
+    wide()
     write_noisy(_eps_loss_noise_rows, normal_chunk, lo, hi, out, how, key, (eps_hat, out.dtype.type(c), partial))
 
 
@@ -185,6 +187,7 @@ def _guided_ddpm_rows(o, lo, hi, z, xt, uncond, cond, w, table, n, limit):
 
 @njit(**COMPILE)
 def _guided_ddpm(lo, hi, out, xt, uncond, cond, w, table, n, limit, key, how):
+    wide()
     w, limit = out.dtype.type(w), out.dtype.type(limit)
     if key.size:
         write_noisy(_guided_ddpm_rows, normal_chunk, lo, hi, out, how, key, (xt, uncond, cond, w, table, n, limit))
@@ -211,6 +214,7 @@ def _guided_ddim_rows(o, lo, hi, z, xt, uncond, cond, w, table, n, clipped, limi
 
 @njit(**COMPILE)
 def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key, how):
+    wide()
     w, limit = out.dtype.type(w), out.dtype.type(limit)
     if key.size:
         write_noisy(_guided_ddim_rows, normal_chunk, lo, hi, out, how, key, (xt, uncond, cond, w, table, n, clipped, limit))

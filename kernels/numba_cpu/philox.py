@@ -17,6 +17,7 @@ from numba.extending import overload
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE
+from kernels.numba_cpu.stream import wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its function.
 _LOG = np.array([-0.0790275278, 0.1262233404, -0.1299818683, 0.1421449453, -0.1664128112, 0.2000104513, -0.2500030643, 0.3333333073], np.float32)
@@ -155,6 +156,7 @@ def _(w0, w1, like):
 @njit(**INLINE)
 def normal_chunk(z, lo, hi, key):
     """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of 4. key: (4,)."""
+    wide()
     first, k0, k1, s0, s1 = uint64(lo // 4), key[0], key[1], key[2], key[3]
     for j in range((hi - lo + 3) // 4):
         w0, w1, w2, w3 = _block(first + uint64(j), k0, k1, s0, s1)
@@ -166,6 +168,7 @@ def normal_chunk(z, lo, hi, key):
 
 @njit(**COMPILE)
 def _normal(lo, hi, out, key):
+    wide()
     whole = hi - hi % 4
     normal_chunk(out[lo:whole], lo, whole, key)
     if whole < hi:

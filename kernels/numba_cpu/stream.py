@@ -3,6 +3,8 @@
 A loop that stores over its own inputs is not taken in lanes (only equal indices meet, but the compiler cannot know) and
 runs three times as long; into a chunk of its own it is. And memory that will not be read soon can be written around the
 cache, by non-temporal stores, which saves reading it first. Everywhere else the way by a chunk costs, up to half as much again.
+
+`wide` is the other thing that a kernel may ask of the compiler.
 """
 import numpy as np
 from llvmlite import ir
@@ -13,6 +15,18 @@ from numba.extending import intrinsic
 from kernels.numba_cpu.launch import AROUND, CHUNK, DIRECT, INLINE
 
 LINE = 64  # bytes of a cache line, and of one store
+
+
+@intrinsic
+def wide(typingctx):
+    """In the compiled function that calls it, loops may use 512-bit vectors where the machine has them. LLVM keeps to 256 bits
+    on processors whose clock fell when they were new; noise, all arithmetic, is made 1.35 times as fast. Called without typingctx."""
+
+    def codegen(context, builder, signature, args):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite knows no attributes with a value
+        return context.get_dummy_value()
+
+    return types.none(), codegen
 
 
 @intrinsic
