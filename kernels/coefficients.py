@@ -140,9 +140,9 @@ def clip_limit(clip):
 
 def at(abar, t, shape, name="t"):
     """abar[t] after the checks: a float for one int, (B,) for (B,) ints. shape: the data's. name: for the message."""
-    abar = np.asarray(abar, np.float64)
-    if abar.ndim != 1:
-        raise ValueError(f"abar: expected shape (T + 1,), got {abar.shape}")
+    abar = np.asarray(abar)
+    if abar.ndim != 1 or abar.dtype.kind not in "fiu":
+        raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of {abar.dtype}")
     if type(t) is int:
         low = high = t
     else:
@@ -154,7 +154,11 @@ def at(abar, t, shape, name="t"):
         low, high = (np.minimum.reduce(t, axis=None), np.maximum.reduce(t, axis=None)) if t.size else (0, 0)
     if not (0 <= low and high < abar.size):
         raise ValueError(f"{name}: expected 0 <= {name} <= T = {abar.size - 1}, got {low} to {high}")
-    return abar[t] if np.ndim(t) else float(abar[t])
+    abar_t = abar[t].astype(np.float64) if np.ndim(t) else float(abar[t])
+    low, high = (abar_t, abar_t) if type(abar_t) is float else (abar_t.min(), abar_t.max()) if abar_t.size else (0, 0)
+    if not (0 <= low and high <= 1):  # NaN too
+        raise ValueError(f"abar: expected real values in [0, 1], got {low} to {high} at {name}")
+    return abar_t
 
 
 def step(t, s, abar, shape):
@@ -164,6 +168,7 @@ def step(t, s, abar, shape):
         raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
     if type(abar_t) is not type(abar_s):
         abar_t, abar_s = np.broadcast_arrays(abar_t, abar_s)
+    _noise(abar_t)
     return abar_t, abar_s
 
 
@@ -179,7 +184,7 @@ def _noise(abar_t):
     """sqrt(1 - abar_t), where it is there."""
     root = _sqrt(1 - abar_t)
     if not (root if type(root) is float else root.all()):
-        raise ValueError("1 - abar[t] = 0: at t = 0 there is no noise to find")
+        raise ValueError("1 - abar[t] = 0: there is no noise to find")
     return root
 
 

@@ -44,7 +44,7 @@ def posterior(x0, xt, t, s, abar):
 
     x0, xt: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,).
     Returns mean (B, ...) and variance (not a deviation), a float or (B,) as t and s are.
-    Raises ValueError where shapes differ or not 0 <= s < t <= T.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, or abar[t] = 1.
     """
     x0, xt = _same_shape(x0=x0, xt=xt)
     abar_t, abar_s = _step(abar, t, s, xt)
@@ -140,7 +140,7 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
 
     xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.
-    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 0, clip <= 0, or for another variance.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or for another variance.
     """
     xt, eps_hat, z = _same_shape(xt=xt, eps_hat=eps_hat, z=z)
     abar_t, abar_s = _step(abar, t, s, xt)
@@ -167,7 +167,7 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
 
     xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.
-    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 0, clip <= 0, or eta is outside [0, 1].
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or eta is outside [0, 1].
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
@@ -238,6 +238,7 @@ def _step(abar, t, s, x):
     abar_t, abar_s = _at(abar, t, x, "t"), _at(abar, s, x, "s")
     if not np.all(np.asarray(s) < np.asarray(t)):
         raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
+    _nonzero(1 - abar_t, "1 - abar[t]", "there is no noise to find")
     return abar_t, abar_s
 
 

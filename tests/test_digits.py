@@ -119,6 +119,9 @@ def test_a_checkpoint_of_other_settings_is_refused_before_anything_is_written(tm
     np.savez(tmp_path / "other.npz", a=1)
     assert digits.main(["--resume", str(tmp_path / "other.npz"), "--out", str(tmp_path / "new")]) == 2
     assert "expected a checkpoint of this study" in capsys.readouterr().err
+    (tmp_path / "part.npz").write_bytes((tmp_path / "c.npz").read_bytes()[:5000])
+    assert digits.main(["--resume", str(tmp_path / "part.npz"), "--out", str(tmp_path / "new")]) == 2
+    assert "expected a checkpoint of this study (.npz), got another kind of file" in capsys.readouterr().err
     assert digits.main(["--resume", str(tmp_path / "none.npz"), "--out", str(tmp_path / "new")]) == 2
 
 

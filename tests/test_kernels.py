@@ -228,6 +228,8 @@ BAD = {
     "t a float": (dict(t=1.5), TypeError, "t: expected ints, got float64"),
     "t of another length": (dict(t=np.array([1, 2, 3])), ValueError, r"t: expected one int or shape \(4,\) .* got \(3,\)"),
     "t along the last axis": (dict(t=np.arange(6)), ValueError, r"t: expected one int or shape \(4,\)"),
+    "NaN in abar": (dict(abar=np.where(np.arange(1001) == 2, np.nan, ABAR)), ValueError, r"abar: expected real values in \[0, 1\], got nan"),
+    "complex abar": (dict(abar=ABAR + 0j), ValueError, "abar: expected .* real values in .* complex128"),
     "out of another shape": (dict(out=X[:2].copy()), ValueError, r"out: expected shape \(4, 6\), got \(2, 6\)"),
     "out of another dtype": (dict(out=X.astype(float)), TypeError, "out: expected a NumPy array of float32, got ndarray of float64"),
 }  # fmt: skip
@@ -250,7 +252,13 @@ def test_out_that_cannot_be_written_is_rejected():
 
 
 ZERO_SNR = schedules.zero_terminal_snr(ABAR)
+ONE, MEMORY = np.array([1.0, 1.0, 0.5]), np.zeros((9, 9), np.float32)
 REFUSED = {
+    "abar above 1": (lambda: diffusion.q_sample(X, 1, X, np.array([1.0, 1.5, 0.5])), r"abar: expected real values in \[0, 1\], got 1.5"),
+    "a DDPM step without noise": (lambda: diffusion.ddpm_step(X, X, 1, 0, X, ONE), "there is no noise to find"),
+    "a posterior without noise": (lambda: diffusion.posterior(X, X, np.array([1, 2, 2, 2]), 0, ONE), "there is no noise to find"),
+    "two results in one array": (lambda: diffusion.q_sample_backward(X, 5, ABAR, out=(MEMORY[:4, :6], MEMORY[:4, :6])), "share no memory with each other"),
+    "two results that overlap": (lambda: optim.adam_step(X, X, X, X, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0, out=(MEMORY[0:4, :6], MEMORY[3:7, :6], X.copy())), "share no memory"),
     "s = t": (lambda: diffusion.ddpm_step(X, X, 5, 5, X, ABAR), "from t to s < t, got t = 5 and s = 5"),
     "s > t in one row": (lambda: diffusion.ddim_step(X, X, np.array([5, 5, 5, 5]), np.array([1, 6, 1, 1]), X, 0, ABAR), "s < t"),
     "eta above 1": (lambda: fused.guided_ddim_step(X, X, X, 1.0, 5, 4, 0, 1.1, ABAR), "eta: expected 0 <= eta <= 1, got 1.1"),

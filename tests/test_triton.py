@@ -214,7 +214,8 @@ def test_normals_past_the_carry_into_the_second_counter_word(block):
 
 X = np.ones((4, 6), np.float32)
 BAD = {
-    "a list": (dict(x0=X.tolist()), TypeError, "x0: expected an array on a GPU .* got list"),
+    "a list": (dict(x0=X.tolist()), TypeError, "x0: expected a NumPy array, got list" if launch.INTERPRETED else "x0: expected an array on a GPU .* got list"),
+    "NaN in abar": (dict(abar=np.where(np.arange(1001) == 2, np.nan, ABAR)), ValueError, r"abar: expected real values in \[0, 1\]"),
     "integers": (dict(x0=X.astype(np.int32)), TypeError, "x0: expected float32 or float16 or bfloat16, got int32"),
     "double": (dict(x0=X.astype(np.float64)), TypeError, "x0: expected float32 or float16 or bfloat16, got float64"),
     "mixed dtypes": (dict(eps=X.astype(np.float16)), TypeError, r"eps: expected \w+ float32 like x0, got \w+ float16"),
@@ -267,6 +268,7 @@ def test_strides_and_overlaps_are_refused():
 
 
 REFUSED = {
+    "two results in one array": (lambda x: diffusion.q_sample_backward(x, 5, ABAR, out=(x, x)), "share no memory with each other"),
     "s = t": (lambda x: diffusion.ddpm_step(x, x, 5, 5, x, ABAR), "from t to s < t, got t = 5 and s = 5"),
     "eta above 1": (lambda x: fused.guided_ddim_step(x, x, x, 1.0, 5, 4, 0, 1.1, ABAR), "eta: expected 0 <= eta <= 1, got 1.1"),
     "clip = 0": (lambda x: diffusion.ddpm_step(x, x, 5, 4, x, ABAR, clip=0), "clip: expected a positive number or None, got 0"),

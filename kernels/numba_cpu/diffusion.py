@@ -36,6 +36,7 @@ def q_sample_backward(dxt, t, abar, out=None):
     shape, dtype = launch.same(dxt=dxt)
     table = coefficients.q_sample(t, abar, shape)
     out = (None, None) if out is None else out
+    launch.apart(out)
     dxt = launch.flat(dxt)
     (dx0, _), (deps, _) = launch.output(out[0], shape, dtype, dxt), launch.output(out[1], shape, dtype, dxt)
     launch.run(_scale_two, dxt.size, dx0, deps, dxt, table, launch.row_size(dxt, table))
@@ -163,6 +164,7 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     partial_sums(eps.size)
     c = 2.0 * dloss / eps.size
     out = (None, None) if out is None else out
+    launch.apart(out)
     eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
     deps_hat, _ = launch.output(out[0], shape, dtype, eps_hat, eps)
     deps, _ = launch.output(out[1], shape, dtype, eps_hat, eps)

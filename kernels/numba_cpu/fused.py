@@ -108,6 +108,7 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     d = coefficients.ema_step(decay)
     out = (None,) * 4 if out is None else out
+    launch.apart(out)
     p, g, m, v, avg = (launch.flat(a) for a in (p, g, m, v, avg))
     memory, how = zip(*(launch.output(o, shape, dtype, p, g, m, v, avg) for o in out))
     launch.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d, max(how))

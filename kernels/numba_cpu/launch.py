@@ -117,6 +117,15 @@ def output(out, shape, dtype, *inputs):
     return memory, how
 
 
+def apart(outs):
+    """Raises ValueError where two of several results share memory. outs: what a caller gave as `out`."""
+    outs = [out for out in outs if type(out) is np.ndarray]
+    for i, a in enumerate(outs):
+        for b in outs[:i]:
+            if np.may_share_memory(a, b) and np.shares_memory(a, b):
+                raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
+
+
 def finish(memory, out, shape):
     """The result as the caller asked for it: `out`, filled, or a new array.
 

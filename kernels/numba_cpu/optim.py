@@ -28,6 +28,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     shape, dtype = launch.same(p=p, g=g, m=m, v=v)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     out = (None,) * 3 if out is None else out
+    launch.apart(out)
     p, g, m, v = launch.flat(p), launch.flat(g), launch.flat(m), launch.flat(v)
     memory, how = zip(*(launch.output(o, shape, dtype, p, g, m, v) for o in out))
     launch.run(_adam, p.size, *memory, p, g, m, v, c, max(how))
@@ -59,6 +60,7 @@ def clip_by_global_norm(grads, max_norm, out=None):
     kinds = [launch.same(**{f"grads[{name!r}]": grads[name]}) for name in names]
     arrays = [launch.flat(grads[name]) for name in names]
     outs = [None if out is None else out[name] for name in names]
+    launch.apart(outs)
     memory = [launch.output(o, *kind, a)[0] for o, kind, a in zip(outs, kinds, arrays)]
     total = 0.0
     for a in arrays:

@@ -41,10 +41,9 @@ def q_sample_backward(dxt, t, abar, out=None):
     """
     arrays = launch.read(SINGLE, dxt=dxt)
     c = launch.table(coefficients.q_sample(t, abar, arrays.shape), arrays)
-    out = (None, None) if out is None else out
-    (dx0, p0), (deps, p1) = launch.output("out[0]", out[0], arrays), launch.output("out[1]", out[1], arrays)
-    _by_row(_scale_two, arrays, c, p0, p1)
-    return dx0, deps
+    made, pointers = launch.outputs(out, 2, arrays)
+    _by_row(_scale_two, arrays, c, *pointers)
+    return tuple(made)
 
 
 def posterior(x0, xt, t, s, abar, out=None):
@@ -165,11 +164,10 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     """
     arrays = launch.read(SINGLE, eps_hat=eps_hat, eps=eps)
     launch.some(arrays)
-    out = (None, None) if out is None else out
-    (deps_hat, p0), (deps, p1) = launch.output("out[0]", out[0], arrays), launch.output("out[1]", out[1], arrays)
+    made, pointers = launch.outputs(out, 2, arrays)
     c = 2.0 * dloss / arrays.size
-    launch.run(_difference_two, launch.programs(arrays.size), arrays, p0, p1, *arrays.pointers, arrays.size, c, BLOCK=launch.BLOCK)
-    return deps_hat, deps
+    launch.run(_difference_two, launch.programs(arrays.size), arrays, *pointers, *arrays.pointers, arrays.size, c, BLOCK=launch.BLOCK)
+    return tuple(made)
 
 
 def mean(partial, arrays):

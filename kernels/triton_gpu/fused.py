@@ -110,10 +110,9 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     arrays = launch.read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).tolist()
     d = coefficients.ema_step(decay)[:, 0].tolist()
-    outs = [launch.output(f"out[{i}]", None if out is None else out[i], arrays) for i in range(4)]
-    pointers = [pointer for _, pointer in outs]
+    made, pointers = launch.outputs(out, 4, arrays)
     launch.run(_adam_ema, launch.programs(arrays.size), arrays, *pointers, *arrays.pointers, arrays.size, *c, *d, BLOCK=launch.BLOCK)
-    return tuple(array for array, _ in outs)
+    return tuple(made)
 
 
 def _by_row(kernel, arrays, c, pointer, key, **more):

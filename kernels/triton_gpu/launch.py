@@ -216,7 +216,8 @@ def kind_of(name, x):
     if kind is None:
         root = type(x).__module__.partition(".")[0]
         if root not in MAKERS or not (hasattr(x, "__cuda_array_interface__") or root == "torch"):
-            raise TypeError(f"{name}: expected an array on a GPU (torch, CuPy, numba-cuda, JAX), got {type(x).__name__}")
+            wanted = "a NumPy array" if INTERPRETED else "an array on a GPU (torch, CuPy, numba-cuda, JAX)"
+            raise TypeError(f"{name}: expected {wanted}, got {type(x).__name__}")
         kind = _kinds[type(x)] = MAKERS[root]()
     if (kind is NUMPY) != INTERPRETED:
         wanted = "a NumPy array, since Triton's interpreter runs on the host" if INTERPRETED else "an array on a GPU"
@@ -224,17 +225,17 @@ def kind_of(name, x):
     return kind
 
 
-Arrays = namedtuple("Arrays", "kind shape dtype size pointers stream")
+Arrays = namedtuple("Arrays", "kind shape dtype size pointers streams")
 
 
 def read(dtypes, **arrays):
     """What the arguments of a kernel have in common, after the checks.
 
     dtypes: names that the kernel takes. arrays: name=array, all of one kind, shape, dtype and device, C-contiguous.
-    Returns `Arrays`: kind, shape, dtype (a name), size, pointers in order, stream (of the first that names one, or None).
+    Returns `Arrays`: kind, shape, dtype (a name), size, pointers in order, the streams that they name.
     Raises TypeError for another kind or dtype, ValueError for unequal shapes, strides, or devices.
     """
-    first, pointers, stream = None, [], None
+    first, pointers, streams = None, [], set()
     for name, x in arrays.items():
         kind = kind_of(name, x)
         shape, dtype, address, contiguous, its_stream = kind.describe(x)
@@ -248,12 +249,12 @@ def read(dtypes, **arrays):
             raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {kind_of(n, a).describe(a)[0]}" for n, a in arrays.items()))
         _laid_out(name, dtype, address, contiguous)
         pointers.append(_pointer(address, dtype, x))
-        stream = stream or its_stream
+        streams.add(its_stream)
     _one_device(pointers)
     size = 1
     for n in first[1]:
         size *= n
-    return Arrays(*first, size, pointers, stream)
+    return Arrays(*first, size, pointers, streams)
 
 
 def fresh(shape, dtype, out):
@@ -265,7 +266,7 @@ def fresh(shape, dtype, out):
     for n in shape:
         size *= n
     kind = kind_of("out", out) if out is not None else NUMPY if INTERPRETED else _own()
-    return Arrays(kind, shape, dtype, size, [], None)
+    return Arrays(kind, shape, dtype, size, [], set())
 
 
 def output(name, out, like):
@@ -280,7 +281,7 @@ def output(name, out, like):
     kind = kind_of(name, out)
     if kind.name == "jax":
         raise TypeError(f"{name}: expected an array that may be written, got a JAX array, which may not")
-    shape, dtype, address, contiguous, _ = kind.describe(out)
+    shape, dtype, address, contiguous, stream = kind.describe(out)
     if kind is not like.kind or dtype != like.dtype:
         raise TypeError(f"{name}: expected {like.kind.name} {like.dtype}, got {kind.name} {dtype}")
     if shape != like.shape:
@@ -292,10 +293,24 @@ def output(name, out, like):
     for x in like.pointers:
         if x.address != address and x.address < address + length and address < x.address + length:
             raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
+    like.streams.add(stream)
     pointer = _pointer(address, dtype, out)
     if GPUS > 1:
         _one_device([*like.pointers, pointer])
     return out, pointer
+
+
+def outputs(out, count, like):
+    """`output` for an operation with count results: their arrays, and their pointers. out: None, or that many arrays. like: as there.
+
+    Raises as `output` does, and ValueError where two of the results share memory.
+    """
+    made = [output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)]
+    arrays, pointers = [a for a, _ in made], [p for _, p in made]
+    places = sorted(p.address for p in pointers)
+    if out is not None and any(b - a < like.size * 4 for a, b in zip(places, places[1:])):
+        raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
+    return arrays, pointers
 
 
 Table = namedtuple("Table", "scalars pointer rows row_size how")
@@ -362,9 +377,9 @@ def run(kernel, grid, arrays, *args, warps=4, **constants):
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
         return
-    foreign = arrays.stream not in (None, 0, 1)  # 1 is the legacy default stream, which orders itself with the others
-    if foreign:
-        _check(_cuda.cuStreamSynchronize(ctypes.c_void_p(arrays.stream)))
+    foreign = arrays.streams - {None, 0, 1}  # 1 is the legacy default stream, which orders itself with the others
+    for stream in foreign:
+        _check(_cuda.cuStreamSynchronize(ctypes.c_void_p(stream)))
     if GPUS > 1:
         _on_device((arrays.pointers or args)[0], lambda: kernel[(grid,)](*args, **options, **constants))
     else:

@@ -26,10 +26,9 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     """
     arrays = launch.read(SINGLE, p=p, g=g, m=m, v=v)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).tolist()
-    outs = [launch.output(f"out[{i}]", None if out is None else out[i], arrays) for i in range(3)]
-    pointers = [pointer for _, pointer in outs]
+    made, pointers = launch.outputs(out, 3, arrays)
     launch.run(_adam, launch.programs(arrays.size), arrays, *pointers, *arrays.pointers, arrays.size, *c, BLOCK=launch.BLOCK)
-    return tuple(array for array, _ in outs)
+    return tuple(made)
 
 
 def ema_step(avg, p, decay, out=None):
