@@ -16,7 +16,7 @@ def arguments(argv):
     """The command line. argv: its words. Exits with status 2 and a line that says why where they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--op", default="", help="only operations with this in their name")
-    parser.add_argument("--backend", choices=list(measure.DEVICES), action="append", help="only this one; may be given again (default: all that are here)")
+    parser.add_argument("--backend", choices=list(measure.PEERS), action="append", help="only this one; may be given again (default: all that are here)")
     parser.add_argument("--shape", type=_shape, action="append", help="such as 256,3,32,32; may be given again (default: the three of bench.targets)")
     parser.add_argument("--peers", type=_columns, default=list(peers.COLUMNS), help=f"of {','.join(peers.COLUMNS)} (default: all that are installed)")
     parser.add_argument("--threads", type=int, default=1, help="of every library (default 1)")
@@ -28,8 +28,8 @@ def arguments(argv):
         parser.error(f"--op: no timed operation has {words.op!r} in its name; there are {', '.join(op.name for op in registry.OPS if op.bench)}")
     if not words.seconds >= 0:
         parser.error(f"--seconds: expected at least 0, got {words.seconds}")
-    words.shape = {b: words.shape or list(targets.SHAPES if b == "numba_cpu" else targets.GPU_SHAPES) for b in measure.DEVICES}
-    words.backend = words.backend or list(measure.DEVICES)
+    words.shape = {b: words.shape or list(targets.SHAPES if b == "numba_cpu" else targets.GPU_SHAPES) for b in measure.PEERS}
+    words.backend = words.backend or list(measure.PEERS)
     return words
 
 
@@ -78,7 +78,7 @@ def run(jobs, seconds, libraries, say, progress=list):
     list of jobs. Returns the rows, and the exit status: 1 where a kernel is wrong."""
     found, float32_copy = [], {}
     for kind, (op, label, options, backend, shape, dtype) in progress(jobs):
-        used = [c for c in libraries if c in measure.DEVICES[backend].peers and (kind != report.SWEEP or c == "numpy")]
+        used = [c for c in libraries if c in measure.PEERS[backend] and (kind != report.SWEEP or c == "numpy")]
         if backend == "triton_gpu":
             row = measure.gpu_row(op, label, options, backend, shape, dtype, seconds, used, say)
         else:

@@ -1,7 +1,5 @@
 """One row of the benchmark: the kernel is held to the truth on the arguments that will be timed, each peer is looked at
 too, and only then are they timed, in turn, together with this machine's copy and triad of as many bytes."""
-from dataclasses import dataclass
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -17,28 +15,10 @@ IN_PLACE = {
     "fused.adam_ema_step": ("p", "m", "v", "avg"),
     "optim.ema_step": ("avg",),
 }
-
-
 CHECKED = (2, 3, 256, 256)  # on the GPU, arrays are too large for the host to check: these are, and the large run's first two examples
 
 
-@dataclass(frozen=True)
-class Device:
-    """How one backend is timed. place: NumPy arguments -> the backend's. home: a result -> NumPy. clock: see `timing`.
-    peers: makers by column. copy, triad: bytes -> a call that moves them."""
-
-    place: Callable
-    home: Callable
-    clock: Callable
-    peers: dict
-    copy: Callable
-    triad: Callable
-
-
-DEVICES = {
-    "numba_cpu": Device(dict, np.asarray, timing.wall, peers.HOST, limits.copy, limits.triad),
-    "triton_gpu": Device(dict, np.asarray, timing.events, peers.ON_GPU, limits.gpu_copy, None),
-}
+PEERS = {"numba_cpu": peers.HOST, "triton_gpu": peers.ON_GPU}  # of each backend that can be timed
 
 
 def rows(ops, backends, shapes):
@@ -60,19 +40,24 @@ def problem(op, options, shape, seed=0, dtype=DTYPE):
     return arguments | {name: time for name, time in TIMES.items() if name in arguments and "s" in arguments}
 
 
-def prepared(op, function, arguments, shape, device):
-    """A call of nothing that runs the kernel on its own copies of the arguments, into memory that is already there.
+def into(op, own, dtype, fresh):
+    """The arguments that say where op writes: over its state as a training loop does, else into memory that is already there.
 
-    op, function, arguments, shape, device: as in `row`. Returns the function.
+    op: `registry.Op`. own: its arguments. dtype: name. fresh: makes an array for the result. Returns {name: value}.
     """
-    own = device.place({k: np.array(v) if k in registry.arrays(arguments) else v for k, v in arguments.items()})
-    extra = {"dtype": DTYPE} if op.name == "philox.normal" else {}
+    extra = {"dtype": dtype} if op.name == "philox.normal" else {}
     if op.name in IN_PLACE:
         out = tuple(own[name] for name in IN_PLACE[op.name])
         extra["out"] = out if len(out) > 1 else out[0]
     elif op.writes:
-        extra["out"] = device.place({"out": np.empty(shape, DTYPE)})["out"]
-    return partial(function, **own, **extra)
+        extra["out"] = fresh()
+    return extra
+
+
+def prepared(op, function, arguments, shape):
+    """A call of nothing that runs the kernel on its own copies of the arguments. op, function, arguments, shape: as in `row`. Returns the function."""
+    own = {k: np.array(v) if k in registry.arrays(arguments) else v for k, v in arguments.items()}
+    return partial(function, **own, **into(op, own, DTYPE, lambda: np.empty(shape, DTYPE)))
 
 
 def row(op, label, options, backend, shape, seconds, libraries, say):
@@ -82,22 +67,21 @@ def row(op, label, options, backend, shape, seconds, libraries, say):
     peers that can be used here. say: takes a line about a peer that was left out.
     Returns {column: value}; where the kernel is wrong, `failure` says how and nothing was timed.
     """
-    device = DEVICES[backend]
     arguments = problem(op, options, shape)
     moved = registry.bytes_moved(op, arguments, DTYPE)
     result = empty(op, label, backend, shape, DTYPE, moved)
     expected = registry.expected(op, arguments, DTYPE)
-    run = prepared(op, registry.kernel(op, backend), arguments, shape, device)
+    run = prepared(op, registry.kernel(op, backend), arguments, shape)
     try:
         for out, rule in zip(registry.outputs(run()), expected, strict=True):
-            compare.assert_matches(device.home(out), rule)
+            compare.assert_matches(out, rule)
     except Exception as reason:  # whatever it is, it is the verdict, and nothing is timed
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
-    contestants = {("kernel", ""): run, ("copy", ""): device.copy(moved), ("triad", ""): device.triad(moved)}
+    contestants = {("kernel", ""): run, ("copy", ""): limits.copy(moved), ("triad", ""): limits.triad(moved)}
     for column in libraries:
-        for how, peer in sound_peers(op, arguments, shape, column, device, expected, say):
+        for how, peer in sound_peers(op, arguments, shape, column, backend, expected, say):
             contestants[column, how] = peer
-    return result | compared(timing.interleave(contestants, seconds, clock=device.clock), moved)
+    return result | compared(timing.interleave(contestants, seconds), moved)
 
 
 def empty(op, label, backend, shape, dtype, moved):
@@ -124,18 +108,18 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     size = int(np.prod(shape)) * (2 if dtype in registry.HALVES else 4)
     moved = size * (len(data) + op.writes)
     result = empty(op, label, backend, shape, dtype, moved)
-    function = registry.kernel(op, backend)
+    function, expected = registry.kernel(op, backend), registry.expected(op, few, dtype)
     try:
-        for out, rule in zip(registry.call(op, function, few_there, dtype), registry.expected(op, few, dtype), strict=True):
+        for out, rule in zip(registry.call(op, function, few_there, dtype), expected, strict=True):
             compare.assert_matches(launch.receive(out), rule)
         _same_as_alone(op, function, arguments, shape, dtype, data)
     except Exception as reason:
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
-    run = _gpu_prepared(op, function, arguments, shape, dtype)
+    run = partial(function, **arguments, **into(op, arguments, dtype, lambda: _on_gpu(shape, dtype, 9, positive=False)))
     contestants = {("kernel", ""): run, ("copy", ""): limits.gpu_copy(moved)}
     if dtype == DTYPE:
         for column in [c for c in libraries if c != "compile" or shape != targets.SMALL]:  # its launch is not ours to judge
-            found = sound_peers(op, few_there | {"on_gpu": True}, CHECKED, column, DEVICES[backend], registry.expected(op, few, dtype), say, few)
+            found = sound_peers(op, few_there | {"on_gpu": True}, CHECKED, column, backend, expected, say, few)
             if found:
                 made = peers.ON_GPU[column](op.name, arguments | {"on_gpu": True}, shape)
                 contestants |= {(column, how): made[how] for how, _ in found}
@@ -153,16 +137,6 @@ def _on_gpu(shape, dtype, stream, positive):
         return philox.uniform(1, shape, stream)
     out = launch.send(np.zeros(1, np.float32).astype(registry.like(dtype))) if dtype == "bfloat16" else None
     return philox.normal(1, shape, stream, dtype=dtype, out=None if out is None else out.new_empty(shape))
-
-
-def _gpu_prepared(op, function, arguments, shape, dtype):
-    extra = {"dtype": dtype} if op.name == "philox.normal" else {}
-    if op.name in IN_PLACE:
-        out = tuple(arguments[name] for name in IN_PLACE[op.name])
-        extra["out"] = out if len(out) > 1 else out[0]
-    elif op.writes:
-        extra["out"] = _on_gpu(shape, dtype, 9, positive=False)
-    return partial(function, **arguments, **extra)
 
 
 def _same_as_alone(op, function, arguments, shape, dtype, data):
@@ -200,15 +174,15 @@ def _bare(launch, run):
     return bare
 
 
-def sound_peers(op, arguments, shape, column, device, expected, say, on_host=None):
+def sound_peers(op, arguments, shape, column, backend, expected, say, on_host=None):
     """The variants of one library that agree with the truth, as (how, call).
 
-    op, arguments, shape, device, say: as in `row`. column: the library's. expected: the rules of the outputs. on_host: the
+    op, arguments, shape, backend, say: as in `row`. column: the library's. expected: the rules of the outputs. on_host: the
     arguments on the host, where they are not there.
     """
     found = []
     try:
-        made = device.peers[column](op.name, arguments, shape)
+        made = PEERS[backend][column](op.name, arguments, shape)
     except Exception as reason:
         say(f"{column} left out at {op.name} {shape}: {type(reason).__name__}: {_first_line(reason)}")
         return found

@@ -255,7 +255,7 @@ MUTANTS = [
     Mutant("triton: the norm of the last array only", "kernels/triton_gpu/optim.py", "            first += count\n", "            first = count\n"),
     Mutant("triton: strides taken for contiguous", "kernels/triton_gpu/launch.py", "    if not contiguous:\n", "    if False:\n"),
     Mutant("triton: an overlapping out is written", "kernels/triton_gpu/launch.py", "if x.address != address and x.address < address", "if False and x.address < address"),
-    Mutant("bench: a wrong kernel is timed", "bench/measure.py", '        return result | {"failure": f"{type(reason).__name__}: {reason}"}\n    contestants = {("kernel", ""): run, ("copy", ""): device.copy', '        pass\n    contestants = {("kernel", ""): run, ("copy", ""): device.copy'),
+    Mutant("bench: a wrong kernel is timed", "bench/measure.py", '        return result | {"failure": f"{type(reason).__name__}: {reason}"}\n    contestants = {("kernel", ""): run, ("copy", ""): limits.copy', '        pass\n    contestants = {("kernel", ""): run, ("copy", ""): limits.copy'),
     Mutant("bench: the noise of a peer is taken on trust", "bench/peers.py", "if not abs(value - wanted) <= 6", "if False and not abs(value - wanted) <= 6"),
     Mutant("bench: a missed target passes", "bench/targets.py", "else value >= asked[c])]", "else True)]"),
     Mutant("bench: the ratio of the medians upside down", "bench/timing.py", "np.asarray(theirs) / np.asarray(ours)", "np.asarray(ours) / np.asarray(theirs)"),

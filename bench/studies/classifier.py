@@ -2,7 +2,7 @@
 import numpy as np
 
 from ref import philox
-from ref.layers import cross_entropy, cross_entropy_backward, linear, linear_backward, relu, relu_backward
+from ref.layers import cross_entropy_backward, linear, linear_backward, relu, relu_backward
 from kernels.numba_cpu.optim import adam_step
 
 STREAM = 1 << 61  # away from the training loop's streams
