@@ -196,7 +196,7 @@ def test_normals_past_the_carry_into_the_second_counter_word(block):
 
     @triton.jit(do_not_specialize=["program", "k0", "k1", "s0", "s1"])
     def far(out, program, k0, k1, s0, s1, BLOCK: tl.constexpr):
-        tl.store(out + tl.arange(0, BLOCK), philox.normals_of(program, k0, k1, s0, s1, BLOCK))
+        tl.store(out + tl.arange(0, BLOCK), philox.normals_of(out, program, k0, k1, s0, s1, BLOCK))
 
     key = np.array([1, 2, 3, 4], np.uint32)
     counter = np.empty((BLOCK // 4, 4), np.uint32)

@@ -188,23 +188,24 @@ def _linear_pass(out, arrays, c):
 def _by_row(kernel, arrays, c, *outputs, **more):
     """Run a kernel whose coefficients go by the row."""
     launch.run(
-        kernel, launch.programs(arrays.size), arrays, *outputs, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
-        *c.scalars, HOW=c.how, BLOCK=launch.BLOCK, **more,
+        kernel, launch.programs(arrays.size, c.block), arrays, *outputs, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
+        *c.scalars, HOW=c.how, BLOCK=c.block, **more,
     )  # fmt: skip
 
 
 @triton.jit
-def row_of(base, i, rows, n, HOW: tl.constexpr):
-    """The row of elements base + i. base: first element. i: offsets. rows: in all. n: elements a row. HOW: see `launch.table`."""
-    first = base // n
-    if HOW > 1:
+def row_of(base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    """The row of elements base + i. base: first element. i: offsets. rows: in all. n: elements a row. HOW: see `launch.table`. BLOCK: elements."""
+    if HOW == 1:  # by the program's number, since a division of 64 bits takes longer than all the rest
+        return (tl.program_id(0) // (n // BLOCK).to(tl.int32)).to(tl.int64)
+    else:
+        first = base // n
         left = base - first * n
         if HOW == 2:
             first += (left + i >= n).to(tl.int64)
         else:
             first += (left.to(tl.int32) + i) // n
-        first = tl.minimum(first, rows - 1)  # past the end nothing is stored, but a coefficient is loaded
-    return first
+        return tl.minimum(first, rows - 1)  # past the end nothing is stored, but a coefficient is loaded
 
 
 @triton.jit(do_not_specialize=["rows", "n"])
@@ -212,7 +213,7 @@ def _linear(out, a, b, size, table, rows, n, c0, c1, HOW: tl.constexpr, BLOCK: t
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c = table + row_of(base, i, rows, n, HOW)
+        c = table + row_of(base, i, rows, n, HOW, BLOCK)
         c0, c1 = tl.load(c), tl.load(c + rows)
     x, y = tl.load(a + base + i, mask=inside).to(tl.float32), tl.load(b + base + i, mask=inside).to(tl.float32)
     tl.store(out + base + i, stored(tl.fma(c0, x, c1 * y), out), mask=inside)
@@ -223,7 +224,7 @@ def _scale(out, a, size, table, rows, n, c0, HOW: tl.constexpr, BLOCK: tl.conste
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0 = tl.load(table + row_of(base, i, rows, n, HOW))
+        c0 = tl.load(table + row_of(base, i, rows, n, HOW, BLOCK))
     tl.store(out + base + i, c0 * tl.load(a + base + i, mask=inside), mask=inside)
 
 
@@ -232,7 +233,7 @@ def _scale_two(out0, out1, a, size, table, rows, n, c0, c1, HOW: tl.constexpr, B
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c = table + row_of(base, i, rows, n, HOW)
+        c = table + row_of(base, i, rows, n, HOW, BLOCK)
         c0, c1 = tl.load(c), tl.load(c + rows)
     x = tl.load(a + base + i, mask=inside)
     tl.store(out0 + base + i, c0 * x, mask=inside)
@@ -288,7 +289,7 @@ def _ddpm(out, xt, eps_hat, z, size, table, rows, n, c0, c1, c2, c3, c4, limit, 
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW), rows)
+        c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
     x, e = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(eps_hat + base + i, mask=inside).to(tl.float32)
     noise = tl.load(z + base + i, mask=where_noisy(inside, c4, BLOCK), other=0).to(tl.float32)
     tl.store(out + base + i, stored(tl.fma(c4, noise, ddpm_mean(x, e, c0, c1, c2, c3, limit)), out), mask=inside)
@@ -301,7 +302,7 @@ def _ddim(
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW), rows)
+        c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
     x, e = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(eps_hat + base + i, mask=inside).to(tl.float32)
     noise = tl.load(z + base + i, mask=where_noisy(inside, c6, BLOCK), other=0).to(tl.float32)
     tl.store(out + base + i, stored(tl.fma(c6, noise, ddim_mean(x, e, c0, c1, c2, c3, c4, c5, limit, CLIPPED)), out), mask=inside)
@@ -309,13 +310,13 @@ def _ddim(
 
 @triton.jit
 def _square_error(partial, a, b, size, BLOCK: tl.constexpr, TILES: tl.constexpr):
-    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
+    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float32)  # of TILES terms each; from there on float64
     for tile in range(TILES):
         base = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK
         inside = base + i < size
-        d = (tl.load(a + base + i, mask=inside, other=0) - tl.load(b + base + i, mask=inside, other=0)).to(tl.float64)
+        d = tl.load(a + base + i, mask=inside, other=0) - tl.load(b + base + i, mask=inside, other=0)
         total = tl.fma(d, d, total)
-    tl.store(partial + tl.program_id(0), tree_sum(total, BLOCK))
+    tl.store(partial + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
 
 
 @triton.jit(do_not_specialize=["count", "size"])

@@ -118,8 +118,8 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
 def _by_row(kernel, arrays, c, pointer, key, **more):
     """Run a kernel whose coefficients go by the row and whose noise by the key."""
     launch.run(
-        kernel, launch.programs(arrays.size), arrays, pointer, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
-        *c.scalars, *key, HOW=c.how, BLOCK=launch.BLOCK, **more,
+        kernel, launch.programs(arrays.size, c.block), arrays, pointer, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
+        *c.scalars, *key, HOW=c.how, BLOCK=c.block, **more,
     )  # fmt: skip
 
 
@@ -128,37 +128,37 @@ def _q_sample_noise(out, x0, size, table, rows, n, c0, c1, k0, k1, s0, s1, HOW: 
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c = table + row_of(base, i, rows, n, HOW)
+        c = table + row_of(base, i, rows, n, HOW, BLOCK)
         c0, c1 = tl.load(c), tl.load(c + rows)
     x = tl.load(x0 + base + i, mask=inside).to(tl.float32)
-    z = normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    z = normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK)
     tl.store(out + base + i, stored(tl.fma(c0, x, c1 * z), out), mask=inside)
 
 
 @triton.jit
 def _eps_loss_grad(out, partial, eps_hat, eps, size, c, BLOCK: tl.constexpr, TILES: tl.constexpr):
-    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
+    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float32)
     for tile in range(TILES):
         base = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK
         inside = base + i < size
         d = tl.load(eps_hat + base + i, mask=inside, other=0) - tl.load(eps + base + i, mask=inside, other=0)
         tl.store(out + base + i, c * d, mask=inside)
-        total = tl.fma(d.to(tl.float64), d.to(tl.float64), total)
-    tl.store(partial + tl.program_id(0), tree_sum(total, BLOCK))
+        total = tl.fma(d, d, total)
+    tl.store(partial + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
 def _eps_loss_noise(out, partial, eps_hat, size, c, k0, k1, s0, s1, BLOCK: tl.constexpr, TILES: tl.constexpr):
-    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
+    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float32)
     for tile in range(TILES):
         block = tl.program_id(0).to(tl.int64) * TILES + tile
         base = block * BLOCK
         inside = base + i < size
-        d = tl.load(eps_hat + base + i, mask=inside, other=0) - normals_of(block, k0, k1, s0, s1, BLOCK)
+        d = tl.load(eps_hat + base + i, mask=inside, other=0) - normals_of(out, block, k0, k1, s0, s1, BLOCK)
         d = tl.where(inside, d, 0.0)
         tl.store(out + base + i, c * d, mask=inside)
-        total = tl.fma(d.to(tl.float64), d.to(tl.float64), total)
-    tl.store(partial + tl.program_id(0), tree_sum(total, BLOCK))
+        total = tl.fma(d, d, total)
+    tl.store(partial + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
 
 
 @triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
@@ -169,12 +169,12 @@ def _guided_ddpm(
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW), rows)
+        c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
     x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
     v = tl.load(cond + base + i, mask=inside).to(tl.float32)
     xs = ddpm_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, limit)
     if NOISY:
-        xs = tl.fma(c4, normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
+        xs = tl.fma(c4, normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
     tl.store(out + base + i, stored(xs, out), mask=inside)
 
 
@@ -186,12 +186,12 @@ def _guided_ddim(
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW), rows)
+        c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
     x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
     v = tl.load(cond + base + i, mask=inside).to(tl.float32)
     xs = ddim_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, c4, c5, limit, CLIPPED)
     if NOISY:
-        xs = tl.fma(c6, normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
+        xs = tl.fma(c6, normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
     tl.store(out + base + i, stored(xs, out), mask=inside)
 
 

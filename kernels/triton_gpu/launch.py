@@ -313,23 +313,24 @@ def outputs(out, count, like):
     return arrays, pointers
 
 
-Table = namedtuple("Table", "scalars pointer rows row_size how")
+Table = namedtuple("Table", "scalars pointer rows row_size how block")
 
 
 def table(coefficients, like):
-    """How a kernel finds its coefficients: a `Table` of scalars, pointer, rows, elements a row, how.
+    """How a kernel finds its coefficients: a `Table` of scalars, pointer, rows, elements a row, how, elements a program.
 
     coefficients: (K, R) float64. like: `Arrays` of the data. With R = 1 the scalars are the coefficients and nothing is sent;
     else a float32 table goes to the device. how: 0 scalars; 1 each program lies in one row; 2 in at most two; 3 in several.
     """
     k, rows = coefficients.shape
+    block = 2 * BLOCK if like.dtype in HALVES else BLOCK  # as many bytes a thread
     if rows == 1:
-        return Table(coefficients[:, 0].tolist(), None, 1, 1, 0)
+        return Table(coefficients[:, 0].tolist(), None, 1, 1, 0, block)
     if not like.size:
-        return Table([0.0] * k, None, 1, 1, 0)
+        return Table([0.0] * k, None, 1, 1, 0, block)
     n = like.size // rows
-    how = 1 if n % BLOCK == 0 else 2 if n >= BLOCK else 3
-    return Table([0.0] * k, scratch(coefficients.astype(np.float32), like), rows, n, how)
+    how = 1 if n % block == 0 else 2 if n >= block else 3
+    return Table([0.0] * k, scratch(coefficients.astype(np.float32), like), rows, n, how, block)
 
 
 Partial = namedtuple("Partial", "pointer count")

@@ -58,9 +58,14 @@ def _fill(kernel, seed, shape, stream, dtype, out):
 
 
 @triton.jit
-def words_of(program, k0, k1, s0, s1, BLOCK: tl.constexpr):
-    """Four words of each of the program's BLOCK / 4 blocks. program: its number. k0, k1, s0, s1: the key. BLOCK: elements."""
-    block = program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
+def blocks_of(program, BLOCK: tl.constexpr):
+    """The numbers of the Philox blocks of the program's BLOCK elements. program: its number. BLOCK: elements."""
+    return program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
+
+
+@triton.jit
+def words_of(block, k0, k1, s0, s1):
+    """The four words of each Philox block. block: numbers, int64. k0, k1, s0, s1: the key."""
     zero = (block * 0).to(tl.uint32)
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
     c2, c3 = zero + s0.to(tl.uint32, bitcast=True), zero + s1.to(tl.uint32, bitcast=True)
@@ -131,12 +136,27 @@ def pair32(w0, w1):
 
 
 @triton.jit
-def normals_of(program, k0, k1, s0, s1, BLOCK: tl.constexpr):
-    """The normals of the program's BLOCK elements. program, k0, k1, s0, s1, BLOCK: as in `words_of`."""
-    w0, w1, w2, w3 = words_of(program, k0, k1, s0, s1, BLOCK)
+def four(block, k0, k1, s0, s1):
+    """The four normals of each Philox block. block, k0, k1, s0, s1: as in `words_of`."""
+    w0, w1, w2, w3 = words_of(block, k0, k1, s0, s1)
     z0, z1 = pair32(w0, w1)
     z2, z3 = pair32(w2, w3)
-    return joined(z0, z1, z2, z3, BLOCK)
+    return z0, z1, z2, z3
+
+
+@triton.jit
+def normals_of(out, program, k0, k1, s0, s1, BLOCK: tl.constexpr):
+    """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. out: pointer to what is
+    stored. program: its number. k0, k1, s0, s1: the key. BLOCK: elements."""
+    if out.dtype.element_ty == tl.float32:
+        z0, z1, z2, z3 = four(blocks_of(program, BLOCK), k0, k1, s0, s1)
+        return joined(z0, z1, z2, z3, BLOCK)
+    else:
+        even = program.to(tl.int64) * (BLOCK // 4) + 2 * tl.arange(0, BLOCK // 8)
+        z0, z1, z2, z3 = four(even, k0, k1, s0, s1)
+        z4, z5, z6, z7 = four(even + 1, k0, k1, s0, s1)
+        low = tl.join(tl.join(tl.join(z0, z4), tl.join(z2, z6)), tl.join(tl.join(z1, z5), tl.join(z3, z7)))
+        return tl.reshape(low, (BLOCK,))
 
 
 @triton.jit
@@ -155,18 +175,18 @@ def stored(x, out):
 @triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
 def _bits(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    w0, w1, w2, w3 = words_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    w0, w1, w2, w3 = words_of(blocks_of(tl.program_id(0), BLOCK), k0, k1, s0, s1)
     tl.store(out + base + i, joined(w0, w1, w2, w3, BLOCK), mask=base + i < n)
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
 def _uniform(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    w0, w1, w2, w3 = words_of(tl.program_id(0), k0, k1, s0, s1, BLOCK)
+    w0, w1, w2, w3 = words_of(blocks_of(tl.program_id(0), BLOCK), k0, k1, s0, s1)
     tl.store(out + base + i, joined(u01(w0), u01(w1), u01(w2), u01(w3), BLOCK), mask=base + i < n)
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
 def _normal(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    tl.store(out + base + i, stored(normals_of(tl.program_id(0), k0, k1, s0, s1, BLOCK), out), mask=base + i < n)
+    tl.store(out + base + i, stored(normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK), out), mask=base + i < n)
