@@ -158,7 +158,7 @@ def _bare(launch, run):
     made, before = [], launch.run
 
     def recorded(kernel, grid, arrays, *args, warps=4, **constants):
-        made.append(partial(kernel[(grid,)], *args, num_warps=warps, enable_fp_fusion=True, **constants))
+        made.append(partial(kernel[(grid,)], *args, num_warps=warps, enable_fp_fusion=False, **constants))
         before(kernel, grid, arrays, *args, warps=warps, **constants)
 
     launch.run = recorded

@@ -166,7 +166,7 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     launch.some(arrays)
     made, pointers = launch.outputs(out, 2, arrays)
     c = 2.0 * dloss / arrays.size
-    launch.run(_difference_two, launch.programs(arrays.size), arrays, *pointers, *arrays.pointers, arrays.size, c, BLOCK=launch.BLOCK)
+    launch.run(_difference_two, launch.programs(arrays.size, launch.BLOCK), arrays, *pointers, *arrays.pointers, arrays.size, c, BLOCK=launch.BLOCK)
     return tuple(made)
 
 

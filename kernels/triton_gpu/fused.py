@@ -29,7 +29,7 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     arrays = launch.read(STORED, x0=x0)
     c = coefficients.q_sample(t, abar, arrays.shape)
     key = launch.words(coefficients.noise_key(seed, stream))
-    c = launch.table(c, arrays)
+    c = launch.table(c, arrays, launch.NOISE_BLOCK)
     out, pointer = launch.output("out", out, arrays)
     _by_row(_q_sample_noise, arrays, c, pointer, key)
     return out
@@ -63,7 +63,7 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
     out, pointer = launch.output("out", out, arrays)
     launch.run(
         _eps_loss_noise, partial.count, arrays, pointer, partial.pointer, *arrays.pointers, arrays.size, 2.0 / arrays.size, *key,
-        BLOCK=launch.BLOCK, TILES=launch.TILES,
+        BLOCK=launch.BLOCK, TILES=launch.TILES, warps=8,
     )  # fmt: skip
     return mean(partial, arrays), out
 
@@ -111,7 +111,7 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).tolist()
     d = coefficients.ema_step(decay)[:, 0].tolist()
     made, pointers = launch.outputs(out, 4, arrays)
-    launch.run(_adam_ema, launch.programs(arrays.size), arrays, *pointers, *arrays.pointers, arrays.size, *c, *d, BLOCK=launch.BLOCK)
+    launch.run(_adam_ema, launch.programs(arrays.size, launch.BLOCK), arrays, *pointers, *arrays.pointers, arrays.size, *c, *d, BLOCK=launch.BLOCK)
     return tuple(made)
 
 

@@ -14,6 +14,7 @@ from collections import namedtuple
 import numpy as np
 
 BLOCK = 1024  # elements of a program, 256 Philox blocks; with 4 warps a thread's stores are 16 bytes wide
+NOISE_BLOCK = 2048  # where noise is most of the work: the round keys are made once for 4 Philox blocks of a thread
 TILES = 8  # blocks of a program that sums, so that few partial sums are left
 REDUCE = 4096  # partial sums taken at a time by the one program that adds them in order
 HALVES = ("float16", "bfloat16")  # stored so; arithmetic is float32
@@ -316,14 +317,14 @@ def outputs(out, count, like):
 Table = namedtuple("Table", "scalars pointer rows row_size how block")
 
 
-def table(coefficients, like):
+def table(coefficients, like, block=BLOCK):
     """How a kernel finds its coefficients: a `Table` of scalars, pointer, rows, elements a row, how, elements a program.
 
-    coefficients: (K, R) float64. like: `Arrays` of the data. With R = 1 the scalars are the coefficients and nothing is sent;
-    else a float32 table goes to the device. how: 0 scalars; 1 each program lies in one row; 2 in at most two; 3 in several.
+    coefficients: (K, R) float64. like: `Arrays` of the data. block: elements a program. With R = 1 the scalars are the coefficients
+    and nothing is sent; else a float32 table goes to the device. how: 0 scalars; 1 each program lies in one row; 2 in at most two;
+    3 in several.
     """
     k, rows = coefficients.shape
-    block = 2 * BLOCK if like.dtype in HALVES else BLOCK  # as many bytes a thread
     if rows == 1:
         return Table(coefficients[:, 0].tolist(), None, 1, 1, 0, block)
     if not like.size:
@@ -373,7 +374,7 @@ def run(kernel, grid, arrays, *args, warps=4, **constants):
     """
     if grid == 0:
         return
-    options = dict(num_warps=warps, enable_fp_fusion=True)  # a b + c may be rounded once: the bounds allow for either
+    options = dict(num_warps=warps, enable_fp_fusion=False)  # a fused multiply-add is one that the kernel names: no choice, the same bits
     if INTERPRETED:
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
@@ -394,7 +395,7 @@ def copy(to, of, size):
     _check(_cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to.address), ctypes.c_uint64(of.address), ctypes.c_size_t(size), None))
 
 
-def programs(size, block=BLOCK):
+def programs(size, block):
     """How many programs cover size elements, block each. size, block: ints."""
     return -(-size // block)
 

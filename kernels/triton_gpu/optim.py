@@ -27,7 +27,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     arrays = launch.read(SINGLE, p=p, g=g, m=m, v=v)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).tolist()
     made, pointers = launch.outputs(out, 3, arrays)
-    launch.run(_adam, launch.programs(arrays.size), arrays, *pointers, *arrays.pointers, arrays.size, *c, BLOCK=launch.BLOCK)
+    launch.run(_adam, launch.programs(arrays.size, launch.BLOCK), arrays, *pointers, *arrays.pointers, arrays.size, *c, BLOCK=launch.BLOCK)
     return tuple(made)
 
 
@@ -39,7 +39,7 @@ def ema_step(avg, p, decay, out=None):
     arrays = launch.read(SINGLE, avg=avg, p=p)
     keep, take = coefficients.ema_step(decay)[:, 0].tolist()
     out, pointer = launch.output("out", out, arrays)
-    launch.run(_ema, launch.programs(arrays.size), arrays, pointer, *arrays.pointers, arrays.size, keep, take, BLOCK=launch.BLOCK)
+    launch.run(_ema, launch.programs(arrays.size, launch.BLOCK), arrays, pointer, *arrays.pointers, arrays.size, keep, take, BLOCK=launch.BLOCK)
     return out
 
 
@@ -65,7 +65,7 @@ def clip_by_global_norm(grads, max_norm, out=None):
             first += count
         launch.run(_clip_scale, 1, some[0], scale, partial.pointer, first, float(max_norm), BLOCK=launch.REDUCE, warps=8)
         for a, (_, pointer) in zip(read, outs):
-            launch.run(_times, launch.programs(a.size), a, pointer, *a.pointers, a.size, scale, BLOCK=launch.BLOCK)
+            launch.run(_times, launch.programs(a.size, launch.BLOCK), a, pointer, *a.pointers, a.size, scale, BLOCK=launch.BLOCK)
     clipped = [array for array, _ in outs]
     return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped
 
@@ -83,8 +83,7 @@ def tree_sum(x, N: tl.constexpr):
     """The sum of a block, neighbours first: one order, whatever layout the compiler chose. x: block. N: its length, a power of 2 up to 2^16."""
     for k in tl.static_range(1, 17):
         if N >> k > 0:
-            even, odd = tl.split(tl.reshape(x, (N >> k, 2)))
-            x = even + odd
+            x = tl.sum(tl.reshape(x, (N >> k, 2)), 1)  # of two: no order to choose
     return tl.sum(x)
 
 

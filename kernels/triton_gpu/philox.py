@@ -17,6 +17,7 @@ from kernels.triton_gpu import launch
 
 INTERPRETED = tl.constexpr(launch.INTERPRETED)
 
+
 def bits(seed, shape, stream=0, out=None):
     """The first prod(shape) words of (seed, stream): element i is word i % 4 of block i // 4, [Philox] section 4.3.
 
@@ -53,7 +54,7 @@ def _fill(kernel, seed, shape, stream, dtype, out):
     shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
     like = launch.fresh(shape, dtype, out)
     out, pointer = launch.output("out", out, like)
-    launch.run(kernel, launch.programs(like.size), like, pointer, like.size, *key, BLOCK=launch.BLOCK)
+    launch.run(kernel, launch.programs(like.size, launch.NOISE_BLOCK), like, pointer, like.size, *key, BLOCK=launch.NOISE_BLOCK)
     return out
 
 
@@ -87,41 +88,42 @@ def joined(a, b, c, d, BLOCK: tl.constexpr):
 @triton.jit
 def u01(word):
     """word 2^-32 + 2^-33, rounded once in float32. word: uint32."""
-    return word.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10
+    return tl.fma(word.to(tl.float32), 2.3283064365386963e-10, 1.1641532182693481e-10)
 
 
 @triton.jit
 def uneg11(word):
     """int32(word) 2^-31 + 2^-32, rounded once in float32. word: uint32."""
-    return word.to(tl.int32, bitcast=True).to(tl.float32) * 4.656612873077393e-10 + 2.3283064365386963e-10
+    return tl.fma(word.to(tl.int32, bitcast=True).to(tl.float32), 4.656612873077393e-10, 2.3283064365386963e-10)
 
 
 @triton.jit
-def log32(u):
-    """ln u for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. u: float32."""
+def minus_two_log32(u):
+    """-2 ln u for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. u: float32."""
     bits = u.to(tl.int32, bitcast=True)
     e = (bits - 0x3F3504F3) >> 23
     f = (bits - (e << 23)).to(tl.float32, bitcast=True) - 1.0
     z, k = f * f, e.to(tl.float32)
-    tail = -0.0790275278 * f + 0.1262233404  # a minimax fit of (log1p(f) - f + f^2/2) / f^3
-    tail = tail * f - 0.1299818683
-    tail = tail * f + 0.1421449453
-    tail = tail * f - 0.1664128112
-    tail = tail * f + 0.2000104513
-    tail = tail * f - 0.2500030643
-    tail = tail * f + 0.3333333073
-    small = tl.fma(z, -0.5, tl.fma(k, -2.12194440e-4, tail * f * z))
-    return tl.fma(k, 0.693359375, f + small)  # ln 2 in two parts; e times the first is exact
+    tail = tl.fma(f, 0.1580550556, -0.2524466808)  # -2 times a minimax fit of (log1p(f) - f + f^2/2) / f^3
+    tail = tl.fma(f, tail, 0.2599637366)
+    tail = tl.fma(f, tail, -0.2842898906)
+    tail = tl.fma(f, tail, 0.3328256224)
+    tail = tl.fma(f, tail, -0.4000209026)
+    tail = tl.fma(f, tail, 0.5000061286)
+    tail = tl.fma(f, tail, -0.6666666146)
+    small = tl.fma(k, 4.2438888e-4, tl.fma(tail * f, z, z))
+    return tl.fma(k, -1.38671875, tl.fma(f, -2.0, small))  # -2 ln 2 in two parts; e times the first is exact
 
 
 @triton.jit
 def sincospi32(a):
     """(sin(pi a), cos(pi a)) for |a| <= 1: quarter turns off first, exactly; |b| <= 1/4 remains. a: float32."""
-    quarter = (a + a + 2.5).to(tl.int32) - 2
-    b = a - 0.5 * quarter.to(tl.float32)
+    rounded = tl.fma(a, 2.0, 12582912.0)  # 1.5 2^23: an integer is left in the low bits
+    quarter = rounded.to(tl.int32, bitcast=True)
+    b = tl.fma(rounded - 12582912.0, -0.5, a)
     z = b * b
-    s = b * (3.141592644 + z * (-5.167707821 + z * (2.549766963 - z * 0.589075079)))
-    c = 1.0 + z * (-4.934802197 + z * (4.058710566 + z * (-1.335137813 + z * 0.2321254071)))
+    s = b * tl.fma(z, tl.fma(z, tl.fma(z, -0.589075079, 2.549766963), -5.167707821), 3.141592644)
+    c = tl.fma(z, tl.fma(z, tl.fma(z, tl.fma(z, 0.2321254071, -1.335137813), 4.058710566), -4.934802197), 1.0)
     odd = (quarter & 1) != 0
     sin, cos = tl.where(odd, c, s), tl.where(odd, s, c)
     return tl.where((quarter & 2) != 0, -sin, sin), tl.where(((quarter + 1) & 2) != 0, -cos, cos)
@@ -130,7 +132,7 @@ def sincospi32(a):
 @triton.jit
 def pair32(w0, w1):
     """Two normals of two words, [BoxMuller] eq. 1. w0, w1: uint32."""
-    r = tl.sqrt(-2.0 * log32(u01(w1)))
+    r = tl.sqrt(minus_two_log32(u01(w1)))
     sin, cos = sincospi32(uneg11(w0))
     return r * sin, r * cos
 
