@@ -195,17 +195,31 @@ def _by_row(kernel, arrays, c, *outputs, **more):
 
 @triton.jit
 def row_of(base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
-    """The row of elements base + i. base: first element. i: offsets. rows: in all. n: elements a row. HOW: see `launch.table`. BLOCK: elements."""
+    """Where `pick` finds the coefficients of elements base + i: a row, the row after it, and which elements lie in that.
+
+    base: first element. i: offsets. rows: in all. n: elements a row. HOW: see `launch.table`. BLOCK: elements. With HOW = 3, every
+    element's own row, three times.
+    """
     if HOW == 1:  # by the program's number, since a division of 64 bits takes longer than all the rest
-        return (tl.program_id(0) // (n // BLOCK).to(tl.int32)).to(tl.int64)
+        row = (tl.program_id(0) // (n // BLOCK).to(tl.int32)).to(tl.int64)
+        return row, row, row
     else:
         first = base // n
         left = base - first * n
         if HOW == 2:
-            first += (left + i >= n).to(tl.int64)
+            return first, tl.minimum(first + 1, rows - 1), left + i >= n
         else:
-            first += (left.to(tl.int32) + i) // n
-        return tl.minimum(first, rows - 1)  # past the end nothing is stored, but a coefficient is loaded
+            row = tl.minimum(first + (left.to(tl.int32) + i) // n, rows - 1)  # past the end nothing is stored, but a coefficient is loaded
+            return row, row, row
+
+
+@triton.jit
+def pick(column, row, after, past, HOW: tl.constexpr):
+    """One coefficient: a number, or one for each element. column: of the table, one entry a row. row, after, past, HOW: from `row_of`."""
+    if HOW == 2:
+        return tl.where(past, tl.load(column + after), tl.load(column + row))
+    else:
+        return tl.load(column + row)
 
 
 @triton.jit(do_not_specialize=["rows", "n"])
@@ -213,8 +227,8 @@ def _linear(out, a, b, size, table, rows, n, c0, c1, HOW: tl.constexpr, BLOCK: t
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c = table + row_of(base, i, rows, n, HOW, BLOCK)
-        c0, c1 = tl.load(c), tl.load(c + rows)
+        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+        c0, c1 = pick(table, row, after, past, HOW), pick(table + rows, row, after, past, HOW)
     x, y = tl.load(a + base + i, mask=inside).to(tl.float32), tl.load(b + base + i, mask=inside).to(tl.float32)
     tl.store(out + base + i, stored(tl.fma(c0, x, c1 * y), out), mask=inside)
 
@@ -224,7 +238,8 @@ def _scale(out, a, size, table, rows, n, c0, HOW: tl.constexpr, BLOCK: tl.conste
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0 = tl.load(table + row_of(base, i, rows, n, HOW, BLOCK))
+        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+        c0 = pick(table, row, after, past, HOW)
     tl.store(out + base + i, c0 * tl.load(a + base + i, mask=inside), mask=inside)
 
 
@@ -233,8 +248,8 @@ def _scale_two(out0, out1, a, size, table, rows, n, c0, c1, HOW: tl.constexpr, B
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c = table + row_of(base, i, rows, n, HOW, BLOCK)
-        c0, c1 = tl.load(c), tl.load(c + rows)
+        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+        c0, c1 = pick(table, row, after, past, HOW), pick(table + rows, row, after, past, HOW)
     x = tl.load(a + base + i, mask=inside)
     tl.store(out0 + base + i, c0 * x, mask=inside)
     tl.store(out1 + base + i, c1 * x, mask=inside)
@@ -248,18 +263,20 @@ def clamp(x, limit):
 
 
 @triton.jit
-def five(table, row, rows):
-    """The coefficients of `coefficients.ddpm_step` for some rows. table: float32. row: which. rows: in all."""
-    c = table + row
-    return tl.load(c), tl.load(c + rows), tl.load(c + 2 * rows), tl.load(c + 3 * rows), tl.load(c + 4 * rows)
+def five(table, base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    """The coefficients of `coefficients.ddpm_step` by the row. table: float32. base, i, rows, n, HOW, BLOCK: as in `row_of`."""
+    row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+    c0, c1 = pick(table, row, after, past, HOW), pick(table + rows, row, after, past, HOW)
+    c2, c3 = pick(table + 2 * rows, row, after, past, HOW), pick(table + 3 * rows, row, after, past, HOW)
+    return c0, c1, c2, c3, pick(table + 4 * rows, row, after, past, HOW)
 
 
 @triton.jit
-def seven(table, row, rows):
-    """The coefficients of `coefficients.ddim_step` for some rows. table: float32. row: which. rows: in all."""
-    c = table + row
-    c0, c1, c2, c3 = tl.load(c), tl.load(c + rows), tl.load(c + 2 * rows), tl.load(c + 3 * rows)
-    return c0, c1, c2, c3, tl.load(c + 4 * rows), tl.load(c + 5 * rows), tl.load(c + 6 * rows)
+def seven(table, base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    """The coefficients of `coefficients.ddim_step` by the row. table: float32. base, i, rows, n, HOW, BLOCK: as in `row_of`."""
+    c0, c1, c2, c3, c4 = five(table, base, i, rows, n, HOW, BLOCK)
+    row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+    return c0, c1, c2, c3, c4, pick(table + 5 * rows, row, after, past, HOW), pick(table + 6 * rows, row, after, past, HOW)
 
 
 @triton.jit
@@ -289,7 +306,7 @@ def _ddpm(out, xt, eps_hat, z, size, table, rows, n, c0, c1, c2, c3, c4, limit, 
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
+        c0, c1, c2, c3, c4 = five(table, base, i, rows, n, HOW, BLOCK)
     x, e = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(eps_hat + base + i, mask=inside).to(tl.float32)
     noise = tl.load(z + base + i, mask=where_noisy(inside, c4, BLOCK), other=0).to(tl.float32)
     tl.store(out + base + i, stored(tl.fma(c4, noise, ddpm_mean(x, e, c0, c1, c2, c3, limit)), out), mask=inside)
@@ -302,7 +319,7 @@ def _ddim(
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
+        c0, c1, c2, c3, c4, c5, c6 = seven(table, base, i, rows, n, HOW, BLOCK)
     x, e = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(eps_hat + base + i, mask=inside).to(tl.float32)
     noise = tl.load(z + base + i, mask=where_noisy(inside, c6, BLOCK), other=0).to(tl.float32)
     tl.store(out + base + i, stored(tl.fma(c6, noise, ddim_mean(x, e, c0, c1, c2, c3, c4, c5, limit, CLIPPED)), out), mask=inside)

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from kernels import coefficients
 from kernels.triton_gpu import launch
-from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, row_of, seven
+from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, pick, row_of, seven
 from kernels.triton_gpu.optim import adam_element, tree_sum
 from kernels.triton_gpu.philox import normals_of, stored
 
@@ -128,8 +128,8 @@ def _q_sample_noise(out, x0, size, table, rows, n, c0, c1, k0, k1, s0, s1, HOW: 
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c = table + row_of(base, i, rows, n, HOW, BLOCK)
-        c0, c1 = tl.load(c), tl.load(c + rows)
+        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+        c0, c1 = pick(table, row, after, past, HOW), pick(table + rows, row, after, past, HOW)
     x = tl.load(x0 + base + i, mask=inside).to(tl.float32)
     z = normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK)
     tl.store(out + base + i, stored(tl.fma(c0, x, c1 * z), out), mask=inside)
@@ -169,7 +169,7 @@ def _guided_ddpm(
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4 = five(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
+        c0, c1, c2, c3, c4 = five(table, base, i, rows, n, HOW, BLOCK)
     x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
     v = tl.load(cond + base + i, mask=inside).to(tl.float32)
     xs = ddpm_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, limit)
@@ -186,7 +186,7 @@ def _guided_ddim(
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     if HOW:
-        c0, c1, c2, c3, c4, c5, c6 = seven(table, row_of(base, i, rows, n, HOW, BLOCK), rows)
+        c0, c1, c2, c3, c4, c5, c6 = seven(table, base, i, rows, n, HOW, BLOCK)
     x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
     v = tl.load(cond + base + i, mask=inside).to(tl.float32)
     xs = ddim_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, c4, c5, limit, CLIPPED)
