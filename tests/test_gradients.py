@@ -45,6 +45,21 @@ OFF_THE_KINK = np.array([[-3.0, -0.4, -0.1], [0.7, 2.5, 0.2]])  # relu is analyt
 WORKED = {
     "ref.diffusion.q_sample": Worked(dict(x0=numbers(3, 2, 3), t=np.array([0, 7, 20]), eps=numbers(3, 2, 3), abar=ABAR), ("x0", "eps")),
     "ref.diffusion.eps_loss": Worked(dict(eps_hat=numbers(2, 3), eps=numbers(2, 3)), ("eps_hat", "eps")),
+    "ref.objectives.normal_kl": Worked(dict(mean1=numbers(2, 3), logvar1=numbers(2, 3), mean2=numbers(2, 3), logvar2=0.3),
+                                       ("mean1", "logvar1", "mean2", "logvar2")),
+    # open bins from both sides of their end, and one inside; bins wider than a deviation are in test_ref_objectives.py, for
+    # central differences need steps that are small in deviations
+    "ref.objectives.discretized_gaussian_log_likelihood": Worked(
+        dict(x=2 * np.array([100, 100, 101, 0, 0, 255, 255]) / 255 - 1, means=np.array([0.3, -0.9, -0.2, -0.7, -1.3, 0.8, 1.2]),
+             log_scales=np.array([0.0, -0.5, -0.7, -0.5, -0.6, -0.4, 0.5])), ("means", "log_scales")),
+    "ref.objectives.learned_logvar": Worked(dict(v=numbers(3, 2), t=np.array([1, 7, 20]), s=np.array([0, 3, 19]), abar=ABAR), ("v",)),
+    "ref.objectives.vlb_terms": Worked(dict(x0=np.array([[0.2, -1.0], [-0.4, 1.0], [1.0, -0.6]]), xt=numbers(3, 2), t=np.array([1, 7, 2]),
+                                            s=np.array([0, 6, 0]), mean_hat=numbers(3, 2), logvar_hat=numbers(3, 2), abar=ABAR),
+                                       ("mean_hat", "logvar_hat")),
+    "ref.objectives.vlb_prior": Worked(dict(x0=numbers(2, 3), abar=ABAR), ("x0",)),
+    "ref.consistency.pseudo_huber_loss": Worked(dict(a=numbers(3, 2, 2), b=numbers(3, 2, 2), c=0.3), ("a", "b")),
+    "ref.consistency.consistency_loss": Worked(dict(student=numbers(3, 2), target=numbers(3, 2), sigma_t=np.array([0.5, 2.0, 9.0]),
+                                                    sigma_s=np.array([0.3, 1.9, 4.0]), c=0.3), ("student",)),
     "ref.layers.linear": Worked(dict(x=numbers(2, 3, 4), w=numbers(5, 4), b=numbers(5)), ("x", "w", "b")),
     "ref.layers.relu": Worked(dict(x=OFF_THE_KINK), ("x",)),
     "ref.layers.sigmoid": Worked(dict(x=SMOOTH), ("x",)),

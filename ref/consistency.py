@@ -1,0 +1,211 @@
+"""Consistency models: a network that goes from any noise level to the data in one call, and the two ways to train it.
+
+Noise levels are deviations, x_sigma = x0 + sigma eps, from sigma_min (data) to sigma_max; a pair of neighbours on a descending
+grid is sigma_t > sigma_s, the paper's t_{n+1} and t_n. float64 whatever comes in, B examples first. `f(x, sigma) -> x0_hat` is
+the student, `denoise(x, sigma) -> x0_hat` a trained diffusion model.
+
+Papers
+    [CM]   Song, Dhariwal, Chen, Sutskever, "Consistency Models", 2023
+    [iCT]  Song, Dhariwal, "Improved Techniques for Training Consistency Models", 2024
+    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+"""
+import math
+
+import numpy as np
+
+from ref.diffusion import _same_shape
+
+
+def boundary_scalings(sigma, sigma_min=0.002, sigma_data=0.5):
+    """f(x, sigma) = c_skip x + c_out F(x, sigma), with f(x, sigma_min) = x whatever F is, [CM] eq. 5 and appendix C:
+
+        c_skip = sigma_data^2 / ((sigma - sigma_min)^2 + sigma_data^2)
+        c_out  = sigma_data (sigma - sigma_min) / sqrt(sigma_data^2 + sigma^2)
+
+    sigma: >= 0, any shape. sigma_min: >= 0. sigma_data: > 0, the deviation of the data.
+    Returns c_skip, c_out, each of the shape of sigma, float64; exactly 1 and 0 at sigma_min.
+    Raises ValueError for a negative sigma or sigma_min, or sigma_data <= 0.
+    """
+    sigma = np.asarray(sigma, np.float64)
+    if not np.all(sigma >= 0) or not sigma_min >= 0 or not sigma_data > 0:
+        raise ValueError(f"expected sigma >= 0, sigma_min >= 0, sigma_data > 0, got {sigma}, {sigma_min} and {sigma_data}")
+    c_skip = sigma_data**2 / ((sigma - sigma_min) ** 2 + sigma_data**2)
+    return c_skip, sigma_data * (sigma - sigma_min) / np.sqrt(sigma_data**2 + sigma**2)
+
+
+def pseudo_huber_loss(a, b, c):
+    """[iCT] section 3.3:  L = mean over the examples of sqrt(|a - b|^2 + c^2) - c, with |.| the norm over all axes but the first.
+
+    a, b: (B, ...), B >= 1. c: > 0; 0.00054 sqrt(D) for D elements in the paper. The square of small distances over 2 c, the
+    size of large ones.
+    Returns L, a float.
+    Raises ValueError where shapes differ, there is no example or c <= 0.
+    """
+    a, b = _same_shape(a=a, b=b)
+    return np.mean(_pseudo_huber(a, b, c))
+
+
+def pseudo_huber_loss_backward(dloss, a, b, c):
+    """Gradients of `pseudo_huber_loss`:  da = (a - b) / sqrt(|a - b|^2 + c^2) / B dloss,  db = -da.
+
+    dloss: float. a, b, c: as in `pseudo_huber_loss`.
+    Returns da, db, each (B, ...) float64.
+    Raises as `pseudo_huber_loss` does.
+    """
+    a, b = _same_shape(a=a, b=b)
+    root = _column(_pseudo_huber(a, b, c) + c, a)
+    da = dloss / len(a) * (a - b) / root
+    return da, -da
+
+
+def consistency_loss(student, target, sigma_t, sigma_s, c):
+    """[CM] eq. 10 with the metric and the weight of [iCT] section 3.1, the nearer the pair the heavier:
+
+        L = mean over the examples of (sqrt(|student - target|^2 + c^2) - c) / (sigma_t - sigma_s)
+
+    student: f(x_t, sigma_t), (B, ...). target: the teacher's f at (x_s, sigma_s), (B, ...). sigma_t, sigma_s: one or (B,),
+    sigma_t > sigma_s >= 0. c: as in `pseudo_huber_loss`.
+    Returns L, a float.
+    Raises ValueError where shapes differ, there is no example, not sigma_t > sigma_s >= 0 or c <= 0.
+    """
+    student, target = _same_shape(student=student, target=target)
+    sigma_t, sigma_s = _pair(sigma_t, sigma_s, student)
+    return np.mean(_pseudo_huber(student, target, c) / np.ravel(sigma_t - sigma_s))
+
+
+def consistency_loss_backward(dloss, student, target, sigma_t, sigma_s, c):
+    """Gradient of `consistency_loss` in the student's output alone, for the teacher's stands still ([CM] algorithms 2 and 3):
+
+        dstudent = (student - target) / sqrt(|student - target|^2 + c^2) / (sigma_t - sigma_s) / B dloss
+
+    dloss: float. student, target, sigma_t, sigma_s, c: as in `consistency_loss`.
+    Returns dstudent (B, ...) float64.
+    Raises as `consistency_loss` does.
+    """
+    student, target = _same_shape(student=student, target=target)
+    sigma_t, sigma_s = _pair(sigma_t, sigma_s, student)
+    return pseudo_huber_loss_backward(dloss, student, target, c)[0] / (sigma_t - sigma_s)
+
+
+def training_pair(x0, eps, sigma_t, sigma_s):
+    """[CM] algorithm 3:  x_t = x0 + sigma_t eps,  x_s = x0 + sigma_s eps, one noise for both.
+
+    x0, eps: (B, ...). sigma_t, sigma_s: one or (B,), sigma_t > sigma_s >= 0.
+    Returns x_t, where the student looks, and x_s, where the teacher does, each (B, ...) float64.
+    Raises ValueError where shapes differ or not sigma_t > sigma_s >= 0.
+    """
+    x0, eps = _same_shape(x0=x0, eps=eps)
+    sigma_t, sigma_s = _pair(sigma_t, sigma_s, x0)
+    return x0 + sigma_t * eps, x0 + sigma_s * eps
+
+
+def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
+    """[CM] algorithm 2:  x_t = x0 + sigma_t eps, and x_s from it by one Heun step of the diffusion model's ODE, [EDM] algorithm 1:
+
+        d = (x_t - denoise(x_t, sigma_t)) / sigma_t,      x' = x_t + (sigma_s - sigma_t) d
+        d' = (x' - denoise(x', sigma_s)) / sigma_s,       x_s = x_t + (sigma_s - sigma_t) (d + d') / 2
+
+    denoise: callable (x, sigma) -> x0_hat (B, ...); it gets sigma_t and sigma_s as they came. x0, eps: (B, ...).
+    sigma_t, sigma_s: one or (B,), sigma_t > sigma_s > 0.
+    Returns x_t, x_s, each (B, ...) float64.
+    Raises ValueError where shapes differ or not sigma_t > sigma_s > 0.
+    """
+    x0, eps = _same_shape(x0=x0, eps=eps)
+    t, s = _pair(sigma_t, sigma_s, x0)
+    if not np.all(s > 0):
+        raise ValueError(f"sigma_s: expected positive numbers, for a Heun step divides by it, got {sigma_s}")
+    xt = x0 + t * eps
+    xt, x0_hat = _same_shape(xt=xt, denoised=denoise(xt, sigma_t))
+    d = (xt - x0_hat) / t
+    xs = xt + (s - t) * d
+    xs, x0_hat = _same_shape(xs=xs, denoised=denoise(xs, sigma_s))
+    return xt, xt + (s - t) * (d + (xs - x0_hat) / s) / 2
+
+
+def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):
+    """Loss and gradient of consistency training, [CM] algorithm 3:  `consistency_loss` of f(x_t, sigma_t) and teacher(x_s, sigma_s)
+    on the points of `training_pair`.
+
+    f, teacher: callables (x, sigma) -> x0_hat (B, ...); the teacher has f's own weights ([iCT] section 3.2) or their moving
+    average. What f's backward needs beside dstudent, f keeps itself. x0, eps, sigma_t, sigma_s: as in `training_pair`.
+    c: as in `pseudo_huber_loss`.
+    Returns L (a float) and dstudent (B, ...), its gradient in the output of f; through the teacher none goes.
+    Raises as `training_pair` and `consistency_loss` do.
+    """
+    xt, xs = training_pair(x0, eps, sigma_t, sigma_s)
+    student, target = f(xt, sigma_t), teacher(xs, sigma_s)
+    return consistency_loss(student, target, sigma_t, sigma_s, c), consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
+
+
+def distillation_step(f, teacher, denoise, x0, eps, sigma_t, sigma_s, c):
+    """Loss and gradient of consistency distillation, [CM] algorithm 2: as `training_step`, on the points of `distillation_pair`.
+
+    f, teacher, c: as in `training_step`. denoise, x0, eps, sigma_t, sigma_s: as in `distillation_pair`.
+    Returns L (a float) and dstudent (B, ...), as `training_step` does.
+    Raises as `distillation_pair` and `consistency_loss` do.
+    """
+    xt, xs = distillation_pair(denoise, x0, eps, sigma_t, sigma_s)
+    student, target = f(xt, sigma_t), teacher(xs, sigma_s)
+    return consistency_loss(student, target, sigma_t, sigma_s, c), consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
+
+
+def lognormal_sigma_weights(sigmas, mean=-1.1, std=2.0):
+    """How often to draw each pair of neighbours, [iCT] section 3.5: the probability of the interval under a log-normal sigma:
+
+        p_i ~ erf((ln sigma_i - mean) / (sqrt(2) std)) - erf((ln sigma_{i+1} - mean) / (sqrt(2) std)),   scaled to add to 1
+
+    sigmas: (n + 1,), positive, descending, n >= 1: `karras_sigmas` without its last 0. mean, std > 0: of ln sigma.
+    Returns p (n,) float64, of the pairs (sigma_t, sigma_s) = (sigmas[i], sigmas[i + 1]).
+    Raises ValueError for another shape, sigmas that do not descend or reach 0, or std <= 0.
+    """
+    sigmas = np.asarray(sigmas, np.float64)
+    if sigmas.ndim != 1 or sigmas.size < 2 or not np.all(np.diff(sigmas) < 0) or not sigmas[-1] > 0:
+        raise ValueError(f"sigmas: expected shape (n + 1,) with n >= 1, positive and descending, got {sigmas}")
+    if not std > 0:
+        raise ValueError(f"std: expected a positive number, got {std}")
+    p = -np.diff([math.erf(u) for u in (np.log(sigmas) - mean) / (math.sqrt(2) * std)])
+    return p / p.sum()
+
+
+def discretization_steps(k, K, s0=10, s1=1280):
+    """How many noise levels the grid has at step k of K of the training, [iCT] section 3.4: doubled at equal intervals.
+
+        N(k) = min(s0 2^floor(k / K'), s1) + 1,   K' = floor(K / (log2 floor(s1 / s0) + 1))
+
+    k, K: ints, 0 <= k < K. s0, s1: ints, 1 <= s0 <= s1; K has a step at least for each doubling.
+    Returns N, an int: N - 1 pairs of neighbours.
+    Raises ValueError for k outside [0, K), not 1 <= s0 <= s1, or K too short for the doublings.
+    """
+    if not 0 <= k < K or not 1 <= s0 <= s1:
+        raise ValueError(f"expected 0 <= k < K and 1 <= s0 <= s1, got k={k}, K={K}, s0={s0}, s1={s1}")
+    interval = math.floor(K / (math.log2(s1 // s0) + 1))
+    if interval < 1:
+        raise ValueError(f"K: expected at least {math.log2(s1 // s0) + 1:g} steps for s0={s0}, s1={s1}, got {K}")
+    return min(s0 * 2 ** (k // interval), s1) + 1
+
+
+def _pseudo_huber(a, b, c):
+    """sqrt(|a - b|^2 + c^2) - c of each example (B,), without the cancellation of a small distance."""
+    if not c > 0:
+        raise ValueError(f"c: expected a positive number, got {c}")
+    if a.ndim == 0 or len(a) == 0:
+        raise ValueError(f"expected shape (B, ...) with at least one example, got {a.shape}")
+    squared = np.sum((a - b) ** 2, axis=tuple(range(1, a.ndim)))
+    return squared / (np.sqrt(squared + c**2) + c)
+
+
+def _pair(sigma_t, sigma_s, x):
+    """The two noise levels, each shaped to multiply x (B, ...)."""
+    levels = []
+    for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s)):
+        sigma = np.asarray(sigma, np.float64)
+        if sigma.ndim != 0 and sigma.shape != x.shape[:1]:
+            raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {sigma.shape}")
+        levels.append(_column(sigma, x) if sigma.ndim else sigma)
+    if not np.all((levels[0] > levels[1]) & (levels[1] >= 0)):
+        raise ValueError(f"expected sigma_t > sigma_s >= 0, got {sigma_t} and {sigma_s}")
+    return levels
+
+
+def _column(value, x):
+    return value.reshape(value.shape + (1,) * (x.ndim - 1))
