@@ -130,6 +130,17 @@ def score_from_eps(eps, t, abar):
     return -eps / np.sqrt(1 - abar_t)
 
 
+def eps_from_score(score, t, abar):
+    """The inverse of `score_from_eps`:  eps = -sqrt(1 - abar_t) score.
+
+    score: (B, ...). t: int or (B,) ints in [0, T]. abar: (T + 1,).
+    Returns eps (B, ...) float64.
+    Raises ValueError where t is out of range.
+    """
+    score = np.asarray(score, np.float64)
+    return -np.sqrt(1 - _at(abar, t, score, "t")) * score
+
+
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
     """One ancestral step, [DDPM] algorithm 2 from t to any s < t:  x_s = mean(x0_hat, x_t) + sigma z,
 

@@ -69,6 +69,11 @@ def w_from_paper(w_paper):
     return 1 + w_paper
 
 
+def w_to_paper(w):
+    """The inverse of `w_from_paper`:  w_paper = w - 1. w: float, or an array of them. Returns the same shape."""
+    return w - 1
+
+
 def _pair(uncond, cond):
     uncond, cond = np.asarray(uncond, np.float64), np.asarray(cond, np.float64)
     if uncond.shape != cond.shape:

@@ -9,8 +9,12 @@ Papers
     [iDDPM]  Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
     [VDM]    Kingma et al., "Variational Diffusion Models", 2021
     [ZSNR]   Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
+    [EDM]    Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [SD3]    Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
 """
 import numpy as np
+
+from ref.flow import shift_times
 
 
 def linear_betas(T=1000, start=1e-4, end=0.02):
@@ -120,6 +124,46 @@ def spaced_times(T, steps, spacing):
     else:
         raise ValueError(f'spacing: expected "leading", "linspace" or "trailing", got {spacing!r}')
     return np.append(times, 0).astype(np.int64)
+
+
+def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+    """[EDM] eq. 5:  sigma_i = (sigma_max^(1/rho) + i / (steps - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  sigma_steps = 0.
+
+    steps: int >= 1; with 1, sigma_max and 0. sigma_min, sigma_max: deviations, 0 < sigma_min < sigma_max. rho: > 0.
+    Returns (steps + 1,) float64, strictly descending; a sampler goes from sigmas[i] to sigmas[i + 1].
+    Raises ValueError for steps < 1, rho <= 0 or not 0 < sigma_min < sigma_max.
+    """
+    if steps < 1 or not rho > 0 or not 0 < sigma_min < sigma_max:
+        raise ValueError(f"expected steps >= 1, 0 < sigma_min < sigma_max and rho > 0, got {steps}, {sigma_min}, {sigma_max}, {rho}")
+    ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return np.append(np.linspace(*ends, steps) ** rho, 0.0)
+
+
+def flow_times(steps, shift=1.0):
+    """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23 (`ref.flow.shift_times`).
+
+    steps: int >= 1. shift: > 0; 1 leaves them equally spaced.
+    Returns (steps + 1,) float64, strictly descending from 1 to 0.
+    Raises ValueError for steps < 1 or shift <= 0.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, got {steps}")
+    return shift_times(np.linspace(1.0, 0.0, steps + 1), shift)
+
+
+def time_from_index(index):
+    """The time of an entry of `betas`, or of an array that counts from 0 as most code does:  t = index + 1.
+
+    index: int or ints. Returns the same shape. `index_from_time` is the inverse.
+    """
+    return index + 1
+
+
+def index_from_time(t):
+    """The inverse of `time_from_index`:  index = t - 1. t: int or ints >= 1. Returns the same shape. Raises ValueError for t < 1."""
+    if np.any(np.asarray(t) < 1):
+        raise ValueError(f"t: expected t >= 1, since t = 0 is the data and has no index, got {t}")
+    return t - 1
 
 
 def _check_betas(T, start, end):

@@ -1,0 +1,132 @@
+"""Diffusion told by the noise level sigma: x = x0 + sigma eps, preconditioning, and the way to and from alpha-bar.
+
+Everything here is float64, whatever comes in. sigma is a deviation; its square is the variance of the noise. A state of the
+variance-preserving diffusion is x_t = sqrt(abar_t) (x0 + sigma eps), with the same x0 and eps.
+
+Papers
+    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+"""
+import numpy as np
+
+
+def scalings(sigma, sigma_data=0.5):
+    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), [EDM] eq. 7 and table 1:
+
+        c_skip  = sigma_data^2 / (sigma^2 + sigma_data^2)
+        c_out   = sigma sigma_data / sqrt(sigma^2 + sigma_data^2)
+        c_in    = 1 / sqrt(sigma^2 + sigma_data^2)
+        c_noise = ln(sigma) / 4
+
+    so that what F reads, and what it must say, have unit variance. sigma: > 0, any shape. sigma_data: > 0, the data's deviation.
+    Returns c_skip, c_out, c_in, c_noise, each of the shape of sigma, float64.
+    Raises ValueError where sigma or sigma_data is not positive.
+    """
+    sigma = _positive(sigma, sigma_data)
+    total = sigma**2 + sigma_data**2
+    return sigma_data**2 / total, sigma * sigma_data / np.sqrt(total), 1 / np.sqrt(total), np.log(sigma) / 4
+
+
+def loss_weight(sigma, sigma_data=0.5):
+    """The weight of |D - x0|^2, [EDM] table 1:  lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which is 1 / c_out^2.
+
+    sigma: > 0, any shape. sigma_data: > 0.
+    Returns weights of the shape of sigma, float64.
+    Raises ValueError where sigma or sigma_data is not positive.
+    """
+    sigma = _positive(sigma, sigma_data)
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def sigma_from_abar(abar):
+    """sigma = sqrt((1 - abar) / abar), the noise beside a signal of 1.
+
+    abar: any shape, in [0, 1]. Returns sigma of that shape, float64; inf at abar = 0. Raises ValueError for a value outside [0, 1].
+    """
+    abar = np.asarray(abar, np.float64)
+    if not np.all((abar >= 0) & (abar <= 1)):
+        raise ValueError(f"abar: expected values in [0, 1], got {abar}")
+    with np.errstate(divide="ignore"):
+        return np.sqrt((1 - abar) / abar)
+
+
+def abar_from_sigma(sigma):
+    """The inverse of `sigma_from_abar`:  abar = 1 / (1 + sigma^2).
+
+    sigma: any shape, >= 0. Returns abar of that shape, float64. Raises ValueError for a negative value.
+    """
+    return 1 / (1 + _level(sigma) ** 2)
+
+
+def sigma_at(t, abar):
+    """The noise level at a time, between two of them on the straight line of sigma.
+
+    t: any shape, real, in [0, T]. abar: (T + 1,), strictly descending, abar[T] > 0.
+    Returns sigma of the shape of t, float64; sigma_from_abar(abar[t]) at whole times.
+    Raises ValueError for t outside [0, T], or an abar that does not descend or reaches 0.
+    """
+    sigmas = _grid(abar)
+    t = np.asarray(t, np.float64)
+    if not np.all((t >= 0) & (t <= sigmas.size - 1)):
+        raise ValueError(f"t: expected 0 <= t <= T = {sigmas.size - 1}, got {t}")
+    return np.interp(t, np.arange(sigmas.size), sigmas)
+
+
+def time_at(sigma, abar):
+    """The inverse of `sigma_at`: the time, whole or not, at which the noise is sigma. A network trained on whole times is asked there.
+
+    sigma: any shape, in [0, sigma_from_abar(abar[T])]. abar: as in `sigma_at`.
+    Returns t of the shape of sigma, float64, in [0, T].
+    Raises ValueError for a sigma that abar does not reach, or an abar that does not descend or reaches 0.
+    """
+    sigmas, sigma = _grid(abar), np.asarray(sigma, np.float64)
+    if not np.all((sigma >= 0) & (sigma <= sigmas[-1])):
+        raise ValueError(f"sigma: expected 0 <= sigma <= {sigmas[-1]} = sigma_T, got {sigma}")
+    return np.interp(sigma, sigmas, np.arange(sigmas.size))
+
+
+def vp_from_ve(x, sigma):
+    """x_t = x / sqrt(1 + sigma^2), the variance-preserving state at abar_from_sigma(sigma); what a network for it reads.
+
+    x: (B, ...), x0 + sigma eps. sigma: >= 0, a number or (B,).
+    Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
+    """
+    x = np.asarray(x, np.float64)
+    return x / np.sqrt(1 + _column(sigma, x) ** 2)
+
+
+def ve_from_vp(xt, sigma):
+    """The inverse of `vp_from_ve`:  x = sqrt(1 + sigma^2) x_t.
+
+    xt: (B, ...). sigma: >= 0, a number or (B,).
+    Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
+    """
+    xt = np.asarray(xt, np.float64)
+    return xt * np.sqrt(1 + _column(sigma, xt) ** 2)
+
+
+def _positive(sigma, sigma_data):
+    sigma = np.asarray(sigma, np.float64)
+    if not np.all(sigma > 0) or not sigma_data > 0:
+        raise ValueError(f"expected sigma > 0 and sigma_data > 0, got {sigma} and {sigma_data}")
+    return sigma
+
+
+def _level(sigma):
+    sigma = np.asarray(sigma, np.float64)
+    if not np.all(sigma >= 0):
+        raise ValueError(f"sigma: expected values >= 0, got {sigma}")
+    return sigma
+
+
+def _grid(abar):
+    abar = np.asarray(abar, np.float64)
+    if abar.ndim != 1 or abar.size < 2 or not np.all(np.diff(abar) < 0) or not abar[-1] > 0:
+        raise ValueError(f"abar: expected shape (T + 1,), strictly descending to more than 0, got {abar}")
+    return sigma_from_abar(abar)
+
+
+def _column(sigma, x):
+    sigma = _level(sigma)
+    if sigma.ndim != 0 and sigma.shape != x.shape[:1]:
+        raise ValueError(f"sigma: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {sigma.shape}")
+    return sigma.reshape(sigma.shape + (1,) * (x.ndim - 1 if sigma.ndim else 0))
