@@ -347,6 +347,7 @@ def _not_negative(**arrays):
 
 
 def _p_log_p_over_m(p, q):
-    """p log(2 p / (p + q)) = p log(1 + (p - q) / (p + q)), which keeps its precision where p and q are close."""
-    held = p > 0
-    return p * np.log1p(np.divide(p - q, p + q, out=np.zeros_like(p), where=held))
+    """p log(2 p / (p + q)), and 0 for p = 0. Where p and q are close it is p log(1 + (p - q) / (p + q)), which cancels nothing."""
+    total, close = np.where(p > 0, p + q, 1), p > q / 2
+    far = np.log(np.where(close | (p == 0), 1, 2 * p / total))
+    return p * np.where(close, np.log1p(np.where(close, (p - q) / total, 0)), far)

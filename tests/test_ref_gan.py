@@ -243,6 +243,8 @@ def test_jensen_shannon_by_hand():
     assert_close(gan.jensen_shannon(p, q), wanted)
     assert_close(gan.jensen_shannon(np.stack([[p, q], [p, p]]), np.stack([[q, p], [p, 1 - p]])), np.array([[wanted, wanted], [0, np.log(2)]]))
     assert gan.jensen_shannon(q, q) == 0
+    for tiny in (1e-17, 1e-300, 5e-324):  # beside a 1 their difference rounds to 1
+        assert gan.jensen_shannon([1.0, tiny], [0.0, 1.0]) == gan.jensen_shannon([0.0, 1.0], [1.0, tiny]) == pytest.approx(np.log(2), rel=1e-15)
 
 
 def test_jensen_shannon_keeps_its_precision_where_the_two_are_close():
