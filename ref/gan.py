@@ -308,7 +308,7 @@ def jensen_shannon(p, q):
     _not_negative(p=p, q=q)
     for name, values in {"p": p, "q": q}.items():
         if values.ndim == 0 or not np.all(np.abs(values.sum(axis=-1) - 1) <= 1e-6):
-            raise ValueError(f"{name}: expected shape (..., n), summing to 1 over the last axis, got shape {values.shape}, sums {values.sum(axis=-1)}")
+            raise ValueError(f"{name}: expected shape (..., n) with sums over n of 1, got shape {values.shape} with {values.sum(axis=-1)}")
     terms = _p_log_p_over_m(p, q) + _p_log_p_over_m(q, p)
     return np.sum(terms, axis=-1) / 2
 
