@@ -3,6 +3,7 @@
 Papers
     [Backprop]     Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", 1986
     [ReLU]         Nair, Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", 2010
+    [Leaky]        Maas, Hannun, Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013
     [SiLU]         Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation", 2018
     [Transformer]  Vaswani et al., "Attention Is All You Need", 2017
     [DL]           Goodfellow, Bengio, Courville, "Deep Learning", 2016
@@ -43,6 +44,26 @@ def relu(x):
 def relu_backward(dy, x):
     """dx = dy where x > 0, else 0; at the kink x = 0 the gradient taken is 0. dy, x: one shape. Returns dx."""
     return np.where(x > 0, dy, 0)
+
+
+def leaky_relu(x, slope=0.2):
+    """y = x where x > 0, else slope x, [Leaky] section 2. x: any shape. slope: float. Returns y."""
+    return np.where(np.real(x) > 0, x, slope * x)
+
+
+def leaky_relu_backward(dy, x, slope=0.2):
+    """dx = dy where x > 0, else slope dy, at the kink x = 0 too. dy, x: one shape. slope: as in `leaky_relu`. Returns dx."""
+    return np.where(x > 0, dy, slope * dy)
+
+
+def tanh(x):
+    """y = tanh(x) = 2 sigmoid(2 x) - 1, [DL] section 6.3.2. x: any shape. Returns y."""
+    return np.tanh(x)
+
+
+def tanh_backward(dy, y):
+    """dx = dy (1 - y^2). dy: upstream. y: the output of `tanh`. Returns dx."""
+    return dy * (1 - y) * (1 + y)
 
 
 def sigmoid(x):

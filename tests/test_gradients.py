@@ -19,6 +19,7 @@ import pytest
 
 import ref
 from ref import diffusion, schedules
+from ref.nets import gan as gan_nets
 from ref.nets.mlp import residual_init
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
@@ -41,6 +42,9 @@ def numbers(*shape):
 
 SMOOTH = np.array([[-3.0, -0.4, 0.0], [0.7, 2.5, 20.0]])
 OFF_THE_KINK = np.array([[-3.0, -0.4, -0.1], [0.7, 2.5, 0.2]])  # relu is analytic on either side of 0
+DISCRIMINATOR = dict(w1=numbers(5, 3), b1=numbers(5), w2=numbers(4, 5), b2=numbers(4), w3=numbers(1, 4), b3=numbers(1))
+SOFTPLUS_NET = (lambda params, x: gan_nets.discriminator_input_gradient(params, x, "softplus"), gan_nets.discriminator_input_gradient_backward)
+REAL, FAKE = np.array([-3.0, 0.4, 0.9, 1.3, 8.0]), np.array([[-2.0, -1.1], [0.3, 6.0]])  # hinge's kinks are at 1 and -1
 
 WORKED = {
     "ref.diffusion.q_sample": Worked(dict(x0=numbers(3, 2, 3), t=np.array([0, 7, 20]), eps=numbers(3, 2, 3), abar=ABAR), ("x0", "eps")),
@@ -62,6 +66,8 @@ WORKED = {
                                                     sigma_s=np.array([0.3, 1.9, 4.0]), c=0.3), ("student",)),
     "ref.layers.linear": Worked(dict(x=numbers(2, 3, 4), w=numbers(5, 4), b=numbers(5)), ("x", "w", "b")),
     "ref.layers.relu": Worked(dict(x=OFF_THE_KINK), ("x",)),
+    "ref.layers.leaky_relu": Worked(dict(x=OFF_THE_KINK, slope=0.3), ("x",)),
+    "ref.layers.tanh": Worked(dict(x=SMOOTH), ("x",)),
     "ref.layers.sigmoid": Worked(dict(x=SMOOTH), ("x",)),
     "ref.layers.silu": Worked(dict(x=SMOOTH), ("x",)),
     "ref.layers.softplus": Worked(dict(x=SMOOTH), ("x",)),
@@ -72,6 +78,26 @@ WORKED = {
     # residual_init for the names and shapes only: it starts each w2 at 0, and nothing would reach w1
     "ref.nets.mlp.residual": Worked(dict(params={name: numbers(*a.shape) for name, a in residual_init(0, 3, 4, 2, 2, 6).items()},
                                          x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])), ("params",)),
+    "ref.vae.reparameterize": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
+    "ref.vae.gaussian_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2)), ("mu", "logvar")),
+    "ref.vae.bernoulli_nll": Worked(dict(logits=3 * numbers(3, 2, 2), x=RNG.uniform(size=(3, 2, 2))), ("logits", "x")),
+    "ref.vae.gaussian_nll": Worked(dict(x=numbers(3, 2, 2), mean=numbers(3, 2, 2), logvar=numbers(3, 2, 2)), ("x", "mean", "logvar")),
+    "ref.vae.elbo": Worked(dict(nll=numbers(4), kl=numbers(4), beta=0.3), ("nll", "kl")),
+    "ref.vae.clamp_logvar": Worked(dict(logvar=np.array([[-3.0, -0.9, 0.0], [1.9, 2.1, 50.0]]), low=-1.0, high=2.0), ("logvar",)),
+    "ref.vae.importance_weighted_bound": Worked(dict(log_w=5 * numbers(3, 4)), ("log_w",)),
+    "ref.gan.discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
+    "ref.gan.generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
+    "ref.gan.generator_loss_saturating": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
+    "ref.gan.hinge_discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
+    "ref.gan.hinge_generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
+    "ref.gan.least_squares_discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
+    "ref.gan.least_squares_generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
+    "ref.gan.wasserstein_discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
+    "ref.gan.wasserstein_generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
+    "ref.gan.gradient_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
+    "ref.gan.r1_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
+    "ref.nets.gan.discriminator": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params", "x")),
+    "ref.nets.gan.discriminator_input_gradient": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params",)),
 }
 
 
@@ -257,8 +283,10 @@ def test_a_wrong_backward_is_rejected(name, how):
         return wrong(backward(*args, **kwargs), how)
 
     wrong_backward.__signature__ = inspect.signature(backward)
-    if how == "rolled by one" and vector([WORKED[name].arguments[n] for n in WORKED[name].wrt]).size == 1:
-        return  # one number rolls onto itself
+    if how == "rolled by one":
+        w = np.random.default_rng(2).standard_normal(vector(outputs_and_cache(forward, WORKED[name].arguments)[0]).size)
+        if np.array_equal(pulled_back(forward, wrong_backward, WORKED[name], w), pulled_back(forward, backward, WORKED[name], w)):
+            return  # one number, or equal ones, roll onto themselves
     with pytest.raises(AssertionError):
         check_pair(forward, wrong_backward, WORKED[name])
 

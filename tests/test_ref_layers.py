@@ -18,14 +18,15 @@ def test_linear_is_pytorchs():
         assert_close(ours, TORCH[f"linear/grad/{name}"])
 
 
-@pytest.mark.parametrize("name", ["relu", "sigmoid", "silu", "softplus"])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh", "sigmoid", "silu", "softplus"])
 def test_activation_is_pytorchs_also_at_700(name):
     """The inputs hold 0, -0, +-30 and +-700. PyTorch's softplus leaves e^-x out above 20, 9e-14 at the 30 here."""
-    x, dy = TORCH[f"{name}/in/x"], TORCH[f"{name}/gout"]
+    theirs = {key: TORCH[f"{'leaky_relu02' if name == 'leaky_relu' else name}/{key}"] for key in ("in/x", "out", "gout", "grad/x")}
+    x, dy = theirs["in/x"], theirs["gout"]
     y = getattr(layers, name)(x)
-    assert_close(y, TORCH[f"{name}/out"], scale=np.abs(TORCH[f"{name}/out"]) + 1e-250)  # 1e-304 is as good as 0
-    dx = getattr(layers, f"{name}_backward")(dy, y if name == "sigmoid" else x)
-    assert_close(dx, TORCH[f"{name}/grad/x"], scale=np.abs(dy))
+    assert_close(y, theirs["out"], scale=np.abs(theirs["out"]) + 1e-250)  # 1e-304 is as good as 0
+    dx = getattr(layers, f"{name}_backward")(dy, y if name in ("sigmoid", "tanh") else x)
+    assert_close(dx, theirs["grad/x"], scale=np.abs(dy))
 
 
 def test_embedding_accumulates_repeated_rows_and_leaves_unused_ones_at_0():
@@ -40,15 +41,23 @@ def test_relu_has_no_gradient_at_its_kink():
     assert np.array_equal(layers.relu_backward(np.ones(5), x), [0, 0, 0, 1, 1])
 
 
+def test_leaky_relu_by_hand_and_at_its_kink():
+    x = np.array([-10.0, -0.0, 0.0, 1e-300, 3.0])
+    assert np.array_equal(layers.leaky_relu(x, 0.5), [-5, 0, 0, 1e-300, 3]) and layers.leaky_relu(x)[0] == -2
+    assert np.array_equal(layers.leaky_relu_backward(np.full(5, 2.0), x, 0.5), [1, 1, 1, 2, 2])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_activations_at_the_ends_keep_their_dtype_and_their_limits(dtype):
     x = np.array([-1e4, -800, -90, 0, 90, 800, 1e4], dtype)
     assert np.array_equal(layers.sigmoid(x)[[0, 3, 6]], np.array([0, 0.5, 1], dtype))
     assert np.array_equal(layers.softplus(x)[[0, 6]], np.array([0, 1e4], dtype))
     assert np.array_equal(layers.silu(x)[[0, 3, 6]], np.array([0, 0, 1e4], dtype))
-    for f in (layers.relu, layers.sigmoid, layers.silu, layers.softplus):
+    assert np.array_equal(layers.tanh(x)[[0, 3, 6]], np.array([-1, 0, 1], dtype))
+    assert np.array_equal(layers.leaky_relu(x)[[0, 3, 6]], np.array([-2e3, 0, 1e4], dtype))
+    for f in (layers.relu, layers.leaky_relu, layers.tanh, layers.sigmoid, layers.silu, layers.softplus):
         assert f(x).dtype == dtype and np.all(np.isfinite(f(x)))
-    for df in (layers.relu_backward, layers.silu_backward, layers.softplus_backward):
+    for df in (layers.relu_backward, layers.leaky_relu_backward, layers.silu_backward, layers.softplus_backward):
         assert df(np.ones_like(x), x).dtype == dtype and np.all(np.isfinite(df(np.ones_like(x), x)))
 
 

@@ -1,0 +1,241 @@
+"""The variational autoencoder: the reparameterised sample, the KL to the prior, the likelihoods, and the two bounds.
+
+Everything here is float64, whatever comes in. B examples first, then any data axes. KL and nll are summed over all axes
+but the first, (B,), in nats; the bounds are means over the batch. logvar is a log-variance: std = exp(logvar / 2).
+
+Papers
+    [VAE]       Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
+    [beta-VAE]  Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework", 2017
+    [IWAE]      Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016
+    [LDM]       Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
+"""
+import numpy as np
+
+from ref.diffusion import _same_shape
+from ref.layers import sigmoid, softplus
+
+LOG_2PI = np.log(2 * np.pi)
+
+
+def reparameterize(mu, logvar, eps):
+    """[VAE] eq. 10, drawn:  z = mu + std eps,   std = exp(logvar / 2).
+
+    mu, logvar, eps: one shape; eps is standard normal.
+    Returns z of their shape, float64.
+    Raises ValueError where shapes differ.
+    """
+    mu, logvar, eps = _same_shape(mu=mu, logvar=logvar, eps=eps)
+    return mu + np.exp(logvar / 2) * eps
+
+
+def reparameterize_backward(dz, logvar, eps):
+    """Gradients of `reparameterize`:  dmu = dz,  dlogvar = dz eps std / 2,  deps = std dz.
+
+    dz, logvar, eps: one shape.
+    Returns dmu, dlogvar, deps, each of their shape, float64.
+    Raises as `reparameterize` does.
+    """
+    dz, logvar, eps = _same_shape(dz=dz, logvar=logvar, eps=eps)
+    std = np.exp(logvar / 2)
+    return dz.copy(), dz * eps * std / 2, std * dz
+
+
+def gaussian_kl(mu, logvar):
+    """KL(N(mu, diag(exp(logvar))) || N(0, I)), [VAE] appendix B:
+
+        KL = 1/2 sum(mu^2 + exp(logvar) - 1 - logvar)
+
+    mu, logvar: (B, ...).
+    Returns KL (B,) float64, in nats; never below 0.
+    Raises ValueError where shapes differ or have no batch axis.
+    """
+    mu, logvar = _batch(mu=mu, logvar=logvar)
+    return _per_example(mu**2 + (np.expm1(logvar) - logvar)) / 2  # expm1: near logvar = 0 exp - 1 would be rounding
+
+
+def gaussian_kl_backward(dkl, mu, logvar):
+    """Gradients of `gaussian_kl`:  dmu = dkl mu,  dlogvar = dkl (exp(logvar) - 1) / 2.
+
+    dkl: (B,). mu, logvar: (B, ...).
+    Returns dmu, dlogvar, each (B, ...) float64.
+    Raises as `gaussian_kl` does, and where dkl is not (B,).
+    """
+    mu, logvar = _batch(mu=mu, logvar=logvar)
+    dkl = _upstream("dkl", dkl, mu)
+    return dkl * mu, dkl * np.expm1(logvar) / 2
+
+
+def bernoulli_nll(logits, x):
+    """-log p(x) of independent Bernoullis, [VAE] eq. 11 with y = sigmoid(logits):
+
+        nll = -sum(x log y + (1 - x) log(1 - y)) = sum(x softplus(-logits) + (1 - x) softplus(logits))
+
+    No term of the second form is below 0, so nothing cancels, and none overflows.
+    logits: (B, ...). x: (B, ...) in [0, 1]; in between it is the cross-entropy, which stays above 0.
+    Returns nll (B,) float64, in nats.
+    Raises ValueError where shapes differ or have no batch axis, or x is outside [0, 1].
+    """
+    logits, x = _batch(logits=logits, x=x)
+    _unit_interval(x)
+    return _per_example(x * softplus(-logits) + (1 - x) * softplus(logits))
+
+
+def bernoulli_nll_backward(dnll, logits, x):
+    """Gradients of `bernoulli_nll`:  dlogits = dnll (sigmoid(logits) - x),  dx = -dnll logits.
+
+    dnll: (B,). logits, x: (B, ...).
+    Returns dlogits, dx, each (B, ...) float64.
+    Raises as `bernoulli_nll` does, and where dnll is not (B,).
+    """
+    logits, x = _batch(logits=logits, x=x)
+    _unit_interval(x)
+    dnll = _upstream("dnll", dnll, x)
+    dlogits = dnll * ((1 - x) * sigmoid(logits) - x * sigmoid(-logits))  # sigmoid(logits) - x would cancel near x = 1
+    return dlogits, -dnll * logits
+
+
+def gaussian_nll(x, mean, logvar):
+    """-log N(x; mean, diag(exp(logvar))), [VAE] eq. 12:  nll = 1/2 sum(log 2 pi + logvar + (x - mean)^2 exp(-logvar)).
+
+    x, mean, logvar: (B, ...).
+    Returns nll (B,) float64, in nats; of a density, so it may be below 0.
+    Raises ValueError where shapes differ or have no batch axis.
+    """
+    x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
+    return _per_example(LOG_2PI + logvar + (x - mean) ** 2 * np.exp(-logvar)) / 2
+
+
+def gaussian_nll_backward(dnll, x, mean, logvar):
+    """Gradients of `gaussian_nll`:  dx = dnll (x - mean) exp(-logvar),  dmean = -dx,  dlogvar = dnll (1 - (x - mean)^2 exp(-logvar)) / 2.
+
+    dnll: (B,). x, mean, logvar: (B, ...).
+    Returns dx, dmean, dlogvar, each (B, ...) float64.
+    Raises as `gaussian_nll` does, and where dnll is not (B,).
+    """
+    x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
+    dnll = _upstream("dnll", dnll, x)
+    dx = dnll * (x - mean) * np.exp(-logvar)
+    return dx, -dx, dnll * (1 - (x - mean) ** 2 * np.exp(-logvar)) / 2
+
+
+def elbo(nll, kl, beta=1.0):
+    """The evidence lower bound, [VAE] eq. 3, with the beta of [beta-VAE] eq. 4:  ELBO = mean_b(-nll_b - beta kl_b).
+
+    It bounds mean_b(log p(x_b)) from below where nll is the mean over q(z | x_b) and beta >= 1. The loss is -ELBO.
+    nll, kl: (B,), B >= 1. beta: float >= 0; 1 is the bound itself.
+    Returns ELBO, a float, in nats.
+    Raises ValueError where shapes differ or are not (B,), B >= 1, or for beta < 0.
+    """
+    nll, kl = _elbo_parts(nll, kl, beta)
+    return np.mean(-nll - beta * kl)
+
+
+def elbo_backward(delbo, nll, kl, beta=1.0):
+    """Gradients of `elbo`:  dnll = -delbo / B,  dkl = -beta delbo / B.
+
+    delbo: float. nll, kl, beta: as in `elbo`.
+    Returns dnll, dkl, each (B,) float64.
+    Raises as `elbo` does.
+    """
+    nll, kl = _elbo_parts(nll, kl, beta)
+    return np.full(nll.shape, -delbo / nll.size), np.full(kl.shape, -beta * delbo / kl.size)
+
+
+def clamp_logvar(logvar, low=-30.0, high=20.0):
+    """min(max(logvar, low), high), before anything takes its exponential; the limits are those of [LDM]'s autoencoder.
+
+    logvar: any shape. low, high: floats, low <= high.
+    Returns it clamped, float64; NaN stays NaN.
+    Raises ValueError where not low <= high.
+    """
+    _limits(low, high)
+    return np.clip(_same_shape(logvar=logvar)[0], low, high)
+
+
+def clamp_logvar_backward(dclamped, logvar, low=-30.0, high=20.0):
+    """Gradient of `clamp_logvar`:  dlogvar = dclamped where low <= logvar <= high, else 0.
+
+    dclamped, logvar: one shape. low, high: as in `clamp_logvar`.
+    Returns dlogvar of their shape, float64; where logvar is NaN, dclamped.
+    Raises ValueError where shapes differ or not low <= high.
+    """
+    _limits(low, high)
+    dclamped, logvar = _same_shape(dclamped=dclamped, logvar=logvar)
+    return np.where((logvar < low) | (logvar > high), 0.0, dclamped)
+
+
+def importance_weighted_bound(log_w):
+    """[IWAE] eq. 8, estimated, for log w_bk = log p(x_b, z_bk) - log q(z_bk | x_b) with z_bk ~ q(z | x_b):
+
+        L_K = mean_b(log(1/K sum_k w_bk)) = mean_b(logsumexp_k(log_w_bk) - log K)
+
+    Its expectation rises with K from the ELBO at K = 1 to the mean of log p(x_b). The largest log w is taken off first.
+    log_w: (B, K), B >= 1, K >= 1; -inf is a weight of 0.
+    Returns L_K, a float, in nats.
+    Raises ValueError for another shape, or where all the weights of an example are 0 or one is infinite.
+    """
+    log_w, largest = _weights(log_w)
+    return np.mean(largest + np.log(np.mean(np.exp(log_w - largest), axis=1, keepdims=True)))
+
+
+def importance_weighted_bound_backward(dbound, log_w):
+    """Gradient of `importance_weighted_bound`:  dlog_w_bk = dbound w_bk / sum_j w_bj / B.
+
+    dbound: float. log_w: (B, K).
+    Returns dlog_w (B, K) float64.
+    Raises as `importance_weighted_bound` does.
+    """
+    log_w, largest = _weights(log_w)
+    w = np.exp(log_w - largest)
+    return w / w.sum(axis=1, keepdims=True) * (dbound / len(w))
+
+
+def _batch(**arrays):
+    """The arguments as float64, after a check that they have one shape (B, ...)."""
+    arrays = dict(zip(arrays, _same_shape(**arrays)))
+    if any(a.ndim == 0 for a in arrays.values()):
+        raise ValueError(f"{' and '.join(arrays)}: expected shape (B, ...), got ()")
+    return arrays.values()
+
+
+def _per_example(terms):
+    """The sum over all axes but the first."""
+    return terms.sum(axis=tuple(range(1, terms.ndim)))
+
+
+def _upstream(name, dout, x):
+    """The gradient of one number an example, shaped to multiply x (B, ...)."""
+    dout = np.asarray(dout, np.float64)
+    if dout.shape != x.shape[:1]:
+        raise ValueError(f"{name}: expected shape {x.shape[:1]} for data of shape {x.shape}, got {dout.shape}")
+    return dout.reshape(dout.shape + (1,) * (x.ndim - 1))
+
+
+def _unit_interval(x):
+    if np.any((np.real(x) < 0) | (np.real(x) > 1)):
+        raise ValueError(f"x: expected values in [0, 1], got {np.nanmin(np.real(x))} to {np.nanmax(np.real(x))}")
+
+
+def _elbo_parts(nll, kl, beta):
+    nll, kl = _same_shape(nll=nll, kl=kl)
+    if nll.ndim != 1 or nll.size == 0:
+        raise ValueError(f"nll and kl: expected shape (B,) with B >= 1, got {nll.shape}")
+    if not beta >= 0:
+        raise ValueError(f"beta: expected beta >= 0, got {beta}")
+    return nll, kl
+
+
+def _limits(low, high):
+    if not low <= high:
+        raise ValueError(f"expected low <= high, got low={low}, high={high}")
+
+
+def _weights(log_w):
+    """log_w as float64, and its largest of each example, (B, 1)."""
+    log_w = _same_shape(log_w=log_w)[0]
+    if log_w.ndim != 2 or log_w.size == 0:
+        raise ValueError(f"log_w: expected shape (B, K) with B >= 1 and K >= 1, got {log_w.shape}")
+    largest = np.max(np.real(log_w), axis=1, keepdims=True)
+    if np.any(np.isinf(largest)):
+        raise ValueError(f"log_w: expected a finite largest weight in every example, got {largest[np.isinf(largest)][0]}")
+    return log_w, largest
