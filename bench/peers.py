@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from kernels import coefficients, compare, plain
-from kernels.registry import outputs
+from kernels.registry import PER_EXAMPLE, outputs
 from ref import diffusion, guidance
 
 COLUMNS = {"numpy": "NumPy", "torch": "torch", "compile": "torch.compile", "jax": "JAX", "numexpr": "numexpr"}
@@ -69,6 +69,11 @@ def _ddim(xp, c, xt, e, z=None):
     return xs if z is None else xs + c[6] * z
 
 
+def _dpmpp_2m(xp, c, xt, e, last):
+    x0 = c[0] * xt + c[1] * e
+    return c[2] * xt + c[3] * x0 + c[4] * last, x0
+
+
 def _loss_grad(xp, c, eps_hat, eps):
     d = eps_hat - eps
     return xp.mean(d * d), (2 / math.prod(d.shape)) * d
@@ -101,6 +106,9 @@ def equation(op, arguments):
         "fused.eps_loss_noise": lambda xp, c, eps_hat: _loss_grad(xp, c, eps_hat, xp.normal(eps_hat)),
         "fused.guided_ddpm_step": lambda xp, c, xt, u, v: _ddpm(xp, c, xt, _guided(u, v, w), xp.normal(xt), clip),
         "fused.guided_ddim_step": lambda xp, c, xt, u, v: _ddim(xp, c, xt, _guided(u, v, w), xp.normal(xt) if eta else None),
+        "fused.guided_dpmpp_2m_step": lambda xp, c, xt, u, v, last: _dpmpp_2m(xp, c, xt, _guided(u, v, w), last),
+        "fused.guided_flow_step": lambda xp, c, xt, u, v: xt + c[0] * _guided(u, v, w),
+        "fused.heun_step": lambda xp, c, x, d, d_next: c[0] * x + c[1] * d + c[2] * d_next,
         "optim.adam_step": _adam,
         "fused.adam_ema_step": _adam_ema,
         "optim.ema_step": _linear,
@@ -120,6 +128,9 @@ def folder(op, a, shape):
         "fused.guided_ddpm_step": lambda: coefficients.ddpm_step(a["t"], a["s"], a["abar"], "small", shape),
         "diffusion.ddim_step": lambda: coefficients.ddim_step(a["t"], a["s"], a["eta"], a["abar"], shape),
         "fused.guided_ddim_step": lambda: coefficients.ddim_step(a["t"], a["s"], a["eta"], a["abar"], shape),
+        "fused.guided_dpmpp_2m_step": lambda: coefficients.dpmpp_2m_step(a["u"], a["t"], a["s"], a["abar"], shape),
+        "fused.guided_flow_step": lambda: coefficients.flow_step(a["t"], a["s"], shape),
+        "fused.heun_step": lambda: coefficients.heun_step(a["sigma"], a["sigma_next"], shape),
         "optim.adam_step": lambda: coefficients.adam_step(*adam)[:, None],
         "fused.adam_ema_step": lambda: np.append(coefficients.adam_step(*adam), coefficients.ema_step(a["decay"]))[:, None],
         "optim.ema_step": lambda: coefficients.ema_step(a["decay"]),
@@ -129,13 +140,16 @@ def folder(op, a, shape):
 
 def data(op, arguments, shape):
     """The peer's own copies of the data, as (B, n), by name in the equation's order. op, arguments, shape: as in `folder`."""
-    names = [k for k, v in arguments.items() if isinstance(v, np.ndarray) and v.shape == tuple(shape) and k not in ("t", "s", "abar")]
+    names = [k for k, v in arguments.items() if isinstance(v, np.ndarray) and v.shape == tuple(shape) and k not in (*PER_EXAMPLE, "abar")]
     if op == "philox.normal":
         return {"like": np.empty((shape[0], int(np.prod(shape[1:]))), np.float32)}
     return {name: np.array(arguments[name]).reshape(shape[0], -1) for name in names}
 
 
 STATE = {"optim.adam_step": (0, 2, 3), "fused.adam_ema_step": (0, 2, 3, 4), "optim.ema_step": (0,)}  # data updated where it stands
+
+
+TWO = ("fused.guided_dpmpp_2m_step",)  # it returns two arrays
 
 
 # --- NumPy ----------------------------------------------------------------------------------------------------------
@@ -150,7 +164,7 @@ def numpy_peer(op, arguments, shape):
     found = {"temporaries kept": _numpy_kept(op, arguments, shape, a, None)}
     own = {name: np.array(v) if isinstance(v, np.ndarray) and v.shape == tuple(shape) else v for name, v in arguments.items()}
     function = getattr(plain, op.split(".")[1])
-    out = np.empty(shape, np.float32) if op not in STATE else tuple(own[list(a)[i]] for i in STATE[op])
+    out = (np.empty(shape, np.float32), np.empty(shape, np.float32)) if op in TWO else np.empty(shape, np.float32) if op not in STATE else tuple(own[list(a)[i]] for i in STATE[op])
     out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
     return found | {"out=": lambda: function(**own, out=out)}
 
@@ -182,6 +196,9 @@ def _numpy_kept(op, arguments, shape, a, generator):
         "fused.eps_loss_noise": lambda: plain.eps_loss_grad(x[0], drawn(), out=out),
         "fused.guided_ddpm_step": lambda: _np_ddpm(c(), x[0], guided(), drawn(), clip, out, term),
         "fused.guided_ddim_step": lambda: _np_ddim(c(), x[0], guided(), drawn() if eta else None, out, term),
+        "fused.guided_dpmpp_2m_step": lambda: _np_dpmpp_2m(c(), x[0], guided(), x[3], out, z, term),
+        "fused.guided_flow_step": lambda: np.add(x[0], np.multiply(c()[0], guided(), out=e), out=out),
+        "fused.heun_step": lambda: _np_three(c(), *x, out, term),
         "optim.adam_step": lambda: _np_adam(c(), *x, term, e),
         "fused.adam_ema_step": lambda: _np_adam_ema(c(), *x, term, e),
         "optim.ema_step": lambda: _np_linear(c(), x[0], x[1], x[0], term),
@@ -205,6 +222,15 @@ def _np_ddim(c, xt, e, z, out, term):
     np.multiply(c[4], _np_linear(c, xt, e, out, term), out=out)
     np.add(out, np.multiply(c[5], e, out=term), out=out)
     return out if z is None else np.add(out, np.multiply(c[6], z, out=term), out=out)
+
+
+def _np_three(c, x, y, z, out, term):
+    return np.add(_np_linear(c, x, y, out, term), np.multiply(c[2], z, out=term), out=out)
+
+
+def _np_dpmpp_2m(c, xt, e, last, out, x0, term):
+    _np_linear(c, xt, e, x0, term)
+    return np.add(_np_linear(c[2:], xt, x0, out, term), np.multiply(c[4], last, out=term), out=out), x0
 
 
 def _np_adam(c, p, g, m, v, term, other):
@@ -272,6 +298,13 @@ def _torch_out(torch, op, arguments, c, x):
         xs = linear(c, xt, e, out).mul_(c[4]).add_(e, alpha=c[5])
         return xs if z is None else xs.add_(z, alpha=c[6])
 
+    def dpmpp_2m(c, xt, e, last):
+        x0 = linear(c, xt, e, z)
+        return scaled(linear(c[2:], xt, x0, out), last, c[4]), x0
+
+    def heun(c, x, d, d_next):
+        return scaled(linear(c, x, d, out), d_next, c[2])
+
     def loss(a, b):
         d = torch.sub(a, b, out=out)
         flat = d.view(-1)
@@ -287,6 +320,9 @@ def _torch_out(torch, op, arguments, c, x):
         "fused.eps_loss_noise": lambda: loss(x[0], z.normal_()),
         "fused.guided_ddpm_step": lambda: ddpm(c(), x[0], torch.lerp(x[1], x[2], w, out=e), z.normal_()),
         "fused.guided_ddim_step": lambda: ddim(c(), x[0], torch.lerp(x[1], x[2], w, out=e), z.normal_() if eta else None),
+        "fused.guided_dpmpp_2m_step": lambda: dpmpp_2m(c(), x[0], torch.lerp(x[1], x[2], w, out=e), x[3]),
+        "fused.guided_flow_step": lambda: scaled(out.copy_(x[0]), torch.lerp(x[1], x[2], w, out=e), c()[0]),
+        "fused.heun_step": lambda: heun(c(), *x),
         "optim.ema_step": lambda: x[0].lerp_(x[1], 1 - arguments["decay"]),
     }[op]
 
@@ -372,6 +408,8 @@ def numexpr_peer(op, arguments, shape):
         "optim.ema_step": "c0 * x0 + c1 * x1",
         "diffusion.ddim_step": "c4 * (c0 * x0 + c1 * x1) + c5 * x1 + c6 * x2",
         "fused.guided_ddim_step": "c4 * (c0 * x0 + c1 * (x1 + w * (x2 - x1))) + c5 * (x1 + w * (x2 - x1))",
+        "fused.guided_flow_step": "x0 + c0 * (x1 + w * (x2 - x1))",
+        "fused.heun_step": "c0 * x0 + c1 * x1 + c2 * x2",
         "diffusion.ddpm_step": f"c2 * where({x0} < -clip, -clip, where({x0} > clip, clip, {x0})) + c3 * x0 + c4 * x2",
     }.get(op)  # fmt: skip
     named = {f"x{i}": v for i, v in enumerate(x)} | {n: one * arguments[n] for n in ("w", "clip") if arguments.get(n) is not None}

@@ -11,6 +11,9 @@ TARGETS = {
     ("fused.q_sample_noise", "", HEADLINE): {"numpy": 6, "torch": 3.5},
     ("fused.guided_ddim_step", "eta = 0", HEADLINE): {"numpy": 10, "compile": 2},
     ("fused.guided_ddpm_step", "clip", HEADLINE): {"numpy": 7, "torch": 4},
+    ("fused.guided_dpmpp_2m_step", "", HEADLINE): {"numpy": 8, "torch": 15},
+    ("fused.guided_flow_step", "", HEADLINE): {"numpy": 8, "torch": 15},
+    ("fused.heun_step", "", HEADLINE): {"numpy": 8, "torch": 15},
     ("fused.eps_loss_grad", "", HEADLINE): {"numpy": 1.8},
     ("optim.adam_step", "", HEADLINE): {"numpy": 5, "torch": 2},
 }
@@ -23,6 +26,9 @@ GPU_TARGETS = {
     ("fused.guided_ddpm_step", "clip"): {"copy": 100, "compile": 1.5},
     ("fused.guided_ddim_step", "eta = 0"): {"copy": 100},
     ("fused.guided_ddim_step", "eta = 1"): {"copy": 100},
+    ("fused.guided_dpmpp_2m_step", ""): {"copy": 100},
+    ("fused.guided_flow_step", ""): {"copy": 100},
+    ("fused.heun_step", ""): {"copy": 100},
     ("fused.eps_loss_noise", ""): {"copy": 95},
     ("fused.adam_ema_step", ""): {"copy": 95, "torch": 1},
 }

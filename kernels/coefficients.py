@@ -101,6 +101,42 @@ def ddim_step(t, s, eta, abar, shape):
     )
 
 
+def dpmpp_2m_step(u, t, s, abar, shape):
+    """x0_hat = c0 x_t + c1 eps_hat;  x_s = c2 x_t + c3 x0_hat + c4 x0_last, c4 = 0 without u and where abar_s = 1. Returns (5, R).
+
+    u: int or (B,) ints, the time before t, or None. t, s: ints or (B,) ints, s < t < u. abar: (T + 1,). shape: the data's.
+    """
+    abar_t, abar_s = step(t, s, abar, shape)
+    signal, noise = _signal(abar_t), _noise(abar_t)
+    ratio = _sqrt(1 - abar_s) / noise
+    gain = (abar_s - abar_t) / (1 - abar_t) / (_sqrt(abar_s) + ratio * signal)  # sqrt(abar_s) (1 - e^-h), with no digit lost
+    half = 0.0
+    if u is not None:
+        abar_u, _ = step(u, t, abar, shape)
+        _signal(abar_u)
+        far = np.less(abar_s, 1)
+        h, h_last = _climb(abar_t, np.where(far, abar_s, abar_t)), _climb(abar_u, abar_t)
+        half = h / (2 * h_last)  # 1 / (2 r), and 0 where h is infinite
+    return _table(*np.broadcast_arrays(1 / signal, -noise / signal, ratio, gain * (1 + half), -gain * half))
+
+
+def flow_step(t, s, shape):
+    """x_s = x_t + c0 v. t, s: numbers or (B,), 0 <= s < t <= 1. shape: the data's. Returns (1, R)."""
+    t, s = numbers("t", t, shape), numbers("s", s, shape)
+    if not np.all((s >= 0) & (s < t) & (t <= 1)):
+        raise ValueError(f"a step goes from t <= 1 to 0 <= s < t, got t = {t} and s = {s}")
+    return _table(s - t)
+
+
+def heun_step(sigma, sigma_next, shape):
+    """x_next = c0 x + c1 denoised + c2 denoised_next. sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma. shape: the data's. Returns (3, R)."""
+    sigma, sigma_next = numbers("sigma", sigma, shape), numbers("sigma_next", sigma_next, shape)
+    if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
+        raise ValueError(f"expected 0 < sigma_next < sigma, got sigma = {sigma} and sigma_next = {sigma_next}")
+    half = (sigma - sigma_next) / 2
+    return _table(*np.broadcast_arrays(sigma_next / sigma, half / sigma * (1 + (sigma_next - sigma) / sigma_next), half / sigma_next))
+
+
 def adam_step(step, lr, beta1, beta2, eps, weight_decay):
     """(beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step), eps, lr weight_decay).
 
@@ -161,6 +197,14 @@ def at(abar, t, shape, name="t"):
     return abar_t
 
 
+def numbers(name, value, shape):
+    """value as float64, one number or one for each example, after the check. name: for the message. shape: the data's."""
+    value = np.asarray(value, np.float64)
+    if value.ndim and value.shape != shape[:1]:
+        raise ValueError(f"{name}: expected one number or shape {shape[:1]} for data of shape {shape}, got {value.shape}")
+    return value
+
+
 def step(t, s, abar, shape):
     """abar[t], abar[s] for a step from t down to s < t, both floats or both (B,). t, s, abar, shape: as in `posterior`."""
     abar_t, abar_s = at(abar, t, shape), at(abar, s, shape, "s")
@@ -186,6 +230,12 @@ def _noise(abar_t):
     if not (root if type(root) is float else root.all()):
         raise ValueError("1 - abar[t] = 0: there is no noise to find")
     return root
+
+
+def _climb(abar_t, abar_s):
+    """Twice lambda_s - lambda_t, from the difference of the two abar."""
+    d = abar_s - abar_t
+    return np.log1p(d / abar_t) + np.log1p(d / (1 - abar_s))
 
 
 def _sqrt(x):

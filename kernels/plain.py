@@ -145,6 +145,33 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     return ddim_step(xt, _guide(uncond, cond, w), t, s, z, eta, abar, clip, out)
 
 
+def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
+    """`ref.fused.guided_dpmpp_2m_step` in xt's dtype. xt, uncond, cond, x0_last: (B, ...). w, u, t, s, abar: as there. out: (x_s, x0_hat)."""
+    c = columns(coefficients.dpmpp_2m_step(u, t, s, abar, xt.shape), xt)
+    xs, x0_hat = (None, None) if out is None else out
+    e = _guide(uncond, cond, w)
+    np.multiply(c[1], e, out=e)
+    x0_hat = np.add(np.multiply(c[0], xt, out=x0_hat), e, out=x0_hat)
+    xs = np.add(np.multiply(c[2], xt, out=xs), np.multiply(c[3], x0_hat, out=e), out=xs)
+    if np.any(c[4]):
+        np.add(xs, np.multiply(c[4], np.where(c[4] == 0, 0, x0_last) if np.size(c[4]) > 1 else x0_last, out=e), out=xs)
+    return xs, x0_hat
+
+
+def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
+    """`ref.fused.guided_flow_step` in xt's dtype. xt, uncond, cond: (B, ...). w, t, s: as there."""
+    (c,) = columns(coefficients.flow_step(t, s, xt.shape), xt)
+    v = _guide(uncond, cond, w)
+    return np.add(xt, np.multiply(c, v, out=v), out=out)
+
+
+def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
+    """`ref.fused.heun_step` in x's dtype. x, denoised, denoised_next: (B, ...). sigma, sigma_next: as there."""
+    c = columns(coefficients.heun_step(sigma, sigma_next, x.shape), x)
+    out = _linear_of(c, x, denoised, out)
+    return np.add(out, np.multiply(c[2], denoised_next), out=out)
+
+
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     """`ref.optim.adam_step` in p's dtype. p, g, m, v: one shape. step, lr, beta1, beta2, eps, weight_decay: as there. out: (p, m, v)."""
     b1, a1, b2, a2, rate, unbias, small, decay = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).astype(p.dtype)
@@ -191,9 +218,12 @@ def columns(table, x):
 
 
 def _linear(table, a, b, out):
-    c0, c1 = columns(table, a)
-    term = np.multiply(c1, b)
-    out = np.multiply(c0, a, out=out)
+    return _linear_of(columns(table, a), a, b, out)
+
+
+def _linear_of(c, a, b, out):
+    term = np.multiply(c[1], b)
+    out = np.multiply(c[0], a, out=out)
     return np.add(out, term, out=out)
 
 

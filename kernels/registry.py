@@ -16,6 +16,7 @@ BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library
 FLOATS = ("float32", "float64")
 HALVES = ("float16", "bfloat16")
 HALF_ULPS = 0.51  # of a result that is float32 until it is stored: half a step, and the float32 rounding before it
+PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next")  # arguments that may be one for each example, and are no data
 VALUES = ("normal", "large", "tiny", "zeros", "not finite")  # what data arrays hold
 
 
@@ -88,7 +89,7 @@ def arrays(arguments):
     for name, value in arguments.items():
         if isinstance(value, list):
             found |= {f"{name}[{i}]": a for i, a in enumerate(value)}
-        elif isinstance(value, np.ndarray) and name not in ("t", "s", "abar"):
+        elif isinstance(value, np.ndarray) and name not in (*PER_EXAMPLE, "abar"):
             found[name] = value
     return found
 
@@ -189,6 +190,35 @@ def _step_op(names, seeded=False):
     return make
 
 
+def _dpmpp_2m(rng, shape, dtype, values, schedule="linear", times="int", history=True, **options):
+    """Input maker of a multistep step, without history as at the first one."""
+    abar = _abar(schedule)
+    t = np.minimum(_times(rng, abar, shape, times, 1), abar.size - 2)
+    t = t if times == "rows" else int(t)
+    data = {name: _data(rng, shape, dtype, values) for name in ("xt", "uncond", "cond", "x0_last")}
+    u = t + rng.integers(1, abar.size - t)
+    data |= dict(u=u if times == "rows" else int(u)) if history else dict(x0_last=None, u=None)
+    return data | dict(t=t, s=_earlier(rng, t), abar=abar) | options
+
+
+def _flow(rng, shape, dtype, values, times="int", **options):
+    s, t = np.sort(rng.integers(0, 1001, (2, shape[0])) + np.array([[0], [1]]), axis=0) / 1001
+    t = np.where(s == t, 1.0, t)
+    data = {name: _data(rng, shape, dtype, values) for name in ("xt", "uncond", "cond")}
+    return data | (dict(t=t, s=s) if times == "rows" else dict(t=float(t[0]), s=float(s[0])) if t.size else dict(t=1.0, s=0.5)) | options
+
+
+def _heun(rng, shape, dtype, values, times="int"):
+    sigma = np.exp(rng.uniform(-6, 4.4, shape[0]))
+    following = sigma * rng.uniform(0.3, 0.999, shape[0])
+    data = {name: _data(rng, shape, dtype, values) for name in ("x", "denoised", "denoised_next")}
+    for x in data.values():  # of inf the truth's two slopes make inf - inf, the kernels' one sum need not: only NaN is asked about
+        x[np.isinf(x)] = np.nan
+    if times == "rows":
+        return data | dict(sigma=sigma, sigma_next=following)
+    return data | (dict(sigma=float(sigma[0]), sigma_next=float(following[0])) if sigma.size else dict(sigma=1.0, sigma_next=0.5))
+
+
 def _loss_op(names, seeded=False, **fixed):
     def make(rng, shape, dtype, values):
         return {name: _data(rng, shape, dtype, values) for name in names} | (_key(rng) if seeded else {}) | fixed
@@ -256,6 +286,18 @@ def _guided_ddpm_sizes(xt, uncond, cond, w, t, s, seed, abar, variance="small", 
 def _guided_ddim_sizes(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0):
     table, z = coefficients.ddim_step(t, s, eta, abar, xt.shape), philox.normal(seed, xt.shape, stream)
     return _step_sizes(table, xt, *_guided(uncond, cond, w), z, clip, ddim=True)
+
+
+def _dpmpp_2m_sizes(xt, uncond, cond, w, x0_last, u, t, s, abar):
+    c = plain.columns(coefficients.dpmpp_2m_step(u, t, s, abar, xt.shape), np.asarray(xt, np.float64))
+    size = np.abs(c[0] * xt) + np.abs(c[1]) * _guided(uncond, cond, w)[1]
+    last = 0 if x0_last is None else np.where(c[4] == 0, 0, np.abs(c[4] * x0_last))
+    return np.abs(c[2] * xt) + np.abs(c[3]) * size + last, size
+
+
+def _flow_sizes(xt, uncond, cond, w, t, s):
+    (c,) = plain.columns(coefficients.flow_step(t, s, xt.shape), np.asarray(xt, np.float64))
+    return np.abs(xt) + np.abs(c) * _guided(uncond, cond, w)[1]
 
 
 def _loss_sizes(a, b):
@@ -373,6 +415,19 @@ OPS = [
         "fused.guided_ddim_step", fused.guided_ddim_step, plain.guided_ddim_step, _step_op(["xt", "uncond", "cond"], seeded=True), _guided_ddim_sizes,
         ulps=5, options=GUIDED | {"eta": (0.0, 0.3, 1.0)},
         half=True, bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}},
+    ),
+    Op(
+        "fused.guided_dpmpp_2m_step", fused.guided_dpmpp_2m_step, plain.guided_dpmpp_2m_step, _dpmpp_2m, _dpmpp_2m_sizes,
+        ulps=5, options=TIMES | {"w": (0.0, 1.0, 2.0, 7.5), "history": (False, True)}, writes=2, half=True, bench={"": {"w": 2.0}},
+    ),
+    Op(
+        "fused.guided_flow_step", fused.guided_flow_step, plain.guided_flow_step, _flow, _flow_sizes,
+        ulps=4, options={"times": ("int", "rows"), "w": (0.0, 1.0, 2.0, 7.5)}, half=True, bench={"": {"w": 2.0}},
+    ),
+    Op(
+        "fused.heun_step", fused.heun_step, plain.heun_step, _heun,
+        lambda x, denoised, denoised_next, sigma, sigma_next: _sizes(coefficients.heun_step(sigma, sigma_next, x.shape), x, denoised, denoised_next),
+        ulps=4, options={"times": ("int", "rows")}, half=True, bench={"": {}},
     ),
     Op(
         "optim.adam_step", optim.adam_step, plain.adam_step, _adam_op(["p", "g", "m", "v"]), _adam_sizes,

@@ -7,13 +7,17 @@ Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [EDM]   Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+    [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
 import numpy as np
 
-from ref.diffusion import ddim_step, ddpm_step, eps_loss, eps_loss_backward, q_sample
+from ref.diffusion import _same_shape, ddim_step, ddpm_step, eps_loss, eps_loss_backward, q_sample, x0_from_eps
 from ref.guidance import guide
 from ref.optim import adam_step, ema_step
 from ref.philox import normal
+from ref.samplers import dpmpp_2m_step
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0):
@@ -69,6 +73,53 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     return ddim_step(xt, guide(uncond, cond, w), t, s, z, eta, abar, clip)
 
 
+def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar):
+    """[CFG] eq. 6 (w = 1 + its w), then one step of [DPM-Solver++] algorithm 2, and what the next step needs of this one:
+
+        x0_hat = x0_from_eps(x_t, uncond + w (cond - uncond), t, abar),   x_s = dpmpp_2m_step(x_t, x0_hat, x0_last, u, t, s, abar)
+
+    xt, uncond, cond, x0_last: (B, ...). w: float. u, t, s: ints or (B,) ints, 0 <= s < t < u <= T. x0_last, u: the x0_hat
+    that the step before returned and its t; both None at the first and at the last step. abar: (T + 1,).
+    Returns x_s, x0_hat, each (B, ...) float64. Raises as `guide`, `x0_from_eps` and `dpmpp_2m_step` do.
+    """
+    x0_hat = x0_from_eps(xt, guide(uncond, cond, w), t, abar)
+    return dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar), x0_hat
+
+
+def guided_flow_step(xt, uncond, cond, w, t, s):
+    """[CFG] eq. 6 on velocities, then Euler's step from t to s, [RF] algorithm 1:  x_s = x_t + (s - t) (uncond + w (cond - uncond)).
+
+    xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1.
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ or not 0 <= s < t <= 1.
+    """
+    xt, v = _same_shape(xt=xt, velocity=guide(uncond, cond, w))
+    t, s = _column(t, xt, "t"), _column(s, xt, "s")
+    if not np.all((s >= 0) & (s < t) & (t <= 1)):
+        raise ValueError(f"a step goes from t <= 1 to 0 <= s < t, got t = {t.ravel()} and s = {s.ravel()}")
+    return xt + (s - t) * v
+
+
+def heun_step(x, denoised, denoised_next, sigma, sigma_next):
+    """The corrected step of [EDM] algorithm 1, lines 4 to 8, from the two predictions of x0 that it makes:
+
+        d = (x - denoised) / sigma,   x' = x + (sigma_next - sigma) d,   d' = (x' - denoised_next) / sigma_next
+        x_next = x + (sigma_next - sigma) (d + d') / 2
+
+    x, denoised: (B, ...), at sigma. denoised_next: (B, ...), the prediction at x' and sigma_next. sigma, sigma_next: numbers or (B,),
+    0 < sigma_next < sigma.
+    Returns x_next (B, ...) float64.
+    Raises ValueError where shapes differ or not 0 < sigma_next < sigma.
+    """
+    x, denoised, denoised_next = _same_shape(x=x, denoised=denoised, denoised_next=denoised_next)
+    sigma, sigma_next = _column(sigma, x, "sigma"), _column(sigma_next, x, "sigma_next")
+    if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
+        raise ValueError(f"expected 0 < sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = {sigma_next.ravel()}")
+    d = (x - denoised) / sigma
+    d_next = (x + (sigma_next - sigma) * d - denoised_next) / sigma_next
+    return x + (sigma_next - sigma) * (d + d_next) / 2
+
+
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay):
     """[AdamW] algorithm 2, then the moving average of the new weights:  avg <- decay avg + (1 - decay) p.
 
@@ -77,3 +128,11 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     """
     p, m, v = adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay)
     return p, m, v, ema_step(avg, p, decay)
+
+
+def _column(value, x, name):
+    """One number, or one for each example, shaped to multiply x (B, ...)."""
+    value = np.asarray(value, np.float64)
+    if value.ndim != 0 and value.shape != x.shape[:1]:
+        raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {value.shape}")
+    return value.reshape(value.shape + (1,) * (x.ndim - 1 if value.ndim else 0))

@@ -26,7 +26,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ref.diffusion import ddim_step, ddpm_step, q_sample, x0_from_eps
+from ref.diffusion import _same_shape, _step, ddim_step, ddpm_step, q_sample, x0_from_eps
 
 
 def ddpm(model, xT, times, noise, abar, variance="small", clip=None):
@@ -65,22 +65,22 @@ def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
         D = (1 + 1 / (2 r)) x0_hat - 1 / (2 r) x0_last
         x_s = sqrt(1 - abar_s) / sqrt(1 - abar_t) x_t - sqrt(abar_s) (e^-h - 1) D
 
-    Without x0_last, or where s = 0 and lambda_s is infinite, D = x0_hat: the first order, which is DDIM with eta = 0.
+    Without x0_last, or where abar_s = 1 and lambda_s is infinite, D = x0_hat: the first order, which is DDIM with eta = 0.
 
-    xt, x0_hat, x0_last: (B, ...), the predictions at t and at u; x0_last and u may both be None. u, t, s: ints,
+    xt, x0_hat, x0_last: (B, ...), the predictions at t and at u; x0_last and u may both be None. u, t, s: ints or (B,) ints,
     0 <= s < t < u <= T. abar: (T + 1,), strictly between 0 and 1 at t and u.
     Returns x_s (B, ...) float64.
-    Raises ValueError where shapes differ, not s < t < u, or abar[t] or abar[u] is 0 or 1.
+    Raises ValueError where shapes differ, not s < t < u, or abar[t] or abar[u] is 0 or 1; TypeError where a time is not an int.
     """
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
-    _times([t, s] if u is None else [u, t, s], abar)
-    ratio, decay, lambda_t, lambda_s = _towards(t, s, abar)
-    D = np.asarray(x0_hat, np.float64)
-    if u is not None and lambda_s < np.inf:
-        r = (lambda_t - _log_snr(u, abar)) / (lambda_s - lambda_t)
-        D = (1 + 1 / (2 * r)) * D - 1 / (2 * r) * np.asarray(x0_last, np.float64)
-    return ratio * xt - decay * D
+    xt, x0_hat, x0_last = _same_shape(xt=xt, x0_hat=x0_hat, x0_last=x0_hat if x0_last is None else x0_last)
+    abar_t, abar_s = _step(abar, t, s, xt)
+    h, D = _climb(abar_t, abar_s), x0_hat
+    if u is not None:
+        r = _climb(*_step(abar, u, t, xt)) / h
+        D = np.where(r > 0, (1 + 1 / (2 * np.where(r > 0, r, 1))) * x0_hat - 1 / (2 * np.where(r > 0, r, 1)) * x0_last, x0_hat)
+    return np.sqrt((1 - abar_s) / (1 - abar_t)) * xt - np.sqrt(abar_s) * np.expm1(-h) * D
 
 
 def dpmpp_2m(model, xT, times, abar):
@@ -122,7 +122,7 @@ def unipc(model, xT, times, abar, order=2):
     x, times = np.asarray(xT, np.float64), _times(times, abar)
     seen = []  # (lambda, x0_hat) of the times behind, the newest last
     for i, (t, s) in enumerate(pairwise(times)):
-        here = _log_snr(t, abar), x0_from_eps(x, model(x, t), t, abar)
+        here = _log_snr(abar[t]), x0_from_eps(x, model(x, t), t, abar)
         if seen:  # UniC: the step that ended here again, with what the model now says of its end
             x = _unified_step(before, times[i - 1], t, abar, seen[-used:], here)
         before, seen = x, [*seen, here]
@@ -252,29 +252,30 @@ def inpaint(model, xT, times, noise, known, mask, abar):
     return x
 
 
-def _log_snr(t, abar):
-    """lambda = ln(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the SNR; inf at abar = 1."""
+def _log_snr(abar):
+    """lambda = ln(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the SNR; inf at abar = 1. Raises ValueError at abar = 0."""
+    if np.any(abar == 0):
+        raise ValueError("abar[t] = 0: x0 cannot be had from eps")
     with np.errstate(divide="ignore"):
-        return 0.5 * (np.log(abar[t]) - np.log1p(-np.float64(abar[t])))
+        return 0.5 * (np.log(abar) - np.log1p(-np.asarray(abar)))
 
 
-def _towards(t, s, abar):
-    """sqrt(1 - abar_s) / sqrt(1 - abar_t),  sqrt(abar_s) (e^-h - 1),  lambda_t,  lambda_s."""
-    if not 0 < abar[t] < 1:
-        raise ValueError(f"abar: expected 0 < abar[t] < 1 where the model is asked, got abar[{t}] = {abar[t]}")
-    lambda_t, lambda_s = _log_snr(t, abar), _log_snr(s, abar)
-    return np.sqrt((1 - abar[s]) / (1 - abar[t])), np.sqrt(abar[s]) * np.expm1(lambda_t - lambda_s), lambda_t, lambda_s
+def _climb(abar_t, abar_s):
+    """h = lambda_s - lambda_t, from the difference of the two abar, so that near neighbours lose no digits; inf where abar_s = 1."""
+    if np.any(abar_t == 0):
+        raise ValueError("abar[t] = 0: x0 cannot be had from eps")
+    with np.errstate(divide="ignore"):
+        return 0.5 * (np.log1p((abar_s - abar_t) / abar_t) + np.log1p((abar_s - abar_t) / (1 - np.asarray(abar_s))))
 
 
 def _unified_step(x, t, s, abar, seen, end):
     """x at s from x at t: UniP with the predictions seen, the last of them at t; UniC where the one at s, `end`, is there too."""
-    ratio, decay, lambda_t, lambda_s = _towards(t, s, abar)
-    first = ratio * x - decay * seen[-1][1]
+    h = _climb(abar[t], abar[s])
+    first = np.sqrt((1 - abar[s]) / (1 - abar[t])) * x - np.sqrt(abar[s]) * np.expm1(-h) * seen[-1][1]
     others = [*seen[:-1][::-1], end] if end else seen[:-1][::-1]
     if not others:
         return first
-    h = lambda_s - lambda_t
-    r = np.array([(l - lambda_t) / h for l, _ in others])
+    r = np.array([(l - seen[-1][0]) / h for l, _ in others])
     B = np.expm1(-h)
     phi, b = B / -h, []
     for j in range(1, len(others) + 1):

@@ -93,7 +93,7 @@ def test_same_bits_for_every_thread_count_and_every_run(op, dtype):
 def test_a_row_alone_is_a_row_of_the_batch(op):
     arguments = make(op, (5, 3, 7), **{n: c[-1] for n, c in op.options.items() if n != "times"})
     alone = dict(arguments) | {n: np.ascontiguousarray(a[:1]) for n, a in registry.arrays(arguments).items()}
-    alone |= {n: arguments[n][:1] for n in ("t", "s") if isinstance(arguments.get(n), np.ndarray)}
+    alone |= {n: arguments[n][:1] for n in registry.PER_EXAMPLE if isinstance(arguments.get(n), np.ndarray)}
     batch, row = registry.call(op, numba_kernel(op), arguments, "float32"), registry.call(op, numba_kernel(op), alone, "float32")
     for a, b in zip(batch, row):
         if isinstance(a, np.ndarray):
@@ -104,8 +104,8 @@ def test_a_row_alone_is_a_row_of_the_batch(op):
 def test_nan_in_one_example_changes_only_that_example(op):
     options = {n: c[-1] for n, c in op.options.items() if n != "schedule"}
     arguments = make(op, (5, 40), **options)
-    if "s" in arguments:
-        arguments |= dict(t=np.arange(10, 15), s=np.arange(5, 10))  # where s = 0, z would not be looked at
+    if "s" in arguments and "abar" in arguments:
+        arguments |= dict(t=np.arange(10, 15), s=np.arange(5, 10)) | (dict(u=np.arange(15, 20)) if "u" in arguments else {})  # where s = 0, z would not be looked at
     clean = registry.call(op, numba_kernel(op), arguments, "float32")
     for name in registry.arrays(arguments):
         poisoned = dict(arguments)
@@ -261,6 +261,10 @@ REFUSED = {
     "two results that overlap": (lambda: optim.adam_step(X, X, X, X, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0, out=(MEMORY[0:4, :6], MEMORY[3:7, :6], X.copy())), "share no memory"),
     "s = t": (lambda: diffusion.ddpm_step(X, X, 5, 5, X, ABAR), "from t to s < t, got t = 5 and s = 5"),
     "s > t in one row": (lambda: diffusion.ddim_step(X, X, np.array([5, 5, 5, 5]), np.array([1, 6, 1, 1]), X, 0, ABAR), "s < t"),
+    "history without its time": (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1.0, X, None, 5, 4, ABAR), "x0_last and u: expected both or neither"),
+    "u not before t": (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1.0, X, 5, 5, 4, ABAR), "from t to s < t, got t = 5 and s = 5"),
+    "flow past the noise": (lambda: fused.guided_flow_step(X, X, X, 1.0, 1.5, 0.5), "from t <= 1 to 0 <= s < t, got t = 1.5 and s = 0.5"),
+    "sigma_next = 0": (lambda: fused.heun_step(X, X, X, 1.0, 0.0), "expected 0 < sigma_next < sigma, got sigma = 1.0 and sigma_next = 0.0"),
     "eta above 1": (lambda: fused.guided_ddim_step(X, X, X, 1.0, 5, 4, 0, 1.1, ABAR), "eta: expected 0 <= eta <= 1, got 1.1"),
     "clip = 0": (lambda: diffusion.ddpm_step(X, X, 5, 4, X, ABAR, clip=0), "clip: expected a positive number or None, got 0"),
     "an unknown variance": (lambda: diffusion.ddpm_step(X, X, 5, 4, X, ABAR, variance="learned"), "variance: expected .* got 'learned'"),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from ref import diffusion, fused, guidance, optim, philox, schedules
+from ref import diffusion, flow, fused, guidance, optim, philox, samplers, schedules
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 CASES = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
@@ -59,6 +59,41 @@ def test_guided_ddim_step(case, w, eta, clip):
     np.testing.assert_array_equal(out, diffusion.ddim_step(xt, guidance.guide(uncond, cond, w), t, s, z, eta, ABAR, clip))
 
 
+@given(case=CASES, w=st.floats(-2, 8), history=st.booleans())
+def test_guided_dpmpp_2m_step(case, w, history):
+    xt, uncond, cond, x0_last, t, s, *_ = arrays(case, 4)
+    t = np.minimum(t, 19)
+    s = np.minimum(s, t - 1)
+    x0_last, u = (x0_last, t + 1) if history else (None, None)
+    out, x0_hat = fused.guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, ABAR)
+    np.testing.assert_array_equal(x0_hat, diffusion.x0_from_eps(xt, guidance.guide(uncond, cond, w), t, ABAR))
+    np.testing.assert_array_equal(out, samplers.dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, ABAR))
+    if not history:  # of first order it is DDIM
+        ddim = fused.guided_ddim_step(xt, uncond, cond, w, t, s, 0, 0.0, ABAR)
+        np.testing.assert_allclose(out, ddim, rtol=0, atol=1e-12 * np.abs(x0_hat).max(initial=1))
+
+
+@given(case=CASES, w=st.floats(-2, 8))
+def test_guided_flow_step_goes_along_the_straight_line(case, w):
+    """With the right velocity it lands on `interpolate`'s point, and w = 1 and w = 0 take one network's word."""
+    x0, eps, other, t, s, *_ = arrays(case, 3)
+    t, s, v = t / 20, s / 20, eps - x0
+    xt = flow.interpolate(x0, eps, t)
+    for uncond, cond, weight in ((other, v, 1.0), (v, other, 0.0), (v, v, w)):
+        np.testing.assert_allclose(fused.guided_flow_step(xt, uncond, cond, weight, t, s), flow.interpolate(x0, eps, s), atol=1e-12)
+
+
+@given(case=CASES)
+def test_heun_step_is_two_steps_of_euler_taken_together(case):
+    x, D, D_next, t, s, *_ = arrays(case, 3)
+    columns = (-1,) + (1,) * (x.ndim - 1)
+    sigma, following = (t + 1.0).reshape(columns), (s + 1.0).reshape(columns)
+    guess = x + (following - sigma) * (x - D) / sigma
+    again = x + (following - sigma) * (guess - D_next) / following
+    out = fused.heun_step(x, D, D_next, t + 1.0, s + 1.0)
+    np.testing.assert_allclose(out, (guess + again) / 2, rtol=1e-12, atol=1e-12 * np.abs(again).max(initial=1))
+
+
 @given(case=CASES, decay=st.floats(0, 1))
 def test_adam_ema_step(case, decay):
     p, g, m, v, avg, *_ = arrays(case, 5)
@@ -110,6 +145,13 @@ X = np.ones((2, 3))
     (lambda: fused.guided_ddpm_step(X, X[:1], X[:1], 1, 2, 1, 0, ABAR), r"xt \(2, 3\), eps_hat \(1, 3\)"),
     (lambda: fused.guided_ddpm_step(X, X, X, 1, 1, 1, 0, ABAR), "a step goes from t to s < t"),
     (lambda: fused.guided_ddpm_step(X, X, X, 1, 2, 1, 0, ABAR, "other"), "variance: expected .*got 'other'"),
+    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, None, 2, 1, ABAR), "x0_last and u: expected both or neither"),
+    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, 2, 2, 1, ABAR), "a step goes from t to s < t, got t = 2 and s = 2"),
+    (lambda: fused.guided_flow_step(X, X, X, 1, 0.5, 0.5), "a step goes from t <= 1 to 0 <= s < t"),
+    (lambda: fused.guided_flow_step(X, X, X, 1, 1.5, 0.5), "a step goes from t <= 1 to 0 <= s < t"),
+    (lambda: fused.guided_flow_step(X, X, X, 1, np.ones(7), 0.5), "t: expected one number or shape"),
+    (lambda: fused.heun_step(X, X, X, 1.0, 0.0), "expected 0 < sigma_next < sigma"),
+    (lambda: fused.heun_step(X, X, X, 1.0, 1.0), "expected 0 < sigma_next < sigma"),
     (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 2.0, ABAR), "eta: expected 0 <= eta <= 1, got 2.0"),
     (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 0.0, ABAR, -1.0), "clip: expected a positive number or None, got -1.0"),
     (lambda: fused.adam_ema_step(X, X, X, X, X[0], 1, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), r"avg and p: expected equal shapes, got \(3,\)"),

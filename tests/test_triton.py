@@ -118,7 +118,7 @@ def test_a_row_alone_is_a_row_of_the_batch(op, n):
     """And of a table of coefficients, whichever way the rows lie in the programs."""
     arguments = make(op, (5, n), **{name: c[-1] for name, c in op.options.items() if name != "times"})
     alone = dict(arguments) | {name: np.ascontiguousarray(a[:1]) for name, a in registry.arrays(arguments).items()}
-    alone |= {name: arguments[name][:1] for name in ("t", "s") if isinstance(arguments.get(name), np.ndarray)}
+    alone |= {name: arguments[name][:1] for name in registry.PER_EXAMPLE if isinstance(arguments.get(name), np.ndarray)}
     for a, b in zip(run(op, arguments), run(op, alone)):
         if isinstance(a, np.ndarray) and a.ndim:
             assert np.array_equal(a[:1], b)
@@ -127,8 +127,8 @@ def test_a_row_alone_is_a_row_of_the_batch(op, n):
 @pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)
 def test_nan_in_one_example_changes_only_that_example(op):
     arguments = make(op, (5, 40), **{n: c[-1] for n, c in op.options.items() if n != "schedule"})
-    if "s" in arguments:
-        arguments |= dict(t=np.arange(10, 15), s=np.arange(5, 10))  # where s = 0, z would not be looked at
+    if "s" in arguments and "abar" in arguments:
+        arguments |= dict(t=np.arange(10, 15), s=np.arange(5, 10)) | (dict(u=np.arange(15, 20)) if "u" in arguments else {})  # where s = 0, z would not be looked at
     clean = run(op, arguments)
     for name in registry.arrays(arguments):
         spoiled = dict(arguments) | {name: arguments[name].copy()}
@@ -270,6 +270,10 @@ def test_strides_and_overlaps_are_refused():
 REFUSED = {
     "two results in one array": (lambda x: diffusion.q_sample_backward(x, 5, ABAR, out=(x, x)), "share no memory with each other"),
     "s = t": (lambda x: diffusion.ddpm_step(x, x, 5, 5, x, ABAR), "from t to s < t, got t = 5 and s = 5"),
+    "history without its time": (lambda x: fused.guided_dpmpp_2m_step(x, x, x, 1.0, x, None, 5, 4, ABAR), "x0_last and u: expected both or neither"),
+    "flow past the noise": (lambda x: fused.guided_flow_step(x, x, x, 1.0, 1.5, 0.5), "from t <= 1 to 0 <= s < t, got t = 1.5 and s = 0.5"),
+    "sigma_next = 0": (lambda x: fused.heun_step(x, x, x, 1.0, 0.0), "expected 0 < sigma_next < sigma, got sigma = 1.0 and sigma_next = 0.0"),
+    "two halves in one array": (lambda x: fused.guided_dpmpp_2m_step(x, x, x, 1.0, None, None, 5, 4, ABAR, out=(x, x)), "share no memory"),
     "eta above 1": (lambda x: fused.guided_ddim_step(x, x, x, 1.0, 5, 4, 0, 1.1, ABAR), "eta: expected 0 <= eta <= 1, got 1.1"),
     "clip = 0": (lambda x: diffusion.ddpm_step(x, x, 5, 4, x, ABAR, clip=0), "clip: expected a positive number or None, got 0"),
     "a seed below 0": (lambda x: philox.normal(-1, 4), "seed: expected 0 <= seed"),

@@ -8,6 +8,9 @@ Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [EDM]   Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+    [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
 import numpy as np
 from numba import njit
@@ -95,6 +98,55 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     memory, how = launch.output(out, shape, dtype, xt, uncond, cond)
     rows, key = launch.row_size(xt, table), key if table[6].any() else key[:0]
     launch.run(_guided_ddim, xt.size, memory, xt, uncond, cond, float(w), table, rows, clip is not None, limit, key, how)
+    return launch.finish(memory, out, shape)
+
+
+def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
+    """[CFG] eq. 6 as uncond + w (cond - uncond), then [DPM-Solver++] algorithm 2 in x0_hat and the x0_last of the step before.
+
+    xt, uncond, cond, x0_last: (B, ...). w: float. u, t, s: ints or (B,) ints, s < t < u; x0_last and u None where there was no step
+    before. abar: (T + 1,). Returns x_s, x0_hat; out: a pair of arrays for them, which may be xt and x0_last.
+    Raises as `ref.fused.guided_dpmpp_2m_step`.
+    """
+    if (x0_last is None) != (u is None):
+        raise ValueError("x0_last and u: expected both or neither")
+    shape, dtype = launch.same(xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
+    table = coefficients.dpmpp_2m_step(u, t, s, abar, shape)
+    out = (None, None) if out is None else out
+    launch.apart(out)
+    xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
+    x0_last = xt if x0_last is None else launch.flat(x0_last)
+    memory, how = zip(*(launch.output(o, shape, dtype, xt, uncond, cond, x0_last) for o in out))
+    launch.run(_guided_dpmpp_2m, xt.size, *memory, xt, uncond, cond, float(w), x0_last, table, launch.row_size(xt, table), max(how))
+    return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
+
+
+def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
+    """[CFG] eq. 6 on velocities, then Euler's step, [RF] algorithm 1:  x_s = x_t + (s - t) (uncond + w (cond - uncond)).
+
+    xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1. Returns x_s (B, ...), in out where given.
+    Raises as `ref.fused.guided_flow_step`.
+    """
+    shape, dtype = launch.same(xt=xt, uncond=uncond, cond=cond)
+    table = coefficients.flow_step(t, s, shape)
+    xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
+    memory, how = launch.output(out, shape, dtype, xt, uncond, cond)
+    launch.run(_guided_flow, xt.size, memory, xt, uncond, cond, float(w), table, launch.row_size(xt, table), how)
+    return launch.finish(memory, out, shape)
+
+
+def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
+    """[EDM] algorithm 1, lines 4 to 8, from the two predictions of x0 that it makes, as one sum of three terms. (So an infinite
+    element may stay infinite where `ref` makes NaN of the difference of two.)
+
+    x, denoised, denoised_next: (B, ...). sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma.
+    Returns x_next (B, ...), in out where given. Raises as `ref.fused.heun_step`.
+    """
+    shape, dtype = launch.same(x=x, denoised=denoised, denoised_next=denoised_next)
+    table = coefficients.heun_step(sigma, sigma_next, shape)
+    x, denoised, denoised_next = launch.flat(x), launch.flat(denoised), launch.flat(denoised_next)
+    memory, how = launch.output(out, shape, dtype, x, denoised, denoised_next)
+    launch.run(_heun, x.size, memory, x, denoised, denoised_next, table, launch.row_size(x, table), how)
     return launch.finish(memory, out, shape)
 
 
@@ -221,6 +273,79 @@ def _guided_ddim(lo, hi, out, xt, uncond, cond, w, table, n, clipped, limit, key
         write_noisy(_guided_ddim_rows, normal_chunk, lo, hi, out, how, key, (xt, uncond, cond, w, table, n, clipped, limit))
     else:
         write(_guided_ddim_rows, lo, hi, out, how, (xt[:0], xt, uncond, cond, w, table, n, clipped, limit))
+
+
+@njit(**INLINE)
+def _guided_dpmpp_2m_rows(o, x0, lo, hi, xt, uncond, cond, w, x0_last, table, n):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0, c1, c2, c3, c4 = five(table, row, o)
+        r, d, x, u, v, last = o[i - lo : end - lo], x0[i - lo : end - lo], xt[i:end], uncond[i:end], cond[i:end], x0_last[i:end]
+        if c4 == 0:
+            for j in range(r.size):
+                a = x[j]
+                b = c0 * a + c1 * (u[j] + w * (v[j] - u[j]))
+                r[j] = c2 * a + c3 * b
+                d[j] = b
+        else:
+            for j in range(r.size):
+                a = x[j]
+                b = c0 * a + c1 * (u[j] + w * (v[j] - u[j]))
+                r[j] = c2 * a + c3 * b + c4 * last[j]
+                d[j] = b
+        i = end
+
+
+@njit(**COMPILE)
+def _guided_dpmpp_2m(lo, hi, out, x0_out, xt, uncond, cond, w, x0_last, table, n, how):
+    w = out.dtype.type(w)
+    if how == launch.DIRECT:
+        _guided_dpmpp_2m_rows(out[lo:hi], x0_out[lo:hi], lo, hi, xt, uncond, cond, w, x0_last, table, n)
+    else:
+        chunks = np.empty((2, launch.CHUNK), out.dtype)
+        for first in range(lo, hi, launch.CHUNK):
+            last = min(first + launch.CHUNK, hi)
+            _guided_dpmpp_2m_rows(chunks[0], chunks[1], first, last, xt, uncond, cond, w, x0_last, table, n)
+            deliver(out, first, last, chunks[0], how)
+            deliver(x0_out, first, last, chunks[1], how)
+
+
+@njit(**INLINE)
+def _guided_flow_rows(o, lo, hi, xt, uncond, cond, w, table, n):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c = o.dtype.type(table[0, row])
+        r, x, u, v = o[i - lo : end - lo], xt[i:end], uncond[i:end], cond[i:end]
+        for j in range(r.size):
+            r[j] = x[j] + c * (u[j] + w * (v[j] - u[j]))
+        i = end
+
+
+@njit(**COMPILE)
+def _guided_flow(lo, hi, out, xt, uncond, cond, w, table, n, how):
+    write(_guided_flow_rows, lo, hi, out, how, (xt, uncond, cond, out.dtype.type(w), table, n))
+
+
+@njit(**INLINE)
+def _heun_rows(o, lo, hi, a, b, c, table, n):
+    i = lo
+    while i < hi:
+        row = i // n
+        end = min(hi, (row + 1) * n)
+        c0, c1, c2 = o.dtype.type(table[0, row]), o.dtype.type(table[1, row]), o.dtype.type(table[2, row])
+        r, x, y, z = o[i - lo : end - lo], a[i:end], b[i:end], c[i:end]
+        for j in range(r.size):
+            r[j] = c0 * x[j] + c1 * y[j] + c2 * z[j]
+        i = end
+
+
+@njit(**COMPILE)
+def _heun(lo, hi, out, x, denoised, denoised_next, table, n, how):
+    write(_heun_rows, lo, hi, out, how, (x, denoised, denoised_next, table, n))
 
 
 @njit(**INLINE)

@@ -9,13 +9,16 @@ Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [EDM]   Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+    [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
 import triton
 import triton.language as tl
 
 from kernels import coefficients
 from kernels.triton_gpu import launch
-from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, pick, row_of, seven
+from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, pick, row_of, seven, where_noisy
 from kernels.triton_gpu.optim import adam_element, tree_sum
 from kernels.triton_gpu.philox import normals_of, stored
 
@@ -101,6 +104,53 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     return out
 
 
+def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
+    """[CFG] eq. 6 as uncond + w (cond - uncond), then [DPM-Solver++] algorithm 2 in x0_hat and the x0_last of the step before.
+
+    xt, uncond, cond, x0_last: (B, ...). w: float. u, t, s: ints or (B,) ints, s < t < u; x0_last and u None where there was no step
+    before. abar: (T + 1,). Returns x_s, x0_hat; out: a pair of arrays for them, which may be xt and x0_last.
+    Raises as `ref.fused.guided_dpmpp_2m_step`.
+    """
+    if (x0_last is None) != (u is None):
+        raise ValueError("x0_last and u: expected both or neither")
+    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
+    c = launch.table(coefficients.dpmpp_2m_step(u, t, s, abar, arrays.shape), arrays)
+    made, pointers = launch.outputs(out, 2, arrays)
+    read = arrays.pointers if x0_last is not None else [*arrays.pointers, arrays.pointers[0]]  # not looked at where c4 = 0
+    launch.run(
+        _guided_dpmpp_2m, launch.programs(arrays.size, c.block), arrays, *pointers, *read, arrays.size, c.pointer, c.rows, c.row_size,
+        *c.scalars, w=float(w), HOW=c.how, BLOCK=c.block,
+    )  # fmt: skip
+    return tuple(made)
+
+
+def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
+    """[CFG] eq. 6 on velocities, then Euler's step, [RF] algorithm 1:  x_s = x_t + (s - t) (uncond + w (cond - uncond)).
+
+    xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1. Returns x_s (B, ...), in out where given.
+    Raises as `ref.fused.guided_flow_step`.
+    """
+    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond)
+    c = launch.table(coefficients.flow_step(t, s, arrays.shape), arrays)
+    out, pointer = launch.output("out", out, arrays)
+    _by_row(_guided_flow, arrays, c, pointer, [], w=float(w))
+    return out
+
+
+def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
+    """[EDM] algorithm 1, lines 4 to 8, from the two predictions of x0 that it makes, as one sum of three terms. (So an infinite
+    element may stay infinite where `ref` makes NaN of the difference of two.)
+
+    x, denoised, denoised_next: (B, ...). sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma.
+    Returns x_next (B, ...), in out where given. Raises as `ref.fused.heun_step`.
+    """
+    arrays = launch.read(STORED, x=x, denoised=denoised, denoised_next=denoised_next)
+    c = launch.table(coefficients.heun_step(sigma, sigma_next, arrays.shape), arrays)
+    out, pointer = launch.output("out", out, arrays)
+    _by_row(_heun, arrays, c, pointer, [])
+    return out
+
+
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
     """[AdamW] algorithm 2 and  avg <- decay avg + (1 - decay) p  in one pass.
 
@@ -116,7 +166,7 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
 
 
 def _by_row(kernel, arrays, c, pointer, key, **more):
-    """Run a kernel whose coefficients go by the row and whose noise by the key."""
+    """Run a kernel whose coefficients go by the row, and whose noise, where it makes any, by the key."""
     launch.run(
         kernel, launch.programs(arrays.size, c.block), arrays, pointer, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
         *c.scalars, *key, HOW=c.how, BLOCK=c.block, **more,
@@ -193,6 +243,47 @@ def _guided_ddim(
     if NOISY:
         xs = tl.fma(c6, normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
     tl.store(out + base + i, stored(xs, out), mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "n"])
+def _guided_dpmpp_2m(
+    out, x0_out, xt, uncond, cond, x0_last, size, table, rows, n, c0, c1, c2, c3, c4, w, HOW: tl.constexpr, BLOCK: tl.constexpr
+):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    inside = base + i < size
+    if HOW:
+        c0, c1, c2, c3, c4 = five(table, base, i, rows, n, HOW, BLOCK)
+    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
+    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
+    last = tl.load(x0_last + base + i, mask=where_noisy(inside, c4, BLOCK), other=0).to(tl.float32)
+    x0 = tl.fma(c0, x, c1 * tl.fma(w, v - u, u))
+    tl.store(out + base + i, stored(tl.fma(c4, last, tl.fma(c2, x, c3 * x0)), out), mask=inside)
+    tl.store(x0_out + base + i, stored(x0, x0_out), mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "n"])
+def _guided_flow(out, xt, uncond, cond, size, table, rows, n, c0, w, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    inside = base + i < size
+    if HOW:
+        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+        c0 = pick(table, row, after, past, HOW)
+    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
+    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
+    tl.store(out + base + i, stored(tl.fma(c0, tl.fma(w, v - u, u), x), out), mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "n"])
+def _heun(out, a, b, c, size, table, rows, n, c0, c1, c2, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    inside = base + i < size
+    if HOW:
+        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
+        c0, c1 = pick(table, row, after, past, HOW), pick(table + rows, row, after, past, HOW)
+        c2 = pick(table + 2 * rows, row, after, past, HOW)
+    x, y = tl.load(a + base + i, mask=inside).to(tl.float32), tl.load(b + base + i, mask=inside).to(tl.float32)
+    z = tl.load(c + base + i, mask=inside).to(tl.float32)
+    tl.store(out + base + i, stored(tl.fma(c2, z, tl.fma(c0, x, c1 * y)), out), mask=inside)
 
 
 @triton.jit

@@ -309,7 +309,8 @@ def outputs(out, count, like):
     made = [output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)]
     arrays, pointers = [a for a, _ in made], [p for _, p in made]
     places = sorted(p.address for p in pointers)
-    if out is not None and any(b - a < like.size * 4 for a, b in zip(places, places[1:])):
+    length = like.size * (2 if like.dtype in HALVES else 4)
+    if out is not None and any(b - a < length for a, b in zip(places, places[1:])):
         raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
     return arrays, pointers
 
