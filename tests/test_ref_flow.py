@@ -46,8 +46,9 @@ def test_conversions_are_inverses(seed, one_t):
     x0, eps = rng.standard_normal((2, 4, 3, 4))
     t = rng.uniform(0.01, 0.99) if one_t else rng.uniform(0.01, 0.99, 4)
     xt, v = flow.interpolate(x0, eps, t), flow.velocity_target(x0, eps)
-    for ours, truth in [(flow.x0_from_velocity(xt, v, t), x0), (flow.eps_from_velocity(xt, v, t), eps), (flow.velocity_from_x0(xt, x0, t), v),
-                        (flow.velocity_from_eps(xt, eps, t), v), (flow.flow_from_vp(flow.vp_from_flow(xt, t), t), xt)]:
+    for ours, truth in [(flow.x0_from_velocity(xt, v, t), x0), (flow.eps_from_velocity(xt, v, t), eps),
+                        (flow.velocity_from_x0(xt, x0, t), v), (flow.velocity_from_eps(xt, eps, t), v),
+                        (flow.flow_from_vp(flow.vp_from_flow(xt, t), t), xt)]:
         assert np.abs(ours - truth).max() < 1e-12
     assert np.abs(flow.x0_from_velocity(xt, flow.velocity_from_x0(xt, x0, t), t) - x0).max() < 1e-12
     assert np.abs(flow.eps_from_velocity(xt, flow.velocity_from_eps(xt, eps, t), t) - eps).max() < 1e-12

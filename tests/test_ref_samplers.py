@@ -76,7 +76,8 @@ def test_ddpm_replays_diffusers(run):
     noise, xT = GOLD["traj/noise"][:len(theirs) - 1], GOLD["traj/xT"]
     predict = net
     if clip == "threshold":
-        predict, clip = of_x0(lambda xt, t: guidance.dynamic_threshold(diffusion.x0_from_eps(xt, net(xt, t), t, abar), 0.9, 2.0), abar), None
+        clip = None
+        predict = of_x0(lambda xt, t: guidance.dynamic_threshold(diffusion.x0_from_eps(xt, net(xt, t), t, abar), 0.9, 2.0), abar)
     if kind == "v":
         predict, xT, times, noise = lambda xt, t: diffusion.eps_from_v(xt, net(xt, t), t, abar), theirs[0], times[1:], noise[1:]
     listening, calls = asked(predict)
