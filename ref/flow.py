@@ -83,7 +83,7 @@ def shift_times(t, shift):
     if not shift > 0:
         raise ValueError(f"shift: expected a positive number, got {shift}")
     t = _time(t)
-    return shift * t / (1 + (shift - 1) * t)
+    return shift * t / ((1 - t) + shift * t)  # the denominator in a form that is never below the numerator
 
 
 def straightness(xs):

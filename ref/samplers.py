@@ -8,7 +8,7 @@ descend to 0 (`ref.schedules.spaced_times`), noise levels too (`karras_sigmas`),
     velocity(x, t) -> v           x = (1 - t) x0 + t eps   flow_euler, flow_heun
     f(x, sigma) -> x0_hat         a consistency model      consistency
 
-noise[i] is the (B, ...) noise of step i; the last step's is not looked at and may be left out.
+noise[i] is the (B, ...) noise of step i; the last step's is not looked at and may be left out, but by heun, which adds it before a step.
 
 Papers
     [DDPM]         Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -78,8 +78,8 @@ def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
     abar_t, abar_s = _step(abar, t, s, xt)
     h, D = _climb(abar_t, abar_s), x0_hat
     if u is not None:
-        r = _climb(*_step(abar, u, t, xt)) / h
-        D = np.where(r > 0, (1 + 1 / (2 * np.where(r > 0, r, 1))) * x0_hat - 1 / (2 * np.where(r > 0, r, 1)) * x0_last, x0_hat)
+        half = np.where(h < np.inf, h / (2 * _climb(*_step(abar, u, t, xt))), 0.0)  # 1 / (2 r)
+        D = (1 + half) * x0_hat - half * np.where(half > 0, x0_last, 0.0)
     return np.sqrt((1 - abar_s) / (1 - abar_t)) * xt - np.sqrt(abar_s) * np.expm1(-h) * D
 
 
@@ -109,8 +109,8 @@ def unipc(model, xT, times, abar, order=2):
         x_s = sqrt(1 - abar_s) / sqrt(1 - abar_t) x_t - sqrt(abar_s) ((e^-h - 1) x0_hat(t) + B(h) sum_k a_k D_k)
 
     The a_k solve sum_k a_k r_k^(j-1) = j! phi_{j+1}(-h) (-h) / B(h) for j = 1, 2, ..., where phi_1(z) = (e^z - 1) / z and
-    phi_{j+1}(z) = (phi_j(z) - 1 / j!) / z; the corrector has s itself among the k, with r = 1. With two unknowns or one, the
-    paper takes a = 1/2 for the predictor of order 2 and the corrector of order 1.
+    phi_{j+1}(z) = (phi_j(z) - 1 / j!) / z; the corrector has s itself among the k, with r = 1. Where one a_k is
+    all there is (the predictor of order 2, the corrector of the first step), it is 1/2, as the paper has it.
 
     model: (xt, t) -> eps_hat. xT: (B, ...). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,), 0 < abar < 1 from 1 on.
     order: of the predictor, int >= 1, less at the first and last steps; the corrected step has one more.
@@ -122,7 +122,8 @@ def unipc(model, xT, times, abar, order=2):
     x, times = np.asarray(xT, np.float64), _times(times, abar)
     seen = []  # (lambda, x0_hat) of the times behind, the newest last
     for i, (t, s) in enumerate(pairwise(times)):
-        here = _log_snr(abar[t]), x0_from_eps(x, model(x, t), t, abar)
+        x0_hat = x0_from_eps(x, model(x, t), t, abar)
+        here = _log_snr(t, abar), x0_hat
         if seen:  # UniC: the step that ended here again, with what the model now says of its end
             x = _unified_step(before, times[i - 1], t, abar, seen[-used:], here)
         before, seen = x, [*seen, here]
@@ -136,11 +137,11 @@ def euler(denoise, x, sigmas):
 
     denoise: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n + 1,) descending, the last may be 0.
     Returns x at the last level (B, ...) float64, after n calls.
-    Raises ValueError for sigmas that do not descend.
+    Raises ValueError for sigmas that do not descend, or an answer of another shape than x.
     """
     x, sigmas = np.asarray(x, np.float64), _sigmas(sigmas)
     for sigma, following in pairwise(sigmas):
-        d = (x - denoise(x, sigma)) / sigma
+        d = (x - _said(denoise(x, sigma), x)) / sigma
         x = x + (following - sigma) * d
     return x
 
@@ -156,7 +157,8 @@ def heun(denoise, x, sigmas, noise=None, s_churn=0, s_min=0, s_max=math.inf, s_n
     denoise: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n + 1,) descending, the last may be 0.
     noise: n of (B, ...), needed where gamma > 0 (also at the last step). s_churn, s_min, s_max, s_noise: >= 0.
     Returns x at the last level (B, ...) float64, after 2 n calls, one less where the last level is 0.
-    Raises ValueError for sigmas that do not descend, a negative s_churn, or noise that is needed and not there.
+    Raises ValueError for sigmas that do not descend, a negative s_churn, noise that is needed and not there,
+    or an answer of another shape than x.
     """
     x, sigmas = np.asarray(x, np.float64), _sigmas(sigmas)
     if not s_churn >= 0:
@@ -167,10 +169,10 @@ def heun(denoise, x, sigmas, noise=None, s_churn=0, s_min=0, s_max=math.inf, s_n
             raised = (1 + gamma) * sigma
             x = x + math.sqrt(raised**2 - sigma**2) * s_noise * _noise(noise, i, 1, x)
             sigma = raised
-        d = (x - denoise(x, sigma)) / sigma
+        d = (x - _said(denoise(x, sigma), x)) / sigma
         guess = x + (following - sigma) * d
         if following > 0:
-            d = (d + (guess - denoise(guess, following)) / following) / 2
+            d = (d + (guess - _said(denoise(guess, following), x)) / following) / 2
         x = x + (following - sigma) * d
     return x
 
@@ -180,11 +182,11 @@ def flow_euler(velocity, x, times):
 
     velocity: (x, t) -> v. x: (B, ...), noise. times: (n + 1,) descending in [0, 1], from 1 to 0 for a sample.
     Returns x at the last time (B, ...) float64, after n calls.
-    Raises ValueError for times that do not descend in [0, 1].
+    Raises ValueError for times that do not descend in [0, 1], or an answer of another shape than x.
     """
     x, times = np.asarray(x, np.float64), _flow_times(times)
     for t, s in pairwise(times):
-        x = x + (s - t) * velocity(x, t)
+        x = x + (s - t) * _said(velocity(x, t), x)
     return x
 
 
@@ -194,13 +196,13 @@ def flow_heun(velocity, x, times):
     A step to t' = 0 is Euler's: it costs one call, and a velocity that divides by t is not asked there.
     velocity: (x, t) -> v. x: (B, ...), noise. times: (n + 1,) descending in [0, 1], from 1 to 0 for a sample.
     Returns x at the last time (B, ...) float64, after 2 n calls, one less where the last time is 0.
-    Raises ValueError for times that do not descend in [0, 1].
+    Raises ValueError for times that do not descend in [0, 1], or an answer of another shape than x.
     """
     x, times = np.asarray(x, np.float64), _flow_times(times)
     for t, s in pairwise(times):
-        v = velocity(x, t)
+        v = _said(velocity(x, t), x)
         if s > 0:
-            v = (v + velocity(x + (s - t) * v, s)) / 2
+            v = (v + _said(velocity(x + (s - t) * v, s), x)) / 2
         x = x + (s - t) * v
     return x
 
@@ -213,17 +215,17 @@ def consistency(f, x, sigmas, noise, sigma_min):
     f: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n,) descending, each >= sigma_min, one for each call of f; a last
     0, as `karras_sigmas` has it, is the end and no call. noise: n or n - 1 of (B, ...). sigma_min: where f is the identity, >= 0.
     Returns x0_hat (B, ...) float64, after n calls.
-    Raises ValueError for sigmas that do not descend, a level below sigma_min, or missing noise.
+    Raises ValueError for sigmas that do not descend, a level below sigma_min, missing noise, or an answer of another shape than x.
     """
     x, sigmas = np.asarray(x, np.float64), _sigmas(sigmas, least=1)
     sigmas = sigmas[:-1] if sigmas[-1] == 0 else sigmas
     if not sigmas or not sigmas[-1] >= sigma_min >= 0:
         raise ValueError(f"sigmas: expected levels >= sigma_min = {sigma_min} >= 0, got {sigmas}")
     for i, sigma in enumerate(sigmas):
-        x0_hat = f(x, sigma)
+        x0_hat = _said(f(x, sigma), x)
         if i + 1 < len(sigmas):
             x = x0_hat + math.sqrt(sigmas[i + 1] ** 2 - sigma_min**2) * _noise(noise, i, 1, x)
-    return np.asarray(x0_hat, np.float64)
+    return x0_hat
 
 
 def inpaint(model, xT, times, noise, known, mask, abar):
@@ -252,26 +254,27 @@ def inpaint(model, xT, times, noise, known, mask, abar):
     return x
 
 
-def _log_snr(abar):
-    """lambda = ln(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the SNR; inf at abar = 1. Raises ValueError at abar = 0."""
-    if np.any(abar == 0):
-        raise ValueError("abar[t] = 0: x0 cannot be had from eps")
-    with np.errstate(divide="ignore"):
-        return 0.5 * (np.log(abar) - np.log1p(-np.asarray(abar)))
+def _log_snr(t, abar):
+    """lambda_t = ln(sqrt(abar_t) / sqrt(1 - abar_t)), half the logarithm of the SNR, at a time where the model is asked."""
+    abar_t = np.float64(abar[t])
+    if not 0 < abar_t < 1:
+        raise ValueError(f"abar: expected 0 < abar[t] < 1 where the model is asked, got abar[{t}] = {abar_t}")
+    return 0.5 * (np.log(abar_t) - np.log1p(-abar_t))
 
 
 def _climb(abar_t, abar_s):
     """h = lambda_s - lambda_t, from the difference of the two abar, so that near neighbours lose no digits; inf where abar_s = 1."""
-    if np.any(abar_t == 0):
-        raise ValueError("abar[t] = 0: x0 cannot be had from eps")
+    if not np.all((abar_t > 0) & (abar_t < 1)):
+        raise ValueError(f"abar: expected 0 < abar[t] < 1 where the model is asked, got {np.ravel(abar_t)}")
     with np.errstate(divide="ignore"):
-        return 0.5 * (np.log1p((abar_s - abar_t) / abar_t) + np.log1p((abar_s - abar_t) / (1 - np.asarray(abar_s))))
+        return 0.5 * (np.log1p((abar_s - abar_t) / abar_t) + np.log1p((abar_s - abar_t) / (1 - abar_s)))
 
 
 def _unified_step(x, t, s, abar, seen, end):
     """x at s from x at t: UniP with the predictions seen, the last of them at t; UniC where the one at s, `end`, is there too."""
-    h = _climb(abar[t], abar[s])
-    first = np.sqrt((1 - abar[s]) / (1 - abar[t])) * x - np.sqrt(abar[s]) * np.expm1(-h) * seen[-1][1]
+    abar_t, abar_s = np.float64(abar[t]), np.float64(abar[s])
+    h = _climb(abar_t, abar_s)
+    first = np.sqrt((1 - abar_s) / (1 - abar_t)) * x - np.sqrt(abar_s) * np.expm1(-h) * seen[-1][1]
     others = [*seen[:-1][::-1], end] if end else seen[:-1][::-1]
     if not others:
         return first
@@ -283,7 +286,7 @@ def _unified_step(x, t, s, abar, seen, end):
         b.append(math.factorial(j) * phi * -h / B)
     a = np.array([0.5]) if len(others) == 1 else np.linalg.solve(np.vander(r, increasing=True).T, b)
     D = sum(a_k / r_k * (x0_hat - seen[-1][1]) for a_k, r_k, (_, x0_hat) in zip(a, r, others))
-    return first - np.sqrt(abar[s]) * B * D
+    return first - np.sqrt(abar_s) * B * D
 
 
 def _times(times, abar):
@@ -308,6 +311,13 @@ def _flow_times(times):
     if times.ndim != 1 or times.size < 2 or not np.all(np.diff(times) < 0) or not (times[0] <= 1 and times[-1] >= 0):
         raise ValueError(f"times: expected shape (n + 1,) with n >= 1, descending within 1 to 0, got {times}")
     return times.tolist()
+
+
+def _said(out, x):
+    """What a callable said of x, as float64, after a check that it has the shape of x."""
+    if np.shape(out) != x.shape:
+        raise ValueError(f"expected an answer of the shape it was asked about, {x.shape}, got {np.shape(out)}")
+    return np.asarray(out, np.float64)
 
 
 def _noise(noise, i, s, x):

@@ -98,6 +98,7 @@ WORKED = {
     "ref.gan.r1_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
     "ref.nets.gan.discriminator": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params", "x")),
     "ref.nets.gan.discriminator_input_gradient": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params",)),
+    "ref.flow.flow_loss": Worked(dict(v=numbers(3, 2), x0=numbers(3, 2), eps=numbers(3, 2)), ("v", "x0", "eps")),
 }
 
 

@@ -134,7 +134,10 @@ def test_conversions_are_inverses(case, one_t, schedule):
     both = 1e-13 * (np.abs(x0) + np.abs(eps))
     assert np.all(np.abs(diffusion.x0_from_v(xt, v, t, abar) - x0) <= both)
     assert np.all(np.abs(diffusion.eps_from_v(xt, v, t, abar) - eps) <= both)
-    assert np.all(np.abs(diffusion.score_from_eps(eps, t, abar) + eps / noise) <= 1e-15 * np.abs(eps / noise))
+    score = diffusion.score_from_eps(eps, t, abar)
+    assert np.all(np.abs(score + eps / noise) <= 1e-15 * np.abs(eps / noise))
+    assert np.all(np.abs(diffusion.eps_from_score(score, t, abar) - eps) <= 1e-15 * np.abs(eps))
+    assert np.all(np.abs(diffusion.score_from_eps(diffusion.eps_from_score(x0, t, abar), t, abar) - x0) <= 1e-15 * np.abs(x0))
 
 
 def test_by_hand():
@@ -150,6 +153,8 @@ def test_by_hand():
     assert_close(diffusion.x0_from_v(xt, v, t, abar), x0)
     assert_close(diffusion.eps_from_v(xt, v, t, abar), eps)
     assert_close(diffusion.score_from_eps(eps, t, abar), np.array([[-0.5 / 0.6, 1.0 / 0.6], [-2.0 / 0.8, -1.0 / 0.8]]))
+    assert_close(diffusion.eps_from_score(np.array([[-0.5 / 0.6, 1.0 / 0.6], [-2.0 / 0.8, -1.0 / 0.8]]), t, abar), eps)
+    np.testing.assert_array_equal(diffusion.eps_from_score(x0, 0, abar), 0 * x0)  # t = 0: whatever the score, there is no noise
     assert_close(diffusion.eps_loss(x0, eps), np.array((0.25 + 9 + 1 + 4) / 4))
     dx0, deps = diffusion.q_sample_backward(xt, t, abar)
     assert_close(dx0, np.array([[0.88, 0.8], [2.04, 0.12]]))
@@ -257,7 +262,8 @@ def test_empty_batches_pass_through():
 def test_process_math_is_float64_whatever_comes_in(dtype):
     x = np.arange(-3, 3).reshape(2, 3).astype(dtype)
     for out in [diffusion.q_sample(x, np.array([3, 4]), x, T20), diffusion.ddpm_step(x, x, 3, 1, x, T20),
-                diffusion.ddim_step(x, x, 3, 1, x, 0.5, T20), diffusion.score_from_eps(x, 3, T20), diffusion.eps_loss(x, x + x),
+                diffusion.ddim_step(x, x, 3, 1, x, 0.5, T20), diffusion.score_from_eps(x, 3, T20), diffusion.eps_from_score(x, 3, T20),
+                diffusion.eps_loss(x, x + x),
                 *diffusion.eps_loss_backward(1.0, x, x + x), *diffusion.q_sample_backward(x, 3, T20)]:
         assert out.dtype == np.float64
     assert_close(diffusion.q_sample(x, 3, x, T20), diffusion.q_sample(x.astype(float), 3, x.astype(float), T20))
@@ -271,7 +277,7 @@ def test_no_input_is_overwritten():
     diffusion.q_sample(x, t, e, abar), diffusion.q_sample_backward(x, t, abar), diffusion.posterior(x, e, t, s, abar)
     diffusion.x0_from_eps(x, e, t, abar), diffusion.eps_from_x0(x, e, t, abar), diffusion.v_target(x, e, t, abar)
     diffusion.x0_from_v(x, e, t, abar), diffusion.eps_from_v(x, e, t, abar), diffusion.score_from_eps(e, t, abar)
-    diffusion.eps_loss(x, e), diffusion.eps_loss_backward(1.0, x, e)
+    diffusion.eps_from_score(e, t, abar), diffusion.eps_loss(x, e), diffusion.eps_loss_backward(1.0, x, e)
     for step in STEPS.values():
         step(x, e, t, s, z, abar), step(x, e, t, s, z, abar, 0.5)
 
@@ -301,6 +307,8 @@ ZERO_SNR = np.array([1.0, 0.5, 0.0])
     (lambda: diffusion.x0_from_v(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), v \(3,\)"),
     (lambda: diffusion.eps_from_v(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), v \(3,\)"),
     (lambda: diffusion.score_from_eps(X, 0, T20), ValueError, "at t = 0 the score does not exist"),
+    (lambda: diffusion.eps_from_score(X, 21, T20), ValueError, "t: expected 0 <= t <= T = 20, got 21"),
+    (lambda: diffusion.eps_from_score(X, 1.0, T20), TypeError, "t: expected ints, got float64"),
     (lambda: diffusion.ddpm_step(X, X, 2, 1, X[0], T20), ValueError, r"got xt \(2, 3\), eps_hat \(2, 3\), z \(3,\)"),
     (lambda: diffusion.ddpm_step(X, X, 1, 2, X, T20), ValueError, "a step goes from t to s < t, got t = 1 and s = 2"),
     (lambda: diffusion.ddpm_step(X, X, np.array([3, 1]), np.array([2, 1]), X, T20), ValueError, "a step goes from t to s < t"),

@@ -43,6 +43,13 @@ def test_w_from_paper_takes_arrays():
     assert_close(guidance.w_from_paper(np.array([0.5, 6.5])), np.array([1.5, 7.5]))
 
 
+@given(w=REAL)
+def test_w_to_paper_is_the_inverse(w):
+    assert guidance.w_to_paper(7.5) == 6.5 and guidance.w_to_paper(1) == 0 and guidance.w_to_paper(0) == -1
+    assert abs(guidance.w_to_paper(guidance.w_from_paper(w)) - w) < 1e-14 and abs(guidance.w_from_paper(guidance.w_to_paper(w)) - w) < 1e-14
+    assert_close(guidance.w_to_paper(np.array([1.5, 7.5])), np.array([0.5, 6.5]))
+
+
 def test_guide_rescaled_by_hand():
     """Deviations over all axes but the first, one example at a time: cond's are 1 and 2, the guided ones' 3 and 2."""
     uncond, cond = np.array([[[0.0, 0.0]], [[1.0, 5.0]]]), np.array([[[-1.0, 1.0]], [[2.0, 6.0]]])

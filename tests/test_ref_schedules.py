@@ -157,6 +157,50 @@ def _check_times(T, steps, spacing):
         assert times.tolist() == list(range(T, -1, -1))
 
 
+# --- noise levels, flow times, indices ------------------------------------------------------------------------------
+
+
+def test_karras_sigmas_by_hand():
+    """rho = 2: the roots 3, 2, 1 are equally spaced. rho = 1: the levels themselves are."""
+    assert_close(schedules.karras_sigmas(3, 1.0, 9.0, 2), np.array([9, 4, 1, 0.0]), scale=1.0)
+    assert_close(schedules.karras_sigmas(3, 1.0, 9.0, 1), np.array([9, 5, 1, 0.0]), scale=1.0)
+    assert_close(schedules.karras_sigmas(1), np.array([80, 0.0]), scale=80)
+    middle = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7  # the defaults are table 1's
+    assert_close(schedules.karras_sigmas(3), np.array([80, middle, 0.002, 0]), scale=1.0)
+
+
+@given(steps=st.integers(1, 300), low=st.floats(1e-3, 1), ratio=st.floats(1.5, 1e4), rho=st.floats(0.5, 10))
+def test_karras_sigmas_descend_from_sigma_max_by_sigma_min_to_0(steps, low, ratio, rho):
+    sigmas = schedules.karras_sigmas(steps, low, low * ratio, rho)
+    assert sigmas.shape == (steps + 1,) and sigmas.dtype == np.float64 and sigmas[-1] == 0 and np.all(np.diff(sigmas) < 0)
+    assert abs(sigmas[0] / (low * ratio) - 1) < 1e-12 and (steps == 1 or abs(sigmas[-2] / low - 1) < 1e-12)
+
+
+def test_flow_times_by_hand():
+    """Shifted by 3, t goes to 3 t / (1 + 2 t)."""
+    assert_close(schedules.flow_times(4), np.array([1, 0.75, 0.5, 0.25, 0]))
+    assert_close(schedules.flow_times(4, 3.0), np.array([1, 0.9, 0.75, 0.5, 0]))
+    assert schedules.flow_times(1, 3.0).tolist() == [1, 0]
+
+
+@given(steps=st.integers(1, 300), shift=st.floats(0.05, 20))
+def test_flow_times_descend_from_exactly_1_to_0_and_are_shifted_once(steps, shift):
+    times = schedules.flow_times(steps, shift)
+    assert times.shape == (steps + 1,) and times[0] == 1 and times[-1] == 0 and np.all(np.diff(times) < 0)
+    inner = times[1:-1]
+    odds = inner / (1 - inner) / shift  # what is left of the odds is equally spaced time's
+    assert np.all(np.abs(odds / (1 + odds) - np.linspace(1, 0, steps + 1)[1:-1]) < 1e-11)
+
+
+@given(index=st.integers(0, 1000))
+def test_times_and_indices_are_inverses(index):
+    """betas[0] is beta_1."""
+    assert schedules.time_from_index(0) == 1 and schedules.index_from_time(1000) == 999
+    assert schedules.index_from_time(schedules.time_from_index(index)) == index
+    assert schedules.time_from_index(np.arange(3)).tolist() == [1, 2, 3] and schedules.index_from_time(np.array([1, 2])).tolist() == [0, 1]
+    np.testing.assert_array_equal(schedules.time_from_index(schedules.index_from_time(np.array([1, index + 1]))), [1, index + 1])
+
+
 # --- rejected inputs ----------------------------------------------------------------------------------------------
 
 
@@ -180,6 +224,15 @@ def _check_times(T, steps, spacing):
     (lambda: schedules.spaced_times(10, 0, "leading"), "steps: expected 1 <= steps <= T = 10, got 0"),
     (lambda: schedules.spaced_times(10, 11, "trailing"), "steps: expected 1 <= steps <= T = 10, got 11"),
     (lambda: schedules.spaced_times(10, 5, "even"), "spacing: expected .*got 'even'"),
+    (lambda: schedules.karras_sigmas(0), "expected steps >= 1, .*got 0, 0.002, 80.0, 7.0"),
+    (lambda: schedules.karras_sigmas(5, 0.0), "0 < sigma_min < sigma_max .*got 5, 0.0, 80.0, 7.0"),
+    (lambda: schedules.karras_sigmas(5, 2.0, 1.0), "0 < sigma_min < sigma_max .*got 5, 2.0, 1.0, 7.0"),
+    (lambda: schedules.karras_sigmas(5, rho=0), "rho > 0, got 5, 0.002, 80.0, 0"),
+    (lambda: schedules.karras_sigmas(5, np.nan), "0 < sigma_min .*got 5, nan"),
+    (lambda: schedules.flow_times(0), "steps: expected at least 1, got 0"),
+    (lambda: schedules.flow_times(5, 0), "shift: expected a positive number, got 0"),
+    (lambda: schedules.index_from_time(0), "t: expected t >= 1, since t = 0 is the data and has no index, got 0"),
+    (lambda: schedules.index_from_time(np.array([3, 0])), r"t: expected t >= 1.*got \[3 0\]"),
 ])
 def test_bad_input_is_refused_by_name(call, says):
     with pytest.raises(ValueError, match=says):

@@ -1,0 +1,439 @@
+"""Laws of whole samplers, exact: no training, no sampling, no tolerance but rounding.
+
+For x0 ~ N(0, s2) the best model is linear, so what a sampler makes is A x_T + sum of C_i z_i, and its variance is a sum of squares.
+A and the C_i are read off the sampler by one call, in which each example has 1 in x_T or in one of the noises and 0 elsewhere. A law
+returns by how much it is broken (0 is kept), and is shown wrong models, wrong noise and wrong times, which must break it visibly.
+
+Papers
+    [DDIM]         Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
+    [DPM-Solver++] Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
+    [UniPC]        Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", 2023
+    [EDM]          Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+"""
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ref import diffusion, edm, flow, samplers, schedules
+
+KEPT, BROKEN = 1e-12, 1e-3
+SPREADS = [0.3, 1.0, 4.0]
+ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
+RUNS = {"every time": list(range(20, -1, -1)), "some": [20, 15, 11, 6, 2, 0], "not to 0": [20, 13, 6, 2], "one step": [20, 0]}
+SPACINGS = ["leading", "linspace", "trailing"]
+
+
+# --- the best models of N(0, s2) data, and the exact variance of x_t ------------------------------------------------
+
+
+def spread(abar, s2):
+    return abar * s2 + 1 - abar
+
+
+def best_eps(abar, s2):
+    return lambda xt, t: np.sqrt(1 - abar[t]) / spread(abar[t], s2) * xt
+
+
+def best_x0(s2):
+    return lambda x, sigma: s2 / (s2 + sigma**2) * x
+
+
+def best_velocity(s2):
+    return lambda x, t: (t - (1 - t) * s2) / ((1 - t) ** 2 * s2 + t**2) * x
+
+
+def best_consistency(s2, sigma_min):
+    return lambda x, sigma: np.sqrt((s2 + sigma_min**2) / (s2 + sigma**2)) * x
+
+
+def variance(sample, steps, first):
+    """The variance of sample(x, noise) for an x of variance `first` and `steps` noises of variance 1."""
+    parts = np.eye(1 + steps)
+    return np.sum(sample(parts[0], parts[1:]) ** 2 * np.append(first, np.ones(steps)))
+
+
+# --- the output variance of each, by a recursion of numbers ---------------------------------------------------------
+
+
+def of_ddpm(abar, s2, sizes):
+    """E[x_s | x_t] has the slope sqrt(alpha) V_s / V_t, and the step adds beta tilde or beta, but none at the end."""
+    made = spread(abar[0], s2)
+    for t, s in pairwise(abar):
+        alpha = t / s
+        added = 1 - alpha if sizes == "large" else (1 - s) / (1 - t) * (1 - alpha)
+        made = alpha * (spread(s, s2) / spread(t, s2)) ** 2 * made + (added if s < 1 else 0)
+    return made
+
+
+def of_ddim(abar, s2, eta):
+    """[DDIM] eq. 12 with x0_hat and eps_hat both multiples of x_t."""
+    made = spread(abar[0], s2)
+    for t, s in pairwise(abar):
+        added = eta**2 * (1 - s) / (1 - t) * (1 - t / s)
+        made *= ((np.sqrt(s * t) * s2 + np.sqrt((1 - s - added) * (1 - t))) / spread(t, s2)) ** 2
+        made += added
+    return made
+
+
+def of_dpmpp_2m(abar, s2):
+    """In y = x / sqrt(abar), where sigma is the time and e^-h is the ratio of the sigmas."""
+    sigmas, y, last = np.sqrt(1 / abar - 1), 1 / np.sqrt(abar[0]), None
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        x0 = D = s2 / (s2 + sigma**2) * y
+        if 0 < i < len(sigmas) - 2:
+            D = x0 + (x0 - last) * np.log(sigma / following) / np.log(sigmas[i - 1] / sigma) / 2
+        y, last = following / sigma * y + (1 - following / sigma) * D, x0
+    return spread(abar[0], s2) * abar[-1] * y**2
+
+
+def of_unipc(abar, s2):
+    """Order 2, in y as above. The corrector integrates the parabola through x0_hat at three times exactly; p and q are its
+    coefficients in Newton's form about the start of the step, whose integrals against e^-(h - u) are h - I and h^2 - 2 (h - I) with
+    I = 1 - e^-h. At the first step it is the mean of both ends."""
+    sigmas, y, seen = np.sqrt(1 / abar - 1), 1 / np.sqrt(abar[0]), []
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        x0 = s2 / (s2 + sigma**2) * y
+        if i > 0:
+            h, I, (start, x0_start) = np.log(sigmas[i - 1] / sigma), 1 - sigma / sigmas[i - 1], seen[-1]
+            integral = I * (x0_start + x0) / 2
+            if i > 1:
+                u = np.log(sigmas[i - 1] / sigmas[i - 2])
+                p = (x0 - x0_start) / h
+                q = (p - (seen[-2][1] - x0_start) / u) / (h - u)
+                integral = I * x0_start + (p - q * h) * (h - I) + q * (h**2 - 2 * (h - I))
+            y = sigma / sigmas[i - 1] * start + integral
+        D = x0
+        if 0 < i < len(sigmas) - 2:
+            D = x0 + (x0 - seen[-1][1]) * np.log(sigma / following) / np.log(sigmas[i - 1] / sigma) / 2
+        seen.append((y, x0))
+        y = following / sigma * y + (1 - following / sigma) * D
+    return spread(abar[0], s2) * abar[-1] * y**2
+
+
+def of_slopes(slope, times, first, second_order, raised=lambda made, t: (made, t)):
+    """x' = slope(t) x by Euler or by Heun, whose step to 0 is Euler's; raised: what happens before each step."""
+    made = first
+    for t, s in pairwise(times):
+        made, t = raised(made, t)
+        a = slope(t)
+        if second_order and s > 0:
+            a = (a + slope(s) * (1 + (s - t) * a)) / 2
+        made *= (1 + (s - t) * a) ** 2
+    return made
+
+
+def churned(s_churn, steps, s_noise):
+    gamma = min(s_churn / steps, math.sqrt(2) - 1)
+    return lambda made, sigma: (made + ((1 + gamma) ** 2 - 1) * sigma**2 * s_noise**2, (1 + gamma) * sigma)
+
+
+# --- every sampler on a run of times --------------------------------------------------------------------------------
+
+# name: (kind of model, sampler of (model, x, noise, times), output variance of (times, s2)). Times are abar's, sigmas, flow times
+SAMPLERS = {
+    **{f"ddpm {v}": ("eps", lambda f, x, z, times, abar, v=v: samplers.ddpm(f, x, times, z, abar, v),
+                     lambda times, s2, v=v: of_ddpm(times, s2, v)) for v in ("small", "large")},
+    **{f"ddim {eta}": ("eps", lambda f, x, z, times, abar, eta=eta: samplers.ddim(f, x, times, z, eta, abar),
+                       lambda times, s2, eta=eta: of_ddim(times, s2, eta)) for eta in (0, 0.5, 1)},
+    "dpmpp_2m": ("eps", lambda f, x, z, times, abar: samplers.dpmpp_2m(f, x, times, abar), of_dpmpp_2m),
+    "unipc": ("eps", lambda f, x, z, times, abar: samplers.unipc(f, x, times, abar), of_unipc),
+    "inpaint": ("eps", lambda f, x, z, times, abar: samplers.inpaint(f, x, times, z, x, np.zeros_like(x), abar),
+                lambda times, s2: of_ddpm(times, s2, "small")),
+    "euler": ("x0", lambda f, x, z, times: samplers.euler(f, x, times),
+              lambda times, s2: of_slopes(lambda t: t / (s2 + t**2), times, s2 + times[0] ** 2, False)),
+    "heun": ("x0", lambda f, x, z, times: samplers.heun(f, x, times),
+             lambda times, s2: of_slopes(lambda t: t / (s2 + t**2), times, s2 + times[0] ** 2, True)),
+    **{f"heun with churn, {w}": ("x0", lambda f, x, z, times, w=w: samplers.heun(f, x, times, z, s_churn=1.5, s_noise=w),
+                                 lambda times, s2, w=w: of_slopes(lambda t: t / (s2 + t**2), times, s2 + times[0] ** 2, True,
+                                                                  churned(1.5, len(times) - 1, w))) for w in (1, 1.1)},
+    "flow_euler": ("v", lambda f, x, z, times: samplers.flow_euler(f, x, times),
+                   lambda times, s2: of_slopes(lambda t: (t - (1 - t) * s2) / ((1 - t) ** 2 * s2 + t**2), times,
+                                               (1 - times[0]) ** 2 * s2 + times[0] ** 2, False)),
+    "flow_heun": ("v", lambda f, x, z, times: samplers.flow_heun(f, x, times),
+                  lambda times, s2: of_slopes(lambda t: (t - (1 - t) * s2) / ((1 - t) ** 2 * s2 + t**2), times,
+                                              (1 - times[0]) ** 2 * s2 + times[0] ** 2, True)),
+}
+NOISY = ["ddpm small", "ddpm large", "ddim 0.5", "ddim 1", "inpaint", "heun with churn, 1", "heun with churn, 1.1"]
+
+
+def output_variance(name, times, abar, s2, wrong_model=lambda f, turned: f, wrong_noise=lambda z: z):
+    """What the sampler makes of x with the exact variance of the first time, and what it ought to make, and what the data's own
+    variance at the last time is. times are indices into abar; samplers of the other kinds get its sigmas and its flow times."""
+    kind, sampler, ought = SAMPLERS[name]
+    if kind == "eps":
+        levels, last, first = abar[times], spread(abar[times[-1]], s2), spread(abar[times[0]], s2)
+        model = wrong_model(best_eps(abar, s2), lambda t: abar.size - t)
+
+        def sample(x, z):
+            return sampler(model, x, wrong_noise(z), times, abar)
+    else:
+        levels = edm.sigma_from_abar(abar[times]) if kind == "x0" else flow.flow_time_from_abar(abar[times])
+        last, first = [s2 + sigma**2 if kind == "x0" else (1 - sigma) ** 2 * s2 + sigma**2 for sigma in (levels[-1], levels[0])]
+        best = (best_x0 if kind == "x0" else best_velocity)(s2)
+        model = wrong_model(best, lambda t: 1 / t if kind == "x0" else 1 - t)
+
+        def sample(x, z):
+            return sampler(model, x, wrong_noise(z), levels)
+    return variance(sample, len(times) - 1, first), ought(levels, s2), last
+
+
+def law_of_output_variance(name, **wrong):
+    """Relative to the data's variance, for the exact one may be near 0; the worst over runs and spreads."""
+    worst = 0.0
+    for times in RUNS.values():
+        for s2 in SPREADS:
+            made, ought, last = output_variance(name, times, ABAR, s2, **wrong)
+            worst = max(worst, abs(made - ought) / last)
+    return worst
+
+
+WRONG_MODELS = {
+    "the wrong sign": lambda f, turned: lambda x, t: -f(x, t),
+    "the wrong direction": lambda f, turned: lambda x, t: f(x, turned(t)),
+    "twice as much": lambda f, turned: lambda x, t: 2 * f(x, t),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_output_variance_is_exact(name):
+    assert law_of_output_variance(name) < KEPT
+    for wrong in WRONG_MODELS.values():
+        assert law_of_output_variance(name, wrong_model=wrong) > BROKEN
+    for wrong in (lambda z: 0 * z, lambda z: 1.01 * z, lambda z: z + np.roll(z, 1, axis=0)):  # none, too much, each used twice
+        assert (law_of_output_variance(name, wrong_noise=wrong) > BROKEN) == (name in NOISY)
+
+
+def test_the_variance_of_another_sampler_breaks_it(monkeypatch):
+    for one, other in (("ddpm small", "ddpm large"), ("ddim 0.5", "ddim 1"), ("heun", "euler"), ("flow_heun", "flow_euler"),
+                       ("dpmpp_2m", "ddim 0"), ("unipc", "dpmpp_2m"), ("heun with churn, 1", "heun"),
+                       ("heun with churn, 1", "heun with churn, 1.1")):
+        monkeypatch.setitem(SAMPLERS, one, (*SAMPLERS[one][:2], SAMPLERS[other][2]))
+        assert law_of_output_variance(one) > BROKEN, one
+
+
+def law_of_consistency(sigma_min, f_min, sigmas, s2):
+    """With the exact f every call ends on the variance s2 + sigma_min^2, after one step or many; so does what is made."""
+    f = best_consistency(s2, f_min)
+    made = variance(lambda x, z: samplers.consistency(f, x, sigmas, z, sigma_min), len(sigmas), s2 + sigmas[0] ** 2)
+    return abs(made / (s2 + f_min**2) - 1)
+
+
+@pytest.mark.parametrize("s2", SPREADS)
+def test_consistency_makes_the_exact_variance_in_any_number_of_steps(s2):
+    for sigmas in ([80.0], [80.0, 2.0], [9.0, 1.0, 0.5], schedules.karras_sigmas(18)):
+        assert law_of_consistency(0.002, 0.002, sigmas, s2) < KEPT
+    assert law_of_consistency(0.5, 0.5, [9.0, 1.0], s2) < KEPT
+    assert law_of_consistency(0.0, 0.5, [9.0, 1.0], s2) > BROKEN  # the noise that is already there added again
+
+
+def law_of_the_known_part(known_at):
+    """What is known has the variance of x_t at every time the model is asked, after the first; `known_at` stands between."""
+    worst = 0.0
+    for times in RUNS.values():
+        for s2 in SPREADS:
+            steps, seen = len(times) - 1, []
+            parts = np.eye(1 + steps)  # known data of variance s2, and the noises
+
+            def model(x, t):
+                seen.append((known_at(x), t))
+                return 0 * x
+            out = samplers.inpaint(model, 0 * parts[0], times, parts[1:], parts[0], np.ones(1 + steps), ABAR)
+            for x, t in [*seen[1:], (out, times[-1])]:
+                made = np.sum(x**2 * np.append(s2, np.ones(steps)))
+                worst = max(worst, abs(made / spread(ABAR[t], s2) - 1), abs(x[0] / np.sqrt(ABAR[t]) - 1))
+    return worst
+
+
+def test_the_known_part_is_noised_as_the_data_are():
+    assert law_of_the_known_part(lambda x: x) < KEPT
+    assert law_of_the_known_part(lambda x: 1.01 * x) > BROKEN
+
+
+# --- the order of a solver ------------------------------------------------------------------------------------------
+
+# sigma falls from 10 to 0.3 by equal factors, so that h, the step in lambda, is the same for all: 0.09 at 40 steps. On a run that
+# goes on to 0, h does not shrink with the number of steps (where sigma goes as t, the last but one is ln 2 however many there are), and
+# the multistep solvers, whose error is a power of h, show slopes from 0.5 to 1.8 at these numbers of steps, or none where the error
+# changes its sign. Where sigma goes as sqrt(t), as with linear betas, the last step leaves every solver below 1. Heun in sigma keeps
+# its 2 down to 0 where sigma goes as t.
+GEOMETRIC = np.append(1.0, edm.abar_from_sigma(np.geomspace(0.3, 10, 641)))
+ORDERS = {"ddim 0": 1, "euler": 1, "flow_euler": 1, "heun": 2, "flow_heun": 2, "dpmpp_2m": 2, "unipc": 2}
+
+
+def slopes(errors):
+    return -np.diff(np.log2(errors))
+
+
+def error(name, n, s2=0.3, **wrong):
+    """Relative, of what is made against the exact solution of the probability-flow ODE, which has the data's variance."""
+    made, _, last = output_variance(name, np.arange(641, 0, -640 // n), GEOMETRIC, s2, **wrong)
+    return abs(made / last - 1)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_the_slope_of_the_error_is_the_order(name):
+    measured = slopes([error(name, n) for n in (40, 80, 160)])
+    assert np.all(np.abs(measured - ORDERS[name]) < 0.15), measured
+    for wrong in WRONG_MODELS.values():
+        assert np.all(slopes([error(name, n, wrong_model=wrong) for n in (40, 80, 160)]) < 0.5)
+
+
+@pytest.mark.parametrize("order, slope", [(1, 2), (2, 3), (3, 3)])
+def test_unipc_inside_a_run(order, slope):
+    """The last step is of first order, which hides what the corrector does. Seen where the model is asked last, before that step, the
+    error of UniPC of order p falls with p + 1; of order 3 only with 3, which is what the first steps, of lower order, leave."""
+    s2, errors = 0.3, []
+    for n in (40, 80, 160):
+        seen = []
+
+        def model(x, t):
+            seen.append((x.item(), t))
+            return best_eps(GEOMETRIC, s2)(x, t)
+        samplers.unipc(model, np.ones(1), np.arange(641, 0, -640 // n), GEOMETRIC, order)
+        x, t = seen[-1]
+        errors.append(abs(x / np.sqrt(spread(GEOMETRIC[t], s2) / spread(GEOMETRIC[641], s2)) - 1))
+    assert np.all(np.abs(slopes(errors) - slope) < 0.25), slopes(errors)
+
+
+def test_heun_and_euler_keep_their_order_down_to_0():
+    s2 = 0.3
+    for sampler, order in ((samplers.euler, 1), (samplers.heun, 2)):
+        ends = [sampler(best_x0(s2), np.ones(1), np.linspace(2, 0, n + 1)).item() for n in (40, 80, 160)]
+        assert np.all(np.abs(slopes(np.abs(np.array(ends) / np.sqrt(s2 / (s2 + 4)) - 1)) - order) < 0.15)
+    for sampler, order in ((samplers.flow_euler, 1), (samplers.flow_heun, 2)):
+        ends = [sampler(best_velocity(s2), np.ones(1), schedules.flow_times(n)).item() for n in (40, 80, 160)]
+        assert np.all(np.abs(slopes(np.abs(np.array(ends) / np.sqrt(s2) - 1)) - order) < 0.15)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "heun with churn, 1.1"])  # which adds more noise than it takes away
+def test_all_samplers_agree_in_the_limit_of_many_steps(name):
+    """With noise or without, in any of the three parametrisations: the data's variance. A wrong model has another limit."""
+    few, many = [np.array([error(name, n, s2) for s2 in SPREADS]) for n in (160, 640)]
+    assert np.all(many < 0.02) and np.all((many < few / 3.5) | (many < KEPT)), (few, many)
+    for wrong in WRONG_MODELS.values():
+        assert max(error(name, 640, s2, wrong_model=wrong) for s2 in SPREADS) > 0.05
+
+
+# --- flow matching and the diffusion are one ------------------------------------------------------------------------
+
+
+def bent(x, sigma):
+    """An x0_hat of x = x0 + sigma eps that is no line."""
+    return np.tanh(x) / (1 + sigma)
+
+
+def law_of_one_first_order_solver(to_vp, to_flow, velocity, steps):
+    """DDIM, Euler in sigma and Euler on the flow are the same step: each goes on with the same x0_hat and eps_hat. So with one x0_hat
+    and the changes of variables they make the same samples, whatever the model and however few the steps."""
+    times = flow.shift_times(np.linspace(0.8, 0, steps + 1), 2.0)
+    abar = flow.abar_from_flow_time(times[::-1])
+    sigmas = edm.sigma_from_abar(abar[::-1])
+    start = np.linspace(-3, 3, 7)
+
+    def model(xt, t):
+        sigma = edm.sigma_from_abar(abar[t])
+        return diffusion.eps_from_x0(xt, bent(edm.ve_from_vp(xt, sigma), sigma), t, abar)
+
+    by_flow = samplers.flow_euler(velocity, to_flow(start, times[0]), times)
+    by_sigma = samplers.euler(bent, edm.ve_from_vp(to_vp(to_flow(start, times[0]), times[0]), sigmas[0]), sigmas)
+    by_time = samplers.ddim(model, start, np.arange(steps, -1, -1), None, 0, abar)
+    return max(np.abs(by_flow - by_time).max(), np.abs(by_sigma - by_time).max())
+
+
+def bent_velocity(x, t):
+    return flow.velocity_from_x0(x, bent(x / (1 - t), t / (1 - t)), t)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 10, 100])
+def test_flow_matching_and_the_diffusion_make_the_same_samples(steps):
+    vp, fl = flow.vp_from_flow, flow.flow_from_vp
+    assert law_of_one_first_order_solver(vp, fl, bent_velocity, steps) < KEPT
+    assert law_of_one_first_order_solver(vp, fl, lambda x, t: -bent_velocity(x, t), steps) > BROKEN
+    assert law_of_one_first_order_solver(vp, fl, lambda x, t: bent_velocity(x, flow.reverse_time(t)), steps) > BROKEN
+    assert law_of_one_first_order_solver(vp, lambda x, t: x, bent_velocity, steps) > BROKEN
+    assert law_of_one_first_order_solver(fl, vp, bent_velocity, steps) > BROKEN
+
+
+def test_gaussian_samples_of_flow_and_diffusion_agree_through_the_change_of_variables():
+    """Solvers of second order on either side, from one x_T: x0 = x_T sqrt(s2 / V_T), and each other's within the square of a step."""
+    s2, xT = 0.3, np.linspace(-2, 2, 5)
+    abar = edm.abar_from_sigma(np.append(0, np.geomspace(0.01, 10, 800)))
+    times = flow.flow_time_from_abar(abar[::-1])
+    by_flow = samplers.flow_heun(best_velocity(s2), flow.flow_from_vp(xT, times[0]), times)
+    by_time = samplers.dpmpp_2m(best_eps(abar, s2), xT, np.arange(800, -1, -1), abar)
+    exact = xT * np.sqrt(s2 / spread(abar[-1], s2))
+    assert np.abs(by_flow - exact).max() < 1e-3 and np.abs(by_time - exact).max() < 1e-3
+    assert np.abs(samplers.flow_heun(best_velocity(s2), xT, times) - exact).max() > 0.01  # without it
+
+
+# --- times compose --------------------------------------------------------------------------------------------------
+
+
+def law_of_times(sampler, times, abar):
+    """Where a step ends the next begins. A model that knows x0 = 1 and eps = 0 keeps every sampler on x_t = sqrt(abar_t), so that
+    each x says at which time the step before it has ended; that is when the model has to be asked about it, at the times given."""
+    seen = []
+
+    def model(xt, t):
+        seen.append((xt.item(), t))
+        return np.zeros_like(xt)
+    end = sampler(model, np.array([np.sqrt(abar[times[0]])]), times, np.zeros((len(times) - 1, 1)), abar).item()
+    if [t for _, t in seen] != list(times[:-1]):
+        return np.inf
+    return max(abs(x / np.sqrt(abar[t]) - 1) for x, t in [*seen, (end, times[-1])])
+
+
+BY_TIME = {
+    "ddpm": lambda f, x, times, z, abar: samplers.ddpm(f, x, times, z, abar),
+    "ddim": lambda f, x, times, z, abar: samplers.ddim(f, x, times, z, 0, abar),
+    "ddim 1": lambda f, x, times, z, abar: samplers.ddim(f, x, times, z, 1, abar),
+    "dpmpp_2m": lambda f, x, times, z, abar: samplers.dpmpp_2m(f, x, times, abar),
+    "unipc": lambda f, x, times, z, abar: samplers.unipc(f, x, times, abar),
+    "inpaint": lambda f, x, times, z, abar: samplers.inpaint(f, x, times, z, x, np.zeros_like(x), abar),
+}
+T50, T1000 = schedules.alpha_bar(schedules.linear_betas(50, 0.002, 0.2)), schedules.alpha_bar(schedules.linear_betas())
+
+
+def by_arithmetic(stride):
+    """DDIM that goes from each time to the one that `stride` computes from it, and not to the next of the list."""
+    def sampler(f, x, times, z, abar):
+        for t in times[:-1].tolist():
+            x = diffusion.ddim_step(x, f(x, t), t, max(stride(t, len(times) - 1, abar.size - 1), 0), None, 0, abar)
+        return x
+    return sampler
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", BY_TIME)
+def test_times_compose_for_every_number_of_steps(name, spacing):
+    for steps in range(1, 51):
+        assert law_of_times(BY_TIME[name], schedules.spaced_times(50, steps, spacing), T50) < KEPT, steps
+    for steps in (1, 2, 7, 30, 50, 333):
+        assert law_of_times(BY_TIME[name], schedules.spaced_times(1000, steps, spacing), T1000) < KEPT, steps
+
+
+def test_the_previous_time_is_not_to_be_computed():
+    """t - T // S is the next time of the leading spacing only. Of the pairs before the last at T = 1000 it misses:"""
+    rule = by_arithmetic(lambda t, steps, T: t - T // steps)
+    missed = {}
+    for spacing in SPACINGS:
+        for steps in (30, 50):
+            times = schedules.spaced_times(1000, steps, spacing)
+            missed[spacing, steps] = sum(t - 1000 // steps != s for t, s in list(pairwise(times.tolist()))[:-1])
+            assert (law_of_times(rule, times, T1000) > BROKEN) == (missed[spacing, steps] > 0)
+    assert missed == {("leading", 30): 0, ("leading", 50): 0, ("linspace", 30): 29, ("linspace", 50): 19,
+                      ("trailing", 30): 10, ("trailing", 50): 0}
+    one_less = by_arithmetic(lambda t, steps, T: t - 1)
+    assert all(law_of_times(one_less, schedules.spaced_times(50, 7, spacing), T50) > BROKEN for spacing in SPACINGS)
+
+
+@pytest.mark.parametrize("name", BY_TIME)
+def test_a_list_of_times_that_is_not_followed_breaks_it(name):
+    """Every second time left out, the last step cut off, or a model that is asked where the step ends."""
+    times = schedules.spaced_times(50, 10, "trailing")
+    run = BY_TIME[name]
+    assert law_of_times(lambda f, x, times, z, abar: run(f, x, times[::2], z, abar), times, T50) > BROKEN
+    assert law_of_times(lambda f, x, times, z, abar: run(f, x, times[:-1], z, abar), times, T50) > BROKEN
+    assert law_of_times(lambda f, x, times, z, abar: run(lambda x, t: f(x, t - 5), x, times, z, abar), times, T50) > BROKEN
