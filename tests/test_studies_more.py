@@ -1,11 +1,12 @@
-"""The helpers of the studies score, likelihood, flow and consistency: closed forms against differences, tiny trainings, what is written."""
+"""The helpers of the studies score and likelihood: closed forms against differences, tiny trainings, what is written."""
 import csv
 
 import numpy as np
 import pytest
 
-from bench.studies import digits, results, score
-from ref import philox
+from bench.studies import digits, likelihood, results, score
+from ref import edm, philox
+from ref.nets import mlp
 
 ABAR = digits.alpha_bar("cosine")
 
@@ -26,11 +27,65 @@ def test_the_mixture_has_the_moments_of_its_parts():
 
 
 def test_a_short_training_brings_the_field_nearer_and_the_losses_keep_their_factor():
-    start = score.measure(score.train(1, 16, ABAR, 0, lambda *_: None), 500, ABAR, 2000, 0)
-    later = score.measure(score.train(150, 128, ABAR, 0, lambda *_: None), 500, ABAR, 2000, 0)
+    start = score.measure(score.train(1, 16, ABAR, 0, lambda: None), 500, ABAR, 2000, 0)
+    later = score.measure(score.train(150, 128, ABAR, 0, lambda: None), 500, ABAR, 2000, 0)
     assert later["relative_error"] < 0.6 * start["relative_error"]
     assert later["eps_loss"] > later["least_eps_loss"] and max(start["factor_off"], later["factor_off"]) < 1e-13
     assert len(score.sentences([start, later])) == 3
+
+
+def net(pixels=6):
+    """A net of random weights, its blocks too, in float64."""
+    params = mlp.residual_init(1, pixels=pixels, width=16, depth=2, frequencies=8, dtype=np.float64)
+    return {name: p + 0.2 * philox.normal(2, p.shape, i) for i, (name, p) in enumerate(params.items())}
+
+
+def test_the_input_gradient_and_the_drift_against_central_differences():
+    params, x, probe = net(), 0.3 * philox.normal(0, (5, 6)), philox.normal(0, (5, 6), 1)
+    labels, h = np.arange(5), 1e-5
+    t = np.full(5, 300)
+    for step in philox.normal(0, (3, 5, 6), 2):
+        ends = [mlp.residual(params, x + sign * h * step, t, labels)[0] for sign in (1, -1)]
+        dx = likelihood.input_vjp(probe, params, mlp.residual(params, x, t, labels)[1])
+        np.testing.assert_allclose(np.sum(dx * step), np.sum(probe * (ends[0] - ends[1])) / (2 * h), rtol=1e-7)
+        ends = [likelihood.drift_and_vjp(params, x + sign * h * step, -0.5, probe, labels, ABAR)[0] for sign in (1, -1)]
+        _, vjp = likelihood.drift_and_vjp(params, x, -0.5, probe, labels, ABAR)
+        np.testing.assert_allclose(np.sum(vjp * step), np.sum(probe * (ends[0] - ends[1])) / (2 * h), rtol=1e-7)
+    assert np.any(likelihood.denoise(params, x, np.exp(-0.5), labels, ABAR)[1]) and not np.all(likelihood.denoise(params, x, np.exp(-0.5), labels, ABAR)[1])
+
+
+def test_the_ode_is_exact_where_the_net_is():
+    """v = 0 is right for data of unit variance; small enough that nothing is held to [-1, 1], the density is the Gaussian's."""
+    params = {name: 0 * p for name, p in net().items()}
+    sigma = float(edm.sigma_at(700, ABAR))
+    x = 0.3 * philox.normal(0, (4, 6))
+    bits = likelihood.ode_bits(params, x, np.zeros(4), np.zeros(4, int), 700, 200, ABAR, 0, lambda: None)
+    variance = 1 + sigma**2
+    exact = np.sum(0.5 * x**2 / variance + 0.5 * np.log(2 * np.pi * variance), axis=1) / (6 * np.log(2))
+    np.testing.assert_allclose(bits, exact, rtol=1e-6)
+
+
+def test_levels_are_spread_over_their_bins_with_the_density_told():
+    x = np.array([[-1.0, -1.0, 1 / 255, 1.0]])
+    share = np.linspace(0.001, 0.999, 2001)[:, None] * np.ones(4)
+    points, log_q = likelihood.spread_evenly(np.repeat(x, 2001, axis=0), share)
+    assert np.abs(points - x).max() <= likelihood.HALF_BIN and np.allclose(log_q, -4 * np.log(2 / 255))
+    points, log_q = likelihood.spread_truncated(np.repeat(x, 2001, axis=0), share, 0.004)
+    assert np.all(points[:, :2] <= -1 + likelihood.HALF_BIN) and np.all(points[:, 3] >= 1 - likelihood.HALF_BIN) and points[:, 0].min() < -1.01
+    assert np.abs(points[:, 2] - x[0, 2]).max() <= likelihood.HALF_BIN
+    one = [likelihood.spread_truncated(np.repeat(x[:, [k]], 2001, axis=0), share[:, [k]], 0.004) for k in range(4)]
+    np.testing.assert_allclose(sum(q for _, q in one), log_q)
+    for points, log_q in one:  # a density of mass 0.998 between the shares 0.001 and 0.999
+        mass = np.sum(np.diff(points[:, 0]) * (np.exp(log_q[1:]) + np.exp(log_q[:-1])) / 2)
+        assert abs(mass - 0.998) < 1e-3
+
+
+def test_the_fitted_variance_costs_less_and_both_have_a_term_for_each_step():
+    params, abar = net(), digits.alpha_bar("cosine")[::100]
+    x, labels = np.sign(philox.normal(0, (40, 6))), np.arange(40) % 10
+    small, fitted = likelihood.bound_bits(params, x, labels, x, labels, abar, 0, lambda: None)
+    assert small.shape == fitted.shape == (len(abar), 40) and fitted.sum() < small.sum()
+    np.testing.assert_array_equal(small[-1], fitted[-1])
 
 
 class Figure:

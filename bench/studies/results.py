@@ -1,6 +1,7 @@
 """What a study leaves behind: NAME.png, NAME.csv and NAME.txt, each whole or not there."""
 import csv
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def write(out, name, figure, rows, sentences):
         written = out / f"{name}.{ending}.partial"
         written.write_bytes(content)
         os.replace(written, out / f"{name}.{ending}")
+
+
+def ticker(progress, total):
+    """A function of nothing that tells progress how many of total calls of it there were. progress: called with (done, total)."""
+    done = itertools.count(1)
+    return lambda: progress(next(done), total)
 
 
 def pyplot():

@@ -10,7 +10,7 @@ Papers
 """
 import numpy as np
 
-from bench.studies import digits, results
+from bench.studies import digits, fit, results
 from ref import diffusion, philox
 from ref.nets import mlp
 
@@ -32,7 +32,7 @@ def run(out, progress, steps=6000, batch=512, count=40000, seed=0):
     seed: of everything random.
     """
     abar = digits.alpha_bar("cosine")
-    params = train(steps, batch, abar, seed, progress)
+    params = train(steps, batch, abar, seed, results.ticker(progress, steps))
     rows = [measure(params, t, abar, count, seed) for t in LEVELS]
     results.write(out, "score", draw(params, rows, abar), rows, sentences(rows))
 
@@ -64,28 +64,24 @@ def exact_score(x, abar_t):
     return np.einsum("bk,bkd->bd", r, towards)
 
 
-def train(steps, batch, abar, seed, progress):
+def train(steps, batch, abar, seed, tick):
     """A residual MLP (2 -> 2, width 128, one class) trained by [DDPM] algorithm 1 to predict the noise; Adam, annealed.
 
-    steps, batch, seed: ints. abar: (T + 1,). progress: called with (done, total).
+    steps, batch, seed: ints. abar: (T + 1,). tick: called after each step.
     Returns the moving average of its parameters, a dict.
     """
     kernels = digits.backend("numba_cpu")
-    params = mlp.residual_init(seed, pixels=2, width=128, depth=3, classes=1)
-    moments = {n: (np.zeros_like(p), np.zeros_like(p), p.copy()) for n, p in params.items()}
-    for step in range(1, steps + 1):
+
+    def gradients(params, step):
         stream = PER_STEP * step
         x0 = _single(mixture(batch, seed, stream + WHICH))
         t = 1 + (philox.uniform(seed, (batch,), stream + TIME) * T).astype(int)
         xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, stream + NOISE))
         eps_hat, cache = mlp.residual(params, xt, t, np.zeros(batch, int))
         _, deps_hat = kernels.fused.eps_loss_noise(eps_hat, seed, stream + NOISE)
-        grads = mlp.residual_backward(_single(deps_hat), params, cache)
-        lr = 2e-3 * 0.5 * (1 + np.cos(np.pi * step / steps))
-        for name, g in grads.items():
-            kernels.adam_ema(params[name], g, *moments[name], step, lr, 0.9, 0.999, 1e-8, 0.0, min(0.998, step / (step + 9)))
-        progress(step, steps)
-    return {n: average for n, (_, _, average) in moments.items()}
+        return mlp.residual_backward(_single(deps_hat), params, cache)
+
+    return fit.adam(mlp.residual_init(seed, pixels=2, width=128, depth=3, classes=1), gradients, steps, tick, lr=2e-3)
 
 
 def predict(params, x, t):
