@@ -189,15 +189,21 @@ def sentences(rows, count):
         f"{'exceeds' if ode['above_bound'] > 2 * ode['above_bound_error'] else 'does not exceed'} the second.",
         f"Counted from a time t up, the ODE is under the bound by more than two standard errors from t = {', '.join(under) or 'none'}, and over it from t = "
         f"{', '.join(over) or 'none'} of {', '.join(str(t) for t, _, _ in pairs)}; the difference is {pairs[0][1]:+.3f} from t = {pairs[0][0]} and {pairs[-1][1]:+.4f} from t = {pairs[-1][0]}.",
-        f"Spread evenly over closed bins, without what the open bins of black and white are worth, the digits cost {even['bits']:.3f} +- {even['error']:.3f} by the ODE; "
-        f"the bound with beta_tilde as its variance is {first['bits']:.3f} +- {first['error']:.3f}.",
+        f"Spread evenly over closed bins, without what the open bins of black and white are worth, the digits cost {even['bits']:.3f} +- {even['error']:.3f} by the ODE, "
+        f"{even['above_bound']:+.3f} +- {even['above_bound_error']:.3f} from the bound, which counts them; the bound with beta_tilde as its variance is {first['bits']:.3f} +- {first['error']:.3f}.",
     ]
 
 
 def draw(rows, abar):
-    """The picture: bits from each time up by both, and their difference with two standard errors. rows: of `run`. abar: (T + 1,). Returns the figure."""
+    """The picture: bits of the levels, bits from each time up by both, and their difference with two standard errors. rows: of `run`. abar: (T + 1,). Returns the figure."""
     plt = results.pyplot()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), layout="constrained")
+    figure, (bars, left, right) = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=[1.1, 1, 1], layout="constrained")
+    whole = [row for row in rows if row["from_t"] == 0]
+    colours = ["#0072B2" if row["by"].startswith("ODE") else "#D55E00" for row in whole]
+    bars.barh([row["by"] for row in whole], [row["bits"] for row in whole], xerr=[2 * row["error"] for row in whole], height=0.6, color=colours, capsize=3)
+    for i, row in enumerate(whole):
+        bars.annotate(f"{row['bits']:.2f}", (0, i), xytext=(4, 0), textcoords="offset points", va="center", color="white")
+    bars.set(xlabel="bits per dimension, two standard errors")
     ode = [row for row in rows if row["by"] == "ODE"]
     sigma = edm.sigma_at(np.array([row["from_t"] for row in ode]), abar)
     left.plot(sigma, [row["bits"] - row["above_bound"] for row in ode], "-s", ms=3.5, color="#D55E00", label="variational bound")
@@ -208,9 +214,11 @@ def draw(rows, abar):
     relative = [100 / (row["bits"] - row["above_bound"]) for row in ode]
     right.errorbar(sigma, [k * row["above_bound"] for k, row in zip(relative, ode)], [2 * k * row["above_bound_error"] for k, row in zip(relative, ode)],
                    fmt="-o", ms=3.5, capsize=2, color="#0072B2")  # fmt: skip
-    right.set(ylabel="ODE less bound (% of the bound), two standard errors")
-    for axis, title in ((left, "held-out digits, from a noise level up"), (right, "over 0 the ODE costs more, under 0 less")):
-        axis.set(xlabel="noise $\\sigma_t$ beside a signal of 1 (data to the left)", xscale="log")
+    right.set(ylabel="ODE less bound (% of the bound)")
+    for axis in (left, right):
+        axis.set(xlabel="noise $\\sigma_t$ beside a signal of 1", xscale="log")
+    titles = "the 256 levels of held-out digits", "counted from a noise level up", "over 0 the ODE costs more; two standard errors"
+    for axis, title in zip((bars, left, right), titles):
         axis.set_title(title, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     return figure
