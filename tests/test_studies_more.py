@@ -1,11 +1,11 @@
-"""The helpers of the studies score and likelihood: closed forms against differences, tiny trainings, what is written."""
+"""The helpers of the studies score, likelihood and flow: closed forms against differences, tiny trainings, what is written."""
 import csv
 
 import numpy as np
 import pytest
 
-from bench.studies import digits, likelihood, results, score
-from ref import edm, philox
+from bench.studies import digits, flow, likelihood, results, score
+from ref import edm, philox, samplers, schedules
 from ref.nets import mlp
 
 ABAR = digits.alpha_bar("cosine")
@@ -86,6 +86,36 @@ def test_the_fitted_variance_costs_less_and_both_have_a_term_for_each_step():
     small, fitted = likelihood.bound_bits(params, x, labels, x, labels, abar, 0, lambda: None)
     assert small.shape == fitted.shape == (len(abar), 40) and fitted.sum() < small.sum()
     np.testing.assert_array_equal(small[-1], fitted[-1])
+
+
+def test_the_flow_is_trained_down_its_loss():
+    """The gradient against a central difference of mean(t^2 (v - (eps - x0))^2)."""
+    params, x0, eps = net(), 0.5 * philox.normal(0, (5, 6)), philox.normal(0, (5, 6), 1)
+    t, labels, h = np.array([0.05, 0.3, 0.5, 0.8, 1.0]), np.arange(5), 1e-5
+
+    def loss(params):
+        v = flow.velocity(params, (1 - t[:, None]) * x0 + t[:, None] * eps, t, labels)[0]
+        return np.mean(t[:, None] ** 2 * (v - (eps - x0)) ** 2)
+
+    grads = flow.gradients(params, x0, eps, t, labels)
+    along = {name: philox.normal(3, p.shape, i) for i, (name, p) in enumerate(params.items())}
+    ends = [loss({name: p + sign * h * along[name] for name, p in params.items()}) for sign in (1, -1)]
+    np.testing.assert_allclose(sum(np.sum(grads[name] * along[name]) for name in params), (ends[0] - ends[1]) / (2 * h), rtol=1e-6)
+
+
+def test_the_path_of_a_flow_ends_where_its_sample_does():
+    params, eps, labels = net(), philox.normal(0, (3, 6)), np.arange(3)
+    states = flow.path(params, eps, labels, 7)
+    assert states.shape == (8, 3, 6) and np.array_equal(states[0], eps)
+    np.testing.assert_array_equal(states[-1], flow.sample(params, eps, labels, schedules.flow_times(7), samplers.flow_euler))
+
+
+def test_reflow_goes_on_from_the_flow():
+    params = mlp.residual_init(0, pixels=6, width=16, depth=1, frequencies=8)
+    x0 = philox.normal(0, (20, 6), 1).astype(np.float32)
+    again = flow.reflow(params, philox.normal(0, (20, 6)), x0, np.arange(20) % 10, 3, 8, 0, lambda: None)
+    assert {name: p.shape for name, p in again.items()} == {name: p.shape for name, p in params.items()}
+    assert 0 < max(np.abs(again[name] - params[name]).max() for name in params) < 0.01
 
 
 class Figure:
