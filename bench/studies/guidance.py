@@ -34,66 +34,91 @@ def run(out, progress, train_steps=net.STEPS, count=500, sampler_steps=50, seed=
     ways[f"w = {REMEDIED:g}, rescaled"] = REMEDIED, lambda uncond, cond, w: guidance.guide_rescaled(uncond, cond, w, PHI), net.clip
     for name, (w, guide, limit) in ways.items():
         images, trace = sample(params, labels, w, guide, limit, abar, sampler_steps, seed)
-        at = trace[:, 1].argmax()
+        middle = trace[len(trace) // 2]
         rows.append({
-            "way": name, "w": w, **metrics.judged(judge, real, images, labels), "spread": metrics.spread(images, labels),
-            "outside": float(trace[:, 1].mean()), "most_outside": float(trace[at, 1]), "most_outside_at": int(trace[at, 0]), "early_spread": float(trace[len(trace) // 2, 2]),
-            "early_at": int(trace[len(trace) // 2, 0]),
+            "way": name, "w": w, **metrics.judged(judge, real, images, labels), **variety(images, labels), "first_t": int(trace[0, 0]), "first_outside": trace[0, 1],
+            "first_common": trace[0, 2], "middle_t": int(middle[0]), "middle_outside": middle[1], "middle_common": middle[2],
         })  # fmt: skip
         drawn[name], traces[name] = images, trace
         tick()
-    rows.append({"way": "real", "w": "", **metrics.judged(judge, real, *perfect), "spread": metrics.spread(*perfect), **dict.fromkeys(list(rows[0])[7:], "")})
+    found = {"way": "real", **metrics.judged(judge, real, *perfect), **variety(*perfect)}
+    rows.append({key: found.get(key, "") for key in rows[0]})
+    drawn["real digits"] = perfect[0]
     results.write(out, "guidance", draw(rows, drawn, traces, labels), rows, sentences(rows))
 
 
 def sample(params, labels, w, guide, limit, abar, steps, seed):
-    """Digits by DDIM, eta = 0, and what the guided prediction did on the way.
+    """Digits by DDIM, eta = 0, and what guidance did on the way.
 
-    params: of the net. labels: (B,). w, guide, limit: as in `predictor`. abar: (T + 1,). steps, seed: ints.
-    Returns images (B, 784); (steps, 3): t, the share of the guided x0_hat outside [-1, 1] before the limit, and the spread of x0_hat
-    within a class after it (`bench.studies.metrics.spread`).
+    params: of the net. labels: (B,), in order, each as often. w, guide, limit: as in `predictor`. abar: (T + 1,). steps, seed: ints.
+    Returns images (B, 784); (steps, 3): t, the share of the guided x0_hat outside [-1, 1] before the limit, and `common_share` of
+    cond - uncond, nan at w = 1 where there is none.
     """
-    trace = []
-    guided = net.predictor(params, labels, w, guide, None)
+    outside, common = [], []
 
-    def x0_hat(xt, t):
-        before = guided(xt, t)
-        after = limit(before)
-        trace.append((t, np.mean(np.abs(before) > 1.01), metrics.spread(after, labels)))
-        return after
+    def watched(uncond, cond, w):
+        common.append(common_share(cond - uncond, len(np.unique(labels))))
+        return guide(uncond, cond, w)
+
+    def limited(x0):
+        outside.append(np.mean(np.abs(x0) > 1))
+        return limit(x0)
 
     xT = philox.normal(seed, (labels.size, 784), digits.SAMPLING)
     times = schedules.spaced_times(digits.T, steps, "trailing")
-    return samplers.ddim(net.model(x0_hat, abar), xT, times, None, 0.0, abar), np.array(trace)
+    images = samplers.ddim(net.model(net.predictor(params, labels, w, watched, limited), abar), xT, times, None, 0.0, abar)
+    return images, np.column_stack([times[:-1], outside, common or np.full(steps, np.nan)])
+
+
+def common_share(push, classes):
+    """The share of a push's square that is the same for all samples of a class: |mean of push|^2 / mean of |push|^2, classes averaged in both.
+
+    push: (B, D), ordered by class, B / classes of each. classes: int. Returns a float in [0, 1].
+    """
+    push = push.reshape(classes, -1, push.shape[1])
+    return float(np.sum(push.mean(axis=1) ** 2) / np.sum(np.mean(push**2, axis=1)))
+
+
+def variety(images, labels):
+    """How different samples are. images: (B, 784). labels: (B,).
+
+    Returns a dict: spread, the distance within a class; relative_spread, it over the distance between any two; black, the share of
+    pixels under -0.9.
+    """
+    within = metrics.spread(images, labels)
+    return {"spread": within, "relative_spread": within / metrics.spread(images, np.zeros_like(labels)), "black": float(np.mean(images < -0.9))}
 
 
 def sentences(rows):
     """Three sentences with the figures measured. rows: of `run`. Returns a list of str."""
     by = {row["way"]: row for row in rows}
     low, high, real = by[f"w = {WEIGHTS[0]:g}"], by[f"w = {WEIGHTS[-1]:g}"], by["real"]
+    some = by[f"w = {WEIGHTS[1]:g}"]
     plain, thresholded, rescaled = (by[f"w = {REMEDIED:g}{way}"] for way in ("", ", thresholded", ", rescaled"))
+    steps = f"w = {low['w']:g}, {some['w']:g} and {high['w']:g}"
+    three = [tuple(row[key] for row in (low, some, high, real)) for key in ("adherence", "recall", "frechet", "spread", "relative_spread")]
     return [
-        f"From w = {low['w']:g} to w = {high['w']:g} adherence goes from {low['adherence']:.1%} to {high['adherence']:.1%} (real digits {real['adherence']:.1%}), recall from "
-        f"{low['recall']:.1%} to {high['recall']:.1%} ({real['recall']:.1%}), the distance between two samples of a digit from {low['spread']:.3f} to {high['spread']:.3f} "
-        f"({real['spread']:.3f}) and the Frechet distance from {low['frechet']:.1f} to {high['frechet']:.1f} ({real['frechet']:.1f}).",
-        f"Diversity falls on the way and not at its end: at t = {low['early_at']} the predictions of a digit are {low['early_spread']:.3f} apart at w = {low['w']:g} and "
-        f"{high['early_spread']:.3f} at w = {high['w']:g}, while at t = {high['most_outside_at']} {high['most_outside']:.1%} of what w = {high['w']:g} predicts is outside [-1, 1] "
-        f"(w = {low['w']:g}: {low['most_outside']:.1%} at t = {low['most_outside_at']}), where the clip makes it all the same.",
-        f"At w = {REMEDIED:g} dynamic thresholding takes recall from {plain['recall']:.1%} to {thresholded['recall']:.1%} and the Frechet distance from {plain['frechet']:.1f} to "
-        f"{thresholded['frechet']:.1f}; rescaling takes them to {rescaled['recall']:.1%} and {rescaled['frechet']:.1f}.",
+        f"At {steps} adherence is {three[0][0]:.1%}, {three[0][1]:.1%} and {three[0][2]:.1%} (real digits {three[0][3]:.1%}), recall {three[1][0]:.1%}, {three[1][1]:.1%} and {three[1][2]:.1%} "
+        f"({three[1][3]:.1%}), the Frechet distance {three[2][0]:.1f}, {three[2][1]:.1f} and {three[2][2]:.1f} ({three[2][3]:.1f}), the distance within a class "
+        f"{three[3][0]:.3f}, {three[3][1]:.3f} and {three[3][2]:.3f} ({three[3][3]:.3f}), and that over the distance between any two samples {three[4][0]:.3f}, {three[4][1]:.3f} and {three[4][2]:.3f} ({three[4][3]:.3f}).",
+        f"Guidance pushes all samples of a digit alike where they could still differ: at t = {high['first_t']} {high['first_common']:.0%} of the square of cond - uncond is common to a class, at "
+        f"t = {high['middle_t']} {high['middle_common']:.0%}; the push is magnified w times, and of what w = {low['w']:g} and w = {high['w']:g} predict at t = {high['first_t']} "
+        f"{low['first_outside']:.0%} and {high['first_outside']:.0%} is outside [-1, 1] and clipped.",
+        f"At w = {REMEDIED:g} dynamic thresholding takes recall from {plain['recall']:.1%} to {thresholded['recall']:.1%} and the Frechet distance from {plain['frechet']:.1f} to {thresholded['frechet']:.1f}, "
+        f"leaving {thresholded['black']:.0%} of the pixels black (clipped {plain['black']:.0%}, real {real['black']:.0%}); rescaling takes them to {rescaled['recall']:.1%} and {rescaled['frechet']:.1f}.",
     ]
 
 
 def draw(rows, drawn, traces, labels):
     """The picture: figures against w, the predictions' spread and excess on the way, samples. Returns the figure.
 
-    rows: of `run`. drawn: {way: images (B, 784)}. traces: {way: (steps, 3)}. labels: (B,).
+    rows: of `run`. drawn: {way or real digits: images (B, 784)}. traces: {way: (steps, 3)}. labels: (B,).
     """
     plt = results.pyplot()
     from matplotlib.colors import to_hex
 
-    figure = plt.figure(figsize=(9.2, 8.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[4.4, 3.4])
+    figure = plt.figure(figsize=(9.2, 7.4), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[4.4, 2.9])
     axes = upper.subplots(2, 3)
     plain, real = rows[: len(WEIGHTS)], rows[-1]
     shown = {"adherence": "adherence (share)", "recall": "recall (share)", "frechet": "Frechet distance", "spread": "distance within a class\n(rms over pixels)"}
@@ -103,10 +128,10 @@ def draw(rows, drawn, traces, labels):
             axis.plot(row["w"], row[figure_name], marker, ms=5, color=colour, label=way)
         axis.axhline(real[figure_name], color="black", ls="--", lw=1, label="real against real")
         axis.set(xlabel="guidance weight w", ylabel=text)
-    axes[0, 0].legend()
-    axes[0, 2].set_ylim(0, None)
+    axes[0, 2].set_yscale("log")
+    axes[0, 2].legend(loc="upper left")
     shades = {row["way"]: to_hex(c) for row, c in zip(plain, plt.get_cmap("viridis")(np.linspace(0, 0.85, len(plain))))}
-    for axis, column, text in ((axes[1, 1], 1, "share of $\\hat x_0$ outside [-1, 1]"), (axes[1, 2], 2, "distance of $\\hat x_0$ within a class")):
+    for axis, column, text in ((axes[1, 1], 1, "share of $\\hat x_0$ outside [-1, 1]"), (axes[1, 2], 2, "share of cond - uncond\ncommon to a class")):
         for name, colour in shades.items():
             axis.plot(traces[name][:, 0], traces[name][:, column], color=colour, label=name)
         axis.set(xlabel="time t (sampling runs right to left)", ylabel=text, ylim=(0, None))
