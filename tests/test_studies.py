@@ -119,7 +119,7 @@ def test_a_tiny_study_writes_its_three_files(name, sizes, rows, tmp_path, monkey
         study.run(tmp_path, None, **sizes | {"count": 50})
     assert not list(tmp_path.iterdir())
     told = []
-    study.run(tmp_path, lambda done, total: told.append((done, total)), train_steps=1, **sizes)
+    study.run(tmp_path, lambda done, total: told.append((done, total)), train_steps=2, **sizes)
     assert told == [(i + 1, told[0][1]) for i in range(told[0][1])]
     nets = {"net-linear.npz", "net-cosine.npz"} if name == "schedules" else {"net-cosine.npz"}
     assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{ending}" for ending in ("png", "csv", "txt")} | nets

@@ -73,7 +73,7 @@ def sample(params, labels, w, guide, limit, abar, steps, seed):
 def common_share(push, classes):
     """The share of a push's square that is the same for all samples of a class: |mean of push|^2 / mean of |push|^2, classes averaged in both.
 
-    push: (B, D), ordered by class, B / classes of each. classes: int. Returns a float in [0, 1].
+    push: (B, D), not all 0, ordered by class, B / classes of each. classes: int. Returns a float in [0, 1].
     """
     push = push.reshape(classes, -1, push.shape[1])
     return float(np.sum(push.mean(axis=1) ** 2) / np.sum(np.mean(push**2, axis=1)))
@@ -129,6 +129,8 @@ def draw(rows, drawn, traces, labels):
         axis.axhline(real[figure_name], color="black", ls="--", lw=1, label="real against real")
         axis.set(xlabel="guidance weight w", ylabel=text)
     axes[0, 2].set_yscale("log")
+    axes[0, 2].set_yticks([10, 30, 100, 300], ["10", "30", "100", "300"])
+    axes[0, 2].minorticks_off()
     axes[0, 2].legend(loc="upper left")
     shades = {row["way"]: to_hex(c) for row, c in zip(plain, plt.get_cmap("viridis")(np.linspace(0, 0.85, len(plain))))}
     for axis, column, text in ((axes[1, 1], 1, "share of $\\hat x_0$ outside [-1, 1]"), (axes[1, 2], 2, "share of cond - uncond\ncommon to a class")):
