@@ -44,7 +44,7 @@ def run(out, progress, train_steps=net.STEPS, count=500, steps=STEPS, longest=di
     added = overhead(params, labels, abar, seed)
     tick()
     rows.append({"sampler": "real", "steps": "", "calls": "", "seconds": "", "net_seconds": "", **metrics.judged(judge, real, *perfect)})
-    results.write(out, "steps", draw(rows, longest), rows, sentences(rows, added, longest, count))
+    results.write(out, "steps", draw(rows, longest, count), rows, sentences(rows, added, longest, count))
 
 
 def sample(name, n, params, labels, abar, seed):
@@ -130,12 +130,12 @@ def sentences(rows, added, longest, count):
     ]
 
 
-def draw(rows, longest):
-    """The picture: the four figures and the seconds against the number of network calls. Returns the figure. rows: of `run`. longest: as in `run`."""
+def draw(rows, longest, count):
+    """The picture: the four figures and the seconds against the number of network calls. Returns the figure. rows: of `run`. longest, count: as in `run`."""
     plt = results.pyplot()
     figure, axes = plt.subplots(2, 3, figsize=(9.2, 5.4), layout="constrained")
     real, long = rows[-1], rows[0]
-    shown = {"frechet": "Frechet distance", "precision": "precision (share)", "recall": "recall (share)", "adherence": "adherence (share)", "seconds": "seconds in all"}
+    shown = {"frechet": "Frechet distance", "precision": "precision (share)", "recall": "recall (share)", "adherence": "adherence (share)", "seconds": f"seconds for {count} digits"}
     for axis, (key, text) in zip(axes.flat, shown.items()):
         for name in SAMPLERS:
             mine = [row for row in rows[1:-1] if row["sampler"] == name]
@@ -144,8 +144,14 @@ def draw(rows, longest):
         if key != "seconds":
             axis.axhline(real[key], color="black", ls="--", lw=1, label="real against real")
         axis.set(xscale="log", xlabel="network calls", ylabel=text)
+        axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
         if key in ("frechet", "seconds"):
             axis.set_yscale("log")
+            ticks = {"frechet": (10, 20, 50, 100, 200), "seconds": (0.1, 1, 10, 100)}[key]
+            axis.set_yticks(ticks, [f"{n:g}" for n in ticks])
+        if key == "frechet":
+            axis.set_ylim(10, 250)
+        axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     axes[1, 2].set_axis_off()
     handles, names = axes[0, 0].get_legend_handles_labels()
