@@ -36,7 +36,7 @@ def test_resumed_is_uninterrupted_to_the_bit(net, tmp_path):
     given = settings(net=net)
     whole = train(given, 6)
     digits.save(tmp_path / "half.npz", train(given, 3), given)
-    assert_same(train(given, 6, digits._resume(tmp_path / "half.npz", given)), whole)
+    assert_same(train(given, 6, digits.load(tmp_path / "half.npz", given)), whole)
     assert [p.name for p in tmp_path.iterdir()] == ["half.npz"]  # written beside, then moved
 
 

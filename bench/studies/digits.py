@@ -41,7 +41,7 @@ def main(argv=None):
     args = _arguments(argv)
     settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "data")}
     try:
-        state = _resume(args.resume, settings) if args.resume else start(settings)
+        state = load(args.resume, settings) if args.resume else start(settings)
         digits, held_out = data.load(args.data)
         these = hashlib.sha256(digits[0].tobytes() + digits[1].tobytes()).hexdigest()
         if state["digits"] not in ("", these):
@@ -60,34 +60,30 @@ def main(argv=None):
     threadpool_limits(1, "blas")  # these matrices are no faster with two, ten times slower beside a busy neighbour, and sum in another order
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     print(f"{args.net} net, step {state['step']} of {args.steps}, {len(digits[0])} digits; into {out}", flush=True)
-    began = time.perf_counter() - state["seconds"]
     checkpoint = out / "checkpoint.npz"
-
-    def keep():
-        state["seconds"] = time.perf_counter() - began
-        save(checkpoint, state, settings)
-
     with tqdm(total=args.steps, initial=state["step"], unit="step", desc=args.net, disable=None) as bar:
+
+        def tick():
+            bar.update()
+            if state["step"] % 50 == 0:
+                bar.set_postfix(loss=f"{np.mean(state['losses'][-50:]):.4f}")
+            if state["step"] % 500 == 0:
+                save(checkpoint, state, settings)
+
         try:
-            while state["step"] < args.steps:
-                train_step(state, settings, digits)
-                bar.update()
-                if state["step"] % 50 == 0:
-                    bar.set_postfix(loss=f"{np.mean(state['losses'][-50:]):.4f}")
-                if state["step"] % 500 == 0:
-                    keep()
+            train(state, settings, digits, tick)
         except KeyboardInterrupt:
-            keep()
+            save(checkpoint, state, settings)
             print(f"stopped at step {state['step']}; go on with --resume {checkpoint}", file=sys.stderr)
             return 130
-    keep()
-    trained = state["seconds"]
+    save(checkpoint, state, settings)
+    trained, began = state["seconds"], time.perf_counter()
     _write_losses(out / "loss.csv", state["losses"])
 
     rows = 10 if args.net == "residual" else 8
     labels = np.repeat(np.arange(10), 12) if args.net == "residual" else np.full(rows * 12, NO_LABEL)
     samples, path = sample(state, settings, labels)
-    seconds = time.perf_counter() - began
+    seconds = trained + time.perf_counter() - began
     verdict = ""
     if args.net == "residual":
         judge = classifier.train(*held_out)
@@ -116,6 +112,18 @@ def start(settings):
         "step": 0, "seconds": 0.0, "digits": "", "losses": [], "params": params, "m": zeros, "v": {n: z.copy() for n, z in zeros.items()},
         "average": {name: p.copy() for name, p in params.items()},
     }  # fmt: skip
+
+
+def train(state, settings, digits, tick):
+    """`train_step` until settings["steps"], counting the seconds. Changes state.
+
+    state, settings, digits: as in `train_step`. tick: called after each step.
+    """
+    began = time.perf_counter() - state["seconds"]
+    while state["step"] < settings["steps"]:
+        train_step(state, settings, digits)
+        state["seconds"] = time.perf_counter() - began
+        tick()
 
 
 def train_step(state, settings, digits):
@@ -223,6 +231,26 @@ def save(path, state, settings):
     os.replace(written, path)
 
 
+def load(path, settings):
+    """The state that `save` wrote. path: .npz. settings: dict.
+
+    Returns a dict as `start` does. Raises ValueError for another kind of file or other settings, OSError where there is none.
+    """
+    if Path(path).exists() and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another kind of file, or a part of one")
+    with np.load(path, allow_pickle=False) as file:
+        if "settings" not in file:
+            raise ValueError(f"{path}: expected a checkpoint of this study, got {sorted(file)[:4]}")
+        theirs = json.loads(str(file["settings"]))
+        differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
+        if differ:
+            raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in " + ", ".join(differ))
+        state = {"step": int(file["step"]), "digits": str(file["digits"]), "seconds": float(file["seconds"]), "losses": file["losses"].tolist()}
+        for part in ("params", "m", "v", "average"):
+            state[part] = {k.split("/", 1)[1]: file[k] for k in file if k.startswith(part + "/")}
+    return state
+
+
 def draw(path, samples, noised_row, path_row, title, by_digit):
     """One picture: the samples, a digit being noised, a sample being denoised. Written atomically.
 
@@ -275,22 +303,6 @@ def _write_losses(path, losses):
     with open(written, "w", newline="") as file:
         csv.writer(file).writerows([("step", "loss"), *enumerate(losses, 1)])
     os.replace(written, path)
-
-
-def _resume(path, settings):
-    if Path(path).exists() and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another kind of file, or a part of one")
-    with np.load(path, allow_pickle=False) as file:
-        if "settings" not in file:
-            raise ValueError(f"{path}: expected a checkpoint of this study, got {sorted(file)[:4]}")
-        theirs = json.loads(str(file["settings"]))
-        differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
-        if differ:
-            raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in " + ", ".join(differ))
-        state = {"step": int(file["step"]), "digits": str(file["digits"]), "seconds": float(file["seconds"]), "losses": file["losses"].tolist()}
-        for part in ("params", "m", "v", "average"):
-            state[part] = {k.split("/", 1)[1]: file[k] for k in file if k.startswith(part + "/")}
-    return state
 
 
 def _arguments(argv):

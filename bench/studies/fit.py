@@ -1,0 +1,22 @@
+"""The loop that the studies train with: Adam, annealed to 0 along half a cosine, and a moving average of the parameters."""
+import numpy as np
+
+from bench.studies import digits
+
+
+def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
+    """Train. What is random is the business of `gradients`, a function of the step.
+
+    params: dict of arrays, not changed. gradients: callable (params, step) -> dict of gradients, step from 1 to steps.
+    steps: int. tick: called after each step. lr, ema: the first learning rate; the decay of the average, shorter at first.
+    Returns the moving average of the parameters, a dict.
+    """
+    kernels = digits.backend("numba_cpu")
+    params = {name: p.copy() for name, p in params.items()}
+    moments = {name: (np.zeros_like(p), np.zeros_like(p), p.copy()) for name, p in params.items()}
+    for step in range(1, steps + 1):
+        annealed = lr * 0.5 * (1 + np.cos(np.pi * step / steps))
+        for name, g in gradients(params, step).items():
+            kernels.adam_ema(params[name], g, *moments[name], step, annealed, 0.9, 0.999, 1e-8, 0.0, min(ema, step / (step + 9)))
+        tick()
+    return {name: average for name, (_, _, average) in moments.items()}

@@ -1,0 +1,148 @@
+"""The helpers of the studies score, likelihood and flow: closed forms against differences, tiny trainings, what is written."""
+import csv
+
+import numpy as np
+import pytest
+
+from bench.studies import digits, flow, likelihood, results, score
+from ref import edm, philox, samplers, schedules
+from ref.nets import mlp
+
+ABAR = digits.alpha_bar("cosine")
+
+
+def test_the_exact_score_is_the_gradient_of_the_log_density():
+    x, h = 1.5 * philox.normal(0, (50, 2)), 1e-5
+    for t in (20, 400, 980):
+        for axis, step in enumerate(h * np.eye(2)):
+            slope = (score.log_density(x + step, ABAR[t]) - score.log_density(x - step, ABAR[t])) / (2 * h)
+            np.testing.assert_allclose(score.exact_score(x, ABAR[t])[:, axis], slope, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mixture_has_the_moments_of_its_parts():
+    x = score.mixture(100_000, 3, 0)
+    mean = score.WEIGHTS @ score.MEANS
+    np.testing.assert_allclose(x.mean(axis=0), mean, atol=0.015)
+    np.testing.assert_allclose((x**2).sum(axis=1).mean(), score.WEIGHTS @ (np.sum(score.MEANS**2, axis=1) + 2 * score.STDS**2), rtol=0.01)
+
+
+def test_a_short_training_brings_the_field_nearer_and_the_losses_keep_their_factor():
+    start = score.measure(score.train(1, 16, ABAR, 0, lambda: None), 500, ABAR, 2000, 0)
+    later = score.measure(score.train(150, 128, ABAR, 0, lambda: None), 500, ABAR, 2000, 0)
+    assert later["relative_error"] < 0.6 * start["relative_error"]
+    assert later["eps_loss"] > later["least_eps_loss"] and max(start["factor_off"], later["factor_off"]) < 1e-13
+    assert len(score.sentences([start, later])) == 3
+
+
+def net(pixels=6):
+    """A net of random weights, its blocks too, in float64."""
+    params = mlp.residual_init(1, pixels=pixels, width=16, depth=2, frequencies=8, dtype=np.float64)
+    return {name: p + 0.2 * philox.normal(2, p.shape, i) for i, (name, p) in enumerate(params.items())}
+
+
+def test_the_input_gradient_and_the_drift_against_central_differences():
+    params, x, probe = net(), 0.3 * philox.normal(0, (5, 6)), philox.normal(0, (5, 6), 1)
+    labels, h = np.arange(5), 1e-5
+    t = np.full(5, 300)
+    for step in philox.normal(0, (3, 5, 6), 2):
+        ends = [mlp.residual(params, x + sign * h * step, t, labels)[0] for sign in (1, -1)]
+        dx = likelihood.input_vjp(probe, params, mlp.residual(params, x, t, labels)[1])
+        np.testing.assert_allclose(np.sum(dx * step), np.sum(probe * (ends[0] - ends[1])) / (2 * h), rtol=1e-7)
+        ends = [likelihood.drift_and_vjp(params, x + sign * h * step, -0.5, probe, labels, ABAR)[0] for sign in (1, -1)]
+        _, vjp = likelihood.drift_and_vjp(params, x, -0.5, probe, labels, ABAR)
+        np.testing.assert_allclose(np.sum(vjp * step), np.sum(probe * (ends[0] - ends[1])) / (2 * h), rtol=1e-7)
+    assert np.any(likelihood.denoise(params, x, np.exp(-0.5), labels, ABAR)[1]) and not np.all(likelihood.denoise(params, x, np.exp(-0.5), labels, ABAR)[1])
+
+
+def test_the_ode_is_exact_where_the_net_is():
+    """v = 0 is right for data of unit variance; small enough that nothing is held to [-1, 1], the density is the Gaussian's."""
+    params = {name: 0 * p for name, p in net().items()}
+    sigma = float(edm.sigma_at(700, ABAR))
+    x = 0.3 * philox.normal(0, (4, 6))
+    bits = likelihood.ode_bits(params, x, np.zeros(4), np.zeros(4, int), 700, 200, ABAR, 0, lambda: None)
+    variance = 1 + sigma**2
+    exact = np.sum(0.5 * x**2 / variance + 0.5 * np.log(2 * np.pi * variance), axis=1) / (6 * np.log(2))
+    np.testing.assert_allclose(bits, exact, rtol=1e-6)
+
+
+def test_levels_are_spread_over_their_bins_with_the_density_told():
+    x = np.array([[-1.0, -1.0, 1 / 255, 1.0]])
+    share = np.linspace(0.001, 0.999, 2001)[:, None] * np.ones(4)
+    points, log_q = likelihood.spread_evenly(np.repeat(x, 2001, axis=0), share)
+    assert np.abs(points - x).max() <= likelihood.HALF_BIN and np.allclose(log_q, -4 * np.log(2 / 255))
+    points, log_q = likelihood.spread_truncated(np.repeat(x, 2001, axis=0), share, 0.004)
+    assert np.all(points[:, :2] <= -1 + likelihood.HALF_BIN) and np.all(points[:, 3] >= 1 - likelihood.HALF_BIN) and points[:, 0].min() < -1.01
+    assert np.abs(points[:, 2] - x[0, 2]).max() <= likelihood.HALF_BIN
+    one = [likelihood.spread_truncated(np.repeat(x[:, [k]], 2001, axis=0), share[:, [k]], 0.004) for k in range(4)]
+    np.testing.assert_allclose(sum(q for _, q in one), log_q)
+    for points, log_q in one:  # a density of mass 0.998 between the shares 0.001 and 0.999
+        mass = np.sum(np.diff(points[:, 0]) * (np.exp(log_q[1:]) + np.exp(log_q[:-1])) / 2)
+        assert abs(mass - 0.998) < 1e-3
+
+
+def test_the_fitted_variance_costs_less_and_both_have_a_term_for_each_step():
+    params, abar = net(), digits.alpha_bar("cosine")[::100]
+    x, labels = np.sign(philox.normal(0, (40, 6))), np.arange(40) % 10
+    small, fitted = likelihood.bound_bits(params, x, labels, x, labels, abar, 0, lambda: None)
+    assert small.shape == fitted.shape == (len(abar), 40) and fitted.sum() < small.sum()
+    np.testing.assert_array_equal(small[-1], fitted[-1])
+
+
+def test_the_flow_is_trained_down_its_loss():
+    """The gradient against a central difference of mean(t^2 (v - (eps - x0))^2)."""
+    params, x0, eps = net(), 0.5 * philox.normal(0, (5, 6)), philox.normal(0, (5, 6), 1)
+    t, labels, h = np.array([0.05, 0.3, 0.5, 0.8, 1.0]), np.arange(5), 1e-5
+
+    def loss(params):
+        v = flow.velocity(params, (1 - t[:, None]) * x0 + t[:, None] * eps, t, labels)[0]
+        return np.mean(t[:, None] ** 2 * (v - (eps - x0)) ** 2)
+
+    grads = flow.gradients(params, x0, eps, t, labels)
+    along = {name: philox.normal(3, p.shape, i) for i, (name, p) in enumerate(params.items())}
+    ends = [loss({name: p + sign * h * along[name] for name, p in params.items()}) for sign in (1, -1)]
+    np.testing.assert_allclose(sum(np.sum(grads[name] * along[name]) for name in params), (ends[0] - ends[1]) / (2 * h), rtol=1e-6)
+
+
+def test_the_path_of_a_flow_ends_where_its_sample_does():
+    params, eps, labels = net(), philox.normal(0, (3, 6)), np.arange(3)
+    states = flow.path(params, eps, labels, 7)
+    assert states.shape == (8, 3, 6) and np.array_equal(states[0], eps)
+    np.testing.assert_array_equal(states[-1], flow.sample(params, eps, labels, schedules.flow_times(7), samplers.flow_euler))
+
+
+def test_reflow_goes_on_from_the_flow():
+    params = mlp.residual_init(0, pixels=6, width=16, depth=1, frequencies=8)
+    x0 = philox.normal(0, (20, 6), 1).astype(np.float32)
+    again = flow.reflow(params, philox.normal(0, (20, 6)), x0, np.arange(20) % 10, 3, 8, 0, lambda: None)
+    assert {name: p.shape for name, p in again.items()} == {name: p.shape for name, p in params.items()}
+    assert 0 < max(np.abs(again[name] - params[name]).max() for name in params) < 0.01
+
+
+class Figure:
+    """Stands in for matplotlib's, which the tests do not need."""
+
+    def savefig(self, file, **_):
+        file.write(b"picture")
+
+
+def test_a_study_is_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "pyplot", lambda: Plot)
+    results.write(tmp_path / "new", "study", Figure(), [{"a": 1, "b": 0.123456789}], ["One.", "Two."])
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["study.csv", "study.png", "study.txt"]
+    assert (tmp_path / "new" / "study.txt").read_text() == "One.\nTwo.\n"
+    with open(tmp_path / "new" / "study.csv", newline="") as file:
+        assert list(csv.DictReader(file)) == [{"a": "1", "b": "0.123457"}]
+
+
+def test_a_study_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "pyplot", lambda: Plot)
+    results.write(tmp_path, "study", Figure(), [{"a": 1}], ["Old."])
+    with pytest.raises(AttributeError):
+        results.write(tmp_path, "study", None, [{"a": 2}], ["New."])
+    assert (tmp_path / "study.txt").read_text() == "Old.\n" and len(list(tmp_path.iterdir())) == 3
+
+
+class Plot:
+    """matplotlib.pyplot as far as `results.write` needs it."""
+
+    close = staticmethod(lambda figure: None)
