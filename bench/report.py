@@ -5,6 +5,7 @@ draws the picture of a CSV that holds a sweep of sizes (`python -m bench --plot 
 """
 import argparse
 import csv
+import io
 import os
 import sys
 import tempfile
@@ -28,16 +29,26 @@ def write_csv(path, rows, machine):
 
     path: file. rows: of `bench.measure`, with "kind". machine: from `limits.machine`. Raises OSError where the folder is not there.
     """
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, FIELDS, extrasaction="raise")
+    writer.writeheader()
+    for row in rows:
+        target, met = targets.judge(row) if row["kind"] != SWEEP else ("", "")
+        shape = "x".join(map(str, row["shape"]))
+        writer.writerow(machine | row | {"shape": shape, "target": target, "met": met} | {n: _written(row[n]) for n in NUMBERS})
+    whole(path, table.getvalue().encode())
+
+
+def whole(path, content):
+    """Write a file so that it is there with all of its content, or as it was: beside its place, then moved. path: file. content: bytes.
+
+    Raises OSError where the folder is not there.
+    """
     path = Path(path)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, extrasaction="raise")
-            writer.writeheader()
-            for row in rows:
-                target, met = targets.judge(row) if row["kind"] != SWEEP else ("", "")
-                shape = "x".join(map(str, row["shape"]))
-                writer.writerow(machine | row | {"shape": shape, "target": target, "met": met} | {n: _written(row[n]) for n in NUMBERS})
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(beside, 0o644)
         os.replace(beside, path)
     except BaseException:
@@ -221,8 +232,10 @@ def plot(rows, machine, path):
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
     axes.set_title(f"{_title(machine)}, float32", loc="left", fontsize=8)
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(path).suffix[1:] or "png")
     plt.close(figure)
+    whole(path, picture.getvalue())
 
 
 def _binned(size, value):
@@ -257,9 +270,7 @@ def main(argv=None):
     except (OSError, ValueError) as reason:
         print(f"python -m bench.report: {reason}", file=sys.stderr)
         return 2
-    beside = readme.with_name(f".{readme.name}.new")
-    beside.write_text(text)
-    os.replace(beside, readme)
+    whole(readme, text.encode())
     print(f"{readme}: the table is that of {', '.join(paths)}")
     return 0
 

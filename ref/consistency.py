@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from ref.diffusion import _same_shape
+from ref.diffusion import _column, _same_shape
 
 
 def boundary_scalings(sigma, sigma_min=0.002, sigma_data=0.5):
@@ -53,7 +53,7 @@ def pseudo_huber_loss_backward(dloss, a, b, c):
     Raises as `pseudo_huber_loss` does.
     """
     a, b = _same_shape(a=a, b=b)
-    root = _column(_pseudo_huber(a, b, c) + c, a)
+    root = _column(_pseudo_huber(a, b, c) + c, a, "root")
     da = dloss / len(a) * (a - b) / root
     return da, -da
 
@@ -196,16 +196,7 @@ def _pseudo_huber(a, b, c):
 
 def _pair(sigma_t, sigma_s, x):
     """The two noise levels, each shaped to multiply x (B, ...)."""
-    levels = []
-    for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s)):
-        sigma = np.asarray(sigma, np.float64)
-        if sigma.ndim != 0 and sigma.shape != x.shape[:1]:
-            raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {sigma.shape}")
-        levels.append(_column(sigma, x) if sigma.ndim else sigma)
+    levels = [_column(np.asarray(sigma, np.float64), x, name) for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s))]
     if not np.all((levels[0] > levels[1]) & (levels[1] >= 0)):
         raise ValueError(f"expected sigma_t > sigma_s >= 0, got {sigma_t} and {sigma_s}")
     return levels
-
-
-def _column(value, x):
-    return value.reshape(value.shape + (1,) * (x.ndim - 1))

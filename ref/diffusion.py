@@ -230,6 +230,14 @@ def _same_shape(**arrays):
     return [np.asarray(a, np.result_type(np.float64, np.asarray(a).dtype)) for a in arrays.values()]
 
 
+def _column(value, x, name):
+    """One number, or one for each example, shaped to multiply x (B, ...)."""
+    value = _same_shape(value=value)[0]
+    if value.ndim != 0 and value.shape != x.shape[:1]:
+        raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {value.shape}")
+    return value.reshape(value.shape + (1,) * (x.ndim - 1 if value.ndim else 0))
+
+
 def _at(abar, t, x, name):
     """abar[t], shaped to multiply x (B, ...): a scalar for one int, (B, 1, ..., 1) for (B,) ints."""
     abar, t = np.asarray(abar), np.asarray(t)

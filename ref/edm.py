@@ -8,6 +8,8 @@ Papers
 """
 import numpy as np
 
+from ref.diffusion import _column
+
 
 def scalings(sigma, sigma_data=0.5):
     """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), [EDM] eq. 7 and table 1:
@@ -91,7 +93,7 @@ def vp_from_ve(x, sigma):
     Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
     """
     x = np.asarray(x, np.float64)
-    return x / np.sqrt(1 + _column(sigma, x) ** 2)
+    return x / np.sqrt(1 + _column(_level(sigma), x, "sigma") ** 2)
 
 
 def ve_from_vp(xt, sigma):
@@ -101,7 +103,7 @@ def ve_from_vp(xt, sigma):
     Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
     """
     xt = np.asarray(xt, np.float64)
-    return xt * np.sqrt(1 + _column(sigma, xt) ** 2)
+    return xt * np.sqrt(1 + _column(_level(sigma), xt, "sigma") ** 2)
 
 
 def _positive(sigma, sigma_data):
@@ -123,10 +125,3 @@ def _grid(abar):
     if abar.ndim != 1 or abar.size < 2 or not np.all(np.diff(abar) < 0) or not abar[-1] > 0:
         raise ValueError(f"abar: expected shape (T + 1,), strictly descending to more than 0, got {abar}")
     return sigma_from_abar(abar)
-
-
-def _column(sigma, x):
-    sigma = _level(sigma)
-    if sigma.ndim != 0 and sigma.shape != x.shape[:1]:
-        raise ValueError(f"sigma: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {sigma.shape}")
-    return sigma.reshape(sigma.shape + (1,) * (x.ndim - 1 if sigma.ndim else 0))

@@ -10,7 +10,7 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _same_shape
+from ref.diffusion import _column, _same_shape
 
 
 def interpolate(x0, eps, t):
@@ -213,11 +213,8 @@ def _time(t):
 
 
 def _at(t, x):
-    """t, shaped to multiply x (B, ...): a scalar for one number, (B, 1, ..., 1) for (B,)."""
-    t = _time(t)
-    if t.ndim != 0 and t.shape != x.shape[:1]:
-        raise ValueError(f"t: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {t.shape}")
-    return t.reshape(t.shape + (1,) * (x.ndim - 1 if t.ndim else 0))
+    """t, after its check, shaped to multiply x (B, ...)."""
+    return _column(_time(t), x, "t")
 
 
 def _losing(v, x0, eps):

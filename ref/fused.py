@@ -13,7 +13,7 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _same_shape, ddim_step, ddpm_step, eps_loss, eps_loss_backward, q_sample, x0_from_eps
+from ref.diffusion import _column, _same_shape, ddim_step, ddpm_step, eps_loss, eps_loss_backward, q_sample, x0_from_eps
 from ref.guidance import guide
 from ref.optim import adam_step, ema_step
 from ref.philox import normal
@@ -128,11 +128,3 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     """
     p, m, v = adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay)
     return p, m, v, ema_step(avg, p, decay)
-
-
-def _column(value, x, name):
-    """One number, or one for each example, shaped to multiply x (B, ...)."""
-    value = np.asarray(value, np.float64)
-    if value.ndim != 0 and value.shape != x.shape[:1]:
-        raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {value.shape}")
-    return value.reshape(value.shape + (1,) * (x.ndim - 1 if value.ndim else 0))

@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from ref.diffusion import _same_shape
+from ref.diffusion import _column, _same_shape
 
 
 def vp_drift(x, t, beta_min=0.1, beta_max=20.0):
@@ -203,11 +203,3 @@ def _beta(t, beta_min, beta_max):
 def _check_sigmas(sigma_min, sigma_max):
     if not 0 < sigma_min < sigma_max:
         raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-
-
-def _column(value, x, name):
-    """One value, or one for each example, shaped to multiply x (B, ...)."""
-    value = _same_shape(value=value)[0]
-    if value.ndim != 0 and value.shape != x.shape[:1]:
-        raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {value.shape}")
-    return value.reshape(value.shape + (1,) * (x.ndim - 1 if value.ndim else 0))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("schedules", "guidance", "steps", "flow", "consistency", "score", "likelihood")
+NAMES = ("schedules", "guidance", "steps", "flow", "score", "likelihood")
 
 
 def main(argv=None):
@@ -52,9 +52,8 @@ def main(argv=None):
 
 
 def studies():
-    """{name: first line of its docstring} of the studies whose module is there; none is imported."""
-    paths = {name: HERE / f"{name}.py" for name in NAMES}
-    return {name: ast.get_docstring(ast.parse(path.read_text())).split("\n")[0] for name, path in paths.items() if path.exists()}
+    """{name: first line of its docstring} of the studies; none is imported."""
+    return {name: ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())).split("\n")[0] for name in NAMES}
 
 
 def _progress(bar):

@@ -10,8 +10,8 @@ import argparse
 import csv
 import hashlib
 import importlib
+import io
 import json
-import os
 import signal
 import sys
 import time
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import report
 from bench.studies import classifier, data
 from ref import diffusion, philox, schedules
 from ref.nets import mlp
@@ -151,15 +152,26 @@ def train_step(state, settings, digits):
     backward = mlp.residual_backward if settings["net"] == "residual" else mlp.chapter_backward
     grads = backward(_single(dout), state["params"], cache)
 
-    lr = settings["lr"]
-    if settings["anneal"]:  # to 0 along half a cosine: the last steps polish
-        lr *= 0.5 * (1 + np.cos(np.pi * step / settings["steps"]))
-    decay = min(settings["ema"], step / (step + 9))  # an average over the past so far, at first
-    for name, g in grads.items():
-        p, m, v, average = (state[part][name] for part in ("params", "m", "v", "average"))
-        kernels.adam_ema(p, g, m, v, average, step, lr, 0.9, 0.999, 1e-8, 0.0, decay)
+    lr = annealed(settings["lr"], step, settings["steps"]) if settings["anneal"] else settings["lr"]
+    descend(kernels, [state[part] for part in ("params", "m", "v", "average")], grads, step, lr, settings["ema"])
     state["step"] = step
     state["losses"].append(float(loss))
+
+
+def annealed(lr, step, steps):
+    """The learning rate at a step from 1 to steps: from lr to 0 along half a cosine, since the last steps polish. Returns a float."""
+    return lr * 0.5 * (1 + np.cos(np.pi * step / steps))
+
+
+def descend(kernels, parts, grads, step, lr, ema):
+    """One step of Adam and of the moving average, in place. kernels: from `backend`. parts: parameters, both moments, average, each a dict.
+
+    grads: dict of gradients. step: int >= 1. lr: the step's learning rate. ema: the decay of the average.
+    """
+    decay = min(ema, step / (step + 9))  # an average over the past so far, at first
+    for name, g in grads.items():
+        p, m, v, average = (part[name] for part in parts)
+        kernels.adam_ema(p, g, m, v, average, step, lr, 0.9, 0.999, 1e-8, 0.0, decay)
 
 
 def sample(state, settings, labels, stream=SAMPLING):
@@ -225,10 +237,9 @@ def backend(name):
 def save(path, state, settings):
     """Write the checkpoint atomically. path: .npz. state, settings: dicts."""
     arrays = {f"{part}/{name}": a for part in ("params", "m", "v", "average") for name, a in state[part].items()}
-    written = Path(path).with_suffix(".partial")
-    with open(written, "wb") as file:
-        np.savez(file, step=state["step"], digits=state["digits"], seconds=state["seconds"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
-    os.replace(written, path)
+    content = io.BytesIO()
+    np.savez(content, step=state["step"], digits=state["digits"], seconds=state["seconds"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
+    report.whole(path, content.getvalue())
 
 
 def load(path, settings):
@@ -276,10 +287,10 @@ def draw(path, samples, noised_row, path_row, title, by_digit):
         axis.set_title(text, fontsize=9)
         axis.set_xticks([])
         axis.set_yticks([])
-    written = Path(path).with_suffix(".partial")
-    figure.savefig(written, format="png", dpi=130)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
     plt.close(figure)
-    os.replace(written, path)
+    report.whole(path, picture.getvalue())
 
 
 def _as_eps(kernels, out, x, t, predict, abar):
@@ -299,10 +310,9 @@ def _single(array):
 
 
 def _write_losses(path, losses):
-    written = path.with_suffix(".partial")
-    with open(written, "w", newline="") as file:
-        csv.writer(file).writerows([("step", "loss"), *enumerate(losses, 1)])
-    os.replace(written, path)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("step", "loss"), *enumerate(losses, 1)])
+    report.whole(path, table.getvalue().encode())
 
 
 def _arguments(argv):

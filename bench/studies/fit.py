@@ -13,10 +13,9 @@ def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
     """
     kernels = digits.backend("numba_cpu")
     params = {name: p.copy() for name, p in params.items()}
-    moments = {name: (np.zeros_like(p), np.zeros_like(p), p.copy()) for name, p in params.items()}
+    m, v = ({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2))
+    average = {name: p.copy() for name, p in params.items()}
     for step in range(1, steps + 1):
-        annealed = lr * 0.5 * (1 + np.cos(np.pi * step / steps))
-        for name, g in gradients(params, step).items():
-            kernels.adam_ema(params[name], g, *moments[name], step, annealed, 0.9, 0.999, 1e-8, 0.0, min(ema, step / (step + 9)))
+        digits.descend(kernels, (params, m, v, average), gradients(params, step), step, digits.annealed(lr, step, steps), ema)
         tick()
-    return {name: average for name, (_, _, average) in moments.items()}
+    return average

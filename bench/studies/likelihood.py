@@ -66,9 +66,7 @@ def train(images, labels, steps, seed, tick):
     """
     settings = digits.DEFAULTS["residual"] | {"net": "residual", "batch": 128, "backend": "numba_cpu", "seed": seed, "predict": "v", "steps": steps}
     state = digits.start(settings)
-    for _ in range(steps):
-        digits.train_step(state, settings, (images, labels))
-        tick()
+    digits.train(state, settings, (images, labels), tick)
     return state["average"]
 
 

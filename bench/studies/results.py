@@ -2,8 +2,9 @@
 import csv
 import io
 import itertools
-import os
 from pathlib import Path
+
+from bench import report
 
 
 def write(out, name, figure, rows, sentences):
@@ -23,9 +24,7 @@ def write(out, name, figure, rows, sentences):
     out.mkdir(parents=True, exist_ok=True)
     text = "".join(f"{s}\n" for s in sentences)
     for ending, content in (("png", picture.getvalue()), ("csv", table.getvalue().encode()), ("txt", text.encode())):
-        written = out / f"{name}.{ending}.partial"
-        written.write_bytes(content)
-        os.replace(written, out / f"{name}.{ending}")
+        report.whole(out / f"{name}.{ending}", content)
 
 
 def ticker(progress, total):

@@ -290,7 +290,7 @@ def output(name, out, like):
     _laid_out(name, dtype, address, contiguous)
     if kind is NUMPY and not out.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    length = like.size * (2 if dtype in HALVES else 4)
+    length = like.size * _itemsize(dtype)
     for x in like.pointers:
         if x.address != address and x.address < address + length and address < x.address + length:
             raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
@@ -309,7 +309,7 @@ def outputs(out, count, like):
     made = [output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)]
     arrays, pointers = [a for a, _ in made], [p for _, p in made]
     places = sorted(p.address for p in pointers)
-    length = like.size * (2 if like.dtype in HALVES else 4)
+    length = like.size * _itemsize(like.dtype)
     if out is not None and any(b - a < length for a, b in zip(places, places[1:])):
         raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
     return arrays, pointers
@@ -417,10 +417,14 @@ def receive(x):
     return x if isinstance(x, (float, np.ndarray)) else kind_of("x", x).receive(x)
 
 
+def _itemsize(dtype):
+    return 2 if dtype in HALVES else 4
+
+
 def _laid_out(name, dtype, address, contiguous):
     if not contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides; copy it first")
-    if address % (2 if dtype in HALVES else 4):
+    if address % _itemsize(dtype):
         raise ValueError(f"{name}: expected memory that begins at a multiple of the {dtype} size, got address {address:#x}")
 
 
