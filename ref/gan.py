@@ -218,6 +218,51 @@ def wasserstein_generator_loss_backward(dloss, fake_logits):
     return np.full(fake_logits.shape, -dloss / fake_logits.size)
 
 
+def discriminator_loss_grad(real_logits, fake_logits):
+    """`discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return discriminator_loss(real_logits, fake_logits), *discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def generator_loss_grad(fake_logits):
+    """`generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return generator_loss(fake_logits), generator_loss_backward(1.0, fake_logits)
+
+
+def generator_loss_saturating_grad(fake_logits):
+    """`generator_loss_saturating` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return generator_loss_saturating(fake_logits), generator_loss_saturating_backward(1.0, fake_logits)
+
+
+def hinge_discriminator_loss_grad(real_logits, fake_logits):
+    """`hinge_discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return hinge_discriminator_loss(real_logits, fake_logits), *hinge_discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def hinge_generator_loss_grad(fake_logits):
+    """`hinge_generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return hinge_generator_loss(fake_logits), hinge_generator_loss_backward(1.0, fake_logits)
+
+
+def least_squares_discriminator_loss_grad(real_logits, fake_logits):
+    """`least_squares_discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return least_squares_discriminator_loss(real_logits, fake_logits), *least_squares_discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def least_squares_generator_loss_grad(fake_logits):
+    """`least_squares_generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return least_squares_generator_loss(fake_logits), least_squares_generator_loss_backward(1.0, fake_logits)
+
+
+def wasserstein_discriminator_loss_grad(real_logits, fake_logits):
+    """`wasserstein_discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return wasserstein_discriminator_loss(real_logits, fake_logits), *wasserstein_discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def wasserstein_generator_loss_grad(fake_logits):
+    """`wasserstein_generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return wasserstein_generator_loss(fake_logits), wasserstein_generator_loss_backward(1.0, fake_logits)
+
+
 def interpolate(real, fake, alpha):
     """[WGAN-GP] algorithm 1, line 6, the points where `gradient_penalty` is taken:  x = alpha real + (1 - alpha) fake.
 

