@@ -87,7 +87,7 @@ def generator_loss_saturating_backward(dloss, fake_logits):
 
 
 def hinge_discriminator_loss(real_logits, fake_logits):
-    """[SN] eq. 16 with its sign changed:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
+    """[SN] eq. 16, which D maximises, with its sign changed:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
 
     real_logits, fake_logits: any shapes, at least one element each.
     Returns L, a float.
@@ -111,7 +111,7 @@ def hinge_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
 
 def hinge_generator_loss(fake_logits):
-    """[SN] eq. 17 with its sign changed:  L = -mean(fake_logits).
+    """[SN] eq. 17, which G minimises:  L = -mean(fake_logits).
 
     fake_logits: any shape, at least one element.
     Returns L, a float.
@@ -177,7 +177,8 @@ def least_squares_generator_loss_backward(dloss, fake_logits):
 def wasserstein_discriminator_loss(real_logits, fake_logits):
     """[WGAN] eq. 3, which the critic maximises, with its sign changed:  L = mean(fake_logits) - mean(real_logits).
 
-    It is the distance only while the critic is 1-Lipschitz: clip its weights, or add `gradient_penalty`.
+    -L is at most the distance while the critic is 1-Lipschitz, which `gradient_penalty` asks of it, and at most K times the
+    distance while it is K-Lipschitz, for some K, as clipped weights make it.
     real_logits, fake_logits: any shapes, at least one element each; the critic's output, which has no sigmoid.
     Returns L, a float.
     Raises ValueError where there is nothing to average.

@@ -18,7 +18,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 def min_snr_weight(snr, gamma, prediction):
-    """The weight of the squared error of a prediction, [MinSNR] section 3.4, with SNR = abar_t / (1 - abar_t):
+    """The weight of the squared error of a prediction, [MinSNR] section 3.4 for x0, section 4.2 for eps and v, with SNR = abar_t / (1 - abar_t):
 
         "x0"   min(SNR, gamma)
         "eps"  min(SNR, gamma) / SNR
