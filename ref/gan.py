@@ -132,7 +132,7 @@ def hinge_generator_loss_backward(dloss, fake_logits):
 
 
 def least_squares_discriminator_loss(real_logits, fake_logits):
-    """[LSGAN] eq. 9, 1 for real and 0 for fake:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
+    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
 
     real_logits, fake_logits: any shapes, at least one element each.
     Returns L, a float.
@@ -154,7 +154,7 @@ def least_squares_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
 
 def least_squares_generator_loss(fake_logits):
-    """[LSGAN] eq. 9, to be taken for real:  L = 1/2 mean((fake_logits - 1)^2).
+    """[LSGAN] eq. 2 with c = 1, to be taken for real:  L = 1/2 mean((fake_logits - 1)^2).
 
     fake_logits: any shape, at least one element.
     Returns L, a float.
@@ -297,7 +297,7 @@ def optimal_discriminator(p_data, p_g):
 
 
 def jensen_shannon(p, q):
-    """The Jensen-Shannon divergence, [JSD] eq. 4.1 with equal weights, in nats; the one of [GAN] eq. 6. With m = (p + q) / 2,
+    """The Jensen-Shannon divergence, [JSD] with equal weights, in nats; the one of [GAN] eq. 6. With m = (p + q) / 2,
 
         JSD = 1/2 sum(p log(p / m)) + 1/2 sum(q log(q / m)),   0 log 0 = 0
 
