@@ -149,7 +149,7 @@ def bernoulli_nll_grad(logits, x, dnll=1.0):
 
 
 def elbo(nll, kl, beta=1.0):
-    """The evidence lower bound, [VAE] eq. 3, with the beta of [beta-VAE] eq. 4:  ELBO = mean_b(-nll_b - beta kl_b).
+    """The evidence lower bound, [VAE] eq. 3, with the beta of [beta-VAE]:  ELBO = mean_b(-nll_b - beta kl_b).
 
     It bounds mean_b(log p(x_b)) from below where nll is the mean over q(z | x_b) and beta >= 1. The loss is -ELBO.
     nll, kl: (B,), B >= 1. beta: float >= 0; 1 is the bound itself.
@@ -172,7 +172,7 @@ def elbo_backward(delbo, nll, kl, beta=1.0):
 
 
 def clamp_logvar(logvar, low=-30.0, high=20.0):
-    """min(max(logvar, low), high), before anything takes its exponential; the limits are those of [LDM]'s autoencoder.
+    """min(max(logvar, low), high), before anything takes its exponential; the limits are those of the autoencoder in [LDM]'s released code.
 
     logvar: any shape. low, high: floats, low <= high.
     Returns it clamped, float64; NaN stays NaN.
