@@ -211,25 +211,27 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     return p, m, v, ema_step(avg, p, decay, None if out is None else out[3])
 
 
-def reparameterize_kl(mu, logvar, eps, out=None):
-    """`ref.vae.reparameterize_kl` in mu's dtype. mu, logvar, eps: (B, ...)."""
-    half = np.multiply(logvar, logvar.dtype.type(0.5))
-    std = np.exp(half, out=half)
+def reparameterize_kl(mu, logvar, eps, out=None, scratch=None):
+    """`ref.vae.reparameterize_kl` in mu's dtype. mu, logvar, eps: (B, ...). scratch: two arrays like them to work in, or None."""
+    one, two = (None, None) if scratch is None else scratch
+    std = np.multiply(logvar, logvar.dtype.type(0.5), out=one)
+    np.exp(std, out=std)
     z = np.multiply(std, eps, out=out)
     np.add(z, mu, out=z)
     term = np.multiply(std, std, out=std)
     np.subtract(term, logvar, out=term)
     np.subtract(term, 1, out=term)
-    np.add(term, np.multiply(mu, mu), out=term)
+    np.add(term, np.multiply(mu, mu, out=two), out=term)
     return z, per_example(term) / 2
 
 
-def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
-    """`ref.vae.reparameterize_kl_backward` in dz's dtype. dz, mu, logvar, eps: (B, ...). dkl: (B,) or a float."""
+def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None, scratch=None):
+    """`ref.vae.reparameterize_kl_backward` in dz's dtype. dz, mu, logvar, eps: (B, ...). dkl: (B,) or a float. scratch: one array, in a
+    tuple, to work in, or None."""
     dmu, dlogvar, deps = (None,) * 3 if out is None else out
     (dkl,) = columns(np.asarray(dkl, np.float64).reshape(1, -1), dz)
-    half = np.multiply(logvar, logvar.dtype.type(0.5))
-    std = np.exp(half, out=half)
+    std = np.multiply(logvar, logvar.dtype.type(0.5), out=None if scratch is None else scratch[0])
+    np.exp(std, out=std)
     dmu = np.add(np.multiply(dkl, mu, out=dmu), dz, out=dmu)
     deps = np.multiply(std, dz, out=deps)
     term = np.subtract(np.multiply(std, std, out=std), 1, out=std)
@@ -238,29 +240,31 @@ def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
     return dmu, np.multiply(dlogvar, dz.dtype.type(0.5), out=dlogvar), deps
 
 
-def bernoulli_nll_grad(logits, x, dnll=1.0, out=None):
-    """`ref.vae.bernoulli_nll_grad` in logits' dtype. logits, x: (B, ...). dnll: (B,) or a float."""
-    value, derivative = softplus(logits, out)
-    np.subtract(value, np.multiply(x, logits), out=value)
+def bernoulli_nll_grad(logits, x, dnll=1.0, out=None, scratch=None):
+    """`ref.vae.bernoulli_nll_grad` in logits' dtype. logits, x: (B, ...). dnll: (B,) or a float. scratch: two arrays to work in, or None."""
+    value, derivative = softplus(logits, out, scratch)
+    np.subtract(value, np.multiply(x, logits, out=None if scratch is None else scratch[0]), out=value)
     np.subtract(derivative, x, out=derivative)
     (dnll,) = columns(np.asarray(dnll, np.float64).reshape(1, -1), logits)
     return per_example(value), np.multiply(derivative, dnll, out=derivative)
 
 
-def softplus(u, out=None):
-    """log(1 + e^u) and its derivative in u's dtype, both from e^-|u|. u: array. out: of the derivative."""
-    e = np.exp(np.negative(np.abs(u)))
-    large = np.divide(1, np.add(e, 1), out=out)
-    value = np.add(np.log1p(e), np.maximum(u, 0))
-    np.multiply(large, e, out=large, where=u < 0)
-    return value, large
+def softplus(u, out=None, scratch=None):
+    """log(1 + e^u) and its derivative in u's dtype, both from e^-|u|. u: array. out: of the derivative. scratch: two arrays to work in,
+    the second of which becomes the value, or None."""
+    e, value = (None, None) if scratch is None else scratch
+    large = np.exp(np.minimum(u, 0, out=out), out=out)  # e^u where u < 0, else 1
+    e = np.abs(u, out=e)
+    np.exp(np.negative(e, out=e), out=e)
+    value = np.add(np.log1p(e, out=value), np.maximum(u, 0), out=value)
+    return value, np.divide(large, np.add(e, 1, out=e), out=large)
 
 
-CURVES = {  # F and F' of u; out of the second
+CURVES = {  # F and F' of u; out of the second, two arrays to work in
     "softplus": softplus,
-    "hinge": lambda u, out=None: (np.maximum(u, 0), np.greater(u, 0, out=out, casting="unsafe")),
-    "square": lambda u, out=None: (np.multiply(u, u) / 2, u if out is None else _copy(out, u)),
-    "line": lambda u, out=None: (u, np.full_like(u, 1) if out is None else _copy(out, 1)),
+    "hinge": lambda u, out, scratch: (np.maximum(u, 0, out=scratch[0]), _copy(out, np.greater(u, 0))),
+    "square": lambda u, out, scratch: (np.multiply(np.multiply(u, u, out=scratch[0]), u.dtype.type(0.5), out=scratch[0]), _copy(out, u)),
+    "line": lambda u, out, scratch: (u, _copy(out, 1)),
 }
 GAN = {  # the curve; slope and shift of u = slope logits + shift for real and fake, or for fake; the sign before the mean
     "discriminator_loss": ("softplus", [(-1, 0), (1, 0)], 1),
@@ -275,17 +279,19 @@ GAN = {  # the curve; slope and shift of u = slope logits + shift for real and f
 }
 
 
-def gan_loss_grad(name, *logits, out=None):
-    """`ref.gan`'s name and its gradient in the logits' dtype. name: of GAN. logits: real and fake, or fake."""
+def gan_loss_grad(name, *logits, out=None, scratch=None):
+    """`ref.gan`'s name and its gradient in the logits' dtype. name: of GAN. logits: real and fake, or fake. scratch: for each three
+    arrays like it to work in, or None."""
     curve, places, sign = GAN[name]
-    outs = (None,) * len(logits) if out is None else out if len(logits) > 1 else (out,)
-    loss, gradients = 0.0, []
-    for x, (slope, shift), out in zip(logits, places, outs, strict=True):
-        u = np.multiply(x, x.dtype.type(slope)) if slope != 1 else x
-        value, derivative = CURVES[curve](np.add(u, x.dtype.type(shift)) if shift else u, out)
+    outs = [np.empty_like(x) for x in logits] if out is None else out if len(logits) > 1 else [out]
+    loss = 0.0
+    for i, (x, (slope, shift), out) in enumerate(zip(logits, places, outs, strict=True)):
+        u, *more = [np.empty_like(x) for _ in range(3)] if scratch is None else scratch[i]
+        u = np.add(np.multiply(x, x.dtype.type(slope), out=u), x.dtype.type(shift), out=u) if (slope, shift) != (1, 0) else x
+        value, derivative = CURVES[curve](u, out, more)
         loss += sign * float(np.mean(value))
-        gradients.append(np.multiply(derivative, x.dtype.type(sign * slope / x.size), out=out))
-    return loss, *gradients
+        np.multiply(derivative, x.dtype.type(sign * slope / x.size), out=out)
+    return loss, *outs
 
 
 def columns(table, x):

@@ -258,14 +258,25 @@ def _latent(names, upstream=None):
     return make
 
 
+def _off_the_tail(logits):
+    """Beside where e^-|logit| is too small for all its digits in float32, and a multiple of it rounds twice."""
+    return np.where((np.abs(logits) > 85) & (np.abs(logits) < 105), logits.dtype.type(85), logits)
+
+
+def _logits(names):
+    def make(rng, shape, dtype, values):
+        return {name: _off_the_tail(_data(rng, shape, dtype, values)) for name in names}
+
+    return make
+
+
 def _pixels(rng, shape, dtype, values, each=False):
     x = rng.uniform(size=shape)
     x = np.where(rng.integers(2, size=shape), x, np.round(x))  # half of them are 0 or 1
     logits = _data(rng, shape, dtype, "normal" if values == "zeros" else values)
     if values == "zeros":  # of half the examples: were they all, one example could not be told from another
         logits[: len(logits) // 2] = 0
-    logits[(np.abs(logits) > 85) & (np.abs(logits) < 105)] = 85  # there e^-|logit| keeps but a few digits, and c e^-|logit| rounds twice
-    return dict(logits=logits, x=x.astype(dtype), dnll=_upstream(rng, shape, each))
+    return dict(logits=_off_the_tail(logits), x=x.astype(dtype), dnll=_upstream(rng, shape, each))
 
 
 def _sizes(table, *terms):
@@ -331,8 +342,8 @@ def _kl_sizes(mu, logvar):
 
 def _latent_backward_sizes(dz, dkl, mu, logvar, eps):
     dkl, dz = np.abs(vae._upstream("dkl", dkl, mu)), np.abs(dz)
-    std, grown = np.exp(logvar / 2), np.abs(np.expm1(logvar))
-    return dz + dkl * np.abs(mu), (dz * std * np.abs(eps) + dkl * grown) / 2, std * dz
+    std = np.exp(logvar / 2)
+    return dz + dkl * np.abs(mu), (dz * std * np.abs(eps) + dkl * (np.exp(logvar) + 1)) / 2, std * dz
 
 
 def _pixel_sizes(logits, x, dnll):
@@ -358,7 +369,7 @@ def _gan_op(name, bench):
     curve, places, _ = plain.GAN[name]
     names = ["real_logits", "fake_logits"][2 - len(places):]
     return Op(
-        f"gan.{name}_grad", getattr(gan, f"{name}_grad"), lambda **logits: plain.gan_loss_grad(name, *logits.values()), _loss_op(names),
+        f"gan.{name}_grad", getattr(gan, f"{name}_grad"), lambda **logits: plain.gan_loss_grad(name, *logits.values()), _logits(names),
         lambda **logits: _gan_sizes(curve, places, **logits), ulps=4, writes=len(places), empty=False, bench=bench,
     )  # fmt: skip
 
