@@ -252,6 +252,8 @@ def _latent(names, upstream=None):
 
     def make(rng, shape, dtype, values, each=False):
         data = {name: _data(rng, shape, dtype, values) for name in names}
+        if values == "tiny":  # else one example's KL, all cancellation, could not be told from another's
+            data["mu"] = _data(rng, shape, dtype, "normal")
         np.clip(data["logvar"], -80, 80, out=data["logvar"], where=np.isfinite(data["logvar"]))
         return data | ({upstream: _upstream(rng, shape, each)} if upstream else {})
 

@@ -223,6 +223,15 @@ def test_losses_and_their_gradients_are_finite_at_any_logit_a_network_makes():
     assert gan.generator_loss_grad(one)[1] == pytest.approx(-1) and gan.generator_loss_saturating_grad(one)[1] == pytest.approx(-2.06e-9, rel=1e-3)
 
 
+def test_the_kl_of_a_posterior_near_its_prior_loses_no_digits():
+    """exp(logvar) - 1 - logvar is logvar^2 / 2 there, and nothing is left of it where it is computed as written."""
+    logvar, zero = np.geomspace(1e-6, 1, 400, dtype=np.float32)[:, None], np.zeros((400, 1), np.float32)
+    exact = logvar.astype(np.float64)
+    for sign in (1, -1):
+        want = np.where(exact < 0.01, exact**2 / 2 + sign * exact**3 / 6 + exact**4 / 24, np.expm1(sign * exact) - sign * exact)[:, 0] / 2
+        assert np.all(np.abs(vae.reparameterize_kl(zero, sign * logvar, zero)[1] - want) <= 12 * 2.0**-23 * want)
+
+
 def test_real_and_fake_logits_may_differ_in_number():
     rng = np.random.default_rng(0)
     real, fake = rng.standard_normal((3, 700)).astype(np.float32), rng.standard_normal(5000).astype(np.float32)

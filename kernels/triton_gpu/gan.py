@@ -102,40 +102,40 @@ def wasserstein_generator_loss_grad(fake_logits, out=None):
 
 def _one(curve, fake_logits, out, place, sign=1):
     arrays = launch.read(SINGLE, fake_logits=fake_logits)
-    partial = launch.partial_sums(arrays)
     out, pointer = launch.output("out", out, arrays)
-    _pass(curve, arrays, pointer, partial, 0, place, sign)
-    return _means(partial, arrays, partial.count, arrays.size, 1, sign), out
+    return _means(curve, [arrays], [pointer], [place], sign), out
 
 
 def _two(curve, real_logits, fake_logits, out, real_place, fake_place):
     real, fake = launch.read(SINGLE, real_logits=real_logits), launch.read(SINGLE, fake_logits=fake_logits)
     if real.kind is not fake.kind:
         raise TypeError(f"fake_logits: expected {real.kind.name} like real_logits, got {fake.kind.name}")
-    partial = launch.partial_sums(real, fake)
-    first = launch.programs(real.size, launch.BLOCK * launch.TILES)
     made = [launch.output(f"out[{i}]", None if out is None else out[i], arrays) for i, arrays in enumerate((real, fake))]
+    pointers = [pointer for _, pointer in made]
     if out is not None:
-        launch.apart((made[0][1], real.size), (made[1][1], fake.size))
-        launch.apart((made[0][1], real.size), (fake.pointers[0], fake.size))  # which is read after that is written
-    _pass(curve, real, made[0][1], partial, 0, real_place, 1)
-    _pass(curve, fake, made[1][1], partial, first, fake_place, 1)
-    return _means(partial, real, first, real.size, fake.size, 1), made[0][0], made[1][0]
+        launch.apart((pointers[0], real.size), (pointers[1], fake.size))
+        launch.apart((pointers[0], real.size), (fake.pointers[0], fake.size))  # one is written while the other is read
+        launch.apart((pointers[1], fake.size), (real.pointers[0], real.size))
+    return _means(curve, [real, fake], pointers, [real_place, fake_place], 1), *(array for array, _ in made)
 
 
-def _pass(curve, arrays, pointer, partial, first, place, sign):
-    slope, shift = place
+def _means(curve, logits, outs, places, sign):
+    """sign mean(F(slope logits + shift)), added over logits, and its gradients into outs. places: slope and shift of each."""
+    partial = launch.partial_sums(*logits)
+    each = [
+        (out, a.pointers[0], a.size, float(slope), float(shift), sign * slope / a.size) for out, a, (slope, shift) in zip(outs, logits, places)
+    ]
+    programs = launch.programs(logits[0].size, launch.BLOCK * launch.TILES)  # those after them take the second
     launch.run(
-        _curve_grad, launch.programs(arrays.size, launch.BLOCK * launch.TILES), arrays, pointer, partial.pointer, *arrays.pointers, arrays.size,
-        first, float(slope), float(shift), sign * slope / arrays.size, CURVE=curve, BLOCK=launch.BLOCK, TILES=launch.TILES,
+        _curve_grad, partial.count, logits[0], partial.pointer, programs, *each[0], *each[-1],
+        CURVE=curve, BLOCK=launch.BLOCK, TILES=launch.TILES, warps=8,
     )  # fmt: skip
-
-
-def _means(partial, arrays, count, size, other, sign):
-    """sign times the mean of the first count partial sums over size elements and of the rest over other, added. arrays: of the launch."""
-    out = arrays.kind.empty((), "float64")
-    pointer = launch.pointer_to(out, arrays.kind)
-    launch.run(_add_means, 1, arrays, pointer, partial.pointer, count, partial.count, size, other, sign, BLOCK=launch.REDUCE, warps=8)
+    out = logits[0].kind.empty((), "float64")
+    pointer = launch.pointer_to(out, logits[0].kind)
+    launch.run(
+        _add_means, 1, logits[0], pointer, partial.pointer, programs, partial.count, logits[0].size, logits[-1].size, sign,
+        BLOCK=launch.REDUCE, warps=8,
+    )  # fmt: skip
     return launch.scalar(out)
 
 
@@ -154,27 +154,29 @@ def _curve(u, CURVE: tl.constexpr):
         return u, one
 
 
-@triton.jit(do_not_specialize=["first"])
-def _curve_grad(out, partial, logits, size, first, slope, shift, c, CURVE: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr):
-    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float32)
+@triton.jit(do_not_specialize=["programs"])
+def _curve_grad(
+    partial, programs, out, logits, size, slope, shift, c, out2, logits2, size2, slope2, shift2, c2,
+    CURVE: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    i, total, program = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float32), tl.program_id(0)
+    size, size2 = tl.cast(size, tl.int64), tl.cast(size2, tl.int64)
+    if program >= programs:
+        out, logits, size, slope, shift, c, program = out2, logits2, size2, slope2, shift2, c2, program - programs
     for tile in range(TILES):
-        base = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK
+        base = (program.to(tl.int64) * TILES + tile) * BLOCK
         inside = base + i < size
         value, derivative = _curve(tl.fma(slope, tl.load(logits + base + i, mask=inside, other=0), shift), CURVE)
         tl.store(out + base + i, c * derivative, mask=inside)
         total += tl.where(inside, value, 0.0)
-    tl.store(partial + first + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
+    tl.store(partial + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
 
 
-@triton.jit
-def _sum_of(partial, first, end, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["count", "end", "size", "size2", "sign"])
+def _add_means(out, partial, count, end, size, size2, sign, BLOCK: tl.constexpr):
     i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
-    for at in range(first, end, BLOCK):
-        total += tl.load(partial + at + i, mask=at + i < end, other=0)
-    return tree_sum(total, BLOCK)
-
-
-@triton.jit(do_not_specialize=["count", "end", "size", "other", "sign"])
-def _add_means(out, partial, count, end, size, other, sign, BLOCK: tl.constexpr):
-    loss = _sum_of(partial, 0, count, BLOCK) / size.to(tl.float64) + _sum_of(partial, count, end, BLOCK) / other.to(tl.float64)
-    tl.store(out, sign.to(tl.float64) * loss)
+    weight, weight2 = sign.to(tl.float64) / size.to(tl.float64), sign.to(tl.float64) / size2.to(tl.float64)
+    for first in range(0, end, BLOCK):
+        at = first + i
+        total += tl.load(partial + at, mask=at < end, other=0) * tl.where(at < count, weight, weight2)
+    tl.store(out, tree_sum(total, BLOCK))

@@ -19,6 +19,8 @@ from kernels.triton_gpu.diffusion import SINGLE, pick, row_of
 from kernels.triton_gpu.exponential import logistic, std_of
 from kernels.triton_gpu.optim import tree_sum
 
+BLOCK = 512  # elements of a program at a time
+
 
 def reparameterize_kl(mu, logvar, eps, out=None):
     """[VAE] eq. 10 and appendix B:  z = mu + exp(logvar / 2) eps,  kl = 1/2 sum(mu^2 + exp(logvar) - 1 - logvar). mu, logvar, eps: (B, ...).
@@ -66,13 +68,13 @@ def _by_example(kernel, arrays, pointer, *args, **constants):
     rows, n = coefficients.examples(arrays.shape)
     sums = arrays.kind.empty((rows,), "float64")
     place = launch.pointer_to(sums, arrays.kind)
-    cols = min(triton.next_power_of_2(max(n, 1)), launch.BLOCK)
-    tiles = 1 if n <= cols else launch.TILES
+    cols = min(max(triton.next_power_of_2(launch.programs(n, launch.TILES)), 32), BLOCK)  # few of them beyond the row's end
+    tiles = min(launch.programs(max(n, 1), cols), launch.TILES)
     parts = launch.programs(max(n, 1), cols * tiles)
     partial = place if parts == 1 else launch.scratch(np.empty(rows * parts), arrays, filled=False)
     launch.run(
-        kernel, launch.programs(rows, launch.BLOCK // cols) * parts, arrays, pointer, partial, *arrays.pointers, rows, n, parts, *args,
-        COLS=cols, TILES=tiles, BLOCK=launch.BLOCK, **constants,
+        kernel, launch.programs(rows, BLOCK // cols) * parts, arrays, pointer, partial, *arrays.pointers, rows, n, parts, *args,
+        COLS=cols, TILES=tiles, BLOCK=BLOCK, **constants,
     )  # fmt: skip
     if parts > 1:
         launch.run(_add_parts, rows, arrays, place, partial, parts, BLOCK=launch.REDUCE, warps=8)
