@@ -509,7 +509,7 @@ MUTANTS = [
     Mutant("triton: every example's dnll the first", "kernels/triton_gpu/vae.py", "c = tl.load(table + row, mask=row < rows)", "c = tl.load(table + row * 0, mask=row < rows)"),
     Mutant("triton: KL without its half", "kernels/triton_gpu/vae.py", "total += 0.5 * tl.fma(m, m, excess)", "total += tl.fma(m, m, excess)"),
     Mutant("triton: exp - 1 that cancels", "kernels/triton_gpu/exponential.py", "tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - logvar)", "tl.fma(std, std, -1.0) - logvar"),
-    Mutant("triton: the mean of real over the number of fake", "kernels/triton_gpu/gan.py", "_means(partial, real, first, real.size, fake.size, 1)", "_means(partial, real, first, fake.size, real.size, 1)"),
+    Mutant("triton: the mean of real over the number of fake", "kernels/triton_gpu/gan.py", "tl.where(at < count, weight, weight2)", "tl.where(at < count, weight2, weight)"),
     Mutant("bench: a wrong kernel is timed", "bench/measure.py", '        return result | {"failure": f"{type(reason).__name__}: {reason}"}\n    contestants = {("kernel", ""): run, ("copy", ""): limits.copy', '        pass\n    contestants = {("kernel", ""): run, ("copy", ""): limits.copy'),
     Mutant("bench: the noise of a peer is taken on trust", "bench/peers.py", "if not abs(value - wanted) <= 6", "if False and not abs(value - wanted) <= 6"),
     Mutant("bench: a missed target passes", "bench/targets.py", "else value >= asked[c])]", "else True)]"),
