@@ -108,7 +108,7 @@ class HostPointer(Pointer):
 
 
 class Scratch:
-    """Device memory for one call, of the stream that its kernels run on; given back in that stream's order."""
+    """Device memory of the stream that kernels run on; given back in that stream's order."""
 
     __slots__ = ("address", "stream")
 
@@ -198,7 +198,13 @@ def _numba():
         warnings.simplefilter("ignore")
         from numba import cuda
 
-    return Kind("numba", _of_numba, cuda.device_array, cuda.to_device, lambda x: x.copy_to_host())
+    def empty(shape, dtype):  # half the time of numba's own, and it does not wait for the device
+        dtype = np.dtype(dtype)
+        memory = Scratch(max(int(np.prod(shape)) * dtype.itemsize, 1))
+        described = dict(shape=shape, typestr=dtype.str, data=(memory.address, False), strides=None, version=3)
+        return cuda.from_cuda_array_interface(described, owner=memory)
+
+    return Kind("numba", _of_numba, empty, cuda.to_device, lambda x: x.copy_to_host())
 
 
 def _jax():

@@ -101,7 +101,7 @@ def _store_sums(partial, total, first, part, rows, parts, COLS: tl.constexpr, BL
     tl.store(partial + row.to(tl.int64) * parts + part, x, mask=row < rows)
 
 
-@triton.jit(do_not_specialize=["rows", "parts"])
+@triton.jit(do_not_specialize=["rows"])
 def _reparameterize_kl(
     z, partial, mu, logvar, eps, rows, n, parts, COLS: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -133,7 +133,7 @@ def _reparameterize_kl_backward(
     tl.store(deps + base + i, g, mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows", "parts"])
+@triton.jit(do_not_specialize=["rows"])
 def _bernoulli_nll_grad(
     out, partial, logits, x, rows, n, parts, table, c, EACH: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr
 ):
