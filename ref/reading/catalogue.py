@@ -1,0 +1,147 @@
+"""What is in `ref`: every equation, where it stands, which paper it is from, what it needs, and where else its name lives.
+
+An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. All that is said of it is read from its source.
+"""
+import ast
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+import textwrap
+from pathlib import Path
+
+import ref
+
+ROOT = Path(ref.__file__).parent.parent
+# The chapter's order. A module that is not named here comes last, by its name.
+CHAPTER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
+           "layers", "nets", "optim", "vae", "gan"]  # fmt: skip
+OTHER_PLACES = ["kernels/numba_cpu", "kernels/triton_gpu", "kernels/registry.py", "tests"]
+PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
+
+
+def modules():
+    """The math modules of `ref` in the chapter's order; the reader itself is not one."""
+    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.ispkg and found.name != "ref.__main__"]
+    parts = {name: name.split(".")[1] for name in names if not name.startswith("ref.reading.")}
+    place = {name: CHAPTER.index(part) if part in CHAPTER else len(CHAPTER) for name, part in parts.items()}
+    return [importlib.import_module(name) for name in sorted(parts, key=lambda name: (place[name], name))]
+
+
+def equations():
+    """{full name: function} in the reading order: the chapter's, but first what a function needs."""
+    here = {full(f): f for module in modules() for f in vars(module).values()
+            if inspect.isfunction(f) and f.__module__ == module.__name__ and not f.__name__.startswith("_")}  # fmt: skip
+    ordered = {}
+
+    def visit(name):
+        if name not in ordered:
+            for needed in needs(here[name]):
+                visit(needed)
+            ordered[name] = here[name]
+
+    for name in here:
+        visit(name)
+    return ordered
+
+
+def full(function):
+    """Its name with its module. function: of `ref`."""
+    return f"{function.__module__}.{function.__name__}"
+
+
+def needs(function):
+    """Full names of the public functions of `ref` that it calls, by way of private ones too, in the order of the source. function: of `ref`."""
+    found, seen = [], set()
+
+    def visit(f):
+        seen.add(f)
+        for node in ast.walk(tree(f)):
+            called = f.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+            if inspect.isfunction(called) and called.__module__.startswith("ref.") and called not in seen:
+                if called.__name__.startswith("_"):
+                    visit(called)
+                else:
+                    seen.add(called)
+                    found.append(full(called))
+
+    visit(function)
+    return found
+
+
+def tree(function):
+    """Its syntax tree, at the lines of its file. function: of `ref`."""
+    lines, first = inspect.getsourcelines(function)
+    return ast.increment_lineno(ast.parse(textwrap.dedent("".join(lines))), first - 1).body[0]
+
+
+def find(name):
+    """The full name meant by a function's name, with or without its module, with or without "ref". name: str.
+
+    Raises LookupError with the candidates where it is none or several.
+    """
+    known = equations()
+    fits = [known_name for known_name in known if f".{known_name}".endswith(f".{name}")]
+    if len(fits) == 1:
+        return fits[0]
+    short = {full_name.removeprefix("ref."): full_name for full_name in known}
+    if fits:
+        raise LookupError(f"{name} is in {len(fits)} modules: {', '.join(fit.removeprefix('ref.') for fit in fits)}. Say which")
+    last = name.split(".")[-1]
+    near = [s for s in short if last in difflib.get_close_matches(s.split(".")[-1], [last], cutoff=0.6) or last in s.split(".")[-1]]
+    near.sort(key=lambda s: -difflib.SequenceMatcher(None, s.split(".")[-1], last).ratio())
+    raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near[:5])}" if near else "; `python -m ref` lists them"))
+
+
+def where(function):
+    """Its file, from the root, and line. function: of `ref`."""
+    return f"{Path(function.__code__.co_filename).relative_to(ROOT).as_posix()}:{function.__code__.co_firstlineno}"
+
+
+def paper(function):
+    """The papers and numbers that its docstring names, or whose gradient it is; "" where there is neither. function: of `ref`."""
+    text = " ".join(inspect.getdoc(function).split())
+    listed = "|".join(map(re.escape, re.findall(r"^ +\[([^\]]+)\] ", inspect.getdoc(inspect.getmodule(function)), flags=re.M)))
+    found = re.findall(rf"\[(?:{listed})\](?: {PLACE})?", text) if listed else []
+    numbered = [cited for cited in found if not cited.endswith("]")]
+    gradient = f"gradient of {function.__name__.removesuffix('_backward')}" if function.__name__.endswith("_backward") else ""
+    return ", ".join(dict.fromkeys(numbered or found)) or gradient
+
+
+def formulas(function):
+    """The equations of its docstring, a list of lines as they are printed there. function: of `ref`.
+
+    They are what follows a colon and two spaces or opens the docstring with a name and an equals sign; and what is indented.
+    """
+    doc = inspect.getdoc(function)
+    opening = " ".join(line.strip() for line in doc.split("\n\n")[0].split("\n"))
+    end = r"(?:,? \[[A-Z]|(?<![ .])\.(?=\s|$)|$)"
+    inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(rf"(\S+ (?:=|<-) .+?)(?:: |; |, (?:from|the|rounded) |{end})", opening)
+    return ([inline[1]] if inline else []) + [line.strip() for line in doc.split("\n") if line.startswith("    ") and line.strip()]
+
+
+def sentence(function):
+    """The first sentence of its docstring. function: of `ref`."""
+    return re.match(r"(?s).+?(?:(?<!eq)(?<!eqs)[.:](?=\s|$)|$)", inspect.getdoc(function))[0].replace("\n", " ")
+
+
+def elsewhere(function):
+    """["file:line what"] where its name lives beside `ref`: in each backend, in the registry, in the tests. function: of `ref`."""
+    name, module = function.__name__, function.__module__.removeprefix("ref.").replace(".", "/")
+    word = re.compile(rf"(?<!\w){name}(?!\w)")
+    found = []
+    for place in OTHER_PLACES:
+        folder = {"tests": "test_*.py"}.get(place, f"{module}.py")
+        files = sorted((ROOT / place).glob(folder)) if (ROOT / place).is_dir() else [ROOT / place]
+        for file in filter(Path.is_file, files):
+            path, source = file.relative_to(ROOT).as_posix(), file.read_text()
+            if place == "kernels/registry.py":
+                found += [f"{path}:{n}  {line.strip().rstrip(',').split(',')[0]}" for n, line in enumerate(source.split("\n"), 1)
+                          if f'"{module}.{name}"' in line]  # fmt: skip
+                continue
+            for node in ast.parse(source).body:
+                defined = isinstance(node, ast.FunctionDef) and (node.name.startswith("test") if place == "tests" else node.name == name)
+                if defined and word.search("\n".join(source.split("\n")[node.lineno - 1:node.end_lineno])):
+                    found.append(f"{path}:{node.lineno}  {node.name}")
+    return found
