@@ -15,6 +15,7 @@ from ref.diffusion import posterior, q_sample, score_from_eps, v_target
 from ref.nets import gan as gan_nets
 from ref.nets import mlp
 from ref.philox import normal
+from ref.reading import trace
 from ref.reading.catalogue import equations
 
 SPREAD = 0.25  # the deviation of the data about the two digits, for the models that samplers ask
@@ -43,6 +44,28 @@ def eps_model(x0, abar):
         return (xt - a * expected(xt, x0, a, b)) / b
 
     return model
+
+
+def velocity_model(x0):
+    """The perfect velocity. x0: the digits. Returns a function (x, t) -> v."""
+    return lambda x, t: (x - expected(x, x0, 1 - t, t)) / t
+
+
+def gaussian_flow(t):
+    """The rate of the probability flow for data N(0, 1/4), which is linear: dx/dt = rate x. t: float. Returns a float."""
+    mean, std = sde.vp_marginal(t)
+    return -0.5 * sde.vp_diffusion(t) ** 2 * (1 - 1 / (mean**2 / 4 + std**2))
+
+
+def critic(pixels):
+    """Parameters of a small discriminator. pixels: int. Returns the dict."""
+    shapes = dict(w1=(6, pixels), b1=(6,), w2=(5, 6), b2=(5,), w3=(1, 5), b3=(1,))
+    return {name: normal(i, shape) / np.sqrt(shape[-1]) for i, (name, shape) in enumerate(shapes.items())}
+
+
+def woken(params):
+    """The residual net as if it had learned: its blocks' last layers, which start at 0, filled. params: dict. Returns the dict."""
+    return {name: sines(a.shape) / 3 if name.endswith(".w2") else a for name, a in params.items()}
 
 
 def sines(shape, k=0.0):
@@ -76,7 +99,7 @@ MODULES = {
                     times=np.linspace(0.0, 1.0, 4)),
     "ref.consistency": dict(sigmas=schedules.karras_sigmas(5)[:-1], student=lambda x0, eps: x0 + 0.2 * eps, target=lambda x0: x0, a=lambda student: student,
                             b=lambda x0: x0, teacher=lambda denoise: denoise, k=300, K=1000),
-    "ref.fused": dict(flow_t=0.8, step=10, denoised=lambda x, x0, sigma: expected(x, x0, 1, sigma), sigma_next=1.0,
+    "ref.fused": dict(denoised=lambda x, x0, sigma: expected(x, x0, 1, sigma), sigma_next=1.0,
                       denoised_next=lambda x, x0, denoised, sigma, sigma_next: expected(x + (sigma_next - sigma) / sigma * (x - denoised), x0, 1, sigma_next)),
     "ref.layers": dict(x=sines((2, 3)), w=sines((4, 3), 1), b=sines((4,), 2), index=np.array([2, 0, 2]), t=np.array([1.0, 500.0, 1000.0]), width=8,
                        logits=3 * sines((2, 4)), labels=np.array([3, 0])),
@@ -104,8 +127,8 @@ FUNCTIONS = {
     "ref.guidance.guide_rescaled": dict(phi=0.7),
     "ref.guidance.dynamic_threshold": dict(x0=1.5 * digits(), ratio=0.9, max_value=2.0),
     "ref.samplers.heun": dict(noise=ALL["noise"], s_churn=1.0),
-    "ref.samplers.flow_euler": dict(x=ALL["xT"], times=schedules.flow_times(3)),
-    "ref.samplers.flow_heun": dict(x=ALL["xT"], times=schedules.flow_times(3)),
+    "ref.samplers.flow_euler": dict(x=ALL["xT"], times=schedules.flow_times(3), velocity=velocity_model),
+    "ref.samplers.flow_heun": dict(x=ALL["xT"], times=schedules.flow_times(3), velocity=velocity_model),
     "ref.edm.sigma_at": dict(t=np.array([0.0, 250.5, 1000.0])),
     "ref.edm.vp_from_ve": dict(sigma=2.0),
     "ref.edm.ve_from_vp": dict(sigma=edm.sigma_from_abar(ALL["abar"][500])),
@@ -114,39 +137,19 @@ FUNCTIONS = {
     "ref.flow.abar_from_flow_time": dict(t=np.linspace(0, 1, 5)),
     "ref.flow.flow_time_from_abar": dict(abar=np.linspace(1, 0, 5)),
     "ref.flow.reverse_time": dict(t=np.linspace(0, 1, 5)),
-    "ref.sde.drift_and_jvp": dict(drift=lambda: lambda x, t: gaussian_flow(x, t) * x),
-    "ref.sde.log_likelihood": dict(x=ALL["x0"], drift_jvp=lambda: lambda x, t, probe: (gaussian_flow(x, t) * x, gaussian_flow(x, t) * probe)),
+    "ref.sde.drift_and_jvp": dict(drift=lambda: lambda x, t: gaussian_flow(t) * x),
+    "ref.sde.log_likelihood": dict(x=ALL["x0"], drift_jvp=lambda: lambda x, t, probe: (gaussian_flow(t) * x, gaussian_flow(t) * probe)),
     "ref.sde.bits_per_dimension": dict(nats=np.array([900.0, 1000.0]), dims=PIXELS**2, bin_width=2 / 255),
     "ref.philox.philox4x32": dict(counter=np.zeros((1, 4), np.uint32), key=np.zeros((1, 2), np.uint32)),
     "ref.fused.guided_flow_step": dict(t=0.8, s=0.6, xt=lambda x0, eps, t: flow.interpolate(x0, eps, t), cond=lambda x0, eps: eps - x0,
                                        uncond=lambda x0, eps: 0.9 * (eps - x0)),
+    "ref.fused.adam_ema_step": MODULES["ref.optim"],
+    "ref.vae.bernoulli_nll": dict(x=lambda x0: 0.5 + 0.45 * x0),
     "ref.vae.gaussian_nll": dict(logvar=lambda x: np.full(x.shape, -1.0)),
     "ref.nets.mlp.chapter": dict(params=lambda pixels, width: mlp.chapter_init(0, pixels, width, np.float64)),
     "ref.nets.mlp.residual": dict(params=lambda pixels, width, depth, classes, frequencies: woken(
         mlp.residual_init(0, pixels, width, depth, classes, frequencies, np.float64))),
 }  # fmt: skip
-MODULES["ref.fused.adam_ema_step"] = MODULES["ref.optim"]
-FUNCTIONS |= {f"ref.samplers.{name}": FUNCTIONS[f"ref.samplers.{name}"] | dict(
-    velocity=lambda x0: lambda x, t: (x - expected(x, x0, 1 - t, t)) / t) for name in ("flow_euler", "flow_heun")}  # fmt: skip
-
-
-def gaussian_flow(x, t):
-    """The rate of the probability flow for data N(0, 1/4), which is linear: dx/dt = rate x. x: unused but for its place. t: float. Returns a float."""
-    mean, std = sde.vp_marginal(t)
-    return -0.5 * sde.vp_diffusion(t) ** 2 * (1 - 1 / (mean**2 / 4 + std**2))
-
-
-def critic(pixels):
-    """Parameters of a small discriminator. pixels: int. Returns the dict."""
-    shapes = dict(w1=(6, pixels), b1=(6,), w2=(5, 6), b2=(5,), w3=(1, 5), b3=(1,))
-    return {name: normal(i, shape) / np.sqrt(shape[-1]) for i, (name, shape) in enumerate(shapes.items())}
-
-
-def woken(params):
-    """The residual net as if it had learned: its blocks' last layers, which start at 0, filled. params: dict. Returns the dict."""
-    return {name: sines(a.shape) / 3 if name.endswith(".w2") else a for name, a in params.items()}
-
-
 def example(function, asked=None):
     """Its arguments by name, in order. function: of `ref`. asked: {name: value} that stand in place of the tables'.
 
@@ -155,7 +158,7 @@ def example(function, asked=None):
     name, asked = f"{function.__module__}.{function.__name__}", dict(asked or {})
     package = function.__module__.rsplit(".", 1)[0]
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
-    tables = [asked, FUNCTIONS.get(name, {}), MODULES.get(name, {}), MODULES.get(function.__module__, {}), MODULES.get(package, {}), defaults, ALL]
+    tables = [asked, FUNCTIONS.get(name, {}), MODULES.get(function.__module__, {}), MODULES.get(package, {}), defaults, ALL]
 
     def value(argument):
         table = next((table for table in tables if argument in table), None)
@@ -215,3 +218,16 @@ def settings(function, words):
             value = np.array(value, of.dtype if isinstance(of, np.ndarray) and of.dtype.kind != "i" else None)
         found[name] = value
     return found
+
+
+def run(function, asked):
+    """Trace it on its worked example. function: of `ref`. asked: from `settings`. Returns the `trace.Run`, and for a `_backward` its gradients
+    beside finite differences, else []."""
+    if not function.__name__.endswith("_backward"):
+        return trace.record(function, example(function, asked)), []
+    forward, inputs, upstream, arguments = backward_example(function, asked)
+    ran = trace.record(function, arguments)
+    if isinstance(ran.returned, Exception):
+        return ran, []
+    gradients = ran.returned if isinstance(ran.returned, list) else [ran.returned]
+    return ran, trace.finite_differences(function, forward, inputs, upstream, gradients)

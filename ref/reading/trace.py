@@ -4,6 +4,7 @@ What only checks is left out: an `if` that was not taken, and a private function
 """
 import ast
 import inspect
+import re
 import sys
 import textwrap
 from dataclasses import dataclass, field
@@ -16,58 +17,67 @@ from ref.reading.catalogue import tree
 
 REF = f"{Path(ref.__file__).parent}/"
 READER = (f"{REF}reading/", f"{REF}__main__.py")
+BARE_CALL = re.compile(r"[\w.]+\(")
 SAMPLED = 64  # elements of an argument whose finite difference is taken, spread evenly
 
 
 @dataclass
 class Step:
-    """One statement as it ran: its line, its source, [(name, value)] of what it made, the `Run`s of the functions it called."""
+    """One statement as it ran: its line and source; of a return, the names it returns; the names it wrote, [(name, value)] of those that are new or
+    were changed by it, and the `Run`s it called."""
 
     line: int
     source: str
+    returns: list | None
+    named: list = field(default_factory=list)
     made: list = field(default_factory=list)
     calls: list = field(default_factory=list)
 
 
 @dataclass
 class Run:
-    """One call: the function's name, file and first line, [(name, value)] of its arguments, its `Step`s, what it returned."""
+    """One call: the function's name, file and first line, [(name, value)] of its arguments, which of them the caller has no name for,
+    its `Step`s, and what it returned, or the exception that ended it."""
 
     name: str
     file: str
     line: int
     given: list
+    unnamed: list
     steps: list = field(default_factory=list)
     returned: object = None
 
 
 def record(function, arguments):
-    """Call function(**arguments) and follow it. function: of `ref`. arguments: dict. Returns the `Run`; where it raised, with the exception on it as `returned`."""
+    """Call function(**arguments) and follow it. function: of `ref`. arguments: dict. Returns the `Run`."""
     top, active, parsed = [], [], {}
 
     def called(frame, event, _):
         code = frame.f_code
         if not code.co_filename.startswith(REF) or code.co_filename.startswith(READER) or code.co_name.startswith("<"):
             return None
-        given = [(name, copied(frame.f_locals[name])) for name in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]]
-        run = Run(code.co_name, code.co_filename, code.co_firstlineno, given)
+        count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+        given = [(name, copied(frame.f_locals[name])) for name in code.co_varnames[:count]]
+        callers = {id(value) for value in frame.f_back.f_locals.values()}
+        unnamed = [name for name, _ in given if id(frame.f_locals[name]) not in callers]
+        run = Run(code.co_name, code.co_filename, code.co_firstlineno, given, unnamed)
         (active[-1][0].steps[-1].calls if active and active[-1][0].steps else top).append(run)
         if code not in parsed:
             parsed[code] = statements(code)
-        active.append((run, parsed[code], []))  # the statement that is running, and what arrays held before it
+        active.append((run, parsed[code], [], dict(given)))  # [the statement that is running], {name: its value after the last one that made it}
         return followed
 
     def followed(frame, event, value):
-        run, known, running = active[-1]
+        run, known, running, held = active[-1]
         if event == "line" and frame.f_lineno in known:
             statement, source = known[frame.f_lineno]
             if running and running[0] is statement:
                 return followed
-            close(run, running, frame, frame.f_lineno)
-            running[:] = statement, contents(frame.f_locals) if isinstance(statement, ast.Expr) else None
-            run.steps.append(Step(statement.lineno, source))
+            close(run, running, held, frame.f_locals, frame.f_lineno)
+            running.append(statement)
+            run.steps.append(Step(statement.lineno, source, returned_names(statement)))
         elif event == "return":
-            close(run, running, frame, None)
+            close(run, running, held, frame.f_locals, None)
             run.returned = copied(value)
             active.pop()
         return followed
@@ -86,51 +96,55 @@ def record(function, arguments):
     return top[0]
 
 
-def close(run, running, frame, following):
+def close(run, running, held, variables, following):
     """The last step of the run has ended, and line `following` comes next (None: it returns): note what it made, or drop it.
 
-    run: `Run`. running: the statement and what arrays held before it, emptied here. frame: of the run.
+    run: `Run`. running: [its statement], emptied here. held: {name: value} so far, added to. variables: the run's, as they are now.
     """
     if not running:
         return
-    (statement, before), step = running, run.steps[-1]
-    running.clear()
+    statement, step = running.pop(), run.steps[-1]
     header = isinstance(statement, (ast.If, ast.For, ast.While, ast.With))
     entered = header and following is not None and statement.body[0].lineno <= following <= statement.body[-1].end_lineno
-    guard = isinstance(statement, ast.If) and isinstance(statement.body[-1], ast.Raise)
-    if header and (not entered or guard) and not step.calls or isinstance(statement, (ast.With, ast.FunctionDef)):
+    if header and not entered and not step.calls or isinstance(statement, (ast.With, ast.FunctionDef)):
         run.steps.pop()
         return
+    stored = statement.target if isinstance(statement, ast.For) else ast.Module([] if header else [statement], [])
+    names = [root(node).id for node in ast.walk(stored) if isinstance(node, (ast.Name, ast.Subscript)) and isinstance(node.ctx, ast.Store)]
+    if isinstance(statement, ast.Expr):  # a call that may have written to what it was given
+        names = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    step.named = [name for name in dict.fromkeys(names) if name in variables and name != "_"]
+    for name in step.named:
+        if name not in held or not same(held[name], variables[name]):
+            held[name] = copied(variables[name])
+            step.made.append((name, held[name]))
     if isinstance(statement, ast.Expr):
-        names = [name for name, content in contents(frame.f_locals).items() if before.get(name) != content]
-    else:
-        stored = statement.target if isinstance(statement, ast.For) else ast.Module([] if header else [statement], [])
-        names = [node.id for node in ast.walk(stored) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-        names += [root(node).id for node in ast.walk(stored) if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)]
-    step.made = [(name, copied(frame.f_locals[name])) for name in dict.fromkeys(names) if name in frame.f_locals and name != "_"]
+        step.named = [name for name, _ in step.made]
 
 
 def root(node):
-    """The name at the bottom of a[i][j]. node: ast.Subscript."""
+    """The name at the bottom of a[i][j]. node: ast.Subscript or ast.Name."""
     return root(node.value) if isinstance(node, ast.Subscript) else node
 
 
-def contents(variables):
-    """{name: what it holds} of the variables that can be written to. variables: dict."""
-    return {name: [a.tobytes() for _, a in leaves("", value) if isinstance(a, np.ndarray)]
-            for name, value in variables.items() if isinstance(value, (np.ndarray, dict, list))}  # fmt: skip
+def same(a, b):
+    """Whether two values look the same: the same numbers of the same dtype and shape in the same places. a, b: anything."""
+    a, b = leaves("", a), leaves("", b)
+    return len(a) == len(b) and all(
+        m == n and (u.dtype == v.dtype and u.shape == v.shape and u.tobytes() == v.tobytes() if isinstance(u, np.ndarray) and isinstance(v, np.ndarray)
+                    else u is v) for (m, u), (n, v) in zip(a, b))  # fmt: skip
 
 
 def statements(code):
     """{line: (statement, its source)} of a function; of an `if` or a loop the lines of its head alone. code: its code object."""
-    lines, _ = inspect.getsourcelines(code)
-    known = {}
-    for node in ast.walk(tree(code)):
+    function, known = tree(code), {}
+    lines = textwrap.dedent("".join(inspect.getsourcelines(code)[0])).split("\n")
+    for node in ast.walk(function):
         if isinstance(node, ast.stmt) and node.lineno > code.co_firstlineno:
             last = node.body[0].lineno - 1 if hasattr(node, "body") else node.end_lineno
             head = range(node.lineno, max(last, node.lineno) + 1)
-            text = [lines[n - code.co_firstlineno].rstrip() for n in head]
-            known |= {n: (node, textwrap.dedent("\n".join(text))) for n in head}
+            text = "\n".join(lines[n - code.co_firstlineno][function.body[0].col_offset:] for n in head)
+            known |= {n: (node, text) for n in head}
     return known
 
 
@@ -140,7 +154,7 @@ def tidy(run):
         for called in step.calls:
             tidy(called)
         step.calls = [c for c in step.calls if not c.name.startswith("_") or new_numbers(c)]
-    run.steps = [s for s in run.steps if s.made or s.calls or not s.source.startswith("_") or s is run.steps[-1]]
+    run.steps = [s for s in run.steps if s.made or s.calls or s.named or s.returns or not BARE_CALL.match(s.source.strip())]
 
 
 def new_numbers(run):
@@ -163,6 +177,8 @@ def copied(value):
 
 def leaves(name, value):
     """[(name, value)] of what is in it: an array for a number or an array, the thing itself for other things. name: str. value: anything."""
+    if isinstance(value, (dict, list, tuple)) and not value:
+        return [(name, value)]
     if isinstance(value, dict):
         return [leaf for key, v in value.items() for leaf in leaves(f"{name}[{key!r}]", v)]
     if isinstance(value, (list, tuple)) and not all(isinstance(v, (int, float)) for v in value):
@@ -171,11 +187,19 @@ def leaves(name, value):
     return [(name, np.asarray(value) if number else value)]
 
 
-def parts(names, value):
-    """[(name, value)] of what a function returned, the names being those of its return statement where it has them. names: list. value: anything."""
-    if isinstance(value, list) and len(names) == len(value):
-        return list(zip(names, value))
-    return [("", value)]
+def returned_names(statement):
+    """The names in a return statement, "" for what has none; None for another statement. statement: ast.stmt."""
+    if not isinstance(statement, ast.Return):
+        return None
+    values = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+    return [value.id if isinstance(value, ast.Name) else "" for value in values]
+
+
+def returned(run):
+    """[(name, value)] of what it returned, under the names in its return statement. run: `Run`."""
+    names = run.steps[-1].returns if run.steps else None
+    several = isinstance(run.returned, list) and names and len(names) == len(run.returned) > 1
+    return list(zip(names, run.returned)) if several else [((names or [""])[0], run.returned)]
 
 
 # --- gradients ----------------------------------------------------------------------------------------------------
@@ -211,7 +235,7 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
         of = inputs[name] if isinstance(inputs[name], dict) else {None: inputs[name]}
         for key, value in of.items():
             value = np.asarray(value, np.float64)
-            chosen = np.unique(np.linspace(0, value.size - 1, min(SAMPLED, value.size)).astype(int))
+            chosen = np.unique(np.append(np.arange(min(3, value.size)), np.linspace(0, value.size - 1, min(SAMPLED, value.size)).astype(int)))
             slopes = []
             for i in chosen:
                 def at(h):

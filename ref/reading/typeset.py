@@ -1,0 +1,145 @@
+"""The equations of the docstrings, in their ASCII notation, as MathML: what is typeset is what the source says.
+
+    x0_hat eps_hat abar_t beta_tilde      names with digits, subscripts, hats, tildes and bars; Greek by name; dx for a gradient
+    a b / c d                             a b over c, times d: a fraction takes what was multiplied so far and one factor below
+    sqrt(x)  e^(x)  e^-x  |x|  ||x||      roots, powers, norms
+    sum_k  prod_{i=1..t}  <-  <=  ~  ..   signs
+    where s = 0, else 1                   words stay words
+"""
+import re
+from xml.sax.saxutils import escape
+
+TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]\w*\'*|<-|->|<=|>=|//|\|\||\.\.|\+-|\S)')
+GREEK = dict(alpha="α", beta="β", gamma="γ", delta="δ", eps="ε", eta="η", lambda_="λ", mu="μ", pi="π", rho="ρ", sigma="σ", phi="φ", theta="θ", inf="∞")
+GREEK["lambda"] = GREEK.pop("lambda_")
+ACCENTS = {"hat": "^", "tilde": "~", "bar": "¯"}
+WRITTEN = {"abar": "alpha_bar", "mhat": "m_hat", "vhat": "v_hat", "gbar": "g_bar"}  # one word, with an accent in it
+SIGNS = {"<-": "←", "->": "→", "<=": "≤", ">=": "≥", "..": "…", "+-": "±", "~": "∼", "*": "·", ".": "·", "-": "−", "||": "∥", "'": "′"}
+LARGE = {"sum": "∑", "prod": "∏", "integral": "∫", "grad": "∇"}
+RELATIONS = {"=", "<", ">", "≤", "≥", "←", "→", "∼"}
+BREAKS = RELATIONS | {"+", "−", "±", ",", ";", ":", "…", "∥", "∣", "⊕"}  # where the part that a fraction takes begins anew
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+WORDS = set("""a above added all and as at axes before both but by clamped clipped does each else ends examples first float64 for from given has have in is it
+    kink line mean_of never noise norm of off on one or over reaches returns row rounded same scaled starts steps that the their there these this those times to
+    under unless where which with without zero""".split())  # fmt: skip
+
+
+def mathml(line):
+    """One line of a docstring's equations as a <math> element. line: str. Raises ValueError for a bracket without its partner."""
+    tokens, at = [], 0
+    while match := TOKEN.match(line, at):
+        tokens.append((match[1], match.start(1) - at, match.end() == len(line) or line[match.end()].isspace()))  # text, spaces before, space after
+        at = match.end()
+    row, rest = sequence(tokens, 0, None)
+    if rest != len(tokens):
+        raise ValueError(f"{line!r}: {tokens[rest][0]!r} closes nothing")
+    return f'<math display="block"><mrow>{"".join(row)}</mrow></math>'
+
+
+def sequence(tokens, i, end):
+    """The elements from token i up to the token `end` (None: to the last one). Returns them and where they end; ValueError where `end` is not there."""
+    row, start = [], 0
+    while i < len(tokens):
+        text, space, _ = tokens[i]
+        if text == end or (text in CLOSING.values() and end is None):
+            return row, i
+        if text == "/" and len(row) > start:
+            below, i = factor(tokens, i + 1)
+            row[start:] = [f"<mfrac>{bare(row[start:])}{bare([below])}</mfrac>"]
+            continue
+        element, i = factor(tokens, i)
+        if space > 1 and row and sign(row[-1]) not in RELATIONS and sign(element) not in RELATIONS:
+            row.append('<mspace width="2em"/>')
+            start = len(row)
+        elif space and len(row) > start and not sign(element):
+            row.append('<mspace width="0.2em"/>')
+        row.append(element)
+        if sign(element) in BREAKS or element.startswith("<mtext"):
+            start = len(row)
+    if end is not None:
+        raise ValueError(f"expected {end!r} before the end of {' '.join(text for text, _, _ in tokens)!r}")
+    return row, i
+
+
+def factor(tokens, i):
+    """The element at token i with its arguments and powers. Returns it and where it ends."""
+    if i == len(tokens):
+        raise ValueError(f"nothing after the end of {' '.join(text for text, _, _ in tokens)!r}")
+    element, i = atom(tokens, i)
+    while i < len(tokens) and tokens[i][1] == 0 and (tokens[i][0] == "^" or tokens[i][0] in "([" and element.startswith(("<mi", "<msub", "<mover", "<msup"))):
+        if tokens[i][0] == "^":
+            minus = tokens[i + 1][0] == "-"
+            power, i = factor(tokens, i + 1 + minus)
+            element = f"<msup>{element}<mrow>{'<mo>−</mo>' * minus}{bare([power])}</mrow></msup>"
+        else:
+            arguments, i = atom(tokens, i)
+            element = f"<mrow>{element}{arguments}</mrow>"
+    return element, i
+
+
+def atom(tokens, i):
+    """The element at token i alone: a name, a number, a sign, or all of a bracket. Returns it and where it ends."""
+    text, _, spaced = tokens[i]
+    if text in CLOSING or text in ("|", "||") and not spaced:
+        close = CLOSING.get(text, text)
+        row, end = sequence(tokens, i + 1, close)
+        shape = text.replace("||", "∥")
+        return f'<mrow><mo stretchy="true">{shape}</mo>{"".join(row)}<mo stretchy="true">{close.replace("||", "∥")}</mo></mrow>', end + 1
+    if text[0] in '"`':
+        return f"<mtext>{escape(text[1:-1])}</mtext>", i + 1
+    if text[0].isdigit():
+        return f"<mn>{text}</mn>", i + 1
+    if text == "sqrt" and i + 1 < len(tokens) and tokens[i + 1][0] == "(":
+        row, end = sequence(tokens, i + 2, ")")
+        return f"<msqrt>{''.join(row)}</msqrt>", end + 1
+    if text[0].isalpha():
+        base = text.rstrip("_")
+        below = None
+        if text.endswith("_") and i + 1 < len(tokens) and tokens[i + 1][0] == "{":
+            below, i = sequence(tokens, i + 2, "}")
+        head, _, index = base.partition("_")
+        if head in LARGE:
+            below = below or ([f"<mi>{index}</mi>"] if index else None)
+            large = f"<mo>{LARGE[head]}</mo>"
+            return (f"<munder>{large}<mrow>{''.join(below)}</mrow></munder>" if below else large), i + 1
+        if text in WORDS:
+            return f"<mtext>&#160;{text}&#160;</mtext>", i + 1
+        return name(base, below), i + 1
+    if text == "^":
+        return "<mo>⊕</mo>", i + 1
+    if text == "|":
+        return "<mo>∣</mo>", i + 1
+    return f"<mo>{escape(SIGNS.get(text, text))}</mo>", i + 1
+
+
+def name(text, below=None):
+    """A variable's name as an element: x0_hat, abar_t, dlogvar, sigma'. text: str. below: elements of a further subscript, or None."""
+    primes = len(text) - len(text.rstrip("'"))
+    words = WRITTEN.get(text.rstrip("'").split("_")[0], text.rstrip("'").split("_")[0]).split("_") + text.rstrip("'").split("_")[1:]
+    head, accents, subscripts = words[0], [w for w in words[1:] if w in ACCENTS], [w for w in words[1:] if w not in ACCENTS]
+    digits = re.fullmatch(r"([A-Za-z]+?)(\d+)", head) if not re.match(r"u?int\d|float\d|log\d", head) else None
+    stem, number = digits.groups() if digits else (head, "")
+    gradient = re.fullmatch(r"d([a-zA-Z]|" + "|".join(GREEK) + ")", stem)
+    stem = gradient[1] if gradient else stem
+    element = f"<mi>{GREEK.get(stem, stem)}</mi>"
+    for accent in accents:
+        element = f'<mover accent="true">{element}<mo>{ACCENTS[accent]}</mo></mover>'
+    if gradient:
+        element = f'<mrow><mi mathvariant="normal">d</mi>{element}</mrow>'
+    under = ([f"<mn>{number}</mn>"] if number else []) + [f"<mi>{GREEK.get(w, w)}</mi>" for w in subscripts] + (["".join(below)] if below else [])
+    if under:
+        element = f"<msub>{element}<mrow>{'<mo>,</mo>'.join(under)}</mrow></msub>"
+    return f"<msup>{element}<mo>{'′' * primes}</mo></msup>" if primes else element
+
+
+def bare(row):
+    """The elements as one, without brackets that are about all of it. row: list of elements."""
+    if len(row) == 1 and (inside := re.fullmatch(r'<mrow><mo stretchy="true">\(</mo>(.*)<mo stretchy="true">\)</mo></mrow>', row[0])):
+        return f"<mrow>{inside[1]}</mrow>"
+    return f"<mrow>{''.join(row)}</mrow>"
+
+
+def sign(element):
+    """The sign that the element is, or "". element: str."""
+    found = re.fullmatch(r"<mo>(.*)</mo>", element)
+    return found[1].replace("&lt;", "<").replace("&gt;", ">") if found and "<" not in found[1] else ""
