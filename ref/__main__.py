@@ -3,7 +3,7 @@ import argparse
 import os
 import sys
 
-from ref.reading import catalogue, examples, text, trace
+from ref.reading import catalogue, examples, page, text
 
 
 def main(words=None):
@@ -26,7 +26,10 @@ def main(words=None):
             print("\n".join(text.source(function)))
             return 0
         ran, differences = examples.run(function, examples.settings(function, asked.set))
-        print("\n".join(text.traced(function, ran, differences)))
+        if asked.html:
+            page.write(asked.html, page.page(function, ran, differences))
+        else:
+            print("\n".join(text.traced(function, ran, differences)))
     except (LookupError, ValueError, OSError) as error:
         print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
         return 2

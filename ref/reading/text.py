@@ -64,11 +64,27 @@ def traced(function, run, differences):
     lines = head(function) + ["given"] + [f"    {line}" for line in shown(run.given)] + ["", *body(run, 0, set(), width // 2, colouring())]
     if differences:
         lines += ["", "gradients, each beside the central difference of sum(what came from above * what the forward returns)"]
-    for name, gradient, difference, size in differences:
-        of = f"in all {size}" if gradient.size == size else f"in {gradient.size} of {size} elements"
-        far = np.max(np.abs(gradient - difference), initial=0)
-        lines += [f"    {name:<16}{values(gradient)}", f"    {'difference':<16}{values(difference)}    {far:.1e} apart at most, {of}"]
+    for gradient in differences:
+        first, second, apart = beside(*gradient)
+        lines += [f"    {gradient[0]:<16}{first}", f"    {'difference':<16}{second}   {apart}"]
     return lines
+
+
+def beside(name, gradient, difference, size):
+    """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name: of the gradient. gradient, difference: (n,) arrays.
+    size: int, how many elements the whole has."""
+    of = f"all {size}" if gradient.size == size else f"{gradient.size} of {size} elements"
+    return values(gradient), values(difference), f"{np.max(np.abs(gradient - difference), initial=0):.1e} apart at most, in {of}"
+
+
+def result(run, step):
+    """[(name, value)] to show beside a step: what it made, or what the run returned by it. run: `trace.Run`. step: its `trace.Step`."""
+    return trace.returned(run) if step is run.steps[-1] and step.returns else step.made
+
+
+def hidden(called, run, step):
+    """Whether what it returned is seen nowhere else, for it was used within the step. called: `trace.Run` by the step. run, step: as in `result`."""
+    return not any(trace.same(called.returned, value) for _, value in result(run, step))
 
 
 def body(run, depth, seen, width, colour):
@@ -79,21 +95,19 @@ def body(run, depth, seen, width, colour):
     indent = "  " * depth
     for step in run.steps:
         code, room = step.source.split("\n"), width - 2 * depth - 8
-        beside = shown(step.made)
-        if step is run.steps[-1] and step.returns:
-            beside = [f"-> {line}" for line in shown(trace.returned(run))]
-        if step.named and not step.made:
-            beside = ["as it came"]
+        right = ["as it came"] if step.named and not step.made else shown(result(run, step))
+        if step.returns:
+            right = [f"-> {line}" for line in right]
         if max(map(len, code)) > room:
-            beside = [""] * len(code) + beside
-        for i in range(max(len(code), len(beside))):
+            right = [""] * len(code) + right
+        for i in range(max(len(code), len(right))):
             text = code[i] if i < len(code) else ""
             number = step.line + i if i < len(code) else ""
-            yield f"{number:>4}  {indent}{colour(text)}{' ' * (room - len(text))}  {beside[i] if i < len(beside) else ''}".rstrip()
+            yield f"{number:>4}  {indent}{colour(text)}{' ' * (room - len(text))}  {right[i] if i < len(right) else ''}".rstrip()
         for called in step.calls:
             again = (called.file, called.line) in seen
             yield f"      {indent}  {called.name}" + (", as above" if again else "")
-            if again and not any(trace.same(called.returned, value) for _, value in [*step.made, ("", run.returned)]):
+            if again and hidden(called, run, step):
                 yield from (f"      {indent}    -> {line}" for line in shown(trace.returned(called)))
             if not again:
                 seen.add((called.file, called.line))

@@ -9,18 +9,22 @@
 import re
 from xml.sax.saxutils import escape
 
-TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]\w*\'*|<-|->|<=|>=|//|\|\||\.\.|\+-|\S)')
+from ref.reading.catalogue import equations
+
+TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]{3,}-[a-z]{3,}|[A-Za-z]\w*\'*|<-|->|<=|>=|//|\|\||\.\.|\+-|\S)')
 GREEK = dict(alpha="α", beta="β", gamma="γ", delta="δ", eps="ε", eta="η", lambda_="λ", mu="μ", pi="π", rho="ρ", sigma="σ", phi="φ", theta="θ", inf="∞")
 GREEK["lambda"] = GREEK.pop("lambda_")
 ACCENTS = {"hat": "^", "tilde": "~", "bar": "¯"}
 WRITTEN = {"abar": "alpha_bar", "mhat": "m_hat", "vhat": "v_hat", "gbar": "g_bar"}  # one word, with an accent in it
 SIGNS = {"<-": "←", "->": "→", "<=": "≤", ">=": "≥", "..": "…", "+-": "±", "~": "∼", "*": "·", ".": "·", "-": "−", "||": "∥", "'": "′"}
 LARGE = {"sum": "∑", "prod": "∏", "integral": "∫", "grad": "∇"}
+MINUS = '<mo form="prefix">−</mo>'
 RELATIONS = {"=", "<", ">", "≤", "≥", "←", "→", "∼"}
 BREAKS = RELATIONS | {"+", "−", "±", ",", ";", ":", "…", "∥", "∣", "⊕"}  # where the part that a fraction takes begins anew
 CLOSING = {"(": ")", "[": "]", "{": "}"}
-WORDS = set("""a above added all and as at axes before both but by clamped clipped does each else ends examples first float64 for from given has have in is it
-    kink line mean_of never noise norm of off on one or over reaches returns row rounded same scaled starts steps that the their there these this those times to
+FUNCTIONS = {full_name.rsplit(".", 1)[1] for full_name in equations()} | {"input_gradient", "input_gradient_backward"}
+WORDS = set("""above added all and as at axes before both but by clamped clipped does each else ends examples first float64 for from given has have in is it
+    kink line never noise norm of off on one or over reaches returns row rounded same scaled starts steps that the their there these this those times to
     under unless where which with without zero""".split())  # fmt: skip
 
 
@@ -38,16 +42,27 @@ def mathml(line):
 
 def sequence(tokens, i, end):
     """The elements from token i up to the token `end` (None: to the last one). Returns them and where they end; ValueError where `end` is not there."""
-    row, start = [], 0
+    row, start, fraction = [], 0, None
     while i < len(tokens):
         text, space, _ = tokens[i]
         if text == end or (text in CLOSING.values() and end is None):
             return row, i
         if text == "/" and len(row) > start:
             below, i = factor(tokens, i + 1)
-            row[start:] = [f"<mfrac>{bare(row[start:])}{bare([below])}</mfrac>"]
+            if below.startswith(("<munder>", "<mo>∑")):  # a sum below the line takes what is summed along
+                summed, i = factor(tokens, i)
+                below = f"<mrow>{below}{summed}</mrow>"
+            if len(row) - 1 == start and row[-1] == fraction:  # a / b / c is a over b c
+                below = f'<mrow>{under}<mspace width="0.2em"/>{below}</mrow>'
+            else:
+                over = bare(row[start:])
+            under = below
+            fraction = f"<mfrac>{over}{bare([under])}</mfrac>"
+            row[start:] = [fraction]
             continue
         element, i = factor(tokens, i)
+        if element == "<mo>−</mo>" and (not row or sign(row[-1]) in BREAKS):
+            element = MINUS
         if space > 1 and row and sign(row[-1]) not in RELATIONS and sign(element) not in RELATIONS:
             row.append('<mspace width="2em"/>')
             start = len(row)
@@ -66,11 +81,13 @@ def factor(tokens, i):
     if i == len(tokens):
         raise ValueError(f"nothing after the end of {' '.join(text for text, _, _ in tokens)!r}")
     element, i = atom(tokens, i)
-    while i < len(tokens) and tokens[i][1] == 0 and (tokens[i][0] == "^" or tokens[i][0] in "([" and element.startswith(("<mi", "<msub", "<mover", "<msup"))):
-        if tokens[i][0] == "^":
+    while i < len(tokens) and tokens[i][1] == 0 and (tokens[i][0] == "^" or tokens[i][0] in ("(", "[", "*") and element.startswith(("<mi", "<msub", "<mover", "<msup"))):
+        if tokens[i][0] == "*":
+            element, i = f"<msup>{element}<mo>∗</mo></msup>", i + 1
+        elif tokens[i][0] == "^":
             minus = tokens[i + 1][0] == "-"
             power, i = factor(tokens, i + 1 + minus)
-            element = f"<msup>{element}<mrow>{'<mo>−</mo>' * minus}{bare([power])}</mrow></msup>"
+            element = f"<msup>{element}<mrow>{MINUS * minus}{bare([power])}</mrow></msup>"
         else:
             arguments, i = atom(tokens, i)
             element = f"<mrow>{element}{arguments}</mrow>"
@@ -83,8 +100,8 @@ def atom(tokens, i):
     if text in CLOSING or text in ("|", "||") and not spaced:
         close = CLOSING.get(text, text)
         row, end = sequence(tokens, i + 1, close)
-        shape = text.replace("||", "∥")
-        return f'<mrow><mo stretchy="true">{shape}</mo>{"".join(row)}<mo stretchy="true">{close.replace("||", "∥")}</mo></mrow>', end + 1
+        tall = f'<mo stretchy="{str("<mfrac" in "".join(row)).lower()}">'
+        return f"<mrow>{tall}{text.replace('||', '∥')}</mo>{''.join(row)}{tall}{close.replace('||', '∥')}</mo></mrow>", end + 1
     if text[0] in '"`':
         return f"<mtext>{escape(text[1:-1])}</mtext>", i + 1
     if text[0].isdigit():
@@ -102,7 +119,7 @@ def atom(tokens, i):
             below = below or ([f"<mi>{index}</mi>"] if index else None)
             large = f"<mo>{LARGE[head]}</mo>"
             return (f"<munder>{large}<mrow>{''.join(below)}</mrow></munder>" if below else large), i + 1
-        if text in WORDS:
+        if text in WORDS or "-" in text:
             return f"<mtext>&#160;{text}&#160;</mtext>", i + 1
         return name(base, below), i + 1
     if text == "^":
@@ -114,6 +131,12 @@ def atom(tokens, i):
 
 def name(text, below=None):
     """A variable's name as an element: x0_hat, abar_t, dlogvar, sigma'. text: str. below: elements of a further subscript, or None."""
+    if text in FUNCTIONS:
+        return f"<mi>{text}</mi>"
+    if logarithm := re.fullmatch(r"(d?)log_(.+)", text):
+        return f'<mrow><mi>{logarithm[1]}log</mi><mspace width="0.2em"/>{name(logarithm[2], below)}</mrow>'
+    if re.fullmatch(r"[a-z]{3,}_[a-z]{3,}", text) and not any(part in GREEK or part in ACCENTS for part in text.split("_")):
+        return f"<mi>{text}</mi>"
     primes = len(text) - len(text.rstrip("'"))
     words = WRITTEN.get(text.rstrip("'").split("_")[0], text.rstrip("'").split("_")[0]).split("_") + text.rstrip("'").split("_")[1:]
     head, accents, subscripts = words[0], [w for w in words[1:] if w in ACCENTS], [w for w in words[1:] if w not in ACCENTS]
@@ -134,12 +157,12 @@ def name(text, below=None):
 
 def bare(row):
     """The elements as one, without brackets that are about all of it. row: list of elements."""
-    if len(row) == 1 and (inside := re.fullmatch(r'<mrow><mo stretchy="true">\(</mo>(.*)<mo stretchy="true">\)</mo></mrow>', row[0])):
+    if len(row) == 1 and (inside := re.fullmatch(r'<mrow><mo stretchy="\w+">\(</mo>(.*)<mo stretchy="\w+">\)</mo></mrow>', row[0])):
         return f"<mrow>{inside[1]}</mrow>"
     return f"<mrow>{''.join(row)}</mrow>"
 
 
 def sign(element):
     """The sign that the element is, or "". element: str."""
-    found = re.fullmatch(r"<mo>(.*)</mo>", element)
+    found = re.fullmatch(r'<mo(?: form="prefix")?>(.*)</mo>', element)
     return found[1].replace("&lt;", "<").replace("&gt;", ">") if found and "<" not in found[1] else ""

@@ -1,0 +1,125 @@
+"""A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like an image."""
+import base64
+import contextlib
+import inspect
+import os
+import struct
+import tempfile
+import zlib
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from ref.reading import catalogue, text, trace, typeset
+
+PICTURES = 8  # of one array, at most
+STYLE = """
+:root { color-scheme: light; --quiet: #667; --line: #dde; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1280px; padding: 1rem 1.2rem 4rem; font: 15px/1.5 system-ui, sans-serif; color: #123; background: #fff; }
+h1 { font-size: 1.5rem; margin: 0.5rem 0 0; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem; } p.where { margin: 0; color: var(--quiet); }
+pre, .made, .call { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
+math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX Math", math; font-size: 1.3rem; }
+.equations { overflow-x: auto; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0; text-align: left; }
+.row { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 9fr); gap: 0 1.2rem; padding: 0.25rem 0; border-top: 1px solid var(--line); }
+.row pre { margin: 0; padding-left: calc(3.4em + var(--depth, 0) * 1.4em); text-indent: -3.4em; white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
+.row i { display: inline-block; width: 2.6em; margin-right: 0.8em; text-align: right; text-indent: 0; font-style: normal; color: #99a; }
+.call { padding: 0.15rem 0 0.15rem calc(3.4em + var(--depth) * 1.4em); color: var(--quiet); border-top: 1px solid var(--line); }
+.made { overflow-wrap: anywhere; } .made > div { margin-bottom: 0.2rem; } .made b { font-weight: 600; } .made small { color: var(--quiet); font-size: 12px; }
+.given .made { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 0.5rem 1.5rem; }
+img { width: 72px; height: 72px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated; border: 1px solid var(--line); vertical-align: top; }
+pre.docstring { white-space: pre-wrap; overflow-wrap: anywhere; color: var(--quiet); }
+@media (max-width: 760px) { .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } body { padding: 0.5rem 0.8rem 3rem; } }
+"""
+
+
+def page(function, run, differences):
+    """The page, a str. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or []."""
+    name = catalogue.full(function)
+    equations = "".join(map(typeset.mathml, catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"
+    parts = [
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{name}</title><style>{STYLE}</style></head><body>',
+        f"<h1>{name}</h1><p class='where'>{escape(' · '.join(filter(None, (catalogue.paper(function), catalogue.where(function)))))}</p>",
+        f'<div class="equations">{equations}</div>',
+        f'<pre class="docstring">{escape(inspect.getdoc(function))}</pre>',
+        f'<h2>Given</h2><div class="given">{made(run.given)}</div><h2>Line by line</h2>', *rows(run, 0, set(), text.colouring(page=True)),
+    ]
+    if isinstance(run.returned, Exception):
+        parts.append(f"<p><b>{type(run.returned).__name__}</b>: {escape(str(run.returned))}</p>")
+    if differences:
+        parts.append("<h2>Gradients, each beside the central difference of sum(what came from above * what the forward returns)</h2>")
+    for gradient in differences:
+        first, second, apart = text.beside(*gradient)
+        parts.append(f'<div class="row"><div class="made"><b>{escape(gradient[0])}</b> {first}</div><div class="made">{second} <small>{apart}</small></div></div>')
+    return "\n".join([*parts, "</body></html>\n"])
+
+
+def rows(run, depth, seen, colour):
+    """The lines of a run and of what it called, as in `text.body`.
+
+    run: `trace.Run`. depth: int. seen: functions shown so far, added to. colour: a function.
+    """
+    for step in run.steps:
+        code = "\n".join(f"<i>{step.line + i}</i>{line}" for i, line in enumerate(colour(step.source).split("\n")))
+        yield f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{made(text.result(run, step), step.named and not step.made)}</div>'
+        for called in step.calls:
+            again = (called.file, called.line) in seen
+            yield f'<div class="call" style="--depth: {depth + 1}">{called.name}{", as above" * again}</div>'
+            if again and text.hidden(called, run, step):
+                yield f'<div class="row"><pre></pre>{made(trace.returned(called))}</div>'
+            if not again:
+                seen.add((called.file, called.line))
+                unnamed = [(n, v) for n, v in called.given if n in called.unnamed]
+                if unnamed:
+                    yield f'<div class="row"><pre></pre>{made(unnamed)}</div>'
+                yield from rows(called, depth + 2, seen, colour)
+
+
+def made(named, unchanged=False):
+    """Values with their pictures. named: [(name, value)]. unchanged: bool, whether there is nothing new to show."""
+    leaves = [leaf for name, value in named for leaf in trace.leaves(name, value)]
+    shown = [f"<div><b>{escape(name)}</b> {escape(text.described(value))}{pictures(value)}</div>" for name, value in leaves[:text.LEAVES]]
+    more = f"<div>and {len(leaves) - text.LEAVES} more</div>" if len(leaves) > text.LEAVES else "<div><small>as it came</small></div>" * bool(unchanged)
+    return f'<div class="made">{"".join(shown)}{more}</div>'
+
+
+def pictures(value):
+    """An <img> for each image in an array (B, H, W) or (B, N, H, W), or (B, n * n) of n >= 12; the smallest number black, the largest white. value: anything."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or not value.size:
+        return ""
+    side = int(np.sqrt(value.shape[-1])) if value.ndim else 0
+    if value.ndim == 2 and side >= 12 and side**2 == value.shape[1]:
+        value = value.reshape(-1, side, side)
+    if value.ndim < 3 or min(value.shape[-2:]) < 4:
+        return ""
+    images = value.reshape(-1, *value.shape[-2:])[:PICTURES].astype(np.float64)
+    low, high = images.min(), images.max()
+    images = np.rint((images - low) / (high - low if high > low else 1) * 255).astype(np.uint8)
+    return "<br>" + "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(image)).decode()}">' for image in images)
+
+
+def png(image):
+    """The bytes of a PNG file. image: (H, W) uint8."""
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = b"".join(b"\0" + row.tobytes() for row in image)
+    head = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+
+
+def write(path, content):
+    """Write a file whole or not at all. path: file. content: str. Raises OSError where the folder is not there."""
+    path = Path(path)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
