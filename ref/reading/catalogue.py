@@ -117,7 +117,7 @@ def formulas(function):
     doc = inspect.getdoc(function)
     opening = " ".join(line.strip() for line in doc.split("\n\n")[0].split("\n"))
     end = r"(?:,? \[[A-Z]|(?<![ .])\.(?=\s|$)|$)"
-    inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(rf"((?:\w+\([^)]*\)|\S+) (?:=|<-) .+?)(?:: |; |, (?:from|the|rounded) |{end})", opening)
+    inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(rf"((?:\w+\([^)]*\)|\S+) (?:=|<-) .+?)(?:: |; (?![^()]*\))|, (?:from|the|rounded) |{end})", opening)
     return ([inline[1]] if inline else []) + [line.strip() for line in doc.split("\n") if line.startswith("    ") and line.strip()]
 
 

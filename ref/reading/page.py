@@ -18,7 +18,7 @@ STYLE = """
 :root { color-scheme: light; --quiet: #667; --line: #dde; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1280px; padding: 1rem 1.2rem 4rem; font: 15px/1.5 system-ui, sans-serif; color: #123; background: #fff; }
-h1 { font-size: 1.5rem; margin: 0.5rem 0 0; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem; } p.where { margin: 0; color: var(--quiet); }
+h1 { font-size: 1.5rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem; } p.where { margin: 0; color: var(--quiet); }
 pre, .made, .call { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
 math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX Math", math; font-size: 1.3rem; }
 .equations { overflow-x: auto; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0; text-align: left; }
@@ -28,8 +28,9 @@ math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX 
 .call { padding: 0.15rem 0 0.15rem calc(3.4em + var(--depth) * 1.4em); color: var(--quiet); border-top: 1px solid var(--line); }
 .made { overflow-wrap: anywhere; } .made > div { margin-bottom: 0.2rem; } .made b { font-weight: 600; } .made small { color: var(--quiet); font-size: 12px; }
 .given .made { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 0.5rem 1.5rem; }
-img { width: 72px; height: 72px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated; border: 1px solid var(--line); vertical-align: top; }
-pre.docstring { white-space: pre-wrap; overflow-wrap: anywhere; color: var(--quiet); }
+img { width: 80px; height: 80px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated; border: 1px solid var(--line); vertical-align: top; }
+svg { width: 200px; height: 60px; margin: 0.2rem 0; border: 1px solid var(--line); } polyline { fill: none; stroke: #357; stroke-width: 1.5; }
+details { color: var(--quiet); } summary { cursor: pointer; } details pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 760px) { .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } body { padding: 0.5rem 0.8rem 3rem; } }
 """
 
@@ -43,7 +44,7 @@ def page(function, run, differences):
         f'<link rel="icon" href="data:,"><title>{name}</title><style>{STYLE}</style></head><body>',
         f"<h1>{name}</h1><p class='where'>{escape(' · '.join(filter(None, (catalogue.paper(function), catalogue.where(function)))))}</p>",
         f'<div class="equations">{equations}</div>',
-        f'<pre class="docstring">{escape(inspect.getdoc(function))}</pre>',
+        f'<details><summary>The docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
         f'<h2>Given</h2><div class="given">{made(run.given)}</div><h2>Line by line</h2>', *rows(run, 0, set(), text.colouring(page=True)),
     ]
     if isinstance(run.returned, Exception):
@@ -63,12 +64,12 @@ def rows(run, depth, seen, colour):
     """
     for step in run.steps:
         code = "\n".join(f"<i>{step.line + i}</i>{line}" for i, line in enumerate(colour(step.source).split("\n")))
-        yield f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{made(text.result(run, step), step.named and not step.made)}</div>'
+        yield f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{made(text.result(run, step), "→ " if step.returns else "", step.named)}</div>'
         for called in step.calls:
             again = (called.file, called.line) in seen
             yield f'<div class="call" style="--depth: {depth + 1}">{called.name}{", as above" * again}</div>'
             if again and text.hidden(called, run, step):
-                yield f'<div class="row"><pre></pre>{made(trace.returned(called))}</div>'
+                yield f'<div class="row"><pre></pre>{made(trace.returned(called), "→ ")}</div>'
             if not again:
                 seen.add((called.file, called.line))
                 unnamed = [(n, v) for n, v in called.given if n in called.unnamed]
@@ -77,27 +78,31 @@ def rows(run, depth, seen, colour):
                 yield from rows(called, depth + 2, seen, colour)
 
 
-def made(named, unchanged=False):
-    """Values with their pictures. named: [(name, value)]. unchanged: bool, whether there is nothing new to show."""
-    leaves = [leaf for name, value in named for leaf in trace.leaves(name, value)]
-    shown = [f"<div><b>{escape(name)}</b> {escape(text.described(value))}{pictures(value)}</div>" for name, value in leaves[:text.LEAVES]]
-    more = f"<div>and {len(leaves) - text.LEAVES} more</div>" if len(leaves) > text.LEAVES else "<div><small>as it came</small></div>" * bool(unchanged)
-    return f'<div class="made">{"".join(shown)}{more}</div>'
+def made(named, before="", unchanged=False):
+    """Values with their pictures. named: [(name, value)]. before: str, in front of each. unchanged: bool, whether to say that there is nothing new."""
+    shown = [f"<div>{before}<b>{escape(name)}</b> {escape(words)}{picture(value)}</div>" for name, words, value in text.visible(named)]
+    return f'<div class="made">{"".join(shown) or "<small>as it came</small>" * bool(unchanged)}</div>'
 
 
-def pictures(value):
-    """An <img> for each image in an array (B, H, W) or (B, N, H, W), or (B, n * n) of n >= 12; the smallest number black, the largest white. value: anything."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or not value.size:
+def picture(value):
+    """Images of an array (B, H, W), (B, N, H, W), or (B, n n) with n >= 12, the smallest number black and the largest white; a curve of one (n,), n >= 16;
+    nothing of other things. value: anything."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or not value.size or not np.all(np.isfinite(value)):
         return ""
     side = int(np.sqrt(value.shape[-1])) if value.ndim else 0
     if value.ndim == 2 and side >= 12 and side**2 == value.shape[1]:
         value = value.reshape(-1, side, side)
-    if value.ndim < 3 or min(value.shape[-2:]) < 4:
+    curve = value.ndim == 1 and value.size >= 16
+    if not curve and (value.ndim < 3 or min(value.shape[-2:]) < 4):
         return ""
-    images = value.reshape(-1, *value.shape[-2:])[:PICTURES].astype(np.float64)
-    low, high = images.min(), images.max()
-    images = np.rint((images - low) / (high - low if high > low else 1) * 255).astype(np.uint8)
-    return "<br>" + "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(image)).decode()}">' for image in images)
+    low, high = value.min(), value.max()
+    scaled = (value - low) / (high - low if high > low else 1)
+    if curve:
+        points = " ".join(f"{200 * i / (value.size - 1):.4g},{2 + 56 * (1 - scaled[i]):.4g}" for i in np.linspace(0, value.size - 1, 101).astype(int))
+        return f'<br><svg viewBox="0 0 200 60" role="img"><title>{low:.4g} to {high:.4g}</title><polyline points="{points}"/></svg>'
+    images = np.rint(scaled.reshape(-1, *value.shape[-2:])[:PICTURES] * 255).astype(np.uint8)
+    tags = "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(image)).decode()}">' for image in images)
+    return f"<br>{tags}<br><small>black {low:.4g}, white {high:.4g}</small>"
 
 
 def png(image):

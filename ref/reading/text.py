@@ -7,7 +7,7 @@ import numpy as np
 
 from ref.reading import catalogue, trace
 
-LEAVES = 8  # of a dict or a list, what is shown
+LEAVES = 6  # of a dict or a list, what is shown
 
 
 def colouring(page=False):
@@ -115,12 +115,22 @@ def body(run, depth, seen, width, colour):
                 yield from body(called, depth + 2, seen, width, colour)
 
 
+def visible(named):
+    """[(name, its description, value)] of what is in the values; of a dict or a list the first few, and a line that counts the others. named: [(name, value)]."""
+    lines = []
+    for name, value in named:
+        leaves = trace.leaves(name, value)
+        lines += [(leaf, described(v), v) for leaf, v in leaves[:LEAVES]]
+        if len(leaves) > LEAVES:
+            lines.append(("", f"and {len(leaves) - LEAVES} more of {name}".removesuffix(" of "), None))
+    return lines
+
+
 def shown(named):
-    """["name  what it is"] of values, an array's shape, dtype, a few values, mean and deviation. named: [(name, value)]."""
-    leaves = [leaf for name, value in named for leaf in trace.leaves(name, value)]
-    width = max((len(name) for name, _ in leaves[:LEAVES]), default=0)
-    lines = [f"{name:<{width}}  {described(value)}".strip() for name, value in leaves[:LEAVES]]
-    return lines + ([f"and {len(leaves) - LEAVES} more"] if len(leaves) > LEAVES else [])
+    """["name  description"] of what is `visible`. named: [(name, value)]."""
+    lines = visible(named)
+    width = max((len(name) for name, _, _ in lines), default=0)
+    return [f"{name:<{width}}  {words}".strip() for name, words, _ in lines]
 
 
 def described(value):
