@@ -123,7 +123,7 @@ def formulas(function):
 
 def sentence(function):
     """The first sentence of its docstring. function: of `ref`."""
-    return re.match(r"(?s).+?(?:(?<!eq)(?<!eqs)[.:](?=\s|$)|$)", inspect.getdoc(function))[0].replace("\n", " ")
+    return re.match(r"(?s).+?(?:(?<!eq)(?<!eqs)\.(?=\s|$)|$)", inspect.getdoc(function))[0].replace("\n", " ")
 
 
 def elsewhere(function):

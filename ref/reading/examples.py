@@ -74,7 +74,7 @@ def sines(shape, k=0.0):
 
 
 ALL = dict(
-    x0=digits(), t=500, s=lambda t: t // 2, u=lambda t, abar: (t + np.size(abar)) // 2, abar=schedules.alpha_bar(schedules.linear_betas()),
+    x0=digits(), t=250, s=lambda t: t // 2, u=lambda t, abar: (t + np.size(abar)) // 2, abar=schedules.alpha_bar(schedules.linear_betas()),
     eps=lambda x0: normal(1, np.shape(x0)), z=lambda x0: normal(2, np.shape(x0)), noise=lambda x0: normal(3, (3, *np.shape(x0))),
     xt=lambda x0, t, eps, abar: q_sample(x0, t, eps, abar), v=lambda x0, eps, t, abar: v_target(x0, eps, t, abar),
     score=lambda eps, t, abar: score_from_eps(eps, t, abar), eps_hat=lambda eps: 0.9 * eps, cond=lambda eps: 0.9 * eps,

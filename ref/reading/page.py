@@ -31,7 +31,7 @@ math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX 
 img { width: 80px; height: 80px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated; border: 1px solid var(--line); vertical-align: top; }
 svg { width: 200px; height: 60px; margin: 0.2rem 0; border: 1px solid var(--line); } polyline { fill: none; stroke: #357; stroke-width: 1.5; }
 details { color: var(--quiet); } summary { cursor: pointer; } details pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-@media (max-width: 760px) { .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } body { padding: 0.5rem 0.8rem 3rem; } }
+@media (max-width: 760px) { .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } body { padding: 0.5rem 0.8rem 3rem; } math { font-size: 1.1rem; } }
 """
 
 
@@ -40,8 +40,8 @@ def page(function, run, differences):
     name = catalogue.full(function)
     equations = "".join(map(typeset.mathml, catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"
     parts = [
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{name}</title><style>{STYLE}</style></head><body>',
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        f'<link rel="icon" href="data:,"/><title>{name}</title><style>{STYLE}</style></head><body>',
         f"<h1>{name}</h1><p class='where'>{escape(' · '.join(filter(None, (catalogue.paper(function), catalogue.where(function)))))}</p>",
         f'<div class="equations">{equations}</div>',
         f'<details><summary>The docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
@@ -99,10 +99,10 @@ def picture(value):
     scaled = (value - low) / (high - low if high > low else 1)
     if curve:
         points = " ".join(f"{200 * i / (value.size - 1):.4g},{2 + 56 * (1 - scaled[i]):.4g}" for i in np.linspace(0, value.size - 1, 101).astype(int))
-        return f'<br><svg viewBox="0 0 200 60" role="img"><title>{low:.4g} to {high:.4g}</title><polyline points="{points}"/></svg>'
+        return f'<br/><svg viewBox="0 0 200 60" role="img"><title>{low:.4g} to {high:.4g}</title><polyline points="{points}"/></svg>'
     images = np.rint(scaled.reshape(-1, *value.shape[-2:])[:PICTURES] * 255).astype(np.uint8)
-    tags = "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(image)).decode()}">' for image in images)
-    return f"<br>{tags}<br><small>black {low:.4g}, white {high:.4g}</small>"
+    tags = "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(image)).decode()}"/>' for image in images)
+    return f"<br/>{tags}<br/><small>black {low:.4g}, white {high:.4g}</small>"
 
 
 def png(image):

@@ -141,7 +141,8 @@ def described(value):
         return values(value)
     if value.dtype.kind != "f" or value.size == 0:
         return f"{value.shape} {value.dtype}  {values(value)}"
-    return f"{value.shape} {value.dtype}  {values(value)}  mean {value.mean():.4g}  std {value.std():.4g}"
+    with np.errstate(invalid="ignore"):  # of an infinity
+        return f"{value.shape} {value.dtype}  {values(value)}  mean {value.mean():.4g}  std {value.std():.4g}"
 
 
 def values(array):

@@ -18,7 +18,7 @@ from ref.reading.catalogue import tree
 REF = f"{Path(ref.__file__).parent}/"
 READER = (f"{REF}reading/", f"{REF}__main__.py")
 BARE_CALL = re.compile(r"[\w.]+\(")
-SAMPLED = 64  # elements of an argument whose finite difference is taken, spread evenly
+SAMPLED = 32  # elements of an argument whose finite difference is taken, spread evenly
 
 
 @dataclass
@@ -223,7 +223,7 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
     """Each gradient beside the central differences of sum(upstream * outputs) of the forward, by five points with steps of 1e-3.
 
     backward, forward: of `ref`. inputs: the forward's arguments. upstream: one array or number for each of its outputs. gradients: what the backward
-    returned. Returns [(name, gradient, difference)], arrays of at most 64 elements of each leaf, and how many elements it has, as a fourth.
+    returned. Returns [(name, gradient, difference)], arrays of some 32 elements of each leaf, and how many elements it has, as a fourth.
     """
     def loss(moved):
         outputs = forward(**moved)
