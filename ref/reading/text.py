@@ -33,7 +33,7 @@ def listing():
     lines = []
     for n, (name, f) in enumerate(catalogue.equations().items(), 1):
         after = ", ".join(short(needed) for needed in catalogue.needs(f))
-        lines.append(f"{n:>3}  {short(name):<44}{catalogue.where(f):<28}{catalogue.paper(f)}" + (f"   after {after}" if after else ""))
+        lines.append(f"{n:>3}  {short(name):<40}  {catalogue.where(f):<26}  {catalogue.paper(f)}" + (f"   after {after}" if after else ""))
         lines += [f"       {line}" for line in catalogue.formulas(f) or [catalogue.sentence(f)]]
     return lines
 
@@ -54,7 +54,7 @@ def source(function):
     lines, first = inspect.getsourcelines(function)
     text = colouring()("".join(lines)).split("\n")[:len(lines)]
     found = catalogue.elsewhere(function)
-    return (head(function) + [f"{n:>4}  {line}".rstrip() for n, line in enumerate(text, first)]
+    return (head(function) + [f"{n:>4}  {line}" for n, line in enumerate(text, first)]
             + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else []))
 
 

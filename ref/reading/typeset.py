@@ -41,7 +41,8 @@ def mathml(line):
 
 
 def sequence(tokens, i, end):
-    """The elements from token i up to the token `end` (None: to the last one). Returns them and where they end; ValueError where `end` is not there."""
+    """The elements from token i up to the token `end` (None: to the last one). tokens: [(text, spaces before, whether a space follows)].
+    i: int. end: str or None. Returns the elements and where they end; ValueError where `end` is not there."""
     row, start, fraction = [], 0, None
     while i < len(tokens):
         text, space, _ = tokens[i]
@@ -77,7 +78,7 @@ def sequence(tokens, i, end):
 
 
 def factor(tokens, i):
-    """The element at token i with its arguments and powers. Returns it and where it ends."""
+    """The element at token i with its arguments and powers. tokens, i: as in `sequence`. Returns it and where it ends."""
     if i == len(tokens):
         raise ValueError(f"nothing after the end of {' '.join(text for text, _, _ in tokens)!r}")
     element, i = atom(tokens, i)
@@ -95,7 +96,7 @@ def factor(tokens, i):
 
 
 def atom(tokens, i):
-    """The element at token i alone: a name, a number, a sign, or all of a bracket. Returns it and where it ends."""
+    """The element at token i alone: a name, a number, a sign, or all of a bracket. tokens, i: as in `sequence`. Returns it and where it ends."""
     text, _, spaced = tokens[i]
     if text in CLOSING or text in ("|", "||") and not spaced:
         close = CLOSING.get(text, text)
