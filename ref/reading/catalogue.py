@@ -18,23 +18,16 @@ ROOT = Path(ref.__file__).parent.parent
 # The chapter's order. A module that is not named here comes last, by its name.
 CHAPTER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
            "layers", "nets", "optim", "vae", "gan"]  # fmt: skip
-OTHER_PLACES = ["kernels/numba_cpu", "kernels/triton_gpu", "kernels/registry.py", "tests"]
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
-
-
-def modules():
-    """The math modules of `ref` in the chapter's order; the reader itself is not one."""
-    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.ispkg and found.name != "ref.__main__"]
-    parts = {name: name.split(".")[1] for name in names if not name.startswith("ref.reading.")}
-    place = {name: CHAPTER.index(part) if part in CHAPTER else len(CHAPTER) for name, part in parts.items()}
-    return [importlib.import_module(name) for name in sorted(parts, key=lambda name: (place[name], name))]
 
 
 @functools.cache
 def equations():
     """{full name: function} in the reading order: the chapter's, but first what a function needs."""
-    here = {full(f): f for module in modules() for f in vars(module).values()
-            if inspect.isfunction(f) and f.__module__ == module.__name__ and not f.__name__.startswith("_")}  # fmt: skip
+    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(("ref.reading", "ref.__main__"))]
+    place = {name: CHAPTER.index(part) if (part := name.split(".")[1]) in CHAPTER else len(CHAPTER) for name in names}
+    here = {full(f): f for name in sorted(names, key=lambda name: (place[name], name)) for f in vars(importlib.import_module(name)).values()
+            if inspect.isfunction(f) and f.__module__ == name and not f.__name__.startswith("_")}  # fmt: skip
     ordered = {}
 
     def visit(name):
@@ -83,17 +76,15 @@ def find(name):
 
     Raises LookupError with the candidates where it is none or several.
     """
-    known = equations()
-    fits = [known_name for known_name in known if f".{known_name}".endswith(f".{name}")]
-    if len(fits) == 1:
-        return fits[0]
-    short = {full_name.removeprefix("ref."): full_name for full_name in known}
-    if fits:
+    fits = [known for known in equations() if f".{known}".endswith(f".{name}")]
+    if len(fits) > 1:
         raise LookupError(f"{name} is in {len(fits)} modules: {', '.join(fit.removeprefix('ref.') for fit in fits)}. Say which")
-    last = name.split(".")[-1]
-    near = [s for s in short if last in difflib.get_close_matches(s.split(".")[-1], [last], cutoff=0.6) or last in s.split(".")[-1]]
-    near.sort(key=lambda s: -difflib.SequenceMatcher(None, s.split(".")[-1], last).ratio())
-    raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near[:5])}" if near else "; `python -m ref` lists them"))
+    if not fits:
+        last = name.split(".")[-1]
+        alike = {known.removeprefix("ref."): difflib.SequenceMatcher(None, known.split(".")[-1], last).ratio() for known in equations()}
+        near = sorted((known for known in alike if alike[known] > 0.6), key=lambda known: -alike[known])[:5]
+        raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near)}" if near else "; `python -m ref` lists them"))
+    return fits[0]
 
 
 def where(function):
@@ -129,21 +120,16 @@ def sentence(function):
 
 
 def elsewhere(function):
-    """["file:line what"] where its name lives beside `ref`: in each backend, in the registry, in the tests. function: of `ref`."""
+    """["file:line  what"] where its name lives beside `ref`: in each backend, in the registry, in the tests. function: of `ref`."""
     name, module = function.__name__, function.__module__.removeprefix("ref.").replace(".", "/")
-    word = re.compile(rf"(?<!\w){name}(?!\w)")
+    places = [f"kernels/{backend}/{module}.py" for backend in ("numba_cpu", "triton_gpu")]
     found = []
-    for place in OTHER_PLACES:
-        folder = {"tests": "test_*.py"}.get(place, f"{module}.py")
-        files = sorted((ROOT / place).glob(folder)) if (ROOT / place).is_dir() else [ROOT / place]
-        for file in filter(Path.is_file, files):
-            path, source = file.relative_to(ROOT).as_posix(), file.read_text()
-            if place == "kernels/registry.py":
-                found += [f"{path}:{n}  {line.strip().rstrip(',').split(',')[0]}" for n, line in enumerate(source.split("\n"), 1)
-                          if f'"{module}.{name}"' in line]  # fmt: skip
-                continue
-            for node in ast.parse(source).body:
-                defined = isinstance(node, ast.FunctionDef) and (node.name.startswith("test") if place == "tests" else node.name == name)
-                if defined and word.search("\n".join(source.split("\n")[node.lineno - 1:node.end_lineno])):
+    for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").glob("test_*.py")), "kernels/registry.py"]:
+        source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
+        if path == "kernels/registry.py":
+            found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if f'"{module}.{name}"' in line]
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef) and (node.name == name or node.name.startswith("test")):
+                if re.search(rf"\b{name}\b", "\n".join(source.split("\n")[node.lineno - 1:node.end_lineno])):
                     found.append(f"{path}:{node.lineno}  {node.name}")
     return found

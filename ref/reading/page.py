@@ -1,10 +1,8 @@
 """A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like an image."""
 import base64
-import contextlib
 import inspect
 import os
 import struct
-import tempfile
 import zlib
 from html import escape
 from pathlib import Path
@@ -19,13 +17,13 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1280px; padding: 1rem 1.2rem 4rem; font: 15px/1.5 system-ui, sans-serif; color: #123; background: #fff; }
 h1 { font-size: 1.5rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem; } p.where { margin: 0; color: var(--quiet); }
-pre, .made, .call { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
+pre, .made { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
 math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX Math", math; font-size: 1.3rem; }
 .equations { overflow-x: auto; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0; text-align: left; }
 .row { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 9fr); gap: 0 1.2rem; padding: 0.25rem 0; border-top: 1px solid var(--line); }
 .row pre { margin: 0; padding-left: calc(3.4em + var(--depth, 0) * 1.4em); text-indent: -3.4em; white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
 .row i { display: inline-block; width: 2.6em; margin-right: 0.8em; text-align: right; text-indent: 0; font-style: normal; color: #99a; }
-.call { padding: 0.15rem 0 0.15rem calc(3.4em + var(--depth) * 1.4em); color: var(--quiet); border-top: 1px solid var(--line); }
+.row em { margin-left: 3.4em; font-style: normal; color: var(--quiet); }
 .made { overflow-wrap: anywhere; } .made > div { margin-bottom: 0.2rem; } .made b { font-weight: 600; } .made small { color: var(--quiet); font-size: 12px; }
 .given .made { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 0.5rem 1.5rem; }
 img { width: 80px; height: 80px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated; border: 1px solid var(--line); vertical-align: top; }
@@ -37,16 +35,18 @@ details { color: var(--quiet); } summary { cursor: pointer; } details pre { whit
 
 def page(function, run, differences):
     """The page, a str. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or []."""
-    name = catalogue.full(function)
+    name, colour = catalogue.full(function), text.colouring(page=True)
     equations = "".join(map(typeset.mathml, catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"
     parts = [
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f'<link rel="icon" href="data:,"/><title>{name}</title><style>{STYLE}</style></head><body>',
-        f"<h1>{name}</h1><p class='where'>{escape(' · '.join(filter(None, (catalogue.paper(function), catalogue.where(function)))))}</p>",
-        f'<div class="equations">{equations}</div>',
-        f'<details><summary>The docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
-        f'<h2>Given</h2><div class="given">{made(run.given)}</div><h2>Line by line</h2>', *rows(run, 0, set(), text.colouring(page=True)),
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>',
+        f'<link rel="icon" href="data:,"/><title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>',
+        f'<p class="where">{escape(" · ".join(filter(None, (catalogue.paper(function), catalogue.where(function)))))}</p>',
+        f'<div class="equations">{equations}</div><details><summary>The docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
+        f'<h2>Given</h2><div class="given">{_made(run.given.items())}</div><h2>Line by line</h2>',
     ]
+    for depth, line, source, mark, values in trace.rows(run):
+        code = "\n".join(f"<i>{line + i}</i>{part}" for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
+        parts.append(f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{_made(values, mark)}</div>')
     if isinstance(run.returned, Exception):
         parts.append(f"<p><b>{type(run.returned).__name__}</b>: {escape(str(run.returned))}</p>")
     if differences:
@@ -57,31 +57,10 @@ def page(function, run, differences):
     return "\n".join([*parts, "</body></html>\n"])
 
 
-def rows(run, depth, seen, colour):
-    """The lines of a run and of what it called, as in `text.body`.
-
-    run: `trace.Run`. depth: int. seen: functions shown so far, added to. colour: a function.
-    """
-    for step in run.steps:
-        code = "\n".join(f"<i>{step.line + i}</i>{line}" for i, line in enumerate(colour(step.source).split("\n")))
-        yield f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{made(text.result(run, step), "→ " if step.returns else "", step.named)}</div>'
-        for called in step.calls:
-            again = (called.file, called.line) in seen
-            yield f'<div class="call" style="--depth: {depth + 1}">{called.name}{", as above" * again}</div>'
-            if again and text.hidden(called, run, step):
-                yield f'<div class="row"><pre></pre>{made(trace.returned(called), "→ ")}</div>'
-            if not again:
-                seen.add((called.file, called.line))
-                unnamed = [(n, v) for n, v in called.given if n in called.unnamed]
-                if unnamed:
-                    yield f'<div class="row"><pre></pre>{made(unnamed)}</div>'
-                yield from rows(called, depth + 2, seen, colour)
-
-
-def made(named, before="", unchanged=False):
-    """Values with their pictures. named: [(name, value)]. before: str, in front of each. unchanged: bool, whether to say that there is nothing new."""
-    shown = [f"<div>{before}<b>{escape(name)}</b> {escape(words)}{picture(value)}</div>" for name, words, value in text.visible(named)]
-    return f'<div class="made">{"".join(shown) or "<small>as it came</small>" * bool(unchanged)}</div>'
+def _made(named, mark=""):
+    """Values with their pictures; None says that there is nothing new."""
+    shown = [f"<div>{mark}<b>{escape(name)}</b> {escape(words)}{picture(value)}</div>" for name, words, value in text.visible(named or [])]
+    return f'<div class="made">{"<small>as it came</small>" if named is None else "".join(shown)}</div>'
 
 
 def picture(value):
@@ -108,6 +87,7 @@ def picture(value):
 
 def png(image):
     """The bytes of a PNG file. image: (H, W) uint8."""
+
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -119,13 +99,9 @@ def png(image):
 def write(path, content):
     """Write a file whole or not at all. path: file. content: str. Raises OSError where the folder is not there."""
     path = Path(path)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.chmod(beside, 0o644)
+        beside.write_text(content, encoding="utf-8")
         os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,4 +1,5 @@
 """The reading order, an equation with its source, and a trace, as text for a terminal."""
+import html
 import inspect
 import shutil
 import sys
@@ -11,9 +12,9 @@ LEAVES = 6  # of a dict or a list, what is shown
 
 
 def colouring(page=False):
-    """A function that colours Python source: for a page, or for a terminal that shows colours; elsewhere, and without Pygments, the source as it is.
+    """A function that colours Python source, for a page or for a terminal; elsewhere, and without Pygments, the source stays as it is.
 
-    page: bool. Without Pygments a line on stderr says what to install.
+    page: bool. A line on stderr says where Pygments is missing.
     """
     if not page and not sys.stdout.isatty():
         return str
@@ -23,7 +24,7 @@ def colouring(page=False):
         from pygments.lexers import PythonLexer
     except ModuleNotFoundError:
         print('no colours without Pygments: pip install -e ".[study]"', file=sys.stderr)
-        return str
+        return html.escape if page else str
     formatter = HtmlFormatter(nowrap=True, noclasses=True, style="friendly") if page else TerminalFormatter()
     return lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n")
 
@@ -32,36 +33,34 @@ def listing():
     """The reading order, a list of lines."""
     lines = []
     for n, (name, f) in enumerate(catalogue.equations().items(), 1):
-        after = ", ".join(short(needed) for needed in catalogue.needs(f))
-        lines.append(f"{n:>3}  {short(name):<40}  {catalogue.where(f):<26}  {catalogue.paper(f)}" + (f"   after {after}" if after else ""))
+        after = ", ".join(needed.removeprefix("ref.") for needed in catalogue.needs(f))
+        paper = "   ".join(filter(None, (catalogue.paper(f), after and f"after {after}")))
+        lines.append(f"{n:>3}  {name.removeprefix('ref.'):<40}  {catalogue.where(f):<26}  {paper}".rstrip())
         lines += [f"       {line}" for line in catalogue.formulas(f) or [catalogue.sentence(f)]]
     return lines
-
-
-def short(name):
-    """The full name without "ref". name: str."""
-    return name.removeprefix("ref.")
-
-
-def head(function):
-    """Its name, place and paper, then its equations, a list of lines. function: of `ref`."""
-    first = "   ".join(filter(None, (catalogue.full(function), catalogue.where(function), catalogue.paper(function))))
-    return [first, "", *(f"    {line}" for line in catalogue.formulas(function) or [catalogue.sentence(function)]), ""]
 
 
 def source(function):
     """The function's equations, its source in colours, and where else its name lives, a list of lines. function: of `ref`."""
     lines, first = inspect.getsourcelines(function)
-    text = colouring()("".join(lines)).split("\n")[:len(lines)]
+    numbered = [f"{n:>4}  {line}" for n, line in enumerate(colouring()("".join(lines).rstrip()).split("\n"), first)]
     found = catalogue.elsewhere(function)
-    return (head(function) + [f"{n:>4}  {line}" for n, line in enumerate(text, first)]
-            + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else []))
+    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else [])
 
 
 def traced(function, run, differences):
     """A run as text, a list of lines. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or []."""
-    width = max(120, shutil.get_terminal_size().columns)
-    lines = head(function) + ["given"] + [f"    {line}" for line in shown(run.given)] + ["", *body(run, 0, set(), width // 2, colouring())]
+    width, colour = max(120, shutil.get_terminal_size().columns) // 2, colouring()
+    lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
+    for depth, line, code, mark, values in trace.rows(run):
+        right = ["as it came"] if values is None else [mark.replace("→", "->") + words for words in _aligned(visible(values))]
+        left, room = code.split("\n"), width - 2 * depth - 8
+        right = [""] * len(left) * (max(map(len, left)) > room) + right
+        for i in range(max(len(left), len(right))):
+            part = left[i] if i < len(left) else ""
+            number = line + i if line and i < len(left) else ""
+            shown = colour(part) if line else part
+            lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {right[i] if i < len(right) else ''}".rstrip())
     if differences:
         lines += ["", "gradients, each beside the central difference of sum(what came from above * what the forward returns)"]
     for gradient in differences:
@@ -71,48 +70,9 @@ def traced(function, run, differences):
 
 
 def beside(name, gradient, difference, size):
-    """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name: of the gradient. gradient, difference: (n,) arrays.
-    size: int, how many elements the whole has."""
+    """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient, difference, size: of `trace.finite_differences`."""
     of = f"all {size}" if gradient.size == size else f"{gradient.size} of {size} elements"
-    return values(gradient), values(difference), f"{np.max(np.abs(gradient - difference), initial=0):.1e} apart at most, in {of}"
-
-
-def result(run, step):
-    """[(name, value)] to show beside a step: what it made, or what the run returned by it. run: `trace.Run`. step: its `trace.Step`."""
-    return trace.returned(run) if step is run.steps[-1] and step.returns else step.made
-
-
-def hidden(called, run, step):
-    """Whether what it returned is seen nowhere else, for it was used within the step. called: `trace.Run` by the step. run, step: as in `result`."""
-    return not any(trace.same(called.returned, value) for _, value in result(run, step))
-
-
-def body(run, depth, seen, width, colour):
-    """The lines of a run and of what it called; what was shown before is not shown again, but what it returned is.
-
-    run: `trace.Run`. depth: int. seen: functions shown so far, added to. width: of the source's column. colour: a function.
-    """
-    indent = "  " * depth
-    for step in run.steps:
-        code, room = step.source.split("\n"), width - 2 * depth - 8
-        right = ["as it came"] if step.named and not step.made else shown(result(run, step))
-        if step.returns:
-            right = [f"-> {line}" for line in right]
-        if max(map(len, code)) > room:
-            right = [""] * len(code) + right
-        for i in range(max(len(code), len(right))):
-            text = code[i] if i < len(code) else ""
-            number = step.line + i if i < len(code) else ""
-            yield f"{number:>4}  {indent}{colour(text)}{' ' * (room - len(text))}  {right[i] if i < len(right) else ''}".rstrip()
-        for called in step.calls:
-            again = (called.file, called.line) in seen
-            yield f"      {indent}  {called.name}" + (", as above" if again else "")
-            if again and hidden(called, run, step):
-                yield from (f"      {indent}    -> {line}" for line in shown(trace.returned(called)))
-            if not again:
-                seen.add((called.file, called.line))
-                yield from (f"      {indent}    {line}" for line in shown([(n, v) for n, v in called.given if n in called.unnamed]))
-                yield from body(called, depth + 2, seen, width, colour)
+    return _numbers(gradient), _numbers(difference), f"{np.max(np.abs(gradient - difference), initial=0):.1e} apart at most, in {of}"
 
 
 def visible(named):
@@ -120,36 +80,35 @@ def visible(named):
     lines = []
     for name, value in named:
         leaves = trace.leaves(name, value)
-        lines += [(leaf, described(v), v) for leaf, v in leaves[:LEAVES]]
+        lines += [(leaf, _described(v), v) for leaf, v in leaves[:LEAVES]]
         if len(leaves) > LEAVES:
-            lines.append(("", f"and {len(leaves) - LEAVES} more of {name}".removesuffix(" of "), None))
+            lines.append(("", f"and {len(leaves) - LEAVES} more of {name or 'them'}", None))
     return lines
 
 
-def shown(named):
-    """["name  description"] of what is `visible`. named: [(name, value)]."""
-    lines = visible(named)
+def _head(function):
+    """Its name, place and paper, then its equations."""
+    first = "   ".join(filter(None, (catalogue.full(function), catalogue.where(function), catalogue.paper(function))))
+    return [first, "", *(f"    {line}" for line in catalogue.formulas(function) or [catalogue.sentence(function)]), ""]
+
+
+def _aligned(lines):
     width = max((len(name) for name, _, _ in lines), default=0)
     return [f"{name:<{width}}  {words}".strip() for name, words, _ in lines]
 
 
-def described(value):
-    """One value in words. value: array or anything else."""
+def _described(value):
+    """An array's shape, dtype, a few numbers, mean and deviation; a single number; the name of a function."""
     if not isinstance(value, np.ndarray):
-        return getattr(value, "__name__", repr(value)) if callable(value) else repr(value)
+        return getattr(value, "__name__", repr(value))
     if value.ndim == 0:
-        return values(value)
-    if value.dtype.kind != "f" or value.size == 0:
-        return f"{value.shape} {value.dtype}  {values(value)}"
+        return _numbers(value)
+    words = f"{value.shape} {value.dtype}  {_numbers(value)}"
     with np.errstate(invalid="ignore"):  # of an infinity
-        return f"{value.shape} {value.dtype}  {values(value)}  mean {value.mean():.4g}  std {value.std():.4g}"
+        return words + (f"  mean {value.mean():.4g}  std {value.std():.4g}" if value.dtype.kind == "f" and value.size else "")
 
 
-def values(array):
-    """The first three and the last of its numbers. array: array."""
-    def one(x):
-        return f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x)
-
-    flat = array.ravel()
-    few = [one(x) for x in flat] if flat.size <= 4 else [*(one(x) for x in flat[:3]), "..", one(flat[-1])]
-    return " ".join(few)
+def _numbers(array):
+    """The first three and the last, or all four."""
+    words = [f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x) for x in array.ravel()]
+    return " ".join(words if len(words) <= 4 else [*words[:3], "..", words[-1]])
