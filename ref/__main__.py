@@ -26,15 +26,15 @@ def main(words=None):
             print("\n".join(text.source(function)))
             return 0
         ran, differences = examples.run(function, examples.settings(function, asked.set))
-        if asked.html:
+        refused = isinstance(ran.returned, Exception)
+        if asked.html and not refused:
             page.write(asked.html, page.page(function, ran, differences))
         else:
             print("\n".join(text.traced(function, ran, differences)))
+        if refused:
+            raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
     except (LookupError, ValueError, OSError) as error:
         print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
-        return 2
-    if isinstance(ran.returned, Exception):
-        print(f"error: {function.__name__} raised {type(ran.returned).__name__}: {ran.returned}", file=sys.stderr)
         return 2
     return 0
 

@@ -18,6 +18,7 @@ ROOT = Path(ref.__file__).parent.parent
 # The chapter's order. A module that is not named here comes last, by its name.
 CHAPTER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
            "layers", "nets", "optim", "vae", "gan"]  # fmt: skip
+STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 
 
@@ -109,14 +110,14 @@ def formulas(function):
     """
     doc = inspect.getdoc(function)
     opening = " ".join(line.strip() for line in doc.split("\n\n")[0].split("\n"))
-    end = r"(?:,? \[[A-Z]|(?<![ .])\.(?=\s|$)|$)"
+    end = rf"(?:,? \[[A-Z]|{STOP})"
     inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(rf"((?:\w+\([^)]*\)|\S+) (?:=|<-) .+?)(?:: |; (?![^()]*\))|, (?:from|the|rounded) |{end})", opening)
     return ([inline[1]] if inline else []) + [line.strip() for line in doc.split("\n") if line.startswith("    ") and line.strip()]
 
 
 def sentence(function):
     """The first sentence of its docstring. function: of `ref`."""
-    return re.match(r"(?s).+?(?:(?<!eq)(?<!eqs)\.(?=\s|$)|$)", inspect.getdoc(function))[0].replace("\n", " ")
+    return re.match(rf"(?s).+?{STOP}", inspect.getdoc(function))[0].replace("\n", " ")
 
 
 def elsewhere(function):

@@ -47,8 +47,6 @@ def page(function, run, differences):
     for depth, line, source, mark, values in trace.rows(run):
         code = "\n".join(f"<i>{line + i}</i>{part}" for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
         parts.append(f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{_made(values, mark)}</div>')
-    if isinstance(run.returned, Exception):
-        parts.append(f"<p><b>{type(run.returned).__name__}</b>: {escape(str(run.returned))}</p>")
     if differences:
         parts.append("<h2>Gradients, each beside the central difference of sum(what came from above * what the forward returns)</h2>")
     for gradient in differences:
