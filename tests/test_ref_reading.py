@@ -107,6 +107,12 @@ def test_eps_loss_backward_by_hand(capsys):
     assert re.search(r"deps_hat 2 -2 difference 2 -2 \d\.\de-\d\d apart at most, in all 2 deps -2 2 difference -2 2 ", said)
 
 
+def test_a_finite_difference_that_would_leave_the_domain_is_left_out(capsys):
+    """bernoulli_nll takes x in [0, 1]: no step to both sides of 0."""
+    said = squeezed(output(capsys, "trace", "bernoulli_nll_backward", "--set", "logits=[[2,1]]", "--set", "x=[[0,0.5]]", "--set", "dnll=[1]"))
+    assert re.search(r"dx -2 -1 difference nan -1 \S+ apart at most, in 1 of 2 elements", said)
+
+
 def test_philox_gives_its_published_words(capsys):
     """Counter 0 and key 0, as Random123's known answers have them."""
     assert "-> (1, 4) uint32 0x6627e8d5 0xe169c58d 0xbc57ac4c 0x9b00dbd8" in squeezed(output(capsys, "trace", "philox4x32"))
@@ -206,6 +212,7 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(capsys, monkeypatch):
     (["trace", "q_sample", "--set", "q=1"], "--set q=1: expected NAME=VALUE with a name out of x0, t, eps, abar"),
     (["trace", "q_sample", "--set", "t"], "--set t: expected NAME=VALUE"),
     (["trace", "q_sample", "--set", "t=early"], "--set t=early: expected a number, a list or None for t, got 'early'"),
+    (["trace", "q_sample", "--set", "x0=[[1],[2,3]]"], "--set x0=[[1],[2,3]]: expected a number, a list or None for x0, got '[[1],[2,3]]'"),
     (["trace", "samplers.ddim", "--set", "model=1"], "--set model=1: model is a function, which no text can stand for"),
     (["trace", "q_sample", "--set", "t=0.5"], "q_sample raised TypeError: t: expected ints"),
     (["trace", "q_sample", "--html", "nowhere/page.html"], "nowhere"),

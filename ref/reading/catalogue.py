@@ -130,7 +130,8 @@ def elsewhere(function):
         if path == "kernels/registry.py":
             found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if f'"{module}.{name}"' in line]
         for node in ast.parse(source).body:
-            if isinstance(node, ast.FunctionDef) and (node.name == name or node.name.startswith("test")):
-                if re.search(rf"\b{name}\b", "\n".join(source.split("\n")[node.lineno - 1:node.end_lineno])):
-                    found.append(f"{path}:{node.lineno}  {node.name}")
+            named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
+                     if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id", "np") != "np"}  # fmt: skip
+            if isinstance(node, ast.FunctionDef) and (node.name == name or node.name.startswith("test") and name in named):
+                found.append(f"{path}:{node.lineno}  {node.name}")
     return found

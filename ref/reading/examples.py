@@ -192,12 +192,13 @@ def settings(function, words):
         if callable(of) or isinstance(of, dict) or isinstance(of, tuple) and any(map(callable, of)):
             raise ValueError(f"--set {word}: {name} is a {type(of).__name__}, which no text can stand for; numbers, lists and names can")
         try:
-            value = ast.literal_eval(said)
+            found[name] = value = ast.literal_eval(said)
+            if isinstance(value, list):
+                found[name] = np.array(value, of.dtype if isinstance(of, np.ndarray) and of.dtype.kind != "i" else None)
         except (ValueError, SyntaxError):
             if not isinstance(of, str):
                 raise ValueError(f"--set {word}: expected a number, a list or None for {name}, got {said!r}") from None
-            value = said
-        found[name] = np.array(value, of.dtype if isinstance(of, np.ndarray) and of.dtype.kind != "i" else None) if isinstance(value, list) else value
+            found[name] = said
     return found
 
 

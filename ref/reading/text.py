@@ -71,8 +71,9 @@ def traced(function, run, differences):
 
 def beside(name, gradient, difference, size):
     """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient, difference, size: of `trace.finite_differences`."""
-    of = f"all {size}" if gradient.size == size else f"{gradient.size} of {size} elements"
-    return _numbers(gradient), _numbers(difference), f"{np.max(np.abs(gradient - difference), initial=0):.1e} apart at most, in {of}"
+    apart = np.abs(gradient - difference)[np.isfinite(difference)]
+    of = f"all {size}" if apart.size == size else f"{apart.size} of {size} elements"
+    return _numbers(gradient), _numbers(difference), f"{np.max(apart, initial=0):.1e} apart at most, in {of}"
 
 
 def visible(named):
