@@ -128,7 +128,7 @@ def elsewhere(function):
     for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").glob("test_*.py")), "kernels/registry.py"]:
         source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
         if path == "kernels/registry.py":
-            found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if f'"{module}.{name}"' in line]
+            found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if f'"{module}.{name}",' in line]
         for node in ast.parse(source).body:
             named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
                      if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id", "np") != "np"}  # fmt: skip
