@@ -19,20 +19,22 @@ def main(words=None):
     asked = parser.parse_args(words)
     try:
         if asked.command is None:
-            print("\n".join(text.listing()))
+            print("\n".join(text.listing()), flush=True)
             return 0
         function = catalogue.equations()[catalogue.find(asked.name)]
         if asked.command == "show":
-            print("\n".join(text.source(function)))
+            print("\n".join(text.source(function)), flush=True)
             return 0
         ran, differences = examples.run(function, examples.settings(function, asked.set))
         refused = isinstance(ran.returned, Exception)
         if asked.html and not refused:
             page.write(asked.html, page.page(function, ran, differences))
         else:
-            print("\n".join(text.traced(function, ran, differences)))
+            print("\n".join(text.traced(function, ran, differences)), flush=True)
         if refused:
             raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
+    except BrokenPipeError:  # into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (LookupError, ValueError, OSError) as error:
         print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
         return 2
@@ -40,7 +42,4 @@ def main(words=None):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # into `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(main())

@@ -221,6 +221,13 @@ def test_what_cannot_be_done_is_told(capsys, words, told):
     assert told in output(capsys, *words, status=2)
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = subprocess.Popen([sys.executable, "-m", "ref"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()  # before anything was written
+    assert command.stderr.read() == b"" and command.wait(timeout=60) == 0
+    command.stderr.close()
+
+
 def test_names_are_found_with_and_without_their_module():
     assert catalogue.find("ddim_step") == catalogue.find("diffusion.ddim_step") == catalogue.find("ref.diffusion.ddim_step") == "ref.diffusion.ddim_step"
     assert catalogue.find("flow.interpolate") == "ref.flow.interpolate"
