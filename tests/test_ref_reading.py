@@ -1,5 +1,6 @@
 """`python -m ref`: the reading order, the source, the trace of every equation and its page."""
 import ast
+import base64
 import html
 import importlib
 import re
@@ -83,10 +84,11 @@ def test_no_table_has_an_entry_for_what_is_not_there():
 
 
 def test_q_sample_by_hand(capsys):
-    """abar_1 = 0.64: 0.8 x0 + 0.6 eps = (0.8 + 0.3, -1.6 + 0.6)."""
-    said = squeezed(output(capsys, "trace", "q_sample", "--set", "x0=[[1,-2]]", "--set", "eps=[[0.5,1]]", "--set", "t=1", "--set", "abar=[1,0.64,0.36]"))
+    """abar_1 = 0.64: 0.8 x0 + 0.6 eps = (0.8 + 0.3, -1.6 + 0.6, 0.4 - 0.6), whose squares add to 2.25: std = sqrt(0.75 - 1/900) = 0.8654."""
+    words = [word for pair in ("x0=[[1,-2,0.5]]", "eps=[[0.5,1,-1]]", "t=1", "abar=[1,0.64,0.36]") for word in ("--set", pair)]
+    said = squeezed(output(capsys, "trace", "q_sample", *words))
     assert "abar_t = _at(abar, t, x0, \"t\") abar_t 0.64" in said
-    assert "return np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps -> (1, 2) float64 1.1 -1 mean 0.05 std 1.05" in said
+    assert "return np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps -> (1, 3) float64 1.1 -1 -0.2 mean -0.03333 std 0.8654" in said
 
 
 def test_ddim_step_by_hand(capsys):
@@ -295,11 +297,15 @@ def test_a_page_has_the_equation_the_code_the_values_and_the_pictures(made):
 
 
 def test_a_picture_is_its_array():
-    image = np.array([[0, 128, 255], [7, 8, 9]], np.uint8)
-    png = page.png(image)
-    assert png[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", png[16:24]) == (3, 2)
-    data = png[png.index(b"IDAT") + 4:png.index(b"IEND") - 8]
-    assert zlib.decompress(data) == b"\0\0\x80\xff\0\7\10\11"
+    """The smallest number black, the largest white; a PNG with its rows, no filter."""
+    array = np.linspace(-1, 4, 30).reshape(1, 5, 6)[:, ::-1]
+    picture = page.picture(array)
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", picture)[1])
+    assert png[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">IIBB", png[16:26]) == (6, 5, 8, 0)
+    rows = np.frombuffer(zlib.decompress(png[png.index(b"IDAT") + 4:png.index(b"IEND") - 8]), np.uint8).reshape(5, 7)
+    assert not rows[:, 0].any() and np.array_equal(rows[:, 1:], np.rint((array[0] + 1) / 5 * 255))
+    assert "black -1, white 4" in picture
+    assert page.picture(np.zeros((3, 4))) == page.picture(np.full((1, 4, 4), np.nan)) == page.picture(3) == ""
 
 
 def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
