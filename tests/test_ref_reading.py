@@ -178,7 +178,7 @@ def test_the_list_names_each_equation_once_after_what_it_needs(capsys):
 
 
 @pytest.mark.parametrize("name, cited, formulas", [
-    ("diffusion.posterior", "[DDPM] eqs. 6 and 7", 2), ("schedules.alpha_bar", "[DDPM] below eq. 3", 1), ("gan.least_squares_generator_loss", "[LSGAN] eq. 9", 1),
+    ("diffusion.posterior", "[DDPM] eqs. 6 and 7", 2), ("schedules.alpha_bar", "[DDPM] below eq. 3", 1), ("gan.least_squares_generator_loss", "[LSGAN] eq. 2", 1),
     ("diffusion.q_sample_backward", "gradient of q_sample", 1), ("layers.relu", "[ReLU]", 1), ("edm.scalings", "[EDM] eq. 7", 5), ("edm.sigma_at", "", 0),
 ])
 def test_the_paper_and_the_equations_are_read_from_the_docstring(name, cited, formulas):

@@ -91,7 +91,7 @@ MODULES = {
                       denoised_next=lambda x, x0, denoised, sigma, sigma_next: _expected(x + (sigma_next - sigma) / sigma * (x - denoised), x0, 1, sigma_next)),
     "ref.layers": dict(x=_sines((2, 3)), w=_sines((4, 3), 1), b=_sines((4,), 2), index=np.array([2, 0, 2]), t=np.array([1.0, 500.0, 1000.0]), width=8,
                        logits=3 * _sines((2, 4)), labels=np.array([3, 0])),
-    "ref.nets": dict(pixels=PIXELS**2, width=8, depth=2, classes=2, frequencies=8, t=np.array([100, 500]), labels=np.array([0, 1]), act="softplus",
+    "ref.nets": dict(pixels=PIXELS**2, width=8, depth=2, classes=2, frequencies=8, latent=4, z=lambda latent: _sines((2, latent)), t=np.array([100, 500]), labels=np.array([0, 1]), act="softplus",
                      abar=ABAR, flat=lambda x0, eps, t, abar: q_sample(x0, t, eps, abar).reshape(2, -1), x=lambda flat: flat,
                      params=lambda pixels: _critic(pixels)),
     "ref.optim": dict(step=10, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, decay=0.999, max_norm=1.0, p=_sines((6,)), g=_sines((6,), 1),
