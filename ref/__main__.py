@@ -8,7 +8,7 @@ from ref.reading import catalogue, examples, page, text
 
 def main(words=None):
     """Run the command. words: of the command line. Returns the exit status: 2 for what cannot be done as asked."""
-    parser = argparse.ArgumentParser(prog="python -m ref", description="Read the math as it runs. Without a command: every equation, in the order to read them in.")
+    parser = argparse.ArgumentParser(prog="python -m ref", description="Read the math as it runs. Without a command: every equation, in reading order.")
     commands = parser.add_subparsers(dest="command")
     show = commands.add_parser("show", help="an equation, its source, and where its name lives in the backends and the tests")
     run = commands.add_parser("trace", help="an equation on a worked example, line by line, with what each line made")

@@ -111,7 +111,8 @@ def formulas(function):
     doc = inspect.getdoc(function)
     opening = " ".join(line.strip() for line in doc.split("\n\n")[0].split("\n"))
     end = rf"(?:,? \[[A-Z]|{STOP})"
-    inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(rf"((?:\w+\([^)]*\)|\S+) (?:=|<-) .+?)(?:: |; (?![^()]*\))|, (?:from|the|rounded) |{end})", opening)
+    first = rf"((?:\w+\([^)]*\)|\S+) (?:=|<-) .+?)(?:: |; (?![^()]*\))|, (?:from|the|rounded) |{end})"
+    inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(first, opening)
     return ([inline[1]] if inline else []) + [line.strip() for line in doc.split("\n") if line.startswith("    ") and line.strip()]
 
 

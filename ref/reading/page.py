@@ -29,7 +29,8 @@ math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX 
 img { width: 80px; height: 80px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated; border: 1px solid var(--line); vertical-align: top; }
 svg { width: 200px; height: 60px; margin: 0.2rem 0; border: 1px solid var(--line); } polyline { fill: none; stroke: #357; stroke-width: 1.5; }
 details { color: var(--quiet); } summary { cursor: pointer; } details pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-@media (max-width: 760px) { .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } body { padding: 0.5rem 0.8rem 3rem; } math { font-size: 1.1rem; } }
+@media (max-width: 760px) { body { padding: 0.5rem 0.8rem 3rem; } math { font-size: 1.1rem; }
+  .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } }
 """
 
 

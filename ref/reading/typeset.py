@@ -15,15 +15,18 @@ TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]{3,}-[
 GREEK = dict(alpha="α", beta="β", gamma="γ", eps="ε", eta="η", mu="μ", pi="π", rho="ρ", sigma="σ", phi="φ", inf="∞") | {"lambda": "λ"}
 ACCENTS = {"hat": "^", "tilde": "~", "bar": "¯"}
 WRITTEN = {"abar": "alpha_bar", "mhat": "m_hat", "vhat": "v_hat", "gbar": "g_bar"}  # one word, with an accent in it
-SIGNS = {"<-": "←", "->": "→", "<=": "≤", ">=": "≥", "..": "…", "+-": "±", "~": "∼", "*": "·", ".": "·", "-": "−", "||": "∥", "|": "∣", "^": "⊕"}
+SIGNS = dict(zip("<- -> <= >= .. +- ~ * . - || | ^".split(), "←→≤≥…±∼··−∥∣⊕"))
 LARGE = {"sum": "∑", "prod": "∏", "integral": "∫", "grad": "∇"}
 MINUS, THIN = '<mo form="prefix">−</mo>', '<mspace width="0.2em"/>'
 RELATIONS = set("=<>≤≥←→∼")
 BREAKS = RELATIONS | set("+−±,;:…∥∣⊕")  # where the part that a fraction takes begins anew
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 FUNCTIONS = {full_name.rsplit(".", 1)[1] for full_name in equations()} | {"input_gradient", "input_gradient_backward"}
-WORDS = set("""above added all and as at axes before both but by clamped clipped does each else ends examples first float64 for from given has have in is it kink
-    line never noise of off on one or over reaches returns row rounded same scaled starts steps that the times to unless where which with without zero""".split())  # fmt: skip
+WORDS = set("""
+    above added all and as at axes before both but by clamped clipped does each else ends examples first float64 for from given has have in
+    is it kink line never noise of off on one or over reaches returns row rounded same scaled starts steps that the times to unless where
+    which with without zero
+""".split())
 
 
 def mathml(line):
