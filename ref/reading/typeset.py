@@ -14,7 +14,7 @@ from ref.reading.catalogue import equations
 TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]{3,}-[a-z]{3,}|[A-Za-z]\w*\'*|<-|->|<=|>=|//|\|\||\.\.|\+-|\S)')
 GREEK = dict(alpha="α", beta="β", gamma="γ", eps="ε", eta="η", mu="μ", pi="π", rho="ρ", sigma="σ", phi="φ", inf="∞") | {"lambda": "λ"}
 ACCENTS = {"hat": "^", "tilde": "~", "bar": "¯"}
-WRITTEN = {"abar": "alpha_bar", "mhat": "m_hat", "vhat": "v_hat", "gbar": "g_bar"}  # one word, with an accent in it
+WRITTEN = {"abar": "alpha_bar", "mhat": "m_hat", "vhat": "v_hat"}  # one word, with an accent in it
 SIGNS = dict(zip("<- -> <= >= .. +- ~ * . - || | ^".split(), "←→≤≥…±∼··−∥∣⊕"))
 LARGE = {"sum": "∑", "prod": "∏", "integral": "∫", "grad": "∇"}
 MINUS, THIN = '<mo form="prefix">−</mo>', '<mspace width="0.2em"/>'
