@@ -20,6 +20,7 @@ TRITON = {"numpy", "triton"}
 # Where a file stands decides what it may import beside the standard library; the first line that fits holds. A folder
 # allows all that is inside it.
 MAY_IMPORT = {
+    "ref/reading/": {"numpy", "ref", "pygments"},  # the reader behind `python -m ref`: no math; colours where they are installed
     "ref/": {"numpy", "ref"},
     "kernels/coefficients.py": {"numpy"},  # both backends stand on it, so it may not lead them to the truth
     "kernels/numba_cpu/": NUMBA | {"kernels.coefficients", "kernels.numba_cpu"},
@@ -27,7 +28,8 @@ MAY_IMPORT = {
     "kernels/triton_gpu/": TRITON | {"kernels.coefficients", "kernels.triton_gpu"},
     "kernels/": {"numpy", "ref", "kernels.coefficients", "kernels.compare", "kernels.registry", "kernels.plain", "kernels.check"},
 }
-NEVER_IMPORTED_FROM = {"bench/": {"tests"}}  # bench and tests may use everything else
+# bench and tests may use everything else; the math does not know its reader
+NEVER_IMPORTED_FROM = {"bench/": {"tests"}, "ref/reading/": set(), "ref/__main__.py": set(), "ref/": {"ref.reading"}, "kernels/": {"ref.reading"}}
 
 
 def python_files(*folders):
@@ -73,6 +75,8 @@ def test_imports_run_one_way():
 @pytest.mark.parametrize("path, line", [
     ("ref/new.py", "import torch"), ("ref/new.py", "import numba"), ("ref/nets/new.py", "from kernels import registry"),
     ("ref/new.py", "def f():\n    import scipy.special"), ("ref/new.py", "from . import philox"), ("ref/new.py", "import reference"),
+    ("ref/new.py", "from ref.reading import trace"), ("ref/new.py", "import pygments"), ("ref/__main__.py", "import pygments"),
+    ("ref/reading/new.py", "import rich"), ("ref/reading/new.py", "from kernels import registry"), ("kernels/registry.py", "import ref.reading.examples"),
     ("kernels/coefficients.py", "from ref import schedules"), ("kernels/numba_cpu/new.py", "from ref.diffusion import q_sample"),
     ("kernels/numba_cpu/new.py", "import ref.diffusion as truth"), ("kernels/numba_cpu/new.py", "import triton"),
     ("kernels/numba_cpu/new.py", "from kernels.triton_gpu import diffusion"), ("kernels/numba_cpu/new.py", "from kernels import triton_gpu"),
@@ -87,6 +91,7 @@ def test_a_wrong_import_is_found(path, line):
 @pytest.mark.parametrize("path, line", [
     ("ref/new.py", "import math\nimport numpy as np\nfrom ref.diffusion import q_sample"), ("kernels/numba_cpu/new.py", "from kernels import coefficients"),
     ("kernels/registry.py", "from ref import diffusion\nimport importlib.util"), ("bench/new.py", "import torch\nfrom kernels.numba_cpu import fused"),
+    ("ref/__main__.py", "from ref.reading import page"), ("ref/reading/new.py", "from ref.diffusion import q_sample\ndef f():\n    import pygments"),
 ])
 def test_a_right_import_is_not(path, line):
     assert wrong_imports({path: line}) == []

@@ -1,0 +1,45 @@
+"""`python -m ref`: the equations in reading order; `show NAME`: one of them, with its source; `trace NAME`: one of them as it runs."""
+import argparse
+import os
+import sys
+
+from ref.reading import catalogue, examples, page, text
+
+
+def main(words=None):
+    """Run the command. words: of the command line. Returns the exit status: 2 for what cannot be done as asked."""
+    parser = argparse.ArgumentParser(prog="python -m ref", description="Read the math as it runs. Without a command: every equation, in reading order.")
+    commands = parser.add_subparsers(dest="command")
+    show = commands.add_parser("show", help="an equation, its source, and where its name lives in the backends and the tests")
+    run = commands.add_parser("trace", help="an equation on a worked example, line by line, with what each line made")
+    for command in (show, run):
+        command.add_argument("name", help="q_sample, or module.function where several modules have the name")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
+    run.add_argument("--html", metavar="FILE", help="write the trace as one page instead, with pictures")
+    asked = parser.parse_args(words)
+    try:
+        if asked.command is None:
+            print("\n".join(text.listing()), flush=True)
+            return 0
+        function = catalogue.equations()[catalogue.find(asked.name)]
+        if asked.command == "show":
+            print("\n".join(text.source(function)), flush=True)
+            return 0
+        ran, differences = examples.run(function, examples.settings(function, asked.set))
+        refused = isinstance(ran.returned, Exception)
+        if asked.html and not refused:
+            page.write(asked.html, page.page(function, ran, differences))
+        else:
+            print("\n".join(text.traced(function, ran, differences)), flush=True)
+        if refused:
+            raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
+    except BrokenPipeError:  # into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (LookupError, ValueError, OSError) as error:
+        print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

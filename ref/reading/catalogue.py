@@ -1,0 +1,138 @@
+"""What is in `ref`: every equation, where it stands, which paper it is from, what it needs, and where else its name lives.
+
+An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. All that is said of it is read from its source.
+"""
+import ast
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+import textwrap
+from pathlib import Path
+
+import ref
+
+ROOT = Path(ref.__file__).parent.parent
+# The chapter's order. A module that is not named here comes last, by its name.
+CHAPTER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
+           "layers", "nets", "optim", "vae", "gan"]  # fmt: skip
+STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
+PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
+
+
+@functools.cache
+def equations():
+    """{full name: function} in the reading order: the chapter's, but first what a function needs."""
+    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(("ref.reading", "ref.__main__"))]
+    place = {name: CHAPTER.index(part) if (part := name.split(".")[1]) in CHAPTER else len(CHAPTER) for name in names}
+    here = {full(f): f for name in sorted(names, key=lambda name: (place[name], name)) for f in vars(importlib.import_module(name)).values()
+            if inspect.isfunction(f) and f.__module__ == name and not f.__name__.startswith("_")}  # fmt: skip
+    ordered = {}
+
+    def visit(name):
+        if name not in ordered:
+            for needed in needs(here[name]):
+                visit(needed)
+            ordered[name] = here[name]
+
+    for name in here:
+        visit(name)
+    return ordered
+
+
+def full(function):
+    """Its name with its module. function: of `ref`."""
+    return f"{function.__module__}.{function.__name__}"
+
+
+def needs(function):
+    """Full names of the public functions of `ref` that it calls, by way of private ones too, in the order of the source. function: of `ref`."""
+    found, seen = [], set()
+
+    def visit(f):
+        seen.add(f)
+        for node in ast.walk(tree(f)):
+            called = f.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+            if inspect.isfunction(called) and called.__module__.startswith("ref.") and called not in seen:
+                if called.__name__.startswith("_"):
+                    visit(called)
+                else:
+                    seen.add(called)
+                    found.append(full(called))
+
+    visit(function)
+    return found
+
+
+def tree(function):
+    """Its syntax tree, at the lines of its file. function: of `ref`."""
+    lines, first = inspect.getsourcelines(function)
+    return ast.increment_lineno(ast.parse(textwrap.dedent("".join(lines))), first - 1).body[0]
+
+
+def find(name):
+    """The full name meant by a function's name, with or without its module, with or without "ref". name: str.
+
+    Raises LookupError with the candidates where it is none or several.
+    """
+    fits = [known for known in equations() if f".{known}".endswith(f".{name}")]
+    if len(fits) > 1:
+        raise LookupError(f"{name} is in {len(fits)} modules: {', '.join(fit.removeprefix('ref.') for fit in fits)}. Say which")
+    if not fits:
+        last = name.split(".")[-1]
+        alike = {known.removeprefix("ref."): difflib.SequenceMatcher(None, known.split(".")[-1], last).ratio() for known in equations()}
+        near = sorted((known for known in alike if alike[known] > 0.6), key=lambda known: -alike[known])[:5]
+        raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near)}" if near else "; `python -m ref` lists them"))
+    return fits[0]
+
+
+def where(function):
+    """Its file, from the root, and line. function: of `ref`."""
+    return f"{Path(function.__code__.co_filename).relative_to(ROOT).as_posix()}:{function.__code__.co_firstlineno}"
+
+
+def paper(function):
+    """The papers and numbers that its docstring names, or whose gradient it is; "" where there is neither. function: of `ref`."""
+    text = " ".join(inspect.getdoc(function).split())
+    listed = "|".join(map(re.escape, re.findall(r"^ +\[([^\]]+)\] ", inspect.getdoc(inspect.getmodule(function)), flags=re.M)))
+    found = re.findall(rf"\[(?:{listed})\](?: {PLACE})?", text) if listed else []
+    numbered = [cited for cited in found if not cited.endswith("]")]
+    gradient = f"gradient of {function.__name__.removesuffix('_backward')}" if function.__name__.endswith("_backward") else ""
+    return ", ".join(dict.fromkeys(numbered or found)) or gradient
+
+
+def formulas(function):
+    """The equations of its docstring, a list of lines as they are printed there. function: of `ref`.
+
+    They are what follows a colon and two spaces or opens the docstring with a name and an equals sign; and what is indented.
+    """
+    doc = inspect.getdoc(function)
+    opening = " ".join(line.strip() for line in doc.split("\n\n")[0].split("\n"))
+    end = rf"(?:,? \[[A-Z]|{STOP})"
+    first = rf"((?:\w+\([^)]*\)|\S+) (?:=|<-) .+?)(?:: |; (?![^()]*\))|, (?:from|the|rounded) |{end})"
+    inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(first, opening)
+    return ([inline[1]] if inline else []) + [line.strip() for line in doc.split("\n") if line.startswith("    ") and line.strip()]
+
+
+def sentence(function):
+    """The first sentence of its docstring. function: of `ref`."""
+    return re.match(rf"(?s).+?{STOP}", inspect.getdoc(function))[0].replace("\n", " ")
+
+
+def elsewhere(function):
+    """["file:line  what"] where its name lives beside `ref`: in each backend, in the registry, in the tests. function: of `ref`."""
+    name, module = function.__name__, function.__module__.removeprefix("ref.").replace(".", "/")
+    places = [f"kernels/{backend}/{module}.py" for backend in ("numba_cpu", "triton_gpu")]
+    found = []
+    for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").glob("test_*.py")), "kernels/registry.py"]:
+        source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
+        if path == "kernels/registry.py":
+            found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if f'"{module}.{name}",' in line]
+        for node in ast.parse(source).body:
+            named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
+                     if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id", "np") != "np"}  # fmt: skip
+            if isinstance(node, ast.FunctionDef) and (node.name == name or node.name.startswith("test") and name in named):
+                found.append(f"{path}:{node.lineno}  {node.name}")
+    return found

@@ -1,0 +1,115 @@
+"""The reading order, an equation with its source, and a trace, as text for a terminal."""
+import html
+import inspect
+import shutil
+import sys
+
+import numpy as np
+
+from ref.reading import catalogue, trace
+
+LEAVES = 6  # of a dict or a list, what is shown
+
+
+def colouring(page=False):
+    """A function that colours Python source, for a page or for a terminal; elsewhere, and without Pygments, the source stays as it is.
+
+    page: bool. A line on stderr says where Pygments is missing.
+    """
+    if not page and not sys.stdout.isatty():
+        return str
+    try:
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter, TerminalFormatter
+        from pygments.lexers import PythonLexer
+    except ModuleNotFoundError:
+        print('no colours without Pygments: pip install -e ".[study]"', file=sys.stderr)
+        return html.escape if page else str
+    formatter = HtmlFormatter(nowrap=True, noclasses=True, style="friendly") if page else TerminalFormatter()
+    return lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n")
+
+
+def listing():
+    """The reading order, a list of lines."""
+    lines = []
+    for n, (name, f) in enumerate(catalogue.equations().items(), 1):
+        after = ", ".join(needed.removeprefix("ref.") for needed in catalogue.needs(f))
+        paper = "   ".join(filter(None, (catalogue.paper(f), after and f"after {after}")))
+        lines.append(f"{n:>3}  {name.removeprefix('ref.'):<40}  {catalogue.where(f):<26}  {paper}".rstrip())
+        lines += [f"       {line}" for line in catalogue.formulas(f) or [catalogue.sentence(f)]]
+    return lines
+
+
+def source(function):
+    """The function's equations, its source in colours, and where else its name lives, a list of lines. function: of `ref`."""
+    lines, first = inspect.getsourcelines(function)
+    numbered = [f"{n:>4}  {line}" for n, line in enumerate(colouring()("".join(lines).rstrip()).split("\n"), first)]
+    found = catalogue.elsewhere(function)
+    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else [])
+
+
+def traced(function, run, differences):
+    """A run as text, a list of lines. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or []."""
+    width, colour = max(120, shutil.get_terminal_size().columns) // 2, colouring()
+    lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
+    for depth, line, code, mark, values in trace.rows(run):
+        right = ["as it came"] if values is None else [mark.replace("→", "->") + words for words in _aligned(visible(values))]
+        left, room = code.split("\n"), width - 2 * depth - 8
+        right = [""] * len(left) * (max(map(len, left)) > room) + right
+        for i in range(max(len(left), len(right))):
+            part = left[i] if i < len(left) else ""
+            number = line + i if line and i < len(left) else ""
+            shown = colour(part) if line else part
+            lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {right[i] if i < len(right) else ''}".rstrip())
+    if differences:
+        lines += ["", "gradients, each beside the central difference of sum(what came from above * what the forward returns)"]
+    for gradient in differences:
+        first, second, apart = beside(*gradient)
+        lines += [f"    {gradient[0]:<16}{first}", f"    {'difference':<16}{second}   {apart}"]
+    return lines
+
+
+def beside(name, gradient, difference, size):
+    """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient, difference, size: of `trace.finite_differences`."""
+    apart = np.abs(gradient - difference)[np.isfinite(difference)]
+    of = f"all {size}" if apart.size == size else f"{apart.size} of {size} elements"
+    return _numbers(gradient), _numbers(difference), f"{np.max(apart, initial=0):.1e} apart at most, in {of}"
+
+
+def visible(named):
+    """[(name, its description, value)] of what is in the values; of a dict or a list the first few, and a line that counts the others. named: [(name, value)]."""
+    lines = []
+    for name, value in named:
+        leaves = trace.leaves(name, value)
+        lines += [(leaf, _described(v), v) for leaf, v in leaves[:LEAVES]]
+        if len(leaves) > LEAVES:
+            lines.append(("", f"and {len(leaves) - LEAVES} more of {name or 'them'}", None))
+    return lines
+
+
+def _head(function):
+    """Its name, place and paper, then its equations."""
+    first = "   ".join(filter(None, (catalogue.full(function), catalogue.where(function), catalogue.paper(function))))
+    return [first, "", *(f"    {line}" for line in catalogue.formulas(function) or [catalogue.sentence(function)]), ""]
+
+
+def _aligned(lines):
+    width = max((len(name) for name, _, _ in lines), default=0)
+    return [f"{name:<{width}}  {words}".strip() for name, words, _ in lines]
+
+
+def _described(value):
+    """An array's shape, dtype, a few numbers, mean and deviation; a single number; the name of a function."""
+    if not isinstance(value, np.ndarray):
+        return getattr(value, "__name__", repr(value))
+    if value.ndim == 0:
+        return _numbers(value)
+    words = f"{value.shape} {value.dtype}  {_numbers(value)}"
+    with np.errstate(invalid="ignore"):  # of an infinity
+        return words + (f"  mean {value.mean():.4g}  std {value.std():.4g}" if value.dtype.kind == "f" and value.size else "")
+
+
+def _numbers(array):
+    """The first three and the last, or all four."""
+    words = [f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x) for x in array.ravel()]
+    return " ".join(words if len(words) <= 4 else [*words[:3], "..", words[-1]])

@@ -1,0 +1,244 @@
+"""One run of an equation, line by line: each statement with what it made, calls into `ref` inside the line that made them.
+
+What only checks is left out: an `if` that was not taken, and a private function that made no number that it was not given.
+"""
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import ref
+from ref.reading.catalogue import tree
+
+MATH = f"{Path(ref.__file__).parent}/"
+READER = f"{MATH}reading/", f"{MATH}__main__.py"
+SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, beside its first three
+BLOCKS = ast.If, ast.For, ast.While, ast.With
+
+
+@dataclass
+class Step:
+    """One statement as it ran. returns: of a return, the names in it. written: the names it wrote, made: [(name, value)] of those it changed."""
+
+    line: int
+    source: str
+    returns: list | None
+    written: list = field(default_factory=list)
+    made: list = field(default_factory=list)
+    calls: list = field(default_factory=list)  # of `Run`s
+
+
+@dataclass
+class Run:
+    """One call. given: {name: value}. unnamed: the arguments that the caller has under no name. returned: or the exception that ended it."""
+
+    name: str
+    place: tuple
+    given: dict
+    unnamed: list
+    steps: list = field(default_factory=list)
+    returned: object = None
+
+
+def record(function, arguments):
+    """Call function(**arguments) and follow it. function: of `ref`. arguments: dict. Returns the `Run`."""
+    top, active, parsed = [], [], {}
+
+    def called(frame, event, _):
+        code = frame.f_code
+        if not code.co_filename.startswith(MATH) or code.co_filename.startswith(READER) or code.co_name.startswith("<"):
+            return None
+        count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+        given = {name: frame.f_locals[name] for name in code.co_varnames[:count]}
+        callers = {id(value) for value in frame.f_back.f_locals.values()}
+        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given), [n for n, v in given.items() if id(v) not in callers])
+        (active[-1][0].steps[-1].calls if active else top).append(run)
+        if code not in parsed:
+            parsed[code] = _statements(code)
+        active.append((run, parsed[code], [], dict(run.given)))  # [the statement that is running], {name: value as last shown}
+        return followed
+
+    def followed(frame, event, value):
+        run, known, running, held = active[-1]
+        if event == "line" and frame.f_lineno in known:
+            statement, source = known[frame.f_lineno]
+            if running != [statement]:
+                _close(run, running, held, frame.f_locals, frame.f_lineno)
+                running.append(statement)
+                run.steps.append(Step(statement.lineno, source, _names_returned(statement)))
+        elif event == "return":
+            _close(run, running, held, frame.f_locals, None)
+            run.returned = _copied(value)
+            active.pop()
+        return followed
+
+    before = sys.gettrace()
+    sys.settrace(called)
+    try:
+        function(**arguments)
+    except Exception as error:
+        if not top:
+            raise
+        top[0].returned = error
+    finally:
+        sys.settrace(before)
+    _tidy(top[0])
+    return top[0]
+
+
+def rows(run, depth=0, seen=None):
+    """What there is to show of a run, in order: (depth, line or None, source or the name of what was called, mark, [(name, value)] or None for nothing new).
+
+    run: `Run`. depth: int. seen: set of what was shown in full; it is not again, but what it returned is, where no other line has it.
+    """
+    seen = set() if seen is None else seen
+    for step in run.steps:
+        back = step is run.steps[-1] and step.returns
+        made = _returned(run) if back else step.made
+        yield depth, step.line, step.source, "→ " if back else "", made if made or not step.written else None
+        for called in step.calls:
+            if called.place in seen:
+                elsewhere = any(same(called.returned, value) for _, value in made)
+                yield depth + 1, None, f"{called.name}, as above", "→ ", [] if elsewhere else _returned(called)
+            else:
+                seen.add(called.place)
+                yield depth + 1, None, called.name, "", [(name, called.given[name]) for name in called.unnamed]
+                yield from rows(called, depth + 2, seen)
+
+
+def leaves(name, value):
+    """[(name, value)] of all that is in a value, numbers and arrays as arrays. name: str. value: anything."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, v in value.items() for leaf in leaves(f"{name}[{key!r}]", v)]
+    if isinstance(value, (list, tuple)) and not all(isinstance(v, (int, float)) for v in value):
+        return [leaf for i, v in enumerate(value) for leaf in leaves(f"{name}[{i}]", v)]
+    number = isinstance(value, (int, float, np.ndarray, np.generic)) or isinstance(value, (list, tuple)) and value
+    return [(name, np.asarray(value) if number else value)]
+
+
+def same(a, b):
+    """Whether two values look the same: the same bits in the same shapes at the same places. a, b: anything."""
+    a, b = ([(n, (v.dtype, v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v) for n, v in leaves("", value)] for value in (a, b))
+    return a == b
+
+
+def _close(run, running, held, variables, following):
+    """The last step of the run has ended, and line `following` comes next (None: it returns): note what it made, or drop it."""
+    if not running:
+        return
+    statement, step = running.pop(), run.steps[-1]
+    block = isinstance(statement, BLOCKS)
+    entered = block and following is not None and statement.body[0].lineno <= following <= statement.body[-1].end_lineno
+    if block and not entered and not step.calls or isinstance(statement, (ast.With, ast.FunctionDef)):
+        run.steps.pop()
+        return
+    inside = list(ast.walk(statement.target if isinstance(statement, ast.For) else ast.Pass() if block else statement))
+    if isinstance(statement, ast.Expr):  # a call, which may have written to what it was given
+        written = [node.id for node in inside if isinstance(node, ast.Name)]
+    else:
+        written = [_root(node).id for node in inside if isinstance(node, (ast.Name, ast.Subscript)) and isinstance(node.ctx, ast.Store)]
+    for name in dict.fromkeys(n for n in written if n in variables and n != "_"):
+        step.written.append(name)
+        if name not in held or not same(held[name], variables[name]):
+            held[name] = _copied(variables[name])
+            step.made.append((name, held[name]))
+
+
+def _root(node):
+    """The name at the bottom of a[i][j]."""
+    return _root(node.value) if isinstance(node, ast.Subscript) else node
+
+
+def _statements(code):
+    """{line: (statement, its source)} of a function; of an `if` or a loop the lines of its head alone."""
+    function, known = tree(code), {}
+    lines = textwrap.dedent("".join(inspect.getsourcelines(code)[0])).split("\n")
+    for node in ast.walk(function):
+        if isinstance(node, ast.stmt) and node is not function:
+            head = range(node.lineno, max(node.lineno, node.body[0].lineno - 1 if hasattr(node, "body") else node.end_lineno) + 1)
+            source = "\n".join(lines[n - code.co_firstlineno][function.body[0].col_offset:] for n in head)
+            known |= {n: (node, source) for n in head}
+    return known
+
+
+def _tidy(run):
+    """Take out private functions that made no new number, and bare calls that left nothing to see."""
+    for step in run.steps:
+        for called in step.calls:
+            _tidy(called)
+        step.calls = [called for called in step.calls if not called.name.startswith("_") or _new_numbers(called)]
+    run.steps = [s for s in run.steps if s.made or s.calls or not re.match(r"\s*[\w.]+\(", s.source)]
+
+
+def _new_numbers(run):
+    out, held = ([v.ravel() for _, v in leaves("", x) if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"] for x in (run.returned, run.given))
+    return bool(out) and not np.all(np.isin(np.concatenate(out), np.concatenate(held or [[]])))
+
+
+def _copied(value):
+    """The value as it is now; a tuple as a list."""
+    if isinstance(value, dict):
+        return {key: _copied(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(v) for v in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _names_returned(statement):
+    if not isinstance(statement, ast.Return):
+        return None
+    values = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+    return [value.id if isinstance(value, ast.Name) else "" for value in values]
+
+
+def _returned(run):
+    """[(name, value)] of what it returned, under the names in its return statement."""
+    names = run.steps[-1].returns if run.steps else None
+    if isinstance(run.returned, list) and names and len(names) == len(run.returned) > 1:
+        return list(zip(names, run.returned))
+    return [] if run.returned is None else [((names or [""])[0], run.returned)]
+
+
+# --- gradients ----------------------------------------------------------------------------------------------------
+
+
+def gradient_names(backward):
+    """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ..." or "a dict". backward: of `ref`."""
+    said = re.search(r".*Returns ((?:(?:d\w+|a dict)(?:, and |, | and |\b))+)", inspect.getdoc(backward), flags=re.S)[1]
+    return ["params" if name == "a dict" else name[1:] for name in re.findall(r"a dict|d\w+", said)]
+
+
+def finite_differences(backward, forward, inputs, upstream, gradients):
+    """[(name, gradient, difference, size)]: some elements of each gradient, the central differences of sum(upstream * outputs of the forward) by five points,
+    and how many elements there are.
+
+    backward, forward: of `ref`. inputs: the forward's arguments. upstream: one array or number for each output. gradients: what the backward returned.
+    """
+    def loss(moved):
+        outputs = forward(**moved)
+        return sum(np.sum(d * out) for d, out in zip(upstream, outputs if isinstance(outputs, tuple) else (outputs,)))
+
+    table = []
+    for name, gradient in zip(gradient_names(backward), gradients, strict=True):
+        whole, grads = (inputs[name], gradient) if isinstance(gradient, dict) else ({"": inputs[name]}, {"": gradient})
+        for key, value in whole.items():
+            value = np.asarray(value, np.float64)
+            chosen = np.unique(np.append(np.arange(min(3, value.size)), np.linspace(0, value.size - 1, min(SAMPLED, value.size)).astype(int)))
+
+            def at(i, h):
+                moved = value.copy()
+                moved.flat[i] += h
+                try:
+                    return loss(inputs | {name: whole | {key: moved} if key else moved[()]})
+                except ValueError:  # outside of what the forward takes, a step from its edge
+                    return np.nan
+
+            h = 1e-4
+            slopes = [(8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h) for i in chosen]
+            table.append((f"d{name}" + (f"[{key!r}]" if key else ""), np.ravel(grads[key])[chosen], np.array(slopes), value.size))
+    return table

@@ -1,0 +1,346 @@
+"""`python -m ref`: the reading order, the source, the trace of every equation and its page."""
+import ast
+import base64
+import html
+import importlib
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ref import diffusion, layers
+from ref.__main__ import main
+from ref.reading import catalogue, examples, page, text, trace, typeset
+from tests import ROOT
+
+EQUATIONS = catalogue.equations()
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+def output(capsys, *words, status=0):
+    """What `python -m ref` with these words prints, after a check of its exit status: stdout, or stderr where that is not 0."""
+    assert main(words) == status
+    said = capsys.readouterr()
+    return said.err if status else said.out
+
+
+def squeezed(said):
+    return re.sub(r"[ \n]+", " ", said)
+
+
+def parsed(made):
+    """The page as a tree, by a parser that forgives nothing."""
+    return ElementTree.fromstring(made.removeprefix("<!DOCTYPE html>\n"))
+
+
+# --- every equation -------------------------------------------------------------------------------------------------
+
+
+def test_every_public_function_of_the_math_is_an_equation():
+    written = {f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{node.name}"
+               for path in (ROOT / "ref").rglob("*.py") if "reading" not in path.parts and path.name != "__main__.py"
+               for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}  # fmt: skip
+    assert set(EQUATIONS) == written and len(written) > 150
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_every_equation_traces(name):
+    """On its worked example, to what it returns untraced; its gradients are near their finite differences; its page is well formed."""
+    function = EQUATIONS[name]
+    run, differences = examples.run(function)
+    assert run.name == function.__name__ and run.steps and not isinstance(run.returned, Exception), run.returned
+    arguments = dict(run.given)
+    if not any(callable(leaf) for _, leaf in trace.leaves("", list(arguments.values()))):
+        assert trace.same(function(**arguments), run.returned)
+    assert len(differences) >= name.endswith("_backward")
+    for row, gradient, difference, _ in differences:
+        np.testing.assert_allclose(difference, gradient, rtol=1e-7, atol=1e-8 * max(1, np.abs(gradient).max()), err_msg=row)
+    lines = "\n".join(text.traced(function, run, differences))
+    assert str(run.steps[0].line) in lines and ("apart at most" in lines) == bool(differences)
+    tree = parsed(page.page(function, run, differences))
+    assert len(tree.findall(".//math")) == len(catalogue.formulas(function))
+
+
+def test_an_argument_without_an_example_is_told():
+    def scaled(x0, unheard_of):
+        return x0 * unheard_of
+
+    with pytest.raises(LookupError, match="no worked example for its argument unheard_of; ref/reading/examples.py"):
+        examples.example(scaled)
+
+
+def test_no_table_has_an_entry_for_what_is_not_there():
+    assert set(examples.FUNCTIONS) <= set(EQUATIONS)
+    assert all(importlib.import_module(name) for name in examples.MODULES)
+
+
+# --- the trace, by hand -----------------------------------------------------------------------------------------------
+
+
+def test_q_sample_by_hand(capsys):
+    """abar_1 = 0.64: 0.8 x0 + 0.6 eps = (0.8 + 0.3, -1.6 + 0.6, 0.4 - 0.6), whose squares add to 2.25: std = sqrt(0.75 - 1/900) = 0.8654."""
+    words = [word for pair in ("x0=[[1,-2,0.5]]", "eps=[[0.5,1,-1]]", "t=1", "abar=[1,0.64,0.36]") for word in ("--set", pair)]
+    said = squeezed(output(capsys, "trace", "q_sample", *words))
+    assert "abar_t = _at(abar, t, x0, \"t\") abar_t 0.64" in said
+    assert "return np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps -> (1, 3) float64 1.1 -1 -0.2 mean -0.03333 std 0.8654" in said
+
+
+def test_ddim_step_by_hand(capsys):
+    """abar = 0.36 to 0.64: x0_hat = (1 - 0.8 / 2) / 0.6 = 1; sigma = 1/2 sqrt(0.36 / 0.64) sqrt(1 - 0.36 / 0.64) = 0.375 0.661438 = 0.248039;
+    x_s = 0.8 + sqrt(0.36 - sigma^2) / 2 + 2 sigma = 0.8 + 0.273159 + 0.496078."""
+    words = [word for pair in ("xt=[[1]]", "eps_hat=[[0.5]]", "z=[[2]]", "t=2", "s=1", "eta=0.5", "abar=[1,0.64,0.36]") for word in ("--set", pair)]
+    said = squeezed(output(capsys, "trace", "ddim_step", *words))
+    assert "x0_hat = x0_from_eps(xt, eps_hat, t, abar) x0_hat (1, 1) float64 1 mean 1 std 0" in said
+    assert " sigma 0.248 " in said and " direction 0.5463 " in said
+    assert "_noise(sigma, z) -> (1, 1) float64 1.569 mean 1.569 std 0" in said
+    assert re.search(r"x0_from_eps \d+ xt, eps = _same_shape\(xt=xt, eps=eps\) as it came", said)  # the call, inside; what only checks is not gone into
+
+
+def test_eps_loss_backward_by_hand(capsys):
+    """2 (eps_hat - eps) / N = (2 (3 - 1) / 2, 2 (0 - 2) / 2), beside the finite difference of the loss."""
+    said = squeezed(output(capsys, "trace", "eps_loss_backward", "--set", "eps_hat=[[3,0]]", "--set", "eps=[[1,2]]"))
+    assert "deps_hat (1, 2) float64 2 -2 mean 0 std 2" in said
+    assert re.search(r"deps_hat 2 -2 difference 2 -2 \d\.\de-\d\d apart at most, in all 2 deps -2 2 difference -2 2 ", said)
+
+
+def test_a_finite_difference_that_would_leave_the_domain_is_left_out(capsys):
+    """bernoulli_nll takes x in [0, 1]: no step to both sides of 0."""
+    said = squeezed(output(capsys, "trace", "bernoulli_nll_backward", "--set", "logits=[[2,1]]", "--set", "x=[[0,0.5]]", "--set", "dnll=[1]"))
+    assert re.search(r"dx -2 -1 difference nan -1 \S+ apart at most, in 1 of 2 elements", said)
+
+
+def test_philox_gives_its_published_words(capsys):
+    """Counter 0 and key 0, as Random123's known answers have them."""
+    assert "-> (1, 4) uint32 0x6627e8d5 0xe169c58d 0xbc57ac4c 0x9b00dbd8" in squeezed(output(capsys, "trace", "philox4x32"))
+
+
+def test_a_written_element_a_loop_and_a_second_call_are_followed():
+    run, _ = examples.run(layers.embedding_backward)
+    written = [step.made[0][1] for step in run.steps if step.made and step.made[0][0] == "dw"]
+    assert len(written) == 2 and not written[0].any() and written[1].any()
+    run, _ = examples.run(EQUATIONS["ref.samplers.ddim"])
+    assert [dict(step.made)["t"] for step in run.steps if step.source.startswith("for")] == [1000, 667, 333]
+    lines = text.traced(EQUATIONS["ref.samplers.ddim"], run, [])
+    assert [line.split("  ")[0] for line in map(str.strip, lines) if line.startswith("ddim_step")] == ["ddim_step", "ddim_step, as above", "ddim_step, as above"]
+
+
+def test_what_a_function_refuses_is_shown_up_to_there(capsys):
+    assert main(["trace", "q_sample", "--set", "t=5000"]) == 2
+    said = capsys.readouterr()
+    assert "abar_t = _at(abar, t, x0" in said.out and "return" not in said.out
+    assert said.err == "error: q_sample raised ValueError: t: expected 0 <= t <= T = 1000, got 5000 to 5000\n"
+
+
+def test_the_trace_that_ran_before_is_back_after():
+    def before(frame, event, value):
+        return None
+
+    was = sys.gettrace()
+    sys.settrace(before)
+    try:
+        examples.run(diffusion.q_sample, {"t": 5000})
+        after = sys.gettrace()
+    finally:
+        sys.settrace(was)
+    assert after is before
+
+
+def test_one_setting_moves_what_follows_from_it():
+    early, late = (examples.example(diffusion.ddim_step, {"t": t}) for t in (10, 900))
+    assert early["s"] == 5 and late["s"] == 450
+    np.testing.assert_allclose(late["xt"], diffusion.q_sample(examples.digits(), 900, late["eps_hat"] / 0.9, late["abar"]), rtol=1e-12)
+    assert np.abs(early["xt"] - examples.digits()).mean() < 0.1 < np.abs(late["xt"] - examples.digits()).mean()
+
+
+# --- the list and the source ------------------------------------------------------------------------------------------
+
+
+def test_the_list_names_each_equation_once_after_what_it_needs(capsys):
+    said = output(capsys)
+    rows = [line.split() for line in said.split("\n") if re.match(r" *\d+  \w+\.", line)]
+    names = [row[1] for row in rows]
+    assert [f"ref.{name}" for name in names] == list(EQUATIONS) and len(set(names)) == len(names)
+    for name, f in EQUATIONS.items():
+        assert all(list(EQUATIONS).index(needed) < list(EQUATIONS).index(name) for needed in catalogue.needs(f)), name
+    for row in rows:
+        path, line = row[2].split(":")
+        assert (ROOT / path).read_text().split("\n")[int(line) - 1].startswith(f"def {row[1].split('.')[-1]}(")
+    first = [next(n for n, name in enumerate(names) if name.startswith(module)) for module in ("schedules", "diffusion", "samplers", "guidance", "vae", "gan")]
+    assert first == sorted(first)
+    assert "[DDIM] eq. 12   after diffusion.x0_from_eps, diffusion.eps_from_x0" in said
+    assert "[DDPM] eq. 4\n       x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps\n" in said
+
+
+@pytest.mark.parametrize("name, cited, formulas", [
+    ("diffusion.posterior", "[DDPM] eqs. 6 and 7", 2), ("schedules.alpha_bar", "[DDPM] below eq. 3", 1), ("gan.least_squares_generator_loss", "[LSGAN] eq. 2", 1),
+    ("diffusion.q_sample_backward", "gradient of q_sample", 1), ("layers.relu", "[ReLU]", 1), ("edm.scalings", "[EDM] eq. 7", 5), ("edm.sigma_at", "", 0),
+])
+def test_the_paper_and_the_equations_are_read_from_the_docstring(name, cited, formulas):
+    assert catalogue.paper(EQUATIONS[f"ref.{name}"]) == cited
+    assert len(catalogue.formulas(EQUATIONS[f"ref.{name}"])) == formulas
+
+
+def test_show_has_the_source_and_where_else_the_name_lives(capsys):
+    said = output(capsys, "show", "ddim_step")
+    source = (ROOT / "ref/diffusion.py").read_text().split("\n")
+    at = source.index("def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):")
+    assert f"{at + 1:>4}  {source[at]}\n" in said and "    sigma  = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)\n" in said
+    places = re.findall(r"^    (\S+):(\d+)  (\S+)$", said, flags=re.M)
+    assert {("kernels/numba_cpu/diffusion.py", "ddim_step"), ("kernels/triton_gpu/diffusion.py", "ddim_step"), ("kernels/registry.py", "diffusion.ddim_step"),
+            ("tests/test_ref_diffusion.py", "test_one_step_by_hand")} <= {(file, what) for file, _, what in places}  # fmt: skip
+    assert all(what in (ROOT / file).read_text().split("\n")[int(line) - 1] for file, line, what in places)
+
+
+def test_a_terminal_gets_colours_and_a_pipe_does_not(capsys, monkeypatch):
+    assert "\x1b[" not in output(capsys, "show", "q_sample")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    coloured = output(capsys, "show", "q_sample")
+    assert "\x1b[" in coloured
+    monkeypatch.undo()
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == output(capsys, "show", "q_sample")
+
+
+@pytest.mark.parametrize("words, told", [
+    (["show", "interpolate"], "interpolate is in 2 modules: flow.interpolate, gan.interpolate. Say which"),
+    (["trace", "ddim_stp"], "ddim_stp is no equation of ref; close to it: diffusion.ddim_step"),
+    (["show", "xyzzy"], "xyzzy is no equation of ref; `python -m ref` lists them"),
+    (["show", "diffusion.guide"], "diffusion.guide is no equation of ref; close to it: guidance.guide"),
+    (["trace", "q_sample", "--set", "q=1"], "--set q=1: expected NAME=VALUE with a name out of x0, t, eps, abar"),
+    (["trace", "q_sample", "--set", "t"], "--set t: expected NAME=VALUE"),
+    (["trace", "q_sample", "--set", "t=early"], "--set t=early: expected a number, a list or None for t, got 'early'"),
+    (["trace", "q_sample", "--set", "x0=[[1],[2,3]]"], "--set x0=[[1],[2,3]]: expected a number, a list or None for x0, got '[[1],[2,3]]'"),
+    (["trace", "samplers.ddim", "--set", "model=1"], "--set model=1: model is a function, which no text can stand for"),
+    (["trace", "q_sample", "--set", "t=0.5"], "q_sample raised TypeError: t: expected ints"),
+    (["trace", "q_sample", "--html", "nowhere/page.html"], "nowhere"),
+])
+def test_what_cannot_be_done_is_told(capsys, words, told):
+    assert told in output(capsys, *words, status=2)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = subprocess.Popen([sys.executable, "-m", "ref"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()  # before anything was written
+    assert command.stderr.read() == b"" and command.wait(timeout=60) == 0
+    command.stderr.close()
+
+
+def test_names_are_found_with_and_without_their_module():
+    assert catalogue.find("ddim_step") == catalogue.find("diffusion.ddim_step") == catalogue.find("ref.diffusion.ddim_step") == "ref.diffusion.ddim_step"
+    assert catalogue.find("flow.interpolate") == "ref.flow.interpolate"
+
+
+# --- typesetting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line, inside", [
+    ("x0_hat", '<msub><mover accent="true"><mi>x</mi><mo>^</mo></mover><mrow><mn>0</mn></mrow></msub>'),
+    ("abar_t", '<msub><mover accent="true"><mi>α</mi><mo>¯</mo></mover><mrow><mi>t</mi></mrow></msub>'),
+    ("a / b c", '<mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac><mspace width="0.2em"/><mi>c</mi>'),
+    ("2 (a) / (b + c)", '<mfrac><mrow><mn>2</mn><mspace width="0.2em"/><mrow><mo stretchy="false">(</mo><mi>a</mi><mo stretchy="false">)</mo></mrow></mrow>'
+                        "<mrow><mi>b</mi><mo>+</mo><mi>c</mi></mrow></mfrac>"),
+    ("a / b / c", '<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><mi>b</mi><mspace width="0.2em"/><mi>c</mi></mrow></mrow></mfrac>'),
+    ("a / sum_j b_j", "<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><munder><mo>∑</mo><mrow><mi>j</mi></mrow></munder><msub><mi>b</mi><mrow><mi>j</mi></mrow></msub>"
+                      "</mrow></mrow></mfrac>"),
+    ("e^-x", '<msup><mi>e</mi><mrow><mo form="prefix">−</mo><mrow><mi>x</mi></mrow></mrow></msup>'),
+    ("sqrt(1 - a)", "<msqrt><mn>1</mn><mo>−</mo><mi>a</mi></msqrt>"),
+    ("||g_i||^2", '<msup><mrow><mo stretchy="false">∥</mo><msub><mi>g</mi><mrow><mi>i</mi></mrow></msub><mo stretchy="false">∥</mo></mrow>'
+                  "<mrow><mrow><mn>2</mn></mrow></mrow></msup>"),
+    ("deps = -dx", '<mrow><mi mathvariant="normal">d</mi><mi>ε</mi></mrow><mo>=</mo><mo form="prefix">−</mo><mrow><mi mathvariant="normal">d</mi><mi>x</mi></mrow>'),
+    ("c1 ^ k0", "<mo>⊕</mo>"), ("x0_from_eps(x)", "<mrow><mi>x0_from_eps</mi>"), ("0 where s < 1", "<mtext>&#160;where&#160;</mtext>"), ("s < 1", "<mo>&lt;</mo>"),
+])
+def test_the_notation_is_typeset(line, inside):
+    made = typeset.mathml(line)
+    ElementTree.fromstring(made)
+    assert inside in made
+
+
+@pytest.mark.parametrize("line", ["(a", "a)", "sqrt(a", "|a", "a_{b", "a /", "[a)"])
+def test_what_does_not_close_is_no_equation(line):
+    with pytest.raises(ValueError):
+        typeset.mathml(line)
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """{name: its page, as the command wrote it}."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name in ("diffusion.q_sample", "samplers.heun", "gan.gradient_penalty_backward", "nets.mlp.residual"):
+        assert main(["trace", name, "--html", str(folder / f"{name}.html")]) == 0
+    return {path.stem: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_page_needs_nothing_but_itself(made):
+    assert len(made) == 4  # and no half-written file beside them
+    for written in made.values():
+        tree = parsed(written)
+        loads = [value for element in tree.iter() for key, value in element.attrib.items() if key in ("src", "href", "srcset", "data", "poster", "action")]
+        assert loads and all(value.startswith("data:") for value in loads)
+        assert not re.search(r"https?:|url\(|@import|<script", written)
+
+
+def test_a_page_has_the_equation_the_code_the_values_and_the_pictures(made):
+    tree = parsed(made["diffusion.q_sample"])
+    assert "".join(tree.find(".//math").itertext()).replace(" ", "") == "xt=α¯tx0+1−α¯tε"
+    code = ["".join(element.itertext()) for element in tree.findall(".//pre")]
+    assert any("np.sqrt(abar_t) * x0" in line for line in code)
+    assert len(tree.findall(".//img")) == 6  # two digits, as x0, as eps and as what is returned
+    assert len(tree.findall(".//polyline")) == 1  # abar
+    assert any(element.get("style", "").startswith("color") for element in tree.iter("span"))
+
+
+def test_a_picture_is_its_array():
+    """The smallest number black, the largest white; a PNG with its rows, no filter."""
+    array = np.linspace(-1, 4, 30).reshape(1, 5, 6)[:, ::-1]
+    picture = page.picture(array)
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", picture)[1])
+    assert png[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">IIBB", png[16:26]) == (6, 5, 8, 0)
+    rows = np.frombuffer(zlib.decompress(png[png.index(b"IDAT") + 4:png.index(b"IEND") - 8]), np.uint8).reshape(5, 7)
+    assert not rows[:, 0].any() and np.array_equal(rows[:, 1:], np.rint((array[0] + 1) / 5 * 255))
+    assert "black -1, white 4" in picture
+    assert page.picture(np.zeros((3, 4))) == page.picture(np.full((1, 4, 4), np.nan)) == page.picture(3) == ""
+
+
+def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
+    code = ("import sys; sys.modules['pygments'] = None; from ref.__main__ import main\n"
+            "for words in ([], ['show', 'guide'], ['trace', 'guide'], ['trace', 'guide', '--html', sys.argv[1]]): assert main(words) == 0")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.html")], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == 'no colours without Pygments: pip install -e ".[study]"\n'
+    assert parsed((tmp_path / "p.html").read_text()).find(".//math") is not None
+
+
+def browse(folder, content):
+    """What a browser without a network says of a page: its console, and its document after a second."""
+    (folder / "page.html").write_text(content)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
+               f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200", "--virtual-time-budget=3000", "--dump-dom"]  # fmt: skip
+    done = subprocess.run([*command, (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stderr.split("\n") if "CONSOLE" in line], done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_reads_the_page_wide_and_narrow_without_a_word(made, tmp_path):
+    """In frames of 1400 and of 390 pixels nothing sticks out; and both checks see what is wrong with a page that is."""
+    def frames(content):
+        script = ("onload = () => document.title = [...document.querySelectorAll('iframe')].map("
+                  "f => f.clientWidth >= f.contentDocument.documentElement.scrollWidth ? `fits ${f.clientWidth}` : 'sticks out').join()")  # fmt: skip
+        srcdoc = html.escape(content, quote=True)
+        return (f"<!DOCTYPE html><title></title><script>{script}</script>"
+                + "".join(f'<iframe srcdoc="{srcdoc}" style="width: {width}px; border: 0"></iframe>' for width in (1400, 390)))  # fmt: skip
+
+    for name, content in made.items():
+        console, document = browse(tmp_path, frames(content))
+        assert console == [] and re.search(r"<title>(.*?)</title>", document)[1] == "fits 1400,fits 390", name
+    wrong = content.replace("</body>", "<img src='missing.png' style='width: 2000px'/><script>console.error('heard')</script></body>")
+    console, document = browse(tmp_path, frames(wrong))
+    assert any("heard" in line for line in console) and re.search(r"<title>(.*?)</title>", document)[1] == "sticks out,sticks out"
