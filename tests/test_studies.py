@@ -124,7 +124,7 @@ def test_the_net_is_guided_and_asked_in_three_ways():
 
 @pytest.mark.parametrize("name, sizes, rows", [
     ("schedules", {"count": 20, "calls": (1, 2)}, 4), ("guidance", {"count": 20, "sampler_steps": 2}, 8), ("steps", {"count": 20, "steps": (1, 2), "longest": 3}, 14),
-    ("consistency", {"count": 20, "steps": 3, "batch": 4}, 17),
+    ("consistency", {"count": 20, "steps": 3, "batch": 4, "calls": (1, 2)}, 9),
 ])  # fmt: skip
 def test_a_tiny_study_writes_its_three_files(name, sizes, rows, tmp_path, monkeypatch):
     study = importlib.import_module(f"bench.studies.{name}")

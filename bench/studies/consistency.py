@@ -24,20 +24,21 @@ FEWEST, MOST = 10, 40  # pairs of neighbours at the start and the end of trainin
 LN_MEAN, LN_STD = 0.5, 1.5  # of the levels trained at; [iCT] has -1.1 and 2, for images with finer detail than these
 LR = 2e-4
 GUIDANCE = 2.0
-CALLS = (1, 2, 5, 10, 20, 50)  # of the net's own sampler
+CALLS = (1, 2, 5, 10, 20, 50)
 PER_STEP = 4  # streams of a training step, as in `digits`
 PICK, LEVEL, NOISE = range(3)
 STREAM, SAMPLING = 8 << 60, 9 << 60
 WAYS = {"trained": ("o", "#D55E00"), "distilled": ("^", "#0072B2"), "net, guided": ("s", "#555555"), "net": ("D", "#AAAAAA")}
 
 
-def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000, seed=0):
+def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000, calls=CALLS, seed=0):
     """Train, distil, sample, measure, draw; consistency.png, consistency.csv and consistency.txt.
 
     out: folder. progress: called with (done, total). train_steps: of the shared net. steps: of either student. batch: of their
-    training. count: samples a row, a multiple of 10. seed: of everything random.
+    training. count: samples a row, a multiple of 10. calls: of the net's own sampler, with 1 among them; the last is what its rows
+    are told of and compared with. seed: of everything random.
     """
-    tick = results.ticker(progress, train_steps + 2 * steps + 2 * len(CALLS))
+    tick = results.ticker(progress, train_steps + 2 * steps + 2 * len(calls))
     judge, real, perfect = metrics.references(count, seed)
     (images, labels), _ = data.load()
     shared, abar, shared_seconds = net.shared(out, tick, steps=train_steps, seed=seed)
@@ -47,19 +48,19 @@ def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000,
         began = time.perf_counter()
         params = train(shared, images, labels, abar, way == "distilled", steps, batch, seed, tick)
         seconds[way] = time.perf_counter() - began
-        made |= {(way, calls): sample(params, asked, abar, calls, seed) for calls in (1, 2)}
+        made |= {(way, n): sample(params, asked, abar, n, seed) for n in (1, 2)}
     for way, w in (("net, guided", GUIDANCE), ("net", 1.0)):
         denoise = net.denoise(net.predictor(shared, asked, w), abar)
-        for calls in CALLS:
-            sigmas = schedules.karras_sigmas(calls, SIGMA_MIN, SIGMA_MAX)
-            made[way, calls] = samplers.euler(denoise, SIGMA_MAX * philox.normal(seed, (count, images.shape[1]), SAMPLING), sigmas)
+        for n in calls:
+            sigmas = schedules.karras_sigmas(n, SIGMA_MIN, SIGMA_MAX)
+            made[way, n] = samplers.euler(denoise, SIGMA_MAX * philox.normal(seed, (count, images.shape[1]), SAMPLING), sigmas)
             tick()
-    goal, rows = made["net, guided", CALLS[-1]], []
-    for (way, calls), x in made.items():
+    goal, rows = made["net, guided", calls[-1]], []
+    for (way, n), x in made.items():
         x = net.clip(x)
-        rows.append({"way": way, "calls": calls, **metrics.judged(judge, real, x, perfect[1] if way == "real" else asked), "spread": metrics.spread(x, asked),
+        rows.append({"way": way, "calls": n, **metrics.judged(judge, real, x, perfect[1] if way == "real" else asked), "spread": metrics.spread(x, asked),
                      "from_guided": np.nan if way == "real" else apart(x, goal), "train_seconds": seconds.get(way, np.nan)})  # fmt: skip
-    results.write(out, "consistency", draw(rows, made, count), rows, sentences(rows, steps))
+    results.write(out, "consistency", draw(rows, made, count, calls), rows, sentences(rows, steps, calls[-1]))
 
 
 def student(params, x, sigma, labels, abar):
@@ -145,9 +146,9 @@ def apart(a, b):
     return float(np.mean(np.sqrt(np.mean((a - b) ** 2, axis=1))))
 
 
-def sentences(rows, steps):
-    """Three sentences with the figures measured. rows: of `run`. steps: of either student. Returns a list of str."""
-    by, last = {(row["way"], row["calls"]): row for row in rows}, CALLS[-1]
+def sentences(rows, steps, last):
+    """Three sentences with the figures measured. rows: of `run`. steps: of either student. last: the most calls of the net. Returns a list of str."""
+    by = {(row["way"], row["calls"]): row for row in rows}
 
     def told(way, calls):
         row = by[way, calls]
@@ -169,8 +170,8 @@ def sentences(rows, steps):
     ]
 
 
-def draw(rows, made, count):
-    """The picture: three figures against calls, and samples. rows, made: of `run`. count: samples a row. Returns the figure."""
+def draw(rows, made, count, calls):
+    """The picture: three figures against calls, and samples. rows, made: of `run`. count: samples a row. calls: of the net. Returns the figure."""
     plt = results.pyplot()
     figure = plt.figure(figsize=(9.2, 6.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.7, 3.3])
@@ -181,18 +182,18 @@ def draw(rows, made, count):
             axis.plot([row["calls"] for row in mine], [row[key] for row in mine], f"-{marker}", ms=4, lw=1.2, color=colour, label=way)
         axis.axhline(rows[0][key], color="black", ls="--", lw=1, label="real against real")
         axis.set(xlabel="network calls", ylabel=text, xscale="log")
-        axis.set_xticks(CALLS, [str(n) for n in CALLS])
+        axis.set_xticks(calls, [str(n) for n in calls])
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yscale("log")
     axes[0].set_yticks([5, 10, 20, 50, 100, 200], ["5", "10", "20", "50", "100", "200"])
     for axis in axes:
         axis.minorticks_off()
     axes[0].legend()
-    shown = [("real", 0), ("trained", 1), ("trained", 2), ("distilled", 1), ("distilled", 2), ("net, guided", CALLS[-1]), ("net, guided", 1)]
+    shown = [("real", 0), ("trained", 1), ("trained", 2), ("distilled", 1), ("distilled", 2), ("net, guided", calls[-1]), ("net, guided", 1)]
     grid = np.concatenate([made[which][:: count // 20].reshape(20, 28, 28).transpose(1, 0, 2).reshape(28, 560) for which in shown])
     axis = bottom.subplots()
     axis.imshow(grid, cmap="gray", vmin=-1, vmax=1)
-    axis.set_yticks(14 + 28 * np.arange(len(shown)), ["real digits", *(f"{way}, {calls} call{'s' * (calls > 1)}" for way, calls in shown[1:])])
+    axis.set_yticks(14 + 28 * np.arange(len(shown)), ["real digits", *(f"{way}, {n} call{'s' * (n > 1)}" for way, n in shown[1:])])
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.set_title("the same noise by each (but the real ones), two samples a digit", loc="left")
