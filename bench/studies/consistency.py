@@ -4,6 +4,7 @@ The student says x0_hat and is tied to the boundary by f = c_skip x + (1 - c_ski
 a little above SIGMA_MIN on, F is asked for x0 and never for the noise of 784 pixels, which 512 units do not carry. It starts as the
 shared net, which is F before it learns to be consistent, and learns slowly: at the shared net's own rate the answers at high noise
 drift off the digit that is asked for, the further the longer. Training knows no guidance; distillation follows the guided net, w = GUIDANCE.
+A guided call of the net evaluates it twice, a student's call once.
 
 Papers
     [CM]   Song, Dhariwal, Chen, Sutskever, "Consistency Models", 2023
@@ -24,11 +25,12 @@ FEWEST, MOST = 10, 40  # pairs of neighbours at the start and the end of trainin
 LN_MEAN, LN_STD = 0.5, 1.5  # of the levels trained at; [iCT] has -1.1 and 2, for images with finer detail than these
 LR = 2e-4
 GUIDANCE = 2.0
+GUIDED, PLAIN = f"diffusion, w = {GUIDANCE:g}", "diffusion, w = 1"
 CALLS = (1, 2, 5, 10, 20, 50)
 PER_STEP = 4  # streams of a training step, as in `digits`
 PICK, LEVEL, NOISE = range(3)
 STREAM, SAMPLING = 8 << 60, 9 << 60
-WAYS = {"trained": ("o", "#D55E00"), "distilled": ("^", "#0072B2"), "net, guided": ("s", "#555555"), "net": ("D", "#AAAAAA")}
+WAYS = {"trained": ("o", "#D55E00"), "distilled": ("^", "#0072B2"), GUIDED: ("s", "#555555"), PLAIN: ("D", "#AAAAAA")}
 
 
 def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000, calls=CALLS, seed=0):
@@ -41,25 +43,25 @@ def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000,
     tick = results.ticker(progress, train_steps + 2 * steps + 2 * len(calls))
     judge, real, perfect = metrics.references(count, seed)
     (images, labels), _ = data.load()
-    shared, abar, shared_seconds = net.shared(out, tick, steps=train_steps, seed=seed)
+    shared, abar, _ = net.shared(out, tick, steps=train_steps, seed=seed)
     asked = np.repeat(np.arange(10), count // 10)
-    made, seconds = {("real", 0): perfect[0]}, {"net": shared_seconds, "net, guided": shared_seconds}
+    made, seconds = {("real", 0): perfect[0]}, {}
     for way in ("trained", "distilled"):
-        began = time.perf_counter()
+        began = time.process_time()
         params = train(shared, images, labels, abar, way == "distilled", steps, batch, seed, tick)
-        seconds[way] = time.perf_counter() - began
+        seconds[way] = time.process_time() - began
         made |= {(way, n): sample(params, asked, abar, n, seed) for n in (1, 2)}
-    for way, w in (("net, guided", GUIDANCE), ("net", 1.0)):
+    for way, w in ((GUIDED, GUIDANCE), (PLAIN, 1.0)):
         denoise = net.denoise(net.predictor(shared, asked, w), abar)
         for n in calls:
             sigmas = schedules.karras_sigmas(n, SIGMA_MIN, SIGMA_MAX)
             made[way, n] = samplers.euler(denoise, SIGMA_MAX * philox.normal(seed, (count, images.shape[1]), SAMPLING), sigmas)
             tick()
-    goal, rows = made["net, guided", calls[-1]], []
+    goal, rows = made[GUIDED, calls[-1]], []
     for (way, n), x in made.items():
         x = net.clip(x)
         rows.append({"way": way, "calls": n, **metrics.judged(judge, real, x, perfect[1] if way == "real" else asked), "spread": metrics.spread(x, asked),
-                     "from_guided": np.nan if way == "real" else apart(x, goal), "train_seconds": seconds.get(way, np.nan)})  # fmt: skip
+                     "from_guided": np.nan if way == "real" else apart(x, goal), "cpu_seconds": seconds.get(way, np.nan)})  # fmt: skip
     results.write(out, "consistency", draw(rows, made, count, calls), rows, sentences(rows, steps, calls[-1]))
 
 
@@ -152,19 +154,19 @@ def sentences(rows, steps, last):
 
     def told(way, calls):
         row = by[way, calls]
-        name = "real digits" if way == "real" else f"{way} in {calls}"
-        return f"{name} {row['adherence']:.1%}, {row['frechet']:.1f}, {row['precision']:.2f}, {row['recall']:.2f}"
+        name = "real digits" if way == "real" else f"{way}, {calls}"
+        return f"{name}: {row['adherence']:.1%}, {row['frechet']:.1f}, {row['precision']:.2f}, {row['recall']:.2f}"
 
     def change(way, key, form):
         return f"{by[way, 1][key]:{form}} to {by[way, 2][key]:{form}}"
 
-    trained, distilled, goal = by["trained", 1], by["distilled", 1], by["net, guided", last]
-    which = (("trained", 1), ("trained", 2), ("distilled", 1), ("distilled", 2), ("net, guided", last), ("net", last), ("net, guided", 1), ("real", 0))
+    trained, distilled, goal = by["trained", 1], by["distilled", 1], by[GUIDED, last]
+    which = (("trained", 1), ("trained", 2), ("distilled", 1), ("distilled", 2), (GUIDED, last), (PLAIN, last), (GUIDED, 1), ("real", 0))
     return [
-        "Adherence, Frechet distance, precision and recall by network calls: " + "; ".join(told(*one) for one in which) + ".",
-        f"From the same noise one call of the distilled student ends {distilled['from_guided']:.3f} from where the guided net ends in {last} and the trained one's {trained['from_guided']:.3f} "
-        f"(root mean square over pixels; two samples of a digit by that net are {goal['spread']:.3f} apart, by the distilled student {distilled['spread']:.3f}, by the trained one "
-        f"{trained['spread']:.3f}, two real ones {by['real', 0]['spread']:.3f}); {steps} steps took {distilled['train_seconds']:.0f} s and {trained['train_seconds']:.0f} s.",
+        "Way, network calls: adherence, Frechet distance, precision and recall. " + "; ".join(told(*one) for one in which) + ".",
+        f"From the same noise one call of the distilled student ends {distilled['from_guided']:.3f} from where the guided diffusion ends in {last} and the trained one's {trained['from_guided']:.3f} "
+        f"(root mean square over pixels; two samples of a digit by that diffusion are {goal['spread']:.3f} apart, by the distilled student {distilled['spread']:.3f}, by the trained one "
+        f"{trained['spread']:.3f}, two real ones {by['real', 0]['spread']:.3f}); {steps} steps of distillation took {distilled['cpu_seconds']:.0f} s of a processor, of training {trained['cpu_seconds']:.0f} s.",
         f"The second call takes the trained student's Frechet distance from {change('trained', 'frechet', '.1f')}, recall from {change('trained', 'recall', '.2f')} and adherence from "
         f"{change('trained', 'adherence', '.1%')}, the distilled one's from {change('distilled', 'frechet', '.1f')}, {change('distilled', 'recall', '.2f')} and {change('distilled', 'adherence', '.1%')}.",
     ]
@@ -189,7 +191,7 @@ def draw(rows, made, count, calls):
     for axis in axes:
         axis.minorticks_off()
     axes[0].legend()
-    shown = [("real", 0), ("trained", 1), ("trained", 2), ("distilled", 1), ("distilled", 2), ("net, guided", calls[-1]), ("net, guided", 1)]
+    shown = [("real", 0), ("trained", 1), ("trained", 2), ("distilled", 1), ("distilled", 2), (GUIDED, calls[-1]), (GUIDED, 1)]
     grid = np.concatenate([made[which][:: count // 20].reshape(20, 28, 28).transpose(1, 0, 2).reshape(28, 560) for which in shown])
     axis = bottom.subplots()
     axis.imshow(grid, cmap="gray", vmin=-1, vmax=1)
