@@ -154,7 +154,7 @@ def sentences(rows, steps, last):
 
     def told(way, calls):
         row = by[way, calls]
-        name = "real digits" if way == "real" else f"{way}, {calls}"
+        name = "real digits" if way == "real" else f"{way}, {calls} call{'s' * (calls > 1)}"
         return f"{name}: {row['adherence']:.1%}, {row['frechet']:.1f}, {row['precision']:.2f}, {row['recall']:.2f}"
 
     def change(way, key, form):
@@ -163,7 +163,7 @@ def sentences(rows, steps, last):
     trained, distilled, goal = by["trained", 1], by["distilled", 1], by[GUIDED, last]
     which = (("trained", 1), ("trained", 2), ("distilled", 1), ("distilled", 2), (GUIDED, last), (PLAIN, last), (GUIDED, 1), ("real", 0))
     return [
-        "Way, network calls: adherence, Frechet distance, precision and recall. " + "; ".join(told(*one) for one in which) + ".",
+        "Adherence, Frechet distance, precision and recall of " + "; ".join(told(*one) for one in which) + ".",
         f"From the same noise one call of the distilled student ends {distilled['from_guided']:.3f} from where the guided diffusion ends in {last} and the trained one's {trained['from_guided']:.3f} "
         f"(root mean square over pixels; two samples of a digit by that diffusion are {goal['spread']:.3f} apart, by the distilled student {distilled['spread']:.3f}, by the trained one "
         f"{trained['spread']:.3f}, two real ones {by['real', 0]['spread']:.3f}); {steps} steps of distillation took {distilled['cpu_seconds']:.0f} s of a processor, of training {trained['cpu_seconds']:.0f} s.",
