@@ -116,10 +116,10 @@ def unipc(model, xT, times, abar, order=2):
     model: (xt, t) -> eps_hat. xT: (B, ...). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,), 0 < abar < 1 from 1 on.
     order: of the predictor, int >= 1, less at the first and last steps; the corrected step has one more.
     Returns x at the last time (B, ...) float64, after n calls of the model.
-    Raises ValueError for times that do not descend, order < 1, or abar[t] of 0 or 1 at a time where the model is asked.
+    Raises ValueError for times that do not descend, another order, or abar[t] of 0 or 1 at a time where the model is asked.
     """
-    if order < 1:
-        raise ValueError(f"order: expected at least 1, got {order}")
+    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 1:
+        raise ValueError(f"order: expected an int, at least 1, got {order!r}")
     x, times = np.asarray(xT, np.float64), _times(times, abar)
     seen = []  # (lambda, x0_hat) of the times behind, the newest last
     for i, (t, s) in enumerate(pairwise(times)):

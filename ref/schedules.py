@@ -154,8 +154,10 @@ def flow_times(steps, shift=1.0):
 def time_from_index(index):
     """The time of an entry of `betas`, or of an array that counts from 0 as most code does:  t = index + 1.
 
-    index: int or ints. Returns the same shape. `index_from_time` is the inverse.
+    index: int or ints >= 0. Returns the same shape. `index_from_time` is the inverse. Raises ValueError for index < 0.
     """
+    if np.any(np.asarray(index) < 0):
+        raise ValueError(f"index: expected index >= 0, since the first entry is 0, got {index}")
     return index + 1
 
 

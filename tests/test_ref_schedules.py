@@ -231,6 +231,8 @@ def test_times_and_indices_are_inverses(index):
     (lambda: schedules.karras_sigmas(5, np.nan), "0 < sigma_min .*got 5, nan"),
     (lambda: schedules.flow_times(0), "steps: expected at least 1, got 0"),
     (lambda: schedules.flow_times(5, 0), "shift: expected a positive number, got 0"),
+    (lambda: schedules.time_from_index(-1), "index: expected index >= 0, since the first entry is 0, got -1"),
+    (lambda: schedules.time_from_index(np.array([3, -2])), r"index: expected index >= 0.*got \[ 3 -2\]"),
     (lambda: schedules.index_from_time(0), "t: expected t >= 1, since t = 0 is the data and has no index, got 0"),
     (lambda: schedules.index_from_time(np.array([3, 0])), r"t: expected t >= 1.*got \[3 0\]"),
 ])

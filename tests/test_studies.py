@@ -1,4 +1,4 @@
-"""The studies' command, the metrics on clouds whose figures are known, the shared net, and each of three studies at a tiny size."""
+"""The studies' command, the metrics on clouds whose figures are known, the shared net, and each of four studies at a tiny size."""
 import csv
 import importlib
 import subprocess
@@ -26,6 +26,24 @@ def test_the_command_lists_and_refuses(tmp_path):
     status, said, error = run("steps", "nosuch", "--out", str(tmp_path / "new"))
     assert status == 2 and "no study is called nosuch; there are schedules, guidance, steps" in error and not said
     assert not (tmp_path / "new").exists()
+
+
+def test_every_study_can_be_imported_and_run_without_matplotlib():
+    """In another process, since this one may have imported it."""
+    code = f"""
+import importlib, inspect, sys
+for name in {command.NAMES}:
+    study = importlib.import_module("bench.studies." + name)
+    parameters = list(inspect.signature(study.run).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["out", "progress"], name
+    assert all(p.default is not p.empty for p in parameters[2:]), name
+    print(study.__doc__.splitlines()[0])
+assert "matplotlib" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines == list(command.studies().values()) and all(len(line) > 20 and line.endswith(".") for line in lines)
 
 
 def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch, capsys):
@@ -106,6 +124,7 @@ def test_the_net_is_guided_and_asked_in_three_ways():
 
 @pytest.mark.parametrize("name, sizes, rows", [
     ("schedules", {"count": 20, "calls": (1, 2)}, 4), ("guidance", {"count": 20, "sampler_steps": 2}, 8), ("steps", {"count": 20, "steps": (1, 2), "longest": 3}, 14),
+    ("consistency", {"count": 20, "steps": 3, "batch": 4, "calls": (1, 2)}, 9),
 ])  # fmt: skip
 def test_a_tiny_study_writes_its_three_files(name, sizes, rows, tmp_path, monkeypatch):
     study = importlib.import_module(f"bench.studies.{name}")

@@ -1,10 +1,11 @@
-"""The helpers of the studies score, likelihood and flow: closed forms against differences, tiny trainings, what is written."""
+"""The helpers of the studies score, likelihood, flow and consistency: closed forms against differences, tiny trainings, what is written."""
 import csv
 
 import numpy as np
 import pytest
 
-from bench.studies import digits, flow, likelihood, results, score
+from bench.studies import consistency, digits, flow, likelihood, results, score
+from ref import consistency as steps
 from ref import edm, philox, samplers, schedules
 from ref.nets import mlp
 
@@ -116,6 +117,69 @@ def test_reflow_goes_on_from_the_flow():
     again = flow.reflow(params, philox.normal(0, (20, 6)), x0, np.arange(20) % 10, 3, 8, 0, lambda: None)
     assert {name: p.shape for name, p in again.items()} == {name: p.shape for name, p in params.items()}
     assert 0 < max(np.abs(again[name] - params[name]).max() for name in params) < 0.01
+
+
+def test_the_student_is_the_identity_at_the_end_and_the_net_far_from_it():
+    params, x, labels = net(), philox.normal(0, (5, 6)), np.arange(5)
+    f, into_F, _ = consistency.student(params, x, np.full(5, consistency.SIGMA_MIN), labels, ABAR)
+    np.testing.assert_array_equal(f, x)
+    assert not np.any(into_F)
+    sigma = np.full(5, 80.0)
+    f, into_F, _ = consistency.student(params, sigma[:, None] * x, sigma, labels, ABAR)
+    F, _ = mlp.residual(params, edm.vp_from_ve(sigma[:, None] * x, sigma), edm.time_at(sigma, ABAR), labels)
+    np.testing.assert_allclose(f, F, atol=1e-3)
+    assert f.shape == (5, 6) and np.all(into_F > 0.9999)
+
+
+@pytest.mark.parametrize("denoise", [None, lambda x, sigma: np.tanh(x / (1 + sigma[:, None]))], ids=["trained", "distilled"])
+def test_a_student_is_trained_down_its_loss_and_its_teacher_stands_still(denoise):
+    """The gradient against a central difference of the loss, in which the teacher keeps its weights."""
+    params, x0, eps, labels, h = net(), 0.5 * philox.normal(0, (5, 6)), philox.normal(0, (5, 6), 1), np.arange(5), 1e-5
+    sigma_t, sigma_s = np.array([0.15, 0.6, 2.0, 9.0, 80.0]), np.array([0.1, 0.4, 1.5, 7.0, 60.0])
+    pair = steps.training_pair if denoise is None else lambda *given: steps.distillation_pair(denoise, *given)
+    xt, xs = pair(x0, eps, sigma_t, sigma_s)
+    target = consistency.student(params, xs, sigma_s, labels, ABAR)[0]
+
+    def loss(params):
+        return steps.consistency_loss(consistency.student(params, xt, sigma_t, labels, ABAR)[0], target, sigma_t, sigma_s, 0.00054 * np.sqrt(6))
+
+    grads = consistency.gradients(params, x0, eps, sigma_t, sigma_s, labels, ABAR, denoise)
+    along = {name: philox.normal(3, p.shape, i) for i, (name, p) in enumerate(params.items())}
+    ends = [loss({name: p + sign * h * along[name] for name, p in params.items()}) for sign in (1, -1)]
+    np.testing.assert_allclose(sum(np.sum(grads[name] * along[name]) for name in params), (ends[0] - ends[1]) / (2 * h), rtol=1e-6)
+
+
+def test_pairs_are_neighbours_on_a_grid_that_grows():
+    share = np.linspace(0.0005, 0.9995, 2000)
+    for step, pairs in ((1, consistency.FEWEST), (60, consistency.MOST)):
+        sigmas = schedules.karras_sigmas(pairs + 1, consistency.SIGMA_MIN, consistency.SIGMA_MAX)[:-1]
+        sigma_t, sigma_s = consistency.neighbours(share, step, 60)
+        where = [np.searchsorted(-sigmas, -s) for s in (sigma_t, sigma_s)]
+        np.testing.assert_array_equal(where[1], where[0] + 1)
+        np.testing.assert_array_equal(sigmas[where[0]], sigma_t)
+        often = np.bincount(where[0], minlength=pairs) / share.size
+        np.testing.assert_allclose(often, steps.lognormal_sigma_weights(sigmas, consistency.LN_MEAN, consistency.LN_STD), atol=1e-3)
+
+
+def test_a_second_call_starts_from_the_first_and_its_own_noise():
+    params, labels = net(), np.arange(4)
+    first, second = (philox.normal(0, (4, 6), consistency.SAMPLING + i) for i in (0, 1))
+    once = consistency.student(params, 80.0 * first, np.full(4, 80.0), labels, ABAR)[0]
+    np.testing.assert_array_equal(consistency.sample(params, labels, ABAR, 1, 0), once)
+    again = once + np.sqrt(consistency.SECOND**2 - consistency.SIGMA_MIN**2) * second
+    twice = consistency.student(params, again, np.full(4, consistency.SECOND), labels, ABAR)[0]
+    np.testing.assert_allclose(consistency.sample(params, labels, ABAR, 2, 0), twice, rtol=1e-12)
+
+
+def test_both_students_start_as_the_net_and_leave_it_as_it_was():
+    shared = mlp.residual_init(0, pixels=6, width=16, depth=1, frequencies=8)
+    kept, images = {name: p.copy() for name, p in shared.items()}, philox.normal(0, (20, 6), 1).astype(np.float32)
+    made = [consistency.train(shared, images, np.arange(20) % 10, ABAR, distilled, 3, 8, 0, lambda: None) for distilled in (False, True)]
+    for params in made:
+        assert 0 < max(np.abs(params[name] - shared[name]).max() for name in shared) < 4 * consistency.LR
+    assert any(np.any(made[0][name] != made[1][name]) for name in shared)
+    assert all(np.array_equal(shared[name], kept[name]) for name in shared)
+    assert consistency.apart(np.zeros((2, 4)), np.array([[1, -1, 1, 1], [0, 0, 4, 0]])) == 1.5
 
 
 class Figure:
