@@ -75,6 +75,18 @@ def uniform(seed, shape, stream=0):
     return _u01(bits(seed, shape, stream))
 
 
+def below(seed, shape, n, stream=0):
+    """Integers in [0, n):  floor(word n / 2^32), so that none is likelier than another by more than n / 2^32.
+
+    seed, shape, stream: as in `bits`. n: int, 1 <= n <= 2**32.
+    Returns `shape` int64.
+    Raises as `bits` does; ValueError for another n.
+    """
+    if not 1 <= n <= 2**32:
+        raise ValueError(f"n: expected 1 <= n <= 2**32, got {n}")
+    return (bits(seed, shape, stream).astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+
+
 def normal(seed, shape, stream=0):
     """Standard normals, [BoxMuller] eq. 1 in Random123's form. Words (w0, w1) of a block make its elements 0 and 1,
     words (w2, w3) its elements 2 and 3:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ref import diffusion, flow, fused, guidance, optim, philox, samplers, schedules
+from ref.nets import mlp
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 CASES = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
@@ -104,6 +105,63 @@ def test_adam_ema_step(case, decay):
     np.testing.assert_array_equal(avg_new, optim.ema_step(avg, p_new, decay))
 
 
+NETS = {
+    "chapter": mlp.chapter_init(3, 6, 5, np.float64),
+    "residual": {n: a + 0.1 * philox.normal(i, a.shape) for i, (n, a) in enumerate(mlp.residual_init(3, 6, 4, 2, 3, 6, np.float64).items())},
+}
+
+
+@pytest.mark.parametrize("net, w", [("chapter", None), ("residual", None), ("residual", 2.5)])
+@pytest.mark.parametrize("eta, predict, clip", [(0.0, "eps", None), (0.6, "eps", 1.0), (0.0, "x0", 0.8), (1.0, "v", None)])
+def test_mlp_sample_is_the_loop_written_out(net, w, eta, predict, clip):
+    params, x, labels = NETS[net], philox.normal(0, (3, 6)), np.array([2, 0, 1])
+    got = fused.mlp_sample(params, x, [20, 11, 4, 0], ABAR, eta, 5, 2**64 - 1, None if w is None else (labels, w), predict, clip)
+
+    def eps_hat(x, t, labels):
+        rows = np.array([t] * 3)
+        out = mlp.chapter(params, x, rows)[0] if net == "chapter" else mlp.residual(params, x, rows, labels)[0]
+        return {"eps": out, "x0": diffusion.eps_from_x0(x, out, t, ABAR), "v": diffusion.eps_from_v(x, out, t, ABAR)}[predict]
+
+    for t, s, stream in ((20, 11, 2**64 - 1), (11, 4, 0), (4, 0, 1)):  # the streams go round
+        e = eps_hat(x, t, np.array([3, 3, 3]))
+        e = e if w is None else e + w * (eps_hat(x, t, labels) - e)
+        x = diffusion.ddim_step(x, e, t, s, philox.normal(5, (3, 6), stream), eta, ABAR, clip)
+    np.testing.assert_allclose(got, x, rtol=1e-13, atol=1e-13)
+
+
+def test_mlp_train_goes_on_from_where_it_stood_to_the_bit():
+    data, params = np.sign(philox.normal(1, (9, 6))), NETS["chapter"]
+    before = {name: p.copy() for name, p in params.items()}
+    settings = dict(batch=4, lr=1e-2, seed=7, abar=ABAR, weight_decay=0.1, decay=0.9)
+    whole, end, losses = fused.mlp_train(params, data, 5, **settings)
+    half, state, first = fused.mlp_train(params, data, 2, **settings)
+    rest, again, last = fused.mlp_train(half, data, 3, state=state, **settings)
+    assert again["step"] == end["step"] == 5 and state["step"] == 2
+    np.testing.assert_array_equal(np.append(first, last), losses)
+    for name in params:
+        np.testing.assert_array_equal(params[name], before[name])
+        for a, b in ((rest, whole), (again["m"], end["m"]), (again["v"], end["v"]), (again["average"], end["average"])):
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_mlp_train_takes_the_step_that_the_equations_say():
+    data, params = np.sign(philox.normal(1, (9, 6))), NETS["chapter"]
+    new, state, (loss,) = fused.mlp_train(params, data, 1, 4, 1e-2, 7, ABAR, decay=0.25)
+    x0, t, eps = data[philox.below(7, 4, 9, 4)], 1 + philox.below(7, 4, 20, 5), philox.normal(7, (4, 6), 7)
+    eps_hat, cache = mlp.chapter(params, diffusion.q_sample(x0, t, eps, ABAR), t)
+    assert loss == diffusion.eps_loss(eps_hat, eps)
+    for name, g in mlp.chapter_backward(diffusion.eps_loss_backward(1.0, eps_hat, eps)[0], params, cache).items():
+        p, m, v = optim.adam_step(params[name], g, 0 * g, 0 * g, 1, 1e-2, 0.9, 0.999, 1e-8, 0.0)
+        for got, want in ((new[name], p), (state["m"][name], m), (state["v"][name], v), (state["average"][name], 0.25 * params[name] + 0.75 * p)):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_mlp_train_learns():
+    data = np.repeat([[1.0, -1.0, 1.0, 1.0, -1.0, -1.0]], 3, axis=0)
+    losses = fused.mlp_train(mlp.chapter_init(0, 6, 32), data, 600, 32, 3e-3, 0, ABAR)[2]
+    assert np.mean(losses[-100:]) < 0.6 * np.mean(losses[:20])
+
+
 def test_the_defaults_are_the_small_variance_no_clip_and_stream_0():
     xt, uncond, cond = np.random.default_rng(8).standard_normal((3, 2, 3)) * 3
     z = philox.normal(5, (2, 3), 0)
@@ -155,6 +213,10 @@ X = np.ones((2, 3))
     (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 2.0, ABAR), "eta: expected 0 <= eta <= 1, got 2.0"),
     (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 0.0, ABAR, -1.0), "clip: expected a positive number or None, got -1.0"),
     (lambda: fused.adam_ema_step(X, X, X, X, X[0], 1, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), r"avg and p: expected equal shapes, got \(3,\)"),
+    (lambda: fused.mlp_sample(NETS["chapter"], X, [20, 0], ABAR, guidance=([0, 1], 2.0)), "guidance: expected None for a net without classes"),
+    (lambda: fused.mlp_sample(NETS["chapter"], X, [20, 0], ABAR, predict="mu"), "predict: expected .* got 'mu'"),
+    (lambda: fused.mlp_sample(NETS["chapter"], philox.normal(0, (2, 6)), [4, 9], ABAR), "times"),
+    (lambda: fused.mlp_train(NETS["chapter"], X, 0, 4, 0.1, 0, ABAR), "steps and batch: expected at least 1, got 0 and 4"),
     (lambda: fused.adam_ema_step(X, X, X, X, X, 0, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "step: expected at least 1, got 0"),
 ])
 def test_bad_input_is_refused_by_name(call, says):

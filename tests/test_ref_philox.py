@@ -174,6 +174,21 @@ def test_bad_counters_and_keys_are_refused(counter, key, rounds, error, says):
         philox.philox4x32(counter, key, rounds)
 
 
+@pytest.mark.parametrize("n", [1, 3, 10, 1000, 2**31 + 1, 2**32])
+def test_integers_are_the_high_word_of_a_product(n):
+    words, got = philox.bits(5, 2000, 9), philox.below(5, 2000, n, 9)
+    assert got.dtype == np.int64 and got.tolist() == [int(w) * n // 2**32 for w in words]
+    assert 0 <= got.min() and got.max() < n
+    if n <= 10:
+        assert np.unique(got).size == n and np.all(np.abs(np.bincount(got) / 2000 - 1 / n) < 6 * np.sqrt(1 / n / 2000))
+
+
+@pytest.mark.parametrize("n", [0, -1, 2**32 + 1])
+def test_integers_below_what_32_bits_cannot_count_are_refused(n):
+    with pytest.raises(ValueError, match=rf"n: expected 1 <= n <= 2\*\*32, got {n}"):
+        philox.below(0, 3, n)
+
+
 # --- uniforms and normals of chosen words -------------------------------------------------------------------------
 
 

@@ -137,9 +137,9 @@ def train_step(state, settings, digits):
     abar = alpha_bar(settings["schedule"])
     stream = PER_STEP * step
     images, labels = digits
-    pick = _below(len(images), seed, settings["batch"], stream + BATCH)
+    pick = philox.below(seed, settings["batch"], len(images), stream + BATCH)
     x0, label = images[pick], labels[pick]
-    t = 1 + _below(T, seed, settings["batch"], stream + TIME)
+    t = 1 + philox.below(seed, settings["batch"], T, stream + TIME)
     label = np.where(philox.uniform(seed, label.shape, stream + DROP) < DROPPED, NO_LABEL, label)
 
     xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, stream + NOISE))
@@ -298,11 +298,6 @@ def _as_eps(kernels, out, x, t, predict, abar):
         return out
     convert = kernels.diffusion.eps_from_x0 if predict == "x0" else kernels.diffusion.eps_from_v
     return _single(convert(x, out, t, abar))
-
-
-def _below(n, seed, size, stream):
-    """Integers in [0, n): the high word of a 32 x 32 bit product, so the bias is under n / 2^32."""
-    return (philox.bits(seed, size, stream).astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
 
 
 def _single(array):
