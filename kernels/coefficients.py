@@ -109,6 +109,32 @@ def ddim_step(t, s, eta, abar, shape):
     )
 
 
+def ddim_trajectory(times, eta, abar, predict):
+    """`ddim_step` from each of times to the next, with c0 and c1 those of x0_hat from the net's output. Where that is not eps, x0_hat is always to be
+    "clipped", to infinity at least, so that eps_hat comes from it.
+
+    times: (n + 1,) ints. eta: in [0, 1]. abar: (T + 1,). predict: "eps", "x0" or "v". Returns (7, n).
+    """
+    t = np.array(times[:-1])
+    table = ddim_step(t, np.array(times[1:]), eta, abar, t.shape)
+    if predict == "x0":
+        table[0], table[1] = 0, 1
+    elif predict == "v":
+        table[:2] = x0_from_v(t, abar, t.shape)
+    return table
+
+
+def descending(times, abar):
+    """The times of a trajectory as Python ints, after a check that they descend within abar. times: (n + 1,) ints, n >= 1. abar: (T + 1,)."""
+    times, T = np.asarray(times), np.size(abar) - 1
+    if times.ndim != 1 or times.size < 2 or times.dtype.kind not in "iu":
+        raise ValueError(f"times: expected shape (n + 1,) of ints, n >= 1, got shape {times.shape} of {times.dtype}")
+    times = times.tolist()
+    if not (all(s < t for t, s in zip(times, times[1:])) and 0 <= times[-1] and times[0] <= T):
+        raise ValueError(f"times: expected to descend within 0 to T = {T}, got {times}")
+    return times
+
+
 def dpmpp_2m_step(u, t, s, abar, shape):
     """x0_hat = c0 x_t + c1 eps_hat;  x_s = c2 x_t + c3 x0_hat + c4 x0_last, c4 = 0 without u and where abar_s = 1. Returns (5, R).
 

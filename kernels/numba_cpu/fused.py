@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from kernels import coefficients
-from kernels.numba_cpu import launch
+from kernels.numba_cpu import launch, mlp
 from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums, seven, square_error
 from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_element, eight
@@ -165,6 +165,54 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     memory, how = zip(*(launch.output(o, shape, dtype, p, g, m, v, avg) for o in out))
     launch.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d, max(how))
     return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
+
+
+def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, out=None):
+    """A whole trajectory, [DDIM] eq. 12 from each time to the next, of a net of `ref.nets.mlp` with its own noise, a tile of examples
+    from end to end: the weights are read where they stand, and the step is taken while the net's output is in the first-level cache.
+
+    params: of `chapter`. xT: (B, pixels). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,). eta: in [0, 1]. seed, stream: ints
+    in [0, 2**64); streams go on from 0 past the last. guidance: None. predict: what the net's output is, "eps", "x0" or "v". clip: of
+    x0_hat, > 0, or None. Returns x at the last time (B, pixels), in out where given; an example's does not depend on its batch.
+    Raises as `ref.fused.mlp_sample`.
+    """
+    shape, dtype = launch.same(xT=xT)
+    if predict not in ("eps", "x0", "v"):
+        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
+    if guidance is not None and "class.w" not in params:
+        raise ValueError("guidance: expected None for a net without classes")
+    if len(shape) != 2:
+        raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
+    times = coefficients.descending(times, abar)
+    table = coefficients.ddim_trajectory(times, eta, abar, predict)
+    limit, clipped = coefficients.clip_limit(clip), clip is not None or predict != "eps"
+    keys = np.array([coefficients.noise_key(seed, stream)] + [coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(1, len(times) - 1)])
+    weights = _chapter_weights(params, shape[1], dtype)
+    xT = launch.flat(xT)
+    memory, _ = launch.output(out, shape, dtype, xT, *weights)
+    tile = mlp.tile_of(shape[0], xT)
+    work = table.shape[1] * shape[0] * sum(w.size for w in weights)
+    launch.run_tiles(mlp.sample_chapter, -(-shape[0] // tile), work, memory, xT, tile, *weights, np.array(times[:-1], np.float64), table, keys, clipped, dtype.type(limit))
+    return launch.finish(memory, out, shape)
+
+
+def _chapter_weights(params, pixels, dtype):
+    """w1, b1, w2, b2 of the chapter's net, flat, after the check."""
+    width = _named(params, "w1", dtype).shape[0]
+    shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
+    return [launch.flat(_named(params, name, dtype, shape)) for name, shape in shapes.items()]
+
+
+def _named(params, name, dtype, shape=None):
+    """params[name] after the check of its dtype, its rank of 1 or 2, and its shape where that is known."""
+    if name not in params:
+        raise ValueError(f"params: expected an array {name!r}, got {sorted(params)}")
+    array, said = params[name], f"params[{name!r}]"
+    if launch.same(**{said: array})[1] != dtype:
+        raise TypeError(f"{said}: expected a NumPy array of {dtype} like xT, got {array.dtype}")
+    if array.shape != shape if shape else array.ndim != 2:
+        raise ValueError(f"{said}: expected shape {shape or '(width, inputs)'}, got {array.shape}")
+    return array
 
 
 @njit(**INLINE)

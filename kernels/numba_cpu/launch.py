@@ -62,6 +62,13 @@ def run_rows(kernel, rows, n, *args):
     _shared(kernel, rows * n, [count * i // _threads for i in range(_threads + 1)], args)
 
 
+def run_tiles(kernel, tiles, work, *args):
+    """kernel(lo, hi, *args) over the tiles of a product, in ranges, one a thread. kernel: a compiled function of this backend. tiles: int. work: how
+    many multiply-adds there are in all. args: passed through.
+    """
+    _shared(kernel, work, [tiles * i // _threads for i in range(_threads + 1)], args)
+
+
 def _shared(kernel, size, edges, args):
     """kernel(lo, hi, *args) between the edges, each on its thread; all on this one where size elements are too few for that."""
     global _pool
