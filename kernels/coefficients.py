@@ -124,6 +124,15 @@ def ddim_trajectory(times, eta, abar, predict):
     return table
 
 
+def time_embedding(t, width, max_period=10000.0):
+    """`ref.layers.time_embedding`: sines, then cosines, of t max_period^(-2 i / width). t: (n,). width: even int. max_period: float. Returns (n, width).
+    Raises ValueError for an odd width."""
+    if width % 2:
+        raise ValueError(f"width: expected an even number, got {width}")
+    angle = np.asarray(t, np.float64)[:, None] * max_period ** (-np.arange(width // 2) / (width // 2))
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+
 def descending(times, abar):
     """The times of a trajectory as Python ints, after a check that they descend within abar. times: (n + 1,) ints, n >= 1. abar: (T + 1,)."""
     times, T = np.asarray(times), np.size(abar) - 1

@@ -3,10 +3,13 @@
 Not a truth and not a kernel: the yardstick of rounding in `kernels.compare` and the NumPy column of the benchmark.
 Arguments as in `ref`, plus `out` for the array results; equations there. Coefficients are folded in float64 as for kernels.
 """
+from itertools import pairwise
+
 import numpy as np
 
 from kernels import coefficients
 from ref import philox
+from ref.nets.mlp import chapter, residual
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
@@ -324,3 +327,19 @@ def _guide(uncond, cond, w):
 def _copy(out, z):
     out[...] = z
     return out
+
+
+def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None):
+    """`ref.fused.mlp_sample` in xT's dtype. params, xT, times, abar, eta, seed, stream, guidance, predict, clip: as there."""
+    net = residual if "class.w" in params else chapter
+    convert = {"eps": lambda x, out, t, abar: out, "x0": eps_from_x0, "v": eps_from_v}[predict]
+    x = xT
+    for i, (t, s) in enumerate(pairwise(np.asarray(times).tolist())):
+        rows = np.full(len(x), t)
+        nothing = [np.full(len(x), len(params["class.w"]) - 1)] if net is residual else []
+        e = convert(x, net(params, x, rows, *nothing)[0], t, abar)
+        if guidance is not None:
+            e = _guide(e, convert(x, net(params, x, rows, guidance[0])[0], t, abar), guidance[1])
+        z = normal(seed, x.shape, (stream + i) % 2**64, x.dtype) if eta else None
+        x = ddim_step(x, e, t, s, z, eta, abar, clip)
+    return x

@@ -90,3 +90,10 @@ def _logistic64(x):
     e = math.exp(-abs(x))
     s = 1.0 / (1.0 + e)
     return math.log1p(e), s, e * s
+
+
+@njit(**INLINE)
+def silu(x):
+    """x sigmoid(x). x: a number of the kernel's dtype."""
+    _, large, small = logistic(x)
+    return x * (large if x >= 0 else small)

@@ -171,47 +171,71 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     """A whole trajectory, [DDIM] eq. 12 from each time to the next, of a net of `ref.nets.mlp` with its own noise, a tile of examples
     from end to end: the weights are read where they stand, and the step is taken while the net's output is in the first-level cache.
 
-    params: of `chapter`. xT: (B, pixels). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,). eta: in [0, 1]. seed, stream: ints
-    in [0, 2**64); streams go on from 0 past the last. guidance: None. predict: what the net's output is, "eps", "x0" or "v". clip: of
-    x0_hat, > 0, or None. Returns x at the last time (B, pixels), in out where given; an example's does not depend on its batch.
-    Raises as `ref.fused.mlp_sample`.
+    params: of `chapter` or of `residual`, told by their names. xT: (B, pixels). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,).
+    eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last. guidance: for `residual`, None for no label, or
+    labels (B,) and w, both branches in the same pass. predict: what the net's output is, "eps", "x0" or "v". clip: of x0_hat, > 0, or None.
+    Returns x at the last time (B, pixels), in out where given; an example's does not depend on its batch. Raises as `ref.fused.mlp_sample`.
     """
     shape, dtype = launch.same(xT=xT)
-    if predict not in ("eps", "x0", "v"):
-        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
-    if guidance is not None and "class.w" not in params:
-        raise ValueError("guidance: expected None for a net without classes")
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
+    if predict not in ("eps", "x0", "v"):
+        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
     times = coefficients.descending(times, abar)
     table = coefficients.ddim_trajectory(times, eta, abar, predict)
-    limit, clipped = coefficients.clip_limit(clip), clip is not None or predict != "eps"
-    keys = np.array([coefficients.noise_key(seed, stream)] + [coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(1, len(times) - 1)])
-    weights = _chapter_weights(params, shape[1], dtype)
+    limit, clipped = dtype.type(coefficients.clip_limit(clip)), clip is not None or predict != "eps"
+    coefficients.noise_key(seed, stream)
+    keys = np.array([coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(len(times) - 1)])
     xT = launch.flat(xT)
-    memory, _ = launch.output(out, shape, dtype, xT, *weights)
-    tile = mlp.tile_of(shape[0], xT)
-    work = table.shape[1] * shape[0] * sum(w.size for w in weights)
-    launch.run_tiles(mlp.sample_chapter, -(-shape[0] // tile), work, memory, xT, tile, *weights, np.array(times[:-1], np.float64), table, keys, clipped, dtype.type(limit))
+    if "class.w" in params:
+        kernel, tile, weights = mlp.sample_residual, *_residual(params, shape, xT, times, guidance)
+    elif guidance is None:
+        kernel, tile, weights = mlp.sample_chapter, mlp.tile_of(shape[0], xT), [*_chapter(params, shape[1], dtype), np.array(times[:-1], np.float64)]
+    else:
+        raise ValueError("guidance: expected None for a net without classes")
+    memory, _ = launch.output(out, shape, dtype, xT, *(launch.flat(p) for p in params.values()))
+    work = (len(times) - 1) * shape[0] * sum(p.size for p in params.values())
+    launch.run_tiles(kernel, -(-shape[0] // tile), work, memory, xT, tile, *weights, table, keys, clipped, limit)
     return launch.finish(memory, out, shape)
 
 
-def _chapter_weights(params, pixels, dtype):
+def _chapter(params, pixels, dtype):
     """w1, b1, w2, b2 of the chapter's net, flat, after the check."""
-    width = _named(params, "w1", dtype).shape[0]
+    width = _named(params, "w1", dtype, (None, pixels + 1)).shape[0]
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     return [launch.flat(_named(params, name, dtype, shape)) for name, shape in shapes.items()]
 
 
-def _named(params, name, dtype, shape=None):
-    """params[name] after the check of its dtype, its rank of 1 or 2, and its shape where that is known."""
+def _residual(params, shape, xT, times, guidance):
+    """The tile and what `mlp.sample_residual` takes of the residual net, after the check: weights, labels, w, what the net adds for the times."""
+    pixels, dtype, depth = shape[1], xT.dtype, sum(name.endswith(".w1") for name in params)
+    width = _named(params, "in.w", dtype, (None, pixels)).shape[0]
+    shapes = {"in.w": (width, pixels), "in.b": (width,), "class.w": (None, width), "out.w": (pixels, width), "out.b": (pixels,)}
+    weights = [launch.flat(_named(params, name, dtype, shape)) for name, shape in shapes.items()]
+    for part, size in (("w1", (width, width)), ("b1", (width,)), ("w2", (width, width)), ("b2", (width,))):
+        weights.append(tuple(launch.flat(_named(params, f"block{i}.{part}", dtype, size)) for i in range(depth)))
+    w_time, b_time = _named(params, "time.w", dtype, (width, None)), _named(params, "time.b", dtype, (width,))
+    h = coefficients.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
+    classes, w = len(params["class.w"]) - 1, 0.0
+    labels = np.full((1, shape[0]), classes)
+    if guidance is not None:
+        asked, w = np.asarray(guidance[0]), float(guidance[1])
+        if asked.dtype.kind not in "iu" or asked.shape != shape[:1] or not np.all((0 <= asked) & (asked <= classes)):
+            raise ValueError(f"guidance: expected {shape[0]} labels from 0 to {classes} and w, got {asked}")
+        labels = np.stack([labels[0], asked])
+    time = (h / (1 + np.exp(-h))).astype(dtype)
+    return mlp.tile_of(shape[0], xT, len(labels)), [*weights, labels, dtype.type(w), time]
+
+
+def _named(params, name, dtype, shape):
+    """params[name] after the check. shape: with None where any length will do."""
     if name not in params:
         raise ValueError(f"params: expected an array {name!r}, got {sorted(params)}")
     array, said = params[name], f"params[{name!r}]"
     if launch.same(**{said: array})[1] != dtype:
         raise TypeError(f"{said}: expected a NumPy array of {dtype} like xT, got {array.dtype}")
-    if array.shape != shape if shape else array.ndim != 2:
-        raise ValueError(f"{said}: expected shape {shape or '(width, inputs)'}, got {array.shape}")
+    if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+        raise ValueError(f"{said}: expected shape {tuple('any' if n is None else n for n in shape)}, got {array.shape}")
     return array
 
 

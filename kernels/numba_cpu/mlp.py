@@ -11,6 +11,7 @@ from numba import njit
 
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.diffusion import ddim_mean, seven
+from kernels.numba_cpu.exponential import silu
 from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import wide
@@ -19,10 +20,10 @@ from kernels.numba_cpu.tile import ROWS, lanes, lines, product
 EXAMPLES = 64  # in a tile, at most: two tiles of a product, so that what was read of the weights is used twice
 
 
-def tile_of(examples, like):
-    """How many examples there are in a tile, padding included: whole tiles of a product. examples: int. like: array. Returns an int."""
+def tile_of(examples, like, columns=1):
+    """How many examples there are in a tile, padding included: whole tiles of a product. examples: int. like: array. columns: of an example. Returns an int."""
     width = lanes(like)
-    return min(EXAMPLES, -(-max(examples, 1) // width) * width)
+    return min(max(EXAMPLES // columns, width), -(-max(examples, 1) // width) * width)
 
 
 @njit(**INLINE)
@@ -36,18 +37,54 @@ def _relu(sums, i, j, o, stride, shift):
 
 
 @njit(**INLINE)
-def _step(sums, i, j, x, stride, bias, z, c, clipped, limit):
-    """[DDIM] eq. 12 where x stands, the net's output being sums + bias_i."""
+def _plus(sums, i, j, o, stride, shift):
+    """o = sums + shift_i."""
+    wide()
+    r, c = o[i * stride + j : i * stride + j + sums.size], shift[i]
+    for k in range(sums.size):
+        r[k] = sums[k] + c
+
+
+@njit(**INLINE)
+def _more(sums, i, j, o, stride, shift):
+    """o <- o + sums + shift_i."""
+    wide()
+    r, c = o[i * stride + j : i * stride + j + sums.size], shift[i]
+    for k in range(sums.size):
+        r[k] += sums[k] + c
+
+
+@njit(**INLINE)
+def _silu(sums, i, j, o, stride, shift, label):
+    """o = silu(sums + shift_i + label). label: of o's shape."""
     wide()
     at = i * stride + j
-    r, b = x[at : at + sums.size], bias[i]
-    if c[6] == 0:
-        for k in range(sums.size):
-            r[k] = ddim_mean(r[k], sums[k] + b, c, clipped, limit)
-    else:
-        e = z[at : at + sums.size]
-        for k in range(sums.size):
-            r[k] = ddim_mean(r[k], sums[k] + b, c, clipped, limit) + c[6] * e[k]
+    r, y, c = o[at : at + sums.size], label[at : at + sums.size], shift[i]
+    for k in range(sums.size):
+        r[k] = silu(sums[k] + (c + y[k]))
+
+
+@njit(**INLINE)
+def _guided(o, h, tile, stride, width, w):
+    """o = silu(h), and of two branches silu(h) + w (silu(h of the second) - silu(h)): what comes after is linear, so guiding here is guiding there."""
+    wide()
+    for i in range(width):
+        r, u = o[i * stride : i * stride + tile], h[i * stride : i * stride + tile]
+        for k in range(tile):
+            r[k] = silu(u[k])
+        if stride > tile:
+            v = h[i * stride + tile : i * stride + 2 * tile]
+            for k in range(tile):
+                r[k] += w * (silu(v[k]) - r[k])
+
+
+@njit(**INLINE)
+def _step(sums, i, j, x, stride, bias, c, clipped, limit):
+    """[DDIM] eq. 12 without its noise, where x stands; the net's output is sums + bias_i."""
+    wide()
+    r, b = x[i * stride + j : i * stride + j + sums.size], bias[i]
+    for k in range(sums.size):
+        r[k] = ddim_mean(r[k], sums[k] + b, c, clipped, limit)
 
 
 @njit(**INLINE)
@@ -69,17 +106,17 @@ def _turn_out(xt, pixels, first, last, x, stride):
 
 
 @njit(**INLINE)
-def _noise(z, stride, chunk, pixels, first, last, key):
-    """z (pixels, stride) = the noise of the examples first .. last - 1 as columns. chunk: CHUNK + 4 numbers to work in."""
+def _add_noise(x, stride, chunk, pixels, first, last, key, sigma):
+    """x (pixels, stride) += sigma times the noise of the examples first .. last - 1, each a column. chunk: CHUNK + 4 numbers to work in."""
     for i in range(first, last):
-        column = z[i - first :]
+        column = x[i - first :]
         for k in range(0, pixels, launch.CHUNK):
             lo, hi = i * pixels + k, i * pixels + min(k + launch.CHUNK, pixels)
             begin = lo - lo % 4  # noise comes in blocks of four
             normal_chunk(chunk, begin, hi, key)
-            row = chunk[lo - begin : hi - begin]
-            for n in range(row.size):
-                column[(k + n) * stride] = row[n]
+            z = chunk[lo - begin : hi - begin]
+            for n in range(z.size):
+                column[(k + n) * stride] += sigma * z[n]
 
 
 @njit(**COMPILE)
@@ -91,17 +128,54 @@ def sample_chapter(lo, hi, out, xt, tile, w1, b1, w2, b2, times, table, keys, cl
     """
     wide()
     pixels, width = b2.size, b1.size
-    x, a, z = lines(pixels * tile, xt), lines(width * tile, xt), lines(pixels * tile, xt)
+    x, a = lines(pixels * tile, xt), lines(width * tile, xt)
     sums, chunk, shift = lines(ROWS * lanes(xt), xt), lines(launch.CHUNK + 8, xt), lines(width, xt)
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
         _turn_in(x, tile, xt, pixels, first, last)
         for i in range(times.size):
             c = seven(table, i, xt)
-            if c[6] != 0:
-                _noise(z, tile, chunk, pixels, first, last, keys[i])
             for k in range(width):  # t is one more input, and all examples' the same
                 shift[k] = b1[k] + times[i] * w1[k * (pixels + 1) + pixels]
             product(_relu, sums, width, w1, 0, pixels + 1, 1, x, 0, tile, pixels, tile, (a, tile, shift))
-            product(_step, sums, pixels, w2, 0, width, 1, a, 0, tile, width, tile, (x, tile, b2, z, c, clipped, limit))
+            product(_step, sums, pixels, w2, 0, width, 1, a, 0, tile, width, tile, (x, tile, b2, c, clipped, limit))
+            if c[6] != 0:
+                _add_noise(x, tile, chunk, pixels, first, last, keys[i], c[6])
+        _turn_out(out, pixels, first, last, x, tile)
+
+
+@njit(**COMPILE)
+def sample_residual(lo, hi, out, xt, tile, w_in, b_in, classes, w_out, b_out, w1, b1, w2, b2, labels, w, time, table, keys, clipped, limit):
+    """The same of the residual net. Where two classes are asked, each example stands in two columns, `tile` apart, and a weight is read for both.
+
+    w_in, b_in, classes, w_out, b_out: flat, of the net. w1, b1, w2, b2: tuples, an array for each block. labels: (asked, B) ints. w: of the
+    guidance between the two. time: (n, width), what the net adds for the times. The rest as in `sample_chapter`.
+    """
+    wide()
+    pixels, width, stride = b_out.size, b_in.size, tile * len(labels)
+    x, h, a = lines(pixels * tile, xt), lines(width * stride, xt), lines(width * stride, xt)
+    label, sums, chunk, shift = lines(width * stride, xt), lines(ROWS * lanes(xt), xt), lines(launch.CHUNK + 8, xt), lines(width, xt)
+    for n in range(lo, hi):
+        first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
+        _turn_in(x, tile, xt, pixels, first, last)
+        for asked in range(len(labels)):
+            for i in range(first, last):
+                row = labels[asked, i] * width
+                for k in range(width):
+                    label[k * stride + asked * tile + i - first] = classes[row + k]
+        for i in range(len(time)):
+            c = seven(table, i, xt)
+            product(_plus, sums, width, w_in, 0, pixels, 1, x, 0, tile, pixels, tile, (h, stride, b_in))
+            if stride > tile:  # both branches begin alike
+                for k in range(0, width * stride, stride):
+                    h[k + tile : k + stride] = h[k : k + tile]
+            for block in range(len(w1)):
+                for k in range(width):
+                    shift[k] = b1[block][k] + time[i, k]
+                product(_silu, sums, width, w1[block], 0, width, 1, h, 0, stride, width, stride, (a, stride, shift, label))
+                product(_more, sums, width, w2[block], 0, width, 1, a, 0, stride, width, stride, (h, stride, b2[block]))
+            _guided(a, h, tile, stride, width, w)
+            product(_step, sums, pixels, w_out, 0, width, 1, a, 0, stride, width, tile, (x, tile, b_out, c, clipped, limit))
+            if c[6] != 0:
+                _add_noise(x, tile, chunk, pixels, first, last, keys[i], c[6])
         _turn_out(out, pixels, first, last, x, tile)
