@@ -9,7 +9,8 @@ import numpy as np
 
 from kernels import coefficients
 from ref import philox
-from ref.nets.mlp import chapter, residual
+from ref.fused import PER_STEP
+from ref.nets.mlp import chapter, chapter_backward, residual
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
@@ -343,3 +344,21 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
         z = normal(seed, x.shape, (stream + i) % 2**64, x.dtype) if eta else None
         x = ddim_step(x, e, t, s, z, eta, abar, clip)
     return x
+
+
+def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0):
+    """`ref.fused.mlp_train` in the params' dtype. params, data, steps, batch, lr, seed, abar, state, beta1, beta2, eps, weight_decay, decay: as there."""
+    done = 0 if state is None else state["step"]
+    kept = {"params": params, "m": None, "v": None, "average": params} | (state or {})
+    kept = {part: {n: np.zeros_like(p) if kept[part] is None else kept[part][n].copy() for n, p in params.items()} for part in ("params", "m", "v", "average")}
+    losses, shape = np.empty(steps), (batch, data.shape[1])
+    for i in range(steps):
+        step, stream = done + 1 + i, PER_STEP * (done + 1 + i)
+        x0, t = data[philox.below(seed, batch, len(data), stream)], 1 + philox.below(seed, batch, len(abar) - 1, stream + 1)
+        z = normal(seed, shape, stream + 3, data.dtype)
+        eps_hat, cache = chapter(kept["params"], q_sample(x0, t, z, abar), t)
+        losses[i], deps_hat = eps_loss_grad(eps_hat, z)
+        for n, g in chapter_backward(deps_hat, kept["params"], cache).items():
+            p, m, v, average = (kept[part][n] for part in kept)
+            adam_ema_step(p, g, m, v, average, step, lr, beta1, beta2, eps, weight_decay, decay, out=(p, m, v, average))
+    return kept.pop("params"), {"step": done + steps} | kept, losses

@@ -43,7 +43,7 @@ def hold(got, want, rough, ulps=4):
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 @pytest.mark.parametrize("end", range(10, 51, 10))
 def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy_at_every_tenth_step(told, end):
-    params, x, times = chapter(), start(7, 784), TIMES[: end + 1]
+    params, x, times = chapter(), start(25, 784), TIMES[: end + 1]
     want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, stream=2**64 - 3, **told)
     rough = plain.mlp_sample(params, x, times, ABAR, seed=5, stream=2**64 - 3, **told)
     hold(fused.mlp_sample(params, x, times, ABAR, seed=5, stream=2**64 - 3, **told), want, rough)
@@ -52,7 +52,7 @@ def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy_at_eve
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 @pytest.mark.parametrize("w", [None, 0.0, 1.0, 3.0])
 def test_the_residual_trajectory_with_and_without_guidance(w, told):
-    params, x, labels = residual(60, 40), start(9, 60), np.arange(9) % 5
+    params, x, labels = residual(60, 40), start(40, 60), np.arange(40) % 5
     guidance = None if w is None else (labels, w)
     for times in (TIMES, TIMES[:11], [1000, 3], [20, 19, 0]):
         want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, guidance=guidance, **told)
@@ -145,7 +145,7 @@ SAMPLE = {
     "clip": (dict(clip=0.0), ValueError, "clip: expected a positive number or None, got 0.0"),
     "seed": (dict(seed=-1), ValueError, r"seed: expected 0 <= seed < 2\*\*64, got -1"),
     "stream": (dict(stream=2**64), ValueError, r"stream: expected 0 <= stream < 2\*\*64"),
-    "no signal at T": (dict(abar=np.append(ABAR[:-1], 0.0)), ValueError, r"abar\[t\] = 0"),
+    "no signal at T": (dict(times=[1000, 0], abar=np.append(ABAR[:-1], 0.0)), ValueError, r"abar\[t\] = 0"),
     "a list": (dict(xT=X.tolist()), TypeError, "xT: expected a NumPy array of float32 or float64, got list"),
     "one axis": (dict(xT=X[0]), ValueError, r"xT: expected shape \(B, pixels\), got \(6,\)"),
     "other pixels": (dict(xT=X[:, :5].copy()), ValueError, r"params\['w1'\]: expected shape \('any', 6\), got \(5, 7\)"),

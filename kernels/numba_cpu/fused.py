@@ -16,12 +16,14 @@ import numpy as np
 from numba import njit
 
 from kernels import coefficients
-from kernels.numba_cpu import launch, mlp
+from kernels.numba_cpu import launch, mlp, philox
 from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums, seven, square_error
 from kernels.numba_cpu.launch import COMPILE, INLINE
-from kernels.numba_cpu.optim import adam_element, eight
+from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import deliver, wide, write, write_noisy
+
+PER_STEP = 4  # streams of a training step: batch indices, times, what else a loop draws, noise
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
@@ -199,11 +201,56 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     return launch.finish(memory, out, shape)
 
 
-def _chapter(params, pixels, dtype):
-    """w1, b1, w2, b2 of the chapter's net, flat, after the check."""
-    width = _named(params, "w1", dtype, (None, pixels + 1)).shape[0]
+def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0):
+    """Steps of the chapter's loop, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from (seed, step). A tile of examples goes
+    forward and back while it is in cache, and a weight is updated with its average where its gradient has been summed.
+
+    params: of `chapter`. data: (N, pixels), of their dtype. steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
+    state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in `adam_ema_step`. decay: of the average.
+    Returns params, state (a dict: step, m, v, average) and the losses (steps,), all new: nothing given is changed. The same bits for any
+    number of threads. Raises as `ref.fused.mlp_train`.
+    """
+    shape, dtype = launch.same(data=data)
+    if len(shape) != 2:
+        raise ValueError(f"data: expected shape (N, pixels), got {shape}")
+    for name, n in (("steps", steps), ("batch", batch)):
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+            raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
+    if steps < 1 or batch < 1:
+        raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
+    pixels, data = shape[1], launch.flat(data)
+    kept = dict(params=_chapter(params, pixels, dtype))
+    if state is None:
+        kept |= dict(m=[np.zeros_like(p) for p in kept["params"]], v=[np.zeros_like(p) for p in kept["params"]], average=kept["params"])
+    else:
+        kept |= {part: _chapter(state[part], pixels, dtype, f"state[{part!r}]") for part in ("m", "v", "average")}
+        if kept["m"][1].size != kept["params"][1].size:
+            raise ValueError(f"state: expected a hidden layer of {kept['params'][1].size} like params, got {kept['m'][1].size}")
+    done, width = 0 if state is None else state["step"], kept["params"][1].size
+    key, d = coefficients.noise_key(seed, 0), coefficients.ema_step(decay)
+    first, x, a, dout, dh, partial = mlp.training_memory(batch, pixels, width, data)
+    kept = {part: [p.copy() for p in arrays] for part, arrays in kept.items()}
+    weights, losses = tuple(zip(*kept.values())), np.empty(steps)
+    for i in range(steps):
+        step = done + 1 + i
+        stream = PER_STEP * step
+        index, t = philox.below(seed, batch, shape[0], stream), 1 + philox.below(seed, batch, len(abar) - 1, stream + 1)
+        table, key = coefficients.q_sample(t, abar, t.shape), coefficients.noise_key(seed, stream + 3)
+        work = batch * (weights[0][0].size + weights[2][0].size)
+        launch.run_tiles(mlp.train_examples, -(-batch // first), 2 * work, first, data, index, t, table, key, weights, x, a, dout, dh, partial)
+        losses[i] = partial.sum() / (batch * pixels)
+        c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
+        launch.run_tiles(mlp.train_weights, mlp.weight_tiles(pixels, width), work, batch, pixels, width, weights, x, a, dout, dh, c, d)
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
-    return [launch.flat(_named(params, name, dtype, shape)) for name, shape in shapes.items()]
+    kept = {part: {name: array.reshape(size) for (name, size), array in zip(shapes.items(), arrays)} for part, arrays in kept.items()}
+    return kept.pop("params"), {"step": done + steps} | kept, losses
+
+
+def _chapter(params, pixels, dtype, whose="params"):
+    """w1, b1, w2, b2 of the chapter's net, flat, after the check. whose: for the message."""
+    width = _named(params, "w1", dtype, (None, pixels + 1), whose).shape[0]
+    shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
+    return [launch.flat(_named(params, name, dtype, shape, whose)) for name, shape in shapes.items()]
 
 
 def _residual(params, shape, xT, times, guidance):
@@ -227,13 +274,13 @@ def _residual(params, shape, xT, times, guidance):
     return mlp.tile_of(shape[0], xT, len(labels)), [*weights, labels, dtype.type(w), time]
 
 
-def _named(params, name, dtype, shape):
-    """params[name] after the check. shape: with None where any length will do."""
+def _named(params, name, dtype, shape, whose="params"):
+    """params[name] after the check. shape: with None where any length will do. whose: for the message."""
     if name not in params:
-        raise ValueError(f"params: expected an array {name!r}, got {sorted(params)}")
-    array, said = params[name], f"params[{name!r}]"
+        raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
+    array, said = params[name], f"{whose}[{name!r}]"
     if launch.same(**{said: array})[1] != dtype:
-        raise TypeError(f"{said}: expected a NumPy array of {dtype} like xT, got {array.dtype}")
+        raise TypeError(f"{said}: expected a NumPy array of {dtype} like the data, got {array.dtype}")
     if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
         raise ValueError(f"{said}: expected shape {tuple('any' if n is None else n for n in shape)}, got {array.shape}")
     return array
@@ -420,31 +467,17 @@ def _heun(lo, hi, out, x, denoised, denoised_next, table, n, how):
     write(_heun_rows, lo, hi, out, how, (x, denoised, denoised_next, table, n))
 
 
-@njit(**INLINE)
-def adam_ema_element(p, g, m, v, avg, c, keep, take):
-    """One element of `adam_ema_step`. p, g, m, v, avg: numbers. c: from `eight`. keep, take: decay and 1 - decay. Returns p, m, v, avg."""
-    p, m, v = adam_element(p, g, m, v, c)
-    return p, m, v, keep * avg + take * p
-
-
-@njit(**INLINE)
-def _adam_ema_rows(po, mo, vo, ao, lo, hi, p, g, m, v, avg, c, keep, take):
-    x, y, r, s, a = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], avg[lo:hi]
-    for j in range(x.size):
-        po[j], mo[j], vo[j], ao[j] = adam_ema_element(x[j], y[j], r[j], s[j], a[j], c, keep, take)
-
-
 @njit(**COMPILE)
 def _adam_ema(lo, hi, p_out, m_out, v_out, avg_out, p, g, m, v, avg, c, d, how):
     c = eight(c, p)
     keep, take = p.dtype.type(d[0, 0]), p.dtype.type(d[1, 0])
     if how == launch.DIRECT:
-        _adam_ema_rows(p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], avg_out[lo:hi], lo, hi, p, g, m, v, avg, c, keep, take)
+        adam_ema_rows(p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], avg_out[lo:hi], lo, hi, p, g, m, v, avg, c, keep, take)
     else:
         chunks = np.empty((4, launch.CHUNK), p.dtype)
         for first in range(lo, hi, launch.CHUNK):
             last = min(first + launch.CHUNK, hi)
-            _adam_ema_rows(chunks[0], chunks[1], chunks[2], chunks[3], first, last, p, g, m, v, avg, c, keep, take)
+            adam_ema_rows(chunks[0], chunks[1], chunks[2], chunks[3], first, last, p, g, m, v, avg, c, keep, take)
             deliver(p_out, first, last, chunks[0], how)
             deliver(m_out, first, last, chunks[1], how)
             deliver(v_out, first, last, chunks[2], how)

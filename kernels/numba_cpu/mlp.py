@@ -7,14 +7,16 @@ Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
 """
-from numba import njit
+import numpy as np
+from numba import float64, njit
 
 from kernels.numba_cpu import launch
-from kernels.numba_cpu.diffusion import ddim_mean, seven
+from kernels.numba_cpu.diffusion import ddim_mean, seven, square_error
 from kernels.numba_cpu.exponential import silu
-from kernels.numba_cpu.launch import COMPILE, INLINE
+from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
+from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.stream import wide
+from kernels.numba_cpu.stream import deliver, wide
 from kernels.numba_cpu.tile import ROWS, lanes, lines, product
 
 EXAMPLES = 64  # in a tile, at most: two tiles of a product, so that what was read of the weights is used twice
@@ -179,3 +181,131 @@ def sample_residual(lo, hi, out, xt, tile, w_in, b_in, classes, w_out, b_out, w1
             if c[6] != 0:
                 _add_noise(x, tile, chunk, pixels, first, last, keys[i], c[6])
         _turn_out(out, pixels, first, last, x, tile)
+
+
+def training_memory(batch, pixels, width, like):
+    """The examples of a tile, and what lies between the two halves of a training step: [x, t] and the hidden layer a row an example, gradients of
+    the output and of the hidden layer a column an example, lines of whole tiles; the sums of the loss. batch, pixels, width: ints. like: array."""
+    lane = lanes(like)
+    x, a, columns = (-(-n // lane) * lane for n in (pixels + 1, width, batch))
+    shapes = (batch * x, batch * a, pixels * columns, width * columns)
+    return tile_of(batch, like), *(lines(size, like) for size in shapes), np.empty(pixels * (columns // lane))
+
+
+def weight_tiles(pixels, width):
+    """How many groups of ROWS outputs there are, of the second layer and then of the first. pixels, width: ints."""
+    return -(-pixels // ROWS) + -(-width // ROWS)
+
+
+@njit(**INLINE)
+def _residue(sums, i, j, d, stride, first, batch, bias, c, partial):
+    """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile. eps_hat = sums + bias_i."""
+    wide()
+    at, b = i * stride + first + j, bias[i]
+    z, inside = d[at : at + sums.size], min(sums.size, batch - first - j)
+    for k in range(sums.size):
+        sums[k] += b
+    partial[at // sums.size] = square_error(sums[:inside], z[:inside])
+    for k in range(sums.size):
+        z[k] = c * (sums[k] - z[k])
+
+
+@njit(**INLINE)
+def _relu_back(sums, i, j, dh, stride, first, a, tile):
+    """dh = sums where the hidden layer is above 0."""
+    wide()
+    at, zero = i * stride + first + j, dh.dtype.type(0)
+    r, y = dh[at : at + sums.size], a[i * tile + j : i * tile + j + sums.size]
+    for k in range(sums.size):
+        r[k] = sums[k] if y[k] > zero else zero
+
+
+@njit(**INLINE)
+def _put(sums, i, j, o, stride):
+    wide()
+    r = o[i * stride + j : i * stride + j + sums.size]
+    for k in range(sums.size):
+        r[k] = sums[k]
+
+
+@njit(**COMPILE)
+def train_examples(lo, hi, tile, data, index, t, table, key, weights, x, a, d, dh, partial):
+    """The first half of a step, the tiles lo .. hi - 1 of `tile` examples each: noising, forward, loss, and back to the hidden layer.
+
+    data: flat (N pixels). index, t: (batch,) ints. table: (2, batch), of `coefficients.q_sample`. key: of the noise. weights: of w1, b1, w2,
+    b2 the weight and what else is kept, flat. x, a, d, dh, partial: from `training_memory`, written.
+    """
+    wide()
+    (w1, _, _, _), (b1, _, _, _), (w2, _, _, _), (b2, _, _, _) = weights
+    batch, pixels, width = index.size, b2.size, b1.size
+    along_x, along_a, along = x.size // batch, a.size // batch, dh.size // width
+    xt, at = lines((pixels + 1) * tile, data), lines(width * tile, data)
+    sums, chunk, c = lines(ROWS * lanes(data), data), lines(launch.CHUNK + 8, data), data.dtype.type(2.0 / (batch * pixels))
+    for n in range(lo, hi):
+        first, last = n * tile, min((n + 1) * tile, batch)
+        columns = min(tile, along - first)
+        for i in range(first, last):
+            row, c0, c1 = x[i * along_x : (i + 1) * along_x], data.dtype.type(table[0, i]), data.dtype.type(table[1, i])
+            for k in range(0, pixels, launch.CHUNK):
+                begin, end = i * pixels + k, i * pixels + min(k + launch.CHUNK, pixels)
+                skip = begin % 4  # noise comes in blocks of four
+                normal_chunk(chunk, begin - skip, end, key)
+                z, x0 = chunk[skip : skip + end - begin], data[index[i] * pixels + k : index[i] * pixels + k + end - begin]
+                for j in range(z.size):
+                    row[k + j] = c0 * x0[j] + c1 * z[j]
+                for j in range(z.size):
+                    d[(k + j) * along + i] = z[j]
+            row[pixels] = t[i]
+            for k in range(pixels + 1):
+                xt[k * tile + i - first] = row[k]
+        product(_relu, sums, width, w1, 0, pixels + 1, 1, xt, 0, tile, pixels + 1, columns, (at, tile, b1))
+        for i in range(first, last):
+            for k in range(width):
+                a[i * along_a + k] = at[k * tile + i - first]
+        product(_residue, sums, pixels, w2, 0, width, 1, at, 0, tile, width, columns, (d, along, first, batch, b2, c, partial))
+        product(_relu_back, sums, width, w2, 0, 1, width, d, first, along, pixels, columns, (dh, along, first, at, tile))
+
+
+@njit(**SUM)
+def _sum(x):
+    total = 0.0
+    for j in range(x.size):
+        total += float64(x[j])
+    return total
+
+
+@njit(**INLINE)
+def _descend(lo, weight, g, chunks, c, keep, take):
+    """The weights from lo on and all that is kept of them, by their gradient g."""
+    p, m, v, average = weight
+    for k in range(0, g.size, launch.CHUNK):
+        size = min(launch.CHUNK, g.size - k)
+        begin, end = lo + k, lo + k + size
+        adam_ema_rows(chunks[0], chunks[1], chunks[2], chunks[3], 0, size, p[begin:end], g[k : k + size], m[begin:end], v[begin:end], average[begin:end], c, keep, take)
+        deliver(p, begin, end, chunks[0], launch.OVER)
+        deliver(m, begin, end, chunks[1], launch.OVER)
+        deliver(v, begin, end, chunks[2], launch.OVER)
+        deliver(average, begin, end, chunks[3], launch.OVER)
+
+
+@njit(**COMPILE)
+def train_weights(lo, hi, batch, pixels, width, weights, x, a, d, dh, c, decay):
+    """The second half of a step: for the groups lo .. hi - 1 of `weight_tiles`, gradients summed over the batch in its order, and the update.
+
+    batch, pixels, width: ints. weights: as in `train_examples`, changed. x, a, d, dh: what that wrote. c, decay: of `coefficients`.
+    """
+    wide()
+    c, keep, take = eight(c, x), x.dtype.type(decay[0, 0]), x.dtype.type(decay[1, 0])
+    chunks, sums, along, seconds = np.empty((4, launch.CHUNK), x.dtype), lines(ROWS * lanes(x), x), dh.size // width, -(-pixels // ROWS)
+    g, one = lines(ROWS * max(x.size, a.size) // batch, x), np.empty(1, x.dtype)
+    for group in range(lo, hi):
+        if group < seconds:
+            first, outputs, inputs, dout, rows, weight, bias = group * ROWS, pixels, width, d, a, weights[2], weights[3]
+        else:
+            first, outputs, inputs, dout, rows, weight, bias = (group - seconds) * ROWS, width, pixels + 1, dh, x, weights[0], weights[1]
+        count, stride = min(ROWS, outputs - first), rows.size // batch
+        product(_put, sums, count, dout, first * along, along, 1, rows, 0, stride, batch, stride, (g, stride))
+        for i in range(count):
+            _descend((first + i) * inputs, weight, g[i * stride : i * stride + inputs], chunks, c, keep, take)
+            one[0] = _sum(dout[(first + i) * along : (first + i) * along + batch])
+            _descend(first + i, bias, one, chunks, c, keep, take)

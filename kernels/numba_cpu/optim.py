@@ -90,6 +90,20 @@ def adam_element(p, g, m, v, c):
 
 
 @njit(**INLINE)
+def adam_ema_element(p, g, m, v, avg, c, keep, take):
+    """One element of `fused.adam_ema_step`. p, g, m, v, avg: numbers. c: from `eight`. keep, take: decay and 1 - decay. Returns p, m, v, avg."""
+    p, m, v = adam_element(p, g, m, v, c)
+    return p, m, v, keep * avg + take * p
+
+
+@njit(**INLINE)
+def adam_ema_rows(po, mo, vo, ao, lo, hi, p, g, m, v, avg, c, keep, take):
+    x, y, r, s, a = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], avg[lo:hi]
+    for j in range(x.size):
+        po[j], mo[j], vo[j], ao[j] = adam_ema_element(x[j], y[j], r[j], s[j], a[j], c, keep, take)
+
+
+@njit(**INLINE)
 def _adam_rows(po, mo, vo, lo, hi, p, g, m, v, c):
     x, y, r, s = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi]
     for j in range(x.size):

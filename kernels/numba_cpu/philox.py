@@ -47,6 +47,17 @@ def uniform(seed, shape, stream=0, out=None):
     return _fill(_uniform, seed, shape, stream, np.dtype(np.float32), out)
 
 
+def below(seed, shape, n, stream=0):
+    """Integers in [0, n):  floor(word n / 2^32), equal to `ref.philox.below`.
+
+    seed, shape, stream: as in `bits`. n: int, 1 <= n <= 2**32.
+    Returns `shape` int64. Raises as `ref.philox.below`.
+    """
+    if not 1 <= n <= 2**32:
+        raise ValueError(f"n: expected 1 <= n <= 2**32, got {n}")
+    return (bits(seed, shape, stream).astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+
+
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
     """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal` makes them.
 
