@@ -19,6 +19,7 @@ from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import deliver, wide
 from kernels.numba_cpu.tile import ROWS, lanes, lines, product
 
+BLOCK = 16  # rows of a matrix that is turned, at a time
 EXAMPLES = 64  # in a tile, at most: two tiles of a product, so that what was read of the weights is used twice
 
 
@@ -90,35 +91,33 @@ def _step(sums, i, j, x, stride, bias, c, clipped, limit):
 
 
 @njit(**INLINE)
-def _turn_in(x, stride, xt, pixels, first, last):
-    """x (pixels, stride) = the examples first .. last - 1 of xt as columns."""
-    for i in range(first, last):
-        row, column = xt[i * pixels : (i + 1) * pixels], x[i - first :]
-        for k in range(pixels):
-            column[k * stride] = row[k]
+def _transpose(o, along, x, stride, rows, columns):
+    """o[j along + i] = x[i stride + j] for i < rows, j < columns: a line of o at a time, from as many lines of x."""
+    for first in range(0, rows, BLOCK):
+        count = min(BLOCK, rows - first)
+        for j in range(columns):
+            line, column = o[j * along + first : j * along + first + count], x[first * stride + j :]
+            for i in range(count):
+                line[i] = column[i * stride]
 
 
 @njit(**INLINE)
-def _turn_out(xt, pixels, first, last, x, stride):
-    """The reverse of `_turn_in`."""
-    for i in range(first, last):
-        row, column = xt[i * pixels : (i + 1) * pixels], x[i - first :]
-        for k in range(pixels):
-            row[k] = column[k * stride]
+def _noise(z, lo, hi, key):
+    """The noise of the elements lo .. hi - 1, in z: it comes in blocks of four, so z is to have room for 8 more. Returns a view of z."""
+    begin = lo - lo % 4
+    normal_chunk(z, begin, hi, key)
+    return z[lo - begin : hi - begin]
 
 
 @njit(**INLINE)
-def _add_noise(x, stride, chunk, pixels, first, last, key, sigma):
-    """x (pixels, stride) += sigma times the noise of the examples first .. last - 1, each a column. chunk: CHUNK + 4 numbers to work in."""
-    for i in range(first, last):
-        column = x[i - first :]
-        for k in range(0, pixels, launch.CHUNK):
-            lo, hi = i * pixels + k, i * pixels + min(k + launch.CHUNK, pixels)
-            begin = lo - lo % 4  # noise comes in blocks of four
-            normal_chunk(chunk, begin, hi, key)
-            z = chunk[lo - begin : hi - begin]
-            for n in range(z.size):
-                column[(k + n) * stride] += sigma * z[n]
+def _add_noise(x, along, z, pixels, count, sigma):
+    """x (pixels, along) += sigma times z (count, pixels), turned as in `_transpose`."""
+    for first in range(0, count, BLOCK):
+        examples = min(BLOCK, count - first)
+        for j in range(pixels):
+            line, column = x[j * along + first : j * along + first + examples], z[first * pixels + j :]
+            for i in range(examples):
+                line[i] += sigma * column[i * pixels]
 
 
 @njit(**COMPILE)
@@ -131,10 +130,10 @@ def sample_chapter(lo, hi, out, xt, tile, w1, b1, w2, b2, times, table, keys, cl
     wide()
     pixels, width = b2.size, b1.size
     x, a = lines(pixels * tile, xt), lines(width * tile, xt)
-    sums, chunk, shift = lines(ROWS * lanes(xt), xt), lines(launch.CHUNK + 8, xt), lines(width, xt)
+    sums, shift, z = lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels + 8, xt)
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
-        _turn_in(x, tile, xt, pixels, first, last)
+        _transpose(x, tile, xt[first * pixels :], pixels, last - first, pixels)
         for i in range(times.size):
             c = seven(table, i, xt)
             for k in range(width):  # t is one more input, and all examples' the same
@@ -142,8 +141,8 @@ def sample_chapter(lo, hi, out, xt, tile, w1, b1, w2, b2, times, table, keys, cl
             product(_relu, sums, width, w1, 0, pixels + 1, 1, x, 0, tile, pixels, tile, (a, tile, shift))
             product(_step, sums, pixels, w2, 0, width, 1, a, 0, tile, width, tile, (x, tile, b2, c, clipped, limit))
             if c[6] != 0:
-                _add_noise(x, tile, chunk, pixels, first, last, keys[i], c[6])
-        _turn_out(out, pixels, first, last, x, tile)
+                _add_noise(x, tile, _noise(z, first * pixels, last * pixels, keys[i]), pixels, last - first, c[6])
+        _transpose(out[first * pixels :], pixels, x, tile, pixels, last - first)
 
 
 @njit(**COMPILE)
@@ -156,10 +155,10 @@ def sample_residual(lo, hi, out, xt, tile, w_in, b_in, classes, w_out, b_out, w1
     wide()
     pixels, width, stride = b_out.size, b_in.size, tile * len(labels)
     x, h, a = lines(pixels * tile, xt), lines(width * stride, xt), lines(width * stride, xt)
-    label, sums, chunk, shift = lines(width * stride, xt), lines(ROWS * lanes(xt), xt), lines(launch.CHUNK + 8, xt), lines(width, xt)
+    label, sums, shift, z = lines(width * stride, xt), lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels + 8, xt)
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
-        _turn_in(x, tile, xt, pixels, first, last)
+        _transpose(x, tile, xt[first * pixels :], pixels, last - first, pixels)
         for asked in range(len(labels)):
             for i in range(first, last):
                 row = labels[asked, i] * width
@@ -179,8 +178,8 @@ def sample_residual(lo, hi, out, xt, tile, w_in, b_in, classes, w_out, b_out, w1
             _guided(a, h, tile, stride, width, w)
             product(_step, sums, pixels, w_out, 0, width, 1, a, 0, stride, width, tile, (x, tile, b_out, c, clipped, limit))
             if c[6] != 0:
-                _add_noise(x, tile, chunk, pixels, first, last, keys[i], c[6])
-        _turn_out(out, pixels, first, last, x, tile)
+                _add_noise(x, tile, _noise(z, first * pixels, last * pixels, keys[i]), pixels, last - first, c[6])
+        _transpose(out[first * pixels :], pixels, x, tile, pixels, last - first)
 
 
 def training_memory(batch, pixels, width, like):
@@ -240,28 +239,21 @@ def train_examples(lo, hi, tile, data, index, t, table, key, weights, x, a, d, d
     batch, pixels, width = index.size, b2.size, b1.size
     along_x, along_a, along = x.size // batch, a.size // batch, dh.size // width
     xt, at = lines((pixels + 1) * tile, data), lines(width * tile, data)
-    sums, chunk, c = lines(ROWS * lanes(data), data), lines(launch.CHUNK + 8, data), data.dtype.type(2.0 / (batch * pixels))
+    sums, noise, c = lines(ROWS * lanes(data), data), lines(tile * pixels + 8, data), data.dtype.type(2.0 / (batch * pixels))
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, batch)
         columns = min(tile, along - first)
+        z = _noise(noise, first * pixels, last * pixels, key)
         for i in range(first, last):
             row, c0, c1 = x[i * along_x : (i + 1) * along_x], data.dtype.type(table[0, i]), data.dtype.type(table[1, i])
-            for k in range(0, pixels, launch.CHUNK):
-                begin, end = i * pixels + k, i * pixels + min(k + launch.CHUNK, pixels)
-                skip = begin % 4  # noise comes in blocks of four
-                normal_chunk(chunk, begin - skip, end, key)
-                z, x0 = chunk[skip : skip + end - begin], data[index[i] * pixels + k : index[i] * pixels + k + end - begin]
-                for j in range(z.size):
-                    row[k + j] = c0 * x0[j] + c1 * z[j]
-                for j in range(z.size):
-                    d[(k + j) * along + i] = z[j]
+            x0, e = data[index[i] * pixels : (index[i] + 1) * pixels], z[(i - first) * pixels : (i + 1 - first) * pixels]
+            for k in range(pixels):
+                row[k] = c0 * x0[k] + c1 * e[k]
             row[pixels] = t[i]
-            for k in range(pixels + 1):
-                xt[k * tile + i - first] = row[k]
+        _transpose(d[first:], along, z, pixels, last - first, pixels)
+        _transpose(xt, tile, x[first * along_x :], along_x, last - first, pixels + 1)
         product(_relu, sums, width, w1, 0, pixels + 1, 1, xt, 0, tile, pixels + 1, columns, (at, tile, b1))
-        for i in range(first, last):
-            for k in range(width):
-                a[i * along_a + k] = at[k * tile + i - first]
+        _transpose(a[first * along_a :], along_a, at, tile, width, last - first)
         product(_residue, sums, pixels, w2, 0, width, 1, at, 0, tile, width, columns, (d, along, first, batch, b2, c, partial))
         product(_relu_back, sums, width, w2, 0, 1, width, d, first, along, pixels, columns, (dh, along, first, at, tile))
 
