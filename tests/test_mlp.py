@@ -149,7 +149,7 @@ SAMPLE = {
     "a list": (dict(xT=X.tolist()), TypeError, "xT: expected a NumPy array of float32 or float64, got list"),
     "one axis": (dict(xT=X[0]), ValueError, r"xT: expected shape \(B, pixels\), got \(6,\)"),
     "other pixels": (dict(xT=X[:, :5].copy()), ValueError, r"params\['w1'\]: expected shape \('any', 6\), got \(5, 7\)"),
-    "another dtype": (dict(xT=X.astype(np.float64)), TypeError, r"params\['w1'\]: expected a NumPy array of float64 like xT, got float32"),
+    "another dtype": (dict(xT=X.astype(np.float64)), TypeError, r"params\['w1'\]: expected a NumPy array of float64 like the data, got float32"),
     "a weight too few": (dict(params={n: p for n, p in CHAPTER.items() if n != "b2"}), ValueError, r"params: expected an array 'b2', got \['b1', 'w1', 'w2'\]"),
     "a bias of another length": (dict(params=CHAPTER | {"b1": CHAPTER["b1"][:4]}), ValueError, r"params\['b1'\]: expected shape \(5,\), got \(4,\)"),
     "a block of another width": (dict(params=RESIDUAL | {"block1.w2": np.ones((5, 4), np.float32)}), ValueError, r"params\['block1.w2'\]: expected shape \(5, 5\)"),

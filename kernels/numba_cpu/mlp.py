@@ -33,8 +33,8 @@ def tile_of(examples, like, columns=1):
 def _relu(sums, i, j, o, stride, shift):
     """o = max(sums + shift_i, 0); NaN stays NaN."""
     wide()
-    r, c, zero = o[i * stride + j : i * stride + j + sums.size], shift[i], o.dtype.type(0)
-    for k in range(sums.size):
+    r, c, zero = o[i * stride + j : i * stride + j + lanes(sums)], shift[i], o.dtype.type(0)
+    for k in range(lanes(sums)):
         y = sums[k] + c
         r[k] = zero if y < zero else y
 
@@ -43,8 +43,8 @@ def _relu(sums, i, j, o, stride, shift):
 def _plus(sums, i, j, o, stride, shift):
     """o = sums + shift_i."""
     wide()
-    r, c = o[i * stride + j : i * stride + j + sums.size], shift[i]
-    for k in range(sums.size):
+    r, c = o[i * stride + j : i * stride + j + lanes(sums)], shift[i]
+    for k in range(lanes(sums)):
         r[k] = sums[k] + c
 
 
@@ -52,8 +52,8 @@ def _plus(sums, i, j, o, stride, shift):
 def _more(sums, i, j, o, stride, shift):
     """o <- o + sums + shift_i."""
     wide()
-    r, c = o[i * stride + j : i * stride + j + sums.size], shift[i]
-    for k in range(sums.size):
+    r, c = o[i * stride + j : i * stride + j + lanes(sums)], shift[i]
+    for k in range(lanes(sums)):
         r[k] += sums[k] + c
 
 
@@ -62,8 +62,8 @@ def _silu(sums, i, j, o, stride, shift, label):
     """o = silu(sums + shift_i + label). label: of o's shape."""
     wide()
     at = i * stride + j
-    r, y, c = o[at : at + sums.size], label[at : at + sums.size], shift[i]
-    for k in range(sums.size):
+    r, y, c = o[at : at + lanes(sums)], label[at : at + lanes(sums)], shift[i]
+    for k in range(lanes(sums)):
         r[k] = silu(sums[k] + (c + y[k]))
 
 
@@ -85,8 +85,8 @@ def _guided(o, h, tile, stride, width, w):
 def _step(sums, i, j, x, stride, bias, c, clipped, limit):
     """[DDIM] eq. 12 without its noise, where x stands; the net's output is sums + bias_i."""
     wide()
-    r, b = x[i * stride + j : i * stride + j + sums.size], bias[i]
-    for k in range(sums.size):
+    r, b = x[i * stride + j : i * stride + j + lanes(sums)], bias[i]
+    for k in range(lanes(sums)):
         r[k] = ddim_mean(r[k], sums[k] + b, c, clipped, limit)
 
 
@@ -201,11 +201,11 @@ def _residue(sums, i, j, d, stride, first, batch, bias, c, partial):
     """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile. eps_hat = sums + bias_i."""
     wide()
     at, b = i * stride + first + j, bias[i]
-    z, inside = d[at : at + sums.size], min(sums.size, batch - first - j)
-    for k in range(sums.size):
+    z, inside = d[at : at + lanes(sums)], min(lanes(sums), batch - first - j)
+    for k in range(lanes(sums)):
         sums[k] += b
-    partial[at // sums.size] = square_error(sums[:inside], z[:inside])
-    for k in range(sums.size):
+    partial[at // lanes(sums)] = square_error(sums[:inside], z[:inside])
+    for k in range(lanes(sums)):
         z[k] = c * (sums[k] - z[k])
 
 
@@ -214,16 +214,16 @@ def _relu_back(sums, i, j, dh, stride, first, a, tile):
     """dh = sums where the hidden layer is above 0."""
     wide()
     at, zero = i * stride + first + j, dh.dtype.type(0)
-    r, y = dh[at : at + sums.size], a[i * tile + j : i * tile + j + sums.size]
-    for k in range(sums.size):
+    r, y = dh[at : at + lanes(sums)], a[i * tile + j : i * tile + j + lanes(sums)]
+    for k in range(lanes(sums)):
         r[k] = sums[k] if y[k] > zero else zero
 
 
 @njit(**INLINE)
 def _put(sums, i, j, o, stride):
     wide()
-    r = o[i * stride + j : i * stride + j + sums.size]
-    for k in range(sums.size):
+    r = o[i * stride + j : i * stride + j + lanes(sums)]
+    for k in range(lanes(sums)):
         r[k] = sums[k]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic, overload, register_jitable
 
 from kernels.numba_cpu.launch import INLINE
 from kernels.numba_cpu.stream import LINE
@@ -18,10 +18,15 @@ from kernels.numba_cpu.stream import LINE
 ROWS, VECTORS = 8, 2
 
 
-@register_jitable
 def lanes(array):
-    """How many columns a tile has: VECTORS vectors of array's dtype. array: any."""
+    """How many columns a tile has: VECTORS vectors of array's dtype. array: any. A constant to the compiler."""
     return VECTORS * LINE // array.itemsize
+
+
+@overload(lanes, jit_options=INLINE)
+def _(array):
+    width = VECTORS * LINE * 8 // array.dtype.bitwidth
+    return lambda array: width
 
 
 @register_jitable
