@@ -4,6 +4,7 @@ import pytest
 
 from kernels import plain
 from kernels.numba_cpu import fused, launch
+from kernels.numba_cpu import philox as kernel_philox
 from ref import fused as truth
 from ref import philox, schedules
 from ref.nets import mlp
@@ -32,20 +33,35 @@ def exact(params):
     return {name: p.astype(np.float64) for name, p in params.items()}
 
 
+def turned(arrays, order):
+    """The same net with its hidden units in another order: every axis that is as long as the order."""
+    axes = {name: [axis for axis, n in enumerate(p.shape) if n == order.size] for name, p in arrays.items()}
+    return {name: p[np.ix_(*(order if axis in axes[name] else range(n) for axis, n in enumerate(p.shape)))] for name, p in arrays.items()}
+
+
+def orders(width):
+    """Four orders of the hidden units: the same function and other roundings, so that plain NumPy's worst error is not one run's luck."""
+    rng = np.random.default_rng(0)
+    return [np.arange(width), np.arange(width)[::-1], rng.permutation(width), rng.permutation(width)]
+
+
 def hold(got, want, rough, ulps=4):
-    """No element errs more than twice as much as the worst of plain NumPy, or than so many steps of the largest where plain is right by luck."""
-    allowed = 2 * np.abs(rough - want).max() + ulps * np.spacing(np.abs(want).max().astype(got.dtype))
+    """No element errs more than twice as much as the worst of plain NumPy, or than so many steps of the largest where plain is right by luck.
+
+    rough: the results of plain NumPy in several orders.
+    """
+    allowed = 2 * max(np.abs(r - want).max() for r in rough) + ulps * np.spacing(np.abs(want).max().astype(got.dtype))
     assert got.shape == want.shape and np.all(np.abs(got - want) <= allowed), f"{np.abs(got - want).max():.3g} of {allowed:.3g} allowed"
-    for wrong in (0 * want, -want, 2 * want, np.roll(want, 1), np.roll(want, 1, axis=0), want[::-1]):
+    for wrong in (0 * want, -want, 2 * want, np.roll(want, 1), want[::-1]):
         assert np.array_equal(wrong, want) or np.abs(wrong - want).max() > 3 * allowed, "the tolerance is vacuous"
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 @pytest.mark.parametrize("end", range(10, 51, 10))
 def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy_at_every_tenth_step(told, end):
-    params, x, times = chapter(), start(25, 784), TIMES[: end + 1]
+    params, x, times = chapter(), start(7, 784), TIMES[: end + 1]
     want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, stream=2**64 - 3, **told)
-    rough = plain.mlp_sample(params, x, times, ABAR, seed=5, stream=2**64 - 3, **told)
+    rough = [plain.mlp_sample(turned(params, order), x, times, ABAR, seed=5, stream=2**64 - 3, **told) for order in orders(256)]
     hold(fused.mlp_sample(params, x, times, ABAR, seed=5, stream=2**64 - 3, **told), want, rough)
 
 
@@ -56,7 +72,7 @@ def test_the_residual_trajectory_with_and_without_guidance(w, told):
     guidance = None if w is None else (labels, w)
     for times in (TIMES, TIMES[:11], [1000, 3], [20, 19, 0]):
         want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, guidance=guidance, **told)
-        rough = plain.mlp_sample(params, x, times, ABAR, seed=5, guidance=guidance, **told)
+        rough = [plain.mlp_sample(turned(params, order), x, times, ABAR, seed=5, guidance=guidance, **told) for order in orders(40)]
         hold(fused.mlp_sample(params, x, times, ABAR, seed=5, guidance=guidance, **told), want, rough)
 
 
@@ -170,3 +186,104 @@ def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, says):
 def test_no_examples_are_no_result():
     assert fused.mlp_sample(CHAPTER, X[:0], [900, 0], ABAR).shape == (0, 6)
     assert fused.mlp_sample(RESIDUAL, X[:0], [900, 0], ABAR, guidance=(np.zeros(0, int), 2.0)).shape == (0, 6)
+
+
+def digits(examples, pixels, dtype=np.float32):
+    """Images of -1 and 1."""
+    return np.sign(philox.normal(1, (examples, pixels))).astype(dtype)
+
+
+def parts(result):
+    """Everything that a training run returned, by name."""
+    params, state, losses = result
+    return {f"{part} {name}": p for part, arrays in {"params": params, **state}.items() if part != "step" for name, p in arrays.items()} | {"losses": losses}
+
+
+@pytest.mark.parametrize("steps", [1, 10, 100])
+def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps):
+    """Where a first gradient is as small as Adam's eps, a weight shows the gradient's rounding many times over: hence the orders."""
+    params, data, told = chapter(), digits(300, 784), dict(batch=128, lr=1e-3, seed=4, abar=ABAR, weight_decay=0.01, decay=0.9)
+    want = parts(truth.mlp_train(exact(params), data.astype(np.float64), steps, **told))
+    rough = []
+    for order in orders(256):
+        new, state, losses = plain.mlp_train(turned(params, order), data, steps, **told)
+        back = np.argsort(order)
+        rough.append(parts((turned(new, back), {part: turned(p, back) if part != "step" else p for part, p in state.items()}, losses)))
+    got = fused.mlp_train(params, data, steps, **told)
+    assert got[1]["step"] == steps and parts(got).keys() == want.keys()
+    for name, value in parts(got).items():
+        hold(value, want[name], [r[name] for r in rough])
+
+
+@pytest.mark.parametrize("examples, pixels, width", SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, width, dtype):
+    params, data = chapter(pixels, width, dtype), digits(11, pixels, dtype)
+    told = dict(batch=examples, lr=1e-2, seed=3, abar=ABAR, eps=1e-3, weight_decay=0.1, decay=0.5)
+    want = parts(truth.mlp_train(exact(params), data.astype(np.float64), 3, **told))
+    rough = parts(plain.mlp_train(params, data, 3, **told))
+    for name, value in parts(fused.mlp_train(params, data, 3, **told)).items():
+        assert value.dtype == (np.float64 if name == "losses" else dtype)
+        close = 1e-12 * np.abs(want[name]).max() if dtype == np.float64 else 2 * np.abs(rough[name] - want[name]).max() + 8 * np.spacing(np.float32(np.abs(want[name]).max()))
+        assert np.all(np.abs(value - want[name]) <= close), name
+
+
+def test_a_training_run_has_the_same_bits_on_any_number_of_threads_on_every_run_and_in_two_parts():
+    params, data, told = chapter(90, 70), digits(50, 90), dict(batch=203, lr=1e-3, seed=2**64 - 1, abar=ABAR, weight_decay=0.01, decay=0.9)
+    first, *others = runs_of(lambda: fused.mlp_train(params, data, 20, **told))
+    half, state, losses = fused.mlp_train(params, data, 7, **told)
+    new, state, more = fused.mlp_train(half, data, 13, state=state, **told)
+    for other in [*others, (new, state, np.append(losses, more))]:
+        assert other[1]["step"] == first[1]["step"] == 20
+        for name, value in parts(other).items():
+            assert np.array_equal(value, parts(first)[name]), name
+
+
+@pytest.mark.parametrize("layout", arena.LAYOUTS)
+def test_training_writes_nothing_that_was_given(layout):
+    params, data, told = chapter(21, 9), digits(8, 21), dict(batch=5, lr=1e-2, seed=0, abar=ABAR, decay=0.5)
+    _, state, _ = fused.mlp_train(params, data, 1, **told)
+    want = parts(fused.mlp_train(params, data, 2, state=state, **told))
+    arenas = {("data",): arena.put(data, layout)} | {("params", name): arena.put(p, layout) for name, p in params.items()}
+    arenas |= {(part, name): arena.put(p, layout) for part in ("m", "v", "average") for name, p in state[part].items()}
+    before = {key: memory.copy() for key, (memory, _) in arenas.items()}
+    placed = {part: {name: arenas[part, name][1] for name in params} for part in ("params", "m", "v", "average")}
+    got = parts(fused.mlp_train(placed.pop("params"), arenas["data",][1], 2, state={"step": 1} | placed, **told))
+    assert all(np.array_equal(got[name], want[name]) for name in want)
+    assert all(np.array_equal(memory, before[key]) for key, (memory, _) in arenas.items())
+
+
+STATE = fused.mlp_train(CHAPTER, digits(4, 6), 1, 2, 0.1, 0, ABAR)[1]
+TRAIN = {
+    "no steps": (dict(steps=0), ValueError, "steps and batch: expected at least 1, got 0 and 2"),
+    "no batch": (dict(batch=0), ValueError, "steps and batch: expected at least 1, got 1 and 0"),
+    "half a step": (dict(steps=1.5), TypeError, "steps: expected an int, got float"),
+    "half an example": (dict(batch=1.5), TypeError, "batch: expected an int, got float"),
+    "no data": (dict(data=digits(0, 6)), ValueError, r"n: expected 1 <= n <= 2\*\*32, got 0"),
+    "a list": (dict(data=[[1.0] * 6]), TypeError, "data: expected a NumPy array of float32 or float64, got list"),
+    "one axis": (dict(data=X[0]), ValueError, r"data: expected shape \(N, pixels\), got \(6,\)"),
+    "other pixels": (dict(data=X[:, :5].copy()), ValueError, r"params\['w1'\]: expected shape \('any', 6\), got \(5, 7\)"),
+    "another dtype": (dict(data=X.astype(np.float64)), TypeError, r"params\['w1'\]: expected a NumPy array of float64 like the data, got float32"),
+    "another net": (dict(params=RESIDUAL), ValueError, "params: expected an array 'w1'"),
+    "seed": (dict(seed=2**64), ValueError, r"seed: expected 0 <= seed < 2\*\*64"),
+    "abar": (dict(abar=np.full(5, np.nan)), ValueError, r"abar: expected real values in \[0, 1\], got nan"),
+    "one time": (dict(abar=np.ones(1)), ValueError, r"n: expected 1 <= n <= 2\*\*32, got 0"),
+    "decay": (dict(decay=1.5), ValueError, "decay: expected 0 <= decay <= 1, got 1.5"),
+    "a moment of another shape": (dict(state=STATE | {"m": STATE["m"] | {"b1": np.zeros(4, np.float32)}}), ValueError, r"state\['m'\]\['b1'\]: expected shape \(5,\), got \(4,\)"),
+    "the state of another net": (dict(state=fused.mlp_train(chapter(6, 4), digits(4, 6), 1, 2, 0.1, 0, ABAR)[1]), ValueError, r"state\['m'\]\['w1'\]: expected shape \(5, 7\), got \(4, 7\)"),
+    "a state without steps": (dict(state={n: STATE[n] for n in ("m", "v", "average")}), ValueError, r"state: expected step, m, v and average, got \['m', 'v', 'average'\]"),
+}
+
+
+@pytest.mark.parametrize("change, error, says", TRAIN.values(), ids=TRAIN)
+def test_mlp_train_refuses_bad_input(change, error, says):
+    with pytest.raises(error, match=says):
+        fused.mlp_train(**(dict(params=CHAPTER, data=X, steps=1, batch=2, lr=0.1, seed=0, abar=ABAR) | change))
+
+
+def test_integers_below_are_the_references():
+    for n in (1, 7, 1000, 2**32):
+        assert np.array_equal(kernel_philox.below(5, (3, 70), n, 2**64 - 1), philox.below(5, (3, 70), n, 2**64 - 1))
+    for n in (0, 2**32 + 1):
+        with pytest.raises(ValueError, match="n: expected 1 <= n"):
+            kernel_philox.below(5, 3, n)

@@ -220,14 +220,16 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
     pixels, data = shape[1], launch.flat(data)
     kept = dict(params=_chapter(params, pixels, dtype))
+    done, width = 0, kept["params"][1].size
     if state is None:
-        kept |= dict(m=[np.zeros_like(p) for p in kept["params"]], v=[np.zeros_like(p) for p in kept["params"]], average=kept["params"])
+        zeros = [np.zeros_like(p) for p in kept["params"]]
+        kept |= dict(m=zeros, v=zeros, average=kept["params"])
+    elif not {"step", "m", "v", "average"} <= set(state):
+        raise ValueError(f"state: expected step, m, v and average, got {list(state)}")
     else:
-        kept |= {part: _chapter(state[part], pixels, dtype, f"state[{part!r}]") for part in ("m", "v", "average")}
-        if kept["m"][1].size != kept["params"][1].size:
-            raise ValueError(f"state: expected a hidden layer of {kept['params'][1].size} like params, got {kept['m'][1].size}")
-    done, width = 0 if state is None else state["step"], kept["params"][1].size
-    key, d = coefficients.noise_key(seed, 0), coefficients.ema_step(decay)
+        done = state["step"]
+        kept |= {part: _chapter(state[part], pixels, dtype, f"state[{part!r}]", width) for part in ("m", "v", "average")}
+    d = coefficients.ema_step(decay)
     first, x, a, dout, dh, partial = mlp.training_memory(batch, pixels, width, data)
     kept = {part: [p.copy() for p in arrays] for part, arrays in kept.items()}
     weights, losses = tuple(zip(*kept.values())), np.empty(steps)
@@ -246,9 +248,9 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     return kept.pop("params"), {"step": done + steps} | kept, losses
 
 
-def _chapter(params, pixels, dtype, whose="params"):
-    """w1, b1, w2, b2 of the chapter's net, flat, after the check. whose: for the message."""
-    width = _named(params, "w1", dtype, (None, pixels + 1), whose).shape[0]
+def _chapter(params, pixels, dtype, whose="params", width=None):
+    """w1, b1, w2, b2 of the chapter's net, flat, after the check. whose: for the message. width: of the hidden layer, None for any."""
+    width = _named(params, "w1", dtype, (width, pixels + 1), whose).shape[0]
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     return [launch.flat(_named(params, name, dtype, shape, whose)) for name, shape in shapes.items()]
 
