@@ -98,6 +98,7 @@ def adam_ema_element(p, g, m, v, avg, c, keep, take):
 
 @njit(**INLINE)
 def adam_ema_rows(po, mo, vo, ao, lo, hi, p, g, m, v, avg, c, keep, take):
+    """Elements lo .. hi - 1 of `fused.adam_ema_step`, to the first of po, mo, vo, ao. p, g, m, v, avg: flat. c, keep, take: as in `adam_ema_element`."""
     x, y, r, s, a = p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], avg[lo:hi]
     for j in range(x.size):
         po[j], mo[j], vo[j], ao[j] = adam_ema_element(x[j], y[j], r[j], s[j], a[j], c, keep, take)
