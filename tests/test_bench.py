@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import limits, measure, peers, report, targets, timing
+from bench import limits, measure, peers, report, targets, timing, trajectory
 from kernels import registry
-from kernels.numba_cpu import diffusion
+from kernels.numba_cpu import diffusion, fused
 
 MACHINE = {"machine": "a machine, 2 cores", "caches": "L1 32K L2 1024K", "threads": "1", "date": "2026-01-01", "versions": "python 3"}
 Q_SAMPLE = next(op for op in registry.OPS if op.name == "diffusion.q_sample")
@@ -101,3 +101,12 @@ def test_the_copy_and_the_triad_move_the_bytes_they_say():
     assert limits.copy(800)() is None and limits.triad(1200)() is None
     with pytest.raises(ValueError, match="--threads: expected 1 to"):
         limits.pin(0)
+
+
+def test_a_trajectory_is_timed_where_it_is_right_and_not_where_it_is_wrong(monkeypatch):
+    found = next(trajectory.rows(0.0, []))
+    assert found["what"] == "mlp_sample" and found["us"] > 0 and found["numpy"] > 0 and 0 < found["peak_share"] < 2
+    right = fused.mlp_sample
+    monkeypatch.setattr(fused, "mlp_sample", lambda *a, out, **k: right(*a, **k) * np.float32(1.001))
+    with pytest.raises(AssertionError, match="mlp_sample is wrong"):
+        next(trajectory.rows(0.0, []))
