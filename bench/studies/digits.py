@@ -5,6 +5,9 @@
 
 Everything random is a function of (seed, step): batch, times, noise and dropped labels come from `ref.philox` with the
 streams below. So a run that was interrupted and resumed gives the numbers of one that was not, to the bit.
+
+Papers
+    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
 """
 import argparse
 import csv
