@@ -35,7 +35,7 @@ def gpu_copy(nbytes):
 
 
 def problem(op, options, shape, seed=0, dtype="float32"):
-    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. dtype: name. Returns {name: value}."""
+    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. seed: of the data. dtype: name. Returns {name: value}."""
     arguments = op.make(np.random.default_rng(seed), shape, dtype, "normal", **options)
     return arguments | {name: time for name, time in TIMES.items() if name in arguments and "s" in arguments and "abar" in arguments}
 

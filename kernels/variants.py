@@ -20,7 +20,7 @@ CHANGES = {  # what a wrong implementation computes with
     "beta in place of beta-tilde": lambda a: {"variance": "large"} if "variance" in a else None,
     "beta-tilde in place of beta": lambda a: {"variance": "small"} if "variance" in a else None,
     "clip left out": lambda a: {"clip": None} if "clip" in a else None,
-    "sign of eps": lambda a: {n: -a[n] for n in ("eps", "eps_hat", "uncond", "cond") if isinstance(a.get(n), np.ndarray)},
+    "sign of eps": lambda a: {n: -a[n] for n in ({"eps_hat"} & set(a) or {"eps", "uncond", "cond"}) if isinstance(a.get(n), np.ndarray)},
     "sign of v": lambda a: {"v": -a["v"]} if {"v", "xt"} <= a.keys() else None,
     "sign of the noise": lambda a: {"z": -a["z"]} if "z" in a else None,
     "noise left out": lambda a: {"z": 0 * a["z"]} if "z" in a else None,
@@ -58,15 +58,14 @@ RESULTS = {  # (outputs of the truth, arguments) -> outputs
 def of(op):
     """{name: function of the arguments, all of them by name} of the mistakes that can be made in op; each returns a flat list of outputs, or
     None where it does not apply to these arguments, and raises what the truth raises. op: `registry.Op`."""
+    own = {name: lambda wrong=wrong, **a: _outputs(wrong(**a)) for name, wrong in WRONG.get(op.name, {}).items()}
     made = {}
     for name, change in CHANGES.items():
         made[name] = lambda change=change, **a: _outputs(op.truth(**(a | changed))) if (changed := change(a)) else None
     for name, change in RESULTS.items():
         made[name] = lambda change=change, **a: change(_outputs(op.truth(**a)), a)
     made["t along the last axis"] = lambda **a: _last_axis(op, a)
-    for name, wrong in WRONG.get(op.name, {}).items():
-        made[name] = lambda wrong=wrong, **a: _outputs(wrong(**a))
-    return made
+    return own | {name: variant for name, variant in made.items() if name not in own}
 
 
 def defaults(op):
