@@ -445,14 +445,16 @@ def _code(call, failure):
     theirs = f"{name}(**({given}))" if plain else f"call({given})"
     if failure.changed is not None:
         changed = {n: x for n, x in failure.changed.items() if x is not case.arguments[n]}
-        text = ", ".join(f"{n}={_text(x, case)}" for n, x in changed.items()) if literal else "..."
-        lines += [f"print({theirs})", f"print({theirs.replace('arguments', f'arguments | dict({text})', 1)})  # {failure.message}"]
+        text = "arguments | dict(" + ", ".join(f"{n}={_text(x, case)}" for n, x in changed.items()) + ")"
+        if not literal:
+            text = f"laws.LAWS[{[law[0] for law in laws.LAWS].index(failure.message.removeprefix('broken: '))}][1](arguments)"
+        lines += [f"print({theirs})", f"print({theirs.replace('arguments', text, 1)})  # {failure.message}"]
     else:
         lines += [f"print({truth}(**arguments))  # the truth", f"print({theirs})  # {failure.message}"]
     if not any("call" in line and not line.startswith("call =") for line in lines):
         lines = [line for line in lines if not line.startswith("call =")]
     body = "\n".join(lines).replace("(**(arguments))", "(**arguments)")
-    needs = ["import numpy as np", "from kernels import arena", "from kernels import check", "from kernels import registry", "from kernels.caller import caller",
+    needs = ["import numpy as np", "from kernels import arena", "from kernels import check", "from kernels import laws", "from kernels import registry", "from kernels.caller import caller",
              "from ref import schedules", f"from ref.{op.name.split('.')[0]} import {truth}"]  # fmt: skip
     used = [line for line in needs if re.search(rf"(?<!\w){line.split()[-1]}[.(]", body)]
     own = getattr(function, "__qualname__", repr(function))
