@@ -171,7 +171,7 @@ def _functions():
     """A job for each function that is compared without the checker: the registry has no such operation."""
     import torch
     from diffusers import CMStochasticIterativeScheduler, DDIMScheduler, DDPMScheduler, LCMScheduler
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+    from diffusers.guiders.guider_utils import rescale_noise_cfg
     from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
     a, b = philox.normal(0, SHAPE), philox.normal(1, SHAPE)
@@ -212,7 +212,7 @@ def _functions():
             ends = {"beta_start": 0.00085, "beta_end": 0.012} if name == "scaled_linear" else {}
             theirs, ours = DDPMScheduler(beta_schedule=kind, **ends).alphas_cumprod.numpy(), schedules.alpha_bar(betas)[1:]
             relative = float(np.max(np.abs(theirs / ours - 1)))
-            exact = np.cumprod((1 - betas.astype(np.float32)).astype(np.float32), dtype=np.float32)
+            exact = in_float32(betas)
             rows.append(row(f"alphas_cumprod, {name}", "alpha_bar", "float32", relative / 2.0**-23, example=f"relative difference up to {relative:.2g}",
                             why="betas and their product in float32", explained=float(np.max(np.abs(theirs / exact - 1))) / 2.0**-23, documented="no"))  # fmt: skip
         return rows
@@ -231,10 +231,21 @@ def _functions():
                 if not np.array_equal(schedules.time_from_index(scheduler.timesteps.numpy()), schedules.spaced_times(T, steps, spacing)[:-1]):
                     wrong.append(steps)
             example = f"{len(wrong)} of {T} numbers of steps, the first {wrong[0]}" if wrong else f"all {T} numbers of steps"
-            rows.append(row(f"DDIMScheduler.set_timesteps, {spacing}", "spaced_times", "int64", np.inf if wrong else 0.0, example=example))
+            if not wrong:
+                rows.append(row(f"DDIMScheduler.set_timesteps, {spacing}", "spaced_times", "int64", 0.0, example=example))
+                continue
+            scheduler.set_timesteps(wrong[0])
+            theirs, ours = schedules.time_from_index(scheduler.timesteps.numpy()), schedules.spaced_times(T, wrong[0], spacing)
+            rows.append(row(f"DDIMScheduler.set_timesteps, {spacing}", "spaced_times", "int64", np.inf, 1, f"{example}, where it gives {theirs.size} times, the last of them t = {theirs[-1]}",
+                            "numpy.arange of fractional steps goes one too far by rounding", 0.0 if np.array_equal(theirs, ours) else np.inf, "no"))  # fmt: skip
         return rows
 
     return [rescale, kl, bce, lcm, cm, alphas, zero_snr, times]
+
+
+def in_float32(betas):
+    """Alpha-bar from 1 - beta in float32, multiplied up in float64 and stored in float32, as torch.cumprod does. betas: (T,). Returns (T,) float32."""
+    return np.cumprod((1 - betas.astype(np.float32)).astype(np.float64)).astype(np.float32)
 
 
 # --- whole samplers --------------------------------------------------------------------------------------------------
@@ -297,8 +308,8 @@ def _whole_ddim():
                     "the previous time is t - T // S, not the next in the list, so steps do not meet", ulps(theirs, y, "float64"), "no")]  # fmt: skip
 
     def stable_diffusion():
-        scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-        _exact(scheduler).final_alpha_cumprod = scheduler.alphas_cumprod[0]
+        scheduler = _exact(DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1))
+        scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
         scheduler.set_timesteps(50)
         theirs = looped(scheduler, lambda x, t: eps_model(x, int(t) + 1), x)
         times = schedules.time_from_index(scheduler.timesteps.numpy())
@@ -367,14 +378,16 @@ def _whole_sigmas():
 
         theirs, said = looped(scheduler, model, x), ", ".join(f"{k}={v}" for k, v in options.items())
         rows = [row(f"{name}, {said}, {steps} steps", f"{sampler.__name__} at its sigmas", "float32", ulps(theirs, sampler(denoise, x.astype(np.float64), grid), "float32"), steps)]
-        if "use_karras_sigmas" in options:
-            ends = edm.sigma_from_abar(ABAR[[1, T]])
-            wanted = schedules.karras_sigmas(steps, *ends)
-        else:
-            asked = np.linspace(0, T - 1, steps)[::-1] if options["timestep_spacing"] == "linspace" else scheduler.timesteps.numpy()
-            wanted = np.append(edm.sigma_at(schedules.time_from_index(np.array(list(dict.fromkeys(asked.tolist())))), ABAR), 0)
-        relative = float(np.max(np.abs(grid[:-1] / wanted[:-1] - 1)))
-        rows.append(row(f"{name} sigmas, {said}, {steps} steps", "karras_sigmas" if "use_karras_sigmas" in options else "sigma_at", "float32", relative / 2.0**-23, steps))
+        rounded = in_float32(schedules.linear_betas())
+
+        def wanted(abar):
+            if "use_karras_sigmas" in options:
+                return schedules.karras_sigmas(steps, *edm.sigma_from_abar(abar[[1, T]]))
+            return np.append(edm.sigma_at(schedules.time_from_index(np.array(list(dict.fromkeys(scheduler.timesteps.tolist())))), abar), 0)
+
+        found, left = (float(np.max(np.abs(grid[:-1] / wanted(abar)[:-1] - 1))) / 2.0**-23 for abar in (ABAR, np.append(1.0, rounded)))
+        rows.append(row(f"{name} sigmas, {said}, {steps} steps", "karras_sigmas" if "use_karras_sigmas" in options else "sigma_at", "float32", found, 1,
+                        f"the smallest sigma is {grid[-2]:.8g}, ours {wanted(ABAR)[-2]:.8g}", "1 - alpha-bar of an alpha-bar in float32", left, "no"))  # fmt: skip
         return rows
 
     jobs = [lambda a=a, b=b: multistep(a, b) for a in SPACINGS for b in STEPS]
