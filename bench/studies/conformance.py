@@ -73,8 +73,10 @@ def _steps(examples):
         def whole(**a):
             times = {n: a[n] for n in ("u", "t", "s", "sigma", "sigma_next") if torch.is_tensor(a.get(n))}
             data = [n for n, x in a.items() if torch.is_tensor(x) and n not in (*times, "abar")]
-            if not times or a[data[0]].shape[0] == 0:
-                return step(**a) if not times else a[data[0]].clone()
+            if not times:
+                return step(**a)
+            if a[data[0]].shape[0] == 0:
+                return (a["xt"].clone(), a["xt"].clone()) if "x0_last" in a else a[data[0]].clone()
             parts = [step(**(a | {n: a[n][i : i + 1] for n in data} | {n: x[i].item() for n, x in times.items()})) for i in range(a[data[0]].shape[0])]
             return tuple(map(torch.cat, zip(*parts))) if isinstance(parts[0], tuple) else torch.cat(parts)
 
@@ -105,11 +107,11 @@ def _steps(examples):
         def step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
             import diffusers.schedulers.scheduling_ddpm as module
 
-            kept, module.randn_tensor = module.randn_tensor, lambda *_, **__: z if last or s >= 0 else 0 * z
+            kept, module.randn_tensor = module.randn_tensor, lambda *_, **__: (z if last or s >= 0 else 0 * z)[:, None]
             try:
                 scheduler = ddpms.setdefault((variance, clip), diffusers.DDPMScheduler(variance_type=f"fixed_{variance}", clip_sample=clip is not None, clip_sample_range=clip or 1.0))
                 scheduler.timesteps, scheduler.num_inference_steps = torch.tensor([t, s][: 1 + (s >= 0)]), 1
-                return given(scheduler, abar).step(eps_hat, t, xt).prev_sample
+                return given(scheduler, abar).step(eps_hat[:, None], t, xt[:, None]).prev_sample[:, 0]  # it looks at a second axis
             finally:
                 module.randn_tensor = kept
 
@@ -121,7 +123,7 @@ def _steps(examples):
         sigma = torch.cat([((1 - abar) / abar).sqrt(), abar.new_zeros(1)])  # at -1 the data
         multistep.sigmas = torch.stack([sigma[t if u is None else u], sigma[t], sigma[s]])
         multistep.timesteps = torch.arange(2 if s < 0 else 3)
-        multistep._step_index, multistep.lower_order_nums = 1, int(u is not None)
+        multistep._step_index, multistep.num_inference_steps, multistep.lower_order_nums = 1, 2, int(u is not None)
         multistep.model_outputs = [None, x0_last]
         eps_hat = uncond + w * (cond - uncond)
         return multistep.step(eps_hat, t, xt).prev_sample, multistep.model_outputs[-1]
