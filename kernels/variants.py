@@ -113,7 +113,11 @@ def _last_axis(op, a):
 
 def _at(abar, t, x):
     """abar[t], shaped to multiply x."""
-    return np.reshape(abar[t], np.shape(t) + (1,) * (x.ndim - 1 if np.ndim(t) else 0))
+    return _column(abar[t], x)
+
+
+def _column(value, x):
+    return np.reshape(value, np.shape(value) + (1,) * (x.ndim - 1 if np.ndim(value) else 0))
 
 
 def _ddpm(wrong):
@@ -124,6 +128,8 @@ def _ddpm(wrong):
         sigma2 = beta * (1 - abar_s) / (1 - abar_t) if variance == "small" else beta
         if wrong == "last":
             return mean + np.sqrt(sigma2) * z
+        if wrong == "not at 1":
+            return mean + np.where((_column(t, xt) > 1) | (abar_s < 1), np.sqrt(sigma2), 0) * z
         if wrong == "variance":
             return mean + np.where(abar_s < 1, sigma2, 0) * z
         free = diffusion.ddpm_step(xt, eps_hat, t, s, 0 * z, abar, variance)  # "result": clipped where it should be x0_hat that is
@@ -166,7 +172,7 @@ def _dpmpp_sign(**a):
 
 
 def _euler(x, denoised, denoised_next, sigma, sigma_next):
-    ratio = np.reshape(np.divide(sigma_next, sigma), np.shape(sigma) + (1,) * (x.ndim - 1 if np.ndim(sigma) else 0))
+    ratio = _column(np.divide(sigma_next, sigma), x)
     return ratio * x + (1 - ratio) * denoised
 
 
@@ -189,7 +195,10 @@ def _old_average(p, avg, decay, **a):
     return *optim.adam_step(p, **a), optim.ema_step(avg, p, decay)
 
 
-DDPM = {"noise added on the last step": _ddpm("last"), "a variance used as a deviation": _ddpm("variance"), "the mean clipped in place of x0": _ddpm("result")}
+DDPM = {
+    "noise added on the last step": _ddpm("last"), "noise added on the last step, unless that starts at t = 1": _ddpm("not at 1"),
+    "a variance used as a deviation": _ddpm("variance"), "the mean clipped in place of x0": _ddpm("result"),
+}  # fmt: skip
 DDIM = {
     "x0 clipped but eps not re-derived": _ddim("stale eps"), "sigma^2 not taken out of the direction's variance": _ddim("direction"),
     "a variance used as a deviation": _ddim("variance"), "beta in place of beta-tilde": _ddim("beta"),
