@@ -17,7 +17,7 @@ def arguments(argv):
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--op", default="", help="only operations with this in their name")
     parser.add_argument("--backend", choices=list(measure.PEERS), action="append", help="only this one; may be given again (default: all that are here)")
-    parser.add_argument("--shape", type=_shape, action="append", help="such as 256,3,32,32; may be given again (default: the three of bench.targets)")
+    parser.add_argument("--shape", type=_shape, action="append", help="such as 256,3,32,32; may be given again (default: those of bench.targets)")
     parser.add_argument("--peers", type=_columns, default=list(peers.COLUMNS), help=f"of {','.join(peers.COLUMNS)} (default: all that are installed)")
     parser.add_argument("--threads", type=int, default=1, help="of every library (default 1)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing, a row (default 1)")
@@ -28,7 +28,6 @@ def arguments(argv):
         parser.error(f"--op: no timed operation has {words.op!r} in its name; there are {', '.join(op.name for op in registry.OPS if op.bench)}")
     if not words.seconds >= 0:
         parser.error(f"--seconds: expected at least 0, got {words.seconds}")
-    words.shape = {b: words.shape or list(targets.SHAPES if b == "numba_cpu" else targets.GPU_SHAPES) for b in measure.PEERS}
     words.backend = words.backend or list(measure.PEERS)
     return words
 
@@ -121,7 +120,7 @@ def main(argv=None):
 
         launch.set_num_threads(words.threads)
     ops = [op for op in registry.OPS if words.op in op.name and op.bench]
-    jobs = [("row", job) for job in measure.rows(ops, backends, words.shape)]
+    jobs = [("row", job) for job in measure.rows(ops, backends, (lambda *_: words.shape) if words.shape else targets.shapes)]
     jobs += [(report.SWEEP, job) for job in sweep(ops, backends)] if words.plot else []
     bar = tqdm(jobs, file=sys.stderr, unit="row", disable=None)
 

@@ -20,13 +20,15 @@ CHECKED = (2, 3, 256, 256)  # on the GPU, arrays are too large for the host to c
 PEERS = {"numba_cpu": peers.HOST, "triton_gpu": peers.ON_GPU}  # of each backend that can be timed
 
 
-def rows(ops, backends, shapes):
-    """Every row there is to measure: (op, row, options, backend, shape, dtype). ops: records. backends: names. shapes: {backend: tuples}."""
+def rows(ops, backends, shapes=targets.shapes):
+    """Every row there is to measure: (op, row, options, backend, shape, dtype). ops: records. backends: names. shapes: of op's name and
+    a backend, the tuples."""
     return [
         (op, row, options, backend, shape, dtype)
         for backend in backends
-        for shape in shapes[backend]
+        for shape in dict.fromkeys(shape for op in ops for shape in shapes(op.name, backend))
         for op in ops
+        if shape in shapes(op.name, backend)
         for row, options in op.bench.items()
         for dtype in [DTYPE, *(registry.HALVES if op.half and backend == "triton_gpu" and shape != targets.SMALL else ())]
         if registry.kernel(op, backend) is not None
@@ -98,7 +100,7 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     arguments = timing.problem(op, options, (shape[0],) + (1,) * (len(shape) - 1), dtype=dtype)
     arguments |= {"shape": shape} if "shape" in arguments else {}
     for i, name in enumerate(data):
-        arguments[name] = _on_gpu(shape, dtype, i, positive=name == "v")
+        arguments[name] = _on_gpu(shape, dtype, i, positive=name in ("v", "x"))  # a second moment, pixels
     size = int(np.prod(shape)) * (2 if dtype in registry.HALVES else 4)
     moved = size * (len(data) + op.writes)
     result = empty(op, label, backend, shape, dtype, moved)

@@ -9,10 +9,12 @@ counts. An operation that a library has no natural way for gives {}.
 """
 import importlib.util
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 
+from bench.targets import LOGITS
 from kernels import coefficients, compare, plain
 from kernels.registry import PER_EXAMPLE, outputs
 from ref import diffusion, guidance
@@ -49,7 +51,7 @@ def settle(columns, threads):
 
 
 # --- the equations, once for every library that writes them alike -----------------------------------------------------
-# xp has clip, sqrt, mean and normal(like); c holds the coefficients of `kernels.coefficients`, shaped to multiply (B, n).
+# xp has clip, sqrt, exp, mean, softplus, sigmoid, relu, ones_like and normal(like); c holds the coefficients of `kernels.coefficients`, shaped to multiply (B, n).
 
 
 def _normal(xp, c, like):
@@ -93,8 +95,32 @@ def _adam_ema(xp, c, p, g, m, v, avg):
     return p, m, v, c[8] * avg + c[9] * p
 
 
+def _reparameterize_kl(xp, c, mu, logvar, eps):
+    std = xp.exp(logvar / 2)
+    return mu + std * eps, (mu * mu + std * std - 1 - logvar).sum(1) / 2
+
+
+def _reparameterize_kl_backward(xp, dkl, dz, mu, logvar, eps):
+    std = xp.exp(logvar / 2)
+    return dz + dkl * mu, (dz * eps * std + dkl * (std * std - 1)) / 2, std * dz
+
+
+def _bernoulli_nll_grad(xp, dnll, logits, x):
+    return (xp.softplus(logits) - x * logits).sum(1), dnll * (xp.sigmoid(logits) - x)
+
+
+def _gan_loss_grad(xp, name, *logits):
+    curve, places, sign = plain.GAN[name]
+    f = {
+        "softplus": lambda u: (xp.softplus(u), xp.sigmoid(u)), "hinge": lambda u: (xp.relu(u), u > 0),
+        "square": lambda u: (u * u / 2, u), "line": lambda u: (u, xp.ones_like(u)),
+    }[curve]  # fmt: skip
+    found = [(*f(slope * x + shift), slope / math.prod(x.shape)) for x, (slope, shift) in zip(logits, places)]
+    return sign * sum(xp.mean(value) for value, _, _ in found), *(sign * c * derivative for _, derivative, c in found)
+
+
 def equation(op, arguments):
-    """f(xp, c, *data) of an operation, or None. op: name. arguments: w, clip and eta are taken from them."""
+    """f(xp, c, *data) of an operation. op: name. arguments: w, clip, eta, dkl and dnll are taken from them."""
     w, clip, eta = (arguments.get(name) for name in ("w", "clip", "eta"))
     return {
         "philox.normal": _normal,
@@ -112,7 +138,14 @@ def equation(op, arguments):
         "optim.adam_step": _adam,
         "fused.adam_ema_step": _adam_ema,
         "optim.ema_step": _linear,
-    }.get(op)
+        "vae.reparameterize_kl": _reparameterize_kl,
+        "vae.reparameterize_kl_backward": lambda xp, c, *x: _reparameterize_kl_backward(xp, arguments["dkl"], *x),
+        "vae.bernoulli_nll_grad": lambda xp, c, *x: _bernoulli_nll_grad(xp, arguments["dnll"], *x),
+    }.get(op) or (lambda xp, c, *x: _gan_loss_grad(xp, _gan_name(op), *x))
+
+
+def _gan_name(op):
+    return op.removeprefix("gan.").removesuffix("_grad")
 
 
 def folder(op, a, shape):
@@ -149,7 +182,7 @@ def data(op, arguments, shape):
 STATE = {"optim.adam_step": (0, 2, 3), "fused.adam_ema_step": (0, 2, 3, 4), "optim.ema_step": (0,)}  # data updated where it stands
 
 
-TWO = ("fused.guided_dpmpp_2m_step",)  # it returns two arrays
+RESULTS = {"fused.guided_dpmpp_2m_step": 2, "vae.reparameterize_kl_backward": 3}  # arrays like the data that it returns, where more than one
 
 
 # --- NumPy ----------------------------------------------------------------------------------------------------------
@@ -161,12 +194,19 @@ def numpy_peer(op, arguments, shape):
     a = data(op, arguments, shape)
     if op == "philox.normal" or "seed" in arguments and arguments.get("eta") != 0:
         return {f"{name}, out=": _numpy_kept(op, arguments, shape, a, np.random.Generator(g(1))) for name, g in GENERATORS.items()}
-    found = {"temporaries kept": _numpy_kept(op, arguments, shape, a, None)}
     own = {name: np.array(v) if isinstance(v, np.ndarray) and v.shape == tuple(shape) else v for name, v in arguments.items()}
-    function = getattr(plain, op.split(".")[1])
-    out = (np.empty(shape, np.float32), np.empty(shape, np.float32)) if op in TWO else np.empty(shape, np.float32) if op not in STATE else tuple(own[list(a)[i]] for i in STATE[op])
-    out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
-    return found | {"out=": lambda: function(**own, out=out)}
+    made = [own[list(a)[i]] for i in STATE[op]] if op in STATE else [np.empty(shape, np.float32) for _ in range(RESULTS.get(op, 1))]
+    if op.split(".")[0] == "gan":
+        function, own, made = partial(plain.gan_loss_grad, _gan_name(op), *own.values()), {}, [np.empty(shape, np.float32) for _ in own]
+    else:
+        function = getattr(plain, op.split(".")[1])
+    out = tuple(made) if len(made) > 1 else made[0]
+    if op.split(".")[0] in LOGITS:
+        scratch = [np.empty((3, *shape), np.float32) for _ in range(2)] if "gan" in op else np.empty((2, *shape), np.float32)
+        kept = partial(function, **own, out=out, scratch=scratch)
+    else:
+        kept = _numpy_kept(op, arguments, shape, a, None)
+    return {"out=": partial(function, **own, out=out), "temporaries kept": kept}
 
 
 def _numpy_kept(op, arguments, shape, a, generator):
@@ -251,6 +291,12 @@ def _np_adam_ema(c, p, g, m, v, avg, term, other):
 # --- torch ----------------------------------------------------------------------------------------------------------
 
 
+def _torch_xp(torch):
+    of = torch.nn.functional
+    return SimpleNamespace(clip=torch.clamp, sqrt=torch.sqrt, exp=torch.exp, mean=torch.mean, softplus=of.softplus, sigmoid=torch.sigmoid,
+                           relu=torch.relu, ones_like=torch.ones_like, normal=torch.randn_like)  # fmt: skip
+
+
 def _tensors(torch, op, arguments, shape):
     """The peer's own copies of the data as tensors (B, n), by name, where the arguments are: on the host or on the GPU."""
     places = {k: v for k, v in arguments.items() if hasattr(v, "__cuda_array_interface__")}
@@ -269,7 +315,7 @@ def torch_peer(op, arguments, shape):
         return {"fused AdamW": _torch_adam(torch, op, arguments, shape)}
     x = list(_tensors(torch, op, arguments, shape).values())
     fold, f = folder(op, arguments, shape), equation(op, arguments)
-    xp = SimpleNamespace(clip=torch.clamp, sqrt=torch.sqrt, mean=torch.mean, normal=torch.randn_like)
+    xp = _torch_xp(torch)
 
     def c():
         table = fold() if fold else None
@@ -277,7 +323,8 @@ def torch_peer(op, arguments, shape):
             return None if table is None else table[:, 0].tolist()
         return torch.from_numpy(table[..., None]).to(x[0].device).unbind()
 
-    return {"eager": lambda: f(xp, c(), *x), "out=": _torch_out(torch, op, arguments, c, x)}
+    eager = {"eager": lambda: f(xp, c(), *x)}
+    return eager if op.split(".")[0] in LOGITS else eager | {"out=": _torch_out(torch, op, arguments, c, x)}
 
 
 def _torch_out(torch, op, arguments, c, x):
@@ -349,7 +396,7 @@ def compile_peer(op, arguments, shape):
 
     x = list(_tensors(torch, op, arguments, shape).values())
     fold, f = folder(op, arguments, shape), equation(op, arguments)
-    xp = SimpleNamespace(clip=torch.clamp, sqrt=torch.sqrt, mean=torch.mean, normal=torch.randn_like)
+    xp = _torch_xp(torch)
     torch.compiler.reset()
     compiled = torch.compile(lambda c, *x: f(xp, c, *x), dynamic=False)
     places = STATE.get(op, ())
@@ -378,7 +425,9 @@ def jax_peer(op, arguments, shape):
     def made(kind):
         def compute(c, key, *x):
             draw = lambda like: jax.random.normal(key, like.shape, jnp.float32)  # noqa: E731
-            return f(SimpleNamespace(clip=jnp.clip, sqrt=jnp.sqrt, mean=jnp.mean, normal=draw), c, *x)
+            xp = SimpleNamespace(clip=jnp.clip, sqrt=jnp.sqrt, exp=jnp.exp, mean=jnp.mean, softplus=jax.nn.softplus, sigmoid=jax.nn.sigmoid,
+                                 relu=jax.nn.relu, ones_like=jnp.ones_like, normal=draw)  # fmt: skip
+            return f(xp, c, *x)
 
         compiled = jax.jit(compute, donate_argnums=tuple(2 + i for i in places))
         x = [jnp.array(v) for v in data(op, arguments, shape).values()]
@@ -442,7 +491,7 @@ HOST = {"numpy": numpy_peer, "torch": torch_peer, "compile": compile_peer, "jax"
 def home(result, shape):
     """What a peer returned, as a list of NumPy arrays of the data's shape and floats. result: its own. shape: of the data."""
     found = [r.cpu().numpy() if hasattr(r, "cpu") else np.asarray(r) for r in outputs(result)]
-    return [r.reshape(shape) if r.size == int(np.prod(shape)) and r.ndim else float(r) for r in found]
+    return [r.reshape(shape) if r.size == int(np.prod(shape)) and r.ndim else r if r.ndim else float(r) for r in found]
 
 
 def check(op, arguments, shape, found, expected):

@@ -211,10 +211,98 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     return p, m, v, ema_step(avg, p, decay, None if out is None else out[3])
 
 
+def reparameterize_kl(mu, logvar, eps, out=None, scratch=None):
+    """`ref.vae.reparameterize_kl` in mu's dtype. mu, logvar, eps: (B, ...). scratch: two arrays like them to work in, or None."""
+    one, two = (None, None) if scratch is None else scratch
+    std = np.multiply(logvar, logvar.dtype.type(0.5), out=one)
+    np.exp(std, out=std)
+    z = np.multiply(std, eps, out=out)
+    np.add(z, mu, out=z)
+    term = np.multiply(std, std, out=std)
+    np.subtract(term, logvar, out=term)
+    np.subtract(term, 1, out=term)
+    np.add(term, np.multiply(mu, mu, out=two), out=term)
+    return z, per_example(term) / 2
+
+
+def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None, scratch=None):
+    """`ref.vae.reparameterize_kl_backward` in dz's dtype. dz, mu, logvar, eps: (B, ...). dkl: (B,) or a float. scratch: one array, in a
+    tuple, to work in, or None."""
+    dmu, dlogvar, deps = (None,) * 3 if out is None else out
+    (dkl,) = columns(np.asarray(dkl, np.float64).reshape(1, -1), dz)
+    std = np.multiply(logvar, logvar.dtype.type(0.5), out=None if scratch is None else scratch[0])
+    np.exp(std, out=std)
+    dmu = np.add(np.multiply(dkl, mu, out=dmu), dz, out=dmu)
+    deps = np.multiply(std, dz, out=deps)
+    term = np.subtract(np.multiply(std, std, out=std), 1, out=std)
+    np.multiply(dkl, term, out=term)
+    dlogvar = np.add(np.multiply(deps, eps, out=dlogvar), term, out=dlogvar)
+    return dmu, np.multiply(dlogvar, dz.dtype.type(0.5), out=dlogvar), deps
+
+
+def bernoulli_nll_grad(logits, x, dnll=1.0, out=None, scratch=None):
+    """`ref.vae.bernoulli_nll_grad` in logits' dtype. logits, x: (B, ...). dnll: (B,) or a float. scratch: two arrays to work in, or None."""
+    value, derivative = softplus(logits, out, scratch)
+    np.subtract(value, np.multiply(x, logits, out=None if scratch is None else scratch[0]), out=value)
+    np.subtract(derivative, x, out=derivative)
+    (dnll,) = columns(np.asarray(dnll, np.float64).reshape(1, -1), logits)
+    return per_example(value), np.multiply(derivative, dnll, out=derivative)
+
+
+def softplus(u, out=None, scratch=None):
+    """log(1 + e^u) and its derivative in u's dtype, both from e^-|u|. u: array. out: of the derivative. scratch: two arrays to work in,
+    the second of which becomes the value, or None."""
+    e, value = (None, None) if scratch is None else scratch
+    large = np.exp(np.minimum(u, 0, out=out), out=out)  # e^u where u < 0, else 1
+    e = np.abs(u, out=e)
+    np.exp(np.negative(e, out=e), out=e)
+    value = np.add(np.log1p(e, out=value), np.maximum(u, 0), out=value)
+    return value, np.divide(large, np.add(e, 1, out=e), out=large)
+
+
+CURVES = {  # F and F' of u; out of the second, two arrays to work in
+    "softplus": softplus,
+    "hinge": lambda u, out, scratch: (np.maximum(u, 0, out=scratch[0]), _copy(out, np.greater(u, 0))),
+    "square": lambda u, out, scratch: (np.multiply(np.multiply(u, u, out=scratch[0]), u.dtype.type(0.5), out=scratch[0]), _copy(out, u)),
+    "line": lambda u, out, scratch: (u, _copy(out, 1)),
+}
+GAN = {  # the curve; slope and shift of u = slope logits + shift for real and fake, or for fake; the sign before the mean
+    "discriminator_loss": ("softplus", [(-1, 0), (1, 0)], 1),
+    "generator_loss": ("softplus", [(-1, 0)], 1),
+    "generator_loss_saturating": ("softplus", [(1, 0)], -1),
+    "hinge_discriminator_loss": ("hinge", [(-1, 1), (1, 1)], 1),
+    "hinge_generator_loss": ("line", [(-1, 0)], 1),
+    "least_squares_discriminator_loss": ("square", [(1, -1), (1, 0)], 1),
+    "least_squares_generator_loss": ("square", [(1, -1)], 1),
+    "wasserstein_discriminator_loss": ("line", [(-1, 0), (1, 0)], 1),
+    "wasserstein_generator_loss": ("line", [(-1, 0)], 1),
+}
+
+
+def gan_loss_grad(name, *logits, out=None, scratch=None):
+    """`ref.gan`'s name and its gradient in the logits' dtype. name: of GAN. logits: real and fake, or fake. scratch: for each three
+    arrays like it to work in, or None."""
+    curve, places, sign = GAN[name]
+    outs = [np.empty_like(x) for x in logits] if out is None else out if len(logits) > 1 else [out]
+    loss = 0.0
+    for i, (x, (slope, shift), out) in enumerate(zip(logits, places, outs, strict=True)):
+        u, *more = [np.empty_like(x) for _ in range(3)] if scratch is None else scratch[i]
+        u = np.add(np.multiply(x, x.dtype.type(slope), out=u), x.dtype.type(shift), out=u) if (slope, shift) != (1, 0) else x
+        value, derivative = CURVES[curve](u, out, more)
+        loss += sign * float(np.mean(value))
+        np.multiply(derivative, x.dtype.type(sign * slope / x.size), out=out)
+    return loss, *outs
+
+
 def columns(table, x):
     """The K rows of a coefficient table, each shaped to multiply x (B, ...), in x's dtype."""
     shape = (-1,) + (1,) * (x.ndim - 1) if table.shape[1] != 1 or x.ndim == 0 else ()
     return [row.reshape(shape) for row in table.astype(x.dtype)]
+
+
+def per_example(terms):
+    """The sum over all axes but the first. terms: (B, ...)."""
+    return terms.sum(axis=tuple(range(1, terms.ndim)))
 
 
 def _linear(table, a, b, out):

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernels import coefficients, compare, plain
-from ref import diffusion, fused, optim, philox, schedules
+from ref import diffusion, fused, gan, layers, optim, philox, schedules, vae
 
 BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library it needs
 FLOATS = ("float32", "float64")
 HALVES = ("float16", "bfloat16")
 HALF_ULPS = 0.51  # of a result that is float32 until it is stored: half a step, and the float32 rounding before it
-PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next")  # arguments that may be one for each example, and are no data
+PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next", "dkl", "dnll")  # arguments that may be one for each example, and are no data
 VALUES = ("normal", "large", "tiny", "zeros", "not finite")  # what data arrays hold
 
 
@@ -243,6 +243,44 @@ def _grads(rng, shape, dtype, values, max_norm=1.0):
     return dict(grads=[_data(rng, shape, dtype, values), _data(rng, (3,), dtype, values)], max_norm=max_norm)
 
 
+def _upstream(rng, shape, each):
+    return rng.standard_normal(shape[0]) if each else 1.5
+
+
+def _latent(names, upstream=None):
+    """Input maker of an operation on mu and logvar. A finite log-variance stays where its exponential is a float32."""
+
+    def make(rng, shape, dtype, values, each=False):
+        data = {name: _data(rng, shape, dtype, values) for name in names}
+        if values == "tiny":  # else one example's KL, all cancellation, could not be told from another's
+            data["mu"] = _data(rng, shape, dtype, "normal")
+        np.clip(data["logvar"], -80, 80, out=data["logvar"], where=np.isfinite(data["logvar"]))
+        return data | ({upstream: _upstream(rng, shape, each)} if upstream else {})
+
+    return make
+
+
+def _off_the_tail(logits):
+    """Beside where e^-|logit| is too small for all its digits in float32, and a multiple of it rounds twice."""
+    return np.where((np.abs(logits) > 85) & (np.abs(logits) < 105), logits.dtype.type(85), logits)
+
+
+def _logits(names):
+    def make(rng, shape, dtype, values):
+        return {name: _off_the_tail(_data(rng, shape, dtype, values)) for name in names}
+
+    return make
+
+
+def _pixels(rng, shape, dtype, values, each=False):
+    x = rng.uniform(size=shape)
+    x = np.where(rng.integers(2, size=shape), x, np.round(x))  # half of them are 0 or 1
+    logits = _data(rng, shape, dtype, "normal" if values == "zeros" else values)
+    if values == "zeros":  # of half the examples: were they all, one example could not be told from another
+        logits[: len(logits) // 2] = 0
+    return dict(logits=_off_the_tail(logits), x=x.astype(dtype), dnll=_upstream(rng, shape, each))
+
+
 def _sizes(table, *terms):
     """sum_k |c_k| |term_k|, one coefficient a row."""
     terms = [np.abs(np.asarray(x, np.float64)) for x in terms]
@@ -298,6 +336,44 @@ def _dpmpp_2m_sizes(xt, uncond, cond, w, x0_last, u, t, s, abar):
 def _flow_sizes(xt, uncond, cond, w, t, s):
     (c,) = plain.columns(coefficients.flow_step(t, s, xt.shape), np.asarray(xt, np.float64))
     return np.abs(xt) + np.abs(c) * _guided(uncond, cond, w)[1]
+
+
+def _kl_sizes(mu, logvar):
+    return plain.per_example(mu**2 + np.abs(np.expm1(logvar)) + np.abs(logvar)) / 2
+
+
+def _latent_backward_sizes(dz, dkl, mu, logvar, eps):
+    dkl, dz = np.abs(vae._upstream("dkl", dkl, mu)), np.abs(dz)
+    std = np.exp(logvar / 2)
+    return dz + dkl * np.abs(mu), (dz * std * np.abs(eps) + dkl * (np.exp(logvar) + 1)) / 2, std * dz
+
+
+def _pixel_sizes(logits, x, dnll):
+    gradient = (1 - x) * layers.sigmoid(logits) + x * layers.sigmoid(-logits)
+    return plain.per_example(x * layers.softplus(-logits) + (1 - x) * layers.softplus(logits)), np.abs(vae._upstream("dnll", dnll, x)) * gradient
+
+
+def _gan_sizes(curve, places, **logits):
+    """Of F(slope logits + shift) and its derivative: what softplus adds is never below 0; u itself has two terms."""
+    loss, gradients = 0.0, []
+    for x, (slope, shift) in zip(logits.values(), places):
+        u, terms = slope * x + shift, np.abs(x) + abs(shift)
+        value, derivative = {
+            "softplus": lambda: (layers.softplus(u), layers.sigmoid(u)), "hinge": lambda: (np.where(u > 0, terms, 0), u > 0),
+            "square": lambda: (u**2 / 2 + np.abs(u) * terms, terms), "line": lambda: (terms, np.ones_like(u)),
+        }[curve]()  # fmt: skip
+        loss += np.mean(value)
+        gradients.append(derivative / x.size)
+    return loss, *gradients
+
+
+def _gan_op(name, bench):
+    curve, places, _ = plain.GAN[name]
+    names = ["real_logits", "fake_logits"][2 - len(places):]
+    return Op(
+        f"gan.{name}_grad", getattr(gan, f"{name}_grad"), lambda **logits: plain.gan_loss_grad(name, *logits.values()), _logits(names),
+        lambda **logits: _gan_sizes(curve, places, **logits), ulps=4, writes=len(places), empty=False, bench=bench,
+    )  # fmt: skip
 
 
 def _loss_sizes(a, b):
@@ -447,4 +523,18 @@ OPS = [
         lambda grads, max_norm: [np.abs(g) for g in optim.clip_by_global_norm(grads, max_norm)],
         ulps=3, options={"max_norm": (1e9, 0.1)},
     ),
+    Op(
+        "vae.reparameterize_kl", vae.reparameterize_kl, plain.reparameterize_kl, _latent(["mu", "logvar", "eps"]),
+        lambda mu, logvar, eps: (np.abs(mu) + np.abs(np.exp(logvar / 2) * eps), _kl_sizes(mu, logvar)),
+        ulps=4, bench={"": {}},
+    ),
+    Op(
+        "vae.reparameterize_kl_backward", vae.reparameterize_kl_backward, plain.reparameterize_kl_backward, _latent(["dz", "mu", "logvar", "eps"], "dkl"),
+        _latent_backward_sizes, ulps=4, options={"each": (False, True)}, writes=3, bench={"": {}},
+    ),
+    Op(
+        "vae.bernoulli_nll_grad", vae.bernoulli_nll_grad, plain.bernoulli_nll_grad, _pixels, _pixel_sizes,
+        ulps=4, options={"each": (False, True)}, bench={"": {}},
+    ),
+    *[_gan_op(name, {"": {}} if name == "generator_loss" or "discriminator" in name else {}) for name in plain.GAN],
 ]  # fmt: skip

@@ -59,7 +59,7 @@ def pseudo_huber_loss_backward(dloss, a, b, c):
 
 
 def consistency_loss(student, target, sigma_t, sigma_s, c):
-    """[CM] eq. 10 with the metric and the weight of [iCT] section 3.1, the nearer the pair the heavier:
+    """[CM] eq. 10 with the metric of [iCT] section 3.3 and the weight of its section 3.1, the nearer the pair the heavier:
 
         L = mean over the examples of (sqrt(|student - target|^2 + c^2) - c) / (sigma_t - sigma_s)
 

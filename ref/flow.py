@@ -87,7 +87,7 @@ def shift_times(t, shift):
 
 
 def straightness(xs):
-    """[RF] eq. 5, how far paths are from straight lines at even speed, over n equal steps of time:
+    """[RF] eq. 3, how far paths are from straight lines at even speed, over n equal steps of time:
 
         S = mean over steps and examples of |(x_n - x_0) - n (x_{i+1} - x_i)|^2
 

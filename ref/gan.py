@@ -87,7 +87,7 @@ def generator_loss_saturating_backward(dloss, fake_logits):
 
 
 def hinge_discriminator_loss(real_logits, fake_logits):
-    """[SN] eq. 16 with its sign changed:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
+    """[SN] eq. 16, which D maximises, with its sign changed:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
 
     real_logits, fake_logits: any shapes, at least one element each.
     Returns L, a float.
@@ -111,7 +111,7 @@ def hinge_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
 
 def hinge_generator_loss(fake_logits):
-    """[SN] eq. 17 with its sign changed:  L = -mean(fake_logits).
+    """[SN] eq. 17, which G minimises:  L = -mean(fake_logits).
 
     fake_logits: any shape, at least one element.
     Returns L, a float.
@@ -132,7 +132,7 @@ def hinge_generator_loss_backward(dloss, fake_logits):
 
 
 def least_squares_discriminator_loss(real_logits, fake_logits):
-    """[LSGAN] eq. 9, 1 for real and 0 for fake:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
+    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
 
     real_logits, fake_logits: any shapes, at least one element each.
     Returns L, a float.
@@ -154,7 +154,7 @@ def least_squares_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
 
 def least_squares_generator_loss(fake_logits):
-    """[LSGAN] eq. 9, to be taken for real:  L = 1/2 mean((fake_logits - 1)^2).
+    """[LSGAN] eq. 2 with c = 1, to be taken for real:  L = 1/2 mean((fake_logits - 1)^2).
 
     fake_logits: any shape, at least one element.
     Returns L, a float.
@@ -177,7 +177,8 @@ def least_squares_generator_loss_backward(dloss, fake_logits):
 def wasserstein_discriminator_loss(real_logits, fake_logits):
     """[WGAN] eq. 3, which the critic maximises, with its sign changed:  L = mean(fake_logits) - mean(real_logits).
 
-    It is the distance only while the critic is 1-Lipschitz: clip its weights, or add `gradient_penalty`.
+    -L is at most the distance while the critic is 1-Lipschitz, which `gradient_penalty` asks of it, and at most K times the
+    distance while it is K-Lipschitz, for some K, as clipped weights make it.
     real_logits, fake_logits: any shapes, at least one element each; the critic's output, which has no sigmoid.
     Returns L, a float.
     Raises ValueError where there is nothing to average.
@@ -216,6 +217,51 @@ def wasserstein_generator_loss_backward(dloss, fake_logits):
     """
     fake_logits = _logits(fake_logits=fake_logits)[0]
     return np.full(fake_logits.shape, -dloss / fake_logits.size)
+
+
+def discriminator_loss_grad(real_logits, fake_logits):
+    """`discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return discriminator_loss(real_logits, fake_logits), *discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def generator_loss_grad(fake_logits):
+    """`generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return generator_loss(fake_logits), generator_loss_backward(1.0, fake_logits)
+
+
+def generator_loss_saturating_grad(fake_logits):
+    """`generator_loss_saturating` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return generator_loss_saturating(fake_logits), generator_loss_saturating_backward(1.0, fake_logits)
+
+
+def hinge_discriminator_loss_grad(real_logits, fake_logits):
+    """`hinge_discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return hinge_discriminator_loss(real_logits, fake_logits), *hinge_discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def hinge_generator_loss_grad(fake_logits):
+    """`hinge_generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return hinge_generator_loss(fake_logits), hinge_generator_loss_backward(1.0, fake_logits)
+
+
+def least_squares_discriminator_loss_grad(real_logits, fake_logits):
+    """`least_squares_discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return least_squares_discriminator_loss(real_logits, fake_logits), *least_squares_discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def least_squares_generator_loss_grad(fake_logits):
+    """`least_squares_generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return least_squares_generator_loss(fake_logits), least_squares_generator_loss_backward(1.0, fake_logits)
+
+
+def wasserstein_discriminator_loss_grad(real_logits, fake_logits):
+    """`wasserstein_discriminator_loss` and its gradients in one pass. real_logits, fake_logits: as there. Returns L (a float), dreal_logits, dfake_logits; raises as there."""
+    return wasserstein_discriminator_loss(real_logits, fake_logits), *wasserstein_discriminator_loss_backward(1.0, real_logits, fake_logits)
+
+
+def wasserstein_generator_loss_grad(fake_logits):
+    """`wasserstein_generator_loss` and its gradient in one pass. fake_logits: as there. Returns L (a float), dfake_logits; raises as there."""
+    return wasserstein_generator_loss(fake_logits), wasserstein_generator_loss_backward(1.0, fake_logits)
 
 
 def interpolate(real, fake, alpha):
@@ -296,7 +342,7 @@ def optimal_discriminator(p_data, p_g):
 
 
 def jensen_shannon(p, q):
-    """The Jensen-Shannon divergence, [JSD] eq. 4.1 with equal weights, in nats; the one of [GAN] eq. 6. With m = (p + q) / 2,
+    """The Jensen-Shannon divergence, [JSD] with equal weights, in nats; the one of [GAN] eq. 6. With m = (p + q) / 2,
 
         JSD = 1/2 sum(p log(p / m)) + 1/2 sum(q log(q / m)),   0 log 0 = 0
 

@@ -18,7 +18,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 def min_snr_weight(snr, gamma, prediction):
-    """The weight of the squared error of a prediction, [MinSNR] section 3.4, with SNR = abar_t / (1 - abar_t):
+    """The weight of the squared error of a prediction, [MinSNR] section 3.4 for x0, section 4.2 for eps and v, with SNR = abar_t / (1 - abar_t):
 
         "x0"   min(SNR, gamma)
         "eps"  min(SNR, gamma) / SNR
@@ -146,7 +146,7 @@ def learned_logvar_backward(dlogvar, t, s, abar):
 
 
 def vlb_terms(x0, xt, t, s, mean_hat, logvar_hat, abar):
-    """The terms L_{t-1} and L_0 of the variational bound, [DDPM] eq. 5, [iDDPM] eqs. 5 and 6, with s for t - 1:
+    """The terms L_{t-1} and L_0 of the variational bound, [DDPM] eq. 5, [iDDPM] section 2.1, with s for t - 1:
 
         s >= 1    KL(q(x_s | x_t, x0) || N(mean_hat, e^logvar_hat))          `posterior`, `normal_kl`
         s = 0     -log P(x0)  under N(mean_hat, e^logvar_hat)                `discretized_gaussian_log_likelihood`
@@ -187,7 +187,7 @@ def vlb_terms_backward(dbits, x0, xt, t, s, mean_hat, logvar_hat, abar):
 
 
 def vlb_prior(x0, abar):
-    """The term L_T of the variational bound, [DDPM] eq. 5, [iDDPM] eq. 7:  KL(q(x_T | x0) || N(0, I)) / (D ln 2), D elements.
+    """The term L_T of the variational bound, [DDPM] eq. 5, [iDDPM] section 2.1:  KL(q(x_T | x0) || N(0, I)) / (D ln 2), D elements.
 
     x0: (B, ...). abar: (T + 1,).
     Returns bits per dimension (B,) float64: 0 where abar[T] = 0.

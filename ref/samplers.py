@@ -84,7 +84,8 @@ def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
 
 
 def dpmpp_2m(model, xT, times, abar):
-    """[DPM-Solver++] algorithm 2, the multistep solver of order 2 in x0: `dpmpp_2m_step`, of order 1 at the first and the last step.
+    """[DPM-Solver++] algorithm 2, the multistep solver of order 2 in x0: `dpmpp_2m_step`, of order 1 at the first step and,
+    as the authors' code does for few steps, at the last.
 
     model: (xt, t) -> eps_hat. xT: (B, ...). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,), 0 < abar < 1 from 1 on.
     Returns x at the last time (B, ...) float64, after n calls of the model.
@@ -102,7 +103,7 @@ def dpmpp_2m(model, xT, times, abar):
 
 
 def unipc(model, xT, times, abar, order=2):
-    """[UniPC] algorithms 1 and 2 in x0 (its section 3.4), multistep, with B(h) = e^-h - 1: each prediction of the model corrects the step
+    """[UniPC], its UniC-p and UniP-p in x0, multistep, with B(h) = e^-h - 1: each prediction of the model corrects the step
     that led to it and then predicts the next, so that a step costs one call.
 
         h = lambda_s - lambda_t,   r_k = (lambda_k - lambda_t) / h,   D_k = (x0_hat(k) - x0_hat(t)) / r_k   for the times k before t
@@ -110,7 +111,7 @@ def unipc(model, xT, times, abar, order=2):
 
     The a_k solve sum_k a_k r_k^(j-1) = j! phi_{j+1}(-h) (-h) / B(h) for j = 1, 2, ..., where phi_1(z) = (e^z - 1) / z and
     phi_{j+1}(z) = (phi_j(z) - 1 / j!) / z; the corrector has s itself among the k, with r = 1. Where one a_k is
-    all there is (the predictor of order 2, the corrector of the first step), it is 1/2, as the paper has it.
+    all there is (the predictor of order 2, the corrector of the first step), it is 1/2, as in the authors' code.
 
     model: (xt, t) -> eps_hat. xT: (B, ...). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,), 0 < abar < 1 from 1 on.
     order: of the predictor, int >= 1, less at the first and last steps; the corrected step has one more.
@@ -229,7 +230,7 @@ def consistency(f, x, sigmas, noise, sigma_min):
 
 
 def inpaint(model, xT, times, noise, known, mask, abar):
-    """Sampling what is not known, [SDE] appendix I.2 and [RePaint] eq. 8 without its resampling:
+    """Sampling what is not known, [SDE] appendix I.2 and [RePaint] eq. 8 without its resampling, its known part at abar_s, where it prints abar_t:
 
         x_s = mask q_sample(known, s, noise[i]) + (1 - mask) ddpm_step(x_t, model(x_t, t), t, s, noise[i])
 

@@ -42,7 +42,7 @@ def vp_marginal(t, beta_min=0.1, beta_max=20.0):
 
         mean = e^(-B / 2),   std = sqrt(1 - e^-B),   B = integral of beta from 0 to t = t beta_min + t^2 (beta_max - beta_min) / 2
 
-    mean^2 is what [DDPM] calls abar. t, beta_min, beta_max: as in `vp_drift`.
+    mean^2 is what DDPM calls abar. t, beta_min, beta_max: as in `vp_drift`.
     Returns mean, which multiplies x0, and std, each of the shape of t, float64.
     Raises as `vp_drift` does.
     """
@@ -80,8 +80,8 @@ def ve_diffusion(t, sigma_min=0.01, sigma_max=50.0):
 def ve_marginal(t, sigma_min=0.01, sigma_max=50.0):
     """q(x_t | x0) of the VE equation, [SDE] eq. 29:  mean = 1,   std = sqrt(sigma(t)^2 - sigma(0)^2),  sigma as in `ve_diffusion`.
 
-    So std(0) = 0, data at t = 0. The paper's appendix C and its code drop sigma(0) = sigma_min, and have noise of that size
-    in the data.
+    So std(0) = 0, data at t = 0. The paper's appendix C takes sigma(0) = 0 in it: std(t) = sigma(t) there for t > 0, which jumps
+    to sigma_min right after 0.
 
     t, sigma_min, sigma_max: as in `ve_diffusion`.
     Returns mean, which multiplies x0, and std, each of the shape of t, float64.
@@ -137,7 +137,7 @@ def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
     The divergence is probe . J probe ([SDE] eq. 40, Hutchinson's), with one probe for the whole solve as in [FFJORD]. It is
     unbiased for probes of mean 0 and covariance I, and exact for entries of +-1 where J is diagonal. For the exact divergence
     of any J, give every example D times, with the D probes sqrt(D) e_i: the mean of the D results is free of chance.
-    Solved by the classical Runge-Kutta method, [RK] table 1.2, of order 4 in the steps between the times.
+    Solved by the classical Runge-Kutta method, [RK] chapter II, table 1.2, of order 4 in the steps between the times.
 
     drift_jvp: callable (x, t, probe) -> dx/dt, J probe; or probe^T J, which serves as well; each (B, ...), t a float.
     x, probe: (B, ...). times: (n + 1,) ascending, n >= 1, from data to noise. prior_std: > 0; 1 for VP, about sigma_max for VE.

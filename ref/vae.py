@@ -56,9 +56,9 @@ def gaussian_kl(mu, logvar):
 def gaussian_kl_backward(dkl, mu, logvar):
     """Gradients of `gaussian_kl`:  dmu = dkl mu,  dlogvar = dkl (exp(logvar) - 1) / 2.
 
-    dkl: (B,). mu, logvar: (B, ...).
+    dkl: (B,), or a float for all. mu, logvar: (B, ...).
     Returns dmu, dlogvar, each (B, ...) float64.
-    Raises as `gaussian_kl` does, and where dkl is not (B,).
+    Raises as `gaussian_kl` does, and where dkl is neither.
     """
     mu, logvar = _batch(mu=mu, logvar=logvar)
     dkl = _upstream("dkl", dkl, mu)
@@ -83,9 +83,9 @@ def bernoulli_nll(logits, x):
 def bernoulli_nll_backward(dnll, logits, x):
     """Gradients of `bernoulli_nll`:  dlogits = dnll (sigmoid(logits) - x),  dx = -dnll logits.
 
-    dnll: (B,). logits, x: (B, ...).
+    dnll: (B,), or a float for all. logits, x: (B, ...).
     Returns dlogits, dx, each (B, ...) float64.
-    Raises as `bernoulli_nll` does, and where dnll is not (B,).
+    Raises as `bernoulli_nll` does, and where dnll is neither.
     """
     logits, x = _batch(logits=logits, x=x)
     _unit_interval(x)
@@ -108,9 +108,9 @@ def gaussian_nll(x, mean, logvar):
 def gaussian_nll_backward(dnll, x, mean, logvar):
     """Gradients of `gaussian_nll`:  dx = dnll (x - mean) exp(-logvar),  dmean = -dx,  dlogvar = dnll (1 - (x - mean)^2 exp(-logvar)) / 2.
 
-    dnll: (B,). x, mean, logvar: (B, ...).
+    dnll: (B,), or a float for all. x, mean, logvar: (B, ...).
     Returns dx, dmean, dlogvar, each (B, ...) float64.
-    Raises as `gaussian_nll` does, and where dnll is not (B,).
+    Raises as `gaussian_nll` does, and where dnll is neither.
     """
     x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
     dnll = _upstream("dnll", dnll, x)
@@ -118,8 +118,38 @@ def gaussian_nll_backward(dnll, x, mean, logvar):
     return dx, -dx, dnll * (1 - (x - mean) ** 2 * np.exp(-logvar)) / 2
 
 
+def reparameterize_kl(mu, logvar, eps):
+    """Both things that an encoder's output is for, [VAE] eq. 10:  z = reparameterize(mu, logvar, eps),  kl = gaussian_kl(mu, logvar).
+
+    mu, logvar, eps: (B, ...), one shape.
+    Returns z (B, ...) and kl (B,), float64. Raises as the two do.
+    """
+    return reparameterize(mu, logvar, eps), gaussian_kl(mu, logvar)
+
+
+def reparameterize_kl_backward(dz, dkl, mu, logvar, eps):
+    """Gradients of `reparameterize_kl`, of its two parts added:
+
+        dmu = dz + dkl mu,   dlogvar = dz eps std / 2 + dkl (exp(logvar) - 1) / 2,   deps = std dz
+
+    dz, mu, logvar, eps: (B, ...), one shape. dkl: (B,), or a float for all.
+    Returns dmu, dlogvar, deps, each (B, ...) float64. Raises as the two backwards do.
+    """
+    (dmu, dlogvar, deps), (dmu_kl, dlogvar_kl) = reparameterize_backward(dz, logvar, eps), gaussian_kl_backward(dkl, mu, logvar)
+    return dmu + dmu_kl, dlogvar + dlogvar_kl, deps
+
+
+def bernoulli_nll_grad(logits, x, dnll=1.0):
+    """[VAE] eq. 11 and its gradient in one pass:  nll = bernoulli_nll(logits, x),  dlogits = dnll (sigmoid(logits) - x).
+
+    logits, x: (B, ...), x in [0, 1]. dnll: (B,), or a float for all; 1 / B for the mean over the batch.
+    Returns nll (B,), dlogits (B, ...), float64. Raises as `bernoulli_nll` does.
+    """
+    return bernoulli_nll(logits, x), bernoulli_nll_backward(dnll, logits, x)[0]
+
+
 def elbo(nll, kl, beta=1.0):
-    """The evidence lower bound, [VAE] eq. 3, with the beta of [beta-VAE] eq. 4:  ELBO = mean_b(-nll_b - beta kl_b).
+    """The evidence lower bound, [VAE] eq. 3, with the beta of [beta-VAE]:  ELBO = mean_b(-nll_b - beta kl_b).
 
     It bounds mean_b(log p(x_b)) from below where nll is the mean over q(z | x_b) and beta >= 1. The loss is -ELBO.
     nll, kl: (B,), B >= 1. beta: float >= 0; 1 is the bound itself.
@@ -142,7 +172,7 @@ def elbo_backward(delbo, nll, kl, beta=1.0):
 
 
 def clamp_logvar(logvar, low=-30.0, high=20.0):
-    """min(max(logvar, low), high), before anything takes its exponential; the limits are those of [LDM]'s autoencoder.
+    """min(max(logvar, low), high), before anything takes its exponential; the limits are those of the autoencoder in [LDM]'s released code.
 
     logvar: any shape. low, high: floats, low <= high.
     Returns it clamped, float64; NaN stays NaN.
@@ -204,11 +234,11 @@ def _per_example(terms):
 
 
 def _upstream(name, dout, x):
-    """The gradient of one number an example, shaped to multiply x (B, ...)."""
+    """The gradient of one number an example, or of all, shaped to multiply x (B, ...)."""
     dout = np.asarray(dout, np.float64)
-    if dout.shape != x.shape[:1]:
-        raise ValueError(f"{name}: expected shape {x.shape[:1]} for data of shape {x.shape}, got {dout.shape}")
-    return dout.reshape(dout.shape + (1,) * (x.ndim - 1))
+    if dout.shape not in ((), x.shape[:1]):
+        raise ValueError(f"{name}: expected a number or shape {x.shape[:1]} for data of shape {x.shape}, got {dout.shape}")
+    return dout.reshape(dout.shape + (1,) * (x.ndim - 1)) if dout.ndim else dout
 
 
 def _unit_interval(x):

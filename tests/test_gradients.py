@@ -79,6 +79,7 @@ WORKED = {
     "ref.nets.mlp.residual": Worked(dict(params={name: numbers(*a.shape) for name, a in residual_init(0, 3, 4, 2, 2, 6).items()},
                                          x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])), ("params",)),
     "ref.vae.reparameterize": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
+    "ref.vae.reparameterize_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
     "ref.vae.gaussian_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2)), ("mu", "logvar")),
     "ref.vae.bernoulli_nll": Worked(dict(logits=3 * numbers(3, 2, 2), x=RNG.uniform(size=(3, 2, 2))), ("logits", "x")),
     "ref.vae.gaussian_nll": Worked(dict(x=numbers(3, 2, 2), mean=numbers(3, 2, 2), logvar=numbers(3, 2, 2)), ("x", "mean", "logvar")),

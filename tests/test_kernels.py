@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from kernels import arena, compare, ours, registry
-from kernels.numba_cpu import diffusion, fused, launch, optim, philox
+from kernels.numba_cpu import diffusion, fused, gan, launch, optim, philox, vae
+from ref import gan as truth_gan
 from ref import philox as truth_philox
 from ref import schedules
 
@@ -53,7 +54,7 @@ def test_kernel_equals_truth(op, dtype, data):
     function = numba_kernel(op)
     results = registry.call(op, function, placed, dtype)
     pick = data.draw(st.integers(0, 2**16), "the element that is moved")
-    assert all(r.dtype == dtype for r in [r for r in results if isinstance(r, np.ndarray)][: op.writes])
+    assert sum(r.dtype == dtype for r in results if isinstance(r, np.ndarray)) >= op.writes, "sums of an example may be float64, data not"
     for result, rule in zip(results, expected, strict=True):
         compare.assert_matches(result, rule, pick)
 
@@ -213,6 +214,47 @@ def test_float32_normals_keep_their_bound_on_the_edge_words_and_on_millions():
     assert np.all(np.abs(philox.normal(5, 1 << 22) - want) <= 3 * 2.0**-23 * np.abs(want))
 
 
+def test_losses_and_their_gradients_are_finite_at_any_logit_a_network_makes():
+    logits = np.array([-1e4, -104, -88, -20, 0, 20, 88, 104, 1e4], np.float32)
+    for loss, gradient in (gan.generator_loss_grad(logits), gan.generator_loss_saturating_grad(logits), vae.bernoulli_nll_grad(logits, np.ones_like(logits))):
+        assert np.all(np.isfinite(loss)) and np.all(np.isfinite(gradient))
+    one = np.array([-20], np.float32)  # D is sure: the minimax loss has nothing left to say
+    assert gan.generator_loss_grad(one)[1] == pytest.approx(-1) and gan.generator_loss_saturating_grad(one)[1] == pytest.approx(-2.06e-9, rel=1e-3)
+
+
+def test_the_kl_of_a_posterior_near_its_prior_loses_no_digits():
+    """exp(logvar) - 1 - logvar is logvar^2 / 2 there, and nothing is left of it where it is computed as written."""
+    logvar, zero = np.geomspace(1e-6, 1, 400, dtype=np.float32)[:, None], np.zeros((400, 1), np.float32)
+    exact = logvar.astype(np.float64)
+    for sign in (1, -1):
+        want = np.where(exact < 0.01, exact**2 / 2 + sign * exact**3 / 6 + exact**4 / 24, np.expm1(sign * exact) - sign * exact)[:, 0] / 2
+        assert np.all(np.abs(vae.reparameterize_kl(zero, sign * logvar, zero)[1] - want) <= 12 * 2.0**-23 * want)
+
+
+def test_real_and_fake_logits_may_differ_in_number():
+    rng = np.random.default_rng(0)
+    real, fake = rng.standard_normal((3, 700)).astype(np.float32), rng.standard_normal(5000).astype(np.float32)
+    loss, dreal, dfake = gan.discriminator_loss_grad(real, fake)
+    want = truth_gan.discriminator_loss_grad(real, fake)
+    assert loss == pytest.approx(want[0], rel=1e-6)
+    for got, g in ((dreal, want[1]), (dfake, want[2])):
+        compare.assert_matches(got, compare.rule(g, np.abs(g), 4, "float32"))
+    over = fake.copy()  # a gradient over the logits that are still to be read
+    assert np.array_equal(gan.discriminator_loss_grad(real, over[:2100].reshape(3, 700), out=(over[:2100].reshape(3, 700), None))[2],
+                          gan.discriminator_loss_grad(real, fake[:2100].reshape(3, 700))[2])  # fmt: skip
+
+
+def test_an_example_sums_to_the_same_bits_alone_and_in_its_batch():
+    rng = np.random.default_rng(0)
+    for n in (1, 7, CHUNK, CHUNK + 1, 3 * CHUNK + 5):
+        mu, logvar, eps = rng.standard_normal((3, 5, n)).astype(np.float32)
+        kl, nll = vae.reparameterize_kl(mu, logvar, eps)[1], vae.bernoulli_nll_grad(mu, (eps > 0).astype(np.float32))[0]
+        for i in range(5):
+            row = slice(i, i + 1)
+            assert vae.reparameterize_kl(mu[row], logvar[row], eps[row])[1] == kl[i]
+            assert vae.bernoulli_nll_grad(mu[row], (eps[row] > 0).astype(np.float32))[0] == nll[i]
+
+
 X = np.ones((4, 6), np.float32)
 BAD = {
     "a list": (dict(x0=X.tolist()), TypeError, "x0: expected a NumPy array of float32 or float64, got list"),
@@ -276,6 +318,10 @@ REFUSED = {
     "step 0 of Adam": (lambda: optim.adam_step(X, X, X, X, 0, 1e-3, 0.9, 0.999, 1e-8, 0.0), "step: expected at least 1, got 0"),
     "a decay above 1": (lambda: optim.ema_step(X, X, 1.5), "decay: expected 0 <= decay <= 1, got 1.5"),
     "max_norm = 0": (lambda: optim.clip_by_global_norm([X], 0.0), "max_norm: expected a positive number, got 0"),
+    "no batch axis": (lambda: vae.reparameterize_kl(X[0, 0:1].reshape(()), X[0, 0:1].reshape(()), X[0, 0:1].reshape(())), r"expected shape \(B, ...\), got \(\)"),
+    "dkl of another length": (lambda: vae.reparameterize_kl_backward(X, np.ones(3), X, X, X), r"dkl: expected one number or shape \(4,\)"),
+    "no fake logits": (lambda: gan.discriminator_loss_grad(X, X[:0]), r"fake_logits: expected at least one element, got shape \(0, 6\)"),
+    "both gradients in one array": (lambda: gan.discriminator_loss_grad(X, X, out=(MEMORY[:4, :6], MEMORY[:4, :6])), "share no memory with each other"),
     "no threads": (lambda: launch.set_num_threads(0), "n: expected at least 1 thread, got 0"),
 }  # fmt: skip
 

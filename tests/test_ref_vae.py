@@ -241,6 +241,13 @@ def test_no_input_is_overwritten_nor_returned():
         assert not np.shares_memory(out, x) and not np.shares_memory(out, b)
 
 
+def test_one_upstream_number_holds_for_every_example():
+    mu, logvar, eps = np.random.default_rng(0).standard_normal((3, 4, 5))
+    for one, each in zip(vae.reparameterize_kl_backward(mu, 0.3, mu, logvar, eps), vae.reparameterize_kl_backward(mu, np.full(4, 0.3), mu, logvar, eps)):
+        assert np.array_equal(one, each)
+    assert np.array_equal(vae.bernoulli_nll_grad(mu, eps > 0, 0.25)[1], vae.bernoulli_nll_grad(mu, eps > 0, np.full(4, 0.25))[1])
+
+
 # --- rejected inputs ------------------------------------------------------------------------------------------------
 
 X, B = np.full((2, 3), 0.5), np.ones(2)
@@ -251,15 +258,14 @@ X, B = np.full((2, 3), 0.5), np.ones(2)
     (lambda: vae.reparameterize_backward(X, X, X[:1]), r"got dz \(2, 3\), logvar \(2, 3\), eps \(1, 3\)"),
     (lambda: vae.gaussian_kl(X, X[:1]), r"got mu \(2, 3\), logvar \(1, 3\)"),
     (lambda: vae.gaussian_kl(1.0, 1.0), r"mu and logvar: expected shape \(B, \.\.\.\), got \(\)"),
-    (lambda: vae.gaussian_kl_backward(1.0, X, X), r"dkl: expected shape \(2,\) for data of shape \(2, 3\), got \(\)"),
-    (lambda: vae.gaussian_kl_backward(np.ones(3), X, X), r"dkl: expected shape \(2,\) .* got \(3,\)"),
+    (lambda: vae.gaussian_kl_backward(np.ones(3), X, X), r"dkl: expected a number or shape \(2,\) for data of shape \(2, 3\), got \(3,\)"),
     (lambda: vae.bernoulli_nll(X, X.T), r"got logits \(2, 3\), x \(3, 2\)"),
     (lambda: vae.bernoulli_nll(X, 2 * X - 1.5), r"x: expected values in \[0, 1\], got -0\.5 to -0\.5"),
     (lambda: vae.bernoulli_nll(X, np.array([[0, 1, 255], [0, 0, 0]])), r"x: expected values in \[0, 1\], got 0\.0 to 255\.0"),
     (lambda: vae.bernoulli_nll_backward(B, X, -X), r"x: expected values in \[0, 1\]"),
-    (lambda: vae.bernoulli_nll_backward(X, X, X), r"dnll: expected shape \(2,\)"),
+    (lambda: vae.bernoulli_nll_backward(X, X, X), r"dnll: expected a number or shape \(2,\)"),
     (lambda: vae.gaussian_nll(X, X, 0.0), r"got x \(2, 3\), mean \(2, 3\), logvar \(\)"),
-    (lambda: vae.gaussian_nll_backward(np.ones((2, 1)), X, X, X), r"dnll: expected shape \(2,\) .* got \(2, 1\)"),
+    (lambda: vae.gaussian_nll_backward(np.ones((2, 1)), X, X, X), r"dnll: expected a number or shape \(2,\) .* got \(2, 1\)"),
     (lambda: vae.elbo(B, np.ones(3)), r"got nll \(2,\), kl \(3,\)"),
     (lambda: vae.elbo(X, X), r"nll and kl: expected shape \(B,\) with B >= 1, got \(2, 3\)"),
     (lambda: vae.elbo(B[:0], B[:0]), r"with B >= 1, got \(0,\)"),

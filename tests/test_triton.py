@@ -13,7 +13,8 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
 
 from kernels import compare, registry
-from kernels.triton_gpu import diffusion, fused, launch, optim, philox
+from kernels.triton_gpu import diffusion, fused, gan, launch, optim, philox, vae
+from ref import gan as truth_gan
 from ref import philox as truth_philox
 from ref import schedules
 
@@ -160,6 +161,16 @@ def test_the_last_step_does_not_look_at_its_noise():
     assert not np.any(np.isnan(RECEIVE(diffusion.ddim_step(x, x, 5, 4, None, 0.0, ABAR))))
 
 
+def test_real_and_fake_logits_may_differ_in_number():
+    rng = np.random.default_rng(0)
+    real, fake = rng.standard_normal((3, 700)).astype(np.float32), rng.standard_normal(9 * BLOCK + 1).astype(np.float32)
+    loss, dreal, dfake = map(RECEIVE, gan.discriminator_loss_grad(SEND(real), SEND(fake)))
+    want = truth_gan.discriminator_loss_grad(real, fake)
+    assert float(loss) == pytest.approx(want[0], rel=1e-6)
+    for got, g in ((dreal, want[1]), (dfake, want[2])):
+        compare.assert_matches(got, compare.rule(g, np.abs(g), 4, "float32"))
+
+
 WORDS = np.array([0, 1, 2, 0x7F, 0x100, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xBFFFFFFF, 0xC0000000, 0x3FFFFFFF, 0x40000000,
                   0xFFFFFF7F, 0xFFFFFF80, 0xFFFFFE80, 0xFFFFFFFF], np.uint32)  # fmt: skip
 
@@ -278,6 +289,9 @@ REFUSED = {
     "clip = 0": (lambda x: diffusion.ddpm_step(x, x, 5, 4, x, ABAR, clip=0), "clip: expected a positive number or None, got 0"),
     "a seed below 0": (lambda x: philox.normal(-1, 4), "seed: expected 0 <= seed"),
     "nothing to average": (lambda x: fused.eps_loss_noise(SEND(X[:0].copy()), 0), "at least one element"),
+    "dkl of another length": (lambda x: vae.reparameterize_kl_backward(x, np.ones(3), x, x, x), r"dkl: expected one number or shape \(4,\)"),
+    "both gradients in one array": (lambda x: gan.discriminator_loss_grad(x, SEND(X.copy()), out=(x, x)), "share no memory with each other"),
+    "a gradient over logits still to be read": (lambda x: gan.discriminator_loss_grad(SEND(X.copy()), x, out=(x, SEND(X.copy()))), "share no memory"),
     "step 0 of Adam": (lambda x: optim.adam_step(x, x, x, x, 0, 1e-3, 0.9, 0.999, 1e-8, 0.0), "step: expected at least 1, got 0"),
     "max_norm = 0": (lambda x: optim.clip_by_global_norm([x], 0.0), "max_norm: expected a positive number, got 0"),
 }  # fmt: skip

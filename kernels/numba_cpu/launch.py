@@ -44,15 +44,33 @@ def run(kernel, size, *args):
 
     kernel: a compiled function of this backend. size: elements in all. args: passed through.
     """
+    chunks = -(-size // CHUNK)
+    _shared(kernel, size, [min(chunks * i // _threads * CHUNK, size) for i in range(_threads + 1)], args)
+
+
+def segments(n):
+    """How many segments a row of n elements has: of CHUNK each from its beginning, so that a row's sum has one order, alone or in a batch. n: int."""
+    return -(-n // CHUNK)
+
+
+def run_rows(kernel, rows, n, *args):
+    """kernel(lo, hi, *args) over the segments of rows of n elements, numbered row by row, in ranges, one a thread.
+
+    kernel: a compiled function of this backend. rows, n: ints. args: passed through.
+    """
+    count = rows * segments(n)
+    _shared(kernel, rows * n, [count * i // _threads for i in range(_threads + 1)], args)
+
+
+def _shared(kernel, size, edges, args):
+    """kernel(lo, hi, *args) between the edges, each on its thread; all on this one where size elements are too few for that."""
     global _pool
     if size < PARALLEL or _threads == 1:
         if size:
-            kernel(0, size, *args)
+            kernel(0, edges[-1], *args)
         return
     if _pool is None:
         _pool = ThreadPoolExecutor(_threads - 1, thread_name_prefix="kernels")
-    chunks = -(-size // CHUNK)
-    edges = [min(chunks * i // _threads * CHUNK, size) for i in range(_threads + 1)]
     jobs = [_pool.submit(kernel, lo, hi, *args) for lo, hi in zip(edges[1:-1], edges[2:])]
     kernel(edges[0], edges[1], *args)
     for job in jobs:
@@ -74,6 +92,13 @@ def same(**arrays):
         if array.shape != first.shape:
             raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {np.shape(a)}" for n, a in arrays.items()))
     return first.shape, first.dtype
+
+
+def some(**arrays):
+    """Raises ValueError where one of the arrays has no element. arrays: name=array, of a loss."""
+    for name, array in arrays.items():
+        if array.size == 0:
+            raise ValueError(f"{name}: expected at least one element, got shape {array.shape}")
 
 
 def flat(array):

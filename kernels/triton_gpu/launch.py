@@ -308,11 +308,16 @@ def outputs(out, count, like):
     """
     made = [output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)]
     arrays, pointers = [a for a, _ in made], [p for _, p in made]
-    places = sorted(p.address for p in pointers)
-    length = like.size * _itemsize(like.dtype)
-    if out is not None and any(b - a < length for a, b in zip(places, places[1:])):
-        raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
+    if out is not None:
+        apart(*((p, like.size) for p in pointers))
     return arrays, pointers
+
+
+def apart(*places):
+    """Raises ValueError where two places share memory. places: (pointer, elements)."""
+    spans = sorted((p.address, p.address + size * _itemsize(p.dtype)) for p, size in places)
+    if any(end > begin for (_, end), (begin, _) in zip(spans, spans[1:])):
+        raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
 
 
 Table = namedtuple("Table", "scalars pointer rows row_size how block")
@@ -349,7 +354,7 @@ def partial_sums(*arrays):
 def some(arrays):
     """Raises ValueError where there is no element. arrays: `Arrays` of a loss."""
     if arrays.size == 0:
-        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {arrays.shape}")
+        raise ValueError(f"a loss: expected at least one element, got shape {arrays.shape}")
 
 
 def pointer_to(x, kind):
