@@ -478,8 +478,6 @@ MUTANTS = [
     Mutant("check: another dtype passes", "kernels/check.py", "if dtype != wanted and (", "if False and ("),
     Mutant("check: laws are not asked", "kernels/check.py", "        if changed is not None:\n            raise", "        if False:\n            raise"),
     Mutant("check: a cause that is no nearer than the truth", "kernels/check.py", "return to_variant <= NEAR and to_truth > 1 and to_variant <= to_truth / 2", "return to_truth > 1"),
-    Mutant("check: what a function does not take is drawn all the same", "kernels/check.py", "[fixed[n]] if n in fixed else choices for n", "choices for n"),
-    Mutant("laws: the example before the last one", "kernels/laws.py", "else x[-1:])", "else x[-2:-1])"),
     Mutant("variants: guidance weight the other way", "kernels/variants.py", 'guidance.w_from_paper(a["w"])', 'guidance.w_to_paper(a["w"])'),
     Mutant("caller: alpha-bar with its 1 where time counts from 0", "kernels/caller.py", '{"abar": a["abar"][1:]}', '{"abar": a["abar"]}'),
     # --- the Triton kernels, and the benchmark
