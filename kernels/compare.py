@@ -63,7 +63,7 @@ def error(out, expected):
     out = np.asarray(out)
     if out.shape != expected.truth.shape:
         return np.inf
-    return float(np.max(_units(out, expected), initial=0.0))
+    return float(np.max(in_units(out, expected), initial=0.0))
 
 
 def assert_matches(out, expected, pick=0):
@@ -73,9 +73,8 @@ def assert_matches(out, expected, pick=0):
     A wrong output that is equal to the truth (a truth of zeros, a single element rolled) is not asked for.
     Raises Mismatch with the place of the worst element, or naming the wrong output that would have passed.
     """
-    units = error(out, expected)
-    if not units <= 1:
-        raise Mismatch(_describe(np.asarray(out), expected, units))
+    if not error(out, expected) <= 1:
+        raise Mismatch(describe(np.asarray(out), expected))
     for name, wrong in _wrong(expected, pick):
         same = np.array_equal(wrong, expected.truth, equal_nan=True)
         if not same and error(wrong, expected) <= 1:
@@ -97,7 +96,9 @@ def _wrong(expected, pick):
         yield "one element moved by ten tolerances", moved
 
 
-def _units(out, expected):
+def in_units(out, expected):
+    """The error of each element in units of the allowed one, 0 where nothing is allowed and nothing is wrong. out, expected: as in `error`, one shape.
+    Returns an array of that shape."""
     out = np.asarray(out, np.float64)
     exact = (out == expected.truth) | (np.isnan(out) & np.isnan(expected.truth))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -105,12 +106,14 @@ def _units(out, expected):
     return np.where(np.isnan(units), np.inf, units)
 
 
-def _describe(out, expected, units):
+def describe(out, expected):
+    """The worst element in words. out, expected: as in `error`. Returns text."""
     truth = expected.truth
     if out.shape != truth.shape:
         return f"expected shape {truth.shape}, got {out.shape}"
-    place = np.unravel_index(np.argmax(_units(out, expected)), truth.shape)
+    units = in_units(out, expected)
+    place = np.unravel_index(np.argmax(units), truth.shape)
     return (
-        f"worst at {tuple(map(int, place))}: expected {truth[place]!r}, got {out[place]!r}, "
-        f"allowed error {expected.allowed[place]:.3g}, {units:.3g} times that"
+        f"worst at {tuple(map(int, place))}: expected {truth[place]!s}, got {out[place]!s}, "
+        f"allowed error {expected.allowed[place]:.3g}, {units[place]:.3g} times that"
     )

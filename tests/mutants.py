@@ -41,6 +41,11 @@ TESTS = {  # the tests about a file, the first ones to fail first; a folder stan
     "ref/nets/gan.py": ["test_ref_gan.py", "test_gradients.py"],
     "ref/nets/": ["test_ref_nets.py", "test_gradients.py"],
     "kernels/triton_gpu/": ["test_triton.py"],
+    "kernels/timing.py": ["test_bench.py"],
+    "kernels/check.py": ["test_check.py"],
+    "kernels/caller.py": ["test_check.py"],
+    "kernels/laws.py": ["test_check.py"],
+    "kernels/variants.py": ["test_check.py"],
     "kernels/": ["test_compare.py", "test_kernels.py"],
     "bench/": ["test_bench.py"],
 }
@@ -466,9 +471,15 @@ MUTANTS = [
     Mutant("kernels: a strided array read as if it were contiguous", "kernels/numba_cpu/launch.py", "return array.reshape(-1) if array.flags.carray else", "return array.T.reshape(-1) if not array.flags.carray else"),
     Mutant("kernels: a sum in an order of the threads", "kernels/numba_cpu/launch.py", "chunks * i // _threads * CHUNK", "(chunks * CHUNK * i // _threads) // 4 * 4"),
     Mutant("compare: NaN passes", "kernels/compare.py", "return np.where(np.isnan(units), np.inf, units)", "return np.where(np.isnan(units), 0.0, units)"),
-    Mutant("compare: the worst element is averaged away", "kernels/compare.py", "float(np.max(_units(out, expected), initial=0.0))", "float(np.mean(_units(out, expected)))"),
+    Mutant("compare: the worst element is averaged away", "kernels/compare.py", "float(np.max(in_units(out, expected), initial=0.0))", "float(np.mean(in_units(out, expected)))"),
     Mutant("compare: vacuous tolerances pass", "kernels/compare.py", "if not same and error(wrong, expected) <= 1:", "if not same and error(wrong, expected) < 0:"),
     Mutant("registry: the truth of a float32 kernel made in float32", "kernels/registry.py", "exact = {name: _exact(value) for name, value in arguments.items()}", "exact = dict(arguments)"),
+    Mutant("check: an input that is written passes", "kernels/check.py", "    if changed:\n        told", "    if False:\n        told"),
+    Mutant("check: another dtype passes", "kernels/check.py", "if dtype != wanted and (", "if False and ("),
+    Mutant("check: laws are not asked", "kernels/check.py", "        if changed is not None:\n            raise", "        if False:\n            raise"),
+    Mutant("check: a cause that is no nearer than the truth", "kernels/check.py", "return to_variant <= NEAR and to_truth > 1 and to_variant <= to_truth / 2", "return to_truth > 1"),
+    Mutant("variants: guidance weight the other way", "kernels/variants.py", 'guidance.w_from_paper(a["w"])', 'guidance.w_to_paper(a["w"])'),
+    Mutant("caller: alpha-bar with its 1 where time counts from 0", "kernels/caller.py", '{"abar": a["abar"][1:]}', '{"abar": a["abar"]}'),
     # --- the Triton kernels, and the benchmark
     Mutant("triton: nine rounds", "kernels/triton_gpu/philox.py", "tl.static_range(10)", "tl.static_range(9)"),
     Mutant("triton: no carry into the second counter word", "kernels/triton_gpu/philox.py", "(block >> 32).to(tl.uint32)", "zero"),
@@ -510,10 +521,10 @@ MUTANTS = [
     Mutant("triton: KL without its half", "kernels/triton_gpu/vae.py", "total += 0.5 * tl.fma(m, m, excess)", "total += tl.fma(m, m, excess)"),
     Mutant("triton: exp - 1 that cancels", "kernels/triton_gpu/exponential.py", "tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - logvar)", "tl.fma(std, std, -1.0) - logvar"),
     Mutant("triton: the mean of real over the number of fake", "kernels/triton_gpu/gan.py", "tl.where(at < count, weight, weight2)", "tl.where(at < count, weight2, weight)"),
-    Mutant("bench: a wrong kernel is timed", "bench/measure.py", '        return result | {"failure": f"{type(reason).__name__}: {reason}"}\n    contestants = {("kernel", ""): run, ("copy", ""): limits.copy', '        pass\n    contestants = {("kernel", ""): run, ("copy", ""): limits.copy'),
+    Mutant("bench: a wrong kernel is timed", "bench/measure.py", '        return result | {"failure": f"{type(reason).__name__}: {reason}"}\n    contestants = {("kernel", ""): run, ("copy", ""): timing.copy', '        pass\n    contestants = {("kernel", ""): run, ("copy", ""): timing.copy'),
     Mutant("bench: the noise of a peer is taken on trust", "bench/peers.py", "if not abs(value - wanted) <= 6", "if False and not abs(value - wanted) <= 6"),
     Mutant("bench: a missed target passes", "bench/targets.py", "else value >= asked[c])]", "else True)]"),
-    Mutant("bench: the ratio of the medians upside down", "bench/timing.py", "np.asarray(theirs) / np.asarray(ours)", "np.asarray(ours) / np.asarray(theirs)"),
+    Mutant("timing: the ratio of the medians upside down", "kernels/timing.py", "np.asarray(theirs) / np.asarray(ours)", "np.asarray(ours) / np.asarray(theirs)"),
 ]
 
 

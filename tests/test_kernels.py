@@ -5,12 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from kernels import check, compare, registry
+from kernels import arena, compare, ours, registry
 from kernels.numba_cpu import diffusion, fused, gan, launch, optim, philox, vae
 from ref import gan as truth_gan
 from ref import philox as truth_philox
 from ref import schedules
-from tests import arena
 
 CASES = [pytest.param(op, dtype, id=f"{op.name}-{dtype}") for op in registry.OPS for dtype in op.dtypes]
 ELEMENTWISE = [
@@ -366,12 +365,12 @@ def test_the_truth_about_a_float32_kernel_is_float64(op):
     assert any(np.any(rule.truth != rule.truth.astype(np.float32)) for rule in expected)
 
 
-def test_the_checker_passes_a_right_kernel_and_fails_a_wrong_one(monkeypatch):
+def test_our_own_check_passes_a_right_kernel_and_fails_a_wrong_one(monkeypatch):
     op = next(op for op in registry.OPS if op.name == "diffusion.v_target")
-    monkeypatch.setattr(check, "SHAPES", [(1,), (5, 5, 5)])
-    assert check.check(op, "numba_cpu", "float32").ok
+    monkeypatch.setattr(ours, "SHAPES", [(1,), (5, 5, 5)])
+    assert ours.check(op, "numba_cpu", "float32").ok
     monkeypatch.setattr(registry, "kernel", lambda op, backend: diffusion.x0_from_eps)
-    verdict = check.check(op, "numba_cpu", "float32")
+    verdict = ours.check(op, "numba_cpu", "float32")
     assert not verdict.ok and "TypeError" in verdict.failure
     monkeypatch.setattr(registry, "kernel", lambda op, backend: lambda x0, eps, t, abar: -diffusion.v_target(x0, t=t, eps=eps, abar=abar))
-    assert "times that" in check.check(op, "numba_cpu", "float32").failure
+    assert "times that" in ours.check(op, "numba_cpu", "float32").failure

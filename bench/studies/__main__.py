@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("schedules", "guidance", "steps", "flow", "consistency", "score", "likelihood")
+NAMES = ("schedules", "guidance", "steps", "flow", "consistency", "score", "likelihood", "conformance")
 
 
 def main(argv=None):
