@@ -16,7 +16,7 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import deliver, write
+from kernels.numba_cpu.stream import deliver, fma, write
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
@@ -84,9 +84,9 @@ def eight(c, p):
 @njit(**INLINE)
 def adam_element(p, g, m, v, c):
     """One element of [AdamW] algorithm 2. p, g, m, v: numbers. c: from `eight`. Returns p, m, v."""
-    m = c[0] * m + c[1] * g
-    v = c[2] * v + c[3] * (g * g)
-    return p - (c[4] * m / (c[5] * np.sqrt(v) + c[6]) + c[7] * p), m, v
+    m = fma(c[0], m, c[1] * g)
+    v = fma(c[2], v, c[3] * (g * g))
+    return p - fma(c[7], p, c[4] * m / fma(c[5], np.sqrt(v), c[6])), m, v
 
 
 @njit(**INLINE)
@@ -115,7 +115,7 @@ def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c, how):
 def _ema_rows(o, lo, hi, avg, p, keep, take):
     a, q = avg[lo:hi], p[lo:hi]
     for j in range(a.size):
-        o[j] = keep * a[j] + take * q[j]
+        o[j] = fma(keep, a[j], take * q[j])
 
 
 @njit(**COMPILE)
