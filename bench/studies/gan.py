@@ -17,8 +17,8 @@ from ref.nets import gan as nets
 
 ACT = "leaky_relu"
 LATENT = 64
-GAMMA = 10.0  # R1's weight
-BETA1 = 0.5  # Adam's: two nets that move against each other have no use for a long memory
+GAMMA = 2.0  # R1's weight
+BETA1 = 0.0  # Adam's: a net that moves against another has no use for a memory of where it went
 PER_STEP = 3  # streams of a training step
 PICK, FAKE, AGAIN = range(PER_STEP)
 SAMPLING = 8 << 60
@@ -27,7 +27,7 @@ LOSSES = ("discriminator_loss", "r1_penalty", "generator_loss")
 R1 = (lambda params, x: nets.discriminator_input_gradient(params, x, ACT), nets.discriminator_input_gradient_backward)
 
 
-def run(out, progress, steps=6000, batch=64, count=1000, seed=0):
+def run(out, progress, steps=7000, batch=64, count=1000, seed=0):
     """Train, sample, judge, draw; gan.png, gan.csv and gan.txt.
 
     out: folder. progress: called with (done, total) steps. steps, batch: of training. count: samples, a multiple of 10. seed: of everything random.
@@ -52,7 +52,7 @@ def run(out, progress, steps=6000, batch=64, count=1000, seed=0):
     results.write(out, "gan", draw(rows, samples), rows, sentences(rows))
 
 
-def train(images, steps, batch, seed, tick, lr=5e-4, ema=0.998):
+def train(images, steps, batch, seed, tick, lr=1e-3, ema=0.998):
     """[GAN] algorithm 1 with one step of each net in turn, the non-saturating loss and [R1] eq. 9.
 
     images: (N, pixels) float32 in [-1, 1]. steps, batch, seed: ints. tick: called after each step. lr, ema: the first learning

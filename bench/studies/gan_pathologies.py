@@ -29,6 +29,35 @@ WAYS = {  # the losses' gradients, the penalty and its weight
     "non-saturating, R1": (gan.discriminator_loss_backward, gan.generator_loss_backward, "r1", 1.0),
     "Wasserstein, gradient penalty": (gan.wasserstein_discriminator_loss_backward, gan.wasserstein_generator_loss_backward, "gp", 10.0),
 }
+ALONE = ("non-saturating", "non-saturating, R1")  # what the discriminator learns by beside a generator that stands still
+COLOURS = dict(zip(WAYS, ("#D55E00", "#0072B2", "#009E73", "#CC79A7")))
+POINTS = 25  # of the curves
+
+
+def run(out, progress, steps=2500, batch=128, seeds=3, alone=1500, seed=0):
+    """Train in each way, watch the vanishing gradient, draw; gan_pathologies.png, gan_pathologies.csv and gan_pathologies.txt.
+
+    out: folder. progress: called with (done, total) steps. steps, batch: of training. seeds: trainings in each way. alone: steps of the
+    discriminator beside a generator that stands still. seed: the first one.
+    """
+    tick = results.ticker(progress, len(WAYS) * seeds * steps + len(ALONE) * alone)
+    rows, made, every = [], {}, max(1, steps // POINTS)
+    for way in WAYS:
+        for own in range(seed, seed + seeds):
+
+            def watch(step, generator):
+                if step % every == 0:
+                    made[way, own] = sample(generator, own)
+                    modes, good = covered(made[way, own])
+                    rows.append({"what": "modes", "way": way, "seed": own, "step": step, "modes": modes, "good": good})
+
+            train(way, steps, batch, own, tick, watch)
+    still = nets.generator_init(seed, LATENT, WIDTH, 2)
+    for way in ALONE:
+        rows += [{"what": "gradient", "way": way, "seed": seed, **row} for row in vanishing(way, still, alone, batch, seed, tick)]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    rows = [{key: row.get(key, "") for key in keys} for row in rows]
+    results.write(out, "gan_pathologies", draw(rows, made), rows, sentences(rows))
 
 
 def train(way, steps, batch, seed, tick, watch, lr=1e-3, beta1=0.5):
@@ -106,6 +135,11 @@ def ring(count, seed, stream):
     return (centre + STD * philox.normal(seed, (count, 2), stream + SPREAD)).astype(np.float32)
 
 
+def sample(generator, seed, count=2000):
+    """What a generator makes. generator: its parameters. seed, count: ints. Returns (count, 2) float32."""
+    return nets.generator(generator, philox.normal(seed, (count, LATENT), SAMPLING))[0]
+
+
 def covered(x):
     """How many modes are covered, and the share of good samples. x: (N, 2). Returns an int and a float."""
     angle = 2 * np.pi / MODES * np.arange(MODES)
@@ -113,6 +147,63 @@ def covered(x):
     good = distance.min(axis=1) < 3 * STD
     counts = np.bincount(distance.argmin(axis=1)[good], minlength=MODES)
     return int(np.sum(counts >= len(x) / MODES / 4)), float(np.mean(good))
+
+
+def sentences(rows):
+    """Three sentences with the figures measured. rows: of `run`. Returns a list of str."""
+    ends, told = _ends(rows), []
+    for way, some in ends.items():
+        told.append(f"{way} {', '.join(str(row['modes']) for row in some)} (good {', '.join(f'{row['good']:.0%}' for row in some)})")
+    first, last = ({way: row for way in ALONE for row in [r for r in rows if r["what"] == "gradient" and r["way"] == way][i : i + 1 or None]} for i in (0, -1))
+    plain, damped = (last[way] for way in ALONE)
+    began = first[ALONE[0]]
+    return [
+        f"Modes covered of {MODES} at the end, each seed by itself: {'; '.join(told)}.",
+        f"Beside a generator that stands still the discriminator's mean logit on fakes goes from {began['fake_logit']:.2f} to {plain['fake_logit']:.2f} in {plain['step']} steps, and the norm of the generator's gradient "
+        f"from {began['saturating']:.2g} to {plain['saturating']:.2g} by the saturating loss, from {began['non_saturating']:.2g} to {plain['non_saturating']:.2g} by the non-saturating one.",
+        f"With R1 the logit stops at {damped['fake_logit']:.2f}, and the two norms are {damped['saturating']:.2g} and {damped['non_saturating']:.2g}: the penalty keeps the discriminator from being sure, so either loss still teaches.",
+    ]
+
+
+def draw(rows, made):
+    """The picture: samples at the end, modes and good samples on the way, the generator's gradient. rows, made: of `run`. Returns the figure."""
+    plt = results.pyplot()
+    figure = plt.figure(figsize=(8.6, 5.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[2.4, 2.6])
+    real, first = ring(2000, 0, SAMPLING), min(own for _, own in made)
+    for axis, (way, colour) in zip(top.subplots(1, len(WAYS)), COLOURS.items()):
+        x = made[way, first]
+        axis.scatter(*real.T, s=2, color="0.75", lw=0, label="real")
+        axis.scatter(*x.T, s=2, color=colour, lw=0, label="made")
+        axis.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), xticks=[], yticks=[], aspect="equal")
+        modes, good = covered(x)
+        axis.set_title(f"{way}\n{modes} of {MODES} modes, {good:.0%} good")
+    left, middle, right = bottom.subplots(1, 3)
+    for way, colour in COLOURS.items():
+        mine = [row for row in rows if row["what"] == "modes" and row["way"] == way]
+        steps = sorted({row["step"] for row in mine})
+        for axis, key in ((left, "modes"), (middle, "good")):
+            axis.plot(steps, [np.mean([row[key] for row in mine if row["step"] == step]) for step in steps], color=colour, lw=1.3, label=way)
+    left.set(xlabel="training step", ylabel="modes covered (mean over seeds)", ylim=(0, MODES + 0.2))
+    middle.set(xlabel="training step", ylabel="share of good samples", ylim=(0, 1))
+    for way, style in zip(ALONE, ("-", "--")):
+        mine = [row for row in rows if row["what"] == "gradient" and row["way"] == way]
+        for key, colour in (("saturating", COLOURS["saturating"]), ("non_saturating", COLOURS["non-saturating"])):
+            label = f"{key.replace('_', '-')} loss{', D with R1' if style == '--' else ''}"
+            right.plot([row["step"] for row in mine], [row[key] for row in mine], style, color=colour, lw=1.3, label=label)
+    right.set(xlabel="steps of the discriminator alone", ylabel="norm of the generator's gradient", xscale="log", yscale="log")
+    left.legend(fontsize=6.5)
+    right.legend(fontsize=6.5)
+    for axis in (left, middle, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _ends(rows):
+    """{way: the last row of each seed}."""
+    modes = [row for row in rows if row["what"] == "modes"]
+    last = max(row["step"] for row in modes)
+    return {way: [row for row in modes if row["way"] == way and row["step"] == last] for way in WAYS}
 
 
 def _norm(grads):

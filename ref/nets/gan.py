@@ -22,12 +22,13 @@ ACTIVATIONS = {  # act, act' and act'', each of h
 
 
 def generator_init(seed, latent=64, width=512, pixels=784, dtype=np.float32):
-    """Parameters of the generator: normal with variance 2 / inputs ([Init] eq. 10), 1 / inputs in the last layer; biases 0.
+    """Parameters of the generator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 0.01 / inputs, so that a fresh
+    generator says little and has no noise to unlearn; biases 0.
 
     seed: int. latent, width, pixels: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, latent), b1, w2 (width, width), b2, w3 (pixels, width), b3.
     """
-    return _init(seed, (latent, width, width, pixels), INIT_STREAM, dtype)
+    return _init(seed, (latent, width, width, pixels), (2, 2, 0.01), INIT_STREAM, dtype)
 
 
 def generator(params, z):
@@ -54,12 +55,12 @@ def generator_backward(dx, params, cache):
 
 
 def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
-    """Parameters of the discriminator, drawn as those of the generator, from other streams.
+    """Parameters of the discriminator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 1 / inputs; biases 0.
 
     seed, pixels, width, dtype: as in `generator_init`.
     Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (1, width), b3.
     """
-    return _init(seed, (pixels, width, width, 1), INIT_STREAM + 3, dtype)
+    return _init(seed, (pixels, width, width, 1), (2, 2, 1), INIT_STREAM + 3, dtype)
 
 
 def discriminator(params, x, act):
@@ -130,10 +131,9 @@ def discriminator_input_gradient_backward(ddx, params, cache):
     return {"w1": dw1 + dw1_h1, "b1": db1, "w2": dw2 + dw2_h2, "b2": db2, "w3": dw3, "b3": np.zeros_like(params["b3"])}
 
 
-def _init(seed, widths, stream, dtype):
+def _init(seed, widths, gains, stream, dtype):
     params = {}
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
-        gain = 1 if i == 2 else 2  # of the leaky relu's square about half is left
+    for i, (inputs, outputs, gain) in enumerate(zip(widths, widths[1:], gains)):
         params[f"w{i + 1}"] = ((gain / inputs) ** 0.5 * normal(seed, (outputs, inputs), stream + i)).astype(dtype)
         params[f"b{i + 1}"] = np.zeros(outputs, dtype)
     return params
