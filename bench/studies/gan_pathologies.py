@@ -153,7 +153,8 @@ def sentences(rows):
     """Three sentences with the figures measured. rows: of `run`. Returns a list of str."""
     ends, told = _ends(rows), []
     for way, some in ends.items():
-        told.append(f"{way} {', '.join(str(row['modes']) for row in some)} (good {', '.join(f'{row['good']:.0%}' for row in some)})")
+        modes, good = (", ".join(form.format(row[key]) for row in some) for key, form in (("modes", "{}"), ("good", "{:.0%}")))
+        told.append(f"{way} {modes} (good {good})")
     first, last = ({way: row for way in ALONE for row in [r for r in rows if r["what"] == "gradient" and r["way"] == way][i : i + 1 or None]} for i in (0, -1))
     plain, damped = (last[way] for way in ALONE)
     began = first[ALONE[0]]
