@@ -60,7 +60,7 @@ def run(out, progress, steps=2500, batch=128, seeds=3, alone=1500, seed=0):
     results.write(out, "gan_pathologies", draw(rows, made), rows, sentences(rows))
 
 
-def train(way, steps, batch, seed, tick, watch, lr=1e-3, beta1=0.5):
+def train(way, steps, batch, seed, tick, watch, lr=1e-3, critic_lr=1e-3, beta1=0.5):
     """[GAN] algorithm 1, one step of each net in turn.
 
     way: of WAYS. steps, batch, seed: ints. tick: called after each step. watch: called with (step, generator's parameters) after each.
@@ -73,7 +73,7 @@ def train(way, steps, batch, seed, tick, watch, lr=1e-3, beta1=0.5):
         stream = PER_STEP * step
         fake, _ = nets.generator(generator[0], philox.normal(seed, (batch, LATENT), stream + FAKE))
         grads = critic_gradients(critic[0], ring(batch, seed, stream), fake, way, philox.uniform(seed, (batch,), stream + ALPHA))
-        digits.descend(kernels, critic, grads, step, lr, 0.0, beta1)
+        digits.descend(kernels, critic, grads, step, critic_lr, 0.0, beta1)
         grads = generator_gradients(generator[0], critic[0], philox.normal(seed, (batch, LATENT), stream + AGAIN), generator_backward)
         digits.descend(kernels, generator, grads, step, lr, 0.0, beta1)
         watch(step, generator[0])
