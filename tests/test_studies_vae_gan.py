@@ -116,11 +116,11 @@ def test_each_way_trains_the_discriminator_down_its_own_loss(way):
 
     def loss(params):
         logits = [gan_nets.discriminator(params, x, "leaky_relu")[0] for x in (real, fake)]
-        if "Wasserstein" in way:
+        if "gradient penalty" in way:
             inner = losses.interpolate(real, fake, alpha)
-            return losses.wasserstein_discriminator_loss(*logits) + 10 * losses.gradient_penalty(gan_pathologies.INPUT_GRADIENT, params, inner)[0]
+            return losses.discriminator_loss(*logits) + 0.1 * losses.gradient_penalty(gan_pathologies.INPUT_GRADIENT, params, inner)[0]
         penalty = losses.r1_penalty(gan_pathologies.INPUT_GRADIENT, params, real)[0]
-        return losses.discriminator_loss(*logits) + ("R1" in way) * penalty
+        return losses.discriminator_loss(*logits) + 0.1 * ("R1" in way) * penalty
 
     np.testing.assert_allclose(*along(loss, critic, gan_pathologies.critic_gradients(critic, real, fake, way, alpha)), rtol=1e-6)
 
@@ -137,9 +137,9 @@ def test_the_ring_covers_itself_and_a_part_of_it_does_not():
 
 def test_the_saturating_gradient_dies_as_the_discriminator_learns():
     generator = gan_nets.generator_init(0, gan_pathologies.LATENT, gan_pathologies.WIDTH, 2)
-    rows = gan_pathologies.vanishing("non-saturating", generator, 60, 64, 0, lambda: None)
-    assert rows[0]["step"] == 1 and rows[-1]["step"] == 60 and rows[-1]["fake_logit"] < rows[0]["fake_logit"]
-    assert rows[-1]["saturating"] < 0.2 * rows[0]["saturating"] and rows[-1]["non_saturating"] > 5 * rows[-1]["saturating"]
+    rows = gan_pathologies.vanishing("non-saturating", generator, 300, 64, 0, lambda: None)
+    assert rows[0]["step"] == 1 and rows[-1]["step"] == 300 and rows[-1]["fake_logit"] < rows[0]["fake_logit"]
+    assert rows[-1]["saturating"] < 0.5 * rows[0]["saturating"] and rows[-1]["non_saturating"] > 10 * rows[-1]["saturating"]
 
 
 class Picture:
@@ -152,9 +152,9 @@ class Picture:
 
 
 SIZES = {
-    "vae": ({"steps": 3, "batch": 8, "count": 20, "draws": 2}, 5 + 2 * 4),
+    "vae": ({"steps": 3, "batch": 8, "count": 20, "draws": 2}, 6 + 2 * 4),
     "gan": ({"steps": 3, "batch": 8, "count": 20}, 2 + 3),
-    "gan_pathologies": ({"steps": 4, "batch": 8, "seeds": 2, "alone": 3}, None),
+    "gan_pathologies": ({"steps": 4, "batch": 8, "seeds": 2, "alone": 3}, 4 * 2 * 4 + 2 * 3),
     "vae_vs_gan_vs_diffusion": ({"vae_steps": 2, "gan_steps": 2, "diffusion_steps": 2, "count": 20}, 4),
 }
 
@@ -177,4 +177,4 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
         assert len((folder / f"{name}.txt").read_text().splitlines()) == 3
         with open(folder / f"{name}.csv", newline="") as file:
             tables.append([{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)])
-    assert tables[0] == tables[1] and (count is None or len(tables[0]) == count)
+    assert tables[0] == tables[1] and len(tables[0]) == count

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from bench.studies import classifier, data, digits, metrics, results
+from bench.studies import classifier, data, digits, fit, metrics, results
 from ref import gan, philox
 from ref.nets import gan as nets
 
@@ -61,7 +61,7 @@ def train(images, steps, batch, seed, tick, lr=1e-3, ema=0.998):
     weight, the generator's loss.
     """
     kernels, pixels = digits.backend("numba_cpu"), images.shape[1]
-    generator, critic = (_parts(p) for p in (nets.generator_init(seed, LATENT, pixels=pixels), nets.discriminator_init(seed, pixels)))
+    generator, critic = (fit.parts(p) for p in (nets.generator_init(seed, LATENT, pixels=pixels), nets.discriminator_init(seed, pixels)))
     losses = np.zeros((steps, 3))
     for step in range(1, steps + 1):
         stream, rate = PER_STEP * step, digits.annealed(lr, step, steps)
@@ -151,8 +151,3 @@ def draw(rows, samples):
 
 def _noise(kernels, seed, batch, stream):
     return kernels.philox.normal(seed, (batch, LATENT), stream).astype(np.float32)
-
-
-def _parts(params):
-    """Parameters, Adam's two moments, the average, as `digits.descend` takes them."""
-    return params, *({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2)), {name: p.copy() for name, p in params.items()}
