@@ -12,7 +12,8 @@ import time
 import numpy as np
 
 from bench.studies import classifier, data, digits, fit, metrics, results
-from ref import gan, philox
+from kernels.numba_cpu import philox
+from ref import gan
 from ref.nets import gan as nets
 
 ACT = "leaky_relu"
@@ -66,10 +67,10 @@ def train(images, steps, batch, seed, tick, lr=1e-3, ema=0.998):
     for step in range(1, steps + 1):
         stream, rate = PER_STEP * step, digits.annealed(lr, step, steps)
         real = images[(philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int)]
-        fake, _ = nets.generator(generator[0], _noise(kernels, seed, batch, stream + FAKE))
+        fake, _ = nets.generator(generator[0], philox.normal(seed, (batch, LATENT), stream + FAKE))
         loss, penalty, grads = critic_gradients(critic[0], real, fake)
         digits.descend(kernels, critic, grads, step, rate, ema, BETA1)
-        own, grads = generator_gradients(generator[0], critic[0], _noise(kernels, seed, batch, stream + AGAIN))
+        own, grads = generator_gradients(generator[0], critic[0], philox.normal(seed, (batch, LATENT), stream + AGAIN))
         digits.descend(kernels, generator, grads, step, rate, ema, BETA1)
         losses[step - 1] = loss, penalty, own
         tick()
@@ -104,7 +105,7 @@ def generator_gradients(generator, critic, z):
 
 def sample(generator, count, seed):
     """Digits. generator: its parameters. count, seed: ints. Returns (count, pixels) float32."""
-    return nets.generator(generator, philox.normal(seed, (count, LATENT), SAMPLING).astype(np.float32))[0]
+    return nets.generator(generator, philox.normal(seed, (count, LATENT), SAMPLING))[0]
 
 
 def sentences(rows):
@@ -147,7 +148,3 @@ def draw(rows, samples):
     axis.set_title("samples as they came", loc="left")
     axis.set_axis_off()
     return figure
-
-
-def _noise(kernels, seed, batch, stream):
-    return kernels.philox.normal(seed, (batch, LATENT), stream).astype(np.float32)
