@@ -23,7 +23,7 @@ BETA1 = 0.0  # Adam's: a net that moves against another has no use for a memory 
 PER_STEP = 3  # streams of a training step
 PICK, FAKE, AGAIN = range(PER_STEP)
 SAMPLING = 8 << 60
-WINDOWS = 100  # of the losses
+WINDOWS, POINTS = 100, 20  # of the losses, of the Frechet distance
 LOSSES = ("discriminator_loss", "r1_penalty", "generator_loss")
 R1 = (lambda params, x: nets.discriminator_input_gradient(params, x, ACT), nets.discriminator_input_gradient_backward)
 
@@ -35,8 +35,13 @@ def run(out, progress, steps=7000, batch=64, count=1000, seed=0):
     """
     judge, real, perfect = metrics.references(count, seed)
     (images, _), _ = data.load()
-    began = time.perf_counter()
-    generator, losses = train(images, steps, batch, seed, results.ticker(progress, steps))
+    distances, began = {}, time.perf_counter()
+
+    def watch(step, generator):
+        if step % max(1, steps // POINTS) == 0:
+            distances[step] = metrics.frechet(*(metrics.features(judge, x) for x in (real[0], sample(generator, count, seed))))
+
+    generator, losses = train(images, steps, batch, seed, results.ticker(progress, steps), watch=watch)
     seconds = time.perf_counter() - began
     samples = sample(generator, count, seed)
     taken = classifier.logits(judge, samples).argmax(axis=1)
@@ -47,17 +52,17 @@ def run(out, progress, steps=7000, batch=64, count=1000, seed=0):
                      "sharpness": metrics.sharpness(shown), **{f"digit_{k}": int(np.sum(labels == k)) for k in range(10)}})  # fmt: skip
     each = max(1, steps // WINDOWS)
     for end in range(each, steps + 1, each):
-        rows.append({"of": "training", "step": end, **dict(zip(LOSSES, losses[end - each : end].mean(axis=0).tolist()))})
+        rows.append({"of": "training", "step": end, "frechet": distances.get(end, ""), **dict(zip(LOSSES, losses[end - each : end].mean(axis=0).tolist()))})
     keys = dict.fromkeys(key for row in rows for key in row)
     rows = [{key: row.get(key, "") for key in keys} for row in rows]
     results.write(out, "gan", draw(rows, samples), rows, sentences(rows))
 
 
-def train(images, steps, batch, seed, tick, lr=1e-3, ema=0.998):
+def train(images, steps, batch, seed, tick, lr=1e-3, ema=0.998, watch=lambda step, generator: None):
     """[GAN] algorithm 1 with one step of each net in turn, the non-saturating loss and [R1] eq. 9.
 
     images: (N, pixels) float32 in [-1, 1]. steps, batch, seed: ints. tick: called after each step. lr, ema: the first learning
-    rate, annealed to 0; the decay of the average.
+    rate, annealed to 0; the decay of the average. watch: called with (step, the generator's average) after each step.
     Returns the moving average of the generator's parameters, and (steps, 3): the discriminator's loss, R1's penalty with its
     weight, the generator's loss.
     """
@@ -73,6 +78,7 @@ def train(images, steps, batch, seed, tick, lr=1e-3, ema=0.998):
         own, grads = generator_gradients(generator[0], critic[0], philox.normal(seed, (batch, LATENT), stream + AGAIN))
         digits.descend(kernels, generator, grads, step, rate, ema, BETA1)
         losses[step - 1] = loss, penalty, own
+        watch(step, generator[3])
         tick()
     return generator[3], losses
 
@@ -112,14 +118,15 @@ def sentences(rows):
     """Three sentences with the figures measured. rows: of `run`. Returns a list of str."""
     made, real = rows[:2]
     counts = [made[f"digit_{k}"] for k in range(10)]
-    late = [row for row in rows if row["of"] == "training"][-WINDOWS // 4 :]
-    loss, penalty, own = (np.mean([row[name] for row in late]) for name in LOSSES)
+    early = [row for row in rows[2:] if row["frechet"] != ""][0]
+    late = rows[-1]
     return [
         f"Of {sum(counts)} samples the classifier takes {', '.join(map(str, counts))} for 0 to 9: {sum(n > 0 for n in counts)} of ten digits; {made['step']} steps took {made['seconds']:.0f} s on one core.",
         f"Precision is {made['precision']:.1%} (real digits {real['precision']:.1%}), recall {made['recall']:.1%} ({real['recall']:.1%}), the Frechet distance {made['frechet']:.1f} ({real['frechet']:.1f}), "
         f"the mean gradient energy {made['sharpness']:.3f} ({real['sharpness']:.3f}).",
-        f"In the last quarter the discriminator's loss is {loss:.3f} in the mean, where one that cannot tell has 2 log 2 = {2 * np.log(2):.3f}, the generator's {own:.3f}, where it would be log 2 = {np.log(2):.3f}, "
-        f"and R1's penalty {penalty:.3f}: the losses say who is ahead, not how good the samples are.",
+        f"From step {early['step']} to {late['step']} the generator's loss goes from {early['generator_loss']:.3f} to {late['generator_loss']:.3f} and the discriminator's from {early['discriminator_loss']:.3f} to "
+        f"{late['discriminator_loss']:.3f} (one that cannot tell has log 2 = {np.log(2):.3f} and 2 log 2 = {2 * np.log(2):.3f}), while the Frechet distance goes from {early['frechet']:.1f} to {made['frechet']:.1f}: "
+        "the losses say who is ahead, not how good the samples are.",
     ]
 
 
@@ -128,20 +135,26 @@ def draw(rows, samples):
     plt = results.pyplot()
     figure = plt.figure(figsize=(8.6, 6.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.5, 4.3])
-    left, right = top.subplots(1, 2, width_ratios=[1.5, 1])
+    left, middle, right = top.subplots(1, 3, width_ratios=[1.5, 1, 1])
     mine = [row for row in rows if row["of"] == "training"]
     for name, colour, text in zip(LOSSES, ("#0072B2", "#009E73", "#D55E00"), ("discriminator", "R1's penalty", "generator")):
         left.plot([row["step"] for row in mine], [row[name] for row in mine], color=colour, lw=1.3, label=text)
     for level, colour in ((2 * np.log(2), "#0072B2"), (np.log(2), "#D55E00")):
         left.axhline(level, color=colour, lw=0.8, ls=":")
     left.set(xlabel="training step", ylabel="loss (nats)", ylim=(0, None))
-    left.set_title("dotted: where the discriminator cannot tell, 2 log 2 and log 2", loc="left")
-    left.legend()
+    left.set_title("dotted: a discriminator that cannot tell", loc="left")
+    left.legend(loc=(0.58, 0.2))
+    watched = [row for row in mine if row["frechet"] != ""]
+    middle.plot([row["step"] for row in watched], [row["frechet"] for row in watched], color="#0072B2", lw=1.3)
+    middle.axhline(rows[1]["frechet"], color="black", ls="--", lw=1)
+    middle.set(xlabel="training step", ylabel="Frechet distance", yscale="log", yticks=[5, 10, 20, 50, 100, 200], yticklabels=[5, 10, 20, 50, 100, 200])
+    middle.minorticks_off()
+    middle.set_title("dashed: real against real", loc="left")
     right.bar(range(10), [rows[0][f"digit_{k}"] for k in range(10)], color="#56B4E9")
     right.axhline(sum(rows[0][f"digit_{k}"] for k in range(10)) / 10, color="black", ls="--", lw=1)
     right.set(xlabel="digit, as the classifier takes it", ylabel="samples", xticks=range(10))
     right.set_title("dashed: even", loc="left")
-    for axis in (left, right):
+    for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
     axis = bottom.subplots()
     axis.imshow(samples[:200].reshape(10, 20, 28, 28).transpose(0, 2, 1, 3).reshape(280, 560), cmap="gray", vmin=-1, vmax=1)
