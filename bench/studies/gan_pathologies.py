@@ -48,8 +48,8 @@ def run(out, progress, steps=4000, batch=128, seeds=2, alone=1500, seed=0):
 
             def watch(step, generator):
                 if step % every == 0:
-                    made[way, own] = sample(generator, own)
-                    modes, good = covered(made[way, own])
+                    made[way, own, step] = sample(generator, own)
+                    modes, good = covered(made[way, own, step])
                     rows.append({"what": "modes", "way": way, "seed": own, "step": step, "modes": modes, "good": good})
 
             train(way, steps, batch, own, tick, watch)
@@ -152,9 +152,7 @@ def covered(x):
 def sentences(rows):
     """Three sentences with the figures measured. rows: of `run`. Returns a list of str."""
     modes = [row for row in rows if row["what"] == "modes"]
-    steps = sorted({row["step"] for row in modes})
-    half, end = steps[(len(steps) - 1) // 2], steps[-1]
-    told = []
+    (half, end), told = _half_and_end(rows), []
     for way in WAYS:
         covers = [", ".join(str(row["modes"]) for row in modes if row["way"] == way and row["step"] == step) for step in (half, end)]
         good = ", ".join(f"{row['good']:.0%}" for row in modes if row["way"] == way and row["step"] == end)
@@ -170,24 +168,26 @@ def sentences(rows):
 
 
 def draw(rows, made):
-    """The picture: samples at the end, modes and good samples on the way, the generator's gradient. rows, made: of `run`. Returns the figure."""
+    """The picture: samples halfway and at the end, modes and good samples on the way, the generator's gradient. rows, made: of `run`. Returns the figure."""
     plt = results.pyplot()
-    figure = plt.figure(figsize=(8.6, 5.2), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.4, 2.6])
-    real, first = ring(2000, 0, SAMPLING), min(own for _, own in made)
-    for axis, (way, colour) in zip(top.subplots(1, len(WAYS)), COLOURS.items()):
-        x = made[way, first]
-        axis.scatter(*real.T, s=2, color="0.75", lw=0, label="real")
-        axis.scatter(*x.T, s=2, color=colour, lw=0, label="made")
-        axis.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), xticks=[], yticks=[], aspect="equal")
-        modes, good = covered(x)
-        axis.set_title(f"{way}\n{modes} of {MODES} modes, {good:.0%} good")
+    figure = plt.figure(figsize=(8.6, 7.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[4.8, 2.6])
+    real, first = ring(2000, 0, SAMPLING), min(own for _, own, _ in made)
+    for axes, step in zip(top.subplots(2, len(WAYS)), _half_and_end(rows)):
+        for axis, (way, colour) in zip(axes, COLOURS.items()):
+            modes, good = covered(made[way, first, step])
+            axis.scatter(*real.T, s=2, color="0.75", lw=0)
+            axis.scatter(*made[way, first, step].T, s=2, color=colour, lw=0)
+            axis.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), xticks=[], yticks=[], aspect="equal", xlabel=f"{modes} of {MODES} modes, {good:.0%} good")
+            if step != max(_half_and_end(rows)):
+                axis.set_title(way.replace(", ", ",\n"), color=colour)
+        axes[0].set_ylabel(f"step {step}")
     left, middle, right = bottom.subplots(1, 3)
     for way, colour in COLOURS.items():
         mine = [row for row in rows if row["what"] == "modes" and row["way"] == way]
         steps = sorted({row["step"] for row in mine})
         for axis, key in ((left, "modes"), (middle, "good")):
-            axis.plot(steps, [np.mean([row[key] for row in mine if row["step"] == step]) for step in steps], color=colour, lw=1.3, label=way)
+            axis.plot(steps, [np.mean([row[key] for row in mine if row["step"] == step]) for step in steps], color=colour, lw=1.3)
     left.set(xlabel="training step", ylabel="modes covered (mean over seeds)", ylim=(0, MODES + 0.2))
     middle.set(xlabel="training step", ylabel="share of good samples", ylim=(0, 1))
     for way, style in zip(ALONE, ("-", "--")):
@@ -196,11 +196,15 @@ def draw(rows, made):
             label = f"{key.replace('_', '-')} loss{', D with R1' if style == '--' else ''}"
             right.plot([row["step"] for row in mine], [row[key] for row in mine], style, color=colour, lw=1.3, label=label)
     right.set(xlabel="steps of the discriminator alone", ylabel="norm of the generator's gradient", xscale="log", yscale="log")
-    left.legend(fontsize=6.5)
     right.legend(fontsize=6.5)
     for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _half_and_end(rows):
+    steps = sorted({row["step"] for row in rows if row["what"] == "modes"})
+    return steps[(len(steps) - 1) // 2], steps[-1]
 
 
 def _norm(grads):
