@@ -155,7 +155,7 @@ SIZES = {
     "vae": ({"steps": 3, "batch": 8, "count": 20, "draws": 2}, 6 + 2 * 4),
     "gan": ({"steps": 3, "batch": 8, "count": 20}, 2 + 3),
     "gan_pathologies": ({"steps": 4, "batch": 8, "seeds": 2, "alone": 3}, 4 * 2 * 4 + 2 * 3),
-    "vae_vs_gan_vs_diffusion": ({"vae_steps": 2, "gan_steps": 2, "diffusion_steps": 2, "count": 20}, 4),
+    "vae_vs_gan_vs_diffusion": ({"vae_steps": 2, "gan_steps": 2, "diffusion_steps": 2, "count": 20}, 5),
 }
 
 
