@@ -97,7 +97,7 @@ def spread(images, labels):
 
 
 def sharpness(images):
-    """Mean gradient energy: the mean square of the differences to the right and down, added.
+    """Mean gradient energy: the mean square of the differences to the right and down, added. Specks count as edges do.
 
     images: (N, 784) in [-1, 1], N >= 1. Returns a float >= 0.
     Raises ValueError for another shape.
