@@ -71,7 +71,8 @@ def train(images, steps, batch, seed, tick, lr=1e-3, ema=0.998, watch=lambda ste
     losses = np.zeros((steps, 3))
     for step in range(1, steps + 1):
         stream, rate = PER_STEP * step, digits.annealed(lr, step, steps)
-        real = images[(philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int)]
+        pick = np.minimum((philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int), len(images) - 1)  # a uniform may be 1
+        real = images[pick]
         fake, _ = nets.generator(generator[0], philox.normal(seed, (batch, LATENT), stream + FAKE))
         loss, penalty, grads = critic_gradients(critic[0], real, fake)
         digits.descend(kernels, critic, grads, step, rate, ema, BETA1)

@@ -71,7 +71,7 @@ def train(images, steps, batch, seed, tick, watch=lambda step, params: None, rea
     def step_gradients(params, step):
         watch(step - 1, params)
         stream = PER_STEP * step
-        pick = (philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int)
+        pick = np.minimum((philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int), len(images) - 1)  # a uniform may be 1
         by = np.rint(reach * (2 * philox.uniform(seed, (batch, 2), stream + SHIFT) - 1)).astype(int)
         x = binarised(classifier.shifted(images[pick], by), seed, stream + PIXELS)
         return gradients(params, x, philox.normal(seed, (batch, LATENT), stream + NOISE))
