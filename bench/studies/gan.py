@@ -144,7 +144,7 @@ def draw(rows, samples):
         left.axhline(level, color=colour, lw=0.8, ls=":")
     left.set(xlabel="training step", ylabel="loss (nats)", ylim=(0, None))
     left.set_title("dotted: a discriminator that cannot tell", loc="left")
-    left.legend(loc=(0.58, 0.2))
+    left.legend(loc=(0.58, 0.13))
     watched = [row for row in mine if row["frechet"] != ""]
     middle.plot([row["step"] for row in watched], [row["frechet"] for row in watched], color="#0072B2", lw=1.3)
     middle.axhline(rows[1]["frechet"], color="black", ls="--", lw=1)
