@@ -100,7 +100,7 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     arguments = timing.problem(op, options, (shape[0],) + (1,) * (len(shape) - 1), dtype=dtype)
     arguments |= {"shape": shape} if "shape" in arguments else {}
     for i, name in enumerate(data):
-        arguments[name] = _on_gpu(shape, dtype, i, positive=name in ("v", "x"))  # a second moment, pixels
+        arguments[name] = _on_gpu(shape, dtype, i, positive=name == "v" or name == "x" and "logits" in data)  # a second moment; pixels
     size = int(np.prod(shape)) * (2 if dtype in registry.HALVES else 4)
     moved = size * (len(data) + op.writes)
     result = empty(op, label, backend, shape, dtype, moved)
