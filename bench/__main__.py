@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bench import limits, measure, peers, report, targets
-from kernels import check, registry
+from kernels import ours, registry, timing
 
 SWEEP_OPS = (("diffusion.q_sample", ""), ("fused.q_sample_noise", ""), ("fused.guided_ddim_step", "eta = 0"), ("optim.adam_step", ""))
 SWEEP_BYTES = {"numba_cpu": [1 << k for k in range(10, 29, 2)], "triton_gpu": [1 << k for k in range(16, 33, 2)]}  # moved by a call
@@ -67,7 +67,7 @@ def sweep(ops, backends):
     for op in ops:
         for label, options in op.bench.items():
             if (op.name, label) in SWEEP_OPS:
-                one = registry.bytes_moved(op, measure.problem(op, options, (1, 1)), measure.DTYPE)
+                one = registry.bytes_moved(op, timing.problem(op, options, (1, 1)), measure.DTYPE)
                 found += [(op, label, options, b, (4, max(n // one // 4, 1)), measure.DTYPE) for b in backends for n in SWEEP_BYTES[b]]
     return found
 
@@ -103,7 +103,7 @@ def main(argv=None):
     from tqdm import tqdm
 
     libraries, lines = peers.available(words.peers)
-    backends, absent = check.available()
+    backends, absent = ours.available()
     lines += [f"{backend}: not timed, {why}" for backend, why in absent.items()]
     if "triton_gpu" in backends:
         from kernels.triton_gpu import launch as gpu

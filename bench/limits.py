@@ -1,4 +1,4 @@
-"""What this machine is and how fast its memory is: the copy and the STREAM triad, at the sizes that the kernels are timed at."""
+"""What this machine is and how fast its memory is: the STREAM triad at the sizes that the kernels are timed at."""
 import datetime
 import importlib.metadata
 import os
@@ -18,29 +18,12 @@ def _triad(a, b, c, scalar):
         a[i] = b[i] + scalar * c[i]
 
 
-def copy(nbytes):
-    """A call that moves nbytes by NumPy's copy, half of them read and half written (libc's memcpy, which knows how to
-    write around the cache). nbytes: int >= 2. Returns the function."""
-    source = np.ones(max(nbytes // 8, 1), np.float32)
-    target = np.empty_like(source)
-    return lambda: np.copyto(target, source)
-
-
 def triad(nbytes):
     """A call that moves nbytes by McCalpin's STREAM triad a = b + scalar c in compiled code with plain stores; as in
     STREAM, what a store reads first is not counted. nbytes: int. Returns the function."""
     b = np.ones(max(nbytes // 12, 1), np.float32)
     a, c, scalar = np.empty_like(b), np.full_like(b, 2), np.float32(3)
     return lambda: _triad(a, b, c, scalar)
-
-
-def gpu_copy(nbytes):
-    """A call that moves nbytes by the driver's copy from device to device, half of them read and half written. nbytes: int >= 2.
-    Returns the function."""
-    from kernels.triton_gpu import launch, philox
-
-    to, of = (launch.read(("float32",), x=philox.normal(i, max(nbytes // 8, 1))).pointers[0] for i in range(2))
-    return lambda: launch.copy(to, of, max(nbytes // 8, 1) * 4)
 
 
 def gpu():

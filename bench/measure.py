@@ -4,11 +4,10 @@ from functools import partial
 
 import numpy as np
 
-from bench import limits, peers, targets, timing
-from kernels import compare, registry
+from bench import clocks, limits, peers, targets
+from kernels import compare, registry, timing
 
 DTYPE = "float32"
-TIMES = {"u": 520, "t": 500, "s": 480}  # of a step: an ordinary one; a drawn s could be 0, where no noise is added
 # Updated where it stands, as a training loop does: operation -> the arguments that the results go to
 IN_PLACE = {
     "optim.adam_step": ("p", "m", "v"),
@@ -34,12 +33,6 @@ def rows(ops, backends, shapes=targets.shapes):
         for dtype in [DTYPE, *(registry.HALVES if op.half and backend == "triton_gpu" and shape != targets.SMALL else ())]
         if registry.kernel(op, backend) is not None
     ]
-
-
-def problem(op, options, shape, seed=0, dtype=DTYPE):
-    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. dtype: name. Returns {name: value}."""
-    arguments = op.make(np.random.default_rng(seed), shape, dtype, "normal", **options)
-    return arguments | {name: time for name, time in TIMES.items() if name in arguments and "s" in arguments and "abar" in arguments}
 
 
 def into(op, own, dtype, fresh):
@@ -70,7 +63,7 @@ def row(op, label, options, backend, shape, seconds, libraries, say):
     peers that can be used here. say: takes a line about a peer that was left out.
     Returns {column: value}; where the kernel is wrong, `failure` says how and nothing was timed.
     """
-    arguments = problem(op, options, shape)
+    arguments = timing.problem(op, options, shape)
     moved = registry.bytes_moved(op, arguments, DTYPE)
     result = empty(op, label, backend, shape, DTYPE, moved)
     expected = registry.expected(op, arguments, DTYPE)
@@ -80,7 +73,7 @@ def row(op, label, options, backend, shape, seconds, libraries, say):
             compare.assert_matches(out, rule)
     except Exception as reason:  # whatever it is, it is the verdict, and nothing is timed
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
-    contestants = {("kernel", ""): run, ("copy", ""): limits.copy(moved), ("triad", ""): limits.triad(moved)}
+    contestants = {("kernel", ""): run, ("copy", ""): timing.copy(moved), ("triad", ""): limits.triad(moved)}
     for column in libraries:
         for how, peer in sound_peers(op, arguments, shape, column, backend, expected, say):
             contestants[column, how] = peer
@@ -101,13 +94,13 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     """
     from kernels.triton_gpu import launch
 
-    few = problem(op, options, CHECKED, dtype=dtype)
+    few = timing.problem(op, options, CHECKED, dtype=dtype)
     few_there = registry.sent(few, launch.send)
     data = [name for name in registry.arrays(few)]
-    arguments = problem(op, options, (shape[0],) + (1,) * (len(shape) - 1), dtype=dtype)
+    arguments = timing.problem(op, options, (shape[0],) + (1,) * (len(shape) - 1), dtype=dtype)
     arguments |= {"shape": shape} if "shape" in arguments else {}
     for i, name in enumerate(data):
-        arguments[name] = _on_gpu(shape, dtype, i, positive=name in ("v", "x"))  # a second moment, pixels
+        arguments[name] = _on_gpu(shape, dtype, i, positive=name == "v" or name == "x" and "logits" in data)  # a second moment; pixels
     size = int(np.prod(shape)) * (2 if dtype in registry.HALVES else 4)
     moved = size * (len(data) + op.writes)
     result = empty(op, label, backend, shape, dtype, moved)
@@ -119,7 +112,7 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     except Exception as reason:
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
     run = partial(function, **arguments, **into(op, arguments, dtype, lambda: _on_gpu(shape, dtype, 9, positive=False)))
-    contestants = {("kernel", ""): run, ("copy", ""): limits.gpu_copy(moved)}
+    contestants = {("kernel", ""): run, ("copy", ""): timing.gpu_copy(moved)}
     if dtype == DTYPE:
         for column in [c for c in libraries if c != "compile" or shape != targets.SMALL]:  # its launch is not ours to judge
             found = sound_peers(op, few_there | {"on_gpu": True}, CHECKED, column, backend, expected, say, few)
@@ -128,8 +121,8 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
                 contestants |= {(column, how): made[how] for how, _ in found}
     if shape == targets.SMALL:
         contestants[("launch", "")] = _bare(launch, run)
-        return result | compared(timing.interleave(contestants, seconds, clock=timing.calls), moved)
-    return result | compared(timing.interleave(contestants, seconds, clock=timing.events), moved)
+        return result | compared(timing.interleave(contestants, seconds, clock=clocks.calls), moved)
+    return result | compared(timing.interleave(contestants, seconds, clock=clocks.events), moved)
 
 
 def _on_gpu(shape, dtype, stream, positive):

@@ -8,7 +8,8 @@ import sys
 
 import numpy as np
 
-from bench import limits, peers, report, timing
+from bench import limits, peers, report
+from kernels import timing
 
 SAMPLE, TRAIN, STEPS, EVERY = (64, 256, 1024), 128, 50, 10  # batches; denoising steps; training steps of a timed call
 FIELDS = ("what", "batch", "us", "gflops", "peak_share", "numpy", "torch", "compile", "peak_gflops")

@@ -1,15 +1,64 @@
-"""`python -m kernels`: every operation, on every backend, against the truth, on this machine. Exit status 1 on any FAIL."""
+"""Is a kernel right? Held against the truth, on this machine. Exit status 0 right, 1 wrong, 2 what was asked for cannot be done.
+
+    python -m kernels                                                         every operation of ours, on every backend that is here
+    python -m kernels check ddim_step --against my_package.my_module:my_step  anybody's function
+"""
+import argparse
+import dataclasses
+import importlib
+import importlib.util
+import json
+import math
 import sys
 
-from kernels import check, registry
+from kernels import check, ours, registry
+from kernels.caller import ARRAYS, CONVENTIONS, Usage
 
 
-def main():
+def main(argv=None):
+    """Check, print. argv: list of words, or None for the command line's. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
+    about = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation of ours").add_parser(
+        "check", help="anybody's function", description="Hold a function against the truth of an operation.")
+    about.add_argument("op", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
+    about.add_argument("--against", required=True, metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
+    about.add_argument("--dtype", help="such as float16 (default: each that the operation has on this device)")
+    about.add_argument("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU numba-cuda's or torch's)")
+    about.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    about.add_argument("--examples", type=int, default=200, metavar="N", help="for each dtype (default 200)")
+    about.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default 0)")
+    about.add_argument("--map", action="append", default=[], type=_pair, metavar="THEIRS=OURS", help="an argument that has another name; may be given again")
+    for name, (_, _, words) in CONVENTIONS.items():
+        about.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=words)
+    about.add_argument("--seconds", type=float, default=1.0, help="of timing, where it is right; 0 for none (default 1)")
+    about.add_argument("--json", action="store_true", help="the verdict for machines")
+    words = parser.parse_args(argv)
+    if words.command is None:
+        return every_one_of_ours()
+    try:
+        found = check.check(
+            function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed, dict(words.map),
+            [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
+        )  # fmt: skip
+    except Usage as reason:
+        print(f"python -m kernels check: {reason}", file=sys.stderr)
+        return 2
+    if words.json:
+        told = {"right": bool(found)} | dataclasses.asdict(found)
+        print(json.dumps(told | {"error": found.error if math.isfinite(found.error) else None}, indent=1))
+    elif importlib.util.find_spec("rich") and sys.stdout.isatty():
+        _coloured(found)
+    else:
+        print(found)
+    return 0 if found else 1
+
+
+def every_one_of_ours():
     """Print one line a verdict. Returns the exit status."""
-    backends, missing = check.available()
+    backends, missing = ours.available()
     for backend, why in missing.items():
         print(f"{backend}: not checked, {why}")
-    for backend in filter(check.interpreted, backends):
+    for backend in filter(ours.interpreted, backends):
         print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
     print(f"{'op':<30}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
     failed = False
@@ -18,11 +67,46 @@ def main():
             if registry.kernel(op, backend) is None:
                 continue
             for dtype in registry.dtypes(op, backend):
-                verdict = check.check(op, backend, dtype)
+                verdict = ours.check(op, backend, dtype)
                 failed |= not verdict.ok
                 line = f"{op.name:<30}{backend:<12}{dtype:<10}{verdict.cases:>6}{verdict.error:>17.2f}"
                 print(line, " ok" if verdict.ok else f" FAIL  {verdict.failure}", flush=True)
     return int(failed)
+
+
+def function(against):
+    """The function of "module:function", the folder that the command is run in first. against: text. Raises Usage where it cannot be had."""
+    module, _, name = against.partition(":")
+    if not module or not name:
+        raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")
+    try:
+        found = importlib.import_module(module)
+    except Exception as reason:  # whatever a stranger's module does when it is imported
+        raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}") from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise Usage(f"--against: {module} has no {name}; it has {', '.join(n for n in dir(found) if callable(getattr(found, n)) and n[0] != '_') or 'no function'}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise Usage(f"--against: {against} is no function, it is of type {type(found).__name__}")
+    return found
+
+
+def _pair(text):
+    theirs, _, name = text.partition("=")
+    if not theirs or not name:
+        raise argparse.ArgumentTypeError(f"expected theirs=ours, such as noise_pred=eps_hat, got {text!r}")
+    return theirs, name
+
+
+def _coloured(found):
+    """The report with its code in colour, and the rest as it is."""
+    console, syntax = (importlib.import_module(f"rich.{name}") for name in ("console", "syntax"))
+    screen = console.Console()
+    report = str(found)
+    screen.print(report.removesuffix(found.code), style="green" if found else "red", markup=False, highlight=False, soft_wrap=True)
+    if found.code:
+        screen.print(syntax.Syntax(found.code, "python", background_color="default", word_wrap=True))
 
 
 if __name__ == "__main__":

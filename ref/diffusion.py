@@ -198,6 +198,7 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
 def eps_loss(eps_hat, eps):
     """[DDPM] eq. 14, the simple loss:  L = mean((eps_hat - eps)^2) over all elements.
 
+    The paper's norm adds up the elements of an example, where this takes their mean.
     eps_hat, eps: one shape, at least one element. With x0 or v in both places it is the x0 or the v loss.
     Returns L, a float.
     Raises ValueError where shapes differ or there is nothing to average.

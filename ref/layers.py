@@ -4,7 +4,7 @@ Papers
     [Backprop]     Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", 1986
     [ReLU]         Nair, Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", 2010
     [Leaky]        Maas, Hannun, Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013
-    [SiLU]         Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation", 2018
+    [SiLU]         Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation in Reinforcement Learning", 2018
     [Transformer]  Vaswani et al., "Attention Is All You Need", 2017
     [DL]           Goodfellow, Bengio, Courville, "Deep Learning", 2016
 """
@@ -47,7 +47,7 @@ def relu_backward(dy, x):
 
 
 def leaky_relu(x, slope=0.2):
-    """y = x where x > 0, else slope x, [Leaky] section 2. x: any shape. slope: float. Returns y."""
+    """y = x where x > 0, else slope x, [Leaky] section 2. x: any shape. slope: float, 0.01 in the paper. Returns y."""
     return np.where(np.real(x) > 0, x, slope * x)
 
 
@@ -120,7 +120,7 @@ def embedding_backward(dy, w, index):
 
 
 def time_embedding(t, width, max_period=10000.0):
-    """[Transformer] section 3.5, sines first, then cosines:
+    """[Transformer] section 3.5, but sines first, then cosines, which the paper interleaves:
 
         y_i = sin(t f_i),  y_{i + width/2} = cos(t f_i),   f_i = max_period^(-2 i / width),  i = 0 .. width/2 - 1
 
@@ -135,7 +135,7 @@ def time_embedding(t, width, max_period=10000.0):
 
 
 def cross_entropy(logits, labels):
-    """L = mean_b(logsumexp(logits_b) - logits_{b, label_b}), [DL] eq. 6.29 and 6.30, the largest logit taken off first.
+    """L = mean_b(logsumexp(logits_b) - logits_{b, label_b}), [DL] eqs. 6.29 and 6.30, the largest logit taken off first.
 
     logits: (B, classes), B >= 1. labels: (B,) ints.
     Returns L, a float.

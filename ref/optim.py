@@ -14,12 +14,13 @@ import numpy as np
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2 line 12 (decoupled: not part of the gradient):
+    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, line 12 (decoupled: not part of the gradient):
 
         m <- beta1 m + (1 - beta1) g            mhat = m / (1 - beta1^step)
         v <- beta2 v + (1 - beta2) g^2          vhat = v / (1 - beta2^step)
         p <- p - lr (mhat / (sqrt(vhat) + eps) + weight_decay p)
 
+    The paper's step is eta_t (alpha mhat / (sqrt(vhat) + eps) + lambda p): lr is eta_t alpha, weight_decay is lambda / alpha.
     p, g, m, v: one shape and dtype. step: int, 1 at the first update. eps stands outside the root.
     Returns p, m, v as new arrays.
     Raises ValueError where shapes differ or step < 1.

@@ -13,7 +13,7 @@ Papers
 """
 import numpy as np
 
-M0, M1 = 0xD2511F53, 0xCD9E8D57  # multipliers, [Philox] table 2
+M0, M1 = 0xD2511F53, 0xCD9E8D57  # multipliers, [Philox] section 4.3
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # Weyl increments of the key: golden ratio, sqrt(3) - 1
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import limits, measure, peers, report, targets, timing, trajectory
-from kernels import registry
+from bench import limits, measure, peers, report, targets, trajectory
+from kernels import registry, timing
 from kernels.numba_cpu import diffusion, fused
 
 MACHINE = {"machine": "a machine, 2 cores", "caches": "L1 32K L2 1024K", "threads": "1", "date": "2026-01-01", "versions": "python 3"}
@@ -33,7 +33,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
 @pytest.mark.parametrize("op, label", [(op, label) for op in registry.OPS for label in op.bench], ids=lambda x: getattr(x, "name", x))
 def test_every_numpy_peer_does_the_kernels_work(op, label):
     shape, options = (8, 2048), op.bench[label]
-    arguments = measure.problem(op, options, shape)
+    arguments = timing.problem(op, options, shape)
     made = peers.HOST["numpy"](op.name, arguments, shape)
     assert made
     for call in made.values():
@@ -43,7 +43,7 @@ def test_every_numpy_peer_does_the_kernels_work(op, label):
 def test_a_peer_with_wrong_noise_is_refused():
     op = next(op for op in registry.OPS if op.name == "fused.q_sample_noise")
     shape = (8, 2048)
-    arguments = measure.problem(op, {}, shape)
+    arguments = timing.problem(op, {}, shape)
     for noise in (np.random.default_rng(0).random(shape), np.zeros(shape), arguments["x0"]):
         out = diffusion.q_sample(arguments["x0"], arguments["t"], noise.astype(np.float32), arguments["abar"])
         with pytest.raises(ValueError, match="of its noise is"):
@@ -98,7 +98,7 @@ def test_bad_words_are_told(words, message, capsys):
 
 
 def test_the_copy_and_the_triad_move_the_bytes_they_say():
-    assert limits.copy(800)() is None and limits.triad(1200)() is None
+    assert timing.copy(800)() is None and limits.triad(1200)() is None
     with pytest.raises(ValueError, match="--threads: expected 1 to"):
         limits.pin(0)
 

@@ -20,6 +20,7 @@ import pytest
 import ref
 from ref import diffusion, schedules
 from ref.nets import gan as gan_nets
+from ref.nets import vae as vae_nets
 from ref.nets.mlp import residual_init
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
@@ -38,6 +39,10 @@ class Worked:
 
 def numbers(*shape):
     return RNG.standard_normal(shape)
+
+
+def redrawn(params):
+    return {name: numbers(*a.shape) for name, a in params.items()}
 
 
 SMOOTH = np.array([[-3.0, -0.4, 0.0], [0.7, 2.5, 20.0]])
@@ -76,7 +81,7 @@ WORKED = {
     "ref.nets.mlp.chapter": Worked(dict(params=dict(w1=numbers(6, 4), b1=numbers(6), w2=numbers(3, 6), b2=numbers(3)),
                                         x=numbers(4, 3), t=np.array([1, 2, 3, 4])), ("params",)),
     # residual_init for the names and shapes only: it starts each w2 at 0, and nothing would reach w1
-    "ref.nets.mlp.residual": Worked(dict(params={name: numbers(*a.shape) for name, a in residual_init(0, 3, 4, 2, 2, 6).items()},
+    "ref.nets.mlp.residual": Worked(dict(params=redrawn(residual_init(0, 3, 4, 2, 2, 6)),
                                          x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])), ("params",)),
     "ref.vae.reparameterize": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
     "ref.vae.reparameterize_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
@@ -97,6 +102,10 @@ WORKED = {
     "ref.gan.wasserstein_generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
     "ref.gan.gradient_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
     "ref.gan.r1_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
+    # inits for the names and shapes only: a bias that is 0 hides what reaches it
+    "ref.nets.vae.encoder": Worked(dict(params=redrawn(vae_nets.encoder_init(0, 3, 4, 2)), x=numbers(4, 3)), ("params", "x")),
+    "ref.nets.vae.decoder": Worked(dict(params=redrawn(vae_nets.decoder_init(0, 3, 4, 2)), z=numbers(4, 2)), ("params", "z")),
+    "ref.nets.gan.generator": Worked(dict(params=redrawn(gan_nets.generator_init(0, 2, 4, 3)), z=numbers(4, 2)), ("params",)),
     "ref.nets.gan.discriminator": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params", "x")),
     "ref.nets.gan.discriminator_input_gradient": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params",)),
     "ref.flow.flow_loss": Worked(dict(v=numbers(3, 2), x0=numbers(3, 2), eps=numbers(3, 2)), ("v", "x0", "eps")),

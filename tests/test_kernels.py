@@ -1,16 +1,17 @@
 """Every registered operation of the Numba backend against the truth, and the promises that all of them make."""
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from kernels import check, compare, registry
+from kernels import arena, compare, ours, registry
 from kernels.numba_cpu import diffusion, fused, gan, launch, optim, philox, vae
 from ref import gan as truth_gan
 from ref import philox as truth_philox
 from ref import schedules
-from tests import arena
 
 CASES = [pytest.param(op, dtype, id=f"{op.name}-{dtype}") for op in registry.OPS for dtype in op.dtypes]
 ELEMENTWISE = [
@@ -91,14 +92,19 @@ def test_same_bits_for_every_thread_count_and_every_run(op, dtype):
 
 
 @pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)
-def test_a_row_alone_is_a_row_of_the_batch(op):
-    arguments = make(op, (5, 3, 7), **{n: c[-1] for n, c in op.options.items() if n != "times"})
-    alone = dict(arguments) | {n: np.ascontiguousarray(a[:1]) for n, a in registry.arrays(arguments).items()}
-    alone |= {n: arguments[n][:1] for n in registry.PER_EXAMPLE if isinstance(arguments.get(n), np.ndarray)}
-    batch, row = registry.call(op, numba_kernel(op), arguments, "float32"), registry.call(op, numba_kernel(op), alone, "float32")
-    for a, b in zip(batch, row):
-        if isinstance(a, np.ndarray):
-            assert np.array_equal(a[:1], b)
+@pytest.mark.parametrize("dtype", registry.FLOATS)
+def test_a_row_alone_is_a_row_of_the_batch(op, dtype):
+    """With every option, and rows whose ends lie inside a vector of the machine, in another place each time."""
+    for choice in itertools.product(*(c[:1] if n == "schedule" else c for n, c in op.options.items())):
+        for n in (21, 293, CHUNK + 1):
+            arguments = make(op, (3, n), dtype, **dict(zip(op.options, choice)))
+            batch = registry.call(op, numba_kernel(op), arguments, dtype)
+            for i in range(3):
+                alone = dict(arguments) | {n: np.ascontiguousarray(a[i : i + 1]) for n, a in registry.arrays(arguments).items()}
+                alone |= {n: arguments[n][i : i + 1] for n in registry.PER_EXAMPLE if isinstance(arguments.get(n), np.ndarray)}
+                for a, b in zip(batch, registry.call(op, numba_kernel(op), alone, dtype)):
+                    if isinstance(a, np.ndarray) and ("seed" not in arguments or i == 0):  # a row's noise is that of its place
+                        assert np.array_equal(a[i : i + 1], b), (choice, n, i)
 
 
 @pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)
@@ -366,12 +372,12 @@ def test_the_truth_about_a_float32_kernel_is_float64(op):
     assert any(np.any(rule.truth != rule.truth.astype(np.float32)) for rule in expected)
 
 
-def test_the_checker_passes_a_right_kernel_and_fails_a_wrong_one(monkeypatch):
+def test_our_own_check_passes_a_right_kernel_and_fails_a_wrong_one(monkeypatch):
     op = next(op for op in registry.OPS if op.name == "diffusion.v_target")
-    monkeypatch.setattr(check, "SHAPES", [(1,), (5, 5, 5)])
-    assert check.check(op, "numba_cpu", "float32").ok
+    monkeypatch.setattr(ours, "SHAPES", [(1,), (5, 5, 5)])
+    assert ours.check(op, "numba_cpu", "float32").ok
     monkeypatch.setattr(registry, "kernel", lambda op, backend: diffusion.x0_from_eps)
-    verdict = check.check(op, "numba_cpu", "float32")
+    verdict = ours.check(op, "numba_cpu", "float32")
     assert not verdict.ok and "TypeError" in verdict.failure
     monkeypatch.setattr(registry, "kernel", lambda op, backend: lambda x0, eps, t, abar: -diffusion.v_target(x0, t=t, eps=eps, abar=abar))
-    assert "times that" in check.check(op, "numba_cpu", "float32").failure
+    assert "times that" in ours.check(op, "numba_cpu", "float32").failure

@@ -8,7 +8,7 @@ from kernels.numba_cpu import philox as kernel_philox
 from ref import fused as truth
 from ref import philox, schedules
 from ref.nets import mlp
-from tests import arena
+from kernels import arena
 
 ABAR = schedules.alpha_bar(schedules.linear_betas())
 TIMES = schedules.spaced_times(1000, 50, "trailing")

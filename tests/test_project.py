@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "kernels/numba_cpu/": NUMBA | {"kernels.coefficients", "kernels.numba_cpu"},
     "kernels/triton_gpu/launch.py": TRITON | {"numba", "kernels.coefficients", "kernels.triton_gpu"},  # device arrays
     "kernels/triton_gpu/": TRITON | {"kernels.coefficients", "kernels.triton_gpu"},
-    "kernels/": {"numpy", "ref", "kernels.coefficients", "kernels.compare", "kernels.registry", "kernels.plain", "kernels.check"},
+    "kernels/": {"numpy", "ref", "hypothesis", *(f"kernels.{name}" for name in (
+        "arena", "caller", "check", "coefficients", "compare", "laws", "ours", "plain", "registry", "timing", "variants"))},
 }
 # bench and tests may use everything else; the math does not know its reader
 NEVER_IMPORTED_FROM = {"bench/": {"tests"}, "ref/reading/": set(), "ref/__main__.py": set(), "ref/": {"ref.reading"}, "kernels/": {"ref.reading"}}

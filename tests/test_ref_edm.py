@@ -26,7 +26,7 @@ def test_scalings_and_weight_by_hand():
 @given(sigma=LEVELS, sigma_data=st.floats(0.1, 10))
 def test_scalings_give_unit_variance(sigma, sigma_data):
     """x = x0 + sigma eps with independent parts, so its coefficients' squares add: what F reads is c_in x; what it must say,
-    (x0 - c_skip x) / c_out. c_skip is the one that makes the second least amplified, [EDM] eq. 119."""
+    (x0 - c_skip x) / c_out. c_skip is the one that makes the second least amplified, [EDM] eq. 131."""
     c_skip, c_out, c_in, _ = edm.scalings(sigma, sigma_data)
     assert_close(c_in**2 * (sigma_data**2 + sigma**2), np.float64(1))
     x0_part, eps_part = (1 - c_skip) * sigma_data / c_out, c_skip * sigma / c_out

@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("schedules", "guidance", "steps", "flow", "consistency", "score", "likelihood")
+NAMES = (
+    "schedules", "guidance", "steps", "flow", "consistency", "score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion",
+    "conformance",
+)  # fmt: skip
 
 
 def main(argv=None):
@@ -27,7 +30,7 @@ def main(argv=None):
         return 2
     if not args.names:
         for name, line in known.items():
-            print(f"{name:12} {line}")
+            print(f"{name:{max(map(len, known))}} {line}")
         return 0
     try:
         from threadpoolctl import threadpool_limits

@@ -24,7 +24,7 @@ def train(images, labels, seed=0, steps=1500, batch=128, width=256):
         stream += 1
         draw = philox.uniform(seed, (batch, 3), stream)
         pick = np.minimum((draw[:, 0] * len(labels)).astype(int), len(labels) - 1)
-        x = _shifted(images[pick], np.rint(draw[:, 1:] * 4 - 2).astype(int))
+        x = shifted(images[pick], np.rint(draw[:, 1:] * 4 - 2).astype(int))
         h = linear(x, params["w1"], params["b1"])
         a = relu(h)
         z = linear(a, params["w2"], params["b2"])
@@ -48,7 +48,8 @@ def accuracy(params, images, labels):
     return float(np.mean(logits(params, images).argmax(axis=1) == labels))
 
 
-def _shifted(images, by):
+def shifted(images, by):
+    """Images moved by whole pixels, black coming in. images: (N, 784) in [-1, 1]. by: (N, 2) ints from -2 to 2, down and right of the window. Returns (N, 784)."""
     padded = np.pad(images.reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)), constant_values=-1)
     rows = np.arange(28) + 2 + by[:, :1]
     columns = np.arange(28) + 2 + by[:, 1:]

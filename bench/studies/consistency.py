@@ -109,7 +109,7 @@ def train(shared, images, labels, abar, distilled, steps, batch, seed, tick):
 
     def step_gradients(params, step):
         stream = STREAM + PER_STEP * step
-        pick = (philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int)
+        pick = np.minimum((philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int), len(images) - 1)  # a uniform may be 1
         sigma_t, sigma_s = neighbours(philox.uniform(seed, (batch,), stream + LEVEL), step, steps)
         eps, asked = philox.normal(seed, (batch, images.shape[1]), stream + NOISE), labels[pick]
         denoise = net.denoise(net.predictor(shared, asked, GUIDANCE), abar) if distilled else None

@@ -5,6 +5,9 @@
 
 Everything random is a function of (seed, step): batch, times, noise and dropped labels come from `ref.philox` with the
 streams below. So a run that was interrupted and resumed gives the numbers of one that was not, to the bit.
+
+Papers
+    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
 """
 import argparse
 import csv
@@ -163,15 +166,15 @@ def annealed(lr, step, steps):
     return lr * 0.5 * (1 + np.cos(np.pi * step / steps))
 
 
-def descend(kernels, parts, grads, step, lr, ema):
+def descend(kernels, parts, grads, step, lr, ema, beta1=0.9):
     """One step of Adam and of the moving average, in place. kernels: from `backend`. parts: parameters, both moments, average, each a dict.
 
-    grads: dict of gradients. step: int >= 1. lr: the step's learning rate. ema: the decay of the average.
+    grads: dict of gradients. step: int >= 1. lr: the step's learning rate. ema: the decay of the average. beta1: Adam's.
     """
     decay = min(ema, step / (step + 9))  # an average over the past so far, at first
     for name, g in grads.items():
         p, m, v, average = (part[name] for part in parts)
-        kernels.adam_ema(p, g, m, v, average, step, lr, 0.9, 0.999, 1e-8, 0.0, decay)
+        kernels.adam_ema(p, g, m, v, average, step, lr, beta1, 0.999, 1e-8, 0.0, decay)
 
 
 def sample(state, settings, labels, stream=SAMPLING):

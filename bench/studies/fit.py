@@ -12,10 +12,15 @@ def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
     Returns the moving average of the parameters, a dict.
     """
     kernels = digits.backend("numba_cpu")
-    params = {name: p.copy() for name, p in params.items()}
-    m, v = ({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2))
-    average = {name: p.copy() for name, p in params.items()}
+    state = parts(params)
     for step in range(1, steps + 1):
-        digits.descend(kernels, (params, m, v, average), gradients(params, step), step, digits.annealed(lr, step, steps), ema)
+        digits.descend(kernels, state, gradients(state[0], step), step, digits.annealed(lr, step, steps), ema)
         tick()
-    return average
+    return state[3]
+
+
+def parts(params):
+    """What `digits.descend` changes: parameters, Adam's two moments, the moving average. params: dict of arrays, copied. Returns four dicts."""
+    copies = [{name: p.copy() for name, p in params.items()} for _ in range(2)]
+    zeros = [{name: np.zeros_like(p) for name, p in params.items()} for _ in range(2)]
+    return copies[0], *zeros, copies[1]

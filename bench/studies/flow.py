@@ -3,6 +3,7 @@
 The net is the shared one's shape, trained as long, and what it says is x0_hat; the velocity is (x_t - x0_hat) / t. The loss is that of
 the velocity with the weight t^2, so that every time counts alike in x0_hat. (Told to say the velocity itself, it must carry the noise
 of 784 pixels through 512 units, and the samples keep specks.) Training stops at t = EARLIEST, where the longest sampler here asks last.
+DDIM runs as the flow does, with x0_hat as the net says it, and, as is the custom, with x0_hat clipped to [-1, 1] in each step.
 Reflow trains the net further on pairs (noise, the sample that the first flow makes of it).
 
 Papers
@@ -37,10 +38,13 @@ def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, coun
 
     judge, real, perfect = metrics.references(count)
     asked, eps = np.repeat(np.arange(10), count // 10), philox.normal(seed, (count, images.shape[1]), SAMPLING)
-    model = net.model(net.predictor(shared, asked, w=1.0), abar)
+    free, held = (net.model(net.predictor(shared, asked, 1.0, limit=limit), abar) for limit in (None, net.clip))
     straight = {name: flow.straightness(path(p, eps[::10], asked[::10], 20)) for name, p in (("flow", params), ("reflow", again))}
     rows, made = [{"by": "real", "steps": 0, "calls": 0, "seconds": 0.0, **metrics.judged(judge, real, *perfect), "straightness": np.nan}], {}
-    ways = [("DDIM", n, n, lambda n=n: samplers.ddim(model, eps, schedules.spaced_times(1000, n, "trailing"), None, 0, abar)) for n in (10, 20, 50)]
+    ways = [
+        (name, n, n, lambda model=model, n=n: samplers.ddim(model, eps, schedules.spaced_times(1000, n, "trailing"), None, 0, abar))
+        for name, model in (("DDIM", free), ("DDIM, clipped", held)) for n in (10, 20, 50)
+    ]  # fmt: skip
     for name, p in (("flow", params), ("reflow", again)):
         for n in (1, 2, 5, 10, 15, 20):
             ways.append((name, n, n, lambda p=p, n=n: sample(p, eps, asked, schedules.flow_times(n), samplers.flow_euler)))
@@ -125,7 +129,7 @@ def sentences(rows):
         return f"{name}{f' {n}' if n else ''}: adherence {row['adherence']:.1%}, Frechet {row['frechet']:.1f}, precision {row['precision']:.2f}, recall {row['recall']:.2f}"
 
     return [
-        "Without guidance, " + "; ".join(told(*which) for which in (("flow", 10), ("flow", 20), ("flow, Heun", 10), ("DDIM", 50), ("real", 0))) + ".",
+        "Without guidance, " + "; ".join(told(*which) for which in (("flow", 10), ("flow", 20), ("flow, Heun", 10), ("DDIM", 50), ("DDIM, clipped", 50), ("real", 0))) + ".",
         f"One round of reflow takes the straightness S from {by['flow', 20]['straightness']:.1f} to {by['reflow', 20]['straightness']:.1f} (0 is straight).",
         "In few steps, " + "; ".join(told(*which) for which in (("flow", 1), ("reflow", 1), ("flow", 2), ("reflow", 2), ("reflow", 20))) + ".",
     ]
@@ -137,7 +141,7 @@ def draw(rows, made, count):
     figure = plt.figure(figsize=(8.6, 5.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[3, 2.6])
     axes, real = top.subplots(1, 2), rows[0]
-    for name, style in {"DDIM": "k--s", "flow": "-o", "flow, Heun": "o", "reflow": "-^", "reflow, Heun": "^"}.items():
+    for name, style in {"DDIM": "k--s", "DDIM, clipped": "k:s", "flow": "-o", "flow, Heun": "o", "reflow": "-^", "reflow, Heun": "^"}.items():
         mine = [row for row in rows if row["by"] == name]
         for axis, figure_of in zip(axes, ("frechet", "adherence")):
             axis.plot([row["calls"] for row in mine], [row[figure_of] for row in mine], style, ms=4, lw=1.3, label=name, mfc="white" if "Heun" in name else None)
@@ -161,7 +165,7 @@ def draw(rows, made, count):
 
 def _draw(images, labels, batch, seed, stream):
     """Which digits, their times and their labels, a tenth of them dropped."""
-    pick = (philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int)
+    pick = np.minimum((philox.uniform(seed, (batch,), stream + PICK) * len(images)).astype(int), len(images) - 1)  # a uniform may be 1
     t = EARLIEST + (1 - EARLIEST) * philox.uniform(seed, (batch,), stream + TIME)
     asked = np.where(philox.uniform(seed, (batch,), stream + DROP) < digits.DROPPED, digits.NO_LABEL, labels[pick])
     return pick, t, asked

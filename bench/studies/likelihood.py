@@ -12,13 +12,14 @@ No theorem says that the ODE's bits are the fewer once the score is not exact. S
 what the model spends on q(x_t | x0), by the ODE from there and by the terms of the bound from there. Below t both may use the same.
 
 The bound's steps have one variance for each t, the one under which training digits cost least: beta_tilde plus the mean square
-between the posterior's mean and the model's, [Analytic] theorem 1. That of [DDPM], beta_tilde alone, is beside it.
+between the posterior's mean and the model's, [Analytic] theorem 1 but for the model's own mean, where the theorem has the best one.
+That of [DDPM], beta_tilde alone, is beside it.
 
 Papers
     [DDPM]      Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [SDE]       Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
     [ODE]       Zheng, Lu, Chen, Zhu, "Improved Techniques for Maximum Likelihood Estimation for Diffusion ODEs", 2023
-    [Analytic]  Bao, Li, Zhu, Zhang, "Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance", 2022
+    [Analytic]  Bao, Li, Zhu, Zhang, "Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance in Diffusion Probabilistic Models", 2022
 """
 from statistics import NormalDist
 

@@ -96,6 +96,18 @@ def spread(images, labels):
     return float(np.mean(means))
 
 
+def sharpness(images):
+    """Mean gradient energy: the mean square of the differences to the right and down, added. Specks count as edges do.
+
+    images: (N, 784) in [-1, 1], N >= 1. Returns a float >= 0.
+    Raises ValueError for another shape.
+    """
+    if np.ndim(images) != 2 or np.shape(images)[1] != 784 or len(images) == 0:
+        raise ValueError(f"images: expected shape (N, 784) with N >= 1, got {np.shape(images)}")
+    x = np.asarray(images, np.float64).reshape(-1, 28, 28)
+    return float(sum(np.mean(np.diff(x, axis=axis) ** 2) for axis in (1, 2)))
+
+
 def _distances(a, b):
     """Squared distances, (N, M)."""
     squared = np.sum(a**2, axis=1)[:, None] - 2 * a @ b.T + np.sum(b**2, axis=1)

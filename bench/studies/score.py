@@ -94,7 +94,7 @@ def losses(eps_hat, x0, xt, eps, t, abar):
     """Both losses of one prediction, each from its own definition, as a mean over examples of squared norms:
 
         [DDPM] eq. 14, simple      |eps_hat - eps|^2
-        [DSM] eq. 11, denoising    |s_hat - grad log q(x_t | x0)|^2,   grad log q(x_t | x0) = (sqrt(abar_t) x0 - x_t) / (1 - abar_t)
+        [DSM], denoising           |s_hat - grad log q(x_t | x0)|^2,   grad log q(x_t | x0) = (sqrt(abar_t) x0 - x_t) / (1 - abar_t)
 
     eps_hat, x0, xt, eps: (B, D). t: int. abar: (T + 1,).
     Returns the two, floats; the first is (1 - abar_t) times the second.

@@ -16,7 +16,7 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import write
+from kernels.numba_cpu.stream import fma, write
 
 
 def q_sample(x0, t, eps, abar, out=None):
@@ -64,7 +64,7 @@ def x0_from_eps(xt, eps, t, abar, out=None):
 
 
 def eps_from_x0(xt, x0, t, abar, out=None):
-    """[DDIM] eq. 9:  eps = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t). xt, x0: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
+    """[DDIM] eq. 9 solved for eps:  eps = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t). xt, x0: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
 
     Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_x0`.
     """
@@ -100,7 +100,7 @@ def eps_from_v(xt, v, t, abar, out=None):
 
 
 def score_from_eps(eps, t, abar, out=None):
-    """[SDE] eq. 7:  score = -eps / sqrt(1 - abar_t). eps: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
+    """[SDE] eq. 7 with [DDPM] eq. 4:  score = -eps / sqrt(1 - abar_t). eps: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
 
     Returns the score (B, ...), in out where given. Raises as `ref.diffusion.score_from_eps`.
     """
@@ -195,7 +195,7 @@ def _linear_rows(o, lo, hi, a, b, table, n):
         c0, c1 = o.dtype.type(table[0, row]), o.dtype.type(table[1, row])
         r, x, y = o[i - lo : end - lo], a[i:end], b[i:end]
         for j in range(r.size):
-            r[j] = c0 * x[j] + c1 * y[j]
+            r[j] = fma(c0, x[j], c1 * y[j])
         i = end
 
 
@@ -262,17 +262,17 @@ def seven(table, row, out):
 @njit(**INLINE)
 def ddpm_mean(xt, eps, c, limit):
     """x_s without its noise, one element. xt, eps: numbers. c: from `five`. limit: of x0_hat, inf for none."""
-    return c[2] * clamp(c[0] * xt + c[1] * eps, limit) + c[3] * xt
+    return fma(c[2], clamp(fma(c[0], xt, c[1] * eps), limit), c[3] * xt)
 
 
 @njit(**INLINE)
 def ddim_mean(xt, eps, c, clipped, limit):
     """x_s without its noise, one element. xt, eps: numbers. c: from `seven`. clipped: whether x0_hat is, to limit."""
-    x0 = c[0] * xt + c[1] * eps
+    x0 = fma(c[0], xt, c[1] * eps)
     if clipped:
         x0 = clamp(x0, limit)
-        eps = c[2] * xt + c[3] * x0
-    return c[4] * x0 + c[5] * eps
+        eps = fma(c[2], xt, c[3] * x0)
+    return fma(c[4], x0, c[5] * eps)
 
 
 @njit(**INLINE)

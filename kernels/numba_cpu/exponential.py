@@ -11,6 +11,7 @@ from numba.extending import overload
 
 from kernels import coefficients
 from kernels.numba_cpu.launch import INLINE
+from kernels.numba_cpu.stream import fma
 
 E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
@@ -56,7 +57,7 @@ def _std_of32(logvar):
     a = f + g  # exp(f) - 1
     std = _scaled(ONE + a, n)
     if n == 0:
-        return std, a * (TWO + a), a * a + TWO * g
+        return std, a * (TWO + a), fma(a, a, TWO * g)
     m = std * std - ONE
     return std, m, m - logvar
 

@@ -21,7 +21,7 @@ from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums
 from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.stream import deliver, wide, write, write_noisy
+from kernels.numba_cpu.stream import deliver, fma, wide, write, write_noisy
 
 PER_STEP = 4  # streams of a training step: batch indices, times, what else a loop draws, noise
 
@@ -297,7 +297,7 @@ def _q_sample_noise_rows(o, lo, hi, z, x0, table, n):
         c0, c1 = o.dtype.type(table[0, row]), o.dtype.type(table[1, row])
         r, x, w = o[i - lo : end - lo], x0[i:end], z[i - lo :]
         for j in range(r.size):
-            r[j] = c0 * x[j] + c1 * w[j]
+            r[j] = fma(c0, x[j], c1 * w[j])
         i = end
 
 
@@ -352,10 +352,10 @@ def _guided_ddpm_rows(o, lo, hi, z, xt, uncond, cond, w, table, n, limit):
         r, x, u, v, e = o[i - lo : end - lo], xt[i:end], uncond[i:end], cond[i:end], z[i - lo :]
         if c[4] == 0:
             for j in range(r.size):
-                r[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit)
+                r[j] = ddpm_mean(x[j], fma(w, v[j] - u[j], u[j]), c, limit)
         else:
             for j in range(r.size):
-                r[j] = ddpm_mean(x[j], u[j] + w * (v[j] - u[j]), c, limit) + c[4] * e[j]
+                r[j] = fma(c[4], e[j], ddpm_mean(x[j], fma(w, v[j] - u[j], u[j]), c, limit))
         i = end
 
 
@@ -379,10 +379,10 @@ def _guided_ddim_rows(o, lo, hi, z, xt, uncond, cond, w, table, n, clipped, limi
         r, x, u, v, e = o[i - lo : end - lo], xt[i:end], uncond[i:end], cond[i:end], z[i - lo :]
         if c[6] == 0:
             for j in range(r.size):
-                r[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit)
+                r[j] = ddim_mean(x[j], fma(w, v[j] - u[j], u[j]), c, clipped, limit)
         else:
             for j in range(r.size):
-                r[j] = ddim_mean(x[j], u[j] + w * (v[j] - u[j]), c, clipped, limit) + c[6] * e[j]
+                r[j] = fma(c[6], e[j], ddim_mean(x[j], fma(w, v[j] - u[j], u[j]), c, clipped, limit))
         i = end
 
 
@@ -407,14 +407,14 @@ def _guided_dpmpp_2m_rows(o, x0, lo, hi, xt, uncond, cond, w, x0_last, table, n)
         if c4 == 0:
             for j in range(r.size):
                 a = x[j]
-                b = c0 * a + c1 * (u[j] + w * (v[j] - u[j]))
-                r[j] = c2 * a + c3 * b
+                b = fma(c0, a, c1 * fma(w, v[j] - u[j], u[j]))
+                r[j] = fma(c2, a, c3 * b)
                 d[j] = b
         else:
             for j in range(r.size):
                 a = x[j]
-                b = c0 * a + c1 * (u[j] + w * (v[j] - u[j]))
-                r[j] = c2 * a + c3 * b + c4 * last[j]
+                b = fma(c0, a, c1 * fma(w, v[j] - u[j], u[j]))
+                r[j] = fma(c4, last[j], fma(c2, a, c3 * b))
                 d[j] = b
         i = end
 
@@ -442,7 +442,7 @@ def _guided_flow_rows(o, lo, hi, xt, uncond, cond, w, table, n):
         c = o.dtype.type(table[0, row])
         r, x, u, v = o[i - lo : end - lo], xt[i:end], uncond[i:end], cond[i:end]
         for j in range(r.size):
-            r[j] = x[j] + c * (u[j] + w * (v[j] - u[j]))
+            r[j] = fma(c, fma(w, v[j] - u[j], u[j]), x[j])
         i = end
 
 
@@ -460,7 +460,7 @@ def _heun_rows(o, lo, hi, a, b, c, table, n):
         c0, c1, c2 = o.dtype.type(table[0, row]), o.dtype.type(table[1, row]), o.dtype.type(table[2, row])
         r, x, y, z = o[i - lo : end - lo], a[i:end], b[i:end], c[i:end]
         for j in range(r.size):
-            r[j] = c0 * x[j] + c1 * y[j] + c2 * z[j]
+            r[j] = fma(c2, z[j], fma(c0, x[j], c1 * y[j]))
         i = end
 
 

@@ -16,7 +16,7 @@ from kernels.numba_cpu.exponential import silu
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
 from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.stream import deliver, wide
+from kernels.numba_cpu.stream import deliver, fma, wide
 from kernels.numba_cpu.tile import ROWS, lanes, lines, product
 
 BLOCK = 16  # rows of a matrix that is turned, at a time
@@ -78,7 +78,7 @@ def _guided(o, h, tile, stride, width, w):
         if stride > tile:
             v = h[i * stride + tile : i * stride + 2 * tile]
             for k in range(tile):
-                r[k] += w * (silu(v[k]) - r[k])
+                r[k] = fma(w, silu(v[k]) - r[k], r[k])
 
 
 @njit(**INLINE)
@@ -117,7 +117,7 @@ def _add_noise(x, along, z, pixels, count, sigma):
         for j in range(pixels):
             line, column = x[j * along + first : j * along + first + examples], z[first * pixels + j :]
             for i in range(examples):
-                line[i] += sigma * column[i * pixels]
+                line[i] = fma(sigma, column[i * pixels], line[i])
 
 
 @njit(**COMPILE)
@@ -248,7 +248,7 @@ def train_examples(lo, hi, tile, data, index, t, table, key, weights, x, a, d, d
             row, c0, c1 = x[i * along_x : (i + 1) * along_x], data.dtype.type(table[0, i]), data.dtype.type(table[1, i])
             x0, e = data[index[i] * pixels : (index[i] + 1) * pixels], z[(i - first) * pixels : (i + 1 - first) * pixels]
             for k in range(pixels):
-                row[k] = c0 * x0[k] + c1 * e[k]
+                row[k] = fma(c0, x0[k], c1 * e[k])
             row[pixels] = t[i]
         _transpose(d[first:], along, z, pixels, last - first, pixels)
         _transpose(xt, tile, x[first * along_x :], along_x, last - first, pixels + 1)

@@ -16,11 +16,11 @@ from numba import float64, njit
 from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import deliver, write
+from kernels.numba_cpu.stream import deliver, fma, write
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
-    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, decoupled.
+    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, decoupled; weight_decay is its lambda / alpha.
 
     p, g, m, v: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay: floats.
     Returns p, m, v; out: three arrays for them, which may be the inputs. Raises as `ref.optim.adam_step`.
@@ -84,16 +84,16 @@ def eight(c, p):
 @njit(**INLINE)
 def adam_element(p, g, m, v, c):
     """One element of [AdamW] algorithm 2. p, g, m, v: numbers. c: from `eight`. Returns p, m, v."""
-    m = c[0] * m + c[1] * g
-    v = c[2] * v + c[3] * (g * g)
-    return p - (c[4] * m / (c[5] * np.sqrt(v) + c[6]) + c[7] * p), m, v
+    m = fma(c[0], m, c[1] * g)
+    v = fma(c[2], v, c[3] * (g * g))
+    return p - fma(c[7], p, c[4] * m / fma(c[5], np.sqrt(v), c[6])), m, v
 
 
 @njit(**INLINE)
 def adam_ema_element(p, g, m, v, avg, c, keep, take):
     """One element of `fused.adam_ema_step`. p, g, m, v, avg: numbers. c: from `eight`. keep, take: decay and 1 - decay. Returns p, m, v, avg."""
     p, m, v = adam_element(p, g, m, v, c)
-    return p, m, v, keep * avg + take * p
+    return p, m, v, fma(keep, avg, take * p)
 
 
 @njit(**INLINE)
@@ -130,7 +130,7 @@ def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c, how):
 def _ema_rows(o, lo, hi, avg, p, keep, take):
     a, q = avg[lo:hi], p[lo:hi]
     for j in range(a.size):
-        o[j] = keep * a[j] + take * q[j]
+        o[j] = fma(keep, a[j], take * q[j])
 
 
 @njit(**COMPILE)

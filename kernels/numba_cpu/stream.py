@@ -4,7 +4,7 @@ A loop that stores over its own inputs is not taken in lanes (only equal indices
 runs three times as long; into a chunk of its own it is. And memory that will not be read soon can be written around the
 cache, by non-temporal stores, which saves reading it first. Everywhere else the way by a chunk costs, up to half as much again.
 
-`wide` is the other thing that a kernel may ask of the compiler.
+`wide` and `fma` are the other things that a kernel may ask of the compiler.
 """
 import numpy as np
 from llvmlite import ir
@@ -27,6 +27,17 @@ def wide(typingctx):
         return context.get_dummy_value()
 
     return types.none(), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """a b + c, rounded once. A sum of two products has to say which of them is fused: a compiler chooses one way for the lanes of a loop
+    and another for what is left over, and the bits would depend on where an element lies. Called without typingctx. a, b, c: one float type."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fma(*args)
+
+    return (a(a, b, c), codegen) if a == b == c else None
 
 
 @intrinsic

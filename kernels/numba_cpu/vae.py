@@ -14,7 +14,7 @@ from kernels import coefficients
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.exponential import logistic, std_of
 from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import deliver, wide
+from kernels.numba_cpu.stream import deliver, fma, wide
 
 
 def reparameterize_kl(mu, logvar, eps, out=None):
@@ -86,8 +86,8 @@ def segment(k, n):
 def _reparameterize_kl_rows(z, terms, mu, logvar, eps):
     for j in range(mu.size):
         std, _, excess = std_of(logvar[j])
-        z[j] = mu[j] + std * eps[j]
-        terms[j] = mu[j] * mu[j] + excess
+        z[j] = fma(std, eps[j], mu[j])
+        terms[j] = fma(mu[j], mu[j], excess)
 
 
 @njit(**COMPILE)
@@ -117,8 +117,8 @@ def _reparameterize_kl_backward_rows(dmu, dlogvar, deps, lo, hi, dz, dkl, mu, lo
         for j in range(d.size):
             std, grown, _ = std_of(v[j])
             g = std * d[j]
-            r[j] = d[j] + c * m[j]
-            s[j] = half * (g * e[j] + c * grown)
+            r[j] = fma(c, m[j], d[j])
+            s[j] = half * fma(g, e[j], c * grown)
             t[j] = g
         i = end
 
@@ -146,7 +146,7 @@ def _bernoulli_nll_grad_rows(o, terms, logits, x, c):
         log, large, small = logistic(l)
         up, down = (large, small) if l >= zero else (small, large)  # sigmoid(l), sigmoid(-l)
         terms[j] = log + ((one - y) * l if l >= zero else -y * l)
-        o[j] = c * ((one - y) * up - y * down)
+        o[j] = c * fma(one - y, up, -(y * down))
 
 
 @njit(**COMPILE)

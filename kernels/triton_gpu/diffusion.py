@@ -67,7 +67,7 @@ def x0_from_eps(xt, eps, t, abar, out=None):
 
 
 def eps_from_x0(xt, x0, t, abar, out=None):
-    """[DDIM] eq. 9:  eps = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t). xt, x0: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
+    """[DDIM] eq. 9 solved for eps:  eps = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t). xt, x0: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
 
     Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_x0`.
     """
@@ -103,7 +103,7 @@ def eps_from_v(xt, v, t, abar, out=None):
 
 
 def score_from_eps(eps, t, abar, out=None):
-    """[SDE] eq. 7:  score = -eps / sqrt(1 - abar_t). eps: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
+    """[SDE] eq. 7 with [DDPM] eq. 4:  score = -eps / sqrt(1 - abar_t). eps: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
 
     Returns the score (B, ...), in out where given. Raises as `ref.diffusion.score_from_eps`.
     """

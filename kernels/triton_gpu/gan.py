@@ -22,7 +22,7 @@ SOFTPLUS, HINGE, SQUARE, LINE = map(tl.constexpr, range(4))
 
 
 def discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[GAN] eq. 1 with its sign changed, and its gradients:  L = mean(softplus(-real_logits)) + mean(softplus(fake_logits)).
+    """[GAN] eq. 1, which D maximises, with its sign changed, and its gradients:  L = mean(softplus(-real_logits)) + mean(softplus(fake_logits)).
 
     real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
     Raises as `ref.gan.discriminator_loss_grad`.
@@ -48,7 +48,7 @@ def generator_loss_saturating_grad(fake_logits, out=None):
 
 
 def hinge_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[SN] eq. 16 with its sign changed, and its gradients:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
+    """[SN] eq. 16, which D maximises, with its sign changed, and its gradients:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
 
     real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
     Raises as `ref.gan.hinge_discriminator_loss_grad`.
@@ -57,7 +57,7 @@ def hinge_discriminator_loss_grad(real_logits, fake_logits, out=None):
 
 
 def hinge_generator_loss_grad(fake_logits, out=None):
-    """[SN] eq. 17 with its sign changed, and its gradient:  L = -mean(fake_logits).
+    """[SN] eq. 17, which G minimises, and its gradient:  L = -mean(fake_logits).
 
     fake_logits: any shape, at least one element. Returns L (float64 without axes, of the kind of the inputs), dfake_logits (in out where given). Raises as `ref.gan.hinge_generator_loss_grad`.
     """
@@ -65,7 +65,7 @@ def hinge_generator_loss_grad(fake_logits, out=None):
 
 
 def least_squares_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[LSGAN] eq. 9, 1 for real and 0 for fake, and its gradients:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
+    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real, and its gradients:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
 
     real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
     Raises as `ref.gan.least_squares_discriminator_loss_grad`.
@@ -74,7 +74,7 @@ def least_squares_discriminator_loss_grad(real_logits, fake_logits, out=None):
 
 
 def least_squares_generator_loss_grad(fake_logits, out=None):
-    """[LSGAN] eq. 9, to be taken for real, and its gradient:  L = 1/2 mean((fake_logits - 1)^2).
+    """[LSGAN] eq. 2 with c = 1, to be taken for real, and its gradient:  L = 1/2 mean((fake_logits - 1)^2).
 
     fake_logits: any shape, at least one element. Returns L (float64 without axes, of the kind of the inputs), dfake_logits (in out where given).
     Raises as `ref.gan.least_squares_generator_loss_grad`.
@@ -83,7 +83,7 @@ def least_squares_generator_loss_grad(fake_logits, out=None):
 
 
 def wasserstein_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[WGAN] eq. 2 with its sign changed, and its gradients:  L = mean(fake_logits) - mean(real_logits).
+    """[WGAN] eq. 3, which the critic maximises, with its sign changed, and its gradients:  L = mean(fake_logits) - mean(real_logits).
 
     real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
     Raises as `ref.gan.wasserstein_discriminator_loss_grad`.

@@ -19,7 +19,7 @@ SINGLE = ("float32",)
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
-    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, decoupled.
+    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, decoupled; weight_decay is its lambda / alpha.
 
     p, g, m, v: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay: floats.
     Returns p, m, v; out: three arrays for them, which may be the inputs. Raises as `ref.optim.adam_step`.

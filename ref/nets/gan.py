@@ -1,21 +1,66 @@
-"""The MLP discriminator, with its gradient in its input and the gradient of that: what the penalties of `ref.gan` need.
+"""The MLP generator; and the MLP discriminator, with its gradient in its input and the gradient of that, which the penalties of `ref.gan` need.
 
 Plain functions over a dict: the forward returns its output and a dict of what the backward needs. Arrays keep the dtype
-of the parameters. The parameters are w1 (n1, n0), b1 (n1,), w2 (n2, n1), b2 (n2,), w3 (1, n2), b3 (1,).
+of the parameters, which are w1 (n1, n0), b1 (n1,), w2 (n2, n1), b2 (n2,), w3 (n3, n2), b3 (n3,); the discriminator has n3 = 1.
 
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
     [WGAN-GP]  Gulrajani et al., "Improved Training of Wasserstein GANs", 2017
+    [Init]     He et al., "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification", 2015
 """
 import numpy as np
 
 from ref.layers import leaky_relu, leaky_relu_backward, linear, linear_backward, sigmoid, sigmoid_backward, softplus, tanh, tanh_backward
+from ref.nets.mlp import INIT_STREAM
+from ref.philox import normal
 
 ACTIVATIONS = {  # act, act' and act'', each of h
     "leaky_relu": (leaky_relu, lambda h: leaky_relu_backward(np.ones_like(h), h), np.zeros_like),
     "softplus": (softplus, sigmoid, lambda h: sigmoid_backward(1, sigmoid(h))),
     "tanh": (tanh, lambda h: tanh_backward(1, tanh(h)), lambda h: -2 * tanh(h) * tanh_backward(1, tanh(h))),
 }
+
+
+def generator_init(seed, latent=64, width=512, pixels=784, dtype=np.float32):
+    """Parameters of the generator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 0.01 / inputs, so that a fresh
+    generator says little and has no noise to unlearn; biases 0.
+
+    seed: int. latent, width, pixels: ints. dtype: float32 or float64.
+    Returns a dict with w1 (width, latent), b1, w2 (width, width), b2, w3 (pixels, width), b3.
+    """
+    return _init(seed, (latent, width, width, pixels), (2, 2, 0.01), INIT_STREAM, dtype)
+
+
+def generator(params, z):
+    """G(z) = tanh(W3 a2 + b3),  a2 = act(W2 a1 + b2),  a1 = act(W1 z + b1): an MLP as [GAN]'s, act the leaky relu of slope 0.2.
+
+    params: from `generator_init`. z: (B, latent).
+    Returns x (B, pixels) in [-1, 1], cache.
+    Raises ValueError where the shapes do not fit.
+    """
+    h1 = linear(z, params["w1"], params["b1"])
+    a1 = leaky_relu(h1)
+    h2 = linear(a1, params["w2"], params["b2"])
+    a2 = leaky_relu(h2)
+    x = tanh(linear(a2, params["w3"], params["b3"]))
+    return x, {"z": z, "h1": h1, "a1": a1, "h2": h2, "a2": a2, "x": x}
+
+
+def generator_backward(dx, params, cache):
+    """Gradients of `generator` in its parameters. dx: (B, pixels). params, cache: of the forward. Returns a dict."""
+    da2, dw3, db3 = linear_backward(tanh_backward(dx, cache["x"]), cache["a2"], params["w3"])
+    da1, dw2, db2 = linear_backward(leaky_relu_backward(da2, cache["h2"]), cache["a1"], params["w2"])
+    _, dw1, db1 = linear_backward(leaky_relu_backward(da1, cache["h1"]), cache["z"], params["w1"])
+    return {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}
+
+
+def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
+    """Parameters of the discriminator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 1 / inputs; biases 0.
+
+    seed, pixels, width, dtype: as in `generator_init`.
+    Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (1, width), b3.
+    """
+    return _init(seed, (pixels, width, width, 1), (2, 2, 1), INIT_STREAM + 3, dtype)
 
 
 def discriminator(params, x, act):
@@ -84,6 +129,14 @@ def discriminator_input_gradient_backward(ddx, params, cache):
     da1, dw2_h2, db2 = linear_backward(ds2 * cache["c2"], a1, params["w2"])
     _, dw1_h1, db1 = linear_backward(ds1 * cache["c1"] + da1 * s1, x, params["w1"])
     return {"w1": dw1 + dw1_h1, "b1": db1, "w2": dw2 + dw2_h2, "b2": db2, "w3": dw3, "b3": np.zeros_like(params["b3"])}
+
+
+def _init(seed, widths, gains, stream, dtype):
+    params = {}
+    for i, (inputs, outputs, gain) in enumerate(zip(widths, widths[1:], gains)):
+        params[f"w{i + 1}"] = ((gain / inputs) ** 0.5 * normal(seed, (outputs, inputs), stream + i)).astype(dtype)
+        params[f"b{i + 1}"] = np.zeros(outputs, dtype)
+    return params
 
 
 def _activation(act):

@@ -14,6 +14,7 @@ from ref import edm, flow, objectives, schedules, sde
 from ref.diffusion import posterior, q_sample, score_from_eps, v_target
 from ref.nets import gan as gan_nets
 from ref.nets import mlp
+from ref.nets import vae as vae_nets
 from ref.philox import normal
 from ref.reading import trace
 from ref.reading.catalogue import equations, full
@@ -139,6 +140,9 @@ FUNCTIONS = {
                                 batch=3, lr=1e-3),
     "ref.vae.bernoulli_nll": dict(x=lambda x0: 0.5 + 0.45 * x0),
     "ref.vae.gaussian_nll": dict(logvar=lambda x: np.full(x.shape, -1.0)),
+    "ref.nets.gan.generator": dict(params=lambda latent, width, pixels: gan_nets.generator_init(0, latent, width, pixels, np.float64)),
+    "ref.nets.vae.encoder": dict(params=lambda pixels, width, latent: vae_nets.encoder_init(0, pixels, width, latent, np.float64)),
+    "ref.nets.vae.decoder": dict(params=lambda pixels, width, latent: vae_nets.decoder_init(0, pixels, width, latent, np.float64)),
     "ref.nets.mlp.chapter": dict(params=lambda pixels, width: mlp.chapter_init(0, pixels, width, np.float64)),
     "ref.nets.mlp.residual": dict(params=lambda pixels, width, depth, classes, frequencies: {  # with the last layers of its blocks off 0
         n: a + _sines(a.shape) / 3 for n, a in mlp.residual_init(0, pixels, width, depth, classes, frequencies, np.float64).items()}),

@@ -6,7 +6,8 @@ LAYOUTS = ("C", "Fortran", "transposed", "sliced", "reversed", "offset", "read-o
 
 
 def place(shape, dtype, layout):
-    """An arena of bytes and a view of `shape` in it, all 0xFF. "offset" begins between two aligned addresses."""
+    """An arena of bytes and a view of `shape` in it, all 0xFF. shape: tuple. dtype: of the view. layout: of LAYOUTS; "offset" begins between two
+    aligned addresses."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape))
     stretch = 2 if layout == "sliced" else 1
@@ -26,7 +27,7 @@ def place(shape, dtype, layout):
 
 
 def put(array, layout):
-    """The array's values in a fresh arena. Returns the arena's bytes and the view."""
+    """The array's values in a fresh arena. array: any. layout: of LAYOUTS. Returns the arena's bytes and the view."""
     arena, view = place(array.shape, array.dtype, layout)
     view[...] = array
     if layout == "read-only":
@@ -35,6 +36,6 @@ def put(array, layout):
 
 
 def guards_intact(arena, view):
-    """Whether no byte outside the view was written. Overwrites the view."""
+    """Whether no byte outside the view was written. arena, view: from `place`. Overwrites the view."""
     view.view(f"u{view.dtype.itemsize}")[...] = -1 + 2 ** (8 * view.dtype.itemsize)
     return bool(np.all(arena == 0xFF))

@@ -1,5 +1,5 @@
 """Medians of interleaved calls: what is compared is timed in turn, in one process, so that a slow moment hits all alike."""
-import functools
+import importlib
 import time
 
 import numpy as np
@@ -7,6 +7,7 @@ import numpy as np
 SLICE_NS = 2_000_000  # how long one contestant is called in a round, unless one call is longer
 CALLS = 64  # at most so many calls in a round
 LONG_NS = 5_000_000  # a call this long needs no warm-up in each round
+TIMES = {"u": 520, "t": 500, "s": 480}  # of a step: an ordinary one; a drawn s could be 0, where no noise is added
 
 
 def wall(run):
@@ -16,38 +17,27 @@ def wall(run):
     return time.perf_counter_ns() - start
 
 
-@functools.cache
-def _half_a_millisecond():
-    from bench import limits
-
-    return limits.gpu_copy(1 << 31)
-
-
-def events(run):
-    """Nanoseconds of one call on the GPU, between two events of the stream. A copy goes before it, so that the host is ahead when the
-    first event comes (else its own time would be counted) and nothing is left in the cache. run: takes nothing, may return before
-    the work is done."""
-    from numba import cuda
-
-    start, end = cuda.event(), cuda.event()
-    _half_a_millisecond()()
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return cuda.event_elapsed_time(start, end) * 1e6
+def copy(nbytes):
+    """A call that moves nbytes by NumPy's copy, half of them read and half written (libc's memcpy, which knows how to
+    write around the cache). nbytes: int >= 2. Returns the function."""
+    source = np.ones(max(nbytes // 8, 1), np.float32)
+    target = np.empty_like(source)
+    return lambda: np.copyto(target, source)
 
 
-def calls(run, count=50):
-    """Nanoseconds a call, of count calls that follow each other, by the host's clock: what a short launch costs. run: as in `events`."""
-    from numba import cuda
+def gpu_copy(nbytes):
+    """A call that moves nbytes by the driver's copy from device to device, half of them read and half written. nbytes: int >= 2.
+    Returns the function."""
+    launch, philox = (importlib.import_module(f"kernels.triton_gpu.{name}") for name in ("launch", "philox"))
 
-    cuda.synchronize()
-    start = time.perf_counter_ns()
-    for _ in range(count):
-        run()
-    cuda.synchronize()
-    return (time.perf_counter_ns() - start) / count
+    to, of = (launch.read(("float32",), x=philox.normal(i, max(nbytes // 8, 1))).pointers[0] for i in range(2))
+    return lambda: launch.copy(to, of, max(nbytes // 8, 1) * 4)
+
+
+def problem(op, options, shape, seed=0, dtype="float32"):
+    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. seed: of the data. dtype: name. Returns {name: value}."""
+    arguments = op.make(np.random.default_rng(seed), shape, dtype, "normal", **options)
+    return arguments | {name: time for name, time in TIMES.items() if name in arguments and "s" in arguments and "abar" in arguments}
 
 
 def interleave(runs, seconds, least=7, most=200, clock=wall):

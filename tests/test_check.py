@@ -1,0 +1,366 @@
+"""The checker on strangers' functions: right ones pass, wrong ones are caught and their mistake is named, and what else can go wrong is told apart.
+
+The wrong ones are the readable source of `ref` with a word of it changed, so they share nothing with `kernels.variants` but the mistake.
+"""
+import csv
+import functools
+import inspect
+import json
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import ref.diffusion
+import ref.fused
+import ref.guidance
+import ref.optim
+import ref.philox
+import ref.samplers
+from bench.studies import conformance
+from kernels import __main__ as command
+from kernels import check, laws, ours, registry
+from kernels.caller import CONVENTIONS, Usage, caller, find
+from kernels.numba_cpu import diffusion, fused
+from ref import guidance, schedules
+from tests import ROOT
+
+FEW = dict(examples=100)
+
+
+def stranger(function):
+    """function in the dtype of its data, as anybody would write it: the truth is float64 whatever comes in."""
+
+    @functools.wraps(function)
+    def same_dtype(**arguments):
+        dtype = next(iter(registry.arrays(arguments).values())).dtype
+        result = function(**arguments)
+        cast = [x.astype(dtype) if isinstance(x, np.ndarray) else x for x in (result if isinstance(result, (tuple, list)) else [result])]
+        return cast if isinstance(result, (tuple, list)) else cast[0]
+
+    return same_dtype
+
+
+def changed(name, *changes):
+    """The function of ref's source with each (old, new) in it. name: module.function."""
+    module, function = name.split(".")
+    module = sys.modules[f"ref.{module}"]
+    source = inspect.getsource(module)
+    for old, new in changes:
+        assert source.count(old) >= 1 and old != new, old
+        source = source.replace(old, new)
+    copy = types.ModuleType("changed")
+    exec(compile(source, "changed", "exec"), copy.__dict__)
+    return stranger(getattr(copy, function))
+
+
+SIGMA = "eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)"
+WRONG = [  # operation, what is changed in the source of ref, what the checker has to say
+    ("diffusion.q_sample", ("abar[t].astype", "abar[np.maximum(t - 1, 0)].astype"), "alpha-bar off by one step: abar[t - 1] read at t"),
+    ("diffusion.q_sample", ("abar[t].astype", "abar[np.minimum(t + 1, abar.size - 1)].astype"), "alpha-bar off by one step: abar[t + 1] read at t"),
+    ("diffusion.q_sample", ("np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps", "abar_t * x0 + (1 - abar_t) * eps"), "alpha-bar without its root"),
+    ("diffusion.q_sample", ("return np.sqrt(abar_t) * x0 + ", "abar_t = abar_t.astype(np.float32)\n    return np.sqrt(abar_t) * x0 + "), "float32 cancellation near t = 0"),
+    ("diffusion.q_sample", ("abar_t = _at(abar, t, x0, \"t\")\n    return np.sqrt(abar_t) * x0", "abar_t = abar[t] if np.ndim(t) == 0 or len(t) == x0.shape[-1] else _at(abar, t, x0[:0], 't')\n    return np.sqrt(abar_t) * x0"), "t along the last axis"),
+    ("diffusion.q_sample", ("    abar, t = np.asarray(abar), np.asarray(t)\n", "    abar, t = np.asarray(abar), np.ravel(t)[0] if np.size(t) else 0\n    t = np.asarray(t)\n"), "the first example's time used for all"),
+    ("diffusion.v_target", ("np.sqrt(abar_t) * eps - np.sqrt(1 - abar_t) * x0", "np.sqrt(1 - abar_t) * x0 - np.sqrt(abar_t) * eps"), "sign of the result"),
+    ("diffusion.x0_from_eps", ("xt - np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)", "xt + np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)"), "sign of eps"),
+    ("diffusion.x0_from_v", ("np.sqrt(abar_t) * xt - np.sqrt(1 - abar_t) * v", "np.sqrt(abar_t) * xt + np.sqrt(1 - abar_t) * v"), "sign of v"),
+    ("diffusion.score_from_eps", ("-eps / np.sqrt(1 - abar_t)", "-eps / (1 - abar_t)"), "a variance used as a deviation"),
+    ("diffusion.posterior", ("variance = (1 - abar_s) / (1 - abar_t) * beta", "variance = beta"), "beta in place of beta-tilde"),
+    ("diffusion.ddpm_step", ("np.where(abar_s < 1, np.sqrt(sigma2), 0.0)", "np.sqrt(sigma2)"), "noise added on the last step"),
+    ("diffusion.ddpm_step", ("np.where(abar_s < 1, np.sqrt(sigma2), 0.0)", "np.where(abar_s < 1, sigma2, 0.0)"), "a variance used as a deviation"),
+    ("diffusion.ddpm_step", ("sigma2 = np.reshape(beta_tilde, np.broadcast_shapes(abar_t.shape, abar_s.shape))", "sigma2 = 1 - abar_t / abar_s"), "beta in place of beta-tilde"),
+    ("diffusion.ddpm_step", ("x0_hat = _clip(x0_from_eps(xt, eps_hat, t, abar), clip)", "x0_hat = x0_from_eps(xt, eps_hat, t, abar)"), "clip left out"),
+    ("diffusion.ddpm_step", ("np.asarray(t)\n    if abar.ndim", "np.asarray(t)\n    t = t - (name == 's') * (t > 0)\n    if abar.ndim"), ""),  # caught; it has no name
+    ("diffusion.ddim_step", ("        eps_hat = eps_from_x0(xt, x0_hat, t, abar)\n", ""), "x0 clipped but eps not re-derived"),
+    ("diffusion.ddim_step", ("1 - abar_s - sigma**2", "1 - abar_s"), "sigma^2 not taken out of the direction's variance"),
+    ("diffusion.ddim_step", (SIGMA, SIGMA.replace("eta", "1.0")), "eta left out: always 1"),
+    ("diffusion.ddim_step", ("np.sqrt(abar_s) * x0_hat + direction * eps_hat", "np.sqrt(abar_s) * x0_hat - direction * eps_hat"), ""),
+    ("diffusion.ddim_step", ("sigma * np.where(sigma > 0, z, 0.0)", "sigma**2 * np.where(sigma > 0, z, 0.0)"), "a variance used as a deviation"),
+    ("diffusion.eps_loss", ("return np.mean((eps_hat - eps) ** 2)", "return np.sum((eps_hat - eps) ** 2)"), "1/N left out: a sum in place of a mean"),
+    ("diffusion.eps_loss", ("return np.mean((eps_hat - eps) ** 2)", "return np.mean((eps_hat - eps) ** 2) / 2"), "half the square"),
+    ("diffusion.eps_loss_backward", ("deps_hat = 2 * (eps_hat - eps)", "deps_hat = (eps_hat - eps)"), "the 2 of the square's gradient left out"),
+    ("fused.guided_ddim_step", ("ddim_step(xt, guide(uncond, cond, w)", "ddim_step(xt, (1 + w) * cond - w * uncond"), "guidance weight in the other convention"),
+    ("fused.guided_ddpm_step", ("ddpm_step(xt, guide(uncond, cond, w)", "ddpm_step(xt, guide(cond, uncond, w)"), "uncond and cond changed over"),
+    ("fused.guided_ddpm_step", ("z = normal(seed, np.shape(xt), stream)", "z = normal(seed, np.shape(xt))"), "stream left out"),
+    ("fused.guided_flow_step", ("return xt + (s - t) * v", "return xt + (t - s) * v"), "sign of the step: t - s"),
+    ("fused.heun_step", ("(d + d_next) / 2", "d"), "the correction left out: Euler's step"),
+    ("samplers.dpmpp_2m_step", ("(1 + half) * x0_hat - half *", "(1 - half) * x0_hat + half *"), "sign of the history's term"),
+    ("optim.adam_step", ("np.sqrt(vhat) + eps", "np.sqrt(vhat + eps)"), "eps inside the root"),
+    ("optim.adam_step", ("m = beta1 * m", "g = g + weight_decay * p\n    weight_decay = 0\n    m = beta1 * m"), "weight decay added to the gradient"),
+    ("optim.adam_step", ("mhat = m / (1 - beta1**step)\n    vhat = v / (1 - beta2**step)", "mhat, vhat = m, v"), "bias correction left out"),
+    ("optim.ema_step", ("decay * avg + (1 - decay) * p", "(1 - decay) * avg + decay * p"), "the decay and its complement changed over"),
+    ("optim.clip_by_global_norm", ("max_norm / norm if norm > max_norm else 1.0", "max_norm / norm"), "scaled also where the norm is small"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, change, cause", WRONG, ids=[f"{op}-{cause or i}" for i, (op, _, cause) in enumerate(WRONG)])
+def test_a_wrong_variant_is_caught_and_named(name, change, cause):
+    if name.startswith("samplers."):
+        step = changed(name, change)
+        name = "fused.guided_dpmpp_2m_step"
+
+        def wrong(xt, uncond, cond, w, x0_last, u, t, s, abar):
+            x0_hat = ref.diffusion.x0_from_eps(xt, guidance.guide(uncond, cond, w), t, abar)
+            last = None if x0_last is None else np.asarray(x0_last, np.float64)
+            return step(xt=np.asarray(xt, np.float64), x0_hat=x0_hat, x0_last=last, u=u, t=t, s=s, abar=abar).astype(xt.dtype), x0_hat.astype(xt.dtype)
+    else:
+        wrong = changed(name, change)
+    verdict = check.check(wrong, name, dtype="float32", **FEW)
+    assert not verdict and verdict.kind in ("wrong values", "raises", "breaks a law", "NaN")
+    assert verdict.cause.startswith(cause) and (cause or not verdict.cause), str(verdict)
+
+
+def test_the_tail_of_a_block_and_strides_taken_for_contiguous_are_named():
+    def tail(x0, t, eps, abar):
+        out, right = np.full(x0.size, 7, x0.dtype), diffusion.q_sample(x0, t, eps, abar).reshape(-1)
+        out[: right.size // 256 * 256] = right[: right.size // 256 * 256]
+        return out.reshape(x0.shape)
+
+    def strides(x0, t, eps, abar):
+        flat = np.lib.stride_tricks.as_strided(eps, eps.shape, np.zeros(eps.shape, eps.dtype).strides)
+        return diffusion.q_sample(x0, t, np.array(flat), abar)
+
+    verdict = check.check(tail, "q_sample", **FEW)
+    assert verdict.cause.startswith("tail elements not written: of 4099 elements at shape (4099,) those from 4096 on"), str(verdict)
+    verdict = check.check(strides, "q_sample", **FEW)
+    assert "strides: right for contiguous arrays, wrong for eps" in verdict.cause and 'arena.put(arguments["eps"]' in verdict.code, str(verdict)
+
+
+def test_float32_arithmetic_that_loses_digits_is_named():
+    def rounded(xt, eps_hat, t, s, z, eta, abar, clip=None):
+        mine = abar.astype(xt.dtype)
+        a_t, a_s = (np.reshape(mine[i], np.shape(i) + (1,) * (xt.ndim - 1 if np.ndim(i) else 0)) for i in (t, s))
+        sigma = xt.dtype.type(eta) * np.sqrt((1 - a_s) / (1 - a_t)) * np.sqrt(1 - a_t / a_s)
+        x0 = (xt - np.sqrt(1 - a_t) * eps_hat) / np.sqrt(a_t)
+        if clip is not None:
+            x0 = np.clip(x0, -xt.dtype.type(clip), xt.dtype.type(clip))
+            eps_hat = (xt - np.sqrt(a_t) * x0) / np.sqrt(1 - a_t)
+        return np.sqrt(a_s) * x0 + np.sqrt(np.maximum(1 - a_s - sigma * sigma, 0)) * eps_hat + sigma * z
+
+    verdict = check.check(rounded, "ddim_step", **FEW)
+    assert verdict.kind == "wrong values" and "float32 cancellation" in verdict.cause, str(verdict)
+    assert check.check(rounded, "ddim_step", dtype="float64", **FEW)
+
+
+@pytest.mark.parametrize("op", [op for op in registry.OPS if op.half or op.name in ("philox.bits", "philox.normal", "optim.adam_step", "optim.clip_by_global_norm")], ids=lambda op: op.name)
+def test_our_own_kernels_pass(op):
+    verdict = check.check(registry.kernel(op, "numba_cpu"), op.name, examples=25)
+    assert verdict and 0 <= verdict.error <= 1 and verdict.dtypes == op.dtypes, str(verdict)
+    assert "the same call twice gives the same bits" in verdict.laws
+
+
+def test_right_and_slow_passes_and_so_does_one_that_refuses_strides():
+    def slow(xt, eps_hat, t, s, z, eta, abar, clip=None):
+        rows = [ref.diffusion.ddim_step(xt[i : i + 1], eps_hat[i : i + 1], int(np.ravel(t)[i % np.size(t)]), int(np.ravel(s)[i % np.size(s)]),
+                                        z[i : i + 1], eta, abar, clip) for i in range(len(xt))]  # fmt: skip
+        return np.concatenate(rows).astype(xt.dtype) if rows else xt.copy()
+
+    def refuses(**arguments):
+        if not all(x.flags.c_contiguous and x.flags.aligned and x.flags.writeable for x in arguments.values() if isinstance(x, np.ndarray)):
+            raise ValueError("contiguous arrays, please")
+        return diffusion.ddim_step(**arguments)
+
+    verdict = check.check(slow, "diffusion.ddim_step", seconds=0.01, **FEW)
+    assert verdict and verdict.speed["ratio"] > 1 and "yours takes" in str(verdict)
+    assert len(verdict.laws) == len(laws.LAWS)
+    verdict = check.check(refuses, "ddim_step", **FEW)
+    assert verdict and "takes contiguous arrays only: ValueError: contiguous arrays, please" in str(verdict)
+    check.assert_right(slow, "ddim_step", examples=5)
+
+
+Q = diffusion.q_sample
+ODD = {
+    "NaN": (lambda x0, t, eps, abar: np.where(np.equal(Q(x0, t, eps, abar), 0), 0, np.nan).astype(x0.dtype), "expected"),
+    "wrong shape": (lambda x0, t, eps, abar: Q(x0, t, eps, abar).reshape(-1)[:, None], "expected (1,), got (1, 1)"),
+    "wrong dtype": (lambda x0, t, eps, abar: ref.diffusion.q_sample(x0, t, eps, abar), "expected float32, got float64; the values are right"),
+    "writes its inputs": (lambda x0, t, eps, abar: Q(x0, t, eps, abar, out=x0) if x0.flags.writeable else Q(x0, t, eps, abar), "the call changed x0: make a new array"),
+    "raises": (lambda x0, t, eps, abar: 1 // 0, "ZeroDivisionError: "),
+    "wrong number of results": (lambda x0, t, eps, abar: (Q(x0, t, eps, abar), 1.0), "expected 1, got 2"),
+    "breaks a law": (lambda x0, t, eps, abar: np.nextafter(Q(x0, t, eps, abar), np.inf, dtype=x0.dtype) if len(x0) == 1 else Q(x0, t, eps, abar), "broken: the last example alone"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_not_a_wrong_value_is_told_apart(kind):
+    function, message = ODD[kind]
+    verdict = check.check(function, "q_sample", dtype="float32", **FEW)
+    assert verdict.kind == kind and message in verdict.message and kind.upper() in str(verdict) and not verdict.cause, str(verdict)
+    with pytest.raises(AssertionError, match=kind.upper()):
+        check.assert_right(function, "q_sample", dtype="float32", **FEW)
+
+
+def test_in_place_without_a_result_and_now_this_now_that():
+    def in_place(x0, t, eps, abar):
+        x0[...] = Q(x0.copy(), t, eps, abar)
+
+    assert "the call changed x0 and returns nothing: return the result as a new array instead" in check.check(in_place, "q_sample", **FEW).message
+    calls = iter(range(10**9))
+    verdict = check.check(lambda x0, t, eps, abar: Q(x0, t, eps, abar) + (next(calls) % 7 == 6), "q_sample", dtype="float64", **FEW)
+    assert not verdict and ("not every time" in verdict.message or verdict.kind == "breaks a law"), str(verdict)
+
+
+def my_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
+    """Wrong: the direction keeps sigma^2."""
+    return changed("diffusion.ddim_step", ("1 - abar_s - sigma**2", "1 - abar_s"))(xt=xt, eps_hat=eps_hat, t=t, s=s, z=z, eta=eta, abar=abar, clip=clip)
+
+
+def q_torch(x0, t, eps, abar):
+    """In the other dtype and with strides: what runs in test_the_code_that_is_printed_runs must show both numbers."""
+    return 2 * Q(x0, t, np.ascontiguousarray(eps), abar)
+
+
+@pytest.mark.parametrize("function, op", [(my_step, "ddim_step"), (q_torch, "q_sample"), (diffusion.v_target, "x0_from_eps"), (ODD["breaks a law"][0], "q_sample")])
+def test_the_code_that_is_printed_runs_and_shows_it(function, op):
+    mapping = {"x0": "xt"} if op == "x0_from_eps" else None
+    verdict = check.check(function, op, mapping=mapping, **FEW)
+    code = verdict.code.replace("# theirs: the function that was checked, <lambda>", "from tests.test_check import ODD; theirs = ODD['breaks a law'][0]")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr + code
+    said = done.stdout.strip().split("\n")
+    assert len(said) >= 2 and said[0] != said[-1]
+    if verdict.kind == "wrong values":
+        assert "times that" in verdict.message and verdict.error > 1
+
+
+def test_names_and_signatures():
+    assert find("ddim_step") is find("diffusion.ddim_step")
+    for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "there are philox.bits")):
+        with pytest.raises(Usage, match=message):
+            find(name)
+    with pytest.raises(Usage, match=r"it does not take eps; it needs noise.* Expected q_sample\(x0, t, eps, abar\); other names by --map"):
+        caller(lambda x0, t, noise, abar: 0, "q_sample")
+    with pytest.raises(Usage, match="has no argument epsilon; it has x0, t, eps, abar"):
+        caller(lambda x0, t, noise, abar: 0, "q_sample", {"noise": "epsilon"})
+    with pytest.raises(Usage, match="the function has no argument nose; it has x0, t, noise, abar"):
+        caller(lambda x0, t, noise, abar: 0, "q_sample", {"nose": "eps"})
+    with pytest.raises(Usage, match="cannot be read"):
+        caller(type("Opaque", (), {"__call__": lambda self: 0, "__signature__": 3})(), "q_sample")
+    with pytest.raises(Usage, match="has no w, so paper_weight means nothing here"):
+        caller(Q, "q_sample", conventions=["paper_weight"])
+    for options, message in ((dict(dtype="float8"), "has float32, float64, float16, bfloat16, got float8"), (dict(examples=0), "expected at least 1"),
+                             (dict(device="tpu"), "expected cpu or cuda, got tpu"), (dict(arrays="numpy", device="cuda"), "numpy on the CPU only")):  # fmt: skip
+        with pytest.raises(Usage, match=message):
+            check.check(Q, "q_sample", **options)
+
+    def renamed(sample, /, timestep, *, noise, alphas):
+        return Q(sample, timestep, noise, alphas)
+
+    assert check.check(renamed, "q_sample", mapping={"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}, examples=20)
+    without = check.check(lambda xt, eps_hat, t, s, z, eta, abar: diffusion.ddim_step(xt, eps_hat, t, s, z, eta, abar), "ddim_step", examples=40)
+    assert without, str(without)  # no clip, so none is asked for
+
+
+def _zero_based_ddim(xt, eps_hat, t, s, z, eta, abar):
+    if abar[0] == 1:
+        raise ValueError("an alpha-bar of 1 is no noise level")
+    return diffusion.ddim_step(xt, eps_hat, t + 1, s + 1, z, eta, np.append(1.0, abar))  # the index -1 is the data
+
+
+OTHERS = {
+    "zero_based": ("ddim_step", _zero_based_ddim),
+    "paper_weight": ("guided_flow_step", lambda xt, uncond, cond, w, t, s: fused.guided_flow_step(xt, uncond, cond, 1 + w, t, s)),
+    "reversed_flow": ("guided_flow_step", lambda xt, uncond, cond, w, t, s: fused.guided_flow_step(xt, -uncond, -cond, w, 1 - t, 1 - s)),
+    "sigmas": ("q_sample", lambda x0, t, eps, abar: Q(x0, t, eps, 1 / (1 + abar**2))),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_conventions_are_one_flag_each(name):
+    op, function = OTHERS[name]
+    assert set(OTHERS) == set(CONVENTIONS)
+    assert check.check(function, op, dtype="float32", conventions=[name], **FEW)
+    assert not check.check(function, op, dtype="float32", **FEW)
+
+
+def test_half_precision_is_float32_until_it_is_stored():
+    def halves(x0, t, eps, abar):
+        return Q(x0.astype(np.float32), t, eps.astype(np.float32), abar).astype(x0.dtype)
+
+    for dtype in registry.HALVES:
+        assert check.check(halves, "q_sample", dtype=dtype, **FEW), dtype
+        assert not check.check(lambda x0, t, eps, abar: (x0 * np.sqrt(abar[np.ravel(t)[0]]).astype(x0.dtype)), "q_sample", dtype=dtype, **FEW)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+MINE = '''
+import numpy as np
+from kernels.numba_cpu import diffusion
+def right(x0, t, eps, abar):
+    return diffusion.q_sample(x0, t, eps, abar)
+def wrong(x0, t, eps, abar):
+    return diffusion.q_sample(x0, t, -np.array(eps), abar)
+number = 3
+'''
+
+
+def run(folder, *words):
+    done = subprocess.run([sys.executable, "-m", "kernels", "check", *words, "--examples", "20", "--seconds", "0.01"], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"})  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_right_and_wrong(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    status, said, error = run(tmp_path, "q_sample", "--against", "mine:right", "--json")
+    told = json.loads(said)
+    assert status == 0 and not error and told["right"] and told["op"] == "diffusion.q_sample" and told["speed"]["theirs_us"] > 0 and told["error"] <= 1
+    status, said, error = run(tmp_path, "diffusion.q_sample", "--against", "mine:wrong")
+    assert status == 1 and not error and "likely cause: sign of eps" in said and "from mine import wrong" in said
+
+
+@pytest.mark.parametrize("words, message", [
+    (["q_sampel", "--against", "mine:right"], "no operation is called q_sampel; close to it: q_sample"),
+    (["q_sample", "--against", "mine"], "expected module:function"),
+    (["q_sample", "--against", "nosuch:f"], "nosuch cannot be imported: ModuleNotFoundError"),
+    (["q_sample", "--against", "mine:rihgt"], "mine has no rihgt; it has right, wrong"),
+    (["q_sample", "--against", "mine:number"], "is no function, it is of type int"),
+    (["ddim_step", "--against", "mine:right"], "it does not take xt, eps_hat, s, z, eta"),
+    (["q_sample", "--against", "mine:right", "--map", "x0=nosuch"], "q_sample has no argument nosuch"),
+    (["q_sample", "--against", "mine:right", "--paper-weight"], "means nothing here"),
+])  # fmt: skip
+def test_the_command_says_what_cannot_be_done(tmp_path, monkeypatch, capsys, words, message):
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert command.main(["check", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_without_words_is_about_ours(monkeypatch, capsys):
+    monkeypatch.setattr(registry, "OPS", [op for op in registry.OPS if op.name == "diffusion.v_target"])
+    monkeypatch.setattr(ours, "SHAPES", [(1,), (5, 5)])
+    monkeypatch.setattr(ours, "available", lambda: (["numba_cpu"], {"triton_gpu": "not asked"}))
+    assert command.main([]) == 0
+    assert "triton_gpu: not checked, not asked" in capsys.readouterr().out
+
+
+# --- what was found of others ----------------------------------------------------------------------------------------
+
+
+def test_every_difference_that_was_found_is_explained():
+    """By the checker's cause, or by the truth with one convention changed, which then has to reproduce it."""
+    with open(ROOT / "bench" / "results" / "studies" / "conformance.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    apart = [r for r in rows if r["verdict"] == "differs"]
+    assert len(rows) > 60 and {"agrees", "differs"} == {r["verdict"] for r in rows}
+    for r in apart:
+        assert r["example"] and r["convention"] and float(r["ulps_explained"] or 0) <= conformance.AGREES, r
+    table = conformance.markdown(rows)
+    assert table.count("\n| ") == 1 + len(apart) and "diffusers" in rows[0]["versions"]
+    assert f"Of {len(rows)} comparisons" in conformance.sentences([r | {"ulps": float(r["ulps"])} | ({"ulps_explained": float(r["ulps_explained"])} if r["ulps_explained"] else {}) for r in rows])[0]
+
+
+def test_the_models_of_the_study_are_exact():
+    """For data of N(0, DATA_STD^2) each prediction is the regression of what it predicts on the state: cov / var."""
+    var, x = conformance.DATA_STD**2, np.ones((1, 1))
+    for t in (1, 500, 1000):
+        a = conformance.ABAR[t]
+        assert conformance.eps_model(x, t)[0, 0] == pytest.approx(np.sqrt(1 - a) / (a * var + 1 - a), rel=1e-12)
+    assert conformance.denoise(x, 2.0)[0, 0] == pytest.approx(var / (var + 4), rel=1e-12)
+    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx((0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2), rel=1e-12)
+    assert np.max(np.abs(conformance.in_float32(schedules.linear_betas()) / conformance.ABAR[1:] - 1)) < 1e-6
