@@ -103,10 +103,9 @@ def _transpose(o, along, x, stride, rows, columns):
 
 @njit(**INLINE)
 def _noise(z, lo, hi, key):
-    """The noise of the elements lo .. hi - 1, in z: it comes in blocks of four, so z is to have room for 8 more. Returns a view of z."""
-    begin = lo - lo % 4
-    normal_chunk(z, begin, hi, key)
-    return z[lo - begin : hi - begin]
+    """The noise of the elements lo .. hi - 1, in z, which has room for 8 more. Noise comes in blocks of four: a tile's first example, a multiple of 4, begins one."""
+    normal_chunk(z, lo, hi, key)
+    return z[: hi - lo]
 
 
 @njit(**INLINE)
