@@ -149,6 +149,9 @@ def main(argv=None):
     parser.add_argument("--csv", help="write the rows to this file, such as bench/results/trajectory.csv")
     words = parser.parse_args(argv)
     limits.pin(1)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, "blas")  # its threads are older than the pin
     libraries, lines = peers.available(["torch", "compile"])
     print(*lines, sep="\n", file=sys.stderr)
     peers.settle(libraries, 1)

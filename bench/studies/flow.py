@@ -151,7 +151,7 @@ def draw(rows, made, count):
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yscale("log")
-    axes[1].legend()
+    top.legend(*axes[1].get_legend_handles_labels(), loc="outside right center")
     shown = [("DDIM", 50), ("flow", 20), ("flow", 2), ("reflow", 20), ("reflow", 2)]
     grid = np.concatenate([made[which][:: count // 20].reshape(20, 28, 28).transpose(1, 0, 2).reshape(28, 560) for which in shown])
     axis = bottom.subplots()
