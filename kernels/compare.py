@@ -2,7 +2,8 @@
 
     |out - truth|  <=  min( bound,  2 worst |plain - truth| + bound / 2 ),   bound = ulps eps(dtype) scale    elementwise
 
-(and half the smallest number above 0, for a result that has no more digits than that).
+(and half the smallest number above 0, for a result that has no more digits than that; and twice the ulps in float64, where the truth is
+rounded as often as the kernel).
 
 `scale` is the sum of the sizes of the terms that were added to make the element, so cancellation is neither punished nor
 a hiding place. `plain` is the same operation in plain NumPy in the same dtype: a kernel may not be much worse than what
@@ -44,6 +45,7 @@ def rule(truth, scale, ulps, dtype, plain=None):
     if dtype in LARGEST:  # beyond it, half a step allowed for rounding, the dtype holds inf
         truth = np.where(np.abs(truth) > LARGEST[dtype] * (1 + EPS[dtype] / 4), np.copysign(np.inf, truth), truth)
         scale = np.where(np.isinf(truth), 0.0, scale)
+    ulps *= 2 if dtype == "float64" else 1
     allowed = ulps * EPS[dtype] * scale + SMALLEST[dtype] / 2 if ulps else np.zeros_like(scale)
     if plain is not None and truth.size:
         with np.errstate(invalid="ignore"):
