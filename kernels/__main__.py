@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import math
+import os
 import sys
 
 from kernels import check, ours, registry
@@ -110,4 +111,8 @@ def _coloured(found):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -53,7 +53,7 @@ LAWS = (
     ("the last example alone is the last example of the batch", _example(first=False), lambda a, b: (a[-1:], b) if np.ndim(a) else (None, None)),
     ("the first example alone is the first example of the batch", _example(first=True), lambda a, b: (a[:1], b) if np.ndim(a) else (None, None)),
     ("NaN in one example changes only that example", _poisoned, _rows),
-    ("noise that is not added (the last step, eta = 0) is not looked at", _other_noise, _all),
+    ("noise that is not added (the last step, eta = 0) changes nothing, whatever finite numbers it holds", _other_noise, _all),
 )
 
 

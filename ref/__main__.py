@@ -35,7 +35,7 @@ def main(words=None):
             raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
     except BrokenPipeError:  # into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (LookupError, ValueError, OSError) as error:
+    except (LookupError, ValueError, TypeError, OSError) as error:
         print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
         return 2
     return 0

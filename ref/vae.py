@@ -142,6 +142,7 @@ def reparameterize_kl_backward(dz, dkl, mu, logvar, eps):
 def bernoulli_nll_grad(logits, x, dnll=1.0):
     """[VAE] eq. 11 and its gradient in one pass:  nll = bernoulli_nll(logits, x),  dlogits = dnll (sigmoid(logits) - x).
 
+    The difference is taken as (1 - x) sigmoid(logits) - x sigmoid(-logits), in which nothing cancels near x = 1, and held to that.
     logits, x: (B, ...), x in [0, 1]. dnll: (B,), or a float for all; 1 / B for the mean over the batch.
     Returns nll (B,), dlogits (B, ...), float64. Raises as `bernoulli_nll` does.
     """

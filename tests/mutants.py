@@ -486,7 +486,7 @@ MUTANTS = [
     Mutant("check: an input that is written passes", "kernels/check.py", "    if changed:\n        told", "    if False:\n        told"),
     Mutant("check: another dtype passes", "kernels/check.py", "if dtype != wanted and (", "if False and ("),
     Mutant("check: laws are not asked", "kernels/check.py", "        if changed is not None:\n            raise", "        if False:\n            raise"),
-    Mutant("check: a cause that is no nearer than the truth", "kernels/check.py", "return to_variant <= NEAR and to_truth > 1 and to_variant <= to_truth / 2", "return to_truth > 1"),
+    Mutant("check: a cause that is no nearer than the truth", "kernels/check.py", "applied and to_variant <= NEAR and to_truth > 1 and to_variant <= to_truth / 2", "to_truth > 1"),
     Mutant("variants: guidance weight the other way", "kernels/variants.py", 'guidance.w_from_paper(a["w"])', 'guidance.w_to_paper(a["w"])'),
     Mutant("caller: alpha-bar with its 1 where time counts from 0", "kernels/caller.py", '{"abar": a["abar"][1:]}', '{"abar": a["abar"]}'),
     # --- the Triton kernels, and the benchmark
