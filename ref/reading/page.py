@@ -19,7 +19,7 @@ body { margin: 0 auto; max-width: 1280px; padding: 1rem 1.2rem 4rem; font: 15px/
 h1 { font-size: 1.5rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem; } p.where { margin: 0; color: var(--quiet); }
 pre, .made { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
 math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX Math", math; font-size: 1.3rem; }
-.equations { overflow-x: auto; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0; text-align: left; }
+.equations { overflow-x: auto; overflow-y: hidden; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0; text-align: left; }
 .row { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 9fr); gap: 0 1.2rem; padding: 0.25rem 0; border-top: 1px solid var(--line); }
 .row pre { margin: 0; padding-left: calc(3.4em + var(--depth, 0) * 1.4em); text-indent: -3.4em; white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
 .row i { display: inline-block; width: 2.6em; margin-right: 0.8em; text-align: right; text-indent: 0; font-style: normal; color: #99a; }

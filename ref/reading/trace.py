@@ -94,19 +94,21 @@ def record(function, arguments):
 def rows(run, depth=0, seen=None):
     """What there is to show of a run, in order: (depth, line or None, source or the name of what was called, mark, [(name, value)] or None for nothing new).
 
-    run: `Run`. depth: int. seen: set of what was shown in full; it is not again, but what it returned is, where no other line has it.
+    run: `Run`. depth: int. seen: {function: its lines that were shown}; a call that takes no other line is not shown in full again, but
+    what it returned is, where nothing else has it.
     """
-    seen = set() if seen is None else seen
+    seen = {} if seen is None else seen
     for step in run.steps:
         back = step is run.steps[-1] and step.returns
         made = _returned(run) if back else step.made
         yield depth, step.line, step.source, "→ " if back else "", made if made or not step.written else None
         for called in step.calls:
-            if called.place in seen:
+            lines = {step.line for step in called.steps}
+            if lines <= seen.get(called.place, set()):
                 elsewhere = any(same(called.returned, value) for _, value in made)
                 yield depth + 1, None, f"{called.name}, as above", "→ ", [] if elsewhere else _returned(called)
             else:
-                seen.add(called.place)
+                seen[called.place] = lines | seen.get(called.place, set())
                 yield depth + 1, None, called.name, "", [(name, called.given[name]) for name in called.unnamed]
                 yield from rows(called, depth + 2, seen)
 
