@@ -161,6 +161,14 @@ def test_the_last_step_does_not_look_at_its_noise():
     assert not np.any(np.isnan(RECEIVE(diffusion.ddim_step(x, x, 5, 4, None, 0.0, ABAR))))
 
 
+@pytest.mark.parametrize("name", ["vae.reparameterize_kl", "vae.bernoulli_nll_grad"])
+def test_a_long_example_is_summed_in_parts(name):
+    op = next(op for op in registry.OPS if op.name == name)
+    arguments = make(op, (2, vae.BLOCK * (launch.TILES + 1) + 5))
+    for result, rule in zip(run(op, arguments), registry.expected(op, arguments, "float32"), strict=True):
+        compare.assert_matches(result, rule)
+
+
 def test_real_and_fake_logits_may_differ_in_number():
     rng = np.random.default_rng(0)
     real, fake = rng.standard_normal((3, 700)).astype(np.float32), rng.standard_normal(9 * BLOCK + 1).astype(np.float32)
