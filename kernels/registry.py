@@ -510,8 +510,7 @@ OPS = [
         ulps=4, options={"times": ("int", "rows"), "w": (0.0, 1.0, 2.0, 7.5)}, half=True, bench={"": {"w": 2.0}},
     ),
     Op(
-        "fused.heun_step", fused.heun_step, plain.heun_step, _heun,
-        _heun_sizes,
+        "fused.heun_step", fused.heun_step, plain.heun_step, _heun, _heun_sizes,
         ulps=4, options={"times": ("int", "rows")}, half=True, bench={"": {}},
     ),
     Op(

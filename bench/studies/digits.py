@@ -26,13 +26,13 @@ import numpy as np
 from bench import report
 from bench.studies import classifier, data
 from ref import diffusion, philox, schedules
+from ref.fused import PER_STEP
 from ref.nets import mlp
 
 T = 1000
 NO_LABEL = 10
 DROPPED = 0.1  # the share of labels dropped in training, which guidance needs
-PER_STEP = 4  # streams of a training step: stream = PER_STEP step + one of these
-BATCH, TIME, DROP, NOISE = range(PER_STEP)
+BATCH, TIME, DROP, NOISE = range(PER_STEP)  # a training step's streams: PER_STEP step + one of these
 SAMPLING = 1 << 60  # the streams of sampling: far from training's
 DEFAULTS = {  # what a net is trained with unless told otherwise
     "residual": dict(steps=2400, schedule="cosine", predict="x0", lr=1e-3, ema=0.998, anneal=True, sampler_steps=50),

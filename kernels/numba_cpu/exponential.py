@@ -30,6 +30,12 @@ def _reduced(h):
 
 
 @njit(**INLINE)
+def _curved(f):
+    """exp(f) - 1 - f. f: float32, |f| <= ln 2 / 2."""
+    return f * f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4))))
+
+
+@njit(**INLINE)
 def _power_of_two(n):
     return np.int32((n + int32(127)) << int32(23)).view(np.float32)
 
@@ -53,7 +59,7 @@ def _(logvar):
 def _std_of32(logvar):
     h = HALF * logvar
     n, f = _reduced(LEAST if h < LEAST else MOST if h > MOST else h)
-    g = f * f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4))))
+    g = _curved(f)
     a = f + g  # exp(f) - 1
     std = _scaled(ONE + a, n)
     if n == 0:
@@ -80,7 +86,7 @@ def _(x):
 def _logistic32(x):
     h = -abs(x)
     n, f = _reduced(LEAST if h < LEAST else h)
-    e = _scaled(ONE + (f + f * f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4))))), n)
+    e = _scaled(ONE + (f + _curved(f)), n)
     t = e - HALF
     log = e * (P0 + t * (P1 + t * (P2 + t * (P3 + t * (P4 + t * (P5 + t * (P6 + t * (P7 + t * (P8 + t * P9)))))))))
     s = ONE / (ONE + e)

@@ -8,16 +8,17 @@ Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
 """
 import numpy as np
-from numba import float64, njit
+from numba import njit
 
 from kernels.numba_cpu import launch
 from kernels.numba_cpu.diffusion import ddim_mean, seven, square_error
 from kernels.numba_cpu.exponential import silu
-from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
+from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import deliver, fma, wide
 from kernels.numba_cpu.tile import ROWS, lanes, lines, product
+from kernels.numba_cpu.vae import total
 
 BLOCK = 16  # rows of a matrix that is turned, at a time
 EXAMPLES = 64  # in a tile, at most: two tiles of a product, so that what was read of the weights is used twice
@@ -257,14 +258,6 @@ def train_examples(lo, hi, tile, data, index, t, table, key, weights, x, a, d, d
         product(_relu_back, sums, width, w2, 0, 1, width, d, first, along, pixels, columns, (dh, along, first, at, tile))
 
 
-@njit(**SUM)
-def _sum(x):
-    total = 0.0
-    for j in range(x.size):
-        total += float64(x[j])
-    return total
-
-
 @njit(**INLINE)
 def _descend(lo, weight, g, chunks, c, keep, take):
     """The weights from lo on and all that is kept of them, by their gradient g."""
@@ -298,5 +291,5 @@ def train_weights(lo, hi, batch, pixels, width, weights, x, a, d, dh, c, decay):
         product(_put, sums, count, dout, first * along, along, 1, rows, 0, stride, batch, stride, (g, stride))
         for i in range(count):
             _descend((first + i) * inputs, weight, g[i * stride : i * stride + inputs], chunks, c, keep, take)
-            one[0] = _sum(dout[(first + i) * along : (first + i) * along + batch])
+            one[0] = total(dout[(first + i) * along : (first + i) * along + batch])
             _descend(first + i, bias, one, chunks, c, keep, take)
