@@ -124,6 +124,13 @@ def ddim_trajectory(times, eta, abar, predict):
     return table
 
 
+def ddim_lines(table, predict):
+    """x_s = c0 x_t + c1 of the net's output, where nothing is clipped and there is no noise. table: of `ddim_trajectory`, for the same predict.
+    Returns (2, n)."""
+    c0, c1, c2, c3, c4, c5, _ = table
+    return np.array([c4 * c0, c4 * c1 + c5]) if predict == "eps" else np.array([c4 * c0 + c5 * (c2 + c3 * c0), (c4 + c5 * c3) * c1])
+
+
 def time_embedding(t, width, max_period=10000.0):
     """`ref.layers.time_embedding`: sines, then cosines, of t max_period^(-2 i / width). t: (n,). width: even int. max_period: float. Returns (n, width).
     Raises ValueError for an odd width."""

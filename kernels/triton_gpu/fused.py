@@ -13,14 +13,19 @@ Papers
     [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
     [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
+from collections import namedtuple
+
+import numpy as np
 import triton
 import triton.language as tl
 
 from kernels import coefficients
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import launch, mlp
 from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, pick, row_of, seven, where_noisy
 from kernels.triton_gpu.optim import adam_element, tree_sum
 from kernels.triton_gpu.philox import normals_of, stored
+
+PER_STEP = 4  # streams of a training step, as in `ref.fused`
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
@@ -171,6 +176,211 @@ def _by_row(kernel, arrays, c, pointer, key, **more):
         kernel, launch.programs(arrays.size, c.block), arrays, pointer, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
         *c.scalars, *key, HOW=c.how, BLOCK=c.block, **more,
     )  # fmt: skip
+
+
+def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, precision="float32", out=None):
+    """A whole trajectory, [DDIM] eq. 12 from each time to the next, of a net of `ref.nets.mlp` with its own noise, in one launch. Without noise and
+    clip the chapter's net goes all the way in its hidden layer (see `kernels.triton_gpu.mlp`).
+
+    params: of `chapter` or of `residual`, told by their names. xT: (B, pixels). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,).
+    eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last. guidance: for `residual`, None for no label, or
+    labels (B,) of the host and w. predict: what the net's output is, "eps", "x0" or "v". clip: of x0_hat, > 0, or None. precision: "float32", or
+    "bfloat16" for operands of the products rounded to it. Returns x at the last time (B, pixels), in out where given, which may be xT; NaN
+    everywhere if a program waited a second for another in vain. Raises as `ref.fused.mlp_sample`.
+    """
+    arrays = launch.read(SINGLE, xT=xT)
+    if len(arrays.shape) != 2:
+        raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
+    if predict not in ("eps", "x0", "v"):
+        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
+    rounded = _rounds(precision)
+    times = coefficients.descending(times, abar)
+    table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), coefficients.clip_limit(clip)
+    coefficients.noise_key(seed, stream)
+    if guidance is not None and "class.w" not in params:
+        raise ValueError("guidance: expected None for a net without classes")
+    net = _residual(params, arrays, guidance) if "class.w" in params else _chapter(params, arrays)
+    out, pointer = launch.output("out", out, arrays)
+    if not arrays.size:
+        return out
+    if "class.w" not in params and not table[6].any() and clip is None and net.width <= mlp.WIDEST:
+        _sample_hidden(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_lines(table, predict), rounded)
+    else:
+        _sample_pixels(pointer, arrays, net, times, table, seed, stream, limit, clip is not None or predict != "eps", rounded)
+    return out
+
+
+def _rounds(precision):
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f'precision: expected "float32" or "bfloat16", got {precision!r}')
+    return precision == "bfloat16"
+
+
+Net = namedtuple("Net", "width pointers blocks labels w features")  # labels: (branches, B). features: of the times, how many
+
+
+def _named(params, name, like, shape, whose="params"):
+    """A pointer to params[name], and its shape, after the check. like: `Arrays` of the data. shape: with None where any length will do."""
+    if name not in params:
+        raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
+    said = f"{whose}[{name!r}]"
+    array = launch.read((like.dtype,), **{said: params[name]})
+    if array.kind is not like.kind:
+        raise TypeError(f"{said}: expected {like.kind.name} like the data, got {array.kind.name}")
+    if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+        raise ValueError(f"{said}: expected shape {tuple('any' if n is None else n for n in shape)}, got {array.shape}")
+    like.streams.update(array.streams)
+    return array.pointers[0], array.shape
+
+
+def _chapter(params, like, whose="params", width=None):
+    """`Net` of w1, b1, w2, b2 after the check. whose: for the message. width: of the hidden layer, None for any."""
+    pixels = like.shape[1]
+    w1, (width, _) = _named(params, "w1", like, (width, pixels + 1), whose)
+    shapes = {"b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
+    return Net(width, [w1, *(_named(params, name, like, shape, whose)[0] for name, shape in shapes.items())], [], np.zeros((1, like.shape[0]), np.int32), 0.0, 0)
+
+
+def _residual(params, like, guidance):
+    """`Net` of the residual net after the check."""
+    pixels, depth = like.shape[1], sum(name.endswith(".w1") for name in params)
+    w_in, (width, _) = _named(params, "in.w", like, (None, pixels))
+    w_time, (_, features) = _named(params, "time.w", like, (width, None))
+    classes, (rows, _) = _named(params, "class.w", like, (None, width))
+    shapes = {"in.b": (width,), "out.w": (pixels, width), "out.b": (pixels,), "time.b": (width,)}
+    b_in, w_out, b_out, b_time = (_named(params, name, like, shape)[0] for name, shape in shapes.items())
+    parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
+    blocks = [_named(params, f"block{i}.{part}", like, shape)[0] for i in range(depth) for part, shape in parts.items()]
+    labels, w = np.full((1, like.shape[0]), rows - 1, np.int32), 0.0
+    if guidance is not None:
+        asked, w = np.asarray(guidance[0]), float(guidance[1])
+        if asked.dtype.kind not in "iu" or asked.shape != like.shape[:1] or not np.all((0 <= asked) & (asked < rows)):
+            raise ValueError(f"guidance: expected {like.shape[0]} labels from 0 to {rows - 1} and w, got {asked}")
+        labels = np.stack([labels[0], asked.astype(np.int32)])
+    return Net(width, [w_in, b_in, w_out, b_out, w_time, b_time, classes], blocks, labels, w, features)
+
+
+def _sample_hidden(out, x, net, times, lines, rounded):
+    """Run `mlp.sample_hidden`. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. lines: of `coefficients.ddim_lines`. rounded: to bfloat16?"""
+    (B, D), wide = x.shape, max(16, 1 << (net.width - 1).bit_length())
+    whole, offset = 1.0, 0.0
+    for a, b in lines.T.tolist():
+        whole, offset = a * whole, a * offset + b
+    resident = wide <= (256 if rounded else 64)
+    table, counter, lifted, shift, sums, hidden = launch.workspace(
+        x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32), (wide + B) * wide, wide, B * wide, 0 if resident else B * wide
+    )
+    rows, tile = mlp.ROWS, min(wide, mlp.TILE)
+    tiles = (wide // tile + launch.programs(B, tile)) * (wide // tile), launch.programs(B, rows) * launch.programs(D, tile)
+    programs = min(max(tiles), launch.processors(x))
+    for phase in (1, 2, 3) if launch.INTERPRETED else (0,):
+        launch.run(
+            mlp.sample_hidden, programs, x, out, *x.pointers, *net.pointers, lifted, shift, hidden, sums, table, counter, B, len(times), whole, offset, mlp.PATIENCE,
+            D=D, H=net.width, WIDE=wide, ROWS=rows, TILE=tile, CHUNK=mlp.CHUNK, RESIDENT=resident, BFLOAT16=rounded, PHASE=phase, warps=8, together=True,
+        )  # fmt: skip
+
+
+def _sample_pixels(out, x, net, times, table, seed, stream, limit, clipped, rounded):
+    """Run `mlp.sample_pixels`. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of `coefficients.ddim_trajectory`. limit, clipped: of
+    x0_hat. rounded: to bfloat16?"""
+    (B, D), steps, noisy = x.shape, len(times) - 1, bool(table[6].any())
+    branches, residual = len(net.labels), net.features > 0
+    keys = [coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(steps if noisy else 1)]
+    features = coefficients.time_embedding(times[:-1], net.features).astype(np.float32)
+    addresses = np.array([p.address for p in net.blocks], np.int64)
+    room = branches * B * net.width
+    table, keys_at, blocks, counter, labels, features, time, h, a, g = launch.workspace(
+        x, np.vstack([table, times[:-1]]).T.astype(np.float32), np.array(keys)[:, 2:].view(np.int32), addresses, np.zeros(2, np.int32), net.labels, features,
+        steps * net.width if residual else 0, room if residual else 0, room if residual else 0, room,
+    )  # fmt: skip
+    rows, tile = mlp.ROWS, mlp.NARROW if branches * B <= mlp.FEW else mlp.BROAD
+    programs = min(launch.programs(branches * B, rows) * launch.programs(max(D, net.width), tile), launch.processors(x))
+    weights = net.pointers if residual else [*net.pointers, *net.pointers[:3]]  # those after the fourth are not looked at
+
+    def run(phase, step=(0, steps), block=(0, len(net.blocks) // 4)):
+        launch.run(
+            mlp.sample_pixels, programs, x, out, *x.pointers, *weights, blocks, table, keys_at, counter, labels, features, time, h, a, g, B, branches, steps,
+            len(net.blocks) // 4, net.w, limit, *launch.words(keys[0])[:2], *step, *block, mlp.PATIENCE, D=D, H=net.width, FEATURES=max(net.features, 1),
+            ALONG_IN=D if residual else D + 1, ROWS=rows, TILE=tile, CHUNK=mlp.CHUNK, RESIDUAL=residual, GUIDED=branches == 2, NOISY=noisy, CLIPPED=clipped,
+            BFLOAT16=rounded, PHASE=phase, together=True,
+        )  # fmt: skip
+
+    if not launch.INTERPRETED:
+        return run(0)
+    run(1)
+    for i in range(steps):
+        run(2, (i, i + 1))
+        for block in range(len(net.blocks) // 4):
+            run(3, (i, i + 1), (block, block + 1))
+            run(4, (i, i + 1), (block, block + 1))
+        run(5, (i, i + 1))
+
+
+def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0, precision="float32"):
+    """Steps of the chapter's loop in one launch, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from (seed, step).
+
+    params: of `chapter`. data: (N, pixels), N <= 2**31. steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
+    state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in `adam_ema_step`. decay: of the average.
+    precision: "float32", or "bfloat16" for operands of the products rounded to it; weights, sums and all that is kept are float32.
+    Returns params, state (a dict: step, m, v, average) and the losses (steps,) float64, all new: nothing given is changed. The same bits on
+    every run. Raises as `ref.fused.mlp_train`; RuntimeError if a program waited a second for another in vain.
+    """
+    arrays = launch.read(SINGLE, data=data)
+    if len(arrays.shape) != 2 or not arrays.size:
+        raise ValueError(f"data: expected shape (N, pixels), N >= 1, got {arrays.shape}")
+    for name, n in (("steps", steps), ("batch", batch)):
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+            raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
+    if steps < 1 or batch < 1:
+        raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
+    (N, D), rounded = arrays.shape, _rounds(precision)
+    nets = {"params": _chapter(params, arrays)}
+    done, H = 0, nets["params"].width
+    if state is not None:
+        if not {"step", "m", "v", "average"} <= set(state):
+            raise ValueError(f"state: expected step, m, v and average, got {list(state)}")
+        done = state["step"]
+        nets |= {part: _chapter(state[part], arrays, f"state[{part!r}]", H) for part in ("m", "v", "average")}
+    alphas, T = coefficients.q_sample(np.arange(np.size(abar)), abar, (np.size(abar),)), np.size(abar) - 1
+    if T < 1:
+        raise ValueError(f"abar: expected shape (T + 1,), T >= 1, got {np.shape(abar)}")
+    adam = np.array([coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay) for i in range(steps)])
+    keep, take = coefficients.ema_step(decay)[:, 0].tolist()
+    key = launch.words(coefficients.noise_key(seed, PER_STEP * (done + steps) + 3))[:2]
+
+    shapes = {"w1": (H, D + 1), "b1": (H,), "w2": (D, H), "b2": (D,)}
+    kept, pointers = {}, []
+    for part in ("params", "m", "v", "average"):
+        kept[part] = {name: arrays.kind.empty(shape, "float32") for name, shape in shapes.items()}
+        made = [launch.pointer_to(array, arrays.kind) for array in kept[part].values()]
+        pointers += made
+        source = nets.get(part, nets["params"] if part == "average" else None)
+        for i, (to, shape) in enumerate(zip(made, shapes.values())):
+            launch.fill(to, source.pointers[i] if source else None, shape, arrays)
+    losses = arrays.kind.empty((steps,), "float64")
+    tiles = mlp.TRAINING[batch > 256]
+    bands = launch.programs(batch, tiles["ROWS"])
+    adam, alphas, counter, index, t, x, z, a, d, dh, partial = launch.workspace(
+        arrays, adam.astype(np.float32), alphas.T.astype(np.float32), np.zeros(2, np.int32), np.zeros(batch, np.int32), np.zeros(2 * batch, np.int32),
+        2 * batch * D, batch * D, batch * H, batch * D, batch * H, bands * launch.programs(D, tiles["PIXELS"]),
+    )  # fmt: skip
+    most = max(bands * launch.programs(H, tiles["UNITS"]), bands * launch.programs(D, tiles["PIXELS"]), launch.programs(H, tiles["OUT"]) * launch.programs(D, tiles["IN"]))
+
+    def run(phase, first=0, end=steps):
+        launch.run(
+            mlp.train, min(most, launch.processors(arrays)), arrays, *pointers, launch.pointer_to(losses, arrays.kind), *arrays.pointers, adam, alphas, counter, index, t,
+            x, z, a, d, dh, partial, batch, N, T, done + 1, steps, first, end, *key, keep, take, 2.0 / (batch * D), mlp.PATIENCE, D=D, H=H, **tiles,
+            BFLOAT16=rounded, PHASE=phase, together=True,
+        )  # fmt: skip
+
+    if launch.INTERPRETED:
+        for phase, first, end in [(1, 0, 0), (2, 0, 0), *((phase, i, i + 1) for i in range(steps) for phase in (3, 4, 5, 6))]:
+            run(phase, first, end)
+    else:
+        run(0)
+        if launch.word(counter, 1):
+            raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was taken by somebody else, try again")
+    return kept.pop("params"), {"step": done + steps} | kept, losses
 
 
 @triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])

@@ -113,13 +113,14 @@ class Scratch:
     __slots__ = ("address", "stream")
 
     def __init__(self, nbytes, host=None):
+        """nbytes: to allocate. host: what the first of them are filled with, or None."""
         driver = triton.runtime.driver.active
         self.stream = ctypes.c_void_p(driver.get_current_stream(driver.get_current_device()))
         place, self.address = ctypes.c_uint64(0), 0
         _check(_cuda.cuMemAllocAsync(ctypes.byref(place), ctypes.c_size_t(nbytes), self.stream))
         self.address = place.value
         if host is not None:  # from pageable memory, so read before this returns
-            _check(_cuda.cuMemcpyHtoDAsync_v2(place, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(nbytes), self.stream))
+            _check(_cuda.cuMemcpyHtoDAsync_v2(place, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes), self.stream))
 
     def __del__(self):
         if self.address:
@@ -138,6 +139,37 @@ def scratch(host, near, filled=True):
     return Pointer(memory.address, dtype, memory)
 
 
+def workspace(near, *parts):
+    """Pointers into one piece of new device memory, each at a multiple of 16 bytes. near: `Arrays`. parts: arrays of float32, int32 or int64,
+    whose values it gets, and after them numbers of float32 that are not filled."""
+    filled = [np.ascontiguousarray(part) for part in parts if isinstance(part, np.ndarray)]
+    dtypes = [_name(a.dtype) for a in filled] + ["float32"] * (len(parts) - len(filled))
+    sizes = [a.nbytes for a in filled] + [4 * n for n in parts[len(filled) :]]
+    ends = np.cumsum([-(-size // 16) * 16 for size in sizes])
+    begins = [0, *ends[:-1].tolist()]
+    head = np.zeros(max(begins[len(filled)] if len(parts) > len(filled) else int(ends[-1]), 1), np.uint8)
+    for begin, a in zip(begins, filled):
+        head[begin : begin + a.nbytes] = a.reshape(-1).view(np.uint8)
+    if INTERPRETED:
+        memory = np.full(-(-int(ends[-1]) // 8), np.nan).view(np.uint8)  # what was not written shows
+        memory[: head.size] = head
+        return [HostPointer(memory.ctypes.data + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
+    room = lambda: Scratch(int(ends[-1]), head)
+    memory = _on_device(near.pointers[0], room) if GPUS > 1 else room()
+    return [Pointer(memory.address + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
+
+
+def processors(near):
+    """How many programs surely run at the same time: the multiprocessors of the device of near, or a few in the interpreter. near: `Arrays`."""
+    if INTERPRETED:
+        return 3
+    device = _device(near.pointers[0]) if GPUS > 1 else triton.runtime.driver.active.get_current_device()
+    if device not in _processors:
+        _processors[device] = triton.runtime.driver.active.utils.get_device_properties(device)["multiprocessor_count"]
+    return _processors[device]
+
+
+_processors = {}
 _names = {}
 
 
@@ -379,14 +411,16 @@ def words(key):
     return key.view(np.int32).tolist()
 
 
-def run(kernel, grid, arrays, *args, warps=4, **constants):
+def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
     """kernel[(grid,)](*args, **constants) on the device and stream of its arrays. Nothing is done where grid is 0.
 
-    kernel: from `triton.jit`. grid: programs. arrays: `Arrays`. args: pointers and numbers. warps: of a program. constants: by name.
+    kernel: from `triton.jit`. grid: programs. arrays: `Arrays`. args: pointers and numbers. warps: of a program. together: whether all
+    programs have to run at the same time, since they wait for each other. constants: by name.
     """
     if grid == 0:
         return
     options = dict(num_warps=warps, enable_fp_fusion=False)  # a fused multiply-add is one that the kernel names: no choice, the same bits
+    options |= dict(launch_cooperative_grid=True) if together else {}
     if INTERPRETED:
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
@@ -405,6 +439,32 @@ def run(kernel, grid, arrays, *args, warps=4, **constants):
 def copy(to, of, size):
     """The driver's copy from device to device, a measure of the memory. to, of: pointers. size: bytes."""
     _check(_cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to.address), ctypes.c_uint64(of.address), ctypes.c_size_t(size), None))
+
+
+def fill(to, of, shape, near):
+    """What of holds, or zeros where it is None, in new memory. to, of: pointers of float32. shape: of both. near: `Arrays`, on whose stream."""
+    size = int(np.prod(shape))
+    if INTERPRETED:
+        there = to.owner.reshape(-1)
+        there[:] = 0 if of is None else of.owner.reshape(-1)
+        return
+    driver = triton.runtime.driver.active
+
+    def filled():
+        stream = ctypes.c_void_p(driver.get_current_stream(driver.get_current_device()))
+        if of is None:
+            _check(_cuda.cuMemsetD32Async(ctypes.c_uint64(to.address), 0, ctypes.c_size_t(size), stream))
+        else:
+            _check(_cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to.address), ctypes.c_uint64(of.address), ctypes.c_size_t(4 * size), stream))
+
+    _on_device(near.pointers[0], filled) if GPUS > 1 else filled()
+
+
+def word(pointer, i):
+    """The i-th of pointer's int32, when the device has come so far. pointer: on the GPU. i: int."""
+    found = ctypes.c_int32(0)
+    _check(_cuda.cuMemcpyDtoH_v2(ctypes.byref(found), ctypes.c_uint64(pointer.address + 4 * i), ctypes.c_size_t(4)))
+    return found.value
 
 
 def programs(size, block):
