@@ -267,9 +267,11 @@ def _sample_hidden(out, x, net, times, lines, rounded):
     for a, b in lines.T.tolist():
         whole, offset = a * whole, a * offset + b
     resident = wide <= (256 if rounded else 64)
+    single = lambda n: (n, "float32")
     table, counter, lifted, shift, sums, hidden = launch.workspace(
-        x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32), (wide + B) * wide, wide, B * wide, 0 if resident else B * wide
-    )
+        x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32),
+        single((wide + B) * wide), single(wide), single(B * wide), single(0 if resident else B * wide),
+    )  # fmt: skip
     rows, tile = mlp.ROWS, min(wide, mlp.TILE)
     tiles = (wide // tile + launch.programs(B, tile)) * (wide // tile), launch.programs(B, rows) * launch.programs(D, tile)
     programs = min(max(tiles), launch.processors(x))
@@ -283,26 +285,29 @@ def _sample_hidden(out, x, net, times, lines, rounded):
 def _sample_pixels(out, x, net, times, table, seed, stream, limit, clipped, rounded):
     """Run `mlp.sample_pixels`. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of `coefficients.ddim_trajectory`. limit, clipped: of
     x0_hat. rounded: to bfloat16?"""
-    (B, D), steps, noisy = x.shape, len(times) - 1, bool(table[6].any())
-    branches, residual = len(net.labels), net.features > 0
+    (B, D), steps, noisy, depth = x.shape, len(times) - 1, bool(table[6].any()), len(net.blocks) // 4
+    branches, residual, tiles = len(net.labels), net.features > 0, mlp.PIXELS
+    DP, HP = (-(-n // tiles["CHUNK"]) * tiles["CHUNK"] for n in (D, net.width))
+    if 2 * depth * HP * HP >= 2**31 or HP * DP >= 2**31:
+        raise ValueError(f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with each width in whole {tiles['CHUNK']}s; sample step by step")
     keys = [coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(steps if noisy else 1)]
     features = coefficients.time_embedding(times[:-1], net.features).astype(np.float32)
-    addresses = np.array([p.address for p in net.blocks], np.int64)
-    room = branches * B * net.width
-    table, keys_at, blocks, counter, labels, features, time, h, a, g = launch.workspace(
-        x, np.vstack([table, times[:-1]]).T.astype(np.float32), np.array(keys)[:, 2:].view(np.int32), addresses, np.zeros(2, np.int32), net.labels, features,
-        steps * net.width if residual else 0, room if residual else 0, room if residual else 0, room,
+    bands = launch.programs(B, tiles["ROWS"])
+    rows, more = bands * tiles["ROWS"], branches * bands * tiles["ROWS"] * HP if residual else 0
+    operand = _operand(rounded)
+    table, keys_at, blocks, counter, labels, features, *memory = launch.workspace(
+        x, np.vstack([table, times[:-1]]).T.astype(np.float32), np.array(keys)[:, 2:].view(np.int32), np.array([p.address for p in net.blocks], np.int64),
+        np.zeros(2, np.int32), net.labels, features, (steps * HP if residual else 0, "float32"), (more, "float32"),
+        (rows * DP, operand), (more, operand), (more, operand), (rows * HP, operand), (HP * DP, operand), (DP * HP, operand), (2 * depth * HP * HP, operand),
     )  # fmt: skip
-    rows, tile = mlp.ROWS, mlp.NARROW if branches * B <= mlp.FEW else mlp.BROAD
-    programs = min(launch.programs(branches * B, rows) * launch.programs(max(D, net.width), tile), launch.processors(x))
+    most = max(branches * bands * (HP // tiles["TILE"]), bands * (DP // tiles["TILE"]))
     weights = net.pointers if residual else [*net.pointers, *net.pointers[:3]]  # those after the fourth are not looked at
 
-    def run(phase, step=(0, steps), block=(0, len(net.blocks) // 4)):
+    def run(phase, step=(0, steps), block=(0, depth)):
         launch.run(
-            mlp.sample_pixels, programs, x, out, *x.pointers, *weights, blocks, table, keys_at, counter, labels, features, time, h, a, g, B, branches, steps,
-            len(net.blocks) // 4, net.w, limit, *launch.words(keys[0])[:2], *step, *block, mlp.PATIENCE, D=D, H=net.width, FEATURES=max(net.features, 1),
-            ALONG_IN=D if residual else D + 1, ROWS=rows, TILE=tile, CHUNK=mlp.CHUNK, RESIDUAL=residual, GUIDED=branches == 2, NOISY=noisy, CLIPPED=clipped,
-            BFLOAT16=rounded, PHASE=phase, together=True,
+            mlp.sample_pixels, min(most, launch.processors(x)), x, out, *x.pointers, *weights, blocks, table, keys_at, counter, labels, features, *memory, B, steps,
+            depth, net.w, limit, *launch.words(keys[0])[:2], *step, *block, mlp.PATIENCE, D=D, H=net.width, FEATURES=max(net.features, 1), DP=DP, HP=HP, **tiles,
+            BRANCHES=branches, RESIDUAL=residual, NOISY=noisy, CLIPPED=clipped, BFLOAT16=rounded, PHASE=phase, warps=mlp.WARPS, together=True,
         )  # fmt: skip
 
     if not launch.INTERPRETED:
@@ -310,10 +315,15 @@ def _sample_pixels(out, x, net, times, table, seed, stream, limit, clipped, roun
     run(1)
     for i in range(steps):
         run(2, (i, i + 1))
-        for block in range(len(net.blocks) // 4):
+        for block in range(depth if residual else 0):
             run(3, (i, i + 1), (block, block + 1))
             run(4, (i, i + 1), (block, block + 1))
         run(5, (i, i + 1))
+
+
+def _operand(rounded):
+    """The dtype in which operands are stored: the interpreter has bfloat16's numbers in float32."""
+    return "bfloat16" if rounded and not launch.INTERPRETED else "float32"
 
 
 def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0, precision="float32"):
@@ -358,19 +368,22 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         for i, (to, shape) in enumerate(zip(made, shapes.values())):
             launch.fill(to, source.pointers[i] if source else None, shape, arrays)
     losses = arrays.kind.empty((steps,), "float64")
-    tiles = mlp.TRAINING[batch > 256]
-    bands = launch.programs(batch, tiles["ROWS"])
-    adam, alphas, counter, index, t, x, z, a, d, dh, partial = launch.workspace(
-        arrays, adam.astype(np.float32), alphas.T.astype(np.float32), np.zeros(2, np.int32), np.zeros(batch, np.int32), np.zeros(2 * batch, np.int32),
-        2 * batch * D, batch * D, batch * H, batch * D, batch * H, bands * launch.programs(D, tiles["PIXELS"]),
+    tiles = mlp.TRAINING
+    DP, HP = (-(-n // tiles["CHUNK"]) * tiles["CHUNK"] for n in (D, H))
+    bands, padded = launch.programs(batch, tiles["ROWS"]), launch.programs(batch, tiles["BATCH"]) * tiles["BATCH"]
+    most = max(bands * (HP // tiles["UNITS"]), bands * (DP // tiles["PIXELS"]), (HP // tiles["OUT"]) * (DP // tiles["IN"]) + (DP // tiles["OUT"]) * (HP // tiles["IN"]))
+    operand = _operand(rounded)
+    memory = launch.workspace(
+        arrays, adam.astype(np.float32), alphas.T.astype(np.float32), np.zeros(2, np.int32), (batch, "int32"), (2 * batch, "int32"), (batch * D, "float32"),
+        (bands * (DP // tiles["PIXELS"]), "float32"), (2 * padded * DP, operand), (padded * HP, operand), (padded * DP, operand), (padded * HP, operand),
+        (HP * DP, operand), (DP * HP, operand),
     )  # fmt: skip
-    most = max(bands * launch.programs(H, tiles["UNITS"]), bands * launch.programs(D, tiles["PIXELS"]), launch.programs(H, tiles["OUT"]) * launch.programs(D, tiles["IN"]))
 
     def run(phase, first=0, end=steps):
         launch.run(
-            mlp.train, min(most, launch.processors(arrays)), arrays, *pointers, launch.pointer_to(losses, arrays.kind), *arrays.pointers, adam, alphas, counter, index, t,
-            x, z, a, d, dh, partial, batch, N, T, done + 1, steps, first, end, *key, keep, take, 2.0 / (batch * D), mlp.PATIENCE, D=D, H=H, **tiles,
-            BFLOAT16=rounded, PHASE=phase, together=True,
+            mlp.train, min(most, launch.processors(arrays)), arrays, *pointers, launch.pointer_to(losses, arrays.kind), *arrays.pointers, *memory, batch, N, T, done + 1,
+            steps, first, end, *key, keep, take, 2.0 / (batch * D), mlp.PATIENCE, D=D, H=H, DP=DP, HP=HP, **tiles, BFLOAT16=rounded, PHASE=phase, warps=mlp.WARPS,
+            together=True,
         )  # fmt: skip
 
     if launch.INTERPRETED:
@@ -378,7 +391,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
             run(phase, first, end)
     else:
         run(0)
-        if launch.word(counter, 1):
+        if launch.word(memory[2], 1):
             raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was taken by somebody else, try again")
     return kept.pop("params"), {"step": done + steps} | kept, losses
 

@@ -107,6 +107,28 @@ class HostPointer(Pointer):
         return ()
 
 
+class _Location(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_int), ("id", ctypes.c_int)]
+
+
+class _PoolProps(ctypes.Structure):
+    _fields_ = [("alloc", ctypes.c_int), ("handles", ctypes.c_int), ("location", _Location), ("security", ctypes.c_void_p),
+                ("most", ctypes.c_size_t), ("usage", ctypes.c_ushort), ("reserved", ctypes.c_ubyte * 54)]  # fmt: skip
+
+
+_pools = {}
+
+
+def _pool(device):
+    """The pool of scratch memory of a device: the driver's own gives its memory back at every synchronisation, and to get it again takes half a millisecond."""
+    if device not in _pools:
+        pool, props, keep = ctypes.c_void_p(0), _PoolProps(alloc=1, location=_Location(1, device)), ctypes.c_uint64(2**64 - 1)  # pinned; on a device
+        _check(_cuda.cuMemPoolCreate(ctypes.byref(pool), ctypes.byref(props)))
+        _check(_cuda.cuMemPoolSetAttribute(pool, 4, ctypes.byref(keep)))  # 4: the release threshold
+        _pools[device] = pool
+    return _pools[device]
+
+
 class Scratch:
     """Device memory of the stream that kernels run on; given back in that stream's order."""
 
@@ -115,9 +137,10 @@ class Scratch:
     def __init__(self, nbytes, host=None):
         """nbytes: to allocate. host: what the first of them are filled with, or None."""
         driver = triton.runtime.driver.active
-        self.stream = ctypes.c_void_p(driver.get_current_stream(driver.get_current_device()))
+        device = driver.get_current_device()
+        self.stream = ctypes.c_void_p(driver.get_current_stream(device))
         place, self.address = ctypes.c_uint64(0), 0
-        _check(_cuda.cuMemAllocAsync(ctypes.byref(place), ctypes.c_size_t(nbytes), self.stream))
+        _check(_cuda.cuMemAllocFromPoolAsync(ctypes.byref(place), ctypes.c_size_t(nbytes), _pool(device), self.stream))
         self.address = place.value
         if host is not None:  # from pageable memory, so read before this returns
             _check(_cuda.cuMemcpyHtoDAsync_v2(place, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes), self.stream))
@@ -140,22 +163,21 @@ def scratch(host, near, filled=True):
 
 
 def workspace(near, *parts):
-    """Pointers into one piece of new device memory, each at a multiple of 16 bytes. near: `Arrays`. parts: arrays of float32, int32 or int64,
-    whose values it gets, and after them numbers of float32 that are not filled."""
+    """Pointers into one piece of new device memory, each at a multiple of 16 bytes. near: `Arrays`. parts: arrays, whose values it gets, and after
+    them (elements, dtype) of what is not filled."""
     filled = [np.ascontiguousarray(part) for part in parts if isinstance(part, np.ndarray)]
-    dtypes = [_name(a.dtype) for a in filled] + ["float32"] * (len(parts) - len(filled))
-    sizes = [a.nbytes for a in filled] + [4 * n for n in parts[len(filled) :]]
-    ends = np.cumsum([-(-size // 16) * 16 for size in sizes])
-    begins = [0, *ends[:-1].tolist()]
-    head = np.zeros(max(begins[len(filled)] if len(parts) > len(filled) else int(ends[-1]), 1), np.uint8)
+    empty = parts[len(filled) :]
+    dtypes = [_name(a.dtype) for a in filled] + [dtype for _, dtype in empty]
+    sizes = [a.nbytes for a in filled] + [n * _itemsize(dtype) for n, dtype in empty]
+    begins = np.cumsum([0, *(-(-max(size, 1) // 16) * 16 for size in sizes)]).tolist()
+    head = np.zeros(begins[len(filled)], np.uint8)
     for begin, a in zip(begins, filled):
         head[begin : begin + a.nbytes] = a.reshape(-1).view(np.uint8)
     if INTERPRETED:
-        memory = np.full(-(-int(ends[-1]) // 8), np.nan).view(np.uint8)  # what was not written shows
+        memory = np.full(begins[-1] // 8, np.nan).view(np.uint8)  # what was not written shows
         memory[: head.size] = head
         return [HostPointer(memory.ctypes.data + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
-    room = lambda: Scratch(int(ends[-1]), head)
-    memory = _on_device(near.pointers[0], room) if GPUS > 1 else room()
+    memory = _on_device(near.pointers[0], lambda: Scratch(begins[-1], head)) if GPUS > 1 else Scratch(begins[-1], head)
     return [Pointer(memory.address + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
 
 
@@ -489,7 +511,7 @@ def receive(x):
 
 
 def _itemsize(dtype):
-    return 2 if dtype in HALVES else 4
+    return 2 if dtype in HALVES else np.dtype(dtype).itemsize
 
 
 def _laid_out(name, dtype, address, contiguous):

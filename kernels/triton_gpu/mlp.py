@@ -31,11 +31,9 @@ INTERPRETED = tl.constexpr(launch.INTERPRETED)
 PATIENCE = 1 << 22  # looks at a meeting before a program gives up, about a second
 WIDEST = 512  # hidden layer whose trajectory fits into the registers of a program
 ROWS, TILE, CHUNK = 16, 32, 64  # examples of a program, outputs of a tile, products taken at a time
-FEW, NARROW, BROAD = 256, 32, 64  # up to FEW rows a tile is NARROW, so that there is one for every program
-TRAINING = [  # for small batches and for large: a tile's examples and units or pixels, of the gradients outputs and inputs
-    dict(ROWS=16, UNITS=32, PIXELS=64, OUT=64, IN=64, CHUNK=64, SIZE=1024),
-    dict(ROWS=32, UNITS=64, PIXELS=64, OUT=64, IN=64, CHUNK=64, SIZE=1024),
-]
+PIXELS = dict(ROWS=16, TILE=32, CHUNK=128)  # the same by way of the pixels
+TRAINING = dict(ROWS=16, UNITS=32, PIXELS=64, OUT=64, IN=64, CHUNK=128, BATCH=64)  # and of training: examples, units, pixels of a tile; of the gradients outputs and inputs, and examples taken at a time
+WARPS = 4
 
 
 @triton.jit
@@ -80,19 +78,48 @@ def _silu(x):
 
 
 @triton.jit
-def _product(a, along_a, rows, b, along_b, columns, K, sums, CHUNK: tl.constexpr, BFLOAT16: tl.constexpr, apart=0, w=0.0, GUIDED: tl.constexpr = False):
+def _product(a, along_a, rows, b, along_b, columns, K, sums, CHUNK: tl.constexpr):
     """sums + a b over K. a, b: pointers to the first element of each row and column. along_a, along_b: steps to the next. rows, columns: which
-    there are. GUIDED: a is a + w (a' - a), a' so many elements apart. What other programs wrote is read past the first-level cache."""
+    there are. What other programs wrote is read past the first-level cache."""
     k = tl.arange(0, CHUNK)
     for first in range(0, K, CHUNK):
         inside = first + k < K
-        place = a[:, None] + (first + k)[None, :] * along_a
-        x = tl.load(place, mask=rows[:, None] & inside[None, :], other=0, cache_modifier=".cg")
-        if GUIDED:
-            x = tl.fma(w, tl.load(place + apart, mask=rows[:, None] & inside[None, :], other=0, cache_modifier=".cg") - x, x)
+        x = tl.load(a[:, None] + (first + k)[None, :] * along_a, mask=rows[:, None] & inside[None, :], other=0, cache_modifier=".cg")
         y = tl.load(b[None, :] + (first + k)[:, None] * along_b, mask=inside[:, None] & columns[None, :], other=0, cache_modifier=".cg")
-        sums = _multiplied(x, y, sums, BFLOAT16)
+        sums = tl.dot(x, y, sums, input_precision="tf32x3")
     return sums
+
+
+@triton.jit
+def _padded_product(a, along_a, b, along_b, K, sums, CHUNK: tl.constexpr):
+    """The same of operands as `_operand` left them, in memory that ends with a chunk: nothing to mask, so that 16 bytes are read at a time."""
+    k = tl.arange(0, CHUNK)
+    for first in range(0, K, CHUNK):
+        x = tl.load(a[:, None] + (first + k)[None, :] * along_a, cache_modifier=".cg")
+        y = tl.load(b[None, :] + (first + k)[:, None] * along_b, cache_modifier=".cg")
+        sums = tl.dot(x, y, sums, input_precision="tf32x3")
+    return sums
+
+
+@triton.jit
+def _operand(x, BFLOAT16: tl.constexpr):
+    """x as an operand is stored: bfloat16 or float32; in the interpreter always float32, whose numbers are those of the other."""
+    if not BFLOAT16:
+        return x
+    elif INTERPRETED:
+        return _rounded(x)
+    else:
+        return x.to(tl.bfloat16)
+
+
+@triton.jit
+def _packed(to, of, rows, along, columns, program, programs, height, WIDE: tl.constexpr, BFLOAT16: tl.constexpr):
+    """A matrix as an operand, zeros around it. to: (height, WIDE). of: rows that are along apart, columns of each."""
+    for first in range(program * 1024, height * WIDE, programs * 1024):
+        e = first + tl.arange(0, 1024)
+        row, column = e // WIDE, e % WIDE
+        x = tl.load(of + row * along + column, mask=(row < rows) & (column < columns), other=0)
+        tl.store(to + e, _operand(x, BFLOAT16), mask=e < height * WIDE)
 
 
 @triton.jit
@@ -118,11 +145,11 @@ def sample_hidden(
             to, acc = w1 + unit * (D + 1), tl.zeros((TILE, TILE), tl.float32)
             if block < across:
                 j = block * TILE + i
-                acc = _product(w2 + j, H, j < H, to, 1, unit < H, D, acc, CHUNK, False)
+                acc = _product(w2 + j, H, j < H, to, 1, unit < H, D, acc, CHUNK)
                 at = j
             else:
                 j = (block - across) * TILE + i
-                acc = _product(x + j.to(tl.int64) * D, 1, j < B, to, 1, unit < H, D, acc, CHUNK, False)
+                acc = _product(x + j.to(tl.int64) * D, 1, j < B, to, 1, unit < H, D, acc, CHUNK)
                 at = tl.where(j < B, WIDE + j, -1)
             tl.store(lifted + at.to(tl.int64)[:, None] * WIDE + unit[None, :], acc, mask=(at >= 0)[:, None])
         for tile in range(program, across, programs):
@@ -175,7 +202,7 @@ def sample_hidden(
         for tile in range(program, (B + ROWS - 1) // ROWS * down, programs):
             row, column = tile // down * ROWS + tl.arange(0, ROWS), tile % down * TILE + i
             acc = tl.zeros((ROWS, TILE), tl.float32)
-            acc = _product(sums + row.to(tl.int64) * WIDE, 1, row < B, w2 + column * H, 1, column < D, H, acc, CHUNK, False)
+            acc = _product(sums + row.to(tl.int64) * WIDE, 1, row < B, w2 + column * H, 1, column < D, H, acc, CHUNK)
             pixel, real = row.to(tl.int64)[:, None] * D + column[None, :], (row < B)[:, None] & (column < D)[None, :]
             acc = tl.fma(whole, tl.load(x + pixel, mask=real, other=0), acc + offset * tl.load(b2 + column, mask=column < D, other=0)[None, :])
             if PHASE == 0:
@@ -191,113 +218,119 @@ def _normals(element, k0, k1, s0, s1):
     return tl.where(place == 0, z0, tl.where(place == 1, z1, tl.where(place == 2, z2, z3)))
 
 
-@triton.jit(do_not_specialize=["B", "branches", "steps", "depth", "k0", "k1", "first_step", "end_step", "first_block", "end_block", "patience"])
+@triton.jit(do_not_specialize=["B", "steps", "depth", "k0", "k1", "first_step", "end_step", "first_block", "end_block", "patience"])
 def sample_pixels(
-    out, x, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, table, keys, counter, labels, features, time, h, a, g,
-    B, branches, steps, depth, w, limit, k0, k1, first_step, end_step, first_block, end_block, patience,
-    D: tl.constexpr, H: tl.constexpr, FEATURES: tl.constexpr, ALONG_IN: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
-    RESIDUAL: tl.constexpr, GUIDED: tl.constexpr, NOISY: tl.constexpr, CLIPPED: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
+    out, x, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, table, keys, counter, labels, features, time, h, x_op, h_op, a_op, g_op, in_op, out_op, blocks_op,
+    B, steps, depth, w, limit, k0, k1, first_step, end_step, first_block, end_block, patience,
+    D: tl.constexpr, H: tl.constexpr, FEATURES: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
+    BRANCHES: tl.constexpr, RESIDUAL: tl.constexpr, NOISY: tl.constexpr, CLIPPED: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
     """The trajectory of either net by way of the pixels. out, x: (B, D). blocks: addresses of w1, b1, w2, b2 of each. table: (steps, 8), of
-    `coefficients.ddim_trajectory`, and t. keys: (steps, 2), streams. labels: (branches B,). features: (steps, FEATURES), of the times. time: (steps, H).
-    h, a, g: (branches B, H). PHASE: 0 all, 1 the beginning, 2 into the hidden layer, 3 and 4 a block's halves, 5 back to the pixels and the step."""
+    `coefficients.ddim_trajectory`, and t. keys: (steps, 2), streams. labels: (BRANCHES, B). features: (steps, FEATURES), of the times. time: (steps, HP).
+    h: what the blocks add to. Operands, rows in whole ROWS and columns in whole CHUNKs, DP and HP: x_op; h_op and a_op, a branch after the other; g_op, what
+    the last layer takes; the weights. PHASE: 0 all, 1 the beginning, 2 into the hidden layer, 3 and 4 a block's halves, 5 the pixels and the step."""
     program, programs = tl.program_id(0), tl.num_programs(0)
     i, k = tl.arange(0, ROWS), tl.arange(0, TILE)
-    units: tl.constexpr = (H + TILE - 1) // TILE
-    pixels: tl.constexpr = (D + TILE - 1) // TILE
-    all = B * branches
-    meeting = 0
+    units: tl.constexpr = HP // TILE
+    pixels: tl.constexpr = DP // TILE
+    bands, meeting = (B + ROWS - 1) // ROWS, 0
+    apart = (bands * ROWS).to(tl.int64) * HP  # one branch from the other
     if PHASE < 2:
-        for tile in range(program, (B + ROWS - 1) // ROWS * pixels, programs):
-            row, column = tile // pixels * ROWS + i, tile % pixels * TILE + k
-            place, real = row.to(tl.int64)[:, None] * D + column[None, :], (row < B)[:, None] & (column < D)[None, :]
-            tl.store(out + place, tl.load(x + place, mask=real), mask=real)
+        for tile in range(program, bands * pixels, programs):
+            row, column = (tile // pixels * ROWS + i).to(tl.int64)[:, None], (tile % pixels * TILE + k)[None, :]
+            real = (row < B) & (column < D)
+            xt = tl.load(x + row * D + column, mask=real, other=0)
+            tl.store(out + row * D + column, xt, mask=real)
+            tl.store(x_op + row * DP + column, _operand(xt, BFLOAT16))
+        _packed(in_op, w_in, H, D if RESIDUAL else D + 1, D, program, programs, HP, DP, BFLOAT16)
+        _packed(out_op, w_out, D, H, H, program, programs, DP, HP, BFLOAT16)
         if RESIDUAL:
+            for matrix in range(2 * depth):
+                _packed(blocks_op + matrix * (HP * HP), tl.load(blocks + 2 * matrix).to(w_in.dtype), H, H, H, program, programs, HP, HP, BFLOAT16)
             for tile in range(program, (steps + ROWS - 1) // ROWS * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * TILE + k
                 acc = tl.zeros((ROWS, TILE), tl.float32)
-                acc = _product(features + row * FEATURES, 1, row < steps, w_time + unit * FEATURES, 1, unit < H, FEATURES, acc, CHUNK, BFLOAT16)
+                acc = _product(features + row * FEATURES, 1, row < steps, w_time + unit * FEATURES, 1, unit < H, FEATURES, acc, 64)
                 acc = _silu(acc + tl.load(b_time + unit, mask=unit < H, other=0)[None, :])
-                tl.store(time + row.to(tl.int64)[:, None] * H + unit[None, :], acc, mask=(row < steps)[:, None] & (unit < H)[None, :])
+                tl.store(time + row[:, None] * HP + unit[None, :], acc, mask=(row < steps)[:, None])
     if PHASE == 0:
         meeting += 1
         patience = _meet(counter, meeting, patience)
     for step in range(first_step, end_step):
         c = table + 8 * step
         if PHASE == 0 or PHASE == 2:
-            for tile in range(program, (B + ROWS - 1) // ROWS * units, programs):
-                row, unit = tile // units * ROWS + i, tile % units * TILE + k
+            for tile in range(program, bands * units, programs):
+                row, unit = (tile // units * ROWS + i).to(tl.int64), tile % units * TILE + k
                 acc = tl.zeros((ROWS, TILE), tl.float32)
-                acc = _product(out + row.to(tl.int64) * D, 1, row < B, w_in + unit * ALONG_IN, 1, unit < H, D, acc, CHUNK, BFLOAT16)
-                shift = tl.load(b_in + unit, mask=unit < H, other=0)
-                place, real = row.to(tl.int64)[:, None] * H + unit[None, :], (row < B)[:, None] & (unit < H)[None, :]
+                acc = _padded_product(x_op + row * DP, 1, in_op + unit * DP, 1, DP, acc, CHUNK)
+                shift, place = tl.load(b_in + unit, mask=unit < H, other=0), row[:, None] * HP + unit[None, :]
                 if RESIDUAL:
                     acc += shift[None, :]
-                    tl.store(h + place, acc, mask=real)
-                    if GUIDED:  # both branches begin alike
-                        tl.store(h + B.to(tl.int64) * H + place, acc, mask=real)
+                    for branch in tl.static_range(BRANCHES):  # both begin alike
+                        tl.store(h + branch * apart + place, acc)
+                        tl.store(h_op + branch * apart + place, _operand(acc, BFLOAT16))
                     if depth == 0:
-                        tl.store(g + place, _silu(acc), mask=real)
-                        if GUIDED:
-                            tl.store(g + B.to(tl.int64) * H + place, _silu(acc), mask=real)
+                        tl.store(g_op + place, _operand(_silu(acc), BFLOAT16))
                 else:
-                    shift = tl.fma(tl.load(c + 7), tl.load(w_in + unit * ALONG_IN + D, mask=unit < H, other=0), shift)
-                    tl.store(g + place, _relu(acc + shift[None, :]), mask=real)
+                    shift = tl.fma(tl.load(c + 7), tl.load(w_in + unit * (D + 1) + D, mask=unit < H, other=0), shift)
+                    tl.store(g_op + place, _operand(_relu(acc + shift[None, :]), BFLOAT16))
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
         if RESIDUAL:
             for block in range(first_block, end_block):
-                w1, b1 = tl.load(blocks + 4 * block).to(w_in.dtype), tl.load(blocks + 4 * block + 1).to(w_in.dtype)
-                w2, b2 = tl.load(blocks + 4 * block + 2).to(w_in.dtype), tl.load(blocks + 4 * block + 3).to(w_in.dtype)
+                w1, w2 = blocks_op + 2 * block * (HP * HP), blocks_op + (2 * block + 1) * (HP * HP)
+                b1, b2 = tl.load(blocks + 4 * block + 1).to(w_in.dtype), tl.load(blocks + 4 * block + 3).to(w_in.dtype)
                 if PHASE == 0 or PHASE == 3:
-                    for tile in range(program, (all + ROWS - 1) // ROWS * units, programs):
-                        row, unit = tile // units * ROWS + i, tile % units * TILE + k
+                    for tile in range(program, BRANCHES * bands * units, programs):
+                        row, unit = (tile // units * ROWS + i).to(tl.int64), tile % units * TILE + k
                         acc = tl.zeros((ROWS, TILE), tl.float32)
-                        acc = _product(h + row.to(tl.int64) * H, 1, row < all, w1 + unit * H, 1, unit < H, H, acc, CHUNK, BFLOAT16)
-                        shift = tl.load(b1 + unit, mask=unit < H, other=0) + tl.load(time + step * H + unit, mask=unit < H, other=0, cache_modifier=".cg")
-                        real = (row < all)[:, None] & (unit < H)[None, :]
-                        label = tl.load(labels + row, mask=row < all, other=0)
-                        acc += shift[None, :] + tl.load(classes + label[:, None] * H + unit[None, :], mask=real, other=0)
-                        tl.store(a + row.to(tl.int64)[:, None] * H + unit[None, :], _silu(acc), mask=real)
+                        acc = _padded_product(h_op + row * HP, 1, w1 + unit * HP, 1, HP, acc, CHUNK)
+                        shift = tl.load(b1 + unit, mask=unit < H, other=0) + tl.load(time + step * HP + unit, cache_modifier=".cg")
+                        example, branch = row % (bands * ROWS), row // (bands * ROWS)
+                        label = tl.load(labels + branch * B + example, mask=example < B, other=0)
+                        acc += shift[None, :] + tl.load(classes + label[:, None] * H + unit[None, :], mask=(unit < H)[None, :], other=0)
+                        tl.store(a_op + row[:, None] * HP + unit[None, :], _operand(_silu(acc), BFLOAT16))
                 if PHASE == 0:
                     meeting += 1
                     patience = _meet(counter, meeting, patience)
                 if PHASE == 0 or PHASE == 4:
-                    for tile in range(program, (all + ROWS - 1) // ROWS * units, programs):
-                        row, unit = tile // units * ROWS + i, tile % units * TILE + k
-                        acc = tl.zeros((ROWS, TILE), tl.float32)
-                        acc = _product(a + row.to(tl.int64) * H, 1, row < all, w2 + unit * H, 1, unit < H, H, acc, CHUNK, BFLOAT16)
-                        place, real = row.to(tl.int64)[:, None] * H + unit[None, :], (row < all)[:, None] & (unit < H)[None, :]
-                        acc += tl.load(b2 + unit, mask=unit < H, other=0)[None, :] + tl.load(h + place, mask=real, other=0, cache_modifier=".cg")
-                        tl.store(h + place, acc, mask=real)
-                        if block == depth - 1:
-                            tl.store(g + place, _silu(acc), mask=real)
+                    for tile in range(program, bands * units, programs):
+                        row, unit = (tile // units * ROWS + i).to(tl.int64), tile % units * TILE + k
+                        shift, g = tl.load(b2 + unit, mask=unit < H, other=0), tl.zeros((ROWS, TILE), tl.float32)
+                        for branch in tl.static_range(BRANCHES):
+                            acc, place = tl.zeros((ROWS, TILE), tl.float32), branch * apart + row[:, None] * HP + unit[None, :]
+                            acc = _padded_product(a_op + branch * apart + row * HP, 1, w2 + unit * HP, 1, HP, acc, CHUNK)
+                            acc += shift[None, :] + tl.load(h + place, cache_modifier=".cg")
+                            tl.store(h + place, acc)
+                            tl.store(h_op + place, _operand(acc, BFLOAT16))
+                            g = _silu(acc) if branch == 0 else tl.fma(w, _silu(acc) - g, g)  # the last layer is linear
+                        tl.store(g_op + row[:, None] * HP + unit[None, :], _operand(g, BFLOAT16))
                 if PHASE == 0:
                     meeting += 1
                     patience = _meet(counter, meeting, patience)
         if PHASE == 0 or PHASE == 5:
-            for tile in range(program, (B + ROWS - 1) // ROWS * pixels, programs):
-                row, column = tile // pixels * ROWS + i, tile % pixels * TILE + k
+            for tile in range(program, bands * pixels, programs):
+                row, column = (tile // pixels * ROWS + i).to(tl.int64), tile % pixels * TILE + k
                 acc = tl.zeros((ROWS, TILE), tl.float32)
-                acc = _product(g + row.to(tl.int64) * H, 1, row < B, w_out + column * H, 1, column < D, H, acc, CHUNK, BFLOAT16, B.to(tl.int64) * H, w, GUIDED)
-                place, real = row.to(tl.int64)[:, None] * D + column[None, :], (row < B)[:, None] & (column < D)[None, :]
+                acc = _padded_product(g_op + row * HP, 1, out_op + column * HP, 1, HP, acc, CHUNK)
+                place, real = row[:, None] * D + column[None, :], (row < B)[:, None] & (column < D)[None, :]
                 xt, e = tl.load(out + place, mask=real, other=0, cache_modifier=".cg"), acc + tl.load(b_out + column, mask=column < D, other=0)[None, :]
-                xs = ddim_mean(xt, e, tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3), tl.load(c + 4), tl.load(c + 5), limit, CLIPPED)
+                xt = ddim_mean(xt, e, tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3), tl.load(c + 4), tl.load(c + 5), limit, CLIPPED)
                 if NOISY:
                     sigma = tl.load(c + 6)
                     if sigma != 0:
-                        xs = tl.fma(sigma, _normals(place, k0, k1, tl.load(keys + 2 * step), tl.load(keys + 2 * step + 1)), xs)
-                tl.store(out + place, xs, mask=real)
+                        xt = tl.fma(sigma, _normals(place, k0, k1, tl.load(keys + 2 * step), tl.load(keys + 2 * step + 1)), xt)
+                tl.store(out + place, xt, mask=real)
+                tl.store(x_op + row[:, None] * DP + column[None, :], _operand(tl.where((column < D)[None, :], xt, 0.0), BFLOAT16))
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
     if PHASE == 0:
         if (patience == 0) | (tl.load(counter + 1, volatile=True) != 0):
-            for tile in range(program, (B + ROWS - 1) // ROWS * pixels, programs):
-                row, column = tile // pixels * ROWS + i, tile % pixels * TILE + k
-                real = (row < B)[:, None] & (column < D)[None, :]
-                tl.store(out + row.to(tl.int64)[:, None] * D + column[None, :], tl.full((ROWS, TILE), float("nan"), tl.float32), mask=real)
+            for tile in range(program, bands * pixels, programs):
+                row, column = (tile // pixels * ROWS + i).to(tl.int64)[:, None], (tile % pixels * TILE + k)[None, :]
+                tl.store(out + row * D + column, tl.full((ROWS, TILE), float("nan"), tl.float32), mask=(row < B) & (column < D))
 
 
 @triton.jit
@@ -328,24 +361,25 @@ def _drawn(index, t, step, batch, N, T, k0, k1, program, programs, SIZE: tl.cons
 
 
 @triton.jit
-def _noised(x, z, data, index, t, alphas, step, batch, k0, k1, program, programs, D: tl.constexpr, SIZE: tl.constexpr):
-    """x_t of a step and its noise, of stream 3. alphas: (T + 1, 2), of `coefficients.q_sample`."""
+def _noised(x, z, data, index, t, alphas, step, batch, k0, k1, program, programs, D: tl.constexpr, DP: tl.constexpr, SIZE: tl.constexpr, BFLOAT16: tl.constexpr):
+    """x_t of a step, as an operand, and its noise, of stream 3. alphas: (T + 1, 2), of `coefficients.q_sample`."""
     s0, s1 = _stream(step, 3)
     for first in range(program * SIZE, batch * D, programs * SIZE):
         z0, z1, z2, z3 = four((first // 4 + tl.arange(0, SIZE // 4)).to(tl.int64), k0, k1, s0, s1)
         e, eps = first + tl.arange(0, SIZE), joined(z0, z1, z2, z3, SIZE)
         row, real = e // D, e < batch * D
+        column = e - row * D
         which, time = tl.load(index + row, mask=real, other=0, cache_modifier=".cg"), tl.load(t + row, mask=real, other=0, cache_modifier=".cg")
         c0, c1 = tl.load(alphas + 2 * time, mask=real, other=0), tl.load(alphas + 2 * time + 1, mask=real, other=0)
-        x0 = tl.load(data + which.to(tl.int64) * D + (e - row * D), mask=real, other=0)
+        x0 = tl.load(data + which.to(tl.int64) * D + column, mask=real, other=0)
         tl.store(z + e, eps, mask=real)
-        tl.store(x + e, tl.fma(c0, x0, c1 * eps), mask=real)
+        tl.store(x + row * DP + column, _operand(tl.fma(c0, x0, c1 * eps), BFLOAT16), mask=real)
 
 
 @triton.jit
 def _descend(p, m, v, average, place, g, real, c, keep, take):
-    """The weights at place and all that is kept of them, by their gradient g. c: of `coefficients.adam_step`."""
-    old, first = tl.load(p + place, mask=real, other=0, cache_modifier=".cg"), tl.load(m + place, mask=real, other=0)
+    """The weights at place and all that is kept of them, by their gradient g. c: of `coefficients.adam_step`. Returns the new weights."""
+    old, first = tl.load(p + place, mask=real, other=0), tl.load(m + place, mask=real, other=0)
     new, first, second = adam_element(
         old, g, first, tl.load(v + place, mask=real, other=0), tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3),
         tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7),
@@ -354,47 +388,58 @@ def _descend(p, m, v, average, place, g, real, c, keep, take):
     tl.store(m + place, first, mask=real)
     tl.store(v + place, second, mask=real)
     tl.store(average + place, tl.fma(keep, tl.load(average + place, mask=real, other=0), take * new), mask=real)
+    return new
 
 
 @triton.jit(do_not_specialize=["batch", "N", "T", "begun", "steps", "first_step", "end_step", "k0", "k1", "patience"])
 def train(
     w1, b1, w2, b2, m_w1, m_b1, m_w2, m_b2, v_w1, v_b1, v_w2, v_b2, avg_w1, avg_b1, avg_w2, avg_b2, losses, data,
-    adam, alphas, counter, index, t, x, z, a, d, dh, partial, batch, N, T, begun, steps, first_step, end_step, k0, k1, keep, take, scale, patience,
-    D: tl.constexpr, H: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, PIXELS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
-    CHUNK: tl.constexpr, SIZE: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
+    adam, alphas, counter, index, t, z, partial, x_op, a_op, d_op, dh_op, w1_op, w2_op,
+    batch, N, T, begun, steps, first_step, end_step, k0, k1, keep, take, scale, patience,
+    D: tl.constexpr, H: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, PIXELS: tl.constexpr,
+    OUT: tl.constexpr, IN: tl.constexpr, CHUNK: tl.constexpr, BATCH: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
-    """Steps of the chapter's loop. w1 ... avg_b2: the weights and what is kept of them, changed. losses: (steps,). data: (N, D). adam: (steps, 8). t, x: of
-    this step and of the next, (2, batch) and (2, batch, D). z, d: (batch, D). a, dh: (batch, H). partial: one for each tile of the output. begun: the number
-    of the first step. PHASE: 0 all, 1 and 2 the beginning, 3 hidden, 4 output and loss, 5 back to the hidden layer, 6 gradients and the next x_t."""
+    """Steps of the chapter's loop. w1 ... avg_b2: the weights and what is kept of them, changed. losses: (steps,). data: (N, D). adam: (steps, 8). index,
+    t: (batch,), (2, batch); t and x_op are of this step and of the next. z: (batch, D). partial: one for each tile of the output. Operands: rows in whole
+    BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there. begun: the number of the first step. PHASE: 0 all, 1 and 2 the beginning, 3 the
+    hidden layer, 4 output and loss, 5 back to the hidden layer, 6 gradients, weights and the next x_t."""
     program, programs = tl.program_id(0), tl.num_programs(0)
     i, iu, ip, io, ii = tl.arange(0, ROWS), tl.arange(0, UNITS), tl.arange(0, PIXELS), tl.arange(0, OUT), tl.arange(0, IN)
-    units: tl.constexpr = (H + UNITS - 1) // UNITS
-    pixels: tl.constexpr = (D + PIXELS - 1) // PIXELS
+    units: tl.constexpr = HP // UNITS
+    pixels: tl.constexpr = DP // PIXELS
     bands, meeting = (batch + ROWS - 1) // ROWS, 0
+    padded = (batch + BATCH - 1) // BATCH * BATCH
     begun = begun.to(tl.int64)
     if PHASE == 0 or PHASE == 1:
-        _drawn(index, t, begun, batch, N, T, k0, k1, program, programs, SIZE)
+        _drawn(index, t, begun, batch, N, T, k0, k1, program, programs, 128)
+        _packed(w1_op, w1, H, D + 1, D, program, programs, HP, DP, BFLOAT16)
+        _packed(w2_op, w2, D, H, H, program, programs, DP, HP, BFLOAT16)
+        _packed(x_op, w1, 0, 0, 0, program, programs, 2 * padded, DP, BFLOAT16)
+        _packed(a_op, w1, 0, 0, 0, program, programs, padded, HP, BFLOAT16)
+        _packed(d_op, w1, 0, 0, 0, program, programs, padded, DP, BFLOAT16)
+        _packed(dh_op, w1, 0, 0, 0, program, programs, padded, HP, BFLOAT16)
     if PHASE == 0:
         meeting += 1
         patience = _meet(counter, meeting, patience)
     if PHASE == 0 or PHASE == 2:
-        _noised(x, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, SIZE)
+        _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, DP, 512, BFLOAT16)
     if PHASE == 0:
         meeting += 1
         patience = _meet(counter, meeting, patience)
     for step in range(first_step, end_step):
-        now, later = step % 2 * batch, (step + 1) % 2 * batch
+        now, later = t + step % 2 * batch, t + (step + 1) % 2 * batch
+        x_now, x_later = x_op + step % 2 * padded * DP, x_op + (step + 1) % 2 * padded * DP
         if PHASE == 0 or PHASE == 3:
             for tile in range(program, bands * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * UNITS + iu
                 acc = tl.zeros((ROWS, UNITS), tl.float32)
-                acc = _product(x + (now + row) * D, 1, row < batch, w1 + unit * (D + 1), 1, unit < H, D, acc, CHUNK, BFLOAT16)
-                time = tl.load(t + now + row, mask=row < batch, other=0, cache_modifier=".cg").to(tl.float32)
+                acc = _padded_product(x_now + row * DP, 1, w1_op + unit * DP, 1, DP, acc, CHUNK)
+                time = tl.load(now + row, mask=row < batch, other=0, cache_modifier=".cg").to(tl.float32)
                 column = tl.load(w1 + unit * (D + 1) + D, mask=unit < H, other=0, cache_modifier=".cg")
                 acc = tl.fma(time[:, None], column[None, :], acc) + tl.load(b1 + unit, mask=unit < H, other=0, cache_modifier=".cg")[None, :]
-                tl.store(a + row[:, None] * H + unit[None, :], _relu(acc), mask=(row < batch)[:, None] & (unit < H)[None, :])
+                tl.store(a_op + row[:, None] * HP + unit[None, :], _operand(_relu(acc), BFLOAT16), mask=(row < batch)[:, None])
             if step + 1 < steps:
-                _drawn(index, t + later, begun + step + 1, batch, N, T, k0, k1, program, programs, SIZE)
+                _drawn(index, later, begun + step + 1, batch, N, T, k0, k1, program, programs, 128)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
@@ -402,11 +447,12 @@ def train(
             for tile in range(program, bands * pixels, programs):
                 row, column = tile // pixels * ROWS + i, tile % pixels * PIXELS + ip
                 acc = tl.zeros((ROWS, PIXELS), tl.float32)
-                acc = _product(a + row * H, 1, row < batch, w2 + column * H, 1, column < D, H, acc, CHUNK, BFLOAT16)
-                place, real = row[:, None] * D + column[None, :], (row < batch)[:, None] & (column < D)[None, :]
+                acc = _padded_product(a_op + row * HP, 1, w2_op + column * HP, 1, HP, acc, CHUNK)
+                real = (row < batch)[:, None] & (column < D)[None, :]
                 bias = tl.load(b2 + column, mask=column < D, other=0, cache_modifier=".cg")
-                r = tl.where(real, acc + bias[None, :] - tl.load(z + place, mask=real, other=0, cache_modifier=".cg"), 0.0)
-                tl.store(d + place, scale * r, mask=real)
+                r = acc + bias[None, :] - tl.load(z + row[:, None] * D + column[None, :], mask=real, other=0, cache_modifier=".cg")
+                r = tl.where(real, r, 0.0)
+                tl.store(d_op + row[:, None] * DP + column[None, :], _operand(scale * r, BFLOAT16))
                 tl.store(partial + tile, tl.sum(tl.sum(r * r, 1), 0))
         if PHASE == 0:
             meeting += 1
@@ -415,9 +461,9 @@ def train(
             for tile in range(program, bands * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * UNITS + iu
                 acc = tl.zeros((ROWS, UNITS), tl.float32)
-                acc = _product(d + row * D, 1, row < batch, w2 + unit, H, unit < H, D, acc, CHUNK, BFLOAT16)
-                place, real = row[:, None] * H + unit[None, :], (row < batch)[:, None] & (unit < H)[None, :]
-                tl.store(dh + place, tl.where(tl.load(a + place, mask=real, other=0, cache_modifier=".cg") > 0, acc, 0.0), mask=real)
+                acc = _padded_product(d_op + row * DP, 1, w2_op + unit, HP, DP, acc, CHUNK)
+                place = row[:, None] * HP + unit[None, :]
+                tl.store(dh_op + place, _operand(tl.where(tl.load(a_op + place, cache_modifier=".cg") > 0, acc, 0.0), BFLOAT16))
             if program == programs - 1:
                 loss = tl.zeros((128,), tl.float64)
                 for first in range(0, bands * pixels, 128):
@@ -429,37 +475,39 @@ def train(
             patience = _meet(counter, meeting, patience)
         if PHASE == 0 or PHASE == 6:
             c = adam + 8 * step
-            second: tl.constexpr = (D + OUT - 1) // OUT * ((H + IN - 1) // IN)
-            first: tl.constexpr = (H + OUT - 1) // OUT * ((D + IN - 1) // IN)
-            for tile in range(program, first + second, programs):
-                acc, k = tl.zeros((OUT, IN), tl.float32), tl.arange(0, CHUNK)
+            across: tl.constexpr = HP // IN
+            along: tl.constexpr = DP // IN
+            second: tl.constexpr = DP // OUT * across
+            for tile in range(program, second + HP // OUT * along, programs):
+                acc, k = tl.zeros((OUT, IN), tl.float32), tl.arange(0, BATCH)
                 if tile < second:
-                    across: tl.constexpr = (H + IN - 1) // IN
                     column, unit = tile // across * OUT + io, tile % across * IN + ii
-                    acc = _product(d + column, D, column < D, a + unit, H, unit < H, batch, acc, CHUNK, BFLOAT16)
-                    _descend(w2, m_w2, v_w2, avg_w2, column[:, None] * H + unit[None, :], acc, (column < D)[:, None] & (unit < H)[None, :], c, keep, take)
+                    acc = _padded_product(d_op + column, DP, a_op + unit, HP, padded, acc, BATCH)
+                    real = (column < D)[:, None] & (unit < H)[None, :]
+                    new = _descend(w2, m_w2, v_w2, avg_w2, column[:, None] * H + unit[None, :], acc, real, c, keep, take)
+                    tl.store(w2_op + column[:, None] * HP + unit[None, :], _operand(new, BFLOAT16), mask=real)
                     if tile % across == 0:
-                        bias = tl.zeros((OUT, CHUNK), tl.float32)
-                        for b in range(0, batch, CHUNK):
-                            at = (b + k)[None, :] * D + column[:, None]
-                            bias += tl.load(d + at, mask=(column < D)[:, None] & (b + k < batch)[None, :], other=0, cache_modifier=".cg")
+                        bias = tl.zeros((OUT, BATCH), tl.float32)
+                        for b in range(0, padded, BATCH):
+                            bias += tl.load(d_op + (b + k)[None, :] * DP + column[:, None], cache_modifier=".cg").to(tl.float32)
                         _descend(b2, m_b2, v_b2, avg_b2, column, tl.sum(bias, 1), column < D, c, keep, take)
                 else:
-                    along: tl.constexpr = (D + IN - 1) // IN
                     unit, column = (tile - second) // along * OUT + io, (tile - second) % along * IN + ii
-                    acc = _product(dh + unit, H, unit < H, x + now * D + column, D, column < D, batch, acc, CHUNK, BFLOAT16)
-                    _descend(w1, m_w1, v_w1, avg_w1, unit[:, None] * (D + 1) + column[None, :], acc, (unit < H)[:, None] & (column < D)[None, :], c, keep, take)
+                    acc = _padded_product(dh_op + unit, HP, x_now + column, DP, padded, acc, BATCH)
+                    real = (unit < H)[:, None] & (column < D)[None, :]
+                    new = _descend(w1, m_w1, v_w1, avg_w1, unit[:, None] * (D + 1) + column[None, :], acc, real, c, keep, take)
+                    tl.store(w1_op + unit[:, None] * DP + column[None, :], _operand(new, BFLOAT16), mask=real)
                     if (tile - second) % along == 0:
-                        bias, times = tl.zeros((OUT, CHUNK), tl.float32), tl.zeros((OUT, CHUNK), tl.float32)
-                        for b in range(0, batch, CHUNK):
-                            inside = b + k < batch
-                            y = tl.load(dh + (b + k)[None, :] * H + unit[:, None], mask=(unit < H)[:, None] & inside[None, :], other=0, cache_modifier=".cg")
+                        bias, times = tl.zeros((OUT, BATCH), tl.float32), tl.zeros((OUT, BATCH), tl.float32)
+                        for b in range(0, padded, BATCH):
+                            y = tl.load(dh_op + (b + k)[None, :] * HP + unit[:, None], cache_modifier=".cg").to(tl.float32)
+                            time = tl.load(now + b + k, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
                             bias += y
-                            times = tl.fma(y, tl.load(t + now + b + k, mask=inside, other=0, cache_modifier=".cg").to(tl.float32)[None, :], times)
+                            times = tl.fma(y, time[None, :], times)
                         _descend(b1, m_b1, v_b1, avg_b1, unit, tl.sum(bias, 1), unit < H, c, keep, take)
                         _descend(w1, m_w1, v_w1, avg_w1, unit * (D + 1) + D, tl.sum(times, 1), unit < H, c, keep, take)
             if step + 1 < steps:
-                _noised(x + later * D, z, data, index, t + later, alphas, begun + step + 1, batch, k0, k1, program, programs, D, SIZE)
+                _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, program, programs, D, DP, 512, BFLOAT16)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
