@@ -272,13 +272,13 @@ def _sample_hidden(out, x, net, times, lines, rounded):
         x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32),
         single((wide + B) * wide), single(wide), single(B * wide), single(0 if resident else B * wide),
     )  # fmt: skip
-    rows, tile = mlp.ROWS, min(wide, mlp.TILE)
-    tiles = (wide // tile + launch.programs(B, tile)) * (wide // tile), launch.programs(B, rows) * launch.programs(D, tile)
-    programs = min(max(tiles), launch.processors(x))
+    tiles = {name: min(n, wide) if name in ("TALL", "TILE", "CHUNK") else n for name, n in mlp.HIDDEN.items()}
+    before = (wide // tiles["TALL"] + launch.programs(B, tiles["TALL"])) * (wide // tiles["TILE"])
+    programs = min(max(before, launch.programs(B, tiles["TALL"]) * launch.programs(D, tiles["TILE"])), launch.processors(x))
     for phase in (1, 2, 3) if launch.INTERPRETED else (0,):
         launch.run(
             mlp.sample_hidden, programs, x, out, *x.pointers, *net.pointers, lifted, shift, hidden, sums, table, counter, B, len(times), whole, offset, mlp.PATIENCE,
-            D=D, H=net.width, WIDE=wide, ROWS=rows, TILE=tile, CHUNK=mlp.CHUNK, RESIDENT=resident, BFLOAT16=rounded, PHASE=phase, warps=8, together=True,
+            D=D, H=net.width, WIDE=wide, **tiles, RESIDENT=resident, BFLOAT16=rounded, PHASE=phase, warps=8, together=True,
         )  # fmt: skip
 
 

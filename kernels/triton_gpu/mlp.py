@@ -30,9 +30,9 @@ from kernels.triton_gpu.philox import four, joined, words_of
 INTERPRETED = tl.constexpr(launch.INTERPRETED)
 PATIENCE = 1 << 22  # looks at a meeting before a program gives up, about a second
 WIDEST = 512  # hidden layer whose trajectory fits into the registers of a program
-ROWS, TILE, CHUNK = 16, 32, 64  # examples of a program, outputs of a tile, products taken at a time
-PIXELS = dict(ROWS=16, TILE=32, CHUNK=128)  # the same by way of the pixels
-TRAINING = dict(ROWS=16, UNITS=32, PIXELS=64, OUT=64, IN=64, CHUNK=128, BATCH=64)  # and of training: examples, units, pixels of a tile; of the gradients outputs and inputs, and examples taken at a time
+HIDDEN = dict(ROWS=16, TALL=32, TILE=32, CHUNK=64, STAGES=4)  # examples of a program; outputs of a tile before and after; products taken at a time
+PIXELS = dict(ROWS=16, TILE=32, CHUNK=128, STAGES=6)
+TRAINING = dict(ROWS=16, UNITS=32, PIXELS=64, OUT=64, IN=64, CHUNK=128, BATCH=64, STAGES=6)  # and of training: examples, units, pixels of a tile; of the gradients outputs and inputs, and examples taken at a time
 WARPS = 4
 
 
@@ -78,23 +78,28 @@ def _silu(x):
 
 
 @triton.jit
-def _product(a, along_a, rows, b, along_b, columns, K, sums, CHUNK: tl.constexpr):
+def _product(a, along_a, rows, b, along_b, columns, K, sums, CHUNK: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr):
     """sums + a b over K. a, b: pointers to the first element of each row and column. along_a, along_b: steps to the next. rows, columns: which
-    there are. What other programs wrote is read past the first-level cache."""
+    there are. SPLIT: operands as two bfloat16 each, to 2^-16, else to 2^-22. What other programs wrote is read past the first-level cache."""
     k = tl.arange(0, CHUNK)
-    for first in range(0, K, CHUNK):
+    for first in tl.range(0, K, CHUNK, num_stages=STAGES):
         inside = first + k < K
         x = tl.load(a[:, None] + (first + k)[None, :] * along_a, mask=rows[:, None] & inside[None, :], other=0, cache_modifier=".cg")
         y = tl.load(b[None, :] + (first + k)[:, None] * along_b, mask=inside[:, None] & columns[None, :], other=0, cache_modifier=".cg")
-        sums = tl.dot(x, y, sums, input_precision="tf32x3")
+        if SPLIT:
+            x_high, y_high = _operand(x, True), _operand(y, True)
+            x_low, y_low = _operand(x - x_high.to(tl.float32), True), _operand(y - y_high.to(tl.float32), True)
+            sums = tl.dot(x_high, y_high, tl.dot(x_high, y_low, tl.dot(x_low, y_high, sums)))
+        else:
+            sums = tl.dot(x, y, sums, input_precision="tf32x3")
     return sums
 
 
 @triton.jit
-def _padded_product(a, along_a, b, along_b, K, sums, CHUNK: tl.constexpr):
+def _padded_product(a, along_a, b, along_b, K, sums, CHUNK: tl.constexpr, STAGES: tl.constexpr):
     """The same of operands as `_operand` left them, in memory that ends with a chunk: nothing to mask, so that 16 bytes are read at a time."""
     k = tl.arange(0, CHUNK)
-    for first in range(0, K, CHUNK):
+    for first in tl.range(0, K, CHUNK, num_stages=STAGES):
         x = tl.load(a[:, None] + (first + k)[None, :] * along_a, cache_modifier=".cg")
         y = tl.load(b[None, :] + (first + k)[:, None] * along_b, cache_modifier=".cg")
         sums = tl.dot(x, y, sums, input_precision="tf32x3")
@@ -130,42 +135,44 @@ def _relu(x):
 @triton.jit(do_not_specialize=["B", "steps", "patience"])
 def sample_hidden(
     out, x, w1, b1, w2, b2, lifted, shift, hidden, sums, table, counter, B, steps, whole, offset, patience,
-    D: tl.constexpr, H: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
+    D: tl.constexpr, H: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, TALL: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
     RESIDENT: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
     """The chapter's trajectory through the hidden layer. out, x: (B, D). lifted: (WIDE + B, WIDE), for W1 W2 transposed, then u. shift: (WIDE,), for
     W1 b2. hidden: (B, WIDE), for h where W1 W2 does not fit into registers. sums: (B, WIDE), for sum d_i h_i. table: (steps, 3) of t, a, b.
     whole, offset: prod a, sum d_i. PHASE: 0 all, 1 into the hidden layer, 2 the trajectory, 3 back to the pixels."""
     program, programs = tl.program_id(0), tl.num_programs(0)
-    i = tl.arange(0, TILE)
+    i, k = tl.arange(0, TALL), tl.arange(0, TILE)
     across: tl.constexpr = WIDE // TILE
+    square: tl.constexpr = WIDE // TALL
     if PHASE < 2:
-        for tile in range(program, (across + (B + TILE - 1) // TILE) * across, programs):
-            block, unit = tile // across, tile % across * TILE + i
-            to, acc = w1 + unit * (D + 1), tl.zeros((TILE, TILE), tl.float32)
-            if block < across:
-                j = block * TILE + i
-                acc = _product(w2 + j, H, j < H, to, 1, unit < H, D, acc, CHUNK)
+        for tile in range(program, (square + (B + TALL - 1) // TALL) * across, programs):
+            block, unit = tile // across, tile % across * TILE + k
+            to, acc = w1 + unit * (D + 1), tl.zeros((TALL, TILE), tl.float32)
+            if block < square:
+                j = block * TALL + i
+                acc = _product(w2 + j, H, j < H, to, 1, unit < H, D, acc, CHUNK, STAGES, BFLOAT16)
                 at = j
             else:
-                j = (block - across) * TILE + i
-                acc = _product(x + j.to(tl.int64) * D, 1, j < B, to, 1, unit < H, D, acc, CHUNK)
+                j = (block - square) * TALL + i
+                acc = _product(x + j.to(tl.int64) * D, 1, j < B, to, 1, unit < H, D, acc, CHUNK, STAGES, BFLOAT16)
                 at = tl.where(j < B, WIDE + j, -1)
             tl.store(lifted + at.to(tl.int64)[:, None] * WIDE + unit[None, :], acc, mask=(at >= 0)[:, None])
-        for tile in range(program, across, programs):
-            unit, products = tile * TILE + i, tl.zeros((TILE, CHUNK), tl.float32)
+        for tile in range(programs - 1 - program, across, programs):  # those that had less to do
+            unit, products, part = tile * TILE + k, tl.zeros((TILE, CHUNK), tl.float32), tl.arange(0, CHUNK)
             for first in range(0, D, CHUNK):
-                k = first + tl.arange(0, CHUNK)
-                y = tl.load(w1 + unit[:, None] * (D + 1) + k[None, :], mask=(unit < H)[:, None] & (k < D)[None, :], other=0)
-                products = tl.fma(y, tl.load(b2 + k, mask=k < D, other=0)[None, :], products)
+                inside = first + part < D
+                y = tl.load(w1 + unit[:, None] * (D + 1) + (first + part)[None, :], mask=(unit < H)[:, None] & inside[None, :], other=0)
+                products = tl.fma(y, tl.load(b2 + first + part, mask=inside, other=0)[None, :], products)
             tl.store(shift + unit, tl.sum(products, 1))
     if PHASE == 0:
         patience = _meet(counter, 1, patience)
     if PHASE == 0 or PHASE == 2:
         unit = tl.arange(0, WIDE)
         here = unit < H
-        bias, time = tl.load(b1 + unit, mask=here, other=0), tl.load(w1 + unit * (D + 1) + D, mask=here, other=0)
-        d = tl.load(shift + unit, cache_modifier=".cg")
+        zero = tl.zeros((ROWS, WIDE), tl.float32)  # so that no vector changes its layout in every step
+        bias, time = zero + tl.load(b1 + unit, mask=here, other=0)[None, :], zero + tl.load(w1 + unit * (D + 1) + D, mask=here, other=0)[None, :]
+        d = zero + tl.load(shift + unit, cache_modifier=".cg")[None, :]
         if RESIDENT:
             m = tl.load(lifted + unit[:, None] * WIDE + unit[None, :], cache_modifier=".cg")
             if BFLOAT16 and not INTERPRETED:
@@ -177,7 +184,7 @@ def sample_hidden(
             total = tl.zeros((ROWS, WIDE), tl.float32)
             for step in range(steps):
                 t, a, b = tl.load(table + 3 * step), tl.load(table + 3 * step + 1), tl.load(table + 3 * step + 2)
-                h = _relu(u + tl.fma(t, time, bias)[None, :])
+                h = _relu(u + tl.fma(t, time, bias))
                 total = tl.fma(a, total, b * h)
                 acc = tl.zeros((ROWS, WIDE), tl.float32)
                 if RESIDENT:
@@ -190,20 +197,20 @@ def sample_hidden(
                     tl.store(hidden + place, h, mask=(row < B)[:, None])
                     tl.debug_barrier()
                     for first in range(0, WIDE, CHUNK):
-                        k = first + tl.arange(0, CHUNK)
-                        y = tl.load(hidden + row.to(tl.int64)[:, None] * WIDE + k[None, :], mask=(row < B)[:, None], other=0)
-                        acc = _multiplied(y, tl.load(lifted + k[:, None] * WIDE + unit[None, :]), acc, BFLOAT16)
-                u = tl.fma(a, u, b * (acc + d[None, :]))
+                        j = first + tl.arange(0, CHUNK)
+                        y = tl.load(hidden + row.to(tl.int64)[:, None] * WIDE + j[None, :], mask=(row < B)[:, None], other=0)
+                        acc = _multiplied(y, tl.load(lifted + j[:, None] * WIDE + unit[None, :]), acc, BFLOAT16)
+                u = tl.fma(a, u, b * (acc + d))
             tl.store(sums + place, total, mask=(row < B)[:, None])
     if PHASE == 0:
         patience = _meet(counter, 2, patience)
     if PHASE == 0 or PHASE == 3:
         down: tl.constexpr = (D + TILE - 1) // TILE
-        for tile in range(program, (B + ROWS - 1) // ROWS * down, programs):
-            row, column = tile // down * ROWS + tl.arange(0, ROWS), tile % down * TILE + i
-            acc = tl.zeros((ROWS, TILE), tl.float32)
-            acc = _product(sums + row.to(tl.int64) * WIDE, 1, row < B, w2 + column * H, 1, column < D, H, acc, CHUNK)
-            pixel, real = row.to(tl.int64)[:, None] * D + column[None, :], (row < B)[:, None] & (column < D)[None, :]
+        for tile in range(program, (B + TALL - 1) // TALL * down, programs):
+            example, column = tile // down * TALL + i, tile % down * TILE + k
+            acc = tl.zeros((TALL, TILE), tl.float32)
+            acc = _product(sums + example.to(tl.int64) * WIDE, 1, example < B, w2 + column * H, 1, column < D, H, acc, CHUNK, STAGES, BFLOAT16)
+            pixel, real = example.to(tl.int64)[:, None] * D + column[None, :], (example < B)[:, None] & (column < D)[None, :]
             acc = tl.fma(whole, tl.load(x + pixel, mask=real, other=0), acc + offset * tl.load(b2 + column, mask=column < D, other=0)[None, :])
             if PHASE == 0:
                 acc = tl.where((patience > 0) & (tl.load(counter + 1, volatile=True) == 0), acc, float("nan"))
@@ -222,7 +229,7 @@ def _normals(element, k0, k1, s0, s1):
 def sample_pixels(
     out, x, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, table, keys, counter, labels, features, time, h, x_op, h_op, a_op, g_op, in_op, out_op, blocks_op,
     B, steps, depth, w, limit, k0, k1, first_step, end_step, first_block, end_block, patience,
-    D: tl.constexpr, H: tl.constexpr, FEATURES: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
+    D: tl.constexpr, H: tl.constexpr, FEATURES: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
     BRANCHES: tl.constexpr, RESIDUAL: tl.constexpr, NOISY: tl.constexpr, CLIPPED: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
     """The trajectory of either net by way of the pixels. out, x: (B, D). blocks: addresses of w1, b1, w2, b2 of each. table: (steps, 8), of
@@ -250,7 +257,7 @@ def sample_pixels(
             for tile in range(program, (steps + ROWS - 1) // ROWS * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * TILE + k
                 acc = tl.zeros((ROWS, TILE), tl.float32)
-                acc = _product(features + row * FEATURES, 1, row < steps, w_time + unit * FEATURES, 1, unit < H, FEATURES, acc, 64)
+                acc = _product(features + row * FEATURES, 1, row < steps, w_time + unit * FEATURES, 1, unit < H, FEATURES, acc, 64, 3, False)
                 acc = _silu(acc + tl.load(b_time + unit, mask=unit < H, other=0)[None, :])
                 tl.store(time + row[:, None] * HP + unit[None, :], acc, mask=(row < steps)[:, None])
     if PHASE == 0:
@@ -262,7 +269,7 @@ def sample_pixels(
             for tile in range(program, bands * units, programs):
                 row, unit = (tile // units * ROWS + i).to(tl.int64), tile % units * TILE + k
                 acc = tl.zeros((ROWS, TILE), tl.float32)
-                acc = _padded_product(x_op + row * DP, 1, in_op + unit * DP, 1, DP, acc, CHUNK)
+                acc = _padded_product(x_op + row * DP, 1, in_op + unit * DP, 1, DP, acc, CHUNK, STAGES)
                 shift, place = tl.load(b_in + unit, mask=unit < H, other=0), row[:, None] * HP + unit[None, :]
                 if RESIDUAL:
                     acc += shift[None, :]
@@ -285,7 +292,7 @@ def sample_pixels(
                     for tile in range(program, BRANCHES * bands * units, programs):
                         row, unit = (tile // units * ROWS + i).to(tl.int64), tile % units * TILE + k
                         acc = tl.zeros((ROWS, TILE), tl.float32)
-                        acc = _padded_product(h_op + row * HP, 1, w1 + unit * HP, 1, HP, acc, CHUNK)
+                        acc = _padded_product(h_op + row * HP, 1, w1 + unit * HP, 1, HP, acc, CHUNK, STAGES)
                         shift = tl.load(b1 + unit, mask=unit < H, other=0) + tl.load(time + step * HP + unit, cache_modifier=".cg")
                         example, branch = row % (bands * ROWS), row // (bands * ROWS)
                         label = tl.load(labels + branch * B + example, mask=example < B, other=0)
@@ -300,7 +307,7 @@ def sample_pixels(
                         shift, g = tl.load(b2 + unit, mask=unit < H, other=0), tl.zeros((ROWS, TILE), tl.float32)
                         for branch in tl.static_range(BRANCHES):
                             acc, place = tl.zeros((ROWS, TILE), tl.float32), branch * apart + row[:, None] * HP + unit[None, :]
-                            acc = _padded_product(a_op + branch * apart + row * HP, 1, w2 + unit * HP, 1, HP, acc, CHUNK)
+                            acc = _padded_product(a_op + branch * apart + row * HP, 1, w2 + unit * HP, 1, HP, acc, CHUNK, STAGES)
                             acc += shift[None, :] + tl.load(h + place, cache_modifier=".cg")
                             tl.store(h + place, acc)
                             tl.store(h_op + place, _operand(acc, BFLOAT16))
@@ -313,7 +320,7 @@ def sample_pixels(
             for tile in range(program, bands * pixels, programs):
                 row, column = (tile // pixels * ROWS + i).to(tl.int64), tile % pixels * TILE + k
                 acc = tl.zeros((ROWS, TILE), tl.float32)
-                acc = _padded_product(g_op + row * HP, 1, out_op + column * HP, 1, HP, acc, CHUNK)
+                acc = _padded_product(g_op + row * HP, 1, out_op + column * HP, 1, HP, acc, CHUNK, STAGES)
                 place, real = row[:, None] * D + column[None, :], (row < B)[:, None] & (column < D)[None, :]
                 xt, e = tl.load(out + place, mask=real, other=0, cache_modifier=".cg"), acc + tl.load(b_out + column, mask=column < D, other=0)[None, :]
                 xt = ddim_mean(xt, e, tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3), tl.load(c + 4), tl.load(c + 5), limit, CLIPPED)
@@ -377,17 +384,24 @@ def _noised(x, z, data, index, t, alphas, step, batch, k0, k1, program, programs
 
 
 @triton.jit
-def _descend(p, m, v, average, place, g, real, c, keep, take):
-    """The weights at place and all that is kept of them, by their gradient g. c: of `coefficients.adam_step`. Returns the new weights."""
-    old, first = tl.load(p + place, mask=real, other=0), tl.load(m + place, mask=real, other=0)
-    new, first, second = adam_element(
-        old, g, first, tl.load(v + place, mask=real, other=0), tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3),
-        tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7),
+def _kept(p, m, v, average, place, real):
+    """The weights at place and what is kept of them."""
+    return (
+        tl.load(p + place, mask=real, other=0), tl.load(m + place, mask=real, other=0),
+        tl.load(v + place, mask=real, other=0), tl.load(average + place, mask=real, other=0),
     )  # fmt: skip
+
+
+@triton.jit
+def _descend(p, m, v, average, place, real, kept, g, c, keep, take):
+    """The weights at place and what is kept of them, by their gradient g. kept: of `_kept`. c: of `coefficients.adam_step`. Returns the new weights."""
+    new, first, second = adam_element(
+        kept[0], g, kept[1], kept[2], tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3), tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7)
+    )
     tl.store(p + place, new, mask=real)
     tl.store(m + place, first, mask=real)
     tl.store(v + place, second, mask=real)
-    tl.store(average + place, tl.fma(keep, tl.load(average + place, mask=real, other=0), take * new), mask=real)
+    tl.store(average + place, tl.fma(keep, kept[3], take * new), mask=real)
     return new
 
 
@@ -397,12 +411,12 @@ def train(
     adam, alphas, counter, index, t, z, partial, x_op, a_op, d_op, dh_op, w1_op, w2_op,
     batch, N, T, begun, steps, first_step, end_step, k0, k1, keep, take, scale, patience,
     D: tl.constexpr, H: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, PIXELS: tl.constexpr,
-    OUT: tl.constexpr, IN: tl.constexpr, CHUNK: tl.constexpr, BATCH: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
+    OUT: tl.constexpr, IN: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr, BATCH: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
     """Steps of the chapter's loop. w1 ... avg_b2: the weights and what is kept of them, changed. losses: (steps,). data: (N, D). adam: (steps, 8). index,
     t: (batch,), (2, batch); t and x_op are of this step and of the next. z: (batch, D). partial: one for each tile of the output. Operands: rows in whole
     BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there. begun: the number of the first step. PHASE: 0 all, 1 and 2 the beginning, 3 the
-    hidden layer, 4 output and loss, 5 back to the hidden layer, 6 gradients, weights and the next x_t."""
+    hidden layer, 4 output and loss, 5 back to the hidden layer and the next x_t, 6 gradients and weights."""
     program, programs = tl.program_id(0), tl.num_programs(0)
     i, iu, ip, io, ii = tl.arange(0, ROWS), tl.arange(0, UNITS), tl.arange(0, PIXELS), tl.arange(0, OUT), tl.arange(0, IN)
     units: tl.constexpr = HP // UNITS
@@ -422,7 +436,7 @@ def train(
         meeting += 1
         patience = _meet(counter, meeting, patience)
     if PHASE == 0 or PHASE == 2:
-        _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, DP, 512, BFLOAT16)
+        _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, DP, 1024, BFLOAT16)
     if PHASE == 0:
         meeting += 1
         patience = _meet(counter, meeting, patience)
@@ -433,7 +447,7 @@ def train(
             for tile in range(program, bands * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * UNITS + iu
                 acc = tl.zeros((ROWS, UNITS), tl.float32)
-                acc = _padded_product(x_now + row * DP, 1, w1_op + unit * DP, 1, DP, acc, CHUNK)
+                acc = _padded_product(x_now + row * DP, 1, w1_op + unit * DP, 1, DP, acc, CHUNK, STAGES)
                 time = tl.load(now + row, mask=row < batch, other=0, cache_modifier=".cg").to(tl.float32)
                 column = tl.load(w1 + unit * (D + 1) + D, mask=unit < H, other=0, cache_modifier=".cg")
                 acc = tl.fma(time[:, None], column[None, :], acc) + tl.load(b1 + unit, mask=unit < H, other=0, cache_modifier=".cg")[None, :]
@@ -447,7 +461,7 @@ def train(
             for tile in range(program, bands * pixels, programs):
                 row, column = tile // pixels * ROWS + i, tile % pixels * PIXELS + ip
                 acc = tl.zeros((ROWS, PIXELS), tl.float32)
-                acc = _padded_product(a_op + row * HP, 1, w2_op + column * HP, 1, HP, acc, CHUNK)
+                acc = _padded_product(a_op + row * HP, 1, w2_op + column * HP, 1, HP, acc, CHUNK, STAGES)
                 real = (row < batch)[:, None] & (column < D)[None, :]
                 bias = tl.load(b2 + column, mask=column < D, other=0, cache_modifier=".cg")
                 r = acc + bias[None, :] - tl.load(z + row[:, None] * D + column[None, :], mask=real, other=0, cache_modifier=".cg")
@@ -461,7 +475,7 @@ def train(
             for tile in range(program, bands * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * UNITS + iu
                 acc = tl.zeros((ROWS, UNITS), tl.float32)
-                acc = _padded_product(d_op + row * DP, 1, w2_op + unit, HP, DP, acc, CHUNK)
+                acc = _padded_product(d_op + row * DP, 1, w2_op + unit, HP, DP, acc, CHUNK, STAGES)
                 place = row[:, None] * HP + unit[None, :]
                 tl.store(dh_op + place, _operand(tl.where(tl.load(a_op + place, cache_modifier=".cg") > 0, acc, 0.0), BFLOAT16))
             if program == programs - 1:
@@ -470,6 +484,8 @@ def train(
                     e = first + tl.arange(0, 128)
                     loss += tl.load(partial + e, mask=e < bands * pixels, other=0, cache_modifier=".cg").to(tl.float64)
                 tl.store(losses + step, tree_sum(loss, 128) / (batch.to(tl.float64) * D))
+            if step + 1 < steps:  # by those first that had less to do
+                _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, programs - 1 - program, programs, D, DP, 1024, BFLOAT16)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
@@ -478,36 +494,39 @@ def train(
             across: tl.constexpr = HP // IN
             along: tl.constexpr = DP // IN
             second: tl.constexpr = DP // OUT * across
-            for tile in range(program, second + HP // OUT * along, programs):
+            weights: tl.constexpr = second + HP // OUT * along
+            for tile in range(program, weights + DP // OUT + HP // OUT, programs):
                 acc, k = tl.zeros((OUT, IN), tl.float32), tl.arange(0, BATCH)
                 if tile < second:
                     column, unit = tile // across * OUT + io, tile % across * IN + ii
-                    acc = _padded_product(d_op + column, DP, a_op + unit, HP, padded, acc, BATCH)
-                    real = (column < D)[:, None] & (unit < H)[None, :]
-                    new = _descend(w2, m_w2, v_w2, avg_w2, column[:, None] * H + unit[None, :], acc, real, c, keep, take)
+                    place, real = column[:, None] * H + unit[None, :], (column < D)[:, None] & (unit < H)[None, :]
+                    kept = _kept(w2, m_w2, v_w2, avg_w2, place, real)  # while the product is made
+                    acc = _padded_product(d_op + column, DP, a_op + unit, HP, padded, acc, BATCH, STAGES)
+                    new = _descend(w2, m_w2, v_w2, avg_w2, place, real, kept, acc, c, keep, take)
                     tl.store(w2_op + column[:, None] * HP + unit[None, :], _operand(new, BFLOAT16), mask=real)
-                    if tile % across == 0:
-                        bias = tl.zeros((OUT, BATCH), tl.float32)
-                        for b in range(0, padded, BATCH):
-                            bias += tl.load(d_op + (b + k)[None, :] * DP + column[:, None], cache_modifier=".cg").to(tl.float32)
-                        _descend(b2, m_b2, v_b2, avg_b2, column, tl.sum(bias, 1), column < D, c, keep, take)
-                else:
+                elif tile < weights:
                     unit, column = (tile - second) // along * OUT + io, (tile - second) % along * IN + ii
-                    acc = _padded_product(dh_op + unit, HP, x_now + column, DP, padded, acc, BATCH)
-                    real = (unit < H)[:, None] & (column < D)[None, :]
-                    new = _descend(w1, m_w1, v_w1, avg_w1, unit[:, None] * (D + 1) + column[None, :], acc, real, c, keep, take)
+                    place, real = unit[:, None] * (D + 1) + column[None, :], (unit < H)[:, None] & (column < D)[None, :]
+                    kept = _kept(w1, m_w1, v_w1, avg_w1, place, real)
+                    acc = _padded_product(dh_op + unit, HP, x_now + column, DP, padded, acc, BATCH, STAGES)
+                    new = _descend(w1, m_w1, v_w1, avg_w1, place, real, kept, acc, c, keep, take)
                     tl.store(w1_op + unit[:, None] * DP + column[None, :], _operand(new, BFLOAT16), mask=real)
-                    if (tile - second) % along == 0:
-                        bias, times = tl.zeros((OUT, BATCH), tl.float32), tl.zeros((OUT, BATCH), tl.float32)
-                        for b in range(0, padded, BATCH):
-                            y = tl.load(dh_op + (b + k)[None, :] * HP + unit[:, None], cache_modifier=".cg").to(tl.float32)
-                            time = tl.load(now + b + k, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
-                            bias += y
-                            times = tl.fma(y, time[None, :], times)
-                        _descend(b1, m_b1, v_b1, avg_b1, unit, tl.sum(bias, 1), unit < H, c, keep, take)
-                        _descend(w1, m_w1, v_w1, avg_w1, unit * (D + 1) + D, tl.sum(times, 1), unit < H, c, keep, take)
-            if step + 1 < steps:
-                _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, program, programs, D, DP, 512, BFLOAT16)
+                elif tile < weights + DP // OUT:
+                    column, bias = (tile - weights) * OUT + io, tl.zeros((OUT, BATCH), tl.float32)
+                    for b in range(0, padded, BATCH):
+                        bias += tl.load(d_op + (b + k)[None, :] * DP + column[:, None], cache_modifier=".cg").to(tl.float32)
+                    _descend(b2, m_b2, v_b2, avg_b2, column, column < D, _kept(b2, m_b2, v_b2, avg_b2, column, column < D), tl.sum(bias, 1), c, keep, take)
+                else:
+                    unit = (tile - weights - DP // OUT) * OUT + io
+                    bias, times = tl.zeros((OUT, BATCH), tl.float32), tl.zeros((OUT, BATCH), tl.float32)
+                    for b in range(0, padded, BATCH):
+                        y = tl.load(dh_op + (b + k)[None, :] * HP + unit[:, None], cache_modifier=".cg").to(tl.float32)
+                        time = tl.load(now + b + k, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
+                        bias += y
+                        times = tl.fma(y, time[None, :], times)
+                    _descend(b1, m_b1, v_b1, avg_b1, unit, unit < H, _kept(b1, m_b1, v_b1, avg_b1, unit, unit < H), tl.sum(bias, 1), c, keep, take)
+                    place = unit * (D + 1) + D
+                    _descend(w1, m_w1, v_w1, avg_w1, place, unit < H, _kept(w1, m_w1, v_w1, avg_w1, place, unit < H), tl.sum(times, 1), c, keep, take)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
