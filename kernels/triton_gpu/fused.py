@@ -287,7 +287,7 @@ def _sample_pixels(out, x, net, times, table, seed, stream, limit, clipped, roun
     x0_hat. rounded: to bfloat16?"""
     (B, D), steps, noisy, depth = x.shape, len(times) - 1, bool(table[6].any()), len(net.blocks) // 4
     branches, residual, tiles = len(net.labels), net.features > 0, mlp.PIXELS
-    DP, HP = (-(-n // tiles["CHUNK"]) * tiles["CHUNK"] for n in (D, net.width))
+    DP, HP = (launch.programs(n, 2 * tiles["CHUNK"]) * 2 * tiles["CHUNK"] for n in (D, net.width))
     if 2 * depth * HP * HP >= 2**31 or HP * DP >= 2**31:
         raise ValueError(f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with each width in whole {tiles['CHUNK']}s; sample step by step")
     keys = [coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(steps if noisy else 1)]
@@ -369,21 +369,23 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
             launch.fill(to, source.pointers[i] if source else None, shape, arrays)
     losses = arrays.kind.empty((steps,), "float64")
     tiles = mlp.TRAINING
-    DP, HP = (-(-n // tiles["CHUNK"]) * tiles["CHUNK"] for n in (D, H))
+    DP, HP = (launch.programs(n, 2 * tiles["CHUNK"]) * 2 * tiles["CHUNK"] for n in (D, H))
     bands, padded = launch.programs(batch, tiles["ROWS"]), launch.programs(batch, tiles["BATCH"]) * tiles["BATCH"]
-    most = max(bands * (HP // tiles["UNITS"]), bands * (DP // tiles["PIXELS"]), (HP // tiles["OUT"]) * (DP // tiles["IN"]) + (DP // tiles["OUT"]) * (HP // tiles["IN"]))
+    owned = 2 * launch.programs(D, tiles["OUT"]) * launch.programs(H, tiles["IN"])
+    programs = min(max(bands * (HP // tiles["UNITS"]), bands * (DP // tiles["PIXELS"]), owned), launch.processors(arrays))
+    wide = max(DP, HP)
     operand = _operand(rounded)
     memory = launch.workspace(
         arrays, adam.astype(np.float32), alphas.T.astype(np.float32), np.zeros(2, np.int32), (batch, "int32"), (2 * batch, "int32"), (batch * D, "float32"),
-        (bands * (DP // tiles["PIXELS"]), "float32"), (2 * padded * DP, operand), (padded * HP, operand), (padded * DP, operand), (padded * HP, operand),
+        (bands * (DP // tiles["PIXELS"]), "float32"), (2 * padded * wide, operand), *[(padded * wide, operand)] * 3,
         (HP * DP, operand), (DP * HP, operand),
     )  # fmt: skip
 
     def run(phase, first=0, end=steps):
         launch.run(
-            mlp.train, min(most, launch.processors(arrays)), arrays, *pointers, launch.pointer_to(losses, arrays.kind), *arrays.pointers, *memory, batch, N, T, done + 1,
-            steps, first, end, *key, keep, take, 2.0 / (batch * D), mlp.PATIENCE, D=D, H=H, DP=DP, HP=HP, **tiles, BFLOAT16=rounded, PHASE=phase, warps=mlp.WARPS,
-            together=True,
+            mlp.train, programs, arrays, *pointers, launch.pointer_to(losses, arrays.kind), *arrays.pointers, *memory, batch, N, T, done + 1,
+            steps, first, end, *key, keep, take, 2.0 / (batch * D), mlp.PATIENCE, D=D, H=H, DP=DP, HP=HP, **tiles, STATIONARY=owned <= programs and not launch.INTERPRETED,
+            BFLOAT16=rounded, PHASE=phase, warps=8, together=True,
         )  # fmt: skip
 
     if launch.INTERPRETED:

@@ -31,8 +31,8 @@ INTERPRETED = tl.constexpr(launch.INTERPRETED)
 PATIENCE = 1 << 22  # looks at a meeting before a program gives up, about a second
 WIDEST = 512  # hidden layer whose trajectory fits into the registers of a program
 HIDDEN = dict(ROWS=16, TALL=32, TILE=32, CHUNK=64, STAGES=4)  # examples of a program; outputs of a tile before and after; products taken at a time
-PIXELS = dict(ROWS=16, TILE=32, CHUNK=128, STAGES=6)
-TRAINING = dict(ROWS=16, UNITS=32, PIXELS=64, OUT=64, IN=64, CHUNK=128, BATCH=64, STAGES=6)  # and of training: examples, units, pixels of a tile; of the gradients outputs and inputs, and examples taken at a time
+PIXELS = dict(ROWS=16, TILE=32, CHUNK=64, STAGES=4)
+TRAINING = dict(ROWS=16, UNITS=32, PIXELS=64, OUT=64, IN=64, CHUNK=64, BATCH=128, STAGES=4)  # and of training: examples, units, pixels of a tile; of the gradients outputs and inputs, and examples taken at a time
 WARPS = 4
 
 
@@ -97,13 +97,17 @@ def _product(a, along_a, rows, b, along_b, columns, K, sums, CHUNK: tl.constexpr
 
 @triton.jit
 def _padded_product(a, along_a, b, along_b, K, sums, CHUNK: tl.constexpr, STAGES: tl.constexpr):
-    """The same of operands as `_operand` left them, in memory that ends with a chunk: nothing to mask, so that 16 bytes are read at a time."""
-    k = tl.arange(0, CHUNK)
-    for first in tl.range(0, K, CHUNK, num_stages=STAGES):
+    """The same of operands as `_operand` left them, in memory that ends with two chunks: nothing to mask, so that 16 bytes are read at a time.
+    Two sums, since each product waits for the one before it."""
+    k, others = tl.arange(0, CHUNK), sums * 0
+    for first in tl.range(0, K, 2 * CHUNK, num_stages=STAGES):
         x = tl.load(a[:, None] + (first + k)[None, :] * along_a, cache_modifier=".cg")
         y = tl.load(b[None, :] + (first + k)[:, None] * along_b, cache_modifier=".cg")
+        v = tl.load(a[:, None] + (first + CHUNK + k)[None, :] * along_a, cache_modifier=".cg")
+        w = tl.load(b[None, :] + (first + CHUNK + k)[:, None] * along_b, cache_modifier=".cg")
         sums = tl.dot(x, y, sums, input_precision="tf32x3")
-    return sums
+        others = tl.dot(v, w, others, input_precision="tf32x3")
+    return sums + others
 
 
 @triton.jit
@@ -393,16 +397,46 @@ def _kept(p, m, v, average, place, real):
 
 
 @triton.jit
-def _descend(p, m, v, average, place, real, kept, g, c, keep, take):
-    """The weights at place and what is kept of them, by their gradient g. kept: of `_kept`. c: of `coefficients.adam_step`. Returns the new weights."""
-    new, first, second = adam_element(
-        kept[0], g, kept[1], kept[2], tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3), tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7)
-    )
+def _keep(p, m, v, average, place, real, new, first, second, mean):
     tl.store(p + place, new, mask=real)
     tl.store(m + place, first, mask=real)
     tl.store(v + place, second, mask=real)
-    tl.store(average + place, tl.fma(keep, kept[3], take * new), mask=real)
-    return new
+    tl.store(average + place, mean, mask=real)
+
+
+@triton.jit
+def _descended(p, m, v, average, g, c, keep, take):
+    """The weights and what is kept of them after a step by their gradient g. c: of `coefficients.adam_step`."""
+    p, m, v = adam_element(p, g, m, v, tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3), tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7))
+    return p, m, v, tl.fma(keep, average, take * p)
+
+
+@triton.jit
+def _descend(p, m, v, average, place, real, g, c, keep, take):
+    new, first, second, mean = _kept(p, m, v, average, place, real)
+    new, first, second, mean = _descended(new, first, second, mean, g, c, keep, take)
+    _keep(p, m, v, average, place, real, new, first, second, mean)
+
+
+@triton.jit
+def _owned(
+    tile, w1, w2, m_w1, m_w2, v_w1, v_w2, avg_w1, avg_w2, w1_op, w2_op, d_op, dh_op, x_op, a_op,
+    D: tl.constexpr, H: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
+):  # fmt: skip
+    """A tile of w2, or of w1 without its last column: the weights and what is kept of them, where, which are real; the operand and where in it; and
+    the operands of the gradient, of outputs and of inputs."""
+    across: tl.constexpr = (H + IN - 1) // IN
+    along: tl.constexpr = (D + IN - 1) // IN
+    second: tl.constexpr = (D + OUT - 1) // OUT * across
+    if tile < second:
+        p, m, v, average, to, dout, rows = w2, m_w2, v_w2, avg_w2, w2_op, d_op, a_op
+        row, column, outputs, inputs, stride, wide = tile // across * OUT, tile % across * IN, D, H, H, HP
+    else:
+        p, m, v, average, to, dout, rows = w1, m_w1, v_w1, avg_w1, w1_op, dh_op, x_op
+        row, column, outputs, inputs, stride, wide = (tile - second) // along * OUT, (tile - second) % along * IN, H, D, D + 1, DP
+    o, i = row + tl.arange(0, OUT), column + tl.arange(0, IN)
+    real = (o < outputs)[:, None] & (i < inputs)[None, :]
+    return p, m, v, average, o[:, None] * stride + i[None, :], real, to, o[:, None] * wide + i[None, :], dout + o, rows + i
 
 
 @triton.jit(do_not_specialize=["batch", "N", "T", "begun", "steps", "first_step", "end_step", "k0", "k1", "patience"])
@@ -411,7 +445,8 @@ def train(
     adam, alphas, counter, index, t, z, partial, x_op, a_op, d_op, dh_op, w1_op, w2_op,
     batch, N, T, begun, steps, first_step, end_step, k0, k1, keep, take, scale, patience,
     D: tl.constexpr, H: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, PIXELS: tl.constexpr,
-    OUT: tl.constexpr, IN: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr, BATCH: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
+    OUT: tl.constexpr, IN: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr, BATCH: tl.constexpr, STATIONARY: tl.constexpr,
+    BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
     """Steps of the chapter's loop. w1 ... avg_b2: the weights and what is kept of them, changed. losses: (steps,). data: (N, D). adam: (steps, 8). index,
     t: (batch,), (2, batch); t and x_op are of this step and of the next. z: (batch, D). partial: one for each tile of the output. Operands: rows in whole
@@ -423,35 +458,42 @@ def train(
     pixels: tl.constexpr = DP // PIXELS
     bands, meeting = (batch + ROWS - 1) // ROWS, 0
     padded = (batch + BATCH - 1) // BATCH * BATCH
+    WIDE: tl.constexpr = max(DP, HP)  # of an example's operands
     begun = begun.to(tl.int64)
     if PHASE == 0 or PHASE == 1:
         _drawn(index, t, begun, batch, N, T, k0, k1, program, programs, 128)
         _packed(w1_op, w1, H, D + 1, D, program, programs, HP, DP, BFLOAT16)
         _packed(w2_op, w2, D, H, H, program, programs, DP, HP, BFLOAT16)
-        _packed(x_op, w1, 0, 0, 0, program, programs, 2 * padded, DP, BFLOAT16)
-        _packed(a_op, w1, 0, 0, 0, program, programs, padded, HP, BFLOAT16)
-        _packed(d_op, w1, 0, 0, 0, program, programs, padded, DP, BFLOAT16)
-        _packed(dh_op, w1, 0, 0, 0, program, programs, padded, HP, BFLOAT16)
+        _packed(x_op, w1, 0, 0, 0, program, programs, 2 * padded, WIDE, BFLOAT16)
+        _packed(a_op, w1, 0, 0, 0, program, programs, padded, WIDE, BFLOAT16)
+        _packed(d_op, w1, 0, 0, 0, program, programs, padded, WIDE, BFLOAT16)
+        _packed(dh_op, w1, 0, 0, 0, program, programs, padded, WIDE, BFLOAT16)
     if PHASE == 0:
         meeting += 1
         patience = _meet(counter, meeting, patience)
     if PHASE == 0 or PHASE == 2:
-        _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, DP, 1024, BFLOAT16)
+        _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, WIDE, 1024, BFLOAT16)
     if PHASE == 0:
         meeting += 1
         patience = _meet(counter, meeting, patience)
+    weights: tl.constexpr = 2 * ((D + OUT - 1) // OUT) * ((H + IN - 1) // IN)
+    if STATIONARY:  # a program has the same weights in every step, and all that is kept of them, in its registers
+        p_mine, m_mine, v_mine, average_mine, where_mine, real_mine, _, _, _, _ = _owned(
+            program, w1, w2, m_w1, m_w2, v_w1, v_w2, avg_w1, avg_w2, w1_op, w2_op, d_op, dh_op, x_op, a_op, D, H, DP, HP, OUT, IN
+        )
+        p, m, v, average = _kept(p_mine, m_mine, v_mine, average_mine, where_mine, real_mine & (program < weights))
     for step in range(first_step, end_step):
         now, later = t + step % 2 * batch, t + (step + 1) % 2 * batch
-        x_now, x_later = x_op + step % 2 * padded * DP, x_op + (step + 1) % 2 * padded * DP
+        x_now, x_later = x_op + step % 2 * padded * WIDE, x_op + (step + 1) % 2 * padded * WIDE
         if PHASE == 0 or PHASE == 3:
             for tile in range(program, bands * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * UNITS + iu
-                acc = tl.zeros((ROWS, UNITS), tl.float32)
-                acc = _padded_product(x_now + row * DP, 1, w1_op + unit * DP, 1, DP, acc, CHUNK, STAGES)
                 time = tl.load(now + row, mask=row < batch, other=0, cache_modifier=".cg").to(tl.float32)
                 column = tl.load(w1 + unit * (D + 1) + D, mask=unit < H, other=0, cache_modifier=".cg")
-                acc = tl.fma(time[:, None], column[None, :], acc) + tl.load(b1 + unit, mask=unit < H, other=0, cache_modifier=".cg")[None, :]
-                tl.store(a_op + row[:, None] * HP + unit[None, :], _operand(_relu(acc), BFLOAT16), mask=(row < batch)[:, None])
+                bias, acc = tl.load(b1 + unit, mask=unit < H, other=0, cache_modifier=".cg"), tl.zeros((ROWS, UNITS), tl.float32)
+                acc = _padded_product(x_now + row * WIDE, 1, w1_op + unit * DP, 1, DP, acc, CHUNK, STAGES)
+                acc = tl.fma(time[:, None], column[None, :], acc) + bias[None, :]
+                tl.store(a_op + row[:, None] * WIDE + unit[None, :], _operand(_relu(acc), BFLOAT16), mask=(row < batch)[:, None])
             if step + 1 < steps:
                 _drawn(index, later, begun + step + 1, batch, N, T, k0, k1, program, programs, 128)
         if PHASE == 0:
@@ -460,13 +502,12 @@ def train(
         if PHASE == 0 or PHASE == 4:
             for tile in range(program, bands * pixels, programs):
                 row, column = tile // pixels * ROWS + i, tile % pixels * PIXELS + ip
-                acc = tl.zeros((ROWS, PIXELS), tl.float32)
-                acc = _padded_product(a_op + row * HP, 1, w2_op + column * HP, 1, HP, acc, CHUNK, STAGES)
                 real = (row < batch)[:, None] & (column < D)[None, :]
-                bias = tl.load(b2 + column, mask=column < D, other=0, cache_modifier=".cg")
-                r = acc + bias[None, :] - tl.load(z + row[:, None] * D + column[None, :], mask=real, other=0, cache_modifier=".cg")
-                r = tl.where(real, r, 0.0)
-                tl.store(d_op + row[:, None] * DP + column[None, :], _operand(scale * r, BFLOAT16))
+                bias, acc = tl.load(b2 + column, mask=column < D, other=0, cache_modifier=".cg"), tl.zeros((ROWS, PIXELS), tl.float32)
+                eps = tl.load(z + row[:, None] * D + column[None, :], mask=real, other=0, cache_modifier=".cg")
+                acc = _padded_product(a_op + row * WIDE, 1, w2_op + column * HP, 1, HP, acc, CHUNK, STAGES)
+                r = tl.where(real, acc + bias[None, :] - eps, 0.0)
+                tl.store(d_op + row[:, None] * WIDE + column[None, :], _operand(scale * r, BFLOAT16))
                 tl.store(partial + tile, tl.sum(tl.sum(r * r, 1), 0))
         if PHASE == 0:
             meeting += 1
@@ -474,10 +515,10 @@ def train(
         if PHASE == 0 or PHASE == 5:
             for tile in range(program, bands * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * UNITS + iu
-                acc = tl.zeros((ROWS, UNITS), tl.float32)
-                acc = _padded_product(d_op + row * DP, 1, w2_op + unit, HP, DP, acc, CHUNK, STAGES)
-                place = row[:, None] * HP + unit[None, :]
-                tl.store(dh_op + place, _operand(tl.where(tl.load(a_op + place, cache_modifier=".cg") > 0, acc, 0.0), BFLOAT16))
+                place = row[:, None] * WIDE + unit[None, :]
+                h, acc = tl.load(a_op + place, cache_modifier=".cg"), tl.zeros((ROWS, UNITS), tl.float32)
+                acc = _padded_product(d_op + row * WIDE, 1, w2_op + unit, HP, DP, acc, CHUNK, STAGES)
+                tl.store(dh_op + place, _operand(tl.where(h > 0, acc, 0.0), BFLOAT16))
             if program == programs - 1:
                 loss = tl.zeros((128,), tl.float64)
                 for first in range(0, bands * pixels, 128):
@@ -485,50 +526,47 @@ def train(
                     loss += tl.load(partial + e, mask=e < bands * pixels, other=0, cache_modifier=".cg").to(tl.float64)
                 tl.store(losses + step, tree_sum(loss, 128) / (batch.to(tl.float64) * D))
             if step + 1 < steps:  # by those first that had less to do
-                _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, programs - 1 - program, programs, D, DP, 1024, BFLOAT16)
+                _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, programs - 1 - program, programs, D, WIDE, 1024, BFLOAT16)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
         if PHASE == 0 or PHASE == 6:
             c = adam + 8 * step
-            across: tl.constexpr = HP // IN
-            along: tl.constexpr = DP // IN
-            second: tl.constexpr = DP // OUT * across
-            weights: tl.constexpr = second + HP // OUT * along
-            for tile in range(program, weights + DP // OUT + HP // OUT, programs):
-                acc, k = tl.zeros((OUT, IN), tl.float32), tl.arange(0, BATCH)
-                if tile < second:
-                    column, unit = tile // across * OUT + io, tile % across * IN + ii
-                    place, real = column[:, None] * H + unit[None, :], (column < D)[:, None] & (unit < H)[None, :]
-                    kept = _kept(w2, m_w2, v_w2, avg_w2, place, real)  # while the product is made
-                    acc = _padded_product(d_op + column, DP, a_op + unit, HP, padded, acc, BATCH, STAGES)
-                    new = _descend(w2, m_w2, v_w2, avg_w2, place, real, kept, acc, c, keep, take)
-                    tl.store(w2_op + column[:, None] * HP + unit[None, :], _operand(new, BFLOAT16), mask=real)
-                elif tile < weights:
-                    unit, column = (tile - second) // along * OUT + io, (tile - second) % along * IN + ii
-                    place, real = unit[:, None] * (D + 1) + column[None, :], (unit < H)[:, None] & (column < D)[None, :]
-                    kept = _kept(w1, m_w1, v_w1, avg_w1, place, real)
-                    acc = _padded_product(dh_op + unit, HP, x_now + column, DP, padded, acc, BATCH, STAGES)
-                    new = _descend(w1, m_w1, v_w1, avg_w1, place, real, kept, acc, c, keep, take)
-                    tl.store(w1_op + unit[:, None] * DP + column[None, :], _operand(new, BFLOAT16), mask=real)
-                elif tile < weights + DP // OUT:
-                    column, bias = (tile - weights) * OUT + io, tl.zeros((OUT, BATCH), tl.float32)
+            for tile in range(program, weights, programs):
+                p_at, m_at, v_at, average_at, where, there, to, at, dout, rows = _owned(
+                    tile, w1, w2, m_w1, m_w2, v_w1, v_w2, avg_w1, avg_w2, w1_op, w2_op, d_op, dh_op, x_now, a_op, D, H, DP, HP, OUT, IN
+                )
+                if not STATIONARY:
+                    p, m, v, average = _kept(p_at, m_at, v_at, average_at, where, there)
+                g = tl.zeros((OUT, IN), tl.float32)
+                g = _padded_product(dout, WIDE, rows, WIDE, padded, g, BATCH // 2, STAGES)
+                p, m, v, average = _descended(p, m, v, average, g, c, keep, take)
+                tl.store(to + at, _operand(p, BFLOAT16), mask=there)
+                if not STATIONARY:
+                    _keep(p_at, m_at, v_at, average_at, where, there, p, m, v, average)
+            downs: tl.constexpr = (D + OUT - 1) // OUT
+            for tile in range(programs - 1 - program, downs + (H + OUT - 1) // OUT, programs):  # biases and the column of t, by the others
+                k = tl.arange(0, BATCH)
+                if tile < downs:
+                    column, bias = tile * OUT + io, tl.zeros((OUT, BATCH), tl.float32)
                     for b in range(0, padded, BATCH):
-                        bias += tl.load(d_op + (b + k)[None, :] * DP + column[:, None], cache_modifier=".cg").to(tl.float32)
-                    _descend(b2, m_b2, v_b2, avg_b2, column, column < D, _kept(b2, m_b2, v_b2, avg_b2, column, column < D), tl.sum(bias, 1), c, keep, take)
+                        bias += tl.load(d_op + (b + k)[None, :] * WIDE + column[:, None], cache_modifier=".cg").to(tl.float32)
+                    _descend(b2, m_b2, v_b2, avg_b2, column, column < D, tl.sum(bias, 1), c, keep, take)
                 else:
-                    unit = (tile - weights - DP // OUT) * OUT + io
+                    unit = (tile - downs) * OUT + io
                     bias, times = tl.zeros((OUT, BATCH), tl.float32), tl.zeros((OUT, BATCH), tl.float32)
                     for b in range(0, padded, BATCH):
-                        y = tl.load(dh_op + (b + k)[None, :] * HP + unit[:, None], cache_modifier=".cg").to(tl.float32)
+                        y = tl.load(dh_op + (b + k)[None, :] * WIDE + unit[:, None], cache_modifier=".cg").to(tl.float32)
                         time = tl.load(now + b + k, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
                         bias += y
                         times = tl.fma(y, time[None, :], times)
-                    _descend(b1, m_b1, v_b1, avg_b1, unit, unit < H, _kept(b1, m_b1, v_b1, avg_b1, unit, unit < H), tl.sum(bias, 1), c, keep, take)
-                    place = unit * (D + 1) + D
-                    _descend(w1, m_w1, v_w1, avg_w1, place, unit < H, _kept(w1, m_w1, v_w1, avg_w1, place, unit < H), tl.sum(times, 1), c, keep, take)
+                    _descend(b1, m_b1, v_b1, avg_b1, unit, unit < H, tl.sum(bias, 1), c, keep, take)
+                    _descend(w1, m_w1, v_w1, avg_w1, unit * (D + 1) + D, unit < H, tl.sum(times, 1), c, keep, take)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
             if (patience == 0) | (tl.load(counter + 1, volatile=True) != 0):
                 tl.store(losses + step, float("nan"))
+    if STATIONARY and PHASE == 0:
+        if program < weights:
+            _keep(p_mine, m_mine, v_mine, average_mine, where_mine, real_mine, p, m, v, average)
