@@ -272,7 +272,8 @@ def _sample_hidden(out, x, net, times, lines, rounded):
         x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32),
         single((wide + B) * wide), single(wide), single(B * wide), single(0 if resident else B * wide),
     )  # fmt: skip
-    tiles = {name: min(n, wide) if name in ("TALL", "TILE", "CHUNK") else n for name, n in mlp.HIDDEN.items()}
+    tiles = mlp.HIDDEN | dict(TILE=64 if B > 512 else 32)  # many tiles, or as many as there are programs
+    tiles = {name: min(n, wide) if name in ("TALL", "TILE", "CHUNK") else n for name, n in tiles.items()}
     before = (wide // tiles["TALL"] + launch.programs(B, tiles["TALL"])) * (wide // tiles["TILE"])
     programs = min(max(before, launch.programs(B, tiles["TALL"]) * launch.programs(D, tiles["TILE"])), launch.processors(x))
     for phase in (1, 2, 3) if launch.INTERPRETED else (0,):
@@ -336,8 +337,8 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     every run. Raises as `ref.fused.mlp_train`; RuntimeError if a program waited a second for another in vain.
     """
     arrays = launch.read(SINGLE, data=data)
-    if len(arrays.shape) != 2 or not arrays.size:
-        raise ValueError(f"data: expected shape (N, pixels), N >= 1, got {arrays.shape}")
+    if len(arrays.shape) != 2:
+        raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
     for name, n in (("steps", steps), ("batch", batch)):
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
             raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
@@ -352,8 +353,9 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         done = state["step"]
         nets |= {part: _chapter(state[part], arrays, f"state[{part!r}]", H) for part in ("m", "v", "average")}
     alphas, T = coefficients.q_sample(np.arange(np.size(abar)), abar, (np.size(abar),)), np.size(abar) - 1
-    if T < 1:
-        raise ValueError(f"abar: expected shape (T + 1,), T >= 1, got {np.shape(abar)}")
+    for n in (N, T):
+        if not 1 <= n < 2**31:
+            raise ValueError(f"n: expected 1 <= n <= 2**32, got {n}" if n < 1 else f"data: expected fewer than 2**31 examples, got {n}")
     adam = np.array([coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay) for i in range(steps)])
     keep, take = coefficients.ema_step(decay)[:, 0].tolist()
     key = launch.words(coefficients.noise_key(seed, PER_STEP * (done + steps) + 3))[:2]

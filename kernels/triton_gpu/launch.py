@@ -450,10 +450,16 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
     foreign = arrays.streams - {None, 0, 1}  # 1 is the legacy default stream, which orders itself with the others
     for stream in foreign:
         _check(_cuda.cuStreamSynchronize(ctypes.c_void_p(stream)))
-    if GPUS > 1:
-        _on_device((arrays.pointers or args)[0], lambda: kernel[(grid,)](*args, **options, **constants))
-    else:
-        kernel[(grid,)](*args, **options, **constants)
+    try:
+        if GPUS > 1:
+            _on_device((arrays.pointers or args)[0], lambda: kernel[(grid,)](*args, **options, **constants))
+        else:
+            kernel[(grid,)](*args, **options, **constants)
+    except RuntimeError as reason:
+        if not together or "cooperative" not in str(reason):
+            raise
+        compiled = kernel.warmup(*args, grid=(grid,), **options, **constants)
+        raise RuntimeError(f"{kernel.__name__}: needs {grid} programs at the same time, and {_fit(compiled, arrays)} fit on this device") from reason
     if foreign:
         _check(_cuda.cuCtxSynchronize())
 
@@ -461,6 +467,14 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
 def copy(to, of, size):
     """The driver's copy from device to device, a measure of the memory. to, of: pointers. size: bytes."""
     _check(_cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to.address), ctypes.c_uint64(of.address), ctypes.c_size_t(size), None))
+
+
+def _fit(compiled, near):
+    """How many programs of a compiled kernel can run at the same time."""
+    compiled._init_handles()
+    each, threads = ctypes.c_int(0), 32 * compiled.metadata.num_warps
+    _check(_cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor(ctypes.byref(each), ctypes.c_void_p(compiled.function), threads, ctypes.c_size_t(compiled.metadata.shared)))
+    return each.value * processors(near)
 
 
 def fill(to, of, shape, near):

@@ -412,13 +412,6 @@ def _descended(p, m, v, average, g, c, keep, take):
 
 
 @triton.jit
-def _descend(p, m, v, average, place, real, g, c, keep, take):
-    new, first, second, mean = _kept(p, m, v, average, place, real)
-    new, first, second, mean = _descended(new, first, second, mean, g, c, keep, take)
-    _keep(p, m, v, average, place, real, new, first, second, mean)
-
-
-@triton.jit
 def _owned(
     tile, w1, w2, m_w1, m_w2, v_w1, v_w2, avg_w1, avg_w2, w1_op, w2_op, d_op, dh_op, x_op, a_op,
     D: tl.constexpr, H: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
@@ -472,7 +465,7 @@ def train(
         meeting += 1
         patience = _meet(counter, meeting, patience)
     if PHASE == 0 or PHASE == 2:
-        _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, WIDE, 1024, BFLOAT16)
+        _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, WIDE, 2048, BFLOAT16)
     if PHASE == 0:
         meeting += 1
         patience = _meet(counter, meeting, patience)
@@ -495,7 +488,7 @@ def train(
                 acc = tl.fma(time[:, None], column[None, :], acc) + bias[None, :]
                 tl.store(a_op + row[:, None] * WIDE + unit[None, :], _operand(_relu(acc), BFLOAT16), mask=(row < batch)[:, None])
             if step + 1 < steps:
-                _drawn(index, later, begun + step + 1, batch, N, T, k0, k1, program, programs, 128)
+                _drawn(index, later, begun + step + 1, batch, N, T, k0, k1, programs - 1 - program, programs, 128)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
@@ -519,14 +512,16 @@ def train(
                 h, acc = tl.load(a_op + place, cache_modifier=".cg"), tl.zeros((ROWS, UNITS), tl.float32)
                 acc = _padded_product(d_op + row * WIDE, 1, w2_op + unit, HP, DP, acc, CHUNK, STAGES)
                 tl.store(dh_op + place, _operand(tl.where(h > 0, acc, 0.0), BFLOAT16))
-            if program == programs - 1:
+            busy = bands * units
+            busy = tl.where(busy < programs, busy, 0)  # the others, if there are any, do the rest
+            if program == busy:
                 loss = tl.zeros((128,), tl.float64)
                 for first in range(0, bands * pixels, 128):
                     e = first + tl.arange(0, 128)
                     loss += tl.load(partial + e, mask=e < bands * pixels, other=0, cache_modifier=".cg").to(tl.float64)
                 tl.store(losses + step, tree_sum(loss, 128) / (batch.to(tl.float64) * D))
-            if step + 1 < steps:  # by those first that had less to do
-                _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, programs - 1 - program, programs, D, WIDE, 1024, BFLOAT16)
+            if (step + 1 < steps) & (program >= busy):
+                _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, programs - 1 - program, programs - busy, D, WIDE, 2048, BFLOAT16)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)
@@ -549,19 +544,26 @@ def train(
                 k = tl.arange(0, BATCH)
                 if tile < downs:
                     column, bias = tile * OUT + io, tl.zeros((OUT, BATCH), tl.float32)
+                    p1, m1, v1, average1 = _kept(b2, m_b2, v_b2, avg_b2, column, column < D)
                     for b in range(0, padded, BATCH):
                         bias += tl.load(d_op + (b + k)[None, :] * WIDE + column[:, None], cache_modifier=".cg").to(tl.float32)
-                    _descend(b2, m_b2, v_b2, avg_b2, column, column < D, tl.sum(bias, 1), c, keep, take)
+                    p1, m1, v1, average1 = _descended(p1, m1, v1, average1, tl.sum(bias, 1), c, keep, take)
+                    _keep(b2, m_b2, v_b2, avg_b2, column, column < D, p1, m1, v1, average1)
                 else:
                     unit = (tile - downs) * OUT + io
+                    place1 = unit * (D + 1) + D
+                    p1, m1, v1, average1 = _kept(b1, m_b1, v_b1, avg_b1, unit, unit < H)
+                    p2, m2, v2, average2 = _kept(w1, m_w1, v_w1, avg_w1, place1, unit < H)
                     bias, times = tl.zeros((OUT, BATCH), tl.float32), tl.zeros((OUT, BATCH), tl.float32)
                     for b in range(0, padded, BATCH):
                         y = tl.load(dh_op + (b + k)[None, :] * WIDE + unit[:, None], cache_modifier=".cg").to(tl.float32)
                         time = tl.load(now + b + k, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
                         bias += y
                         times = tl.fma(y, time[None, :], times)
-                    _descend(b1, m_b1, v_b1, avg_b1, unit, unit < H, tl.sum(bias, 1), c, keep, take)
-                    _descend(w1, m_w1, v_w1, avg_w1, unit * (D + 1) + D, unit < H, tl.sum(times, 1), c, keep, take)
+                    p1, m1, v1, average1 = _descended(p1, m1, v1, average1, tl.sum(bias, 1), c, keep, take)
+                    p2, m2, v2, average2 = _descended(p2, m2, v2, average2, tl.sum(times, 1), c, keep, take)
+                    _keep(b1, m_b1, v_b1, avg_b1, unit, unit < H, p1, m1, v1, average1)
+                    _keep(w1, m_w1, v_w1, avg_w1, place1, unit < H, p2, m2, v2, average2)
         if PHASE == 0:
             meeting += 1
             patience = _meet(counter, meeting, patience)

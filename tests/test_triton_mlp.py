@@ -1,0 +1,250 @@
+"""A whole trajectory and a whole training loop in one launch against the truth: on the GPU where there is one, else a phase at a time in
+Triton's interpreter on small nets, where no program waits for another.
+"""
+import importlib.util
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
+
+from kernels import plain, registry
+from kernels.triton_gpu import fused, launch
+from kernels.triton_gpu import mlp as kernel
+from ref import fused as truth
+from ref import philox
+from ref.nets import mlp
+from tests.test_mlp import ABAR, SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, orders, parts, residual, rough_training, start, turned
+
+pytestmark = pytest.mark.interpreter if launch.INTERPRETED else pytest.mark.gpu
+
+SEND, RECEIVE = registry.carriers("triton_gpu")
+CHAPTER = (60, 40) if launch.INTERPRETED else (784, 256)  # pixels and units
+PLACES = [TIMES[:3], [1000, 3], [20, 19, 0]] if launch.INTERPRETED else [TIMES[: end + 1] for end in range(10, 51, 10)] + [[1000, 3]]
+PRECISIONS = ["float32", "bfloat16"]
+ROUGHLY = TOLD | {"eta = 0.7, clipped": {"eta": 0.7, "clip": 1.0, "predict": "v"}}  # eps at T, rounded to bfloat16, says nothing of x0 to within 1
+CASES = [pytest.param(precision, told, id=f"{precision}-{name}") for precision in PRECISIONS for name, told in (TOLD if precision == "float32" else ROUGHLY).items()]
+
+
+def net(pixels=CHAPTER[0], width=CHAPTER[1]):
+    """The chapter's, with its times as small as its pixels: beside times up to 1000 a net hardly sees them."""
+    params = chapter(pixels, width)
+    return params | {"w1": params["w1"] * np.append(np.ones(pixels), 1e-3).astype(np.float32)}
+
+
+def sent(arrays):
+    return {name: SEND(np.ascontiguousarray(a)) for name, a in arrays.items()}
+
+
+def sample(params, x, times=TIMES, **told):
+    return RECEIVE(fused.mlp_sample(sent(params), SEND(x), times, ABAR, **told))
+
+
+def train(params, data, steps, state=None, **told):
+    if state is not None:
+        state = {part: sent(p) if part != "step" else p for part, p in state.items()}
+    params, state, losses = fused.mlp_train(sent(params), SEND(data), steps, state=state, **told)
+    back = {part: {name: RECEIVE(a) for name, a in p.items()} if part != "step" else p for part, p in state.items()}
+    return {name: RECEIVE(a) for name, a in params.items()}, back, RECEIVE(losses)
+
+
+def bfloat16(x):
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@pytest.fixture
+def rounded(monkeypatch):
+    """Plain NumPy with the operands of every product rounded to bfloat16; the time beside the pixels is none of them."""
+
+    def but_time(a, pixels):
+        return np.concatenate([bfloat16(a[:, :pixels]), a[:, pixels:]], axis=1)
+
+    def linear(x, w, b):
+        return but_time(x, w.shape[1] - w.shape[1] % 2) @ but_time(w, w.shape[1] - w.shape[1] % 2).T + b
+
+    def linear_backward(dout, x, w):
+        dout = bfloat16(dout)
+        return dout @ bfloat16(w), dout.T @ but_time(x, x.shape[1] - x.shape[1] % 2), dout.sum(0)
+
+    def use(on):
+        if on:
+            monkeypatch.setattr(mlp, "linear", linear)
+            monkeypatch.setattr(mlp, "linear_backward", linear_backward)
+
+    return use
+
+
+def rough(use, precision, params, x, times, width, **told):
+    use(precision == "bfloat16")
+    return [plain.mlp_sample(turned(params, order), x, times, ABAR, **told) for order in orders(width)]
+
+
+@pytest.mark.parametrize("precision, told", CASES)
+@pytest.mark.parametrize("times", PLACES, ids=lambda t: f"{len(t) - 1} steps to {t[-1]}")
+def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy(told, precision, times, rounded):
+    params, x, noise = net(), start(33, CHAPTER[0]), dict(seed=5, stream=2**64 - 3)
+    want = truth.mlp_sample(exact(params), x, times, ABAR, **noise, **told)
+    got = sample(params, x, times, precision=precision, **noise, **told)
+    hold(got, want, rough(rounded, precision, params, x, times, CHAPTER[1], **noise, **told))
+
+
+@pytest.mark.parametrize("precision, told", CASES)
+@pytest.mark.parametrize("w", [None, 0.0, 3.0])
+def test_the_residual_trajectory_with_and_without_guidance(w, precision, told, rounded):
+    examples, times, blocks = (18, [900, 20, 0], 1) if launch.INTERPRETED else (40, TIMES[:11], 3)
+    params, x = residual(60, 40, blocks), start(examples, 60)
+    told = dict(seed=5, guidance=None if w is None else (np.arange(examples) % 5, w)) | told
+    want = truth.mlp_sample(exact(params), x, times, ABAR, **told)
+    got = sample(params, x, times, precision=precision, **told)
+    hold(got, want, rough(rounded, precision, params, x, times, 40, **told))
+
+
+SHAPES = [(1, 16, 8), (5, 7, 5), (17, 33, 65), (31, 130, 1), (49, 1, 3)]
+SHAPES += [] if launch.INTERPRETED else [(1, 784, 256), (64, 784, 300), (33, 100, 512), (40, 784, 513), (1000, 97, 129), (600, 50, 31), (2, 3000, 40)]
+
+
+@pytest.mark.parametrize("examples, pixels, width", SHAPES)
+@pytest.mark.parametrize("told", [{}, {"eta": 0.5}, {"clip": 1.0}], ids=str)
+@pytest.mark.parametrize("which", ["chapter", "residual", "residual without blocks"])
+def test_any_batch_any_width_any_number_of_pixels(which, told, examples, pixels, width):
+    params = chapter(pixels, width) if which == "chapter" else residual(pixels, width, 0 if "without" in which else 2)
+    x, told = start(examples, pixels), dict(seed=3, stream=9) | told
+    told |= dict(guidance=(np.arange(examples) % 5, 2.0)) if which != "chapter" else {}
+    want, got = truth.mlp_sample(exact(params), x, [900, 20, 0], ABAR, **told), sample(params, x, [900, 20, 0], **told)
+    allowed = 3 * np.abs(plain.mlp_sample(params, x, [900, 20, 0], ABAR, **told) - want).max() + 8 * np.spacing(np.float32(np.abs(want).max()))
+    assert got.dtype == np.float32 and np.all(np.abs(got - want) <= allowed), f"{np.abs(got - want).max():.3g} of {allowed:.3g}"
+
+
+WAYS = {"hidden": {}, "noise": {"eta": 0.5, "seed": 3}, "clip": {"clip": 1.0}}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:] if launch.INTERPRETED else PRECISIONS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("which", ["chapter", "residual"])
+def test_the_same_bits_on_every_run_and_for_a_row_alone(which, way, precision):
+    examples, (pixels, width), times = (35, (20, 9), [900, 20]) if launch.INTERPRETED else (1203, (90, 70), [900, 500, 20, 0])
+    params, x = chapter(pixels, width) if which == "chapter" else residual(pixels, width, 1), start(examples, pixels)
+    labels = None if which == "chapter" else np.arange(examples) % 5
+
+    def some(rows, x, **told):
+        return sample(params, x, times, precision=precision, guidance=None if labels is None else (labels[rows], 2.0), **told)
+
+    first = some(slice(None), x, **WAYS[way])
+    for _ in range(1 if launch.INTERPRETED else 20):
+        assert np.array_equal(some(slice(None), x, **WAYS[way]), first)
+    assert np.array_equal(some(slice(0, 17), x[:17], **WAYS[way]), first[:17])
+    if way != "noise":  # the noise of an example is that of its place
+        for rows in (slice(0, 1), slice(16, 17), slice(examples - 1, examples), slice(5, 30)):
+            assert np.array_equal(some(rows, x[rows], **WAYS[way]), first[rows])
+    x[20] = np.nan
+    with_nan = some(slice(None), x, **WAYS[way])
+    assert np.isnan(with_nan[20]).all() and np.array_equal(np.delete(with_nan, 20, 0), np.delete(first, 20, 0))
+
+
+def test_out_may_be_the_input_and_nothing_else_is_written():
+    params, x = chapter(21, 9), start(6, 21)
+    want = sample(params, x, [900, 20, 0])
+    for told in ({}, {"clip": 2.0**20}):
+        weights, memory = sent(params), SEND(np.full(6 * 21 + 32, np.nan, np.float32))
+        out, given = memory[16 : 16 + 6 * 21].reshape(6, 21), SEND(x.copy())
+        assert fused.mlp_sample(weights, given, [900, 20, 0], ABAR, **told, out=out) is out
+        assert np.isnan(RECEIVE(memory)[:16]).all() and np.isnan(RECEIVE(memory)[-16:]).all() and np.array_equal(RECEIVE(given), x)
+        assert np.abs(RECEIVE(out) - want).max() < 1e-5 * np.abs(want).max()
+        assert fused.mlp_sample(weights, given, [900, 20, 0], ABAR, **told, out=given) is given
+        assert np.array_equal(RECEIVE(given), RECEIVE(out))
+        assert all(np.array_equal(RECEIVE(weights[name]), p) for name, p in params.items())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("steps", [1, 3] if launch.INTERPRETED else [1, 10, 100])
+def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps, precision, rounded):
+    """With an eps of the gradients' size, as in `tests.test_mlp`."""
+    pixels, width, batch = (20, 9, 11) if launch.INTERPRETED else (784, 64, 64)
+    params, data = net(pixels, width), digits(300, pixels)
+    told = dict(batch=batch, lr=1e-3, seed=3, abar=ABAR, eps=1e-4, weight_decay=0.01, decay=0.9)
+    want = parts(truth.mlp_train(exact(params), data.astype(np.float64), steps, **told))
+    got = train(params, data, steps, precision=precision, **told)
+    rounded(precision == "bfloat16")
+    plainly = rough_training(params, data, steps, width, **told)
+    assert got[1]["step"] == steps and parts(got).keys() == want.keys()
+    for name, value in parts(got).items():
+        hold(value, want[name], [r[name] for r in plainly])
+
+
+@pytest.mark.parametrize("examples, pixels, width", [(1, 16, 8), (7, 33, 20), (35, 5, 3)] + ([] if launch.INTERPRETED else [(129, 784, 256), (300, 97, 300), (33, 1030, 4), (64, 784, 1024)]))
+def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, width):
+    params, data = chapter(pixels, width), digits(11, pixels)
+    told = dict(batch=examples, lr=1e-2, seed=3, abar=ABAR, eps=1e-3, weight_decay=0.1, decay=0.5)
+    want, rough = parts(truth.mlp_train(exact(params), data.astype(np.float64), 2, **told)), parts(plain.mlp_train(params, data, 2, **told))
+    for name, value in parts(train(params, data, 2, **told)).items():
+        allowed = 3 * np.abs(rough[name] - want[name]).max() + 8 * np.spacing(np.float32(np.abs(want[name]).max()))
+        assert np.all(np.abs(value - want[name]) <= allowed), name
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_training_goes_on_where_it_stopped_with_the_same_bits_and_changes_nothing_given(precision):
+    steps, (pixels, width, batch) = (4, (20, 9, 11)) if launch.INTERPRETED else (60, (784, 256, 128))
+    params, data, told = chapter(pixels, width), digits(50, pixels), dict(lr=1e-3, seed=2, abar=ABAR, decay=0.9, precision=precision)
+    told |= dict(batch=batch)
+    whole, weights, given = train(params, data, steps, **told), sent(params), SEND(data)
+    for _ in range(1 if launch.INTERPRETED else 5):
+        new, state, losses = fused.mlp_train(weights, given, 1, **told)
+        kept = {part: {name: RECEIVE(a) for name, a in p.items()} for part, p in state.items() if part != "step"}
+        new, after, more = fused.mlp_train(new, given, steps - 1, state=state, **told)
+        again = {name: RECEIVE(a) for name, a in new.items()}, {part: {n: RECEIVE(a) for n, a in p.items()} if part != "step" else p for part, p in after.items()}
+        assert all(np.array_equal(value, parts(whole)[name]) for name, value in parts((*again, np.concatenate([RECEIVE(losses), RECEIVE(more)]))).items())
+        assert all(np.array_equal(RECEIVE(a), kept[part][name]) for part, p in state.items() if part != "step" for name, a in p.items())
+    assert all(np.array_equal(RECEIVE(weights[name]), p) for name, p in params.items()) and np.array_equal(RECEIVE(given), data)
+
+
+FLOATS = {"a list", "another dtype", "out of another dtype"}  # of NumPy's own arrays
+
+
+@pytest.mark.parametrize("change, error, says", [v for n, v in SAMPLE.items() if n not in FLOATS], ids=[n for n in SAMPLE if n not in FLOATS])
+def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, says):
+    out = SEND(np.full((3, 6), 7, np.float32))
+    told = dict(params=chapter(6, 5), xT=start(3, 6), times=[900, 20, 0], abar=ABAR) | change
+    told |= dict(params=sent(told["params"]), xT=SEND(np.ascontiguousarray(told["xT"])), out=SEND(told["out"]) if "out" in told else out)
+    with pytest.raises(error, match=says):
+        fused.mlp_sample(**told)
+    assert np.all(RECEIVE(out) == 7)
+
+
+def test_precisions_and_dtypes_that_there_are_not_are_refused():
+    params, x = chapter(6, 5), start(3, 6)
+    with pytest.raises(ValueError, match='precision: expected "float32" or "bfloat16", got \'float16\''):
+        sample(params, x, precision="float16")
+    with pytest.raises(TypeError, match="xT: expected float32, got float16"):
+        sample(params, x.astype(np.float16))
+    with pytest.raises(TypeError, match=r"params\['w1'\]: expected float32, got float16"):
+        sample(params | {"w1": params["w1"].astype(np.float16)}, x)
+    with pytest.raises(ValueError, match='precision: expected "float32" or "bfloat16"'):
+        train(params, digits(9, 6), 1, batch=2, lr=1e-3, seed=0, abar=ABAR, precision="tf32")
+
+
+@pytest.mark.parametrize("change, error, says", [v for n, v in TRAIN.items() if n not in FLOATS], ids=[n for n in TRAIN if n not in FLOATS])
+def test_mlp_train_refuses_bad_input(change, error, says):
+    told = dict(params=chapter(6, 5), data=start(3, 6), steps=1, batch=2, lr=0.1, seed=0, abar=ABAR) | change
+    with pytest.raises(error, match=says):
+        train(**told)
+
+
+if not launch.INTERPRETED:
+
+    @pytest.mark.parametrize("told", [{}, {"clip": 1.0}], ids=str)
+    def test_a_launch_that_waits_in_vain_says_so(told, monkeypatch):
+        monkeypatch.setattr(kernel, "PATIENCE", 0)
+        assert np.isnan(sample(chapter(), start(64, 784), **told)).all()
+        with pytest.raises(RuntimeError, match="waited a second for another in vain"):
+            train(chapter(), digits(50, 784), 3, batch=128, lr=1e-3, seed=0, abar=ABAR)
+        monkeypatch.undo()
+        assert np.isfinite(sample(chapter(), start(64, 784), **told)).all()
+
+    def test_more_programs_than_fit_are_refused_with_their_number(monkeypatch):
+        monkeypatch.setattr(launch, "processors", lambda near: 10**5)
+        with pytest.raises(RuntimeError, match=r"programs at the same time, and \d+ fit"):
+            sample(chapter(), start(40_000, 784), clip=1.0)
+        monkeypatch.undo()
+        assert np.isfinite(sample(chapter(), start(64, 784), clip=1.0)).all()
