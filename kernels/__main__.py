@@ -5,6 +5,7 @@
 """
 import argparse
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
@@ -33,16 +34,20 @@ def main(argv=None):
         about.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=words)
     about.add_argument("--seconds", type=float, default=1.0, help="of timing, where it is right; 0 for none (default 1)")
     about.add_argument("--json", action="store_true", help="the verdict for machines")
-    words = parser.parse_args(argv)
-    if words.command is None:
-        return every_one_of_ours()
+    argv = sys.argv[1:] if argv is None else argv
+    about.error = functools.partial(_refuse, about)
     try:
+        words = parser.parse_args(argv)
+        if words.command is None:
+            return every_one_of_ours()
         found = check.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed, dict(words.map),
             [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
         )  # fmt: skip
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
+        if "--json" in argv:
+            print(json.dumps({"right": None, "reason": str(reason)}, indent=1))
         return 2
     if words.json:
         told = {"right": bool(found)} | dataclasses.asdict(found)
@@ -82,7 +87,7 @@ def function(against):
         raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")
     try:
         found = importlib.import_module(module)
-    except Exception as reason:  # whatever a stranger's module does when it is imported
+    except (Exception, SystemExit) as reason:  # whatever a stranger's module does when it is imported
         raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}") from None
     for part in name.split("."):
         if not hasattr(found, part):
@@ -91,6 +96,12 @@ def function(against):
     if not callable(found):
         raise Usage(f"--against: {against} is no function, it is of type {type(found).__name__}")
     return found
+
+
+def _refuse(parser, message):
+    """In the place of argparse's own exit, so that --json has the last word."""
+    parser.print_usage(sys.stderr)
+    raise Usage(message)
 
 
 def _pair(text):

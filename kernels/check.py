@@ -122,6 +122,8 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
         raise Usage(f"--dtype: {op.name} has {', '.join(possible)}, got {dtype}")
     if examples < 1:
         raise Usage(f"--examples: expected at least 1, got {examples}")
+    if not seconds >= 0:
+        raise Usage(f"--seconds: expected at least 0, got {seconds}")
     wanted = (dtype,) if dtype else op.dtypes if device == "cpu" else op.dtypes[:1]
     try:
         for name in wanted:
@@ -235,7 +237,7 @@ def _called(call, case, arguments):
             result = call.give(theirs)
         changed = [n for n, x in _snapshot(call, theirs).items() if x != before[n]]
         outputs = [] if result is None else [call.receive(r) for r in registry.outputs(result)]
-    except Exception as reason:  # whatever it is, it is the verdict
+    except (Exception, SystemExit) as reason:  # whatever it is, it is the verdict
         raise FAILURES["raises"](case, f"{type(reason).__name__}: {reason}") from reason
     if changed:
         told = "return the result as a new array instead" if result is None else "make a new array for the result"
@@ -382,7 +384,7 @@ def _answer(call, case, arguments):
     try:
         return _called(call, replace(case, layouts={}), arguments)
     except Failure as failure:
-        return failure.__cause__ or failure
+        return failure.__cause__ if isinstance(failure.__cause__, Exception) else failure
 
 
 def _reproduces(op, dtype, variant, probes, in_float32):

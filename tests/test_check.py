@@ -207,6 +207,19 @@ def test_what_is_not_a_wrong_value_is_told_apart(kind):
         check.assert_right(function, "q_sample", dtype="float32", **FEW)
 
 
+def test_a_function_that_exits_raises_and_one_that_is_interrupted_stops():
+    def leaves(x0, t, eps, abar):
+        sys.exit(3)
+
+    def interrupted(x0, t, eps, abar):
+        raise KeyboardInterrupt
+
+    verdict = check.check(leaves, "q_sample", **FEW)
+    assert verdict.kind == "raises" and verdict.message == "SystemExit: 3" and not verdict.cause
+    with pytest.raises(KeyboardInterrupt):
+        check.check(interrupted, "q_sample", **FEW)
+
+
 def test_in_place_without_a_result_and_now_this_now_that():
     def in_place(x0, t, eps, abar):
         x0[...] = Q(x0.copy(), t, eps, abar)
@@ -255,7 +268,7 @@ def test_names_and_signatures():
         caller(type("Opaque", (), {"__call__": lambda self: 0, "__signature__": 3})(), "q_sample")
     with pytest.raises(Usage, match="has no w, so paper_weight means nothing here"):
         caller(Q, "q_sample", conventions=["paper_weight"])
-    for options, message in ((dict(dtype="float8"), "has float32, float64, float16, bfloat16, got float8"), (dict(examples=0), "expected at least 1"),
+    for options, message in ((dict(dtype="float8"), "has float32, float64, float16, bfloat16, got float8"), (dict(examples=0), "expected at least 1"), (dict(seconds=-3), "--seconds: expected at least 0, got -3"),
                              (dict(device="tpu"), "expected cpu or cuda, got tpu"), (dict(arrays="numpy", device="cuda"), "numpy on the CPU only")):  # fmt: skip
         with pytest.raises(Usage, match=message):
             check.check(Q, "q_sample", **options)
@@ -336,13 +349,21 @@ def test_the_command_right_and_wrong(tmp_path):
     (["ddim_step", "--against", "mine:right"], "it does not take xt, eps_hat, s, z, eta"),
     (["q_sample", "--against", "mine:right", "--map", "x0=nosuch"], "q_sample has no argument nosuch"),
     (["q_sample", "--against", "mine:right", "--paper-weight"], "means nothing here"),
+    (["q_sample", "--against", "mine:right", "--seconds", "-3"], "--seconds: expected at least 0, got -3"),
+    (["q_sample", "--against", "mine:right", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+    (["q_sample", "--against", "leaves:right"], "leaves cannot be imported: SystemExit: 4"),
 ])  # fmt: skip
 def test_the_command_says_what_cannot_be_done(tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "leaves.py").write_text("raise SystemExit(4)")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     assert command.main(["check", *words]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err and not said.out
+    assert command.main(["check", *words, "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["right"] is None and message in told["reason"]
 
 
 def test_the_command_without_words_is_about_ours(monkeypatch, capsys):
