@@ -2,6 +2,7 @@
 
     python -m kernels                                                         every operation of ours, on every backend that is here
     python -m kernels check ddim_step --against my_package.my_module:my_step  anybody's function
+    python -m kernels check --list                                            what it can be checked as
 """
 import argparse
 import dataclasses
@@ -14,7 +15,7 @@ import os
 import sys
 
 from kernels import check, ours, registry
-from kernels.caller import ARRAYS, CONVENTIONS, Usage
+from kernels.caller import ARRAYS, CONVENTIONS, Usage, listing
 
 
 def main(argv=None):
@@ -22,8 +23,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
     about = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation of ours").add_parser(
         "check", help="anybody's function", description="Hold a function against the truth of an operation.")
-    about.add_argument("op", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
-    about.add_argument("--against", required=True, metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
+    about.add_argument("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
+    about.add_argument("--list", action="store_true", help="what can be checked: every operation with its arguments and what it is")
+    about.add_argument("--against", metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
     about.add_argument("--dtype", help="such as float16 (default: each that the operation has on this device)")
     about.add_argument("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU numba-cuda's or torch's)")
     about.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
@@ -40,6 +42,11 @@ def main(argv=None):
         words = parser.parse_args(argv)
         if words.command is None:
             return every_one_of_ours()
+        if words.list:
+            print(listing())
+            return 0
+        if not (words.op and words.against):
+            about.error("expected an operation and --against MODULE:FUNCTION, or --list")
         found = check.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed, dict(words.map),
             [name for name in CONVENTIONS if getattr(words, name)], words.seconds,

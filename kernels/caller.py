@@ -1,10 +1,12 @@
 """How a stranger's function is called: with its own names, kind of arrays and conventions, by the converters of `ref`."""
 import importlib
 import inspect
+import pkgutil
 from dataclasses import dataclass, field
 
 import numpy as np
 
+import ref
 from kernels import registry, variants
 from ref import edm, flow, guidance, schedules
 
@@ -81,10 +83,26 @@ def find(name):
         return found[0]
     if found:
         raise Usage(f"{name}: there are {', '.join(op.name for op in found)}; say which")
+    if place := _only_in_ref(name):
+        raise Usage(f"{name} is in {place}, but has no kernel and no record by which one could be checked; `python -m kernels check --list` says what has")
     known = [op.name for op in registry.OPS]
     short = [op.name.split(".")[1] for op in registry.OPS]
     close = difflib.get_close_matches(name, known + short, 4, 0.5)
-    raise Usage(f"no operation is called {name}; " + (f"close to it: {', '.join(close)}" if close else f"there are {', '.join(known)}"))
+    raise Usage(f"no operation is called {name}; " + (f"close to it: {', '.join(close)}" if close else "`python -m kernels check --list` says what there is"))
+
+
+def _only_in_ref(name):
+    """The module of `ref` that has a public function of that name, short or full, or None."""
+    for found in pkgutil.walk_packages(ref.__path__, "ref."):
+        if not found.name.endswith("__main__") and ".reading" not in found.name:
+            function = getattr(importlib.import_module(found.name), name.split(".")[-1], None)
+            if inspect.isfunction(function) and function.__module__ == found.name and f".{found.name}.{function.__name__}".endswith(f".{name}") and name[0] != "_":
+                return found.name
+
+
+def listing():
+    """What can be checked, as text: each operation with the arguments of its truth, and the first line of what that says of itself."""
+    return "\n".join(f"{op.name}{inspect.signature(op.truth)}\n    {inspect.getdoc(op.truth).splitlines()[0]}" for op in registry.OPS)
 
 
 def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()):

@@ -255,7 +255,8 @@ def test_the_code_that_is_printed_runs_and_shows_it(function, op):
 
 def test_names_and_signatures():
     assert find("ddim_step") is find("diffusion.ddim_step")
-    for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "there are philox.bits")):
+    for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "check --list` says what there is"),
+                          ("gaussian_kl", "gaussian_kl is in ref.vae, but has no kernel"), ("nets.mlp.residual", "is in ref.nets.mlp, but"), ("_same_shape", "no operation is called")):
         with pytest.raises(Usage, match=message):
             find(name)
     with pytest.raises(Usage, match=r"it does not take eps; it needs noise.* Expected q_sample\(x0, t, eps, abar\); other names by --map"):
@@ -340,7 +341,16 @@ def test_the_command_right_and_wrong(tmp_path):
     assert status == 1 and not error and "likely cause: sign of eps" in said and "from mine import wrong" in said
 
 
+def test_the_command_lists_what_can_be_checked(capsys):
+    assert command.main(["check", "--list"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.split("(")[0] for line in lines[::2] if line] == [op.name for op in registry.OPS]
+    at = lines.index("diffusion.q_sample(x0, t, eps, abar)")
+    assert lines[at + 1] == "    [DDPM] eq. 4, drawn:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps."
+
+
 @pytest.mark.parametrize("words, message", [
+    (["q_sample"], "expected an operation and --against MODULE:FUNCTION, or --list"),
     (["q_sampel", "--against", "mine:right"], "no operation is called q_sampel; close to it: q_sample"),
     (["q_sample", "--against", "mine"], "expected module:function"),
     (["q_sample", "--against", "nosuch:f"], "nosuch cannot be imported: ModuleNotFoundError"),
