@@ -5,6 +5,7 @@
     python -m kernels check --list                                            what it can be checked as
 """
 import argparse
+import ast
 import dataclasses
 import functools
 import importlib
@@ -32,6 +33,8 @@ def main(argv=None):
     about.add_argument("--examples", type=int, default=200, metavar="N", help="for each dtype (default 200)")
     about.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default 0)")
     about.add_argument("--map", action="append", default=[], type=_pair, metavar="THEIRS=OURS", help="an argument that has another name; may be given again")
+    about.add_argument("--fix", action="append", default=[], type=_held, metavar="NAME=VALUE",
+                       help="an option or an argument that is held at one value: variance=small, clip=None, eta=0; t=scalar for one time, not one for each example")  # fmt: skip
     for name, (_, _, words) in CONVENTIONS.items():
         about.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=words)
     about.add_argument("--seconds", type=float, default=1.0, help="of timing, where it is right; 0 for none (default 1)")
@@ -49,7 +52,7 @@ def main(argv=None):
             about.error("expected an operation and --against MODULE:FUNCTION, or --list")
         found = check.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed, dict(words.map),
-            [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
+            [name for name in CONVENTIONS if getattr(words, name)], words.seconds, dict(words.fix),
         )  # fmt: skip
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
@@ -111,11 +114,19 @@ def _refuse(parser, message):
     raise Usage(message)
 
 
-def _pair(text):
-    theirs, _, name = text.partition("=")
-    if not theirs or not name:
-        raise argparse.ArgumentTypeError(f"expected theirs=ours, such as noise_pred=eps_hat, got {text!r}")
-    return theirs, name
+def _pair(text, such="theirs=ours, such as noise_pred=eps_hat"):
+    first, _, second = text.partition("=")
+    if not first or not second:
+        raise argparse.ArgumentTypeError(f"expected {such}, got {text!r}")
+    return first, second
+
+
+def _held(text):
+    name, value = _pair(text, "name=value, such as eta=0 or t=scalar")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # a word
+        return name, value
 
 
 def _coloured(found):

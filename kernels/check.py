@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from kernels import arena, compare, laws, ours, registry, timing, variants
-from kernels.caller import Usage, caller, defaulted
+from kernels.caller import Usage, caller
 
 LAYOUTS = {"numpy": arena.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}  # torch has no negative strides; others have memory of their own
 SMALL = sorted((s for n in range(1, 5) for s in itertools.product(range(1, 6), repeat=n)), key=lambda s: (math.prod(s), len(s), s))
@@ -63,7 +63,7 @@ FAILURES = {kind: type("Failure", (Failure,), {"kind": kind}) for kind in KINDS}
 class Verdict:
     """What was found. It is true where the function is right, and its text is the report.
 
-    error: worst, in units of the allowed error. kind: "" or of KINDS. code: can be pasted and run. cause: a guess, or "".
+    error: worst, in units of the allowed error. untested: what is held at one value. kind: "" or of KINDS. code: can be pasted and run. cause: a guess, or "".
     """
 
     op: str
@@ -74,6 +74,7 @@ class Verdict:
     error: float
     laws: tuple = ()
     notes: tuple = ()
+    untested: tuple = ()
     kind: str = ""
     message: str = ""
     cause: str = ""
@@ -85,9 +86,10 @@ class Verdict:
 
     def __str__(self):
         about = f"{self.function} as {self.op}"
+        held = [f"  not tested, for held at one value: {', '.join(self.untested)}"] if self.untested else []
         if self:
             lines = [f"{about}: right. {self.examples} examples of {', '.join(self.dtypes)}, worst error {self.error:.2f} of the allowed one (seed {self.seed})"]
-            lines += [f"  holds: {law}" for law in self.laws] + [f"  takes {note}" for note in self.notes]
+            lines += [f"  holds: {law}" for law in self.laws] + [f"  takes {note}" for note in self.notes] + held
             if self.speed:
                 lines.append("  {shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit".format(**self.speed))
                 if "ours_us" in self.speed:
@@ -95,7 +97,7 @@ class Verdict:
             return "\n".join(lines)
         lines = [f"{about}: {self.kind.upper()}", f"  {self.message}"]
         lines += [f"  likely cause: {self.cause}"] if self.cause else []
-        return "\n".join([*lines, "  the smallest input that shows it:", "", self.code])
+        return "\n".join([*lines, *held, "  the smallest input that shows it:", "", self.code])
 
     __repr__ = __str__
 
@@ -107,15 +109,15 @@ def assert_right(function, op, **options):
         raise AssertionError(str(verdict))
 
 
-def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(), seconds=0.0):
+def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(), seconds=0.0, fixed=None):
     """Hold a function against the truth of an operation.
 
     function: callable with the operation's arguments by name; it returns what the truth returns, in the dtype of its data. op: name, such as
     "ddim_step" or "diffusion.ddim_step". dtype: name, or None for all that the operation has on a CPU (float32 alone on a GPU). arrays, device, mapping,
-    conventions: as in `kernels.caller.caller`. examples: for each dtype. seed: of what is drawn. seconds: of timing, if it is right; 0 for none.
+    conventions, fixed: as in `kernels.caller.caller`. examples: for each dtype. seed: of what is drawn. seconds: of timing, if it is right; 0 for none.
     Returns a `Verdict`. Raises `kernels.caller.Usage` (a ValueError) for an unknown operation or dtype, or a function that cannot be called as one.
     """
-    call = caller(function, op, mapping, arrays, device, conventions)
+    call = caller(function, op, mapping, arrays, device, conventions, fixed)
     op = call.op
     possible = op.dtypes + (registry.HALVES if op.half else ())
     if dtype not in (None, *possible):
@@ -130,7 +132,7 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
             registry.like(name)
     except ImportError as reason:
         raise Usage(f"--dtype {dtype}: {reason}") from None
-    verdict = Verdict(op.name, getattr(function, "__qualname__", repr(function)), wanted, seed, 0, 0.0)
+    verdict = Verdict(op.name, getattr(function, "__qualname__", repr(function)), wanted, seed, 0, 0.0, untested=call.untested)
     for name in wanted:
         seen = _nothing_seen()
         failure = _smallest(lambda draw: _hold(call, _draw(draw, call, name), seen), examples, seed)
@@ -149,7 +151,7 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
 
 
 def _draw(draw, call, dtype):
-    op, fixed = call.op, defaulted(call)
+    op, fixed = call.op, call.held
     shape = draw(SHAPES.filter(lambda s: op.empty or 0 not in s))
     options = draw(st.sampled_from([dict(zip(op.options, c)) for c in itertools.product(*([fixed[n]] if n in fixed else choices for n, choices in op.options.items()))]))
     values, seed = draw(st.sampled_from(registry.VALUES)), draw(st.integers(0, 2**32 - 1))
@@ -163,7 +165,7 @@ def made(call, dtype, shape, values, seed, options):
     """The arguments of a case, again. Of what is not finite only NaN is asked about, and not in noise or history that is not used: inf - inf and
     0 NaN come of orders of arithmetic that are all right. call: `Caller`. dtype, shape, values, seed, options: as in `Case`. Returns a dict."""
     arguments = call.op.make(np.random.default_rng(seed), shape, dtype, values, **options)
-    arguments |= {n: v for n, v in defaulted(call).items() if n in arguments}
+    arguments |= {n: v for n, v in call.held.items() if n in arguments}
     if "zero_based" in call.conventions and "s" not in arguments:  # the data have no index there
         arguments["t"] = np.maximum(arguments["t"], 1) if np.ndim(arguments["t"]) else max(arguments["t"], 1)
     if values == "not finite":
@@ -369,7 +371,7 @@ def _right(call, case):
 
 def _probes(call, dtype):
     """Arguments that tell mistakes apart: every option, square and not, times for each example, some of them the first ones."""
-    rng, fixed = np.random.default_rng(0), defaulted(call)
+    rng, fixed = np.random.default_rng(0), call.held
     for i in range(24):
         options = {n: fixed[n] if n in fixed else choices[rng.integers(len(choices))] for n, choices in call.op.options.items()}
         arguments = made(call, dtype, [(5, 5), (4, 3, 7), (6,)][i % 3], "normal", i, options)
@@ -424,8 +426,7 @@ def _off(out, wanted, bound):
 
 def _tail(call, dtype):
     """Whether large arrays are right up to an element and wrong after it, flat or in each example."""
-    fixed = defaulted(call)
-    options = {n: fixed.get(n, choices[0]) for n, choices in call.op.options.items()}
+    options = {n: call.held.get(n, choices[0]) for n, choices in call.op.options.items()}
     for shape in ((4099,), (3, 1025), (2, 2053)):
         case = Case(dtype, shape, "normal", 0, options, {}, made(call, dtype, shape, "normal", 0, options))
         came = _answer(call, case, case.arguments)
@@ -507,7 +508,7 @@ def _text(x, case):
 def _speed(call, dtype, seconds):
     """Medians of theirs, ours and a copy of as many bytes, called in turn. Returns what the report says of them."""
     op, (backend, shape) = call.op, TIMED[call.device]
-    rows, fixed = list(op.bench.values()) or [{}], defaulted(call)
+    rows, fixed = list(op.bench.values()) or [{}], call.held
     options = {n: fixed.get(n, rows[0].get(n, choices[0])) for n, choices in op.options.items()}
     arguments = timing.problem(op, options, shape, dtype=dtype)
     arguments |= {n: v for n, v in fixed.items() if n in arguments}

@@ -25,7 +25,7 @@ from bench.studies import conformance
 from kernels import __main__ as command
 from kernels import check, laws, ours, registry
 from kernels.caller import CONVENTIONS, Usage, caller, find
-from kernels.numba_cpu import diffusion, fused
+from kernels.numba_cpu import diffusion, fused, optim, vae
 from ref import guidance, schedules
 from tests import ROOT
 
@@ -270,9 +270,16 @@ def test_names_and_signatures():
     with pytest.raises(Usage, match="has no w, so paper_weight means nothing here"):
         caller(Q, "q_sample", conventions=["paper_weight"])
     for options, message in ((dict(dtype="float8"), "has float32, float64, float16, bfloat16, got float8"), (dict(examples=0), "expected at least 1"), (dict(seconds=-3), "--seconds: expected at least 0, got -3"),
+                             (dict(fixed={"noise": 0}), "q_sample has no noise that could be held; it has t, schedule"), (dict(fixed={"eps": None}), "has no eps that could be held"),
+                             (dict(fixed={"t": 3}), r"--fix t=3: expected scalar \(one for all examples\) or each"), (dict(fixed={"schedule": "sine"}), "expected linear or cosine or short"),
                              (dict(device="tpu"), "expected cpu or cuda, got tpu"), (dict(arrays="numpy", device="cuda"), "numpy on the CPU only")):  # fmt: skip
         with pytest.raises(Usage, match=message):
             check.check(Q, "q_sample", **options)
+
+    with pytest.raises(Usage, match="--fix: diffusion.ddim_step refuses eta=7: eta: expected 0 <= eta <= 1, got 7"):
+        check.check(diffusion.ddim_step, "ddim_step", fixed={"eta": 7})
+    with pytest.raises(Usage, match="--fix clip=tight: expected None or a number"):
+        check.check(diffusion.ddim_step, "ddim_step", fixed={"clip": "tight"})
 
     def renamed(sample, /, timestep, *, noise, alphas):
         return Q(sample, timestep, noise, alphas)
@@ -280,6 +287,62 @@ def test_names_and_signatures():
     assert check.check(renamed, "q_sample", mapping={"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}, examples=20)
     without = check.check(lambda xt, eps_hat, t, s, z, eta, abar: diffusion.ddim_step(xt, eps_hat, t, s, z, eta, abar), "ddim_step", examples=40)
     assert without, str(without)  # no clip, so none is asked for
+
+
+def _one_time(x0, t, eps, abar):
+    return Q(x0, int(t), eps, abar)
+
+
+def _as_drawn(eta):
+    """DDIM with eta wired in, which takes neither that nor noise."""
+    return lambda xt, eps_hat, t, s, abar, clip: diffusion.ddim_step(xt, eps_hat, t, s, np.zeros_like(xt), eta, abar, clip)
+
+
+def _first_order(xt, uncond, cond, w, t, s, abar):
+    return fused.guided_dpmpp_2m_step(xt, uncond, cond, w, None, None, t, s, abar)
+
+
+def _adam(beta1):
+    return lambda p, g, m, v, step, lr, beta2, eps, weight_decay: optim.adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay)
+
+
+def _small_only(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
+    if variance != "small" or clip not in (None, 2.5):
+        raise NotImplementedError(variance)
+    return diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, variance, clip)
+
+
+FIXED = [  # operation, what supports a part of it, that part, what the report says, what is wrong of that part
+    ("q_sample", _one_time, {"t": "scalar"}, "t = scalar (fixed)", lambda x0, t, eps, abar: Q(x0, t + 0 * int(t) - (t > 0), eps, abar)),
+    ("ddim_step", _as_drawn(0.0), {"eta": 0}, "eta = 0 (fixed)", _as_drawn(1.0)),
+    ("ddpm_step", _small_only, {"variance": "small", "clip": 2.5}, "variance = small (fixed), clip = 2.5 (fixed)",
+     lambda xt, eps_hat, t, s, z, abar: diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, "small", 2.0)),
+    ("guided_dpmpp_2m_step", _first_order, {"history": False}, "history = False (fixed)", lambda **a: _first_order(**{n: a[n] for n in ("xt", "cond", "uncond", "w", "t", "s", "abar")} | {"w": 1.0})),
+    ("adam_step", _adam(0.8), {"beta1": 0.8}, "beta1 = 0.8 (fixed)", _adam(0.81)),
+    ("q_sample", lambda x0, t, eps: Q(x0, t, eps, LINEAR), {"schedule": "linear"}, "schedule = linear (fixed)", lambda x0, t, eps: Q(x0, t, eps, np.append(LINEAR[1:], 0.0))),
+    ("reparameterize_kl_backward", lambda dz, mu, logvar, eps: vae.reparameterize_kl_backward(dz, 0.5, mu, logvar, eps), {"dkl": 0.5}, "dkl = 0.5 (fixed)",
+     lambda dz, mu, logvar, eps: vae.reparameterize_kl_backward(dz, 1.0, mu, logvar, eps)),
+]  # fmt: skip
+LINEAR = schedules.alpha_bar(schedules.linear_betas())
+
+
+@pytest.mark.parametrize("op, function, fixed, said, wrong", FIXED, ids=[next(iter(fixed)) for _, _, fixed, _, _ in FIXED])
+def test_what_is_fixed_is_held_and_said(op, function, fixed, said, wrong):
+    """Right where it is held, not without; and what is wrong there is still caught."""
+    verdict = check.check(function, op, dtype="float32", fixed=fixed, seconds=0.01, **FEW)
+    assert verdict and f"not tested, for held at one value: {said}" in str(verdict) and verdict.speed, str(verdict)
+    try:
+        assert not check.check(function, op, dtype="float32", **FEW)
+    except Usage as reason:
+        assert "what it holds at one value by --fix name=value" in str(reason)
+    wrong = check.check(wrong, op, dtype="float32", fixed=fixed, **FEW)
+    assert wrong.kind == "wrong values" and said in str(wrong)
+
+
+def test_what_a_function_does_not_take_is_said():
+    verdict = check.check(lambda xt, eps_hat, t, s, z, abar, clip: diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, "small", clip), "ddpm_step", dtype="float32", examples=40)
+    assert verdict and verdict.untested == ("variance = small (not an argument of the function)",)
+    assert "not tested" not in str(check.check(diffusion.ddpm_step, "ddpm_step", dtype="float32", examples=5))
 
 
 def _zero_based_ddim(xt, eps_hat, t, s, z, eta, abar):
@@ -322,6 +385,9 @@ def right(x0, t, eps, abar):
     return diffusion.q_sample(x0, t, eps, abar)
 def wrong(x0, t, eps, abar):
     return diffusion.q_sample(x0, t, -np.array(eps), abar)
+def one_time(x0, t, eps, abar):
+    assert isinstance(t, int) and len(abar) == 5
+    return diffusion.q_sample(x0, t, eps, abar)
 number = 3
 '''
 
@@ -337,6 +403,8 @@ def test_the_command_right_and_wrong(tmp_path):
     status, said, error = run(tmp_path, "q_sample", "--against", "mine:right", "--json")
     told = json.loads(said)
     assert status == 0 and not error and told["right"] and told["op"] == "diffusion.q_sample" and told["speed"]["theirs_us"] > 0 and told["error"] <= 1
+    status, said, error = run(tmp_path, "q_sample", "--against", "mine:one_time", "--fix", "t=scalar", "--fix", "schedule=short")
+    assert status == 0 and not error and "t = scalar (fixed), schedule = short (fixed)" in said
     status, said, error = run(tmp_path, "diffusion.q_sample", "--against", "mine:wrong")
     assert status == 1 and not error and "likely cause: sign of eps" in said and "from mine import wrong" in said
 
@@ -354,11 +422,13 @@ def test_the_command_lists_what_can_be_checked(capsys):
     (["q_sampel", "--against", "mine:right"], "no operation is called q_sampel; close to it: q_sample"),
     (["q_sample", "--against", "mine"], "expected module:function"),
     (["q_sample", "--against", "nosuch:f"], "nosuch cannot be imported: ModuleNotFoundError"),
-    (["q_sample", "--against", "mine:rihgt"], "mine has no rihgt; it has right, wrong"),
+    (["q_sample", "--against", "mine:rihgt"], "mine has no rihgt; it has one_time, right, wrong"),
     (["q_sample", "--against", "mine:number"], "is no function, it is of type int"),
     (["ddim_step", "--against", "mine:right"], "it does not take xt, eps_hat, s, z, eta"),
     (["q_sample", "--against", "mine:right", "--map", "x0=nosuch"], "q_sample has no argument nosuch"),
     (["q_sample", "--against", "mine:right", "--paper-weight"], "means nothing here"),
+    (["q_sample", "--against", "mine:right", "--fix", "t"], "argument --fix: expected name=value, such as eta=0 or t=scalar, got 't'"),
+    (["q_sample", "--against", "mine:right", "--fix", "eta=0"], "q_sample has no eta that could be held; it has t, schedule"),
     (["q_sample", "--against", "mine:right", "--seconds", "-3"], "--seconds: expected at least 0, got -3"),
     (["q_sample", "--against", "mine:right", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
     (["q_sample", "--against", "leaves:right"], "leaves cannot be imported: SystemExit: 4"),
