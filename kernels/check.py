@@ -47,7 +47,8 @@ class Case:
 
 
 class Failure(Exception):
-    """A case in which the function is not right. kind: one of KINDS. changed: the second call's arguments, where a law is broken."""
+    """A case in which the function is not right. kind: one of KINDS. changed: the second call's arguments, where a law is broken; where inputs are
+    written, the names of those."""
 
     def __init__(self, case, message, changed=None, units=math.inf):
         super().__init__(message)
@@ -216,9 +217,9 @@ def _hold(call, case, seen):
     seen["error"] = max([seen["error"], *map(compare.error, outputs, rules)])
     for law in laws.LAWS:
         tried = []
-        changed = laws.broken(law, case.arguments, outputs, lambda a: tried.append(a) or _called(call, case, a), lambda a: _truth(op, a, case.dtype))
+        changed, pairs = laws.broken(law, case.arguments, outputs, lambda a: tried.append(a) or _called(call, case, a), lambda a: _truth(op, a, case.dtype))
         if changed is not None:
-            raise FAILURES["breaks a law"](case, f"broken: {law[0]}", changed)
+            raise FAILURES["breaks a law"](case, f"broken: {law[0]}; {_apart(law, pairs, rules)}", changed)
         seen["laws"] |= dict.fromkeys([law[0]] * len(tried))
 
 
@@ -243,7 +244,7 @@ def _called(call, case, arguments):
         raise FAILURES["raises"](case, f"{type(reason).__name__}: {reason}") from reason
     if changed:
         told = "return the result as a new array instead" if result is None else "make a new array for the result"
-        raise FAILURES["writes its inputs"](case, f"the call changed {', '.join(changed)}{' and returns nothing' if result is None else ''}: {told}")
+        raise FAILURES["writes its inputs"](case, f"the call changed {', '.join(changed)}{' and returns nothing' if result is None else ''}: {told}", changed)
     if outside := [n for n, m in memory.items() if not np.array_equal(m, around[n])]:
         raise FAILURES["writes its inputs"](case, f"the call wrote outside of {', '.join(outside)}, into memory that is not its own")
     return outputs
@@ -282,7 +283,28 @@ def _judge(case, op, outputs, rules):
         if units <= 1:
             continue
         kind = "NaN" if np.any(np.isnan(out.astype(np.float64)) & ~np.isnan(rule.truth)) else "wrong values"
-        raise FAILURES[kind](case, f"{which}{compare.describe(out, rule)}", units=units)
+        raise FAILURES[kind](case, f"{which}{compare.describe(out, rule)}{_there(case, out, rule)}", units=units)
+
+
+def _there(case, out, rule):
+    """How many elements are wrong, and the inputs at the worst one where they are too many to be seen."""
+    units = compare.in_units(out, rule)
+    place = np.unravel_index(np.argmax(units), units.shape)
+    of = {n: x[place] for n, x in registry.arrays(case.arguments).items() if x.shape == units.shape}
+    of |= {n: case.arguments[n][place[0]] for n in registry.PER_EXAMPLE if units.ndim and np.ndim(case.arguments.get(n))}
+    told = f"; {np.sum(units > 1)} of {units.size} elements are wrong" if units.size > 1 else ""
+    return told + (f"; there {', '.join(f'{n} = {x!s}' for n, x in of.items())}" if of and not _literal(case) else "")
+
+
+def _apart(law, pairs, rules):
+    """How far the two calls of a broken law are apart, in words."""
+    apart = [(b, compare.Rule(np.asarray(a, np.float64), law[2](rule.allowed, rule.allowed)[0])) for (a, b), rule in zip(pairs, rules) if a is not None]
+    return compare.describe(*max(apart, key=lambda pair: compare.error(*pair))).replace("expected", "first", 1).replace("got", "then", 1)
+
+
+def _literal(case):
+    """Whether its arrays are small enough to be printed."""
+    return all(x.size <= LITERAL for x in registry.arrays(case.arguments).values())
 
 
 def _smallest(hold, examples, seed):
@@ -312,20 +334,33 @@ def _smallest(hold, examples, seed):
 
 
 def _simpler(call, failure):
-    """The same kind of failure with plainer numbers, where there is one."""
+    """The same kind of failure in a small shape and with plainer numbers, where there is one."""
+    for shape in [] if _literal(failure.case) else [s for s in SMALL if math.prod(s) <= LITERAL]:  # where hypothesis, one choice at a time, found none
+        arguments = made(call, failure.case.dtype, shape, failure.case.values, failure.case.seed, failure.case.options)
+        if found := _same_kind(call, failure, replace(failure.case, shape=shape, arguments=arguments)):
+            failure = found
+            break
     case = failure.case
+    if not _literal(case):  # which is made again from its seed
+        return failure
     plainer = (np.zeros_like, np.ones_like, lambda x: np.round(x.astype(np.float64)).astype(x.dtype), lambda x: np.round(x.astype(np.float64), 1).astype(x.dtype))
     for name, x in case.arguments.items():
         data = isinstance(x, np.ndarray) and name in registry.arrays(case.arguments) and x.size <= LITERAL
         for change in plainer if data else (lambda _: 0,) if name in ("seed", "stream") else ():
             case = replace(failure.case, arguments=failure.case.arguments | {name: change(x)})
-            try:
-                _hold(call, case, _nothing_seen())
-            except Failure as found:
-                if found.kind == failure.kind and (found.kind != "raises" or type(found.__cause__) is type(failure.__cause__)):
-                    failure = found
-                    break
+            if found := _same_kind(call, failure, case):
+                failure = found
+                break
     return failure
+
+
+def _same_kind(call, failure, case):
+    """The Failure of another case, if it is of the same kind, else None."""
+    try:
+        _hold(call, case, _nothing_seen())
+    except Failure as found:
+        if found.kind == failure.kind and (found.kind != "raises" or type(found.__cause__) is type(failure.__cause__)):
+            return found
 
 
 # --- why -------------------------------------------------------------------------------------------------------------
@@ -446,43 +481,90 @@ def _tail(call, dtype):
 # --- what can be pasted ----------------------------------------------------------------------------------------------
 
 
+def again(call, dtype, arguments, layouts=None):
+    """What is wrong with one case, in words. call: `Caller`. dtype: name. arguments: from `made`. layouts: {name: of arena.LAYOUTS}. Returns text."""
+    shape = next((x.shape for x in registry.arrays(arguments).values()), arguments.get("shape"))
+    try:
+        _hold(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), _nothing_seen())
+    except Failure as failure:
+        return f"{failure.kind}: {failure.message}"
+    return "right, this time"
+
+
 def _code(call, failure):
     """A script that shows the failure."""
     case, op, function = failure.case, call.op, call.function
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", type(function).__name__)
-    importable = module and module != "__main__" and "<" not in name and "." not in name
-    plain = call.arrays == "numpy" and call.device == "cpu" and not (call.conventions or call.positional) and all(k == v for k, v in call.names.items())
-    literal = all(x.size <= LITERAL for x in registry.arrays(case.arguments).values())
-    name = "theirs" if not importable or name == op.name.split(".")[1] else name
+    module, own = getattr(function, "__module__", None), getattr(function, "__qualname__", repr(function))
+    importable = module and module != "__main__" and "<" not in own and "." not in own
     truth = op.name.split(".")[1]
-    lines = []
-    known = {"mapping": {v: k for k, v in call.names.items() if k != v}, "arrays": None if plain or call.arrays == "numpy" else call.arrays,
-             "device": call.device if call.device != "cpu" else None, "conventions": call.conventions}  # fmt: skip
-    lines.append(f"call = caller({name}, {op.name!r}{''.join(f', {k}={v!r}' for k, v in known.items() if v)})")
-    if literal:
-        lines += ["arguments = dict(", *(f"    {n}={_text(x, case)}," for n, x in case.arguments.items() if n in call.names), ")"]
-    else:
+    name = "theirs" if not importable or own == truth else own
+    known = {"mapping": {v: k for k, v in call.names.items() if k != v}, "arrays": None if call.arrays == "numpy" else call.arrays,
+             "device": call.device if call.device != "cpu" else None, "conventions": call.conventions, "fixed": call.fixed}  # fmt: skip
+    lines = [f"call = caller({name}, {op.name!r}{''.join(f', {k}={v!r}' for k, v in known.items() if v)})"]
+    if not _literal(case):
         lines.append(f"arguments = check.made(call, {case.dtype!r}, {case.shape}, {case.values!r}, {case.seed}, {case.options})")
-    lines += [f'arguments["{n}"] = arena.put(arguments["{n}"], "{layout}")[1]' for n, layout in case.layouts.items()]
-    given = "arguments" + f" | {{'dtype': {case.dtype!r}}}" * ("dtype" in call.names)
-    theirs = f"{name}(**({given}))" if plain else f"call({given})"
-    if failure.changed is not None:
-        changed = {n: x for n, x in failure.changed.items() if x is not case.arguments[n]}
-        text = "arguments | dict(" + ", ".join(f"{n}={_text(x, case)}" for n, x in changed.items()) + ")"
-        if not literal:
-            text = f"laws.LAWS[{[law[0] for law in laws.LAWS].index(failure.message.removeprefix('broken: '))}][1](arguments)"
-        lines += [f"print({theirs})", f"print({theirs.replace('arguments', text, 1)})  # {failure.message}"]
     else:
-        lines += [f"print({truth}(**arguments))  # the truth", f"print({theirs})  # {failure.message}"]
-    if not any("call" in line and not line.startswith("call =") for line in lines):
-        lines = [line for line in lines if not line.startswith("call =")]
-    body = "\n".join(lines).replace("(**(arguments))", "(**arguments)")
-    needs = ["import numpy as np", "from kernels import arena", "from kernels import check", "from kernels import laws", "from kernels import registry", "from kernels.caller import caller",
-             "from ref import schedules", f"from ref.{op.name.split('.')[0]} import {truth}"]  # fmt: skip
+        defaults = variants.defaults(op)
+        lines += _dict("arguments", {n: _text(x, case) for n, x in case.arguments.items() if n in call.names or n not in defaults or x != defaults[n]})
+    if not _literal(case) or failure.kind == "writes its inputs" and not failure.changed:
+        lines.append(f"print(check.again(call, {case.dtype!r}, arguments{f', {case.layouts}' if case.layouts else ''}))")
+    else:
+        lines += _literally(call, failure, name, lines[1:])
+    lines = lines if any("call" in re.split(r"\W", line.split("#")[0]) for line in lines[1:]) else lines[1:]
+    body = "\n".join(lines)
+    needs = ["import numpy as np", "from kernels import arena", "from kernels import check", "from kernels import registry", "from kernels.caller import caller",
+             "from ref import edm", "from ref import schedules", f"from ref.{op.name.split('.')[0]} import {truth}"]  # fmt: skip
     used = [line for line in needs if re.search(rf"(?<!\w){line.split()[-1]}[.(]", body)]
-    own = getattr(function, "__qualname__", repr(function))
     theirs = f"from {module} import {own}{f' as {name}' if name != own else ''}" if importable else f"# {name}: the function that was checked, {own}"
     return "\n".join([*used, theirs, "", body])
+
+
+def _literally(call, failure, name, ours):
+    """What is called and printed, where all arguments are literal. name: of the function. ours: the lines of the dict of arguments."""
+    case, numpy = failure.case, call.arrays == "numpy" and call.device == "cpu"
+    extra = {"dtype": case.dtype} if "dtype" in call.names else {}
+    lines, changed = [], failure.changed if failure.kind == "breaks a law" else {}
+    if numpy:
+        texts = [{n: _their_text(call, x, case) for n, x in call.theirs(case.arguments | a | extra).items()} for a in ({}, changed)]
+        given = "arguments" if _dict("arguments", texts[0]) == ours else "given"  # by its own names and conventions
+        lines += _dict("given", texts[0]) * (given == "given")
+        second = {n: text for n, text in texts[1].items() if text != texts[0][n]}
+    else:
+        given = "arguments" + f" | {extra}" * bool(extra)
+        second = {n: _text(x, case) for n, x in changed.items() if x is not case.arguments[n]}
+    placed = {call.names[n] if numpy else n: layout for n, layout in case.layouts.items()}
+    into = given if numpy else "arguments"
+    lines += [f'{into}["{n}"] = arena.put({into}["{n}"], "{layout}")[1]' for n, layout in placed.items()]
+    others = not numpy and (call.conventions or any(k != v for k, v in call.names.items()))
+    lines += [f"given = call.theirs({given})"] * bool(others or not numpy and failure.kind == "writes its inputs") + ["print(given)  # what it gets"] * bool(others)
+    come = (f"call.give({given})" if call.positional else f"{name}(**{given})") if numpy else f"call({given})"
+    truth, flat = f"{call.op.name.split('.')[1]}(**arguments)", f"registry.outputs({come})" if numpy else come
+    said = "  # " + " ".join(failure.message.split())
+    if failure.kind == "breaks a law":
+        changed = f"{given} | dict({', '.join(f'{n}={text}' for n, text in second.items())})"
+        return [*lines, f"print({come})", f"print({come.replace(given, changed, 1) if second else come}){said}"]
+    if failure.kind == "writes its inputs":
+        held = given if numpy else "given"
+        shown = [f"print({held}[{n!r}])" for n in failure.changed]
+        return [*lines, *(f"{line}  # before" for line in shown), come if numpy else "call.give(given)", *(line + said for line in shown)]
+    if failure.kind == "wrong shape":
+        return [*lines, f"print([np.shape(r) for r in registry.outputs({truth})])  # the truth", f"print([np.shape(r) for r in {flat}]){said}"]
+    if failure.kind == "wrong dtype":
+        return [*lines, f"print([np.asarray(r).dtype.name for r in {flat}]){said}"]
+    return [*lines, f"print({truth})  # the truth", f"print({come}){said}"]
+
+
+def _dict(name, texts):
+    return [f"{name} = dict(", *(f"    {n}={text}," for n, text in texts.items()), ")"]
+
+
+def _their_text(call, x, case):
+    """A value that the function gets, as Python: of a long array, alpha-bar, what its conventions make of it."""
+    text = _text(x, case)
+    if isinstance(x, np.ndarray) and x.size > LITERAL:
+        text += "[1:]" * ("zero_based" in call.conventions)
+        return f"edm.sigma_from_abar({text})" if "sigmas" in call.conventions else text
+    return text
 
 
 def _text(x, case):

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -251,6 +252,99 @@ def test_the_code_that_is_printed_runs_and_shows_it(function, op):
     assert len(said) >= 2 and said[0] != said[-1]
     if verdict.kind == "wrong values":
         assert "times that" in verdict.message and verdict.error > 1
+
+
+def printed(capsys, verdict, function):
+    """The lines that the code of a verdict prints, run here."""
+    name = verdict.code.split("# ")[1].split(":")[0]
+    exec(verdict.code, {name: function, "__name__": "pasted"})
+    return capsys.readouterr().out.strip().split("\n")
+
+
+SHOWN = {
+    "NaN": ["[1.]", "[nan]"], "wrong shape": ["[(1,)]", "[(1, 1)]"], "wrong dtype": ["['float64']"], "writes its inputs": ["[0.]", "[0.9999798]"],
+    "wrong number of results": ["[0.]", "(array([0.], dtype=float32), 1.0)"], "breaks a law": ["[[[[0. 0.]]]\n\n\n [[[0. 0.]]]]", "[[[[1.e-45 1.e-45]]]]"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_the_code_of_each_kind_shows_its_own_failure(capsys, kind):
+    verdict = check.check(ODD[kind][0], "q_sample", dtype="float32", **FEW)
+    if kind == "raises":
+        with pytest.raises(ZeroDivisionError):
+            printed(capsys, verdict, ODD[kind][0])
+    else:
+        assert "\n".join(printed(capsys, verdict, ODD[kind][0])) == "\n".join(SHOWN[kind]), verdict.code
+
+
+def test_the_code_of_a_write_outside_of_an_array_shows_it(capsys):
+    def outside(x0, t, eps, abar):
+        if x0.flags.c_contiguous and x0.flags.writeable and x0.size:
+            np.lib.stride_tricks.as_strided(x0.reshape(-1), (x0.size + 1,))[-1] = 5
+        return Q(x0, t, eps, abar)
+
+    verdict = check.check(outside, "q_sample", dtype="float32", **FEW)
+    assert printed(capsys, verdict, outside) == ["writes its inputs: the call wrote outside of x0, into memory that is not its own"]
+
+
+def test_large_arrays_are_not_printed_but_counted_and_shown_at_the_worst_element(capsys):
+    """7 in place of every element from 768 on; the smallest shape that shows it has 1023 elements."""
+    def tail(x0, t, eps, abar):
+        out = np.array(Q(x0, t, eps, abar))
+        out.reshape(-1)[768:] = 7
+        return out
+
+    def law(x0, t, eps, abar):
+        return Q(x0, t, eps, abar) * x0.dtype.type(1 if x0.size > 1000 else 1 - 1e-7)
+
+    verdict = check.check(tail, "q_sample", dtype="float32", fixed={"t": "each"}, **FEW)
+    told = printed(capsys, verdict, tail)
+    assert told == [f"wrong values: {verdict.message}"] and "255 of 1023 elements are wrong; there x0 = " in told[0]
+    call = caller(tail, "q_sample", fixed={"t": "each"})
+    arguments = eval(next(line for line in verdict.code.split("\n") if line.startswith("arguments")).removeprefix("arguments = "), {"check": check, "call": call})
+    at = int(told[0].split("(")[1].split(",")[0])
+    truth = ref.diffusion.q_sample(arguments["x0"], arguments["t"], arguments["eps"], arguments["abar"])[at]
+    assert f"({at},): expected {truth}, got 7.0" in told[0] and f"there x0 = {arguments['x0'][at]!s}, eps = {arguments['eps'][at]!s}, t = {arguments['t'][at]}" in told[0]
+    assert check.again(caller(Q, "q_sample"), "float32", arguments) == "right, this time"
+    verdict = check.check(law, "q_sample", dtype="float32", **FEW)
+    assert verdict.kind == "breaks a law" and printed(capsys, verdict, law) == [f"breaks a law: {verdict.message}"] and "wrong" not in verdict.message
+
+
+def test_a_broken_law_says_by_how_much():
+    """An example alone is the next number of float32, unless it is near 0."""
+    def law(xt, uncond, cond, w, t, s):
+        out = fused.guided_flow_step(xt, uncond, cond, w, t, s)
+        return np.where(np.abs(out) > 0.01, np.nextafter(out, out.dtype.type(np.inf)), out) if len(out) == 1 else out
+
+    verdict = check.check(law, "guided_flow_step", dtype="float32", **FEW)
+    first, then, allowed, units = re.search(r"; worst at \(.*\): first (\S+), then (\S+), allowed error (\S+), (\S+) times that$", verdict.message).groups()
+    assert verdict.kind == "breaks a law" and np.float32(then) == np.nextafter(np.float32(first), np.float32(np.inf))
+    assert float(units) == pytest.approx((np.float32(then) - np.float32(first)) / float(allowed), rel=0.02)
+
+
+RENAMED = {"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}
+
+
+def test_the_code_shows_what_the_function_gets(capsys):
+    """Its own names, time counted from 0, alpha-bar without its 1, and sigma in place of it; the same with arguments that go by position."""
+    got = []
+
+    def theirs(sample, timestep, noise, alphas):
+        got.append((sample, timestep, noise, alphas))
+        return Q(sample, timestep + 1, -noise, 1 / (1 + np.append(0, alphas) ** 2))
+
+    def by_position(sample, /, timestep, noise, alphas):
+        return theirs(sample, timestep, noise, alphas)
+
+    for function in (theirs, by_position):
+        verdict = check.check(function, "q_sample", dtype="float32", mapping=RENAMED, conventions=["zero_based", "sigmas"], fixed={"schedule": "linear"}, **FEW)
+        given = verdict.code.split("given = dict(")[1]
+        assert "    timestep=0,\n    alphas=edm.sigma_from_abar(schedules.alpha_bar(schedules.linear_betas())[1:]),\n" in given and "    t=1,\n" in verdict.code
+        got.clear()
+        truth, came = printed(capsys, verdict, function)
+        sample, timestep, noise, alphas = got[0]
+        assert (timestep, alphas.size) == (0, 1000) and truth == str(ref.diffusion.q_sample(sample, 1, noise, LINEAR)) and came != truth
+        assert verdict.cause == "sign of eps"
 
 
 def test_names_and_signatures():
