@@ -497,7 +497,7 @@ def _code(call, failure):
     module, own = getattr(function, "__module__", None), getattr(function, "__qualname__", repr(function))
     importable = module and module != "__main__" and "<" not in own and "." not in own
     truth = op.name.split(".")[1]
-    name = "theirs" if not importable or own == truth else own
+    name = "theirs" if not importable or own in (truth, "call", "arguments", "given") else own
     known = {"mapping": {v: k for k, v in call.names.items() if k != v}, "arrays": None if call.arrays == "numpy" else call.arrays,
              "device": call.device if call.device != "cpu" else None, "conventions": call.conventions, "fixed": call.fixed}  # fmt: skip
     lines = [f"call = caller({name}, {op.name!r}{''.join(f', {k}={v!r}' for k, v in known.items() if v)})"]
@@ -537,21 +537,24 @@ def _literally(call, failure, name, ours):
     lines += [f'{into}["{n}"] = arena.put({into}["{n}"], "{layout}")[1]' for n, layout in placed.items()]
     others = not numpy and (call.conventions or any(k != v for k, v in call.names.items()))
     lines += [f"given = call.theirs({given})"] * bool(others or not numpy and failure.kind == "writes its inputs") + ["print(given)  # what it gets"] * bool(others)
-    come = (f"call.give({given})" if call.positional else f"{name}(**{given})") if numpy else f"call({given})"
-    truth, flat = f"{call.op.name.split('.')[1]}(**arguments)", f"registry.outputs({come})" if numpy else come
+
+    def come(given):
+        return (f"call.give({given})" if call.positional else f"{name}(**{given})") if numpy else f"call({given})"
+
+    truth, flat = f"{call.op.name.split('.')[1]}(**arguments)", f"registry.outputs({come(given)})" if numpy else come(given)
     said = "  # " + " ".join(failure.message.split())
     if failure.kind == "breaks a law":
-        changed = f"{given} | dict({', '.join(f'{n}={text}' for n, text in second.items())})"
-        return [*lines, f"print({come})", f"print({come.replace(given, changed, 1) if second else come}){said}"]
+        again = f"{given} | dict({', '.join(f'{n}={text}' for n, text in second.items())})" if second else given
+        return [*lines, f"print({come(given)})", f"print({come(again)}){said}"]
     if failure.kind == "writes its inputs":
         held = given if numpy else "given"
         shown = [f"print({held}[{n!r}])" for n in failure.changed]
-        return [*lines, *(f"{line}  # before" for line in shown), come if numpy else "call.give(given)", *(line + said for line in shown)]
+        return [*lines, *(f"{line}  # before" for line in shown), come(given) if numpy else "call.give(given)", *(line + said for line in shown)]
     if failure.kind == "wrong shape":
         return [*lines, f"print([np.shape(r) for r in registry.outputs({truth})])  # the truth", f"print([np.shape(r) for r in {flat}]){said}"]
     if failure.kind == "wrong dtype":
         return [*lines, f"print([np.asarray(r).dtype.name for r in {flat}]){said}"]
-    return [*lines, f"print({truth})  # the truth", f"print({come}){said}"]
+    return [*lines, f"print({truth})  # the truth", f"print({come(given)}){said}"]
 
 
 def _dict(name, texts):
