@@ -65,14 +65,21 @@ class Caller:
         left = {n: v for n, v in variants.defaults(self.op).items() if n not in self.names and n not in self.fixed}
         return tuple([f"{n} = {v} (not an argument of the function)" for n, v in left.items()] + [f"{n} = {v} (fixed)" for n, v in self.fixed.items()])
 
-    def theirs(self, arguments):
-        """The arguments as the function gets them, by its own names. arguments: dict."""
+    def named(self, arguments):
+        """The arguments by the function's own names and conventions. arguments: dict."""
         for name in self.conventions:
             arguments = CONVENTIONS[name][1](arguments)
-        sent = registry.sent(arguments, self.send)
-        if self.every:
-            sent |= {n: self.send(x) for n, x in arguments.items() if isinstance(x, np.ndarray) and n not in registry.arrays(arguments)}
-        return {self.names[n]: x for n, x in sent.items() if n in self.names}
+        return {self.names[n]: x for n, x in arguments.items() if n in self.names}
+
+    def sent(self, named):
+        """Those arguments as the kind of arrays that the function takes. named: from `named`."""
+        stay = {self.names.get(n) for n in (() if self.every else (*registry.PER_EXAMPLE, "abar"))}
+        moved = {n: self.send(x) for n, x in named.items() if isinstance(x, np.ndarray) and n not in stay}
+        return named | moved | {n: [self.send(y) for y in x] for n, x in named.items() if isinstance(x, list)}
+
+    def theirs(self, arguments):
+        """The arguments as the function gets them. arguments: dict."""
+        return self.sent(self.named(arguments))
 
     def give(self, theirs):
         """What the function returns, as it comes. theirs: as from `theirs`."""

@@ -522,38 +522,31 @@ def _code(call, failure):
 def _literally(call, failure, name, ours):
     """What is called and printed, where all arguments are literal. name: of the function. ours: the lines of the dict of arguments."""
     case, numpy = failure.case, call.arrays == "numpy" and call.device == "cpu"
-    extra = {"dtype": case.dtype} if "dtype" in call.names else {}
-    lines, changed = [], failure.changed if failure.kind == "breaks a law" else {}
-    if numpy:
-        texts = [{n: _their_text(call, x, case) for n, x in call.theirs(case.arguments | a | extra).items()} for a in ({}, changed)]
-        given = "arguments" if _dict("arguments", texts[0]) == ours else "given"  # by its own names and conventions
-        lines += _dict("given", texts[0]) * (given == "given")
-        second = {n: text for n, text in texts[1].items() if text != texts[0][n]}
-    else:
-        given = "arguments" + f" | {extra}" * bool(extra)
-        second = {n: _text(x, case) for n, x in changed.items() if x is not case.arguments[n]}
-    placed = {call.names[n] if numpy else n: layout for n, layout in case.layouts.items()}
-    into = given if numpy else "arguments"
-    lines += [f'{into}["{n}"] = arena.put({into}["{n}"], "{layout}")[1]' for n, layout in placed.items()]
-    others = not numpy and (call.conventions or any(k != v for k, v in call.names.items()))
-    lines += [f"given = call.theirs({given})"] * bool(others or not numpy and failure.kind == "writes its inputs") + ["print(given)  # what it gets"] * bool(others)
+    extra, changed = {"dtype": case.dtype} if "dtype" in call.names else {}, failure.changed if failure.kind == "breaks a law" else {}
+    texts, second = ({n: _their_text(call, x, case) for n, x in call.named(case.arguments | a | extra).items()} for a in ({}, changed))
+    second = ", ".join(f"{n}={text}" for n, text in second.items() if text != texts[n])
+    given = "arguments" if _dict("arguments", texts) == ours else "given"  # by its own names and conventions
+    lines = _dict("given", texts) * (given == "given")
+    lines += [f'{given}["{call.names[n]}"] = arena.put({given}["{call.names[n]}"], "{layout}")[1]' for n, layout in case.layouts.items()]
+    if not numpy:
+        lines.append(f"given = call.sent({given})")
+        given, second = "given", f"call.sent(dict({second}))" * bool(second)
+    elif second:
+        second = f"dict({second})"
 
     def come(given):
-        return (f"call.give({given})" if call.positional else f"{name}(**{given})") if numpy else f"call({given})"
+        return f"{name}(**{given})" if numpy and not call.positional else f"call.give({given})"
 
-    truth, flat = f"{call.op.name.split('.')[1]}(**arguments)", f"registry.outputs({come(given)})" if numpy else come(given)
-    said = "  # " + " ".join(failure.message.split())
+    truth, flat, said = f"{call.op.name.split('.')[1]}(**arguments)", f"registry.outputs({come(given)})", "  # " + " ".join(failure.message.split())
     if failure.kind == "breaks a law":
-        again = f"{given} | dict({', '.join(f'{n}={text}' for n, text in second.items())})" if second else given
-        return [*lines, f"print({come(given)})", f"print({come(again)}){said}"]
+        return [*lines, f"print({come(given)})", f"print({come(f'{given} | {second}' if second else given)}){said}"]
     if failure.kind == "writes its inputs":
-        held = given if numpy else "given"
-        shown = [f"print({held}[{n!r}])" for n in failure.changed]
-        return [*lines, *(f"{line}  # before" for line in shown), come(given) if numpy else "call.give(given)", *(line + said for line in shown)]
+        shown = [f"print({given}[{n!r}])" for n in failure.changed]
+        return [*lines, *(f"{line}  # before" for line in shown), come(given), *(line + said for line in shown)]
     if failure.kind == "wrong shape":
         return [*lines, f"print([np.shape(r) for r in registry.outputs({truth})])  # the truth", f"print([np.shape(r) for r in {flat}]){said}"]
     if failure.kind == "wrong dtype":
-        return [*lines, f"print([np.asarray(r).dtype.name for r in {flat}]){said}"]
+        return [*lines, f"print([str(getattr(r, 'dtype', type(r))) for r in {flat}]){said}"]
     return [*lines, f"print({truth})  # the truth", f"print({come(given)}){said}"]
 
 

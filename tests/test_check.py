@@ -389,6 +389,32 @@ def test_the_code_shows_what_the_function_gets(capsys):
         assert verdict.cause == "sign of eps"
 
 
+class Box:
+    """An array of a library that NumPy knows nothing of."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __repr__(self):
+        return f"Box({self.array})"
+
+
+@pytest.mark.parametrize("kind, said", [("wrong values", ["[0.01]", "Box([-0.01])"]), ("writes its inputs", ["Box([0.])", "Box([5.])"]), ("wrong dtype", ["['float64']"])])
+def test_the_code_gives_other_kinds_of_arrays(capsys, monkeypatch, kind, said):
+    def boxed(sample, t, eps, abar):
+        if kind == "writes its inputs":
+            sample.array[...] = 5
+        sign = -1 if kind == "wrong values" else 1
+        return Box(sign * Q(sample.array, int(t), eps.array, np.append(1, abar.array)).astype(np.float64 if kind == "wrong dtype" else sample.dtype))
+
+    def theirs(sample, t, eps, abar):
+        return boxed(sample, t + 1, eps, abar)
+
+    monkeypatch.setattr("kernels.caller._carriers", lambda *_: (Box, lambda x: x.array, lambda r: None, True))
+    verdict = check.check(theirs, "q_sample", dtype="float32", arrays="torch", mapping={"sample": "x0"}, conventions=["zero_based"], fixed={"t": "scalar"}, **FEW)
+    assert verdict.kind == kind and printed(capsys, verdict, theirs) == said, str(verdict)
+
+
 def test_names_and_signatures():
     assert find("ddim_step") is find("diffusion.ddim_step")
     for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "check --list` says what there is"),
