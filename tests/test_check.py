@@ -25,7 +25,7 @@ import ref.samplers
 import ref.vae
 from bench.studies import conformance
 from kernels import __main__ as command
-from kernels import check, laws, ours, registry
+from kernels import check, compare, laws, ours, registry
 from kernels.caller import CONVENTIONS, Usage, caller, find
 from kernels.numba_cpu import diffusion, fused, optim, vae
 from ref import guidance, schedules
@@ -362,6 +362,13 @@ def test_a_broken_law_says_by_how_much():
     first, then, allowed, units = re.search(r"; worst at \(.*\): first (\S+), then (\S+), allowed error (\S+), (\S+) times that$", verdict.message).groups()
     assert verdict.kind == "breaks a law" and np.float32(then) == np.nextafter(np.float32(first), np.float32(np.inf))
     assert float(units) == pytest.approx((np.float32(then) - np.float32(first)) / float(allowed), rel=0.02)
+
+
+def test_a_broken_law_is_measured_by_the_allowed_error_of_its_own_examples():
+    rule = compare.Rule(np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 0.25]))
+    for law, first, then, said in ((1, [4.0], [5.0], "(0,): first 4.0, then 5.0, allowed error 0.25, 4 times that"), (2, [1.0], [2.0], "(0,): first 1.0, then 2.0, allowed error 0.5, 2 times that"),
+                                   (3, [2.0, 4.0], [2.0, 4.5], "(1,): first 4.0, then 4.5, allowed error 0.25, 2 times that")):  # fmt: skip
+        assert check._apart(laws.LAWS[law], [(np.array(first), np.array(then))], [rule]) == f"worst at {said}"
 
 
 RENAMED = {"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}
