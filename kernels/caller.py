@@ -159,7 +159,9 @@ def _options(op, fixed):
         if name not in known:
             raise Usage(f"--fix: {op.name} has no {name} that could be held; it has {', '.join(known) or 'none'}")
         if name in rows and value in ("scalar", "each"):
-            found[each] = op.options[each][value == "each"]
+            choice = op.options[each][value == "each"]
+            if found.setdefault(each, choice) != choice:
+                raise Usage(f"--fix {name}={value}: {', '.join(rows)} are scalar or each all together")
         elif value in choices or numeric and _number(value):
             found[name] = value
         else:

@@ -447,6 +447,8 @@ def test_names_and_signatures():
 
     with pytest.raises(Usage, match="--fix: diffusion.ddim_step refuses eta=7: eta: expected 0 <= eta <= 1, got 7"):
         check.check(diffusion.ddim_step, "ddim_step", fixed={"eta": 7})
+    with pytest.raises(Usage, match="--fix s=each: t, s are scalar or each all together"):
+        check.check(diffusion.ddim_step, "ddim_step", fixed={"t": "scalar", "s": "each"})
     with pytest.raises(Usage, match="--fix clip=tight: expected None or a number"):
         check.check(diffusion.ddim_step, "ddim_step", fixed={"clip": "tight"})
 
