@@ -2,9 +2,12 @@
 
     python -m kernels                                                         every operation of ours, on every backend that is here
     python -m kernels check ddim_step --against my_package.my_module:my_step  anybody's function
+    python -m kernels check --list                                            what it can be checked as
 """
 import argparse
+import ast
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
@@ -13,7 +16,7 @@ import os
 import sys
 
 from kernels import check, ours, registry
-from kernels.caller import ARRAYS, CONVENTIONS, Usage
+from kernels.caller import ARRAYS, CONVENTIONS, Usage, listing
 
 
 def main(argv=None):
@@ -21,28 +24,40 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
     about = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation of ours").add_parser(
         "check", help="anybody's function", description="Hold a function against the truth of an operation.")
-    about.add_argument("op", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
-    about.add_argument("--against", required=True, metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
+    about.add_argument("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
+    about.add_argument("--list", action="store_true", help="what can be checked: every operation with its arguments and what it is")
+    about.add_argument("--against", metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
     about.add_argument("--dtype", help="such as float16 (default: each that the operation has on this device)")
     about.add_argument("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU numba-cuda's or torch's)")
     about.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     about.add_argument("--examples", type=int, default=200, metavar="N", help="for each dtype (default 200)")
     about.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default 0)")
     about.add_argument("--map", action="append", default=[], type=_pair, metavar="THEIRS=OURS", help="an argument that has another name; may be given again")
+    about.add_argument("--fix", action="append", default=[], type=_held, metavar="NAME=VALUE",
+                       help="an option or an argument that is held at one value: variance=small, clip=None, eta=0; t=scalar for one time, not one for each example")  # fmt: skip
     for name, (_, _, words) in CONVENTIONS.items():
         about.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=words)
     about.add_argument("--seconds", type=float, default=1.0, help="of timing, where it is right; 0 for none (default 1)")
     about.add_argument("--json", action="store_true", help="the verdict for machines")
-    words = parser.parse_args(argv)
-    if words.command is None:
-        return every_one_of_ours()
+    argv = sys.argv[1:] if argv is None else argv
+    about.error = functools.partial(_refuse, about)
     try:
+        words = parser.parse_args(argv)
+        if words.command is None:
+            return every_one_of_ours()
+        if words.list:
+            print(listing())
+            return 0
+        if not (words.op and words.against):
+            about.error("expected an operation and --against MODULE:FUNCTION, or --list")
         found = check.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed, dict(words.map),
-            [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
+            [name for name in CONVENTIONS if getattr(words, name)], words.seconds, dict(words.fix),
         )  # fmt: skip
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
+        if "--json" in argv:
+            print(json.dumps({"right": None, "reason": str(reason)}, indent=1))
         return 2
     if words.json:
         told = {"right": bool(found)} | dataclasses.asdict(found)
@@ -82,7 +97,7 @@ def function(against):
         raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")
     try:
         found = importlib.import_module(module)
-    except Exception as reason:  # whatever a stranger's module does when it is imported
+    except (Exception, SystemExit) as reason:  # whatever a stranger's module does when it is imported
         raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}") from None
     for part in name.split("."):
         if not hasattr(found, part):
@@ -93,11 +108,25 @@ def function(against):
     return found
 
 
-def _pair(text):
-    theirs, _, name = text.partition("=")
-    if not theirs or not name:
-        raise argparse.ArgumentTypeError(f"expected theirs=ours, such as noise_pred=eps_hat, got {text!r}")
-    return theirs, name
+def _refuse(parser, message):
+    """In the place of argparse's own exit, so that --json has the last word."""
+    parser.print_usage(sys.stderr)
+    raise Usage(message)
+
+
+def _pair(text, such="theirs=ours, such as noise_pred=eps_hat"):
+    first, _, second = text.partition("=")
+    if not first or not second:
+        raise argparse.ArgumentTypeError(f"expected {such}, got {text!r}")
+    return first, second
+
+
+def _held(text):
+    name, value = _pair(text, "name=value, such as eta=0 or t=scalar")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # a word
+        return name, value
 
 
 def _coloured(found):

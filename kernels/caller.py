@@ -1,10 +1,12 @@
 """How a stranger's function is called: with its own names, kind of arrays and conventions, by the converters of `ref`."""
 import importlib
 import inspect
+import pkgutil
 from dataclasses import dataclass, field
 
 import numpy as np
 
+import ref
 from kernels import registry, variants
 from ref import edm, flow, guidance, schedules
 
@@ -39,7 +41,8 @@ class Caller:
     """A function and all that is known about calling it: call(arguments) gives its outputs as NumPy arrays or numbers.
 
     names: ours -> theirs, of the arguments that it takes. conventions: of CONVENTIONS. send, receive: of one array. wait: until
-    a result is there. every: whether times and alpha-bar are sent too, or stay NumPy's as the kernels of this project have them.
+    a result is there. fixed: what was asked to be held, {name: value}. held: the same by the options of the operation, and what the function does
+    not take at the value the truth gives it. every: whether times and alpha-bar are sent too, or stay NumPy's as the kernels of this project have them.
     """
 
     function: object
@@ -47,6 +50,8 @@ class Caller:
     names: dict
     positional: tuple
     conventions: tuple
+    fixed: dict
+    held: dict
     arrays: str
     device: str
     send: object = field(repr=False)
@@ -54,14 +59,27 @@ class Caller:
     wait: object = field(repr=False)
     every: bool
 
-    def theirs(self, arguments):
-        """The arguments as the function gets them, by its own names. arguments: dict."""
+    @property
+    def untested(self):
+        """What is held, in words."""
+        left = {n: v for n, v in variants.defaults(self.op).items() if n not in self.names and n not in self.fixed}
+        return tuple([f"{n} = {v} (not an argument of the function)" for n, v in left.items()] + [f"{n} = {v} (fixed)" for n, v in self.fixed.items()])
+
+    def named(self, arguments):
+        """The arguments by the function's own names and conventions. arguments: dict."""
         for name in self.conventions:
             arguments = CONVENTIONS[name][1](arguments)
-        sent = registry.sent(arguments, self.send)
-        if self.every:
-            sent |= {n: self.send(x) for n, x in arguments.items() if isinstance(x, np.ndarray) and n not in registry.arrays(arguments)}
-        return {self.names[n]: x for n, x in sent.items() if n in self.names}
+        return {self.names[n]: x for n, x in arguments.items() if n in self.names}
+
+    def sent(self, named):
+        """Those arguments as the kind of arrays that the function takes. named: from `named`."""
+        stay = {self.names.get(n) for n in (() if self.every else (*registry.PER_EXAMPLE, "abar"))}
+        moved = {n: self.send(x) for n, x in named.items() if isinstance(x, np.ndarray) and n not in stay}
+        return named | moved | {n: [self.send(y) for y in x] for n, x in named.items() if isinstance(x, list)}
+
+    def theirs(self, arguments):
+        """The arguments as the function gets them. arguments: dict."""
+        return self.sent(self.named(arguments))
 
     def give(self, theirs):
         """What the function returns, as it comes. theirs: as from `theirs`."""
@@ -81,17 +99,35 @@ def find(name):
         return found[0]
     if found:
         raise Usage(f"{name}: there are {', '.join(op.name for op in found)}; say which")
+    if place := _only_in_ref(name):
+        raise Usage(f"{name} is in {place}, but has no kernel and no record by which one could be checked; `python -m kernels check --list` says what has")
     known = [op.name for op in registry.OPS]
     short = [op.name.split(".")[1] for op in registry.OPS]
     close = difflib.get_close_matches(name, known + short, 4, 0.5)
-    raise Usage(f"no operation is called {name}; " + (f"close to it: {', '.join(close)}" if close else f"there are {', '.join(known)}"))
+    raise Usage(f"no operation is called {name}; " + (f"close to it: {', '.join(close)}" if close else "`python -m kernels check --list` says what there is"))
 
 
-def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()):
+def _only_in_ref(name):
+    """The module of `ref` that has a public function of that name, short or full, or None."""
+    for found in pkgutil.walk_packages(ref.__path__, "ref."):
+        if not found.name.endswith("__main__") and ".reading" not in found.name:
+            function = getattr(importlib.import_module(found.name), name.split(".")[-1], None)
+            if inspect.isfunction(function) and function.__module__ == found.name and f".{found.name}.{function.__name__}".endswith(f".{name}") and name[0] != "_":
+                return found.name
+
+
+def listing():
+    """What can be checked, as text: each operation with the arguments of its truth, and the first line of what that says of itself."""
+    return "\n".join(f"{op.name}{inspect.signature(op.truth)}\n    {inspect.getdoc(op.truth).splitlines()[0]}" for op in registry.OPS)
+
+
+def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=(), fixed=None):
     """A `Caller` for function, held against op.
 
     function: callable. op: `registry.Op` or its name. mapping: {theirs: ours} for arguments of other names. arrays: of ARRAYS, or None for
     NumPy on the CPU, and on a GPU for what `kernels.triton_gpu` takes. device: "cpu" or "cuda". conventions: names of CONVENTIONS.
+    fixed: {name: value} of options and arguments of the operation that are held, so that the function need not take them; "scalar" or "each" for an
+    argument that may be one number for all examples or one for each.
     Raises Usage where the signature cannot be matched or the arrays cannot be had.
     """
     op = find(op) if isinstance(op, str) else op
@@ -104,11 +140,51 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     ours = dict(mapping or {})
     if unknown := set(ours.values()) - takes.keys():
         raise Usage(f"--map: {op.name} has no argument {', '.join(sorted(unknown))}; it has {', '.join(takes)}")
-    names, positional = _matched(function, op, ours)
-    return Caller(function, op, names, positional, tuple(conventions), arrays or "numpy", device, *_carriers(arrays, device))
+    options = _options(op, fixed or {})
+    names, positional = _matched(function, op, ours, options)
+    held = {n: v for n, v in variants.defaults(op).items() if n not in names} | options
+    return Caller(function, op, names, positional, tuple(conventions), fixed or {}, held, arrays or "numpy", device, *_carriers(arrays, device))
 
 
-def _matched(function, op, mapping):
+def _options(op, fixed):
+    """What is held by the names and values that the operation's input maker has. Raises Usage for a name or a value that it has not."""
+    takes, example, found = inspect.signature(op.truth).parameters, _example(op, {}), {}
+    each = next((o for o in ("times", "each") if o in op.options), None)  # the option of one for all, or one for each
+    rows = [n for n in takes if each and n in registry.PER_EXAMPLE]
+    numbers = [n for n in takes if _number(example.get(n)) and (n not in rows or each == "each")]  # a step's times hang together, so none is held alone
+    known = [n for n in takes if n in op.options or n in rows or n in numbers] + [o for o in op.options if o not in takes and o != each]
+    for name, value in fixed.items():
+        choices = op.options.get(name, ())
+        numeric = name in numbers or any(map(_number, choices))
+        if name not in known:
+            raise Usage(f"--fix: {op.name} has no {name} that could be held; it has {', '.join(known) or 'none'}")
+        if name in rows and value in ("scalar", "each"):
+            choice = op.options[each][value == "each"]
+            if found.setdefault(each, choice) != choice:
+                raise Usage(f"--fix {name}={value}: {', '.join(rows)} are scalar or each all together")
+        elif value in choices or numeric and _number(value):
+            found[name] = value
+        else:
+            offered = ["scalar (one for all examples)", "each (one for each)"] * (name in rows) + [str(c) for c in choices if not _number(c)] + ["a number"] * numeric
+            raise Usage(f"--fix {name}={value}: expected {' or '.join(offered)}")
+    try:
+        with np.errstate(all="ignore"):
+            op.truth(**_example(op, found))
+    except (ValueError, TypeError, ArithmeticError) as reason:
+        raise Usage(f"--fix: {op.name} refuses {', '.join(f'{n}={v}' for n, v in fixed.items())}: {reason}") from None
+    return found
+
+
+def _number(x):
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def _example(op, held):
+    made = op.make(np.random.default_rng(0), (2, 3), op.dtypes[0], "normal", **{n: held.get(n, choices[0]) for n, choices in op.options.items()})
+    return made | {n: v for n, v in held.items() if n in made}
+
+
+def _matched(function, op, mapping, held):
     """{ours: theirs}, and theirs that go by position."""
     wanted = f"{op.name.split('.')[1]}{inspect.signature(op.truth)}"
     try:
@@ -116,7 +192,8 @@ def _matched(function, op, mapping):
     except (TypeError, ValueError) as reason:
         raise Usage(f"the function's arguments cannot be read ({reason}): wrap it in a def like {wanted}") from None
     takes = inspect.signature(op.truth).parameters
-    needs = [n for n, p in takes.items() if p.default is p.empty]
+    idle = ["abar"] * ("schedule" in held) + ["z", "seed"] * (held.get("eta") == 0) + ["x0_last", "u"] * (held.get("history") is False)  # by what is held
+    needs = [n for n, p in takes.items() if p.default is p.empty and n not in held and n not in idle]
     names, kinds = {mapping.get(n, n): n for n in has}, {p.kind: n for n, p in has.items()}
     if absent := mapping.keys() - has.keys():
         raise Usage(f"--map: the function has no argument {', '.join(sorted(absent))}; it has {', '.join(has)}")
@@ -128,7 +205,7 @@ def _matched(function, op, mapping):
     extra = [n for n, p in has.items() if p.default is p.empty and n not in names.values() and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     if missing or extra:
         said = [f"it does not take {', '.join(missing)}"] * bool(missing) + [f"it needs {', '.join(extra)}, which the operation does not have"] * bool(extra)
-        raise Usage(f"{'; '.join(said)}. Expected {wanted}; other names by --map theirs=ours")
+        raise Usage(f"{'; '.join(said)}. Expected {wanted}; other names by --map theirs=ours, what it holds at one value by --fix name=value")
     return names, tuple(n for n, p in has.items() if p.kind is p.POSITIONAL_ONLY and n in names.values())
 
 
@@ -180,8 +257,3 @@ def _from_torch(x):
         torch = importlib.import_module("torch")
         return x.contiguous().view(torch.int16).numpy().view(registry.like("bfloat16"))
     return x.numpy()
-
-
-def defaulted(call):
-    """The options of the operation that a function does not take, at the value the truth gives them, {name: value}. call: `Caller`."""
-    return {n: v for n, v in variants.defaults(call.op).items() if n not in call.names}

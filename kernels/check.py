@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from kernels import arena, compare, laws, ours, registry, timing, variants
-from kernels.caller import Usage, caller, defaulted
+from kernels.caller import Usage, caller
 
 LAYOUTS = {"numpy": arena.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}  # torch has no negative strides; others have memory of their own
 SMALL = sorted((s for n in range(1, 5) for s in itertools.product(range(1, 6), repeat=n)), key=lambda s: (math.prod(s), len(s), s))
@@ -47,7 +47,8 @@ class Case:
 
 
 class Failure(Exception):
-    """A case in which the function is not right. kind: one of KINDS. changed: the second call's arguments, where a law is broken."""
+    """A case in which the function is not right. kind: one of KINDS. changed: the second call's arguments, where a law is broken; where inputs are
+    written, the names of those."""
 
     def __init__(self, case, message, changed=None, units=math.inf):
         super().__init__(message)
@@ -63,7 +64,7 @@ FAILURES = {kind: type("Failure", (Failure,), {"kind": kind}) for kind in KINDS}
 class Verdict:
     """What was found. It is true where the function is right, and its text is the report.
 
-    error: worst, in units of the allowed error. kind: "" or of KINDS. code: can be pasted and run. cause: a guess, or "".
+    error: worst, in units of the allowed error. untested: what is held at one value. kind: "" or of KINDS. code: can be pasted and run. cause: a guess, or "".
     """
 
     op: str
@@ -74,6 +75,7 @@ class Verdict:
     error: float
     laws: tuple = ()
     notes: tuple = ()
+    untested: tuple = ()
     kind: str = ""
     message: str = ""
     cause: str = ""
@@ -85,9 +87,10 @@ class Verdict:
 
     def __str__(self):
         about = f"{self.function} as {self.op}"
+        held = [f"  not tested, for held at one value: {', '.join(self.untested)}"] if self.untested else []
         if self:
             lines = [f"{about}: right. {self.examples} examples of {', '.join(self.dtypes)}, worst error {self.error:.2f} of the allowed one (seed {self.seed})"]
-            lines += [f"  holds: {law}" for law in self.laws] + [f"  takes {note}" for note in self.notes]
+            lines += [f"  holds: {law}" for law in self.laws] + [f"  takes {note}" for note in self.notes] + held
             if self.speed:
                 lines.append("  {shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit".format(**self.speed))
                 if "ours_us" in self.speed:
@@ -95,7 +98,7 @@ class Verdict:
             return "\n".join(lines)
         lines = [f"{about}: {self.kind.upper()}", f"  {self.message}"]
         lines += [f"  likely cause: {self.cause}"] if self.cause else []
-        return "\n".join([*lines, "  the smallest input that shows it:", "", self.code])
+        return "\n".join([*lines, *held, "  the smallest input that shows it:", "", self.code])
 
     __repr__ = __str__
 
@@ -107,28 +110,30 @@ def assert_right(function, op, **options):
         raise AssertionError(str(verdict))
 
 
-def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(), seconds=0.0):
+def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(), seconds=0.0, fixed=None):
     """Hold a function against the truth of an operation.
 
     function: callable with the operation's arguments by name; it returns what the truth returns, in the dtype of its data. op: name, such as
     "ddim_step" or "diffusion.ddim_step". dtype: name, or None for all that the operation has on a CPU (float32 alone on a GPU). arrays, device, mapping,
-    conventions: as in `kernels.caller.caller`. examples: for each dtype. seed: of what is drawn. seconds: of timing, if it is right; 0 for none.
+    conventions, fixed: as in `kernels.caller.caller`. examples: for each dtype. seed: of what is drawn. seconds: of timing, if it is right; 0 for none.
     Returns a `Verdict`. Raises `kernels.caller.Usage` (a ValueError) for an unknown operation or dtype, or a function that cannot be called as one.
     """
-    call = caller(function, op, mapping, arrays, device, conventions)
+    call = caller(function, op, mapping, arrays, device, conventions, fixed)
     op = call.op
     possible = op.dtypes + (registry.HALVES if op.half else ())
     if dtype not in (None, *possible):
         raise Usage(f"--dtype: {op.name} has {', '.join(possible)}, got {dtype}")
     if examples < 1:
         raise Usage(f"--examples: expected at least 1, got {examples}")
+    if not seconds >= 0:
+        raise Usage(f"--seconds: expected at least 0, got {seconds}")
     wanted = (dtype,) if dtype else op.dtypes if device == "cpu" else op.dtypes[:1]
     try:
         for name in wanted:
             registry.like(name)
     except ImportError as reason:
         raise Usage(f"--dtype {dtype}: {reason}") from None
-    verdict = Verdict(op.name, getattr(function, "__qualname__", repr(function)), wanted, seed, 0, 0.0)
+    verdict = Verdict(op.name, getattr(function, "__qualname__", repr(function)), wanted, seed, 0, 0.0, untested=call.untested)
     for name in wanted:
         seen = _nothing_seen()
         failure = _smallest(lambda draw: _hold(call, _draw(draw, call, name), seen), examples, seed)
@@ -147,7 +152,7 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
 
 
 def _draw(draw, call, dtype):
-    op, fixed = call.op, defaulted(call)
+    op, fixed = call.op, call.held
     shape = draw(SHAPES.filter(lambda s: op.empty or 0 not in s))
     options = draw(st.sampled_from([dict(zip(op.options, c)) for c in itertools.product(*([fixed[n]] if n in fixed else choices for n, choices in op.options.items()))]))
     values, seed = draw(st.sampled_from(registry.VALUES)), draw(st.integers(0, 2**32 - 1))
@@ -161,7 +166,7 @@ def made(call, dtype, shape, values, seed, options):
     """The arguments of a case, again. Of what is not finite only NaN is asked about, and not in noise or history that is not used: inf - inf and
     0 NaN come of orders of arithmetic that are all right. call: `Caller`. dtype, shape, values, seed, options: as in `Case`. Returns a dict."""
     arguments = call.op.make(np.random.default_rng(seed), shape, dtype, values, **options)
-    arguments |= {n: v for n, v in defaulted(call).items() if n in arguments}
+    arguments |= {n: v for n, v in call.held.items() if n in arguments}
     if "zero_based" in call.conventions and "s" not in arguments:  # the data have no index there
         arguments["t"] = np.maximum(arguments["t"], 1) if np.ndim(arguments["t"]) else max(arguments["t"], 1)
     if values == "not finite":
@@ -212,9 +217,9 @@ def _hold(call, case, seen):
     seen["error"] = max([seen["error"], *map(compare.error, outputs, rules)])
     for law in laws.LAWS:
         tried = []
-        changed = laws.broken(law, case.arguments, outputs, lambda a: tried.append(a) or _called(call, case, a), lambda a: _truth(op, a, case.dtype))
+        changed, pairs = laws.broken(law, case.arguments, outputs, lambda a: tried.append(a) or _called(call, case, a), lambda a: _truth(op, a, case.dtype))
         if changed is not None:
-            raise FAILURES["breaks a law"](case, f"broken: {law[0]}", changed)
+            raise FAILURES["breaks a law"](case, f"broken: {law[0]}; {_apart(law, pairs, rules)}", changed)
         seen["laws"] |= dict.fromkeys([law[0]] * len(tried))
 
 
@@ -235,11 +240,11 @@ def _called(call, case, arguments):
             result = call.give(theirs)
         changed = [n for n, x in _snapshot(call, theirs).items() if x != before[n]]
         outputs = [] if result is None else [call.receive(r) for r in registry.outputs(result)]
-    except Exception as reason:  # whatever it is, it is the verdict
+    except (Exception, SystemExit) as reason:  # whatever it is, it is the verdict
         raise FAILURES["raises"](case, f"{type(reason).__name__}: {reason}") from reason
     if changed:
         told = "return the result as a new array instead" if result is None else "make a new array for the result"
-        raise FAILURES["writes its inputs"](case, f"the call changed {', '.join(changed)}{' and returns nothing' if result is None else ''}: {told}")
+        raise FAILURES["writes its inputs"](case, f"the call changed {', '.join(changed)}{' and returns nothing' if result is None else ''}: {told}", changed)
     if outside := [n for n, m in memory.items() if not np.array_equal(m, around[n])]:
         raise FAILURES["writes its inputs"](case, f"the call wrote outside of {', '.join(outside)}, into memory that is not its own")
     return outputs
@@ -278,7 +283,28 @@ def _judge(case, op, outputs, rules):
         if units <= 1:
             continue
         kind = "NaN" if np.any(np.isnan(out.astype(np.float64)) & ~np.isnan(rule.truth)) else "wrong values"
-        raise FAILURES[kind](case, f"{which}{compare.describe(out, rule)}", units=units)
+        raise FAILURES[kind](case, f"{which}{compare.describe(out, rule)}{_there(case, out, rule)}", units=units)
+
+
+def _there(case, out, rule):
+    """How many elements are wrong, and the inputs at the worst one where they are too many to be seen."""
+    units = compare.in_units(out, rule)
+    place = np.unravel_index(np.argmax(units), units.shape)
+    of = {n: x[place] for n, x in registry.arrays(case.arguments).items() if x.shape == units.shape}
+    of |= {n: case.arguments[n][place[0]] for n in registry.PER_EXAMPLE if units.ndim and np.ndim(case.arguments.get(n))}
+    told = f"; {np.sum(units > 1)} of {units.size} elements are wrong" if units.size > 1 else ""
+    return told + (f"; there {', '.join(f'{n} = {x!s}' for n, x in of.items())}" if of and not _literal(case) else "")
+
+
+def _apart(law, pairs, rules):
+    """How far the two calls of a broken law are apart, in words."""
+    apart = [(b, compare.Rule(np.asarray(a, np.float64), law[2](rule.allowed, rule.allowed)[0])) for (a, b), rule in zip(pairs, rules) if a is not None]
+    return compare.describe(*max(apart, key=lambda pair: compare.error(*pair))).replace("expected", "first", 1).replace("got", "then", 1)
+
+
+def _literal(case):
+    """Whether its arrays are small enough to be printed."""
+    return all(x.size <= LITERAL for x in registry.arrays(case.arguments).values())
 
 
 def _smallest(hold, examples, seed):
@@ -308,20 +334,33 @@ def _smallest(hold, examples, seed):
 
 
 def _simpler(call, failure):
-    """The same kind of failure with plainer numbers, where there is one."""
+    """The same kind of failure in a small shape and with plainer numbers, where there is one."""
+    for shape in [] if _literal(failure.case) else [s for s in SMALL if math.prod(s) <= LITERAL]:  # where hypothesis, one choice at a time, found none
+        arguments = made(call, failure.case.dtype, shape, failure.case.values, failure.case.seed, failure.case.options)
+        if found := _same_kind(call, failure, replace(failure.case, shape=shape, arguments=arguments)):
+            failure = found
+            break
     case = failure.case
+    if not _literal(case):  # which is made again from its seed
+        return failure
     plainer = (np.zeros_like, np.ones_like, lambda x: np.round(x.astype(np.float64)).astype(x.dtype), lambda x: np.round(x.astype(np.float64), 1).astype(x.dtype))
     for name, x in case.arguments.items():
         data = isinstance(x, np.ndarray) and name in registry.arrays(case.arguments) and x.size <= LITERAL
         for change in plainer if data else (lambda _: 0,) if name in ("seed", "stream") else ():
             case = replace(failure.case, arguments=failure.case.arguments | {name: change(x)})
-            try:
-                _hold(call, case, _nothing_seen())
-            except Failure as found:
-                if found.kind == failure.kind and (found.kind != "raises" or type(found.__cause__) is type(failure.__cause__)):
-                    failure = found
-                    break
+            if found := _same_kind(call, failure, case):
+                failure = found
+                break
     return failure
+
+
+def _same_kind(call, failure, case):
+    """The Failure of another case, if it is of the same kind, else None."""
+    try:
+        _hold(call, case, _nothing_seen())
+    except Failure as found:
+        if found.kind == failure.kind and (found.kind != "raises" or type(found.__cause__) is type(failure.__cause__)):
+            return found
 
 
 # --- why -------------------------------------------------------------------------------------------------------------
@@ -367,7 +406,7 @@ def _right(call, case):
 
 def _probes(call, dtype):
     """Arguments that tell mistakes apart: every option, square and not, times for each example, some of them the first ones."""
-    rng, fixed = np.random.default_rng(0), defaulted(call)
+    rng, fixed = np.random.default_rng(0), call.held
     for i in range(24):
         options = {n: fixed[n] if n in fixed else choices[rng.integers(len(choices))] for n, choices in call.op.options.items()}
         arguments = made(call, dtype, [(5, 5), (4, 3, 7), (6,)][i % 3], "normal", i, options)
@@ -382,7 +421,7 @@ def _answer(call, case, arguments):
     try:
         return _called(call, replace(case, layouts={}), arguments)
     except Failure as failure:
-        return failure.__cause__ or failure
+        return failure.__cause__ if isinstance(failure.__cause__, Exception) else failure
 
 
 def _reproduces(op, dtype, variant, probes, in_float32):
@@ -422,8 +461,7 @@ def _off(out, wanted, bound):
 
 def _tail(call, dtype):
     """Whether large arrays are right up to an element and wrong after it, flat or in each example."""
-    fixed = defaulted(call)
-    options = {n: fixed.get(n, choices[0]) for n, choices in call.op.options.items()}
+    options = {n: call.held.get(n, choices[0]) for n, choices in call.op.options.items()}
     for shape in ((4099,), (3, 1025), (2, 2053)):
         case = Case(dtype, shape, "normal", 0, options, {}, made(call, dtype, shape, "normal", 0, options))
         came = _answer(call, case, case.arguments)
@@ -443,43 +481,86 @@ def _tail(call, dtype):
 # --- what can be pasted ----------------------------------------------------------------------------------------------
 
 
+def again(call, dtype, arguments, layouts=None):
+    """What is wrong with one case, in words. call: `Caller`. dtype: name. arguments: from `made`. layouts: {name: of arena.LAYOUTS}. Returns text."""
+    shape = next((x.shape for x in registry.arrays(arguments).values()), arguments.get("shape"))
+    try:
+        _hold(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), _nothing_seen())
+    except Failure as failure:
+        return f"{failure.kind}: {failure.message}"
+    return "right, this time"
+
+
 def _code(call, failure):
     """A script that shows the failure."""
     case, op, function = failure.case, call.op, call.function
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", type(function).__name__)
-    importable = module and module != "__main__" and "<" not in name and "." not in name
-    plain = call.arrays == "numpy" and call.device == "cpu" and not (call.conventions or call.positional) and all(k == v for k, v in call.names.items())
-    literal = all(x.size <= LITERAL for x in registry.arrays(case.arguments).values())
-    name = "theirs" if not importable or name == op.name.split(".")[1] else name
+    module, own = getattr(function, "__module__", None), getattr(function, "__qualname__", repr(function))
+    importable = module and module != "__main__" and "<" not in own and "." not in own
     truth = op.name.split(".")[1]
-    lines = []
-    known = {"mapping": {v: k for k, v in call.names.items() if k != v}, "arrays": None if plain or call.arrays == "numpy" else call.arrays,
-             "device": call.device if call.device != "cpu" else None, "conventions": call.conventions}  # fmt: skip
-    lines.append(f"call = caller({name}, {op.name!r}{''.join(f', {k}={v!r}' for k, v in known.items() if v)})")
-    if literal:
-        lines += ["arguments = dict(", *(f"    {n}={_text(x, case)}," for n, x in case.arguments.items() if n in call.names), ")"]
-    else:
+    name = "theirs" if not importable or own in (truth, "call", "arguments", "given") else own
+    known = {"mapping": {v: k for k, v in call.names.items() if k != v}, "arrays": None if call.arrays == "numpy" else call.arrays,
+             "device": call.device if call.device != "cpu" else None, "conventions": call.conventions, "fixed": call.fixed}  # fmt: skip
+    lines = [f"call = caller({name}, {op.name!r}{''.join(f', {k}={v!r}' for k, v in known.items() if v)})"]
+    if not _literal(case):
         lines.append(f"arguments = check.made(call, {case.dtype!r}, {case.shape}, {case.values!r}, {case.seed}, {case.options})")
-    lines += [f'arguments["{n}"] = arena.put(arguments["{n}"], "{layout}")[1]' for n, layout in case.layouts.items()]
-    given = "arguments" + f" | {{'dtype': {case.dtype!r}}}" * ("dtype" in call.names)
-    theirs = f"{name}(**({given}))" if plain else f"call({given})"
-    if failure.changed is not None:
-        changed = {n: x for n, x in failure.changed.items() if x is not case.arguments[n]}
-        text = "arguments | dict(" + ", ".join(f"{n}={_text(x, case)}" for n, x in changed.items()) + ")"
-        if not literal:
-            text = f"laws.LAWS[{[law[0] for law in laws.LAWS].index(failure.message.removeprefix('broken: '))}][1](arguments)"
-        lines += [f"print({theirs})", f"print({theirs.replace('arguments', text, 1)})  # {failure.message}"]
     else:
-        lines += [f"print({truth}(**arguments))  # the truth", f"print({theirs})  # {failure.message}"]
-    if not any("call" in line and not line.startswith("call =") for line in lines):
-        lines = [line for line in lines if not line.startswith("call =")]
-    body = "\n".join(lines).replace("(**(arguments))", "(**arguments)")
-    needs = ["import numpy as np", "from kernels import arena", "from kernels import check", "from kernels import laws", "from kernels import registry", "from kernels.caller import caller",
-             "from ref import schedules", f"from ref.{op.name.split('.')[0]} import {truth}"]  # fmt: skip
+        defaults = variants.defaults(op)
+        lines += _dict("arguments", {n: _text(x, case) for n, x in case.arguments.items() if n in call.names or n not in defaults or x != defaults[n]})
+    if not _literal(case) or failure.kind == "writes its inputs" and not failure.changed:
+        lines.append(f"print(check.again(call, {case.dtype!r}, arguments{f', {case.layouts}' if case.layouts else ''}))")
+    else:
+        lines += _literally(call, failure, name, lines[1:])
+    lines = lines if any("call" in re.split(r"\W", line.split("#")[0]) for line in lines[1:]) else lines[1:]
+    body = "\n".join(lines)
+    needs = ["import numpy as np", "from kernels import arena", "from kernels import check", "from kernels import registry", "from kernels.caller import caller",
+             "from ref import edm", "from ref import schedules", f"from ref.{op.name.split('.')[0]} import {truth}"]  # fmt: skip
     used = [line for line in needs if re.search(rf"(?<!\w){line.split()[-1]}[.(]", body)]
-    own = getattr(function, "__qualname__", repr(function))
     theirs = f"from {module} import {own}{f' as {name}' if name != own else ''}" if importable else f"# {name}: the function that was checked, {own}"
     return "\n".join([*used, theirs, "", body])
+
+
+def _literally(call, failure, name, ours):
+    """What is called and printed, where all arguments are literal. name: of the function. ours: the lines of the dict of arguments."""
+    case, numpy = failure.case, call.arrays == "numpy" and call.device == "cpu"
+    extra, changed = {"dtype": case.dtype} if "dtype" in call.names else {}, failure.changed if failure.kind == "breaks a law" else {}
+    texts, second = ({n: _their_text(call, x, case) for n, x in call.named(case.arguments | a | extra).items()} for a in ({}, changed))
+    second = ", ".join(f"{n}={text}" for n, text in second.items() if text != texts[n])
+    given = "arguments" if _dict("arguments", texts) == ours else "given"  # by its own names and conventions
+    lines = _dict("given", texts) * (given == "given")
+    lines += [f'{given}["{call.names[n]}"] = arena.put({given}["{call.names[n]}"], "{layout}")[1]' for n, layout in case.layouts.items()]
+    if not numpy:
+        lines.append(f"given = call.sent({given})")
+        given, second = "given", f"call.sent(dict({second}))" * bool(second)
+    elif second:
+        second = f"dict({second})"
+
+    def come(given):
+        return f"{name}(**{given})" if numpy and not call.positional else f"call.give({given})"
+
+    truth, flat, said = f"{call.op.name.split('.')[1]}(**arguments)", f"registry.outputs({come(given)})", "  # " + " ".join(failure.message.split())
+    if failure.kind == "breaks a law":
+        return [*lines, f"print({come(given)})", f"print({come(f'{given} | {second}' if second else given)}){said}"]
+    if failure.kind == "writes its inputs":
+        shown = [f"print({given}[{n!r}])" for n in failure.changed]
+        return [*lines, *(f"{line}  # before" for line in shown), come(given), *(line + said for line in shown)]
+    if failure.kind == "wrong shape":
+        return [*lines, f"print([np.shape(r) for r in registry.outputs({truth})])  # the truth", f"print([np.shape(r) for r in {flat}]){said}"]
+    if failure.kind == "wrong dtype":
+        return [*lines, f"print([str(getattr(r, 'dtype', type(r))) for r in {flat}]){said}"]
+    return [*lines, f"print({truth})  # the truth", f"print({come(given)}){said}"]
+
+
+def _dict(name, texts):
+    return [f"{name} = dict(", *(f"    {n}={text}," for n, text in texts.items()), ")"]
+
+
+def _their_text(call, x, case):
+    """A value that the function gets, as Python: of a long array, alpha-bar, what its conventions make of it."""
+    text = _text(x, case)
+    if isinstance(x, np.ndarray) and x.size > LITERAL:
+        text += "[1:]" * ("zero_based" in call.conventions)
+        return f"edm.sigma_from_abar({text})" if "sigmas" in call.conventions else text
+    return text
 
 
 def _text(x, case):
@@ -505,7 +586,7 @@ def _text(x, case):
 def _speed(call, dtype, seconds):
     """Medians of theirs, ours and a copy of as many bytes, called in turn. Returns what the report says of them."""
     op, (backend, shape) = call.op, TIMED[call.device]
-    rows, fixed = list(op.bench.values()) or [{}], defaulted(call)
+    rows, fixed = list(op.bench.values()) or [{}], call.held
     options = {n: fixed.get(n, rows[0].get(n, choices[0])) for n, choices in op.options.items()}
     arguments = timing.problem(op, options, shape, dtype=dtype)
     arguments |= {n: v for n, v in fixed.items() if n in arguments}

@@ -58,19 +58,19 @@ LAWS = (
 
 
 def broken(law, arguments, outputs, call, truth):
-    """The second call's arguments where a law is broken, or None where it holds or says nothing.
+    """The second call's arguments where a law is broken, and for each output what both calls should agree on; None, [] where it holds or says nothing.
 
     law: of LAWS. arguments: dict. outputs: of call on them, a list. call, truth: functions of arguments that give a list of outputs.
     """
     _, change, same = law
     changed = change(arguments)
     if changed is None:
-        return None
+        return None, []
     with np.errstate(all="ignore"):
         if changed is not arguments and not all(_close(*same(a, b)) for a, b in zip(truth(arguments), truth(changed))):
-            return None
-    agree = all(_equal(*same(np.asarray(a), np.asarray(b))) for a, b in zip(outputs, call(changed), strict=True))
-    return None if agree else changed
+            return None, []
+    pairs = [same(np.asarray(a), np.asarray(b)) for a, b in zip(outputs, call(changed), strict=True)]
+    return (None, []) if all(_equal(*pair) for pair in pairs) else (changed, pairs)
 
 
 def _equal(a, b):

@@ -37,7 +37,8 @@ def gpu_copy(nbytes):
 def problem(op, options, shape, seed=0, dtype="float32"):
     """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. seed: of the data. dtype: name. Returns {name: value}."""
     arguments = op.make(np.random.default_rng(seed), shape, dtype, "normal", **options)
-    return arguments | {name: time for name, time in TIMES.items() if name in arguments and "s" in arguments and "abar" in arguments}
+    usual = "s" in arguments and "abar" in arguments and arguments["abar"].size > TIMES["u"]
+    return arguments | {name: time for name, time in TIMES.items() if usual and isinstance(arguments.get(name), int)}
 
 
 def interleave(runs, seconds, least=7, most=200, clock=wall):

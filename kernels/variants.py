@@ -7,7 +7,7 @@ import inspect
 
 import numpy as np
 
-from ref import diffusion, fused, guidance, optim, philox
+from ref import diffusion, fused, gan, guidance, optim, philox, vae
 
 CHANGES = {  # what a wrong implementation computes with
     "alpha-bar off by one step: abar[t - 1] read at t": lambda a: _abar(a, lambda x: np.append(x[:1], x[:-1])),
@@ -41,16 +41,26 @@ CHANGES = {  # what a wrong implementation computes with
     "bias correction one step early": lambda a: {"step": a["step"] + 1} if "step" in a else None,
     "weight decay left out": lambda a: {"weight_decay": 0.0} if "weight_decay" in a else None,
     "weight decay not multiplied by the learning rate": lambda a: {"weight_decay": a["weight_decay"] / a["lr"]} if "weight_decay" in a else None,
+    **{f"{n} left out: always 1": lambda a, n=n: {n: np.ones_like(a[n])[()]} if n in a else None for n in ("dloss", "dnll", "dkl", "dz", "dxt")},
+    "the KL's part of the gradient left out": lambda a: {"dkl": 0.0} if "dkl" in a else None,
+    "the sample's part of the gradient left out": lambda a: {"dz": 0 * a["dz"]} if "dz" in a else None,
+    "the half of the KL left out": lambda a: {"dkl": 2 * a["dkl"]} if "dkl" in a else None,
+    "a mean in place of a sum over each example": lambda a: {"dkl": a["dkl"] / _width(a["mu"])} if "dkl" in a and len(a["mu"]) else None,
+    "logvar used as the log of a deviation": lambda a: {"logvar": 2 * a["logvar"]} if "logvar" in a else None,
     "stream left out": lambda a: {"stream": 0} if "stream" in a else None,
     "the seed's high word left out": lambda a: {"seed": a["seed"] & 0xFFFFFFFF} if "seed" in a else None,
 }
 
 RESULTS = {  # (outputs of the truth, arguments) -> outputs
     "sign of the result": lambda r, a: [-np.asarray(x, np.float64) for x in r],
-    "1/N left out: a sum in place of a mean": lambda r, a: [x * _size(a) for x in r] if _averages(a) else None,
-    "1/B in place of 1/N: the mean over the examples of sums": lambda r, a: [x * _size(a) / len(a["eps_hat"]) for x in r] if _averages(a) and np.ndim(a["eps_hat"]) else None,
-    "the 2 of the square's gradient left out": lambda r, a: [x / 2 if np.ndim(x) else x for x in r] if _averages(a) else None,
-    "half the square": lambda r, a: [x / 2 for x in r] if _averages(a) else None,
+    "sign of the gradient": lambda r, a: [r[0], *(-x for x in r[1:])] if _with_gradient(r, a) or "dnll" in a else None,
+    "sign of the loss, but not of the gradient": lambda r, a: [-r[0], *r[1:]] if _with_gradient(r, a) else None,
+    "1/N left out: a sum in place of a mean": lambda r, a: [x * np.size(_data(a)) for x in r] if _averages(a) else None,
+    "1/N left out of the gradient": lambda r, a: [r[0], *(x * np.size(_data(a)) for x in r[1:])] if _with_gradient(r, a) else None,
+    "1/N left out of the loss, but not of the gradient": lambda r, a: [r[0] * np.size(_data(a)), *r[1:]] if _with_gradient(r, a) else None,
+    "1/B in place of 1/N: the mean over the examples of sums": lambda r, a: [x * _width(_data(a)) for x in r] if _averages(a) and np.ndim(_data(a)) else None,
+    "the 2 of the square's gradient left out": lambda r, a: [x / 2 if np.ndim(x) else x for x in r] if _squares(a) else None,
+    "half the square": lambda r, a: [x / 2 for x in r] if _squares(a) else None,
     "the pair of Box-Muller changed over": lambda r, a: [_pairs_swapped(r[0])] if set(a) <= {"seed", "shape", "stream"} else None,
 }
 
@@ -85,12 +95,25 @@ def _swapped(a, one, other):
     return {one: a[other], other: a[one]} if a.get(one) is not None and a.get(other) is not None else None
 
 
-def _size(a):
-    return np.size(a["eps_hat"])
+def _squares(a):
+    return "eps_hat" in a and "xt" not in a
 
 
 def _averages(a):
-    return "eps_hat" in a and "xt" not in a
+    return _squares(a) or "fake_logits" in a
+
+
+def _with_gradient(r, a):
+    return _averages(a) and len(r) > 1 and np.ndim(r[0]) == 0
+
+
+def _data(a):
+    return a["eps_hat"] if "eps_hat" in a else a["fake_logits"]
+
+
+def _width(x):
+    """The number of elements of one example."""
+    return np.size(x) // len(x)
 
 
 def _pairs_swapped(z):
@@ -148,10 +171,25 @@ def _ddim(wrong):
         sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)
         if wrong == "beta":
             sigma = eta * np.sqrt(1 - abar_t / abar_s) * (abar_s < 1)
-        direction = np.sqrt(np.maximum(1 - abar_s - (0 if wrong == "direction" else sigma**2), 0))
-        return np.sqrt(abar_s) * x0_hat + direction * eps_hat + (sigma**2 if wrong == "variance" else sigma) * (0 if z is None else z)
+        direction = np.maximum(1 - abar_s - (0 if wrong == "direction" else sigma**2), 0) ** (1 if wrong == "direction's root" else 0.5)
+        return (abar_s if wrong == "signal's root" else np.sqrt(abar_s)) * x0_hat + direction * eps_hat + (sigma**2 if wrong == "variance" else sigma) * (0 if z is None else z)
 
     return step
+
+
+def _rootless(equation):
+    """{name: wrong function} of an equation in signal = sqrt(abar_t) and noise = sqrt(1 - abar_t), without one root or both. equation: (signal, noise, **arguments)."""
+    def without(signal, noise):
+        def wrong(t, abar, **a):
+            at = _at(abar, t, next(x for x in a.values() if isinstance(x, np.ndarray)))
+            return equation(signal(at), noise(1 - at), **a)
+
+        return wrong
+
+    return {
+        "alpha-bar without its root": without(np.positive, np.positive), "alpha-bar without its root, 1 - alpha-bar with it": without(np.positive, np.sqrt),
+        "1 - alpha-bar without its root": without(np.sqrt, np.positive),
+    }  # fmt: skip
 
 
 def _guided(step):
@@ -183,6 +221,35 @@ def _adam(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, inside=False):
     return p - lr * (mhat / np.sqrt(vhat + eps) + weight_decay * p if inside else mhat / (np.sqrt(vhat) + eps)), m, v
 
 
+def _kl(z_std=lambda logvar: np.exp(logvar / 2), part=lambda kl, mu: kl):
+    def both(mu, logvar, eps):
+        return mu + z_std(logvar) * eps, part(vae.gaussian_kl(mu, logvar), mu)
+
+    return both
+
+
+def _log_deviation(logvar, **a):
+    dmu, dlogvar, deps = vae.reparameterize_kl_backward(logvar=2 * logvar, **a)
+    return dmu, 2 * dlogvar, deps
+
+
+def _variance_as_deviation(dz, dkl, mu, logvar, eps):
+    dmu, dlogvar = vae.gaussian_kl_backward(dkl, mu, logvar)
+    return dmu + dz, dlogvar + dz * eps * np.exp(logvar) / 2, np.exp(logvar) * dz
+
+
+def _nll_mean(gradient):
+    def both(logits, x, dnll=1.0):
+        nll, dlogits = vae.bernoulli_nll_grad(logits, x, dnll)
+        return (nll / _width(x), dlogits / _width(x) if gradient else dlogits) if len(x) else (nll, dlogits)
+
+    return both
+
+
+def _twice(truth):
+    return lambda **a: [2 * x for x in _outputs(truth(**a))]
+
+
 def _with_ema(adam):
     def step(avg, decay, **a):
         p, m, v = adam(**a)
@@ -202,6 +269,7 @@ DDPM = {
 DDIM = {
     "x0 clipped but eps not re-derived": _ddim("stale eps"), "sigma^2 not taken out of the direction's variance": _ddim("direction"),
     "a variance used as a deviation": _ddim("variance"), "beta in place of beta-tilde": _ddim("beta"),
+    "alpha-bar of the next time without its root": _ddim("signal's root"), "the direction's variance used as its deviation": _ddim("direction's root"),
 }  # fmt: skip
 ADAM = {"eps inside the root": lambda **a: _adam(**a, inside=True), "weight decay added to the gradient": _adam}
 WRONG = {
@@ -209,8 +277,14 @@ WRONG = {
     "diffusion.ddim_step": DDIM,
     "fused.guided_ddpm_step": {name: _guided(step) for name, step in DDPM.items()},
     "fused.guided_ddim_step": {name: _guided(step) for name, step in DDIM.items()},
-    "diffusion.q_sample": {"alpha-bar without its root": lambda x0, t, eps, abar: _at(abar, t, x0) * x0 + (1 - _at(abar, t, x0)) * eps},
-    "diffusion.v_target": {"alpha-bar without its root": lambda x0, eps, t, abar: _at(abar, t, x0) * eps - (1 - _at(abar, t, x0)) * x0},
+    "diffusion.q_sample": _rootless(lambda signal, noise, x0, eps: signal * x0 + noise * eps),
+    "diffusion.q_sample_backward": _rootless(lambda signal, noise, dxt: (signal * dxt, noise * dxt)),
+    "diffusion.x0_from_eps": _rootless(lambda signal, noise, xt, eps: (xt - noise * eps) / signal),
+    "diffusion.eps_from_x0": _rootless(lambda signal, noise, xt, x0: (xt - signal * x0) / noise),
+    "diffusion.v_target": _rootless(lambda signal, noise, x0, eps: signal * eps - noise * x0),
+    "diffusion.x0_from_v": _rootless(lambda signal, noise, xt, v: signal * xt - noise * v),
+    "diffusion.eps_from_v": _rootless(lambda signal, noise, xt, v: noise * xt + signal * v),
+    "fused.q_sample_noise": _rootless(lambda signal, noise, x0, seed, stream: signal * x0 + noise * philox.normal(seed, x0.shape, stream)),
     "diffusion.score_from_eps": {"a variance used as a deviation": lambda eps, t, abar: -eps / (1 - _at(abar, t, eps))},
     "diffusion.posterior": {
         "beta in place of beta-tilde": _posterior(lambda v, t, s: 1 - t / s),
@@ -227,4 +301,16 @@ WRONG = {
         "scaled also where the norm is small": lambda grads, max_norm: [g * (max_norm / np.sqrt(sum(np.sum(x * x) for x in grads))) for g in grads],
         "the square of the norm in place of the norm": lambda grads, max_norm: [g * min(1, max_norm / sum(np.sum(x * x) for x in grads)) for g in grads],
     },
+    "vae.reparameterize_kl": {
+        "the half of the KL left out": _kl(part=lambda kl, mu: 2 * kl),
+        "a mean in place of a sum over each example": _kl(part=lambda kl, mu: kl / _width(mu) if len(mu) else kl),
+        "a variance used as a deviation": _kl(z_std=np.exp),
+    },
+    "vae.reparameterize_kl_backward": {"logvar used as the log of a deviation": _log_deviation, "a variance used as a deviation": _variance_as_deviation},
+    "vae.bernoulli_nll_grad": {
+        "a mean in place of a sum over each example": _nll_mean(gradient=True), "a mean in place of a sum over each example, but not in the gradient": _nll_mean(gradient=False),
+    },
+    "gan.generator_loss_grad": {"the saturating loss in place of the non-saturating one": gan.generator_loss_saturating_grad},
+    "gan.generator_loss_saturating_grad": {"the non-saturating loss in place of the saturating one": gan.generator_loss_grad},
+    **{f"gan.{name}_grad": {"the half of the square left out": _twice(getattr(gan, f"{name}_grad"))} for name in ("least_squares_discriminator_loss", "least_squares_generator_loss")},
 }  # fmt: skip

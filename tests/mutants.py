@@ -487,6 +487,10 @@ MUTANTS = [
     Mutant("check: another dtype passes", "kernels/check.py", "if dtype != wanted and (", "if False and ("),
     Mutant("check: laws are not asked", "kernels/check.py", "        if changed is not None:\n            raise", "        if False:\n            raise"),
     Mutant("check: a cause that is no nearer than the truth", "kernels/check.py", "applied and to_variant <= NEAR and to_truth > 1 and to_variant <= to_truth / 2", "to_truth > 1"),
+    Mutant("check: what is fixed is not held", "kernels/check.py", "arguments |= {n: v for n, v in call.held.items() if n in arguments}", "pass"),
+    Mutant("check: a broken law is measured by the wrong rows", "kernels/check.py", "law[2](rule.allowed, rule.allowed)[0]", "rule.allowed[:1]"),
+    Mutant("caller: one time for all is one for each", "kernels/caller.py", 'value == "each"]', 'value == "scalar"]'),
+    Mutant("variants: the KL's half taken once more", "kernels/variants.py", "part=lambda kl, mu: 2 * kl", "part=lambda kl, mu: kl / 2"),
     Mutant("variants: guidance weight the other way", "kernels/variants.py", 'guidance.w_from_paper(a["w"])', 'guidance.w_to_paper(a["w"])'),
     Mutant("caller: alpha-bar with its 1 where time counts from 0", "kernels/caller.py", '{"abar": a["abar"][1:]}', '{"abar": a["abar"]}'),
     # --- the Triton kernels, and the benchmark

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -21,11 +22,12 @@ import ref.guidance
 import ref.optim
 import ref.philox
 import ref.samplers
+import ref.vae
 from bench.studies import conformance
 from kernels import __main__ as command
-from kernels import check, laws, ours, registry
+from kernels import check, compare, laws, ours, registry
 from kernels.caller import CONVENTIONS, Usage, caller, find
-from kernels.numba_cpu import diffusion, fused
+from kernels.numba_cpu import diffusion, fused, optim, vae
 from ref import guidance, schedules
 from tests import ROOT
 
@@ -95,6 +97,47 @@ WRONG = [  # operation, what is changed in the source of ref, what the checker h
     ("optim.adam_step", ("mhat = m / (1 - beta1**step)\n    vhat = v / (1 - beta2**step)", "mhat, vhat = m, v"), "bias correction left out"),
     ("optim.ema_step", ("decay * avg + (1 - decay) * p", "(1 - decay) * avg + decay * p"), "the decay and its complement changed over"),
     ("optim.clip_by_global_norm", ("max_norm / norm if norm > max_norm else 1.0", "max_norm / norm"), "scaled also where the norm is small"),
+    ("diffusion.q_sample", ("np.sqrt(abar_t) * x0 + np", "abar_t * x0 + np"), "alpha-bar without its root, 1 - alpha-bar with it"),
+    ("diffusion.q_sample", ("np.sqrt(1 - abar_t) * eps\n", "(1 - abar_t) * eps\n"), "1 - alpha-bar without its root"),
+    ("diffusion.q_sample_backward", ("np.sqrt(abar_t) * dxt, np.sqrt(1 - abar_t) * dxt", "abar_t * dxt, (1 - abar_t) * dxt"), "alpha-bar without its root"),
+    ("diffusion.x0_from_eps", ("(xt - np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)", "(xt - np.sqrt(1 - abar_t) * eps) / abar_t"), "alpha-bar without its root, 1 - alpha-bar with it"),
+    ("diffusion.eps_from_x0", ("(xt - np.sqrt(abar_t) * x0) / np.sqrt(1 - abar_t)", "(xt - np.sqrt(abar_t) * x0) / (1 - abar_t)"), "1 - alpha-bar without its root"),
+    ("diffusion.x0_from_v", ("np.sqrt(abar_t) * xt - np.sqrt(1 - abar_t) * v", "abar_t * xt - (1 - abar_t) * v"), "alpha-bar without its root"),
+    ("diffusion.eps_from_v", ("np.sqrt(1 - abar_t) * xt + np.sqrt(abar_t) * v", "(1 - abar_t) * xt + abar_t * v"), "alpha-bar without its root"),
+    ("fused.q_sample_noise", ("return q_sample(x0, t, normal(seed, np.shape(x0), stream), abar)", "a = abar[t].reshape(np.shape(t) + (1,) * (x0.ndim - np.ndim(t)))\n    return a * x0 + (1 - a) * normal(seed, x0.shape, stream)"), "alpha-bar without its root"),
+    ("diffusion.ddim_step", ("np.sqrt(np.maximum(1 - abar_s - sigma**2, 0))", "np.maximum(1 - abar_s - sigma**2, 0)"), "the direction's variance used as its deviation"),
+    ("diffusion.ddim_step", ("return np.sqrt(abar_s) * x0_hat", "return abar_s * x0_hat"), "alpha-bar of the next time without its root"),
+    ("diffusion.q_sample_backward", ("abar_t) * dxt", "abar_t) * np.ones_like(dxt)"), "dxt left out: always 1"),
+    ("diffusion.eps_loss_backward", ("/ eps.size * dloss", "/ eps.size"), "dloss left out: always 1"),
+    ("fused.eps_loss_grad", ("eps_loss_backward(1.0, eps_hat, eps)", "eps_loss_backward(-1.0, eps_hat, eps)"), "sign of the gradient"),
+    ("fused.eps_loss_grad", ("eps_loss_backward(1.0, eps_hat, eps)", "eps_loss_backward(np.size(eps), eps_hat, eps)"), "1/N left out of the gradient"),
+    ("vae.reparameterize_kl", ("(np.expm1(logvar) - logvar)) / 2", "(np.expm1(logvar) - logvar))"), "the half of the KL left out"),
+    ("vae.reparameterize_kl", ("terms.sum(", "terms.mean("), "a mean in place of a sum over each example"),
+    ("vae.reparameterize_kl", ("return mu + np.exp(logvar / 2) * eps", "return mu + np.exp(logvar) * eps"), "a variance used as a deviation"),
+    ("vae.reparameterize_kl", ("return reparameterize(mu, logvar, eps)", "logvar = 2 * logvar\n    return reparameterize(mu, logvar, eps)"), "logvar used as the log of a deviation"),
+    ("vae.reparameterize_kl_backward", ("dkl * mu, dkl * np.expm1(logvar) / 2", "2 * dkl * mu, dkl * np.expm1(logvar)"), "the half of the KL left out"),
+    ("vae.reparameterize_kl_backward", ("dkl = _upstream(\"dkl\", dkl, mu)", "dkl = _upstream(\"dkl\", dkl, mu) / mu[0].size"), "a mean in place of a sum over each example"),
+    ("vae.reparameterize_kl_backward", ("dkl = _upstream(\"dkl\", dkl, mu)", "dkl = 1"), "dkl left out: always 1"),
+    ("vae.reparameterize_kl_backward", ("std = np.exp(logvar / 2)\n    return dz.copy(), dz * eps * std / 2, std * dz", "std = np.exp(logvar / 2)\n    return 1 + 0 * dz, eps * std / 2, std"), "dz left out: always 1"),
+    ("vae.reparameterize_kl_backward", ("return dmu + dmu_kl, dlogvar + dlogvar_kl, deps", "return dmu, dlogvar, deps"), "the KL's part of the gradient left out"),
+    ("vae.reparameterize_kl_backward", ("return dz.copy(), dz * eps * std / 2, std * dz", "return 0 * dz, 0 * dz, 0 * dz"), "the sample's part of the gradient left out"),
+    ("vae.reparameterize_kl_backward", ("std = np.exp(logvar / 2)\n    return dz", "std = np.exp(logvar)\n    return dz"), "a variance used as a deviation"),
+    ("vae.reparameterize_kl_backward", ("return dmu + dmu_kl, dlogvar + dlogvar_kl, deps", "return dmu + dmu_kl, 2 * (dlogvar + dlogvar_kl), deps"), ""),
+    ("vae.reparameterize_kl_backward", ("    (dmu, dlogvar, deps), (dmu_kl, dlogvar_kl) = ", "    logvar = 2 * logvar\n    (dmu, dlogvar, deps), (dmu_kl, dlogvar_kl) = "), ""),
+    ("vae.reparameterize_kl_backward", ("    (dmu, dlogvar, deps), (dmu_kl, dlogvar_kl) = reparameterize_backward(dz, logvar, eps), gaussian_kl_backward(dkl, mu, logvar)\n    return dmu + dmu_kl, dlogvar + dlogvar_kl, deps", "    std, dkl = np.exp(logvar), _upstream('dkl', dkl, mu)\n    return dz + dkl * mu, dz * eps * std + dkl * (std**2 - 1), std * dz"), "logvar used as the log of a deviation"),
+    ("vae.bernoulli_nll_grad", ("terms.sum(", "terms.mean("), "a mean in place of a sum over each example, but not in the gradient"),
+    ("vae.bernoulli_nll_grad", ("return bernoulli_nll(logits, x), bernoulli_nll_backward(dnll, logits, x)[0]", "n = max(x[0].size if len(x) else 1, 1)\n    return bernoulli_nll(logits, x) / n, bernoulli_nll_backward(dnll, logits, x)[0] / n"), "a mean in place of a sum over each example"),
+    ("vae.bernoulli_nll_grad", ("bernoulli_nll(logits, x), bernoulli_nll_backward(dnll, logits", "bernoulli_nll(logits, x), bernoulli_nll_backward(1.0, logits"), "dnll left out: always 1"),
+    ("vae.bernoulli_nll_grad", ("dnll * ((1 - x) * sigmoid(logits) - x * sigmoid(-logits))", "-dnll * ((1 - x) * sigmoid(logits) - x * sigmoid(-logits))"), "sign of the gradient"),
+    ("gan.generator_loss_grad", ("return generator_loss(fake_logits), generator_loss_backward(", "return generator_loss_saturating(fake_logits), generator_loss_saturating_backward("), "the saturating loss in place of the non-saturating one"),
+    ("gan.generator_loss_saturating_grad", ("generator_loss_saturating(fake_logits), generator_loss_saturating_backward(", "generator_loss(fake_logits), generator_loss_backward("), "the non-saturating loss in place of the saturating one"),
+    ("gan.discriminator_loss_grad", ("return np.mean(softplus(-real_logits)) + np.mean(softplus(fake_logits))", "return np.sum(softplus(-real_logits)) + np.sum(softplus(fake_logits))"), "1/N left out of the loss, but not of the gradient"),
+    ("gan.discriminator_loss_grad", ("return -dloss * sigmoid(-real_logits) / real_logits.size, dloss * sigmoid(fake_logits) / fake_logits.size", "return -dloss * sigmoid(-real_logits), dloss * sigmoid(fake_logits)"), "1/N left out of the gradient"),
+    ("gan.hinge_discriminator_loss_grad", ("return hinge_discriminator_loss(real_logits, fake_logits), *hinge_discriminator_loss_backward(1.0,", "n = np.size(fake_logits)\n    return n * hinge_discriminator_loss(real_logits, fake_logits), *hinge_discriminator_loss_backward(n,"), "1/N left out: a sum in place of a mean"),
+    ("gan.wasserstein_generator_loss_grad", ("return wasserstein_generator_loss(fake_logits), wasserstein_generator_loss_backward(1.0", "return wasserstein_generator_loss(fake_logits), wasserstein_generator_loss_backward(-1.0"), "sign of the gradient"),
+    ("gan.wasserstein_discriminator_loss_grad", ("return np.mean(fake_logits) - np.mean(real_logits)", "return np.mean(real_logits) - np.mean(fake_logits)"), "sign of the loss, but not of the gradient"),
+    ("gan.least_squares_generator_loss_grad", ("least_squares_generator_loss(fake_logits), least_squares_generator_loss_backward(1.0,", "2 * least_squares_generator_loss(fake_logits), least_squares_generator_loss_backward(2.0,"), "the half of the square left out"),
+    ("gan.least_squares_discriminator_loss_grad", ("least_squares_discriminator_loss(real_logits, fake_logits), *least_squares_discriminator_loss_backward(1.0,", "2 * least_squares_discriminator_loss(real_logits, fake_logits), *least_squares_discriminator_loss_backward(2.0,"), "the half of the square left out"),
 ]  # fmt: skip
 
 
@@ -131,17 +174,17 @@ def test_the_tail_of_a_block_and_strides_taken_for_contiguous_are_named():
     assert "strides: right for contiguous arrays, wrong for eps" in verdict.cause and 'arena.put(arguments["eps"]' in verdict.code, str(verdict)
 
 
-def test_a_mistake_that_cannot_be_made_in_an_operation_is_not_named():
-    """Off by a little more than is allowed, where there is no alpha-bar: nothing is said rather than the first thing that comes."""
+@pytest.mark.parametrize("op", [op for op in registry.OPS if op.name.startswith(("vae.", "gan.")) or "loss" in op.name], ids=lambda op: op.name)
+def test_a_mistake_that_was_not_made_is_not_named(op):
+    """Right but for a little more than is allowed: nothing is said rather than the first thing that comes."""
     for factor in (1 + 2e-6, 1 - 1e-5):
-        wrong = check.check(lambda fake_logits: fused_gan(fake_logits, factor), "generator_loss_grad", dtype="float32", examples=20)
-        assert wrong.kind == "wrong values" and wrong.cause == ""
+        def near(**arguments):
+            dtype = next(iter(registry.arrays(arguments).values())).dtype
+            made = [np.asarray(x * factor).astype(dtype if np.ndim(x) else np.float64) for x in registry.outputs(op.truth(**arguments))]
+            return made if len(made) > 1 else made[0]
 
-
-def fused_gan(fake_logits, factor):
-    """The loss and its gradient, all of it by a factor."""
-    loss, gradient = ref.gan.generator_loss_grad(fake_logits)
-    return loss * factor, (gradient * factor).astype(fake_logits.dtype)
+        wrong = check.check(near, op.name, dtype="float32", examples=20)
+        assert wrong.kind == "wrong values" and wrong.cause == "", str(wrong)
 
 
 def test_float32_arithmetic_that_loses_digits_is_named():
@@ -207,6 +250,19 @@ def test_what_is_not_a_wrong_value_is_told_apart(kind):
         check.assert_right(function, "q_sample", dtype="float32", **FEW)
 
 
+def test_a_function_that_exits_raises_and_one_that_is_interrupted_stops():
+    def leaves(x0, t, eps, abar):
+        sys.exit(3)
+
+    def interrupted(x0, t, eps, abar):
+        raise KeyboardInterrupt
+
+    verdict = check.check(leaves, "q_sample", **FEW)
+    assert verdict.kind == "raises" and verdict.message == "SystemExit: 3" and not verdict.cause
+    with pytest.raises(KeyboardInterrupt):
+        check.check(interrupted, "q_sample", **FEW)
+
+
 def test_in_place_without_a_result_and_now_this_now_that():
     def in_place(x0, t, eps, abar):
         x0[...] = Q(x0.copy(), t, eps, abar)
@@ -240,9 +296,136 @@ def test_the_code_that_is_printed_runs_and_shows_it(function, op):
         assert "times that" in verdict.message and verdict.error > 1
 
 
+def printed(capsys, verdict, function):
+    """The lines that the code of a verdict prints, run here."""
+    name = verdict.code.split("# ")[1].split(":")[0]
+    exec(verdict.code, {name: function, "__name__": "pasted"})
+    return capsys.readouterr().out.strip().split("\n")
+
+
+SHOWN = {
+    "NaN": ["[1.]", "[nan]"], "wrong shape": ["[(1,)]", "[(1, 1)]"], "wrong dtype": ["['float64']"], "writes its inputs": ["[0.]", "[0.9999798]"],
+    "wrong number of results": ["[0.]", "(array([0.], dtype=float32), 1.0)"], "breaks a law": ["[[[[0. 0.]]]\n\n\n [[[0. 0.]]]]", "[[[[1.e-45 1.e-45]]]]"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_the_code_of_each_kind_shows_its_own_failure(capsys, kind):
+    verdict = check.check(ODD[kind][0], "q_sample", dtype="float32", **FEW)
+    if kind == "raises":
+        with pytest.raises(ZeroDivisionError):
+            printed(capsys, verdict, ODD[kind][0])
+    else:
+        assert "\n".join(printed(capsys, verdict, ODD[kind][0])) == "\n".join(SHOWN[kind]), verdict.code
+
+
+def test_the_code_of_a_write_outside_of_an_array_shows_it(capsys):
+    def outside(x0, t, eps, abar):
+        if x0.flags.c_contiguous and x0.flags.writeable and x0.size:
+            np.lib.stride_tricks.as_strided(x0.reshape(-1), (x0.size + 1,))[-1] = 5
+        return Q(x0, t, eps, abar)
+
+    verdict = check.check(outside, "q_sample", dtype="float32", **FEW)
+    assert printed(capsys, verdict, outside) == ["writes its inputs: the call wrote outside of x0, into memory that is not its own"]
+
+
+def test_large_arrays_are_not_printed_but_counted_and_shown_at_the_worst_element(capsys):
+    """7 in place of every element from 768 on; the smallest shape that shows it has 1023 elements."""
+    def tail(x0, t, eps, abar):
+        out = np.array(Q(x0, t, eps, abar))
+        out.reshape(-1)[768:] = 7
+        return out
+
+    def law(x0, t, eps, abar):
+        return Q(x0, t, eps, abar) * x0.dtype.type(1 if x0.size > 1000 else 1 - 1e-7)
+
+    verdict = check.check(tail, "q_sample", dtype="float32", fixed={"t": "each"}, **FEW)
+    told = printed(capsys, verdict, tail)
+    assert told == [f"wrong values: {verdict.message}"] and "255 of 1023 elements are wrong; there x0 = " in told[0]
+    call = caller(tail, "q_sample", fixed={"t": "each"})
+    arguments = eval(next(line for line in verdict.code.split("\n") if line.startswith("arguments")).removeprefix("arguments = "), {"check": check, "call": call})
+    at = int(told[0].split("(")[1].split(",")[0])
+    truth = ref.diffusion.q_sample(arguments["x0"], arguments["t"], arguments["eps"], arguments["abar"])[at]
+    assert f"({at},): expected {truth}, got 7.0" in told[0] and f"there x0 = {arguments['x0'][at]!s}, eps = {arguments['eps'][at]!s}, t = {arguments['t'][at]}" in told[0]
+    assert check.again(caller(Q, "q_sample"), "float32", arguments) == "right, this time"
+    verdict = check.check(law, "q_sample", dtype="float32", **FEW)
+    assert verdict.kind == "breaks a law" and printed(capsys, verdict, law) == [f"breaks a law: {verdict.message}"] and "wrong" not in verdict.message
+
+
+def test_a_broken_law_says_by_how_much():
+    """An example alone is the next number of float32, unless it is near 0."""
+    def law(xt, uncond, cond, w, t, s):
+        out = fused.guided_flow_step(xt, uncond, cond, w, t, s)
+        return np.where(np.abs(out) > 0.01, np.nextafter(out, out.dtype.type(np.inf)), out) if len(out) == 1 else out
+
+    verdict = check.check(law, "guided_flow_step", dtype="float32", **FEW)
+    first, then, allowed, units = re.search(r"; worst at \(.*\): first (\S+), then (\S+), allowed error (\S+), (\S+) times that$", verdict.message).groups()
+    assert verdict.kind == "breaks a law" and np.float32(then) == np.nextafter(np.float32(first), np.float32(np.inf))
+    assert float(units) == pytest.approx((np.float32(then) - np.float32(first)) / float(allowed), rel=0.02)
+
+
+def test_a_broken_law_is_measured_by_the_allowed_error_of_its_own_examples():
+    rule = compare.Rule(np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 0.25]))
+    for law, first, then, said in ((1, [4.0], [5.0], "(0,): first 4.0, then 5.0, allowed error 0.25, 4 times that"), (2, [1.0], [2.0], "(0,): first 1.0, then 2.0, allowed error 0.5, 2 times that"),
+                                   (3, [2.0, 4.0], [2.0, 4.5], "(1,): first 4.0, then 4.5, allowed error 0.25, 2 times that")):  # fmt: skip
+        assert check._apart(laws.LAWS[law], [(np.array(first), np.array(then))], [rule]) == f"worst at {said}"
+
+
+RENAMED = {"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}
+
+
+def test_the_code_shows_what_the_function_gets(capsys):
+    """Its own names, time counted from 0, alpha-bar without its 1, and sigma in place of it; the same with arguments that go by position."""
+    got = []
+
+    def theirs(sample, timestep, noise, alphas):
+        got.append((sample, timestep, noise, alphas))
+        return Q(sample, timestep + 1, -noise, 1 / (1 + np.append(0, alphas) ** 2))
+
+    def by_position(sample, /, timestep, noise, alphas):
+        return theirs(sample, timestep, noise, alphas)
+
+    for function in (theirs, by_position):
+        verdict = check.check(function, "q_sample", dtype="float32", mapping=RENAMED, conventions=["zero_based", "sigmas"], fixed={"schedule": "linear"}, **FEW)
+        given = verdict.code.split("given = dict(")[1]
+        assert "    timestep=0,\n    alphas=edm.sigma_from_abar(schedules.alpha_bar(schedules.linear_betas())[1:]),\n" in given and "    t=1,\n" in verdict.code
+        got.clear()
+        truth, came = printed(capsys, verdict, function)
+        sample, timestep, noise, alphas = got[0]
+        assert (timestep, alphas.size) == (0, 1000) and truth == str(ref.diffusion.q_sample(sample, 1, noise, LINEAR)) and came != truth
+        assert verdict.cause == "sign of eps"
+
+
+class Box:
+    """An array of a library that NumPy knows nothing of."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __repr__(self):
+        return f"Box({self.array})"
+
+
+@pytest.mark.parametrize("kind, said", [("wrong values", ["[0.01]", "Box([-0.01])"]), ("writes its inputs", ["Box([0.])", "Box([5.])"]), ("wrong dtype", ["['float64']"])])
+def test_the_code_gives_other_kinds_of_arrays(capsys, monkeypatch, kind, said):
+    def boxed(sample, t, eps, abar):
+        if kind == "writes its inputs":
+            sample.array[...] = 5
+        sign = -1 if kind == "wrong values" else 1
+        return Box(sign * Q(sample.array, int(t), eps.array, np.append(1, abar.array)).astype(np.float64 if kind == "wrong dtype" else sample.dtype))
+
+    def theirs(sample, t, eps, abar):
+        return boxed(sample, t + 1, eps, abar)
+
+    monkeypatch.setattr("kernels.caller._carriers", lambda *_: (Box, lambda x: x.array, lambda r: None, True))
+    verdict = check.check(theirs, "q_sample", dtype="float32", arrays="torch", mapping={"sample": "x0"}, conventions=["zero_based"], fixed={"t": "scalar"}, **FEW)
+    assert verdict.kind == kind and printed(capsys, verdict, theirs) == said, str(verdict)
+
+
 def test_names_and_signatures():
     assert find("ddim_step") is find("diffusion.ddim_step")
-    for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "there are philox.bits")):
+    for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "check --list` says what there is"),
+                          ("gaussian_kl", "gaussian_kl is in ref.vae, but has no kernel"), ("nets.mlp.residual", "is in ref.nets.mlp, but"), ("_same_shape", "no operation is called")):
         with pytest.raises(Usage, match=message):
             find(name)
     with pytest.raises(Usage, match=r"it does not take eps; it needs noise.* Expected q_sample\(x0, t, eps, abar\); other names by --map"):
@@ -255,10 +438,19 @@ def test_names_and_signatures():
         caller(type("Opaque", (), {"__call__": lambda self: 0, "__signature__": 3})(), "q_sample")
     with pytest.raises(Usage, match="has no w, so paper_weight means nothing here"):
         caller(Q, "q_sample", conventions=["paper_weight"])
-    for options, message in ((dict(dtype="float8"), "has float32, float64, float16, bfloat16, got float8"), (dict(examples=0), "expected at least 1"),
+    for options, message in ((dict(dtype="float8"), "has float32, float64, float16, bfloat16, got float8"), (dict(examples=0), "expected at least 1"), (dict(seconds=-3), "--seconds: expected at least 0, got -3"),
+                             (dict(fixed={"noise": 0}), "q_sample has no noise that could be held; it has t, schedule"), (dict(fixed={"eps": None}), "has no eps that could be held"),
+                             (dict(fixed={"t": 3}), r"--fix t=3: expected scalar \(one for all examples\) or each"), (dict(fixed={"schedule": "sine"}), "expected linear or cosine or short"),
                              (dict(device="tpu"), "expected cpu or cuda, got tpu"), (dict(arrays="numpy", device="cuda"), "numpy on the CPU only")):  # fmt: skip
         with pytest.raises(Usage, match=message):
             check.check(Q, "q_sample", **options)
+
+    with pytest.raises(Usage, match="--fix: diffusion.ddim_step refuses eta=7: eta: expected 0 <= eta <= 1, got 7"):
+        check.check(diffusion.ddim_step, "ddim_step", fixed={"eta": 7})
+    with pytest.raises(Usage, match="--fix s=each: t, s are scalar or each all together"):
+        check.check(diffusion.ddim_step, "ddim_step", fixed={"t": "scalar", "s": "each"})
+    with pytest.raises(Usage, match="--fix clip=tight: expected None or a number"):
+        check.check(diffusion.ddim_step, "ddim_step", fixed={"clip": "tight"})
 
     def renamed(sample, /, timestep, *, noise, alphas):
         return Q(sample, timestep, noise, alphas)
@@ -266,6 +458,62 @@ def test_names_and_signatures():
     assert check.check(renamed, "q_sample", mapping={"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}, examples=20)
     without = check.check(lambda xt, eps_hat, t, s, z, eta, abar: diffusion.ddim_step(xt, eps_hat, t, s, z, eta, abar), "ddim_step", examples=40)
     assert without, str(without)  # no clip, so none is asked for
+
+
+def _one_time(x0, t, eps, abar):
+    return Q(x0, int(t), eps, abar)
+
+
+def _as_drawn(eta):
+    """DDIM with eta wired in, which takes neither that nor noise."""
+    return lambda xt, eps_hat, t, s, abar, clip: diffusion.ddim_step(xt, eps_hat, t, s, np.zeros_like(xt), eta, abar, clip)
+
+
+def _first_order(xt, uncond, cond, w, t, s, abar):
+    return fused.guided_dpmpp_2m_step(xt, uncond, cond, w, None, None, t, s, abar)
+
+
+def _adam(beta1):
+    return lambda p, g, m, v, step, lr, beta2, eps, weight_decay: optim.adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay)
+
+
+def _small_only(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
+    if variance != "small" or clip not in (None, 2.5):
+        raise NotImplementedError(variance)
+    return diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, variance, clip)
+
+
+FIXED = [  # operation, what supports a part of it, that part, what the report says, what is wrong of that part
+    ("q_sample", _one_time, {"t": "scalar"}, "t = scalar (fixed)", lambda x0, t, eps, abar: Q(x0, t + 0 * int(t) - (t > 0), eps, abar)),
+    ("ddim_step", _as_drawn(0.0), {"eta": 0}, "eta = 0 (fixed)", _as_drawn(1.0)),
+    ("ddpm_step", _small_only, {"variance": "small", "clip": 2.5}, "variance = small (fixed), clip = 2.5 (fixed)",
+     lambda xt, eps_hat, t, s, z, abar: diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, "small", 2.0)),
+    ("guided_dpmpp_2m_step", _first_order, {"history": False}, "history = False (fixed)", lambda **a: _first_order(**{n: a[n] for n in ("xt", "cond", "uncond", "w", "t", "s", "abar")} | {"w": 1.0})),
+    ("adam_step", _adam(0.8), {"beta1": 0.8}, "beta1 = 0.8 (fixed)", _adam(0.81)),
+    ("q_sample", lambda x0, t, eps: Q(x0, t, eps, LINEAR), {"schedule": "linear"}, "schedule = linear (fixed)", lambda x0, t, eps: Q(x0, t, eps, np.append(LINEAR[1:], 0.0))),
+    ("reparameterize_kl_backward", lambda dz, mu, logvar, eps: vae.reparameterize_kl_backward(dz, 0.5, mu, logvar, eps), {"dkl": 0.5}, "dkl = 0.5 (fixed)",
+     lambda dz, mu, logvar, eps: vae.reparameterize_kl_backward(dz, 1.0, mu, logvar, eps)),
+]  # fmt: skip
+LINEAR = schedules.alpha_bar(schedules.linear_betas())
+
+
+@pytest.mark.parametrize("op, function, fixed, said, wrong", FIXED, ids=[next(iter(fixed)) for _, _, fixed, _, _ in FIXED])
+def test_what_is_fixed_is_held_and_said(op, function, fixed, said, wrong):
+    """Right where it is held, not without; and what is wrong there is still caught."""
+    verdict = check.check(function, op, dtype="float32", fixed=fixed, seconds=0.01, **FEW)
+    assert verdict and f"not tested, for held at one value: {said}" in str(verdict) and verdict.speed, str(verdict)
+    try:
+        assert not check.check(function, op, dtype="float32", **FEW)
+    except Usage as reason:
+        assert "what it holds at one value by --fix name=value" in str(reason)
+    wrong = check.check(wrong, op, dtype="float32", fixed=fixed, **FEW)
+    assert wrong.kind == "wrong values" and said in str(wrong)
+
+
+def test_what_a_function_does_not_take_is_said():
+    verdict = check.check(lambda xt, eps_hat, t, s, z, abar, clip: diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, "small", clip), "ddpm_step", dtype="float32", examples=40)
+    assert verdict and verdict.untested == ("variance = small (not an argument of the function)",)
+    assert "not tested" not in str(check.check(diffusion.ddpm_step, "ddpm_step", dtype="float32", examples=5))
 
 
 def _zero_based_ddim(xt, eps_hat, t, s, z, eta, abar):
@@ -308,6 +556,9 @@ def right(x0, t, eps, abar):
     return diffusion.q_sample(x0, t, eps, abar)
 def wrong(x0, t, eps, abar):
     return diffusion.q_sample(x0, t, -np.array(eps), abar)
+def one_time(x0, t, eps, abar):
+    assert isinstance(t, int) and len(abar) == 5
+    return diffusion.q_sample(x0, t, eps, abar)
 number = 3
 '''
 
@@ -323,26 +574,47 @@ def test_the_command_right_and_wrong(tmp_path):
     status, said, error = run(tmp_path, "q_sample", "--against", "mine:right", "--json")
     told = json.loads(said)
     assert status == 0 and not error and told["right"] and told["op"] == "diffusion.q_sample" and told["speed"]["theirs_us"] > 0 and told["error"] <= 1
+    status, said, error = run(tmp_path, "q_sample", "--against", "mine:one_time", "--fix", "t=scalar", "--fix", "schedule=short")
+    assert status == 0 and not error and "t = scalar (fixed), schedule = short (fixed)" in said
     status, said, error = run(tmp_path, "diffusion.q_sample", "--against", "mine:wrong")
     assert status == 1 and not error and "likely cause: sign of eps" in said and "from mine import wrong" in said
 
 
+def test_the_command_lists_what_can_be_checked(capsys):
+    assert command.main(["check", "--list"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.split("(")[0] for line in lines[::2] if line] == [op.name for op in registry.OPS]
+    at = lines.index("diffusion.q_sample(x0, t, eps, abar)")
+    assert lines[at + 1] == "    [DDPM] eq. 4, drawn:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps."
+
+
 @pytest.mark.parametrize("words, message", [
+    (["q_sample"], "expected an operation and --against MODULE:FUNCTION, or --list"),
     (["q_sampel", "--against", "mine:right"], "no operation is called q_sampel; close to it: q_sample"),
     (["q_sample", "--against", "mine"], "expected module:function"),
     (["q_sample", "--against", "nosuch:f"], "nosuch cannot be imported: ModuleNotFoundError"),
-    (["q_sample", "--against", "mine:rihgt"], "mine has no rihgt; it has right, wrong"),
+    (["q_sample", "--against", "mine:rihgt"], "mine has no rihgt; it has one_time, right, wrong"),
     (["q_sample", "--against", "mine:number"], "is no function, it is of type int"),
     (["ddim_step", "--against", "mine:right"], "it does not take xt, eps_hat, s, z, eta"),
     (["q_sample", "--against", "mine:right", "--map", "x0=nosuch"], "q_sample has no argument nosuch"),
     (["q_sample", "--against", "mine:right", "--paper-weight"], "means nothing here"),
+    (["q_sample", "--against", "mine:right", "--fix", "t"], "argument --fix: expected name=value, such as eta=0 or t=scalar, got 't'"),
+    (["q_sample", "--against", "mine:right", "--fix", "eta=0"], "q_sample has no eta that could be held; it has t, schedule"),
+    (["q_sample", "--against", "mine:right", "--seconds", "-3"], "--seconds: expected at least 0, got -3"),
+    (["q_sample", "--against", "mine:right", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+    (["q_sample", "--against", "leaves:right"], "leaves cannot be imported: SystemExit: 4"),
 ])  # fmt: skip
 def test_the_command_says_what_cannot_be_done(tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "leaves.py").write_text("raise SystemExit(4)")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     assert command.main(["check", *words]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err and not said.out
+    assert command.main(["check", *words, "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["right"] is None and message in told["reason"]
 
 
 def test_the_command_without_words_is_about_ours(monkeypatch, capsys):

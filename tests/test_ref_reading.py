@@ -130,6 +130,39 @@ def test_a_written_element_a_loop_and_a_second_call_are_followed():
     assert [line.split("  ")[0] for line in map(str.strip, lines) if line.startswith("ddim_step")] == ["ddim_step", "ddim_step, as above", "ddim_step, as above"]
 
 
+def test_rounds_of_a_loop_through_the_same_lines_are_counted_in_place_of_shown(capsys):
+    """Of Philox's ten rounds the first is another one, for it bumps no key; the second, seven counted, and the last."""
+    lines = output(capsys, "trace", "philox4x32").split("\n")
+    rounds = [n for n, line in enumerate(lines) if "for r in range(rounds)" in line]
+    assert [lines[n].split()[-1] for n in rounds] == ["0", "1", "9"] and lines[rounds[2] - 1].strip() == "7 more times the same lines"
+    lines = output(capsys, "trace", "philox4x32", "--set", "rounds=3").split("\n")
+    assert [line.split()[-1] for line in lines if "for r in range(rounds)" in line] == ["0", "1", "2"] and "more times" not in "".join(lines)
+    said = output(capsys, "trace", "samplers.ddim", "--set", "times=[1000,800,600,400,200,0]", "--set", "eta=0", "--set", "noise=None")
+    assert re.findall(r"for i, \(t, s\) in enumerate\(pairwise\(times\)\): +i +(\d)", said) == ["0", "4"] and "3 more times the same lines" in said
+
+
+def test_every_round_of_an_outer_loop_counts_its_inner_one_anew():
+    """Four rounds of four: of the outer ones the first and the last are shown, of their inner ones too."""
+    def step(line, loop=False):
+        return trace.Step(line, "", loop, None)
+
+    run = trace.Run("nested", ("", 0), {}, [], ([step(1, True)] + [step(2, True), step(3)] * 4) * 4 + [step(4)])
+    assert [line or source for _, line, source, _, _ in trace.rows(run)] == [
+        1, 2, 3, "2 more times the same lines", 2, 3, "2 more times the same lines", 1, 2, 3, "2 more times the same lines", 2, 3, 4]  # fmt: skip
+
+
+def test_the_training_loop_is_a_few_screens_and_shows_every_line(capsys):
+    said = output(capsys, "trace", "mlp_train")
+    source = (ROOT / "ref/fused.py").read_text().split("\n")
+    first = next(n for n, line in enumerate(source, 1) if line.startswith("    if state is None:") and n > source.index("def mlp_train(params, data, steps, batch, lr, seed, abar, "
+                 "state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0):"))  # fmt: skip
+    last = next(n for n in range(first, len(source) + 1) if source[n - 1].startswith("    return"))
+    assert all(re.search(rf"^ *{n}  +{re.escape(source[n - 1].strip())}", said, flags=re.M) for n in range(first, last + 1))
+    assert said.count("\n") < 350
+    changed = said.split("params[name], m[name], v[name], average[name] = new\n")[1].split("\n 194 ")[0]
+    assert re.findall(r"^ +(\S+) ", changed, flags=re.M)[:4] == ["params['w1']", "m['w1']", "v['w1']", "average['w1']"]
+
+
 def test_what_a_function_refuses_is_shown_up_to_there(capsys):
     assert main(["trace", "q_sample", "--set", "t=5000"]) == 2
     said = capsys.readouterr()
@@ -180,6 +213,7 @@ def test_the_list_names_each_equation_once_after_what_it_needs(capsys):
 @pytest.mark.parametrize("name, cited, formulas", [
     ("diffusion.posterior", "[DDPM] eqs. 6 and 7", 2), ("schedules.alpha_bar", "[DDPM] below eq. 3", 1), ("gan.least_squares_generator_loss", "[LSGAN] eq. 2", 1),
     ("diffusion.q_sample_backward", "gradient of q_sample", 1), ("layers.relu", "[ReLU]", 1), ("edm.scalings", "[EDM] eq. 7", 5), ("edm.sigma_at", "", 0),
+    ("gan.gradient_penalty", "[WGAN-GP] eq. 3", 1), ("fused.mlp_train", "[DDPM] algorithm 1", 1),
 ])
 def test_the_paper_and_the_equations_are_read_from_the_docstring(name, cited, formulas):
     assert catalogue.paper(EQUATIONS[f"ref.{name}"]) == cited
@@ -217,7 +251,8 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(capsys, monkeypatch):
     (["trace", "q_sample", "--set", "x0=[[1],[2,3]]"], "--set x0=[[1],[2,3]]: expected a number, a list or None for x0, got '[[1],[2,3]]'"),
     (["trace", "samplers.ddim", "--set", "model=1"], "--set model=1: model is a function, which no text can stand for"),
     (["trace", "q_sample", "--set", "t=0.5"], "q_sample raised TypeError: t: expected ints"),
-    (["trace", "q_sample", "--html", "nowhere/page.html"], "nowhere"),
+    (["trace", "q_sample", "--html", "nowhere/page.html"], "No such file or directory: 'nowhere/page.html'"),
+    (["trace", "q_sample", "--html", f"{__file__}/page.html"], f"Not a directory: '{__file__}/page.html'"),
 ])
 def test_what_cannot_be_done_is_told(capsys, words, told):
     assert told in output(capsys, *words, status=2)

@@ -106,14 +106,15 @@ def paper(function):
 def formulas(function):
     """The equations of its docstring, a list of lines as they are printed there. function: of `ref`.
 
-    They are what follows a colon and two spaces or opens the docstring with a name and an equals sign; and what is indented.
+    They are what follows a colon and two spaces or opens the docstring with a name and an equals sign; and what is indented after an empty line.
     """
     doc = inspect.getdoc(function)
     opening = " ".join(line.strip() for line in doc.split("\n\n")[0].split("\n"))
     end = rf"(?:,? \[[A-Z]|{STOP})"
     first = rf"((?:\w+\([^)]*\)|\S+) (?:=|<-) .+?)(?:: |; (?![^()]*\))|, (?:from|the|rounded) |{end})"
     inline = re.search(rf":(?: \w+)?  (.+?){end}", opening) or re.match(first, opening)
-    return ([inline[1]] if inline else []) + [line.strip() for line in doc.split("\n") if line.startswith("    ") and line.strip()]
+    blocks = re.findall(r"(?<=\n\n)(?:    .*\n?)+", doc)
+    return ([inline[1]] if inline else []) + [line.strip() for block in blocks for line in block.splitlines()]
 
 
 def sentence(function):

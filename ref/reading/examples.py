@@ -136,7 +136,7 @@ FUNCTIONS = {
     "ref.philox.below": dict(n=10),
     "ref.fused.adam_ema_step": MODULES["ref.optim"],
     "ref.fused.mlp_sample": dict(params=lambda xT: mlp.chapter_init(0, xT.shape[1], 8, np.float64), xT=lambda x0: normal(4, (2, x0[0].size))),
-    "ref.fused.mlp_train": dict(params=lambda data: mlp.chapter_init(0, data.shape[1], 8, np.float64), data=lambda x0: x0.reshape(2, -1), steps=2,
+    "ref.fused.mlp_train": dict(params=lambda data: mlp.chapter_init(0, data.shape[1], 8, np.float64), data=lambda x0: x0.reshape(2, -1), steps=1,
                                 batch=3, lr=1e-3),
     "ref.vae.bernoulli_nll": dict(x=lambda x0: 0.5 + 0.45 * x0),
     "ref.vae.gaussian_nll": dict(logvar=lambda x: np.full(x.shape, -1.0)),

@@ -1,5 +1,6 @@
 """A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like an image."""
 import base64
+import contextlib
 import inspect
 import os
 import struct
@@ -102,5 +103,8 @@ def write(path, content):
     try:
         beside.write_text(content, encoding="utf-8")
         os.replace(beside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()

@@ -23,10 +23,11 @@ BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 @dataclass
 class Step:
-    """One statement as it ran. returns: of a return, the names in it. written: the names it wrote, made: [(name, value)] of those it changed."""
+    """One statement as it ran. loop: whether it is a loop's head. returns: of a return, the names in it. written: the names it wrote, made: [(name, value)] of those it changed."""
 
     line: int
     source: str
+    loop: bool
     returns: list | None
     written: list = field(default_factory=list)
     made: list = field(default_factory=list)
@@ -70,7 +71,7 @@ def record(function, arguments):
             if running != [statement]:
                 _close(run, running, held, frame.f_locals, frame.f_lineno)
                 running.append(statement)
-                run.steps.append(Step(statement.lineno, source, _names_returned(statement)))
+                run.steps.append(Step(statement.lineno, source, isinstance(statement, (ast.For, ast.While)), _names_returned(statement)))
         elif event == "return":
             _close(run, running, held, frame.f_locals, None)
             run.returned = _copied(value)
@@ -95,10 +96,14 @@ def rows(run, depth=0, seen=None):
     """What there is to show of a run, in order: (depth, line or None, source or the name of what was called, mark, [(name, value)] or None for nothing new).
 
     run: `Run`. depth: int. seen: {function: its lines that were shown}; a call that takes no other line is not shown in full again, but
-    what it returned is, where nothing else has it.
+    what it returned is, where nothing else has it. Of a loop's rounds through the same lines the first is shown, and the loop's last.
     """
-    seen = {} if seen is None else seen
-    for step in run.steps:
+    seen, repeated = {} if seen is None else seen, _repeated(run)
+    for i, step in enumerate(run.steps):
+        if repeated.get(i):
+            yield depth, None, f"{repeated[i]} more times the same lines", "", []
+        if i in repeated:
+            continue
         back = step is run.steps[-1] and step.returns
         made = _returned(run) if back else step.made
         yield depth, step.line, step.source, "→ " if back else "", made if made or not step.written else None
@@ -111,6 +116,25 @@ def rows(run, depth=0, seen=None):
                 seen[called.place] = lines | seen.get(called.place, set())
                 yield depth + 1, None, called.name, "", [(name, called.given[name]) for name in called.unnamed]
                 yield from rows(called, depth + 2, seen)
+
+
+def _repeated(run):
+    """{place in run.steps: n} of steps that are not shown: n > 0 at the first of n rounds of a loop through the lines, and calls, of the round before."""
+    heads, found = {}, {}
+    for i, step in enumerate(run.steps):
+        heads = {line: known for line, known in heads.items() if line <= step.line}  # an earlier line: a new round of a loop around them
+        if step.loop:
+            start, before, first, same = heads.get(step.line, (i, None, i, 0))
+            path = tuple(map(_path, run.steps[start:i]))
+            first, same = (first if same else start, same + 1) if path == before else (i, 0)
+            if same > 1:
+                found |= dict.fromkeys(range(first if same == 2 else start, i), 0) | {first: same}
+            heads[step.line] = i, path, first, same
+    return found
+
+
+def _path(step):
+    return step.line, tuple((called.place, tuple(map(_path, called.steps))) for called in step.calls)
 
 
 def leaves(name, value):
@@ -147,8 +171,10 @@ def _close(run, running, held, variables, following):
     for name in dict.fromkeys(n for n in written if n in variables and n != "_"):
         step.written.append(name)
         if name not in held or not same(held[name], variables[name]):
-            held[name] = _copied(variables[name])
-            step.made.append((name, held[name]))
+            before, held[name] = held.get(name), _copied(variables[name])
+            now = held[name]
+            one_by_one = isinstance(now, dict) and isinstance(before, dict) and now.keys() == before.keys()  # then only what has changed
+            step.made += [(f"{name}[{key!r}]", now[key]) for key in now if not same(before[key], now[key])] if one_by_one else [(name, now)]
 
 
 def _root(node):
