@@ -131,6 +131,14 @@ def ddim_lines(table, predict):
     return np.array([c4 * c0, c4 * c1 + c5]) if predict == "eps" else np.array([c4 * c0 + c5 * (c2 + c3 * c0), (c4 + c5 * c3) * c1])
 
 
+def ddim_chain(table, predict):
+    """A whole trajectory of such steps: their lines, (2, n), and what they make of x_T and of a constant output, floats. table, predict: as there."""
+    lines, whole, offset = ddim_lines(table, predict), 1.0, 0.0
+    for a, b in lines.T.tolist():
+        whole, offset = a * whole, a * offset + b
+    return lines, whole, offset
+
+
 def time_embedding(t, width, max_period=10000.0):
     """`ref.layers.time_embedding`: sines, then cosines, of t max_period^(-2 i / width). t: (n,). width: even int. max_period: float. Returns (n, width).
     Raises ValueError for an odd width."""

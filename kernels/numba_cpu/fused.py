@@ -189,6 +189,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     coefficients.noise_key(seed, stream)
     keys = np.array([coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(len(times) - 1)])
     xT = launch.flat(xT)
+    steps, more = len(times) - 1, [table, keys, clipped, limit]
     if "class.w" in params:
         kernel, tile, weights = mlp.sample_residual, *_residual(params, shape, xT, times, guidance)
     elif guidance is None:
@@ -196,9 +197,27 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     else:
         raise ValueError("guidance: expected None for a net without classes")
     memory, _ = launch.output(out, shape, dtype, xT, *(launch.flat(p) for p in params.values()))
-    work = (len(times) - 1) * shape[0] * sum(p.size for p in params.values())
-    launch.run_tiles(kernel, -(-shape[0] // tile), work, memory, xT, tile, *weights, table, keys, clipped, limit)
+    if kernel is mlp.sample_chapter and clip is None and not table[6].any() and _hidden_is_shorter(shape[1], weights[1].size, steps, xT):
+        kernel, weights, more = mlp.sample_hidden, [*weights[:4], *_square(*weights[:4]), weights[4]], coefficients.ddim_chain(table, predict)
+    work = steps * shape[0] * sum(p.size for p in params.values())
+    launch.run_tiles(kernel, -(-shape[0] // tile), work, memory, xT, tile, *weights, *more)
     return launch.finish(memory, out, shape)
+
+
+def _hidden_is_shorter(pixels, width, steps, like):
+    """Whether the hidden way has fewer multiply-adds for the fewest examples that a product takes: never by the batch, whose size no example is to feel."""
+    examples = mlp.lanes(like)
+    return width * width * (pixels + examples * steps) + 2 * examples * width * pixels < 2 * examples * width * pixels * steps
+
+
+def _square(w1, b1, w2, b2):
+    """What `mlp.sample_hidden` takes of W1 W2: its elements, W1 b2, and where the next row begins."""
+    width, pixels, lanes = b1.size, b2.size, mlp.lanes(w1)
+    along = -(-width // lanes) * lanes
+    padded, m, shift = np.zeros((pixels, along), w1.dtype), mlp.lines(width * along, w1), np.empty(width, w1.dtype)
+    padded[:, :width] = w2.reshape(pixels, width)
+    launch.run_tiles(mlp.square, -(-width // mlp.ROWS), width * w1.size, m, shift, w1, padded.reshape(-1), b2, width, along)
+    return m, shift, along
 
 
 def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0):

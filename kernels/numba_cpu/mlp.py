@@ -145,6 +145,112 @@ def sample_chapter(lo, hi, out, xt, tile, w1, b1, w2, b2, times, table, keys, cl
         _transpose(out[first * pixels :], pixels, x, tile, pixels, last - first)
 
 
+@njit(**INLINE)
+def _put(sums, i, j, o, stride):
+    wide()
+    r = o[i * stride + j : i * stride + j + lanes(sums)]
+    for k in range(lanes(sums)):
+        r[k] = sums[k]
+
+
+@njit(**COMPILE)
+def train_examples(lo, hi, tile, data, index, t, table, key, weights, x, a, d, dh, partial):
+    """The first half of a step, the tiles lo .. hi - 1 of `tile` examples each: noising, forward, loss, and back to the hidden layer.
+
+    data: flat (N pixels). index, t: (batch,) ints. table: (2, batch), of `coefficients.q_sample`. key: of the noise. weights: of w1, b1, w2,
+    b2 the weight and what else is kept, flat. x, a, d, dh, partial: from `training_memory`, written.
+    """
+    wide()
+    (w1, _, _, _), (b1, _, _, _), (w2, _, _, _), (b2, _, _, _) = weights
+    batch, pixels, width = index.size, b2.size, b1.size
+    along_x, along_a, along = x.size // batch, a.size // batch, dh.size // width
+    xt, at = lines((pixels + 1) * tile, data), lines(width * tile, data)
+    sums, noise, c = lines(ROWS * lanes(data), data), lines(tile * pixels + 8, data), data.dtype.type(2.0 / (batch * pixels))
+    for n in range(lo, hi):
+        first, last = n * tile, min((n + 1) * tile, batch)
+        columns = min(tile, along - first)
+        z = _noise(noise, first * pixels, last * pixels, key)
+        for i in range(first, last):
+            row, c0, c1 = x[i * along_x : (i + 1) * along_x], data.dtype.type(table[0, i]), data.dtype.type(table[1, i])
+            x0, e = data[index[i] * pixels : (index[i] + 1) * pixels], z[(i - first) * pixels : (i + 1 - first) * pixels]
+            for k in range(pixels):
+                row[k] = fma(c0, x0[k], c1 * e[k])
+            row[pixels] = t[i]
+        _transpose(d[first:], along, z, pixels, last - first, pixels)
+        _transpose(xt, tile, x[first * along_x :], along_x, last - first, pixels + 1)
+        product(_relu, sums, width, w1, 0, pixels + 1, 1, xt, 0, tile, pixels + 1, columns, (at, tile, b1))
+        _transpose(a[first * along_a :], along_a, at, tile, width, last - first)
+        product(_residue, sums, pixels, w2, 0, width, 1, at, 0, tile, width, columns, (d, along, first, batch, b2, c, partial))
+        product(_relu_back, sums, width, w2, 0, 1, width, d, first, along, pixels, columns, (dh, along, first, at, tile))
+
+
+@njit(**INLINE)
+def _ahead(sums, i, j, u, stride, shift, a, b):
+    """u <- a u + b (sums + shift_i)."""
+    wide()
+    r, c = u[i * stride + j : i * stride + j + lanes(sums)], shift[i]
+    for k in range(lanes(sums)):
+        r[k] = fma(a, r[k], b * (sums[k] + c))
+
+
+@njit(**INLINE)
+def _back(sums, i, j, x, stride, bias, whole, offset):
+    """x <- whole x + sums + offset bias_i."""
+    wide()
+    r, c = x[i * stride + j : i * stride + j + lanes(sums)], offset * bias[i]
+    for k in range(lanes(sums)):
+        r[k] = fma(whole, r[k], sums[k] + c)
+
+
+@njit(**COMPILE)
+def square(lo, hi, m, shift, w1, w2, b2, width, along):
+    """W1 W2 and W1 b2, of W1 the columns of pixels, the groups lo .. hi - 1 of ROWS units. m: (width, along) flat, written. shift: (width,), written. w1, b2: of
+    the net, flat. w2: (pixels, along) flat, zeros from width on."""
+    wide()
+    pixels, sums = b2.size, lines(ROWS * lanes(m), m)
+    for group in range(lo, hi):
+        first = group * ROWS
+        count = min(ROWS, width - first)
+        product(_put, sums, count, w1, first * (pixels + 1), pixels + 1, 1, w2, 0, along, pixels, along, (m[first * along :], along))
+        for i in range(first, first + count):
+            shift[i] = 0
+            for k in range(pixels):
+                shift[i] = fma(w1[i * (pixels + 1) + k], b2[k], shift[i])
+
+
+@njit(**COMPILE)
+def sample_hidden(lo, hi, out, xt, tile, w1, b1, w2, b2, m, shift, along, times, steps, whole, offset):
+    """The chapter's trajectory where nothing is clipped and there is no noise: a step is linear in the pixels, and what the next one wants of them is
+    u = W1 x. So with eps_hat = W2 h + b2 and x_s = a x_t + b eps_hat it goes, in the hidden layer alone,
+
+        h = relu(u + w_t t + b1),   u <- a u + b ((W1 W2) h + W1 b2),   and at the end   x_0 = (prod a) x_T + W2 sum d_i h_i + (sum d_i) b2
+
+    where d_i is b_i times all later a. m, shift, along: of `square`. steps: (2, n), a and b. whole, offset: prod a, sum d_i. The rest as in `sample_chapter`.
+    """
+    wide()
+    pixels, width = b2.size, b1.size
+    x, u, h, total = lines(pixels * tile, xt), lines(width * tile, xt), lines(width * tile, xt), lines(width * tile, xt)
+    sums, zero = lines(ROWS * lanes(xt), xt), xt.dtype.type(0)
+    for n in range(lo, hi):
+        first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
+        _transpose(x, tile, xt[first * pixels :], pixels, last - first, pixels)
+        product(_put, sums, width, w1, 0, pixels + 1, 1, x, 0, tile, pixels, tile, (u, tile))
+        total[:] = zero
+        for i in range(times.size):
+            a, b = xt.dtype.type(steps[0, i]), xt.dtype.type(steps[1, i])
+            for k in range(width):
+                c = b1[k] + xt.dtype.type(times[i]) * w1[k * (pixels + 1) + pixels]
+                r, y, z = h[k * tile : (k + 1) * tile], u[k * tile : (k + 1) * tile], total[k * tile : (k + 1) * tile]
+                for j in range(tile):
+                    g = y[j] + c
+                    g = zero if g < zero else g
+                    r[j] = g
+                    z[j] = fma(a, z[j], b * g)
+            product(_ahead, sums, width, m, 0, along, 1, h, 0, tile, width, tile, (u, tile, shift, a, b))
+        product(_back, sums, pixels, w2, 0, width, 1, total, 0, tile, width, tile, (x, tile, b2, xt.dtype.type(whole), xt.dtype.type(offset)))
+        _transpose(out[first * pixels :], pixels, x, tile, pixels, last - first)
+
+
 @njit(**COMPILE)
 def sample_residual(lo, hi, out, xt, tile, w_in, b_in, classes, w_out, b_out, w1, b1, w2, b2, labels, w, time, table, keys, clipped, limit):
     """The same of the residual net. Where two classes are asked, each example stands in two columns, `tile` apart, and a weight is read for both.
@@ -217,45 +323,6 @@ def _relu_back(sums, i, j, dh, stride, first, a, tile):
     r, y = dh[at : at + lanes(sums)], a[i * tile + j : i * tile + j + lanes(sums)]
     for k in range(lanes(sums)):
         r[k] = sums[k] if y[k] > zero else zero
-
-
-@njit(**INLINE)
-def _put(sums, i, j, o, stride):
-    wide()
-    r = o[i * stride + j : i * stride + j + lanes(sums)]
-    for k in range(lanes(sums)):
-        r[k] = sums[k]
-
-
-@njit(**COMPILE)
-def train_examples(lo, hi, tile, data, index, t, table, key, weights, x, a, d, dh, partial):
-    """The first half of a step, the tiles lo .. hi - 1 of `tile` examples each: noising, forward, loss, and back to the hidden layer.
-
-    data: flat (N pixels). index, t: (batch,) ints. table: (2, batch), of `coefficients.q_sample`. key: of the noise. weights: of w1, b1, w2,
-    b2 the weight and what else is kept, flat. x, a, d, dh, partial: from `training_memory`, written.
-    """
-    wide()
-    (w1, _, _, _), (b1, _, _, _), (w2, _, _, _), (b2, _, _, _) = weights
-    batch, pixels, width = index.size, b2.size, b1.size
-    along_x, along_a, along = x.size // batch, a.size // batch, dh.size // width
-    xt, at = lines((pixels + 1) * tile, data), lines(width * tile, data)
-    sums, noise, c = lines(ROWS * lanes(data), data), lines(tile * pixels + 8, data), data.dtype.type(2.0 / (batch * pixels))
-    for n in range(lo, hi):
-        first, last = n * tile, min((n + 1) * tile, batch)
-        columns = min(tile, along - first)
-        z = _noise(noise, first * pixels, last * pixels, key)
-        for i in range(first, last):
-            row, c0, c1 = x[i * along_x : (i + 1) * along_x], data.dtype.type(table[0, i]), data.dtype.type(table[1, i])
-            x0, e = data[index[i] * pixels : (index[i] + 1) * pixels], z[(i - first) * pixels : (i + 1 - first) * pixels]
-            for k in range(pixels):
-                row[k] = fma(c0, x0[k], c1 * e[k])
-            row[pixels] = t[i]
-        _transpose(d[first:], along, z, pixels, last - first, pixels)
-        _transpose(xt, tile, x[first * along_x :], along_x, last - first, pixels + 1)
-        product(_relu, sums, width, w1, 0, pixels + 1, 1, xt, 0, tile, pixels + 1, columns, (at, tile, b1))
-        _transpose(a[first * along_a :], along_a, at, tile, width, last - first)
-        product(_residue, sums, pixels, w2, 0, width, 1, at, 0, tile, width, columns, (d, along, first, batch, b2, c, partial))
-        product(_relu_back, sums, width, w2, 0, 1, width, d, first, along, pixels, columns, (dh, along, first, at, tile))
 
 
 @njit(**INLINE)

@@ -204,7 +204,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     if not arrays.size:
         return out
     if "class.w" not in params and not table[6].any() and clip is None and net.width <= mlp.WIDEST:
-        _sample_hidden(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_lines(table, predict), rounded)
+        _sample_hidden(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_chain(table, predict), rounded)
     else:
         _sample_pixels(pointer, arrays, net, times, table, seed, stream, limit, clip is not None or predict != "eps", rounded)
     return out
@@ -260,12 +260,10 @@ def _residual(params, like, guidance):
     return Net(width, [w_in, b_in, w_out, b_out, w_time, b_time, classes], blocks, labels, w, features)
 
 
-def _sample_hidden(out, x, net, times, lines, rounded):
-    """Run `mlp.sample_hidden`. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. lines: of `coefficients.ddim_lines`. rounded: to bfloat16?"""
-    (B, D), wide = x.shape, max(16, 1 << (net.width - 1).bit_length())
-    whole, offset = 1.0, 0.0
-    for a, b in lines.T.tolist():
-        whole, offset = a * whole, a * offset + b
+def _sample_hidden(out, x, net, times, chain, rounded):
+    """Run `mlp.sample_hidden`. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. chain: of `coefficients.ddim_chain`. rounded: to bfloat16?"""
+    (B, D), (lines, whole, offset) = x.shape, chain
+    wide = max(16, 1 << (net.width - 1).bit_length())
     resident = wide <= (256 if rounded else 64)
     single = lambda n: (n, "float32")
     table, counter, lifted, shift, sums, hidden = launch.workspace(
