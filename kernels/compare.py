@@ -57,6 +57,19 @@ def rule(truth, scale, ulps, dtype, plain=None):
     return Rule(truth, allowed)
 
 
+def whole(truth, plains, dtype, ulps=4):
+    """The rule for the end of a loop, whose terms are too many to tell: no element may err more than twice as much as the worst of plain NumPy, or
+    than so many steps of the largest element where plain is right by luck.
+
+    truth: float64 array. plains: results of plain NumPy in dtype, in several orders of its sums. dtype: of NumPy. ulps: float, twice in float64.
+    Returns a `Rule`.
+    """
+    truth = np.asarray(truth, np.float64)
+    largest = np.max(np.abs(truth), initial=0.0)
+    worst = max(np.max(np.abs(np.asarray(p, np.float64) - truth), initial=0.0) for p in plains)
+    return Rule(truth, np.full(truth.shape, 2 * worst + ulps * (2 if dtype == np.float64 else 1) * float(np.spacing(np.dtype(dtype).type(largest)))))
+
+
 def error(out, expected):
     """The worst error in units of the allowed error; inf where out breaks the rule outright (shape, NaN, inf, an exact value).
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels import compare, registry
+from kernels import compare, loops, registry
 
 SHAPES = [(0, 4), (1,), (2,), (3,), (5, 5, 5), (1023,), (1024,), (1025,), (3, 1, 1, 7), (2, 2048), (32, 784), (257, 3, 32, 32)]
 
@@ -71,3 +71,18 @@ def check(op, backend, dtype, seed=0):
                 return Verdict(op.name, backend, dtype, cases + 1, np.inf, f"{type(reason).__name__} at {where}: {reason}")
             cases += 1
     return Verdict(op.name, backend, dtype, cases, worst)
+
+
+def check_loop(name, backend, dtype):
+    """Every case of a whole loop. name: of `loops.LOOPS`. backend, dtype: names. Returns a `Verdict`; it never raises for a wrong loop."""
+    worst = 0.0
+    for cases, case in enumerate(loops.LOOPS[name], 1):
+        arguments = loops.made(name, case, dtype)
+        try:
+            found, rules = loops.run(name, backend, arguments), loops.expected(name, arguments)
+            for part, rule in rules.items():
+                compare.assert_matches(found[part], rule, pick=cases)
+                worst = max(worst, compare.error(found[part], rule))
+        except Exception as reason:  # whatever it is, it is the verdict
+            return Verdict(name, backend, dtype, cases, np.inf, f"{type(reason).__name__} at {case}: {reason}")
+    return Verdict(name, backend, dtype, len(loops.LOOPS[name]), worst)

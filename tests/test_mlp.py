@@ -2,13 +2,15 @@
 import numpy as np
 import pytest
 
-from kernels import plain
+from kernels import compare, loops, ours, plain
 from kernels.numba_cpu import fused, launch
 from kernels.numba_cpu import philox as kernel_philox
 from ref import fused as truth
 from ref import philox, schedules
 from ref.nets import mlp
 from kernels import arena
+
+from kernels.loops import orders, parts, residual, turned
 
 ABAR = schedules.alpha_bar(schedules.linear_betas())
 TIMES = schedules.spaced_times(1000, 50, "trailing")
@@ -19,12 +21,6 @@ def chapter(pixels=784, width=256, dtype=np.float32):
     return mlp.chapter_init(0, pixels, width, dtype)
 
 
-def residual(pixels, width, depth=3, classes=4, frequencies=6, dtype=np.float32):
-    """With last layers that are not 0, as trained ones are."""
-    params = mlp.residual_init(0, pixels, width, depth, classes, frequencies, np.float64)
-    return {name: (p + 0.3 * width**-0.5 * philox.normal(i, p.shape)).astype(dtype) for i, (name, p) in enumerate(params.items())}
-
-
 def start(examples, pixels, dtype=np.float32):
     return philox.normal(7, (examples, pixels)).astype(dtype)
 
@@ -33,27 +29,11 @@ def exact(params):
     return {name: p.astype(np.float64) for name, p in params.items()}
 
 
-def turned(arrays, order):
-    """The same net with its hidden units in another order: every axis that is as long as the order."""
-    axes = {name: [axis for axis, n in enumerate(p.shape) if n == order.size] for name, p in arrays.items()}
-    return {name: p[np.ix_(*(order if axis in axes[name] else range(n) for axis, n in enumerate(p.shape)))] for name, p in arrays.items()}
-
-
-def orders(width):
-    """Four orders of the hidden units: the same function and other roundings, so that plain NumPy's worst error is not one run's luck."""
-    rng = np.random.default_rng(0)
-    return [np.arange(width), np.arange(width)[::-1], rng.permutation(width), rng.permutation(width)]
-
-
-def hold(got, want, rough, ulps=4):
-    """No element errs more than twice as much as the worst of plain NumPy, or than so many steps of the largest where plain is right by luck.
-
-    rough: the results of plain NumPy in several orders.
-    """
-    allowed = 2 * max(np.abs(r - want).max() for r in rough) + ulps * np.spacing(np.abs(want).max().astype(got.dtype))
-    assert got.shape == want.shape and np.all(np.abs(got - want) <= allowed), f"{np.abs(got - want).max():.3g} of {allowed:.3g} allowed"
-    for wrong in (0 * want, -want, 2 * want, np.roll(want, 1), want[::-1]):
-        assert np.array_equal(wrong, want) or np.abs(wrong - want).max() > 3 * allowed, "the tolerance is vacuous"
+def hold(got, want, rough):
+    """`compare.whole`, and examples in another order would have been seen too. rough: the results of plain NumPy in several orders."""
+    rule = compare.whole(want, rough, got.dtype)
+    compare.assert_matches(got, rule)
+    assert np.array_equal(want[::-1], want) or compare.error(want[::-1], rule) > 3, "the tolerance is vacuous"
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
@@ -193,28 +173,12 @@ def digits(examples, pixels, dtype=np.float32):
     return np.sign(philox.normal(1, (examples, pixels))).astype(dtype)
 
 
-def parts(result):
-    """Everything that a training run returned, by name."""
-    params, state, losses = result
-    return {f"{part} {name}": p for part, arrays in {"params": params, **state}.items() if part != "step" for name, p in arrays.items()} | {"losses": losses}
-
-
-def rough_training(params, data, steps, width, **told):
-    """What plain NumPy makes of the run in several orders of the hidden units, which are then put back."""
-    found = []
-    for order in orders(width):
-        new, state, losses = plain.mlp_train(turned(params, order), data, steps, **told)
-        back = np.argsort(order)
-        found.append(parts((turned(new, back), {part: turned(p, back) if part != "step" else p for part, p in state.items()}, losses)))
-    return found
-
-
 @pytest.mark.parametrize("steps", [1, 10, 100])
 def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps):
     """With an eps of the gradients' size: below it Adam makes a gradient that is only its rounding into a whole step (see the next test)."""
     params, data = chapter(784, 64), digits(300, 784)
     told = dict(batch=64, lr=1e-3, seed=3, abar=ABAR, eps=1e-4, weight_decay=0.01, decay=0.9)
-    want, rough = parts(truth.mlp_train(exact(params), data.astype(np.float64), steps, **told)), rough_training(params, data, steps, 64, **told)
+    want, rough = parts(truth.mlp_train(exact(params), data.astype(np.float64), steps, **told)), loops.rough_of("fused.mlp_train", dict(params=params, data=data, steps=steps, **told))
     got = fused.mlp_train(params, data, steps, **told)
     assert got[1]["step"] == steps and parts(got).keys() == want.keys()
     for name, value in parts(got).items():
@@ -224,7 +188,7 @@ def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps):
 def test_the_first_step_of_the_chapters_own_loop_errs_where_adam_says():
     """Its weights are p - lr g / (|g| + eps): a gradient within twice plain NumPy's error of the truth, and a weight within what that makes of it."""
     params, data, told = chapter(), digits(300, 784), dict(batch=128, lr=1e-3, seed=4, abar=ABAR, decay=0.9)
-    want, rough = parts(truth.mlp_train(exact(params), data.astype(np.float64), 1, **told)), rough_training(params, data, 1, 256, **told)
+    want, rough = parts(truth.mlp_train(exact(params), data.astype(np.float64), 1, **told)), loops.rough_of("fused.mlp_train", dict(params=params, data=data, steps=1, **told))
     got = parts(fused.mlp_train(params, data, 1, **told))
     for name, value in got.items():
         if name.split()[0] in ("m", "v", "losses"):
@@ -312,3 +276,19 @@ def test_integers_below_are_the_references():
     for n in (0, 2**32 + 1):
         with pytest.raises(ValueError, match="n: expected 1 <= n"):
             kernel_philox.below(5, 3, n)
+
+
+@pytest.mark.parametrize("name", loops.LOOPS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_check_of_our_own_takes_what_is_right_and_nothing_else(name, dtype, monkeypatch):
+    assert ours.check_loop(name, "numba_cpu", dtype).ok
+    short, right = name.split(".")[1], getattr(fused, name.split(".")[1])
+
+    def wrong(**arguments):
+        """A time, or the data, a little off."""
+        changed = dict(xT=arguments["xT"] * (1 + 1e-3)) if "xT" in arguments else dict(lr=arguments["lr"] * (1 + 1e-2))
+        return right(**(arguments | changed))
+
+    monkeypatch.setattr(fused, short, wrong)
+    verdict = ours.check_loop(name, "numba_cpu", dtype)
+    assert not verdict.ok and "allowed error" in verdict.failure

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "kernels/triton_gpu/launch.py": TRITON | {"numba", "kernels.coefficients", "kernels.triton_gpu"},  # device arrays
     "kernels/triton_gpu/": TRITON | {"kernels.coefficients", "kernels.triton_gpu"},
     "kernels/": {"numpy", "ref", "hypothesis", *(f"kernels.{name}" for name in (
-        "arena", "caller", "check", "coefficients", "compare", "laws", "ours", "plain", "registry", "timing", "variants"))},
+        "arena", "caller", "check", "coefficients", "compare", "laws", "loops", "ours", "plain", "registry", "timing", "variants"))},
 }
 # bench and tests may use everything else; the math does not know its reader
 NEVER_IMPORTED_FROM = {"bench/": {"tests"}, "ref/reading/": set(), "ref/__main__.py": set(), "ref/": {"ref.reading"}, "kernels/": {"ref.reading"}}
@@ -197,7 +197,7 @@ def test_a_gap_in_the_documentation_is_found(source):
 
 
 def test_backends_have_the_names_and_arguments_of_ref():
-    """In the same order with the same defaults; a kernel may add `dtype` and `out` at the end."""
+    """In the same order with the same defaults; a kernel may add `dtype`, `precision` and `out` at the end."""
     compared = 0
     for path, source in python_files("kernels").items():
         backend, module = path.split("/")[1:] if path.count("/") == 2 else (None, None)
@@ -207,7 +207,7 @@ def test_backends_have_the_names_and_arguments_of_ref():
         for name, node in public_functions(source).items():
             if name in truth:
                 theirs, ours = parameters(truth[name]), parameters(node)
-                assert ours[:len(theirs)] == theirs and set(ours[len(theirs):]) <= {"dtype", "out"}, f"{path}: {name}{tuple(ours)}"
+                assert ours[:len(theirs)] == theirs and set(ours[len(theirs):]) <= {"dtype", "out", "precision"}, f"{path}: {name}{tuple(ours)}"
                 defaults = [ast.dump(d) for d in truth[name].args.defaults]
                 added = len(ours) - len(theirs)
                 mine = [ast.dump(d) for d in node.args.defaults]

@@ -9,13 +9,14 @@ import pytest
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
 
-from kernels import plain, registry
+from kernels import loops, ours, plain, registry
 from kernels.triton_gpu import fused, launch
 from kernels.triton_gpu import mlp as kernel
 from ref import fused as truth
 from ref import philox
 from ref.nets import mlp
-from tests.test_mlp import ABAR, SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, orders, parts, residual, rough_training, start, turned
+from kernels.loops import ABAR, orders, parts, residual, turned
+from tests.test_mlp import SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, start
 
 pytestmark = pytest.mark.interpreter if launch.INTERPRETED else pytest.mark.gpu
 
@@ -25,12 +26,6 @@ PLACES = [TIMES[:3], [1000, 3], [20, 19, 0]] if launch.INTERPRETED else [TIMES[:
 PRECISIONS = ["float32", "bfloat16"]
 ROUGHLY = TOLD | {"eta = 0.7, clipped": {"eta": 0.7, "clip": 1.0, "predict": "v"}}  # eps at T, rounded to bfloat16, says nothing of x0 to within 1
 CASES = [pytest.param(precision, told, id=f"{precision}-{name}") for precision in PRECISIONS for name, told in (TOLD if precision == "float32" else ROUGHLY).items()]
-
-
-def net(pixels=CHAPTER[0], width=CHAPTER[1]):
-    """The chapter's, with its times as small as its pixels: beside times up to 1000 a net hardly sees them."""
-    params = chapter(pixels, width)
-    return params | {"w1": params["w1"] * np.append(np.ones(pixels), 1e-3).astype(np.float32)}
 
 
 def sent(arrays):
@@ -84,7 +79,7 @@ def rough(use, precision, params, x, times, width, **told):
 @pytest.mark.parametrize("precision, told", CASES)
 @pytest.mark.parametrize("times", PLACES, ids=lambda t: f"{len(t) - 1} steps to {t[-1]}")
 def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy(told, precision, times, rounded):
-    params, x, noise = net(), start(33, CHAPTER[0]), dict(seed=5, stream=2**64 - 3)
+    params, x, noise = loops.chapter(*CHAPTER), start(33, CHAPTER[0]), dict(seed=5, stream=2**64 - 3)
     want = truth.mlp_sample(exact(params), x, times, ABAR, **noise, **told)
     got = sample(params, x, times, precision=precision, **noise, **told)
     hold(got, want, rough(rounded, precision, params, x, times, CHAPTER[1], **noise, **told))
@@ -102,12 +97,15 @@ def test_the_residual_trajectory_with_and_without_guidance(w, precision, told, r
 
 
 SHAPES = [(1, 16, 8), (5, 7, 5), (17, 33, 65), (31, 130, 1), (49, 1, 3)]
-SHAPES += [] if launch.INTERPRETED else [(1, 784, 256), (64, 784, 300), (33, 100, 512), (40, 784, 513), (1000, 97, 129), (600, 50, 31), (2, 3000, 40)]
+LARGE = [] if launch.INTERPRETED else [(1, 784, 256), (64, 784, 300), (1000, 97, 129), (600, 50, 31), (2, 3000, 40)]  # each compiles for seconds
 
 
-@pytest.mark.parametrize("examples, pixels, width", SHAPES)
-@pytest.mark.parametrize("told", [{}, {"eta": 0.5}, {"clip": 1.0}], ids=str)
-@pytest.mark.parametrize("which", ["chapter", "residual", "residual without blocks"])
+@pytest.mark.parametrize(
+    "which, told, examples, pixels, width",
+    [(which, told, *shape) for which in ("chapter", "residual", "residual without blocks") for told in ({}, {"eta": 0.5}, {"clip": 1.0}) for shape in SHAPES]
+    + [("chapter", told, *shape) for told in ({}, {"clip": 1.0}) for shape in LARGE],
+    ids=str,
+)
 def test_any_batch_any_width_any_number_of_pixels(which, told, examples, pixels, width):
     params = chapter(pixels, width) if which == "chapter" else residual(pixels, width, 0 if "without" in which else 2)
     x, told = start(examples, pixels), dict(seed=3, stream=9) | told
@@ -162,12 +160,12 @@ def test_out_may_be_the_input_and_nothing_else_is_written():
 def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps, precision, rounded):
     """With an eps of the gradients' size, as in `tests.test_mlp`."""
     pixels, width, batch = (20, 9, 11) if launch.INTERPRETED else (784, 64, 64)
-    params, data = net(pixels, width), digits(300, pixels)
+    params, data = loops.chapter(pixels, width), digits(300, pixels)
     told = dict(batch=batch, lr=1e-3, seed=3, abar=ABAR, eps=1e-4, weight_decay=0.01, decay=0.9)
     want = parts(truth.mlp_train(exact(params), data.astype(np.float64), steps, **told))
     got = train(params, data, steps, precision=precision, **told)
     rounded(precision == "bfloat16")
-    plainly = rough_training(params, data, steps, width, **told)
+    plainly = loops.rough_of("fused.mlp_train", dict(params=params, data=data, steps=steps, **told))
     assert got[1]["step"] == steps and parts(got).keys() == want.keys()
     for name, value in parts(got).items():
         hold(value, want[name], [r[name] for r in plainly])
@@ -248,3 +246,8 @@ if not launch.INTERPRETED:
             sample(chapter(), start(40_000, 784), clip=1.0)
         monkeypatch.undo()
         assert np.isfinite(sample(chapter(), start(64, 784), clip=1.0)).all()
+
+
+@pytest.mark.parametrize("name", loops.LOOPS)
+def test_the_check_of_our_own_takes_what_is_right(name):
+    assert ours.check_loop(name, "triton_gpu", "float32").ok

@@ -142,9 +142,14 @@ def sample_hidden(
     D: tl.constexpr, H: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, TALL: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
     RESIDENT: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
-    """The chapter's trajectory through the hidden layer. out, x: (B, D). lifted: (WIDE + B, WIDE), for W1 W2 transposed, then u. shift: (WIDE,), for
-    W1 b2. hidden: (B, WIDE), for h where W1 W2 does not fit into registers. sums: (B, WIDE), for sum d_i h_i. table: (steps, 3) of t, a, b.
-    whole, offset: prod a, sum d_i. PHASE: 0 all, 1 into the hidden layer, 2 the trajectory, 3 back to the pixels."""
+    """The chapter's trajectory through the hidden layer.
+
+    out, x: (B, D). w1, b1, w2, b2: of the net. lifted: (WIDE + B, WIDE), for W1 W2 transposed, then u. shift: (WIDE,), for W1 b2. hidden: (B, WIDE), for h
+    where W1 W2 is not RESIDENT, in registers or shared memory. sums: (B, WIDE), for sum d_i h_i. table: (steps, 3) of t, a, b. counter, patience: of
+    `_meet`. B, D, H: examples, pixels, units. whole, offset: prod a, sum d_i. WIDE: H, up to a power of 2. ROWS: examples of a program. TALL, TILE, CHUNK,
+    STAGES: of a product before and after, its tile, how many terms at a time and how many loads ahead. BFLOAT16: whether operands are rounded. PHASE: 0
+    all, 1 into the hidden layer, 2 the trajectory, 3 back to the pixels.
+    """
     program, programs = tl.program_id(0), tl.num_programs(0)
     i, k = tl.arange(0, TALL), tl.arange(0, TILE)
     across: tl.constexpr = WIDE // TILE
@@ -236,10 +241,17 @@ def sample_pixels(
     D: tl.constexpr, H: tl.constexpr, FEATURES: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
     BRANCHES: tl.constexpr, RESIDUAL: tl.constexpr, NOISY: tl.constexpr, CLIPPED: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
-    """The trajectory of either net by way of the pixels. out, x: (B, D). blocks: addresses of w1, b1, w2, b2 of each. table: (steps, 8), of
-    `coefficients.ddim_trajectory`, and t. keys: (steps, 2), streams. labels: (BRANCHES, B). features: (steps, FEATURES), of the times. time: (steps, HP).
-    h: what the blocks add to. Operands, rows in whole ROWS and columns in whole CHUNKs, DP and HP: x_op; h_op and a_op, a branch after the other; g_op, what
-    the last layer takes; the weights. PHASE: 0 all, 1 the beginning, 2 into the hidden layer, 3 and 4 a block's halves, 5 the pixels and the step."""
+    """The trajectory of either net by way of the pixels.
+
+    out, x: (B, D). w_in, b_in, w_out, b_out, w_time, b_time, classes: of the net; the chapter's has the first four. blocks: addresses of w1, b1, w2, b2
+    of each of depth blocks. table: (steps, 8), of `coefficients.ddim_trajectory`, and t. keys: (steps, 2), streams; k0, k1: of the seed. counter, patience:
+    of `_meet`. labels: (BRANCHES, B). features: (steps, FEATURES), of the times. time: (steps, HP), for what they become. h: for what the blocks add to.
+    Operands, rows in whole ROWS and columns in whole CHUNKs, DP and HP: x_op; h_op and a_op, a branch after the other; g_op, what the last layer takes; in_op,
+    out_op, blocks_op, the weights. B, D, H: examples, pixels, units. w: of the guidance of two BRANCHES. limit: of x0_hat, where CLIPPED. first_step, end_step,
+    first_block, end_block: which are done. ROWS, TILE, CHUNK, STAGES: a product's tile, how many terms at a time and how many loads ahead. RESIDUAL: which net.
+    NOISY: whether there is any. BFLOAT16: whether operands are rounded. PHASE: 0 all, 1 the beginning, 2 into the hidden layer, 3 and 4 a block's halves, 5 the
+    pixels and the step.
+    """
     program, programs = tl.program_id(0), tl.num_programs(0)
     i, k = tl.arange(0, ROWS), tl.arange(0, TILE)
     units: tl.constexpr = HP // TILE
@@ -441,10 +453,17 @@ def train(
     OUT: tl.constexpr, IN: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr, BATCH: tl.constexpr, STATIONARY: tl.constexpr,
     BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
-    """Steps of the chapter's loop. w1 ... avg_b2: the weights and what is kept of them, changed. losses: (steps,). data: (N, D). adam: (steps, 8). index,
-    t: (batch,), (2, batch); t and x_op are of this step and of the next. z: (batch, D). partial: one for each tile of the output. Operands: rows in whole
-    BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there. begun: the number of the first step. PHASE: 0 all, 1 and 2 the beginning, 3 the
-    hidden layer, 4 output and loss, 5 back to the hidden layer and the next x_t, 6 gradients and weights."""
+    """Steps of the chapter's loop.
+
+    w1, b1, w2, b2, m_w1, m_b1, m_w2, m_b2, v_w1, v_b1, v_w2, v_b2, avg_w1, avg_b1, avg_w2, avg_b2: the weights and what is kept of them, changed. losses:
+    (steps,). data: (N, D). adam: (steps, 8). alphas: (T + 1, 2), of `coefficients.q_sample`. counter, patience: of `_meet`. index, t: (batch,), (2, batch); t and
+    x_op are of this step and of the next. z: (batch, D). partial: one for each tile of the output. Operands, rows in whole BATCHes, columns in whole CHUNKs, DP
+    and HP, zeros around what is there: x_op, a_op, d_op, dh_op of the examples; w1_op, w2_op. batch, D, H: examples, pixels, units. begun: the number of the
+    first of all steps; first_step, end_step: which are done. k0, k1: of the seed. keep, take: of the average. scale: of the loss's gradient. ROWS, UNITS, PIXELS:
+    a product's tile, CHUNK, STAGES: how many terms at a time and how many loads ahead. OUT, IN: of gradients, BATCH at a time. STATIONARY: whether a program
+    has the same tile of weights in every step, in its registers. BFLOAT16: whether operands are rounded. PHASE: 0 all, 1 and 2 the beginning, 3 the hidden
+    layer, 4 output and loss, 5 back to the hidden layer and the next x_t, 6 gradients and weights.
+    """
     program, programs = tl.program_id(0), tl.num_programs(0)
     i, iu, ip, io, ii = tl.arange(0, ROWS), tl.arange(0, UNITS), tl.arange(0, PIXELS), tl.arange(0, OUT), tl.arange(0, IN)
     units: tl.constexpr = HP // UNITS
