@@ -1,6 +1,6 @@
 """Rows of the benchmark as a table, a CSV, a picture, and as the README's table, so that no figure is typed by hand.
 
-`python -m bench.report` writes the rows of bench/results/*.csv between the README's markers. With `--plot FILE` it
+`python -m bench.report` writes the rows of bench/results/*.csv, and of bench/results/studies/trajectory*.csv, between the README's markers. With `--plot FILE` it
 draws the picture of a CSV that holds a sweep of sizes (`python -m bench --plot ... --csv ...`).
 """
 import argparse
@@ -15,9 +15,11 @@ import numpy as np
 
 from bench import targets
 from bench.peers import COLUMNS
+from bench.trajectory import COLUMNS as LOOPS
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+LOOPS_BEGIN, LOOPS_END = "<!-- trajectory:begin -->", "<!-- trajectory:end -->"
 SWEEP = "sweep"  # the row name of a picture's points
 TEXT = ("machine", "caches", "threads", "date", "versions", "op", "row", "kind", "backend", "shape", "dtype", "failure")
 NUMBERS = ("bytes", "median_us", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", "launch", "float32_copy", *COLUMNS)
@@ -178,15 +180,28 @@ def markdown(rows, machine):
     return "\n".join([*out, "", *(f"- {line}" for line in memory_lines(rows)), f"- {_legend(rows)}"])
 
 
-def filled(readme, text):
-    """readme with what stands between the markers replaced. readme, text: str.
+def filled(readme, text, begin=BEGIN, end=END):
+    """readme with what stands between the markers replaced. readme, text, begin, end: str.
 
     Raises ValueError where the markers are not there exactly once, in order.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"expected one {BEGIN} and after it one {END}")
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
+    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+        raise ValueError(f"expected one {begin} and after it one {end}")
+    before, rest = readme.split(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
+
+
+def loops_markdown(path):
+    """The table of a CSV that `python -m bench.trajectory --csv` wrote, under what it says of the machine. path: file. Returns text."""
+    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
+    peers = [c for c in LOOPS if any(row[c] for row in rows)]
+    found = [f"**{_title(rows[0])}.** {rows[0]['versions']}.", "", "", f"| op | batch | precision | us | GFLOP/s | % of a core | {' | '.join(f'x {LOOPS[c]}' for c in peers)} | target | met |"]
+    found.append(f"| :-- | --: | :-- | --: | --: | --: |{' --: |' * len(peers)} :-- | :-- |")
+    for row in rows:
+        share = f"{100 * float(row['peak_share']):.0f}" if row["peak_share"] else ""
+        numbers = " | ".join(f"{float(row[c]):.2f}" if row[c] else "" for c in peers)
+        found.append(f"| {row['what']} | {row['batch']} | {row['precision']} | {float(row['us']):,.0f} | {float(row['gflops']):,.0f} | {share} | {numbers} | {row['target']} | {row['met']} |")
+    return "\n".join(found)
 
 
 def plot(rows, machine, path):
@@ -267,6 +282,8 @@ def main(argv=None):
             return 0
         readme = Path(words.readme)
         text = filled(readme.read_text(), "\n\n".join(markdown(*each) for each in found))
+        loops = sorted((ROOT / "bench" / "results" / "studies").glob("trajectory*.csv"))
+        text = filled(text, "\n\n".join(map(loops_markdown, loops)), LOOPS_BEGIN, LOOPS_END) if LOOPS_BEGIN in text else text
     except (OSError, ValueError) as reason:
         print(f"python -m bench.report: {reason}", file=sys.stderr)
         return 2

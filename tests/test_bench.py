@@ -1,4 +1,5 @@
 """The benchmark's own promises: nothing wrong is timed, a row survives its CSV, targets stay, the README is filled by a command."""
+import csv
 import numpy as np
 import pytest
 
@@ -104,9 +105,22 @@ def test_the_copy_and_the_triad_move_the_bytes_they_say():
 
 
 def test_a_trajectory_is_timed_where_it_is_right_and_not_where_it_is_wrong(monkeypatch):
-    found = next(trajectory.rows(0.0, []))
+    found = next(trajectory.rows("numba_cpu", 0.0, []))
     assert found["what"] == "mlp_sample" and found["us"] > 0 and found["numpy"] > 0 and 0 < found["peak_share"] < 2
     right = fused.mlp_sample
     monkeypatch.setattr(fused, "mlp_sample", lambda *a, out, **k: right(*a, **k) * np.float32(1.001))
     with pytest.raises(AssertionError, match="mlp_sample is wrong"):
-        next(trajectory.rows(0.0, []))
+        next(trajectory.rows("numba_cpu", 0.0, []))
+
+
+def test_a_loops_target_stays_and_its_table_is_filled(tmp_path):
+    found = {"what": "mlp_sample", "precision": "float32", "batch": 64, "us": 5e3, "gflops": 100.0, "numpy": 1.5, "compile": 1.1}
+    assert trajectory.judged("numba_cpu", found)["met"] == "no: compile" and trajectory.judged("numba_cpu", found | {"compile": 1.3})["met"] == "yes"
+    assert trajectory.judged("triton_gpu", found | {"precision": "bfloat16", "us": 200.0})["met"] == "no: us"
+    assert trajectory.judged("numba_cpu", {k: v for k, v in found.items() if k != "compile"})["met"] == ""  # without torch it is not known
+    row = {"machine": "here", "date": "today", "versions": "all"} | trajectory.judged("numba_cpu", found)
+    with open(tmp_path / "t.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ("machine", "caches", "threads", "date", "versions", *trajectory.FIELDS))
+        writer.writeheader()
+        writer.writerow(row)
+    assert "| mlp_sample | 64 | float32 | 5,000 | 100 |  | 1.50 | 1.10 | numpy 1.4x, compile 1.2x | no: compile |" in report.loops_markdown(tmp_path / "t.csv")
