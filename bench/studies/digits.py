@@ -37,7 +37,7 @@ NO_LABEL = 10
 DROPPED = 0.1  # the share of labels dropped in training, which guidance needs
 PARTS = ("params", "m", "v", "average")  # of the state, a dict of arrays each
 BATCH, TIME, DROP, NOISE = range(PER_STEP)  # a training step's streams: PER_STEP step + one of these
-RUN = 250  # training steps of the chapter's net in one call, after which the bar moves and Ctrl-C is heard
+RUN = 250  # training steps of the chapter's net in one call, the most that Ctrl-C loses; it divides the 500 of a checkpoint
 SAMPLING = 1 << 60  # the streams of sampling: far from training's
 DEFAULTS = {  # what a net is trained with unless told otherwise
     "residual": dict(steps=2400, schedule="cosine", predict="x0", lr=1e-3, ema=0.998, anneal=True, sampler_steps=50),
@@ -126,7 +126,7 @@ def start(settings):
 
 
 def train(state, settings, digits, tick):
-    """`train_run` or `train_step` until settings["steps"], counting the seconds. Changes state.
+    """`train_run` for the chapter's net and its prediction of noise, else `train_step`, until settings["steps"], counting the seconds. Changes state.
 
     state, settings, digits: as in `train_step`. tick: called after each step, or run of them.
     """
@@ -210,14 +210,13 @@ def sample(state, settings, labels, stream=SAMPLING):
     Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784).
     """
     kernels, abar, seed = backend(settings["backend"]), alpha_bar(settings["schedule"]), settings["seed"]
-    residual = dict(guidance=(labels, settings["guidance"]), clip=1.0)
-    told = dict(seed=seed, predict=settings["predict"]) | (residual if settings["net"] == "residual" else dict(eta=1.0))
+    told = dict(guidance=(labels, settings["guidance"]), clip=1.0) if settings["net"] == "residual" else dict(eta=1.0)
     params = {name: kernels.send(p) for name, p in state["average"].items()}
     times = schedules.spaced_times(T, settings["sampler_steps"], "trailing")
     x, path = kernels.philox.normal(seed, (labels.size, 784), stream), []
     for begin, end in pairwise(np.unique(np.linspace(0, times.size - 1, 10).astype(int)).tolist()):
         path.append(kernels.receive(x)[0])
-        x = kernels.fused.mlp_sample(params, x, times[begin : end + 1], abar, stream=stream + 1 + begin, **told)
+        x = kernels.fused.mlp_sample(params, x, times[begin : end + 1], abar, seed=seed, stream=stream + 1 + begin, predict=settings["predict"], **told)
     x = _single(kernels.receive(x))
     return x, np.array([*path, x[0]])
 
@@ -343,10 +342,10 @@ def _arguments(argv):
     for name, value in DEFAULTS[args.net].items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
+    if args.backend == "triton_gpu" and (args.net, args.predict) != ("chapter", "eps"):
+        parser.error(f"--backend triton_gpu: expected --net chapter --predict eps, which it has kernels to train, got --net {args.net} --predict {args.predict}")
     if args.backend in (missing := ours.available()[1]):
         parser.error(f"--backend {args.backend}: {missing[args.backend]}")
-    if args.backend == "triton_gpu" and (args.net, args.predict) != ("chapter", "eps"):
-        parser.error(f"--backend triton_gpu: expected --net chapter --predict eps, the one that it has kernels to train, got --net {args.net} --predict {args.predict}")
     if args.steps < 1 or args.batch < 1:
         parser.error(f"--steps and --batch: expected at least 1, got {args.steps} and {args.batch}")
     if not 0 <= args.seed < 2**64:
