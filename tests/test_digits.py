@@ -1,15 +1,21 @@
 """The digits study on digits that the test writes: resumed is uninterrupted, backends agree, bad input is told."""
+import contextlib
+import functools
 import gzip
 import struct
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from bench.studies import data, digits
-from ref import philox
+from kernels import ours
+from ref import diffusion, fused, philox, schedules
+from ref.nets import mlp
 
 IMAGES = (philox.uniform(3, (40, 28, 28)) * 255).astype(np.uint8)
 LABELS = (np.arange(40) % 10).astype(np.uint8)
+BACKENDS = ["ref", *ours.available()[0]]  # numba_cpu and, where Triton is installed, triton_gpu, in its interpreter where there is no GPU
 
 
 def settings(**change):
@@ -18,10 +24,29 @@ def settings(**change):
 
 
 def train(given, steps, state=None):
+    """Stopped as by Ctrl-C after the first tick that finds so many steps done."""
     state = digits.start(given) if state is None else state
-    while state["step"] < steps:
-        digits.train_step(state, given, (data.scale(IMAGES), LABELS.astype(np.int64)))
+
+    def tick():
+        if state["step"] >= steps:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        digits.train(state, given, examples(state), tick)
+    assert state["step"] == steps
     return state
+
+
+def examples(state):
+    """As many pixels of each digit as the net has, and labels."""
+    pixels = state["params"]["b2" if "b2" in state["params"] else "out.b"].size
+    return np.ascontiguousarray(data.scale(IMAGES)[:, :pixels]), LABELS.astype(np.int64)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The chapter's net with 20 pixels and 9 units, for Triton's interpreter."""
+    monkeypatch.setattr(mlp, "chapter_init", functools.partial(mlp.chapter_init, pixels=20, width=9))
 
 
 def assert_same(a, b):
@@ -31,11 +56,13 @@ def assert_same(a, b):
             assert np.array_equal(a[part][name], b[part][name]), f"{part}/{name}"
 
 
-@pytest.mark.parametrize("net", ["residual", "chapter"])
-def test_resumed_is_uninterrupted_to_the_bit(net, tmp_path):
-    given = settings(net=net)
+@pytest.mark.parametrize("net, predict, backend", [("residual", "x0", "numba_cpu"), ("chapter", "v", "numba_cpu"), *(("chapter", "eps", b) for b in BACKENDS)])
+def test_resumed_is_uninterrupted_to_the_bit(net, predict, backend, small, tmp_path, monkeypatch):
+    given = settings(net=net, predict=predict, backend=backend)
     whole = train(given, 6)
-    digits.save(tmp_path / "half.npz", train(given, 3), given)
+    with monkeypatch.context() as patch:
+        patch.setattr(digits, "RUN", 3)
+        digits.save(tmp_path / "half.npz", train(given, 3), given)
     assert_same(train(given, 6, digits.load(tmp_path / "half.npz", given)), whole)
     assert [p.name for p in tmp_path.iterdir()] == ["half.npz"]  # written beside, then moved
 
@@ -46,22 +73,64 @@ def test_a_seed_gives_the_same_numbers_and_another_seed_others():
     assert a["losses"] != other["losses"]
 
 
-@pytest.mark.parametrize("net, predict", [("residual", "x0"), ("residual", "eps"), ("residual", "v"), ("chapter", "eps")])
+@pytest.mark.parametrize("net, predict", [("residual", "x0"), ("residual", "eps"), ("residual", "v"), ("chapter", "x0")])
 def test_the_backends_train_to_the_same_loss_within_rounding(net, predict):
     losses = [train(settings(net=net, predict=predict, backend=b), 6)["losses"] for b in ("ref", "numba_cpu")]
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
     assert losses[0][0] != losses[0][-1]
 
 
-@pytest.mark.parametrize("net", ["residual", "chapter"])
-def test_the_backends_sample_the_same_digits_within_rounding(net):
-    given = settings(net=net, backend="ref", schedule="linear") | {"sampler_steps": 4}
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_runs_of_the_chapters_net_are_the_steps_of_the_loop(backend, small):
+    given = settings(net="chapter", backend="ref")
+    state, run = digits.start(given), train(given | {"backend": backend}, 6)
+    for _ in range(6):
+        digits.train_step(state, given, examples(state))
+    np.testing.assert_allclose(run["losses"], state["losses"], rtol=2e-5)
+    for part in ("m", "v"):
+        for name, a in state[part].items():
+            np.testing.assert_allclose(run[part][name], a, rtol=0, atol=2e-5 * np.abs(a).max(), err_msg=f"{part}/{name}")
+    assert run["losses"][0] != run["losses"][-1] and all(np.array_equal(run["average"][name], p) for name, p in run["params"].items())
+
+
+def test_runs_end_where_checkpoints_are_saved(small, monkeypatch):
+    monkeypatch.setattr(digits, "RUN", 4)
+    given, seen = settings(net="chapter", steps=11), []
+    state = train(given | {"steps": 3}, 3)
+    digits.train(state, given, examples(state), lambda: seen.append(state["step"]))
+    assert seen == [4, 8, 11] and len(state["losses"]) == 11
+
+
+@pytest.mark.parametrize("net, backend", [(net, b) for net, backends in (("residual", BACKENDS[1:2]), ("chapter", BACKENDS[1:])) for b in backends])
+def test_the_backends_sample_the_same_digits_within_rounding(net, backend):
+    given = settings(net=net, backend="ref", schedule="linear", steps=1) | {"sampler_steps": 2}
     state = train(given, 1)
     labels = np.array([3, digits.NO_LABEL])
     a, path = digits.sample(state, given, labels)
-    b, _ = digits.sample(state, given | {"backend": "numba_cpu"}, labels)
+    b, _ = digits.sample(state, given | {"backend": backend}, labels)
     np.testing.assert_allclose(a, b, rtol=0, atol=5e-5 * np.abs(a).max())  # x0 from eps at t = T magnifies float32 rounding 157 times
-    assert a.shape == (2, 784) and path.shape[1] == 784 and np.array_equal(path[-1], a[0])
+    assert a.shape == (2, 784) and path.shape == (3, 784) and np.array_equal(path[-1], a[0])
+
+
+@pytest.mark.parametrize("net", ["residual", "chapter"])
+def test_the_pictures_of_the_way_are_those_of_one_step_after_another(net):
+    """[DDPM] algorithm 2 for the chapter's net, [DDIM] for the residual one, each step's noise from the stream after that of the step before."""
+    given = settings(net=net, backend="ref", steps=1) | {"sampler_steps": 20}
+    state, labels = train(given, 1), np.array([3, 5])
+    abar, times = digits.alpha_bar(given["schedule"]), schedules.spaced_times(digits.T, 20, "trailing").tolist()
+    x, way = philox.normal(0, (2, 784), digits.SAMPLING), []
+    for i, (t, s) in enumerate(pairwise(times)):
+        way.append(x[0])
+        if net == "chapter":
+            eps = mlp.chapter(state["average"], x, np.full(2, t))[0]
+            x = fused.guided_ddpm_step(x, eps, eps, 1.0, t, s, 0, abar, stream=digits.SAMPLING + 1 + i)
+        else:
+            cond, uncond = (diffusion.eps_from_x0(x, mlp.residual(state["average"], x, np.full(2, t), asked)[0], t, abar) for asked in (labels, np.full(2, digits.NO_LABEL)))
+            x = fused.guided_ddim_step(x, uncond, cond, 2.0, t, s, 0, 0.0, abar, clip=1.0)
+    got, path = digits.sample(state, given, labels)
+    np.testing.assert_allclose(got, x, rtol=0, atol=1e-7 * np.abs(x).max())  # float32 at the end
+    np.testing.assert_allclose(path[:-1], [way[i] for i in (0, 2, 4, 6, 8, 11, 13, 15, 17)], rtol=0, atol=1e-12 * np.abs(x).max())
+    assert np.array_equal(path[-1], got[0])
 
 
 def test_labels_are_dropped_and_never_all_of_them():
@@ -128,8 +197,17 @@ def test_a_checkpoint_of_other_settings_is_refused_before_anything_is_written(tm
 @pytest.mark.parametrize("words, message", [
     (["--steps", "0"], "expected at least 1, got 0"), (["--batch", "-3"], "got 2400 and -3"), (["--seed", "-1"], "expected 0 <= seed"),
     (["--backend", "torch"], "invalid choice"), (["--net", "unet"], "invalid choice"), (["--predict", "score"], "invalid choice"),
+    (["--backend", "triton_gpu"], "expected --net chapter --predict eps, which it has kernels to train, got --net residual --predict x0"),
+    (["--backend", "triton_gpu", "--net", "chapter", "--predict", "v"], "got --net chapter --predict v"),
 ])  # fmt: skip
 def test_bad_words_are_told(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
         digits.main(words)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_backend_that_is_not_installed_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(ours, "available", lambda: (["numba_cpu"], {"triton_gpu": "triton is not installed"}))
+    with pytest.raises(SystemExit) as stop:
+        digits.main(["--net", "chapter", "--backend", "triton_gpu"])
+    assert stop.value.code == 2 and "--backend triton_gpu: triton is not installed" in capsys.readouterr().err

