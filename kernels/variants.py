@@ -11,6 +11,7 @@ from ref import diffusion, fused, gan, guidance, optim, philox, vae
 
 CHANGES = {  # what a wrong implementation computes with
     "alpha-bar off by one step: abar[t - 1] read at t": lambda a: _abar(a, lambda x: np.append(x[:1], x[:-1])),
+    "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0": lambda a: _abar(a, lambda x: np.roll(x, 1)),
     "alpha-bar off by one step: abar[t + 1] read at t": lambda a: _abar(a, lambda x: np.append(x[1:], x[-1:])),
     "alpha of one step in place of alpha-bar": lambda a: _abar(a, lambda x: np.append(x[:1], x[1:] / x[:-1])),
     "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar": lambda a: _abar(a, lambda x: x.astype(np.float32).astype(np.float64)),

@@ -63,6 +63,7 @@ def changed(name, *changes):
 SIGMA = "eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)"
 WRONG = [  # operation, what is changed in the source of ref, what the checker has to say
     ("diffusion.q_sample", ("abar[t].astype", "abar[np.maximum(t - 1, 0)].astype"), "alpha-bar off by one step: abar[t - 1] read at t"),
+    ("diffusion.q_sample", ("abar[t].astype", "abar[t - 1].astype"), "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0"),
     ("diffusion.q_sample", ("abar[t].astype", "abar[np.minimum(t + 1, abar.size - 1)].astype"), "alpha-bar off by one step: abar[t + 1] read at t"),
     ("diffusion.q_sample", ("np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps", "abar_t * x0 + (1 - abar_t) * eps"), "alpha-bar without its root"),
     ("diffusion.q_sample", ("return np.sqrt(abar_t) * x0 + ", "abar_t = abar_t.astype(np.float32)\n    return np.sqrt(abar_t) * x0 + "), "float32 cancellation near t = 0"),
