@@ -15,11 +15,11 @@ ABAR = schedules.alpha_bar(schedules.linear_betas())
 TRAINED = dict(steps=5, lr=1e-3, seed=3, abar=ABAR, eps=1e-4, weight_decay=0.01, decay=0.9)  # eps: below it Adam makes of rounding a whole step
 LOOPS = {  # name: (cases, of them the examples, the pixels and units of the net, and what else is told)
     "fused.mlp_sample": {
-        "eps": (9, (60, 40), {}), "x0": (33, (60, 40), dict(predict="x0")), "v, clipped": (7, (784, 64), dict(predict="v", clip=1.5)),
+        "eps": (9, (60, 40), {}), "x0": (33, (60, 40), dict(predict="x0")), "v, clipped": (7, (200, 64), dict(predict="v", clip=1.5)),
         "noise": (5, (50, 30), dict(eta=0.7, predict="v", clip=1.0, stream=2**64 - 2)), "no label": (17, (33, 20), dict(classes=4)),
         "guided": (20, (60, 40), dict(classes=4, w=3.0, clip=1.0, predict="x0")), "guided, noise": (6, (60, 40), dict(classes=4, w=0.5, eta=1.0)),
     },
-    "fused.mlp_train": {"chapter": (64, (784, 64), {}), "one example": (1, (33, 20), {}), "small": (35, (20, 9), dict(beta1=0.5, decay=0.0))},
+    "fused.mlp_train": {"chapter": (40, (200, 64), {}), "one example": (1, (33, 20), {}), "small": (35, (20, 9), dict(beta1=0.5, decay=0.0))},
 }  # fmt: skip
 
 

@@ -30,10 +30,13 @@ from kernels.triton_gpu.philox import four, joined, words_of
 INTERPRETED = tl.constexpr(launch.INTERPRETED)
 PATIENCE = 1 << 22  # looks at a meeting before a program gives up, about a second
 WIDEST = 256  # hidden layer whose trajectory fits into the registers and the shared memory of a program
-HIDDEN = dict(ROWS=16, TALL=32, TILE=32, CHUNK=64, STAGES=4)  # examples of a program; outputs of a tile before and after; products taken at a time
+HIDDEN = dict(ROWS=16, TALL=32, TILE=32, CHUNK=64, STAGES=4)  # the tiles that each kernel's docstring tells of
 PIXELS = dict(ROWS=16, TILE=32, CHUNK=64, STAGES=4)
-TRAINING = dict(ROWS=16, UNITS=32, PIXELS=32, OUT=64, IN=64, CHUNK=64, BATCH=128, STAGES=4)  # and of training: examples, units, pixels of a tile; of the gradients outputs and inputs, and examples taken at a time
-WARPS = 4
+TRAINING = dict(ROWS=16, UNITS=32, PIXELS=32, OUT=64, IN=64, CHUNK=64, BATCH=128, STAGES=4)
+if launch.INTERPRETED:  # which pays by the operation, padding included
+    HIDDEN, PIXELS = HIDDEN | dict(CHUNK=16), PIXELS | dict(CHUNK=16)
+    TRAINING |= dict(OUT=32, IN=32, CHUNK=16, BATCH=32)
+WARPS = 4  # of the way by the pixels; the other two have 8
 
 
 @triton.jit
