@@ -270,7 +270,7 @@ def _sample_hidden(out, x, net, times, chain, rounded):
         x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32),
         single((wide + B) * wide), single(wide), single(B * wide), single(0 if resident else B * wide),
     )  # fmt: skip
-    tiles = mlp.HIDDEN | dict(TILE=64 if B > 512 else 32)  # many tiles, or as many as there are programs
+    tiles = mlp.tiles(mlp.HIDDEN, max(D, wide)) | dict(TILE=64 if B > 512 else 32)  # many tiles, or as many as there are programs
     tiles = {name: min(n, wide) if name in ("TALL", "TILE", "CHUNK") else n for name, n in tiles.items()}
     before = (wide // tiles["TALL"] + launch.programs(B, tiles["TALL"])) * (wide // tiles["TILE"])
     programs = min(max(before, launch.programs(B, tiles["TALL"]) * launch.programs(D, tiles["TILE"])), launch.processors(x))
@@ -285,7 +285,7 @@ def _sample_pixels(out, x, net, times, table, seed, stream, limit, clipped, roun
     """Run `mlp.sample_pixels`. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of `coefficients.ddim_trajectory`. limit, clipped: of
     x0_hat. rounded: to bfloat16?"""
     (B, D), steps, noisy, depth = x.shape, len(times) - 1, bool(table[6].any()), len(net.blocks) // 4
-    branches, residual, tiles = len(net.labels), net.features > 0, mlp.PIXELS
+    branches, residual, tiles = len(net.labels), net.features > 0, mlp.tiles(mlp.PIXELS, max(D, net.width))
     DP, HP = (launch.programs(n, 2 * tiles["CHUNK"]) * 2 * tiles["CHUNK"] for n in (D, net.width))
     if 2 * depth * HP * HP >= 2**31 or HP * DP >= 2**31:
         raise ValueError(f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with each width in whole {tiles['CHUNK']}s; sample step by step")
@@ -368,7 +368,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         for i, (to, shape) in enumerate(zip(made, shapes.values())):
             launch.fill(to, source.pointers[i] if source else None, shape, arrays)
     losses = arrays.kind.empty((steps,), "float64")
-    tiles = mlp.TRAINING
+    tiles = mlp.tiles(mlp.TRAINING, max(D, H))
     DP, HP = (launch.programs(n, 2 * tiles["CHUNK"]) * 2 * tiles["CHUNK"] for n in (D, H))
     bands, padded = launch.programs(batch, tiles["ROWS"]), launch.programs(batch, tiles["BATCH"]) * tiles["BATCH"]
     owned = 2 * launch.programs(D, tiles["OUT"]) * launch.programs(H, tiles["IN"])

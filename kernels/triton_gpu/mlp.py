@@ -33,10 +33,13 @@ WIDEST = 256  # hidden layer whose trajectory fits into the registers and the sh
 HIDDEN = dict(ROWS=16, TALL=32, TILE=32, CHUNK=64, STAGES=4)  # the tiles that each kernel's docstring tells of
 PIXELS = dict(ROWS=16, TILE=32, CHUNK=64, STAGES=4)
 TRAINING = dict(ROWS=16, UNITS=32, PIXELS=32, OUT=64, IN=64, CHUNK=64, BATCH=128, STAGES=4)
-if launch.INTERPRETED:  # which pays by the operation, padding included
-    HIDDEN, PIXELS = HIDDEN | dict(CHUNK=16), PIXELS | dict(CHUNK=16)
-    TRAINING |= dict(OUT=32, IN=32, CHUNK=16, BATCH=32)
+SMALL = dict(OUT=32, IN=32, CHUNK=16, BATCH=32)  # of a net up to 128 wide in the interpreter, which pays by the operation, padding included
 WARPS = 4  # of the way by the pixels; the other two have 8
+
+
+def tiles(names, widest):
+    """The tiles for a net. names: HIDDEN, PIXELS or TRAINING. widest: its most pixels or units. Returns a dict."""
+    return {name: SMALL.get(name, n) if launch.INTERPRETED and widest <= 128 else n for name, n in names.items()}
 
 
 @triton.jit
