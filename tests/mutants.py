@@ -43,7 +43,7 @@ TESTS = {  # the tests about a file, the first ones to fail first; a folder stan
     "kernels/triton_gpu/mlp.py": ["test_triton_mlp.py"],
     "kernels/triton_gpu/": ["test_triton.py"],
     "kernels/numba_cpu/mlp.py": ["test_mlp.py"],
-    "kernels/coefficients.py": ["test_compare.py", "test_kernels.py", "test_mlp.py"],
+    "kernels/coefficients.py": ["test_compare.py", "test_mlp.py", "test_kernels.py"],
     "kernels/numba_cpu/tile.py": ["test_mlp.py"],
     "kernels/timing.py": ["test_bench.py"],
     "kernels/check.py": ["test_check.py"],
