@@ -20,6 +20,9 @@ LOG1P = (
 )  # fmt: skip
 
 
+PER_STEP = 4  # streams of a training step, as in `ref.fused`
+
+
 def q_sample(t, abar, shape):
     """x_t = c0 x0 + c1 eps. t: int or (B,) ints. abar: (T + 1,). shape: the data's. Returns (2, R)."""
     abar_t = at(abar, t, shape)
@@ -113,8 +116,10 @@ def ddim_trajectory(times, eta, abar, predict):
     """`ddim_step` from each of times to the next, with c0 and c1 those of x0_hat from the net's output. Where that is not eps, x0_hat is always to be
     "clipped", to infinity at least, so that eps_hat comes from it.
 
-    times: (n + 1,) ints. eta: in [0, 1]. abar: (T + 1,). predict: "eps", "x0" or "v". Returns (7, n).
+    times: (n + 1,) ints. eta: in [0, 1]. abar: (T + 1,). predict: "eps", "x0" or "v". Returns (7, n). Raises ValueError for another predict.
     """
+    if predict not in ("eps", "x0", "v"):
+        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
     t = np.array(times[:-1])
     table = ddim_step(t, np.array(times[1:]), eta, abar, t.shape)
     if predict == "x0":
@@ -157,6 +162,31 @@ def descending(times, abar):
     if not (all(s < t for t, s in zip(times, times[1:])) and 0 <= times[-1] and times[0] <= T):
         raise ValueError(f"times: expected to descend within 0 to T = {T}, got {times}")
     return times
+
+
+def branches(guidance, examples, classes):
+    """The labels of each branch, (1 or 2, B) ints, and w: no label first, and what guidance asks for. guidance: None, or labels (B,) and w. examples: B.
+    classes: how many there are; that number itself is no label. Raises ValueError for other labels."""
+    labels = np.full((1, examples), classes)
+    if guidance is None:
+        return labels, 0.0
+    asked, w = np.asarray(guidance[0]), float(guidance[1])
+    if asked.dtype.kind not in "iu" or asked.shape != (examples,) or not np.all((0 <= asked) & (asked <= classes)):
+        raise ValueError(f"guidance: expected {examples} labels from 0 to {classes} and w, got {asked}")
+    return np.stack([labels[0], asked]), w
+
+
+def steps_done(steps, batch, state):
+    """How many steps went before those of a training loop, after the check of its counts and of what its state holds. steps, batch: ints >= 1. state: None,
+    or a dict. Returns an int."""
+    for name, n in (("steps", steps), ("batch", batch)):
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+            raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
+    if steps < 1 or batch < 1:
+        raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
+    if state is not None and not {"step", "m", "v", "average"} <= set(state):
+        raise ValueError(f"state: expected step, m, v and average, got {list(state)}")
+    return 0 if state is None else state["step"]
 
 
 def dpmpp_2m_step(u, t, s, abar, shape):

@@ -23,8 +23,6 @@ from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import deliver, fma, wide, write, write_noisy
 
-PER_STEP = 4  # streams of a training step: batch indices, times, what else a loop draws, noise
-
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     """[DDPM] eq. 4 with its own noise:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) normal(seed, shape, stream).
@@ -181,8 +179,6 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     shape, dtype = launch.same(xT=xT)
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
-    if predict not in ("eps", "x0", "v"):
-        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
     times = coefficients.descending(times, abar)
     table = coefficients.ddim_trajectory(times, eta, abar, predict)
     limit, clipped = dtype.type(coefficients.clip_limit(clip)), clip is not None or predict != "eps"
@@ -232,21 +228,14 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     shape, dtype = launch.same(data=data)
     if len(shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {shape}")
-    for name, n in (("steps", steps), ("batch", batch)):
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-            raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
-    if steps < 1 or batch < 1:
-        raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
+    done = coefficients.steps_done(steps, batch, state)
     pixels, data = shape[1], launch.flat(data)
     kept = dict(params=_chapter(params, pixels, dtype))
-    done, width = 0, kept["params"][1].size
+    width = kept["params"][1].size
     if state is None:
         zeros = [np.zeros_like(p) for p in kept["params"]]
         kept |= dict(m=zeros, v=zeros, average=kept["params"])
-    elif not {"step", "m", "v", "average"} <= set(state):
-        raise ValueError(f"state: expected step, m, v and average, got {list(state)}")
     else:
-        done = state["step"]
         kept |= {part: _chapter(state[part], pixels, dtype, f"state[{part!r}]", width) for part in ("m", "v", "average")}
     d = coefficients.ema_step(decay)
     first, x, a, dout, dh, partial = mlp.training_memory(batch, pixels, width, data)
@@ -254,7 +243,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     weights, losses = tuple(zip(*kept.values())), np.empty(steps)
     for i in range(steps):
         step = done + 1 + i
-        stream = PER_STEP * step
+        stream = coefficients.PER_STEP * step
         index, t = philox.below(seed, batch, shape[0], stream), 1 + philox.below(seed, batch, len(abar) - 1, stream + 1)
         table, key = coefficients.q_sample(t, abar, t.shape), coefficients.noise_key(seed, stream + 3)
         work = batch * (weights[0][0].size + weights[2][0].size)
@@ -284,13 +273,7 @@ def _residual(params, shape, xT, times, guidance):
         weights.append(tuple(launch.flat(_named(params, f"block{i}.{part}", dtype, size)) for i in range(depth)))
     w_time, b_time = _named(params, "time.w", dtype, (width, None)), _named(params, "time.b", dtype, (width,))
     h = coefficients.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
-    classes, w = len(params["class.w"]) - 1, 0.0
-    labels = np.full((1, shape[0]), classes)
-    if guidance is not None:
-        asked, w = np.asarray(guidance[0]), float(guidance[1])
-        if asked.dtype.kind not in "iu" or asked.shape != shape[:1] or not np.all((0 <= asked) & (asked <= classes)):
-            raise ValueError(f"guidance: expected {shape[0]} labels from 0 to {classes} and w, got {asked}")
-        labels = np.stack([labels[0], asked])
+    labels, w = coefficients.branches(guidance, shape[0], len(params["class.w"]) - 1)
     time = (h / (1 + np.exp(-h))).astype(dtype)
     return mlp.tile_of(shape[0], xT, len(labels)), [*weights, labels, dtype.type(w), time]
 

@@ -25,8 +25,6 @@ from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, f
 from kernels.triton_gpu.optim import adam_element, tree_sum
 from kernels.triton_gpu.philox import normals_of, stored
 
-PER_STEP = 4  # streams of a training step, as in `ref.fused`
-
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     """[DDPM] eq. 4 with its own noise:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) normal(seed, shape, stream).
@@ -191,8 +189,6 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     arrays = launch.read(SINGLE, xT=xT)
     if len(arrays.shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
-    if predict not in ("eps", "x0", "v"):
-        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
     rounded = _rounds(precision)
     times = coefficients.descending(times, abar)
     table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), coefficients.clip_limit(clip)
@@ -251,20 +247,15 @@ def _residual(params, like, guidance):
     b_in, w_out, b_out, b_time = (_named(params, name, like, shape)[0] for name, shape in shapes.items())
     parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
     blocks = [_named(params, f"block{i}.{part}", like, shape)[0] for i in range(depth) for part, shape in parts.items()]
-    labels, w = np.full((1, like.shape[0]), rows - 1, np.int32), 0.0
-    if guidance is not None:
-        asked, w = np.asarray(guidance[0]), float(guidance[1])
-        if asked.dtype.kind not in "iu" or asked.shape != like.shape[:1] or not np.all((0 <= asked) & (asked < rows)):
-            raise ValueError(f"guidance: expected {like.shape[0]} labels from 0 to {rows - 1} and w, got {asked}")
-        labels = np.stack([labels[0], asked.astype(np.int32)])
-    return Net(width, [w_in, b_in, w_out, b_out, w_time, b_time, classes], blocks, labels, w, features)
+    labels, w = coefficients.branches(guidance, like.shape[0], rows - 1)
+    return Net(width, [w_in, b_in, w_out, b_out, w_time, b_time, classes], blocks, labels.astype(np.int32), w, features)
 
 
 def _sample_hidden(out, x, net, times, chain, rounded):
     """Run `mlp.sample_hidden`. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. chain: of `coefficients.ddim_chain`. rounded: to bfloat16?"""
     (B, D), (lines, whole, offset) = x.shape, chain
     wide = max(16, 1 << (net.width - 1).bit_length())
-    resident = wide <= (256 if rounded else 64)
+    resident = rounded or wide <= 64
     single = lambda n: (n, "float32")
     table, counter, lifted, shift, sums, hidden = launch.workspace(
         x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32),
@@ -328,7 +319,7 @@ def _operand(rounded):
 def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0, precision="float32"):
     """Steps of the chapter's loop in one launch, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from (seed, step).
 
-    params: of `chapter`. data: (N, pixels), N <= 2**31. steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
+    params: of `chapter`. data: (N, pixels), N < 2**31. steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
     state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in `adam_ema_step`. decay: of the average.
     precision: "float32", or "bfloat16" for operands of the products rounded to it; weights, sums and all that is kept are float32.
     Returns params, state (a dict: step, m, v, average) and the losses (steps,) float64, all new: nothing given is changed. The same bits on
@@ -337,18 +328,11 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     arrays = launch.read(SINGLE, data=data)
     if len(arrays.shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
-    for name, n in (("steps", steps), ("batch", batch)):
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-            raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
-    if steps < 1 or batch < 1:
-        raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
+    done = coefficients.steps_done(steps, batch, state)
     (N, D), rounded = arrays.shape, _rounds(precision)
     nets = {"params": _chapter(params, arrays)}
-    done, H = 0, nets["params"].width
+    H = nets["params"].width
     if state is not None:
-        if not {"step", "m", "v", "average"} <= set(state):
-            raise ValueError(f"state: expected step, m, v and average, got {list(state)}")
-        done = state["step"]
         nets |= {part: _chapter(state[part], arrays, f"state[{part!r}]", H) for part in ("m", "v", "average")}
     alphas, T = coefficients.q_sample(np.arange(np.size(abar)), abar, (np.size(abar),)), np.size(abar) - 1
     for n in (N, T):
@@ -356,7 +340,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
             raise ValueError(f"n: expected 1 <= n <= 2**32, got {n}" if n < 1 else f"data: expected fewer than 2**31 examples, got {n}")
     adam = np.array([coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay) for i in range(steps)])
     keep, take = coefficients.ema_step(decay)[:, 0].tolist()
-    key = launch.words(coefficients.noise_key(seed, PER_STEP * (done + steps) + 3))[:2]
+    key = launch.words(coefficients.noise_key(seed, coefficients.PER_STEP * (done + steps) + 3))[:2]
 
     shapes = {"w1": (H, D + 1), "b1": (H,), "w2": (D, H), "b2": (D,)}
     kept, pointers = {}, []

@@ -21,6 +21,7 @@ Papers
 import triton
 import triton.language as tl
 
+from kernels import coefficients
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.diffusion import ddim_mean
 from kernels.triton_gpu.exponential import logistic
@@ -28,6 +29,7 @@ from kernels.triton_gpu.optim import adam_element, tree_sum
 from kernels.triton_gpu.philox import four, joined, words_of
 
 INTERPRETED = tl.constexpr(launch.INTERPRETED)
+PER_STEP = tl.constexpr(coefficients.PER_STEP)
 PATIENCE = 1 << 22  # looks at a meeting before a program gives up, about a second
 WIDEST = 256  # hidden layer whose trajectory fits into the registers and the shared memory of a program
 HIDDEN = dict(ROWS=16, TALL=32, TILE=32, CHUNK=64, STAGES=4)  # the tiles that each kernel's docstring tells of
@@ -43,19 +45,27 @@ def tiles(names, widest):
 
 
 @triton.jit
-def _meet(counter, meeting, patience):
-    """Wait until every program came to its meeting of that number, from 1. counter: two ints, arrivals and whether somebody gave up.
-    Returns the patience that is left, in looks at the counter; 0 for none."""
-    tl.debug_barrier()
-    target = meeting * tl.num_programs(0)
-    seen = tl.atomic_add(counter, 1, sem="acq_rel") + 1
-    while (seen < target) & (patience > 0):
-        seen = tl.atomic_add(counter, 0, sem="acquire")
-        patience -= 1
-    if seen < target:
-        tl.atomic_max(counter + 1, 1)
-    tl.debug_barrier()
-    return patience
+def _meet(counter, meeting, patience, PHASE: tl.constexpr):
+    """Wait until every program came to the next meeting; where a launch is one PHASE, nobody waits. counter: two ints, arrivals and whether somebody
+    gave up. meeting: how many there were. Returns how many there are now, and the patience that is left, in looks at the counter; 0 for none."""
+    if PHASE == 0:
+        meeting += 1
+        tl.debug_barrier()
+        target = meeting * tl.num_programs(0)
+        seen = tl.atomic_add(counter, 1, sem="acq_rel") + 1
+        while (seen < target) & (patience > 0):
+            seen = tl.atomic_add(counter, 0, sem="acquire")
+            patience -= 1
+        if seen < target:
+            tl.atomic_max(counter + 1, 1)
+        tl.debug_barrier()
+    return meeting, patience
+
+
+@triton.jit
+def _in_vain(counter, patience):
+    """Whether this program or another gave up waiting."""
+    return (patience == 0) | (tl.load(counter + 1, volatile=True) != 0)
 
 
 @triton.jit
@@ -63,18 +73,6 @@ def _rounded(x):
     """x as bfloat16 has it, halves to even, in float32."""
     bits = x.to(tl.int32, bitcast=True)
     return tl.where(x == x, ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True), x)
-
-
-@triton.jit
-def _multiplied(a, b, sums, BFLOAT16: tl.constexpr):
-    """sums + a b. a, b, sums: float32 blocks."""
-    if BFLOAT16:
-        if INTERPRETED:  # which would multiply the bits
-            return tl.dot(_rounded(a), _rounded(b), sums)
-        else:
-            return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), sums)
-    else:
-        return tl.dot(a, b, sums, input_precision="tf32x3")
 
 
 @triton.jit
@@ -180,8 +178,7 @@ def sample_hidden(
                 y = tl.load(w1 + unit[:, None] * (D + 1) + (first + part)[None, :], mask=(unit < H)[:, None] & inside[None, :], other=0)
                 products = tl.fma(y, tl.load(b2 + first + part, mask=inside, other=0)[None, :], products)
             tl.store(shift + unit, tl.sum(products, 1))
-    if PHASE == 0:
-        patience = _meet(counter, 1, patience)
+    meeting, patience = _meet(counter, 0, patience, PHASE)
     if PHASE == 0 or PHASE == 2:
         unit = tl.arange(0, WIDE)
         here = unit < H
@@ -189,9 +186,7 @@ def sample_hidden(
         bias, time = zero + tl.load(b1 + unit, mask=here, other=0)[None, :], zero + tl.load(w1 + unit * (D + 1) + D, mask=here, other=0)[None, :]
         d = zero + tl.load(shift + unit, cache_modifier=".cg")[None, :]
         if RESIDENT:
-            m = tl.load(lifted + unit[:, None] * WIDE + unit[None, :], cache_modifier=".cg")
-            if BFLOAT16 and not INTERPRETED:
-                m = m.to(tl.bfloat16)
+            m = _operand(tl.load(lifted + unit[:, None] * WIDE + unit[None, :], cache_modifier=".cg"), BFLOAT16)
         for tile in range(program, (B + ROWS - 1) // ROWS, programs):
             row = tile * ROWS + tl.arange(0, ROWS)
             place = row.to(tl.int64)[:, None] * WIDE + unit[None, :]
@@ -203,10 +198,7 @@ def sample_hidden(
                 total = tl.fma(a, total, b * h)
                 acc = tl.zeros((ROWS, WIDE), tl.float32)
                 if RESIDENT:
-                    if BFLOAT16 and not INTERPRETED:
-                        acc = tl.dot(h.to(tl.bfloat16), m, acc)
-                    else:
-                        acc = _multiplied(h, m, acc, BFLOAT16)
+                    acc = tl.dot(_operand(h, BFLOAT16), m, acc, input_precision="tf32x3")
                 else:
                     tl.debug_barrier()
                     tl.store(hidden + place, h, mask=(row < B)[:, None])
@@ -214,11 +206,11 @@ def sample_hidden(
                     for first in range(0, WIDE, CHUNK):
                         j = first + tl.arange(0, CHUNK)
                         y = tl.load(hidden + row.to(tl.int64)[:, None] * WIDE + j[None, :], mask=(row < B)[:, None], other=0)
-                        acc = _multiplied(y, tl.load(lifted + j[:, None] * WIDE + unit[None, :]), acc, BFLOAT16)
+                        w = tl.load(lifted + j[:, None] * WIDE + unit[None, :])
+                        acc = tl.dot(_operand(y, BFLOAT16), _operand(w, BFLOAT16), acc, input_precision="tf32x3")
                 u = tl.fma(a, u, b * (acc + d))
             tl.store(sums + place, total, mask=(row < B)[:, None])
-    if PHASE == 0:
-        patience = _meet(counter, 2, patience)
+    meeting, patience = _meet(counter, meeting, patience, PHASE)
     if PHASE == 0 or PHASE == 3:
         down: tl.constexpr = (D + TILE - 1) // TILE
         for tile in range(program, (B + TALL - 1) // TALL * down, programs):
@@ -228,16 +220,22 @@ def sample_hidden(
             pixel, real = example.to(tl.int64)[:, None] * D + column[None, :], (example < B)[:, None] & (column < D)[None, :]
             acc = tl.fma(whole, tl.load(x + pixel, mask=real, other=0), acc + offset * tl.load(b2 + column, mask=column < D, other=0)[None, :])
             if PHASE == 0:
-                acc = tl.where((patience > 0) & (tl.load(counter + 1, volatile=True) == 0), acc, float("nan"))
+                acc = tl.where(_in_vain(counter, patience), float("nan"), acc)
             tl.store(out + pixel, acc, mask=real)
+
+
+@triton.jit
+def _of_four(element, a, b, c, d):
+    """What belongs to each element of the four that its Philox block has."""
+    place = element % 4
+    return tl.where(place == 0, a, tl.where(place == 1, b, tl.where(place == 2, c, d)))
 
 
 @triton.jit
 def _normals(element, k0, k1, s0, s1):
     """The normal of each element, whichever tile it is in: each makes its whole block. element: int64."""
     z0, z1, z2, z3 = four(element // 4, k0, k1, s0, s1)
-    place = element % 4
-    return tl.where(place == 0, z0, tl.where(place == 1, z1, tl.where(place == 2, z2, z3)))
+    return _of_four(element, z0, z1, z2, z3)
 
 
 @triton.jit(do_not_specialize=["B", "steps", "depth", "k0", "k1", "first_step", "end_step", "first_block", "end_block", "patience"])
@@ -282,9 +280,7 @@ def sample_pixels(
                 acc = _product(features + row * FEATURES, 1, row < steps, w_time + unit * FEATURES, 1, unit < H, FEATURES, acc, 64, 3, False)
                 acc = _silu(acc + tl.load(b_time + unit, mask=unit < H, other=0)[None, :])
                 tl.store(time + row[:, None] * HP + unit[None, :], acc, mask=(row < steps)[:, None])
-    if PHASE == 0:
-        meeting += 1
-        patience = _meet(counter, meeting, patience)
+    meeting, patience = _meet(counter, meeting, patience, PHASE)
     for step in range(first_step, end_step):
         c = table + 8 * step
         if PHASE == 0 or PHASE == 2:
@@ -303,9 +299,7 @@ def sample_pixels(
                 else:
                     shift = tl.fma(tl.load(c + 7), tl.load(w_in + unit * (D + 1) + D, mask=unit < H, other=0), shift)
                     tl.store(g_op + place, _operand(_relu(acc + shift[None, :]), BFLOAT16))
-        if PHASE == 0:
-            meeting += 1
-            patience = _meet(counter, meeting, patience)
+        meeting, patience = _meet(counter, meeting, patience, PHASE)
         if RESIDUAL:
             for block in range(first_block, end_block):
                 w1, w2 = blocks_op + 2 * block * (HP * HP), blocks_op + (2 * block + 1) * (HP * HP)
@@ -320,9 +314,7 @@ def sample_pixels(
                         label = tl.load(labels + branch * B + example, mask=example < B, other=0)
                         acc += shift[None, :] + tl.load(classes + label[:, None] * H + unit[None, :], mask=(unit < H)[None, :], other=0)
                         tl.store(a_op + row[:, None] * HP + unit[None, :], _operand(_silu(acc), BFLOAT16))
-                if PHASE == 0:
-                    meeting += 1
-                    patience = _meet(counter, meeting, patience)
+                meeting, patience = _meet(counter, meeting, patience, PHASE)
                 if PHASE == 0 or PHASE == 4:
                     for tile in range(program, bands * units, programs):
                         row, unit = (tile // units * ROWS + i).to(tl.int64), tile % units * TILE + k
@@ -335,9 +327,7 @@ def sample_pixels(
                             tl.store(h_op + place, _operand(acc, BFLOAT16))
                             g = _silu(acc) if branch == 0 else tl.fma(w, _silu(acc) - g, g)  # the last layer is linear
                         tl.store(g_op + row[:, None] * HP + unit[None, :], _operand(g, BFLOAT16))
-                if PHASE == 0:
-                    meeting += 1
-                    patience = _meet(counter, meeting, patience)
+                meeting, patience = _meet(counter, meeting, patience, PHASE)
         if PHASE == 0 or PHASE == 5:
             for tile in range(program, bands * pixels, programs):
                 row, column = (tile // pixels * ROWS + i).to(tl.int64), tile % pixels * TILE + k
@@ -352,11 +342,9 @@ def sample_pixels(
                         xt = tl.fma(sigma, _normals(place, k0, k1, tl.load(keys + 2 * step), tl.load(keys + 2 * step + 1)), xt)
                 tl.store(out + place, xt, mask=real)
                 tl.store(x_op + row[:, None] * DP + column[None, :], _operand(tl.where((column < D)[None, :], xt, 0.0), BFLOAT16))
-        if PHASE == 0:
-            meeting += 1
-            patience = _meet(counter, meeting, patience)
+        meeting, patience = _meet(counter, meeting, patience, PHASE)
     if PHASE == 0:
-        if (patience == 0) | (tl.load(counter + 1, volatile=True) != 0):
+        if _in_vain(counter, patience):
             for tile in range(program, bands * pixels, programs):
                 row, column = (tile // pixels * ROWS + i).to(tl.int64)[:, None], (tile % pixels * TILE + k)[None, :]
                 tl.store(out + row * D + column, tl.full((ROWS, TILE), float("nan"), tl.float32), mask=(row < B) & (column < D))
@@ -364,8 +352,8 @@ def sample_pixels(
 
 @triton.jit
 def _stream(step, which):
-    """The two words of stream 4 step + which. step: int64."""
-    stream = 4 * step + which
+    """The two words of stream PER_STEP step + which. step: int64."""
+    stream = PER_STEP * step + which
     return (stream & 0xFFFFFFFF).to(tl.uint32).to(tl.int32, bitcast=True), (stream >> 32).to(tl.uint32).to(tl.int32, bitcast=True)
 
 
@@ -373,8 +361,7 @@ def _stream(step, which):
 def _below(element, n, k0, k1, s0, s1):
     """floor(word n / 2^32) of each element. element: int64. n: int up to 2^32."""
     w0, w1, w2, w3 = words_of(element // 4, k0, k1, s0, s1)
-    place = element % 4
-    word = tl.where(place == 0, w0, tl.where(place == 1, w1, tl.where(place == 2, w2, w3)))
+    word = _of_four(element, w0, w1, w2, w3)
     return (word.to(tl.uint64) * n.to(tl.uint64) >> 32).to(tl.int64)
 
 
@@ -486,14 +473,10 @@ def train(
         _packed(a_op, w1, 0, 0, 0, program, programs, padded, WIDE, BFLOAT16)
         _packed(d_op, w1, 0, 0, 0, program, programs, padded, WIDE, BFLOAT16)
         _packed(dh_op, w1, 0, 0, 0, program, programs, padded, WIDE, BFLOAT16)
-    if PHASE == 0:
-        meeting += 1
-        patience = _meet(counter, meeting, patience)
+    meeting, patience = _meet(counter, meeting, patience, PHASE)
     if PHASE == 0 or PHASE == 2:
         _noised(x_op, z, data, index, t, alphas, begun, batch, k0, k1, program, programs, D, WIDE, 2048, BFLOAT16)
-    if PHASE == 0:
-        meeting += 1
-        patience = _meet(counter, meeting, patience)
+    meeting, patience = _meet(counter, meeting, patience, PHASE)
     weights: tl.constexpr = 2 * ((D + OUT - 1) // OUT) * ((H + IN - 1) // IN)
     if STATIONARY:  # a program has the same weights in every step, and all that is kept of them, in its registers
         p_mine, m_mine, v_mine, average_mine, where_mine, real_mine, _, _, _, _ = _owned(
@@ -514,9 +497,7 @@ def train(
                 tl.store(a_op + row[:, None] * WIDE + unit[None, :], _operand(_relu(acc), BFLOAT16), mask=(row < batch)[:, None])
             if step + 1 < steps:
                 _drawn(index, later, begun + step + 1, batch, N, T, k0, k1, programs - 1 - program, programs, 128)
-        if PHASE == 0:
-            meeting += 1
-            patience = _meet(counter, meeting, patience)
+        meeting, patience = _meet(counter, meeting, patience, PHASE)
         if PHASE == 0 or PHASE == 4:
             for tile in range(program, bands * pixels, programs):
                 row, column = tile // pixels * ROWS + i, tile % pixels * PIXELS + ip
@@ -527,9 +508,7 @@ def train(
                 r = tl.where(real, acc + bias[None, :] - eps, 0.0)
                 tl.store(d_op + row[:, None] * WIDE + column[None, :], _operand(scale * r, BFLOAT16))
                 tl.store(partial + tile, tl.sum(tl.sum(r * r, 1), 0))
-        if PHASE == 0:
-            meeting += 1
-            patience = _meet(counter, meeting, patience)
+        meeting, patience = _meet(counter, meeting, patience, PHASE)
         if PHASE == 0 or PHASE == 5:
             for tile in range(program, bands * units, programs):
                 row, unit = tile // units * ROWS + i, tile % units * UNITS + iu
@@ -547,9 +526,7 @@ def train(
                 tl.store(losses + step, tree_sum(loss, 128) / (batch.to(tl.float64) * D))
             if (step + 1 < steps) & (program >= busy):
                 _noised(x_later, z, data, index, later, alphas, begun + step + 1, batch, k0, k1, programs - 1 - program, programs - busy, D, WIDE, 2048, BFLOAT16)
-        if PHASE == 0:
-            meeting += 1
-            patience = _meet(counter, meeting, patience)
+        meeting, patience = _meet(counter, meeting, patience, PHASE)
         if PHASE == 0 or PHASE == 6:
             c = adam + 8 * step
             for tile in range(program, weights, programs):
@@ -589,10 +566,9 @@ def train(
                     p2, m2, v2, average2 = _descended(p2, m2, v2, average2, tl.sum(times, 1), c, keep, take)
                     _keep(b1, m_b1, v_b1, avg_b1, unit, unit < H, p1, m1, v1, average1)
                     _keep(w1, m_w1, v_w1, avg_w1, place1, unit < H, p2, m2, v2, average2)
+        meeting, patience = _meet(counter, meeting, patience, PHASE)
         if PHASE == 0:
-            meeting += 1
-            patience = _meet(counter, meeting, patience)
-            if (patience == 0) | (tl.load(counter + 1, volatile=True) != 0):
+            if _in_vain(counter, patience):
                 tl.store(losses + step, float("nan"))
     if STATIONARY and PHASE == 0:
         if program < weights:
