@@ -15,7 +15,6 @@ import numpy as np
 
 from bench import targets
 from bench.peers import COLUMNS
-from bench.trajectory import COLUMNS as LOOPS
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -194,8 +193,8 @@ def filled(readme, text, begin=BEGIN, end=END):
 def loops_markdown(path):
     """The table of a CSV that `python -m bench.trajectory --csv` wrote, under what it says of the machine. path: file. Returns text."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
-    peers = [c for c in LOOPS if any(row[c] for row in rows)]
-    found = [f"**{_title(rows[0])}.** {rows[0]['versions']}.", "", "", f"| op | batch | precision | us | GFLOP/s | % of a core | {' | '.join(f'x {LOOPS[c]}' for c in peers)} | target | met |"]
+    peers = [c for c in targets.LOOP_COLUMNS if any(row[c] for row in rows)]
+    found = [f"**{_title(rows[0])}.** {rows[0]['versions']}.", "", "", f"| op | batch | precision | us | GFLOP/s | % of a core | {' | '.join(f'x {targets.LOOP_COLUMNS[c]}' for c in peers)} | target | met |"]
     found.append(f"| :-- | --: | :-- | --: | --: | --: |{' --: |' * len(peers)} :-- | :-- |")
     for row in rows:
         share = f"{100 * float(row['peak_share']):.0f}" if row["peak_share"] else ""

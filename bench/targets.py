@@ -69,11 +69,31 @@ def judge(result):
     if not asked or result["failure"]:
         return target, "no: FAIL" if asked else ""
     got = {c: result[c] for c in asked if result[c] is not None}
-    missed = [c for c, value in got.items() if not (value <= asked[c] if c == "launch" else value >= asked[c])]
-    if missed:
+    if missed := _missed(asked, got):
         return target, "no: " + ", ".join(missed)
     absent = [c for c in asked if c not in got]
     return target, "not measured: " + ", ".join(absent) if absent else "yes"
 
 
-PERCENT = ("copy", "triad")
+def judge_loop(backend, found):
+    """The row with its target in words and whether it was met: "yes", "no" and by what not, or "" where that is not known. backend: name. found: of
+    `bench.trajectory`. Returns a dict."""
+    asked = LOOPS.get((backend, found["what"], found["precision"]), {}).get(found["batch"], {})
+    got = {c: found[c] for c in asked if c in found}
+    missed = _missed(asked, got)
+    said = ", ".join(f"{least} us" if c == "us" else f"{c} {least}x" for c, least in asked.items())
+    return found | dict(target=said, met="" if not asked or len(got) < len(asked) else f"no: {', '.join(missed)}" if missed else "yes")
+
+
+def _missed(asked, got):
+    return [c for c, value in got.items() if not (value <= asked[c] if c in AT_MOST else value >= asked[c])]
+
+
+PERCENT, AT_MOST = ("copy", "triad"), ("launch", "us")
+LOOP_COLUMNS = {"numpy": "NumPy", "numpy_hidden": "NumPy, the hidden way", "torch": "torch", "graph": "a CUDA graph", "compile": "torch.compile"}
+LOOPS = {  # (backend, loop, precision): {batch: {column: at least so many times faster}, or us: at most}
+    ("numba_cpu", "mlp_sample", "float32"): {batch: {"numpy": 1.4, "compile": 1.2} for batch in (64, 256, 1024)},
+    ("numba_cpu", "mlp_train", "float32"): {128: {"numpy": 1.7, "torch": 1.4}},
+    ("triton_gpu", "mlp_sample", "bfloat16"): {64: {"us": 150}, 256: {"us": 180}, 1024: {"us": 250}, 8192: {"us": 1000}},
+    ("triton_gpu", "mlp_train", "bfloat16"): {128: {"us": 12}},
+}

@@ -10,21 +10,15 @@ import sys
 
 import numpy as np
 
-from bench import clocks, limits, peers
+from bench import clocks, limits, peers, report
+from bench.targets import LOOP_COLUMNS, judge_loop
 from kernels import compare, loops, registry, timing
 
 SAMPLE = {"numba_cpu": (64, 256, 1024), "triton_gpu": (64, 256, 1024, 8192)}  # batches
 TRAIN, STEPS, EVERY = 128, 50, {"numba_cpu": 10, "triton_gpu": 200}  # a batch; denoising steps; training steps of a timed call
 PRECISIONS = {"numba_cpu": ("float32",), "triton_gpu": ("bfloat16", "float32")}
 ROUNDED = 2.0**14  # so many times more may err what rounds its operands to 8 or 11 bits, not 24; tests hold ours to plain NumPy's with the same rounding
-COLUMNS = {"numpy": "NumPy", "numpy_hidden": "NumPy, the hidden way", "torch": "torch", "graph": "a CUDA graph", "compile": "torch.compile"}
-TARGETS = {  # at least so many times faster, or at most so many microseconds
-    ("numba_cpu", "mlp_sample", "float32"): {batch: {"numpy": 1.4, "compile": 1.2} for batch in SAMPLE["numba_cpu"]},
-    ("numba_cpu", "mlp_train", "float32"): {TRAIN: {"numpy": 1.7, "torch": 1.4}},
-    ("triton_gpu", "mlp_sample", "bfloat16"): {64: {"us": 150}, 256: {"us": 180}, 1024: {"us": 250}, 8192: {"us": 1000}},
-    ("triton_gpu", "mlp_train", "bfloat16"): {TRAIN: {"us": 12}},
-}
-FIELDS = ("what", "precision", "batch", "us", "gflops", "peak_share", *COLUMNS, "peak_gflops", "target", "met")
+FIELDS = ("what", "precision", "batch", "us", "gflops", "peak_share", *LOOP_COLUMNS, "peak_gflops", "target", "met")
 
 
 def peak():
@@ -176,16 +170,7 @@ def row(what, batch, flops, contestants, seconds, clock, steps=1, **more):
     if run:
         best = peak_flops / np.median(times["peak"])
         found |= dict(peak_share=flops / ns / best, peak_gflops=best)
-    return found | {c: timing.times_faster(times["kernel"], times[c]) for c in COLUMNS if c in times}
-
-
-def judged(backend, found):
-    """The row with its target in words and whether it was met: "yes", or "no" and by what not. backend: name. found: of `row`. Returns a dict."""
-    asked = TARGETS.get((backend, found["what"], found["precision"]), {}).get(found["batch"], {})
-    missed = [c for c, least in asked.items() if c in found and (found[c] > least if c == "us" else found[c] < least)]
-    said = ", ".join(f"{least} us" if c == "us" else f"{c} {least}x" for c, least in asked.items())
-    untold = [c for c in asked if c not in found]
-    return found | dict(target=said, met="" if not asked or untold else f"no: {', '.join(missed)}" if missed else "yes")
+    return found | {c: timing.times_faster(times["kernel"], times[c]) for c in LOOP_COLUMNS if c in times}
 
 
 def _right(name, found, rule, loose=1.0):
@@ -265,16 +250,16 @@ def main(argv=None):
     print(f"{machine['machine']}, {machine['versions']}")
     try:
         for found in rows(words.backend, words.seconds, libraries):
-            found = judged(words.backend, found)
+            found = judge_loop(words.backend, found)
             writer.writerow(machine | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()})
-            ratios = ", ".join(f"{found[c]:.2f} x {said}" for c, said in COLUMNS.items() if c in found)
+            ratios = ", ".join(f"{found[c]:.2f} x {said}" for c, said in LOOP_COLUMNS.items() if c in found)
             share = f", {found['peak_share']:.0%} of {found['peak_gflops']:.0f}" if "peak_share" in found else ""
             print(f"{found['what']} {found['precision']} {found['batch']:5}: {found['us']:9.1f} us, {found['gflops']:.0f} GFLOP/s{share}; {ratios}", flush=True)
     except AssertionError as reason:
         print(f"FAIL: {reason}", file=sys.stderr)
         return 1
     if words.csv:
-        importlib.import_module("bench.report").whole(words.csv, table.getvalue().encode())
+        report.whole(words.csv, table.getvalue().encode())
     return 0
 
 

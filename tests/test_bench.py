@@ -115,10 +115,10 @@ def test_a_trajectory_is_timed_where_it_is_right_and_not_where_it_is_wrong(monke
 
 def test_a_loops_target_stays_and_its_table_is_filled(tmp_path):
     found = {"what": "mlp_sample", "precision": "float32", "batch": 64, "us": 5e3, "gflops": 100.0, "numpy": 1.5, "compile": 1.1}
-    assert trajectory.judged("numba_cpu", found)["met"] == "no: compile" and trajectory.judged("numba_cpu", found | {"compile": 1.3})["met"] == "yes"
-    assert trajectory.judged("triton_gpu", found | {"precision": "bfloat16", "us": 200.0})["met"] == "no: us"
-    assert trajectory.judged("numba_cpu", {k: v for k, v in found.items() if k != "compile"})["met"] == ""  # without torch it is not known
-    row = {"machine": "here", "date": "today", "versions": "all"} | trajectory.judged("numba_cpu", found)
+    assert targets.judge_loop("numba_cpu", found)["met"] == "no: compile" and targets.judge_loop("numba_cpu", found | {"compile": 1.3})["met"] == "yes"
+    assert targets.judge_loop("triton_gpu", found | {"precision": "bfloat16", "us": 200.0})["met"] == "no: us"
+    assert targets.judge_loop("numba_cpu", {k: v for k, v in found.items() if k != "compile"})["met"] == ""  # without torch it is not known
+    row = {"machine": "here", "date": "today", "versions": "all"} | targets.judge_loop("numba_cpu", found)
     with open(tmp_path / "t.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ("machine", "caches", "threads", "date", "versions", *trajectory.FIELDS))
         writer.writeheader()
