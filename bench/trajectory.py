@@ -83,8 +83,9 @@ def numpy_hidden_sampler(params, xT, times, table):
 
 
 def torch_sampler(params, xT, times, table, how, device="cpu"):
-    """The same in torch: eager, compiled step by step ("compile"), or one CUDA graph of all steps ("graph").
-    The arguments as in `numpy_sampler`. Returns the call; its result is a tensor."""
+    """The same in torch: eager, compiled ("compile"), or one CUDA graph of all steps ("graph"). What is compiled is put into one graph too, on the GPU: the
+    graphs that "reduce-overhead" makes, one a step, write over what the next step reads. The arguments as in `numpy_sampler`. Returns the call; its
+    result is a tensor."""
     import torch
 
     w1, b1, w2, b2, x0 = (torch.from_numpy(a).to(device) for a in (*(params[name] for name in ("w1", "b1", "w2", "b2")), xT))
@@ -95,7 +96,7 @@ def torch_sampler(params, xT, times, table, how, device="cpu"):
         e = torch.addmm(b2, torch.relu(torch.addmm(b1 + t * feature, x, w)), w2.T)
         return c[4] * (c[0] * x + c[1] * e) + c[5] * e
 
-    run = torch.compile(step, mode="reduce-overhead" if device == "cuda" else "default") if how == "compile" else step
+    run = torch.compile(step) if how == "compile" else step
 
     def call():
         x = x0
@@ -103,7 +104,7 @@ def torch_sampler(params, xT, times, table, how, device="cpu"):
             x = run(x, t[i], c[:, i])
         return x
 
-    return _graph(call) if how == "graph" else call
+    return _graph(call) if device == "cuda" and how != "torch" else call
 
 
 def _graph(call):

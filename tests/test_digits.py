@@ -133,6 +133,15 @@ def test_the_pictures_of_the_way_are_those_of_one_step_after_another(net):
     assert np.array_equal(path[-1], got[0])
 
 
+def test_samples_that_are_not_finite_are_not_drawn():
+    """What a diverged training gives, and a launch on the GPU that gave up."""
+    given = settings(net="chapter", backend="numba_cpu", steps=1) | {"sampler_steps": 20}
+    state = digits.start(given)
+    state["average"]["b2"][3] = np.nan
+    with pytest.raises(FloatingPointError, match="samples: expected finite numbers, got NaN or inf"):
+        digits.sample(state, given, np.array([10, 10]))
+
+
 def test_labels_are_dropped_and_never_all_of_them():
     """The class row of `no label` gets a gradient only where a label was dropped."""
     given = settings(batch=64)

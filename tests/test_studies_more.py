@@ -1,12 +1,13 @@
-"""The helpers of the studies score, likelihood, flow and consistency: closed forms against differences, tiny trainings, what is written."""
+"""The helpers of the studies score, likelihood, flow, consistency and training: closed forms against differences, tiny trainings, what is written."""
 import csv
 
 import numpy as np
 import pytest
 
-from bench.studies import consistency, digits, flow, likelihood, results, score
+from bench.studies import consistency, digits, flow, likelihood, results, score, training
+from kernels import loops, plain
 from ref import consistency as steps
-from ref import edm, philox, samplers, schedules
+from ref import edm, fused, philox, samplers, schedules
 from ref.nets import mlp
 
 ABAR = digits.alpha_bar("cosine")
@@ -180,6 +181,23 @@ def test_both_students_start_as_the_net_and_leave_it_as_it_was():
     assert any(np.any(made[0][name] != made[1][name]) for name in shared)
     assert all(np.array_equal(shared[name], kept[name]) for name in shared)
     assert consistency.apart(np.zeros((2, 4)), np.array([[1, -1, 1, 1], [0, 0, 4, 0]])) == 1.5
+
+
+def test_training_is_followed_in_pieces_and_measured_by_the_rule():
+    params, images = mlp.chapter_init(0, 6, 5), np.sign(philox.normal(0, (20, 6), 1)).astype(np.float32)
+    told, ends, ticks = dict(batch=7, lr=1e-3, seed=0, abar=ABAR, decay=0.9), (1, 2, 5), []
+    exact = training.follow(fused.mlp_train, {n: p.astype(np.float64) for n, p in params.items()}, images.astype(np.float64), ends, told, lambda: ticks.append(1))
+    paths = {f"NumPy, order {i}": training.follow(plain.mlp_train, params, images, ends, told, lambda: None, order) for i, order in enumerate(loops.orders(5))}
+    paths["numba_cpu"] = training.follow(training.on("numba_cpu"), params, images, ends, told, lambda: None)
+    whole = training.on("numba_cpu")(params, images, 5, **told)
+    assert len(ticks) == 3 and np.array_equal(paths["numba_cpu"][0], whole[2])
+    assert all(np.array_equal(paths["numba_cpu"][1][2][n], whole[0][n]) for n in params)
+    paths["halved"] = exact[0], [{n: (p / 2).astype(np.float32) for n, p in at.items()} for at in exact[1]]
+    rows = {(row["who"], row["steps"]): row for row in training.measured(params, exact, paths, ends)}
+    assert all(rows["NumPy, order 0", end]["apart"] < 1e-3 and rows["NumPy, order 0", end]["units"] <= 0.5 and rows["halved", end]["units"] > 100 for end in ends)
+    assert max(rows[f"NumPy, order {i}", 1]["units"] for i in range(4)) > 0 and rows["numba_cpu", 5]["loss"] == whole[2][4]
+    said = training.sentences(list(rows.values()), exact, paths)
+    assert len(said) == 6 and said[4].startswith("numba_cpu: after 1, 2, 5 steps its weights are ")
 
 
 class Figure:

@@ -9,7 +9,7 @@ import pytest
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
 
-from kernels import loops, ours, plain, registry
+from kernels import compare, loops, ours, plain, registry
 from kernels.triton_gpu import fused, launch
 from kernels.triton_gpu import mlp as kernel
 from ref import fused as truth
@@ -97,22 +97,23 @@ def test_the_residual_trajectory_with_and_without_guidance(w, precision, told, r
 
 
 SHAPES = [(1, 16, 8), (5, 7, 5), (17, 33, 65), (31, 130, 1), (49, 1, 3)]
+WIDE = {"clip": 30.0}  # x0_hat of t = 900 is that large: a clip at 1 leaves few elements, and by what they err is luck
 LARGE = [] if launch.INTERPRETED else [(1, 784, 256), (64, 784, 300), (1000, 97, 129), (600, 50, 31), (2, 3000, 40)]  # each compiles for seconds
 
 
 @pytest.mark.parametrize(
     "which, told, examples, pixels, width",
-    [(which, told, *shape) for which in ("chapter", "residual", "residual without blocks") for told in ({}, {"eta": 0.5}, {"clip": 1.0}) for shape in SHAPES[: 5 if which == "chapter" else 3]]
-    + [("chapter", told, *shape) for told in ({}, {"clip": 1.0}) for shape in LARGE],
+    [(which, told, *shape) for which in ("chapter", "residual", "residual without blocks") for told in ({}, {"eta": 0.5}, WIDE) for shape in SHAPES[: 5 if which == "chapter" else 3]]
+    + [("chapter", told, *shape) for told in ({}, WIDE) for shape in LARGE],
     ids=str,
 )
 def test_any_batch_any_width_any_number_of_pixels(which, told, examples, pixels, width):
-    params = chapter(pixels, width) if which == "chapter" else residual(pixels, width, 0 if "without" in which else 2)
+    params = loops.chapter(pixels, width) if which == "chapter" else residual(pixels, width, 0 if "without" in which else 2)
     x, told = start(examples, pixels), dict(seed=3, stream=9) | told
     told |= dict(guidance=(np.arange(examples) % 5, 2.0)) if which != "chapter" else {}
     want, got = truth.mlp_sample(exact(params), x, [900, 20, 0], ABAR, **told), sample(params, x, [900, 20, 0], **told)
-    allowed = 3 * np.abs(plain.mlp_sample(params, x, [900, 20, 0], ABAR, **told) - want).max() + 8 * np.spacing(np.float32(np.abs(want).max()))
-    assert got.dtype == np.float32 and np.all(np.abs(got - want) <= allowed), f"{np.abs(got - want).max():.3g} of {allowed:.3g}"
+    rule = compare.whole(want, [plain.mlp_sample(turned(params, order), x, [900, 20, 0], ABAR, **told) for order in orders(width)], np.float32)
+    assert got.dtype == np.float32 and compare.error(got, rule) <= 1, f"{compare.error(got, rule):.3g} times the allowed error"
 
 
 WAYS = {"hidden": {}, "noise": {"eta": 0.5, "seed": 3}, "clip": {"clip": 1.0}}
@@ -174,11 +175,12 @@ def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps, precisio
 @pytest.mark.parametrize("examples, pixels, width", [(1, 16, 8), (7, 33, 20), (35, 5, 3)] + ([] if launch.INTERPRETED else [(129, 784, 256), (300, 97, 300), (33, 1030, 4), (64, 784, 1024)]))
 def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, width):
     params, data = chapter(pixels, width), digits(11, pixels)
-    told = dict(batch=examples, lr=1e-2, seed=3, abar=ABAR, eps=1e-3, weight_decay=0.1, decay=0.5)
-    want, rough = parts(truth.mlp_train(exact(params), data.astype(np.float64), 2, **told)), parts(plain.mlp_train(params, data, 2, **told))
+    told = dict(batch=examples, lr=1e-2, seed=3, abar=ABAR, eps=1.0, weight_decay=0.1, decay=0.5)  # eps: of the gradients' size, as above
+    want = parts(truth.mlp_train(exact(params), data.astype(np.float64), 2, **told))
+    rough = loops.rough_of("fused.mlp_train", dict(params=params, data=data, steps=2, **told))
     for name, value in parts(train(params, data, 2, **told)).items():
-        allowed = 3 * np.abs(rough[name] - want[name]).max() + 8 * np.spacing(np.float32(np.abs(want[name]).max()))
-        assert np.all(np.abs(value - want[name]) <= allowed), name
+        rule = compare.whole(want[name], [r[name] for r in rough], np.float32)
+        assert compare.error(value, rule) <= 1, f"{name}: {compare.error(value, rule):.3g} times the allowed error"
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

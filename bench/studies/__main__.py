@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 NAMES = (
     "schedules", "guidance", "steps", "flow", "consistency", "score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion",
-    "conformance",
+    "training", "conformance",
 )  # fmt: skip
 
 

@@ -93,15 +93,19 @@ def main(argv=None):
 
     rows = 10 if args.net == "residual" else 8
     labels = np.repeat(np.arange(10), 12) if args.net == "residual" else np.full(rows * 12, NO_LABEL)
-    samples, path = sample(state, settings, labels)
-    seconds = trained + time.perf_counter() - began
     verdict = ""
-    if args.net == "residual":
-        judge = classifier.train(*held_out)
-        many = np.repeat(np.arange(10), 50)
-        agrees = classifier.accuracy(judge, sample(state, settings, many, stream=SAMPLING + (1 << 20))[0], many)
-        real = classifier.accuracy(judge, *digits)
-        verdict = f"a classifier trained on held-out digits agrees with {agrees:.1%} of {many.size} asked digits (real digits: {real:.1%})"
+    try:
+        samples, path = sample(state, settings, labels)
+        seconds = trained + time.perf_counter() - began
+        if args.net == "residual":
+            judge = classifier.train(*held_out)
+            many = np.repeat(np.arange(10), 50)
+            agrees = classifier.accuracy(judge, sample(state, settings, many, stream=SAMPLING + (1 << 20))[0], many)
+            real = classifier.accuracy(judge, *digits)
+            verdict = f"a classifier trained on held-out digits agrees with {agrees:.1%} of {many.size} asked digits (real digits: {real:.1%})"
+    except FloatingPointError as reason:
+        print(f"digits: {reason}; nothing is drawn, the weights are in {checkpoint}", file=sys.stderr)
+        return 1
     title = f"{args.net} net, {args.steps} steps of {args.batch}, {trained:.0f} s; predicts {args.predict}, {args.schedule} schedule"
     if args.net == "residual":
         title += f", guidance w = {args.guidance:g}"
@@ -207,7 +211,7 @@ def sample(state, settings, labels, stream=SAMPLING):
     """Digits for the labels: DDIM with guidance for the residual net; for the chapter's eta = 1 over all T steps, which is DDPM.
 
     state: trained. settings: dict. labels: (B,) ints; NO_LABEL asks for nothing. stream: of x_T; the steps use those after it.
-    Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784).
+    Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784). Raises FloatingPointError for samples that are not finite.
     """
     kernels, abar, seed = backend(settings["backend"]), alpha_bar(settings["schedule"]), settings["seed"]
     told = dict(guidance=(labels, settings["guidance"]), clip=1.0) if settings["net"] == "residual" else dict(eta=1.0)
@@ -218,6 +222,8 @@ def sample(state, settings, labels, stream=SAMPLING):
         path.append(kernels.receive(x)[0])
         x = kernels.fused.mlp_sample(params, x, times[begin : end + 1], abar, seed=seed, stream=stream + 1 + begin, predict=settings["predict"], **told)
     x = _single(kernels.receive(x))
+    if not np.isfinite(x).all():
+        raise FloatingPointError("samples: expected finite numbers, got NaN or inf: the training diverged, or somebody else took the GPU in the middle of a launch")
     return x, np.array([*path, x[0]])
 
 
