@@ -124,6 +124,7 @@ def _graph(call):
         graph.replay()
         return result
 
+    replay.of = call  # its tensors live as long: the graph knows addresses only
     return replay
 
 
