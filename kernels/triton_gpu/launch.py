@@ -146,7 +146,7 @@ class Scratch:
             _check(_cuda.cuMemcpyHtoDAsync_v2(place, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes), self.stream))
 
     def __del__(self):
-        if self.address:
+        if self.address and ctypes and _cuda:  # at exit Python may have taken the names away, and the driver frees all
             _cuda.cuMemFreeAsync(ctypes.c_uint64(self.address), self.stream)
 
 
