@@ -193,13 +193,14 @@ def filled(readme, text, begin=BEGIN, end=END):
 def loops_markdown(path):
     """The table of a CSV that `python -m bench.trajectory --csv` wrote, under what it says of the machine. path: file. Returns text."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
-    peers = [c for c in targets.LOOP_COLUMNS if any(row[c] for row in rows)]
-    found = [f"**{_title(rows[0])}.** {rows[0]['versions']}.", "", "", f"| op | batch | precision | us | GFLOP/s | % of a core | {' | '.join(f'x {targets.LOOP_COLUMNS[c]}' for c in peers)} | target | met |"]
-    found.append(f"| :-- | --: | :-- | --: | --: | --: |{' --: |' * len(peers)} :-- | :-- |")
+    columns = {"op": "what", "batch": "batch", "precision": "precision", "us": "us", "GFLOP/s": "gflops", "% of a core": "peak_share"}
+    columns |= {f"x {said}": c for c, said in targets.LOOP_COLUMNS.items()} | {"target": "target", "met": "met"}
+    columns = {said: c for said, c in columns.items() if any(row[c] for row in rows)}
+    shown = {"peak_share": "{:.0%}", "us": "{:,.0f}", "gflops": "{:,.0f}"} | dict.fromkeys(targets.LOOP_COLUMNS, "{:.2f}")
+    found = [f"**{_title(rows[0])}.** {rows[0]['versions']}.", "", "", f"| {' | '.join(columns)} |"]
+    found.append(f"| {' | '.join(':--' if c in ('what', 'precision', 'target', 'met') else '--:' for c in columns.values())} |")
     for row in rows:
-        share = f"{100 * float(row['peak_share']):.0f}" if row["peak_share"] else ""
-        numbers = " | ".join(f"{float(row[c]):.2f}" if row[c] else "" for c in peers)
-        found.append(f"| {row['what']} | {row['batch']} | {row['precision']} | {float(row['us']):,.0f} | {float(row['gflops']):,.0f} | {share} | {numbers} | {row['target']} | {row['met']} |")
+        found.append(f"| {' | '.join(shown[c].format(float(row[c])).rstrip('%') if c in shown and row[c] else row[c] for c in columns.values())} |")
     return "\n".join(found)
 
 
@@ -287,7 +288,7 @@ def main(argv=None):
         print(f"python -m bench.report: {reason}", file=sys.stderr)
         return 2
     whole(readme, text.encode())
-    print(f"{readme}: the table is that of {', '.join(paths)}")
+    print(f"{readme}: the tables are those of {', '.join(map(str, [*paths, *loops]))}")
     return 0
 
 

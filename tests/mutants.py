@@ -550,7 +550,7 @@ MUTANTS = [
     Mutant("triton: relu's gradient let through", "kernels/triton_gpu/mlp.py", "tl.where(h > 0, acc, 0.0)", "acc"),
     Mutant("triton: the next step's times for this step's gradient", "kernels/triton_gpu/mlp.py", "time = tl.load(now + b + k, mask=b + k < batch", "time = tl.load(later + b + k, mask=b + k < batch"),
     Mutant("triton: a residual step's noise is the first one's", "kernels/triton_gpu/mlp.py", "tl.load(keys + 2 * step), tl.load(keys + 2 * step + 1)", "tl.load(keys), tl.load(keys + 1)"),
-    Mutant("kernels: relu's gradient let through", "kernels/numba_cpu/mlp.py", "sums[k] if y[k] > zero else zero", "sums[k]"),
+    Mutant("kernels: relu's gradient let through", "kernels/numba_cpu/mlp.py", "s if y[k] > zero else zero", "s"),
     Mutant("kernels: a gradient without its last example", "kernels/numba_cpu/mlp.py", "first * along, along, 1, rows, 0, stride, batch, stride, (g, stride))", "first * along, along, 1, rows, 0, stride, batch - 1, stride, (g, stride))"),
     Mutant("bench: a wrong kernel is timed", "bench/measure.py", '        return result | {"failure": f"{type(reason).__name__}: {reason}"}\n    contestants = {("kernel", ""): run, ("copy", ""): timing.copy', '        pass\n    contestants = {("kernel", ""): run, ("copy", ""): timing.copy'),
     Mutant("bench: the noise of a peer is taken on trust", "bench/peers.py", "if not abs(value - wanted) <= 6", "if False and not abs(value - wanted) <= 6"),

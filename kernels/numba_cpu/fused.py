@@ -23,6 +23,8 @@ from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import deliver, fma, wide, write, write_noisy
 
+AHEAD = 16  # training steps whose examples and times are drawn in a row: a step's products leave nothing of Python in the cache
+
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     """[DDPM] eq. 4 with its own noise:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) normal(seed, shape, stream).
@@ -241,15 +243,20 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     first, x, a, dout, dh, partial = mlp.training_memory(batch, pixels, width, data)
     kept = {part: [p.copy() for p in arrays] for part, arrays in kept.items()}
     weights, losses = tuple(zip(*kept.values())), np.empty(steps)
-    for i in range(steps):
-        step = done + 1 + i
+    work = batch * (weights[0][0].size + weights[2][0].size)
+
+    def drawn(step):
         stream = coefficients.PER_STEP * step
         index, t = philox.below(seed, batch, shape[0], stream), 1 + philox.below(seed, batch, len(abar) - 1, stream + 1)
-        table, key = coefficients.q_sample(t, abar, t.shape), coefficients.noise_key(seed, stream + 3)
-        work = batch * (weights[0][0].size + weights[2][0].size)
+        key, c = coefficients.noise_key(seed, stream + 3), coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
+        return index, t, coefficients.q_sample(t, abar, t.shape), key, c
+
+    for i in range(steps):
+        if i % AHEAD == 0:
+            ahead = [drawn(done + 1 + k) for k in range(i, min(i + AHEAD, steps))]
+        index, t, table, key, c = ahead[i % AHEAD]
         launch.run_tiles(mlp.train_examples, -(-batch // first), 2 * work, first, data, index, t, table, key, weights, x, a, dout, dh, partial)
         losses[i] = partial.sum() / (batch * pixels)
-        c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
         launch.run_tiles(mlp.train_weights, mlp.weight_tiles(pixels, width), work, batch, pixels, width, weights, x, a, dout, dh, c, d)
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     kept = {part: {name: array.reshape(size) for (name, size), array in zip(shapes.items(), arrays)} for part, arrays in kept.items()}

@@ -39,19 +39,19 @@ def lines(size, like):
 
 
 @intrinsic
-def tile(typingctx, out, a, first, row, step, rows, b, at, stride, depth):
-    """out[i lanes + j] = sum_k a[first + i row + k step] b[at + k stride + j] for ROWS rows i, k = 0 .. depth - 1 in this order.
+def tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
+    """out[to + i apart + j] = sum_k a[first + i row + k step] b[at + k stride + j] for ROWS rows i and lanes j, k = 0 .. depth - 1 in this order.
 
-    Called from compiled code without typingctx. out: (ROWS lanes,). a, b: flat arrays of its dtype. first, row, step, at, stride: ints,
-    where numbers stand. rows: a row from here on is the last one again, so that a may end. depth: int >= 1.
+    Called from compiled code without typingctx. out, a, b: flat arrays of one dtype. to, apart, first, row, step, at, stride: ints, where numbers
+    stand. rows: a row from here on is the last one again, so that a may end; out has room for ROWS. depth: int >= 1.
     """
 
     def codegen(context, builder, signature, args):
         scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
         width, i64 = LINE * 8 // bits, ir.IntType(64)
         vector = ir.VectorType(scalar, width)
-        out, a, b = (cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data for n in (0, 1, 6))
-        first, row, step, rows, at, stride, depth = args[2], args[3], args[4], args[5], args[7], args[8], args[9]
+        out, a, b = (cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data for n in (0, 3, 8))
+        to, apart, first, row, step, rows, at, stride, depth = args[1], args[2], args[4], args[5], args[6], args[7], args[9], args[10], args[11]
         last = builder.sub(rows, i64(1))
 
         def place(data, index):
@@ -85,12 +85,13 @@ def tile(typingctx, out, a, first, row, step, rows, b, at, stride, depth):
         builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
         builder.position_at_end(after)
         for i in range(ROWS):
+            line = builder.add(to, builder.mul(i64(i), apart))
             for v in range(VECTORS):
-                builder.store(sums[i][v], place(out, i64((i * VECTORS + v) * width)), align=bits // 8)
+                builder.store(sums[i][v], place(out, builder.add(line, i64(v * width))), align=bits // 8)
         return context.get_dummy_value()
 
     n = types.int64
-    return types.none(out, a, n, n, n, n, b, n, n, n), codegen
+    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), codegen
 
 
 @njit(**INLINE)
@@ -104,6 +105,6 @@ def product(then, out, count, a, first, row, step, b, at, stride, depth, columns
     for i in range(0, count, ROWS):
         rows = min(ROWS, count - i)
         for j in range(0, columns, width):
-            tile(out, a, first + i * row, row, step, rows, b, at + j, stride, depth)
+            tile(out, 0, width, a, first + i * row, row, step, rows, b, at + j, stride, depth)
             for r in range(rows):
                 then(out[r * width : (r + 1) * width], i + r, j, *args)
