@@ -123,4 +123,4 @@ def test_a_loops_target_stays_and_its_table_is_filled(tmp_path):
         writer = csv.DictWriter(file, ("machine", "caches", "threads", "date", "versions", *trajectory.FIELDS))
         writer.writeheader()
         writer.writerow(row)
-    assert "| mlp_sample | 64 | float32 | 5,000 | 100 |  | 1.50 | 1.10 | numpy 1.4x, compile 1.2x | no: compile |" in report.loops_markdown(tmp_path / "t.csv")
+    assert "| mlp_sample | 64 | float32 | 5,000 | 100 | 1.50 | 1.10 | numpy 1.4x, compile 1.2x | no: compile |" in report.loops_markdown(tmp_path / "t.csv")
