@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.studies import data, fit, metrics, net, results
 from ref import consistency, edm, philox, samplers, schedules
+from ref.fused import PER_STEP
 from ref.nets import mlp
 
 SIGMA_MIN, SIGMA_MAX, SECOND = 0.1, 80.0, 4.0  # the data's end, the noise's, and where the second call starts
@@ -27,7 +28,6 @@ LR = 2e-4
 GUIDANCE = 2.0
 GUIDED, PLAIN = f"diffusion, w = {GUIDANCE:g}", "diffusion, w = 1"
 CALLS = (1, 2, 5, 10, 20, 50)
-PER_STEP = 4  # streams of a training step, as in `digits`
 PICK, LEVEL, NOISE = range(3)
 STREAM, SAMPLING = 8 << 60, 9 << 60
 WAYS = {"trained": ("o", "#D55E00"), "distilled": ("^", "#0072B2"), GUIDED: ("s", "#555555"), PLAIN: ("D", "#AAAAAA")}

@@ -15,10 +15,10 @@ import numpy as np
 
 from bench.studies import data, digits, fit, metrics, net, results
 from ref import flow, philox, samplers, schedules
+from ref.fused import PER_STEP
 from ref.nets import mlp
 
 EARLIEST = 0.05
-PER_STEP = 4  # streams of a training step, as in `digits`
 PICK, TIME, DROP, NOISE = range(PER_STEP)
 PAIRS, SAMPLING, REFLOW = 5 << 60, 6 << 60, 7 << 60  # far from training's and each other
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.studies import digits, fit, results
 from ref import diffusion, philox
+from ref.fused import PER_STEP
 from ref.nets import mlp
 
 T = 1000
@@ -20,7 +21,6 @@ STDS = np.array([0.12, 0.25, 0.12, 0.35, 0.2])
 WEIGHTS = np.array([0.15, 0.25, 0.2, 0.25, 0.15])
 LEVELS = (20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 980)
 DRAWN = (50, 200, 400, 700)  # the levels whose fields are drawn
-PER_STEP = 4  # streams of a training step, as in `digits`
 WHICH, PLACE, TIME, NOISE = range(PER_STEP)
 TESTING = 1 << 60
 
