@@ -19,6 +19,7 @@ from bench.peers import COLUMNS
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 LOOPS_BEGIN, LOOPS_END = "<!-- trajectory:begin -->", "<!-- trajectory:end -->"
+TRAINING_BEGIN, TRAINING_END = "<!-- training:begin -->", "<!-- training:end -->"
 SWEEP = "sweep"  # the row name of a picture's points
 TEXT = ("machine", "caches", "threads", "date", "versions", "op", "row", "kind", "backend", "shape", "dtype", "failure")
 NUMBERS = ("bytes", "median_us", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", "launch", "float32_copy", *COLUMNS)
@@ -204,6 +205,25 @@ def loops_markdown(path):
     return "\n".join(found)
 
 
+def training_markdown(path):
+    """The table of the study `training`: how far the weights are from the reference's and, in brackets, the worst weight in units of the rule; of NumPy's
+    orders the worst. path: its CSV. Returns text."""
+    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
+    cells = {}
+    for row in rows:
+        who = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]
+        old = cells.get((row["steps"], who))
+        if old is None or float(row["apart"]) > float(old["apart"]):
+            cells[row["steps"], who] = row | {"units": max(row["units"], old["units"], key=float) if old else row["units"]}
+    names, steps = (list(dict.fromkeys(key[i] for key in cells)) for i in (1, 0))
+    found = [f"| after steps | {' | '.join(names)} |", f"| --: |{' --: |' * len(names)}"]
+    for step in steps:
+        of = [cells[step, name] for name in names]
+        said = [f"{float(row['apart']):.1e}" + (f" ({float(row['units']):.3f})" if row["units"] else "") for row in of]
+        found.append(f"| {int(step):,} | {' | '.join(said)} |")
+    return "\n".join(found)
+
+
 def plot(rows, machine, path):
     """The picture: bandwidth against bytes moved by a call, kernels and NumPy, the copy limit as a line.
 
@@ -284,6 +304,7 @@ def main(argv=None):
         text = filled(readme.read_text(), "\n\n".join(markdown(*each) for each in found))
         loops = sorted((ROOT / "bench" / "results" / "studies").glob("trajectory*.csv"))
         text = filled(text, "\n\n".join(map(loops_markdown, loops)), LOOPS_BEGIN, LOOPS_END) if LOOPS_BEGIN in text else text
+        text = filled(text, training_markdown(ROOT / "bench" / "results" / "studies" / "training.csv"), TRAINING_BEGIN, TRAINING_END) if TRAINING_BEGIN in text else text
     except (OSError, ValueError) as reason:
         print(f"python -m bench.report: {reason}", file=sys.stderr)
         return 2

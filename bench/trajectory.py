@@ -231,6 +231,10 @@ def main(argv=None):
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing, a row (default 5)")
     parser.add_argument("--csv", help="write the rows to this file, such as bench/results/trajectory.csv")
     words = parser.parse_args(argv)
+    if not words.seconds >= 0:
+        parser.error(f"--seconds: expected at least 0, got {words.seconds}")
+    if words.csv and not os.path.isdir(os.path.dirname(words.csv) or "."):
+        parser.error(f"--csv: expected a file in a folder that there is, got {words.csv}")
     on_gpu = words.backend == "triton_gpu"
     if on_gpu and importlib.import_module("kernels.triton_gpu.launch").INTERPRETED:
         print("bench.trajectory: there is no GPU here, and times of the interpreter mean nothing", file=sys.stderr)
@@ -255,8 +259,9 @@ def main(argv=None):
             found = judge_loop(words.backend, found)
             writer.writerow(machine | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()})
             ratios = ", ".join(f"{found[c]:.2f} x {said}" for c, said in LOOP_COLUMNS.items() if c in found)
+            met = f"; asked {found['target']}: {found['met']}" if found["met"] else ""
             share = f", {found['peak_share']:.0%} of {found['peak_gflops']:.0f}" if "peak_share" in found else ""
-            print(f"{found['what']} {found['precision']} {found['batch']:5}: {found['us']:9.1f} us, {found['gflops']:.0f} GFLOP/s{share}; {ratios}", flush=True)
+            print(f"{found['what']} {found['precision']} {found['batch']:5}: {found['us']:9.1f} us, {found['gflops']:.0f} GFLOP/s{share}; {ratios}{met}", flush=True)
     except AssertionError as reason:
         print(f"FAIL: {reason}", file=sys.stderr)
         return 1

@@ -76,14 +76,14 @@ def every_one_of_ours():
         print(f"{backend}: not checked, {why}")
     for backend in filter(ours.interpreted, backends):
         print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
-    print(f"{'op':<30}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
+    print(f"{'op':<42}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
     checks = [(op.name, b, dtype, functools.partial(ours.check, op)) for op in registry.OPS for b in backends if registry.kernel(op, b) for dtype in registry.dtypes(op, b)]
     checks += [(name, b, dtype, functools.partial(ours.check_loop, name)) for name in loops.LOOPS for b in backends for dtype in registry.FLOATS[: 1 if b == "triton_gpu" else None]]
     failed = False
     for name, backend, dtype, checked in checks:
         verdict = checked(backend, dtype)
         failed |= not verdict.ok
-        line = f"{name:<30}{backend:<12}{dtype:<10}{verdict.cases:>6}{verdict.error:>17.2f}"
+        line = f"{name:<42}{backend:<12}{dtype:<10}{verdict.cases:>6}{verdict.error:>17.2f}"
         print(line, " ok" if verdict.ok else f" FAIL  {verdict.failure}", flush=True)
     return int(failed)
 

@@ -13,6 +13,9 @@ from ref.nets import mlp
 
 ABAR = schedules.alpha_bar(schedules.linear_betas())
 TRAINED = dict(steps=5, lr=1e-3, seed=3, abar=ABAR, eps=1e-4, weight_decay=0.01, decay=0.9)  # eps: below it Adam makes of rounding a whole step
+HIDDEN = {  # the axes of hidden units, where not all are
+    "w1": (0,), "b1": (0,), "w2": (1,), "b2": (), "in.w": (0,), "time.w": (0,), "class.w": (1,), "out.w": (1,), "out.b": (),
+}  # fmt: skip
 LOOPS = {  # name: (cases, of them the examples, the pixels and units of the net, and what else is told)
     "fused.mlp_sample": {
         "eps": (9, (60, 40), {}), "x0": (33, (60, 40), dict(predict="x0")), "v, clipped": (7, (200, 64), dict(predict="v", clip=1.5)),
@@ -80,8 +83,8 @@ def parts(result):
 
 
 def turned(arrays, order):
-    """The same net with its hidden units in another order: every axis that is as long as the order. arrays: dict. order: (width,) ints."""
-    axes = {name: [axis for axis, n in enumerate(p.shape) if n == order.size] for name, p in arrays.items()}
+    """The same net with its hidden units in another order. arrays: dict. order: (width,) ints."""
+    axes = {name: HIDDEN.get(name, range(p.ndim)) for name, p in arrays.items()}
     return {name: p[np.ix_(*(order if axis in axes[name] else range(n) for axis, n in enumerate(p.shape)))] for name, p in arrays.items()}
 
 

@@ -555,7 +555,7 @@ MUTANTS = [
     Mutant("triton: a residual step's noise is the first one's", "kernels/triton_gpu/mlp.py", "tl.load(keys + 2 * step), tl.load(keys + 2 * step + 1)", "tl.load(keys), tl.load(keys + 1)"),
     Mutant("kernels: relu's gradient let through", "kernels/numba_cpu/mlp.py", "s if y[k] > zero else zero", "s"),
     Mutant("kernels: a gradient without its last example", "kernels/numba_cpu/mlp.py", "first * along, along, 1, count, rows, j, stride, batch)", "first * along, along, 1, count, rows, j, stride, batch - 1)"),
-    Mutant("kernels: the last rows that are turned are those of a whole block", "kernels/numba_cpu/mlp.py", "                for i in range(count):\n                    line[i] = column[i * stride]", "                for i in range(count - 1):\n                    line[i] = column[i * stride]"),
+    Mutant("kernels: a block that is not whole is turned without its last row", "kernels/numba_cpu/mlp.py", "                for i in range(count):\n                    line[i] = column[i * stride]", "                for i in range(count - 1):\n                    line[i] = column[i * stride]"),
     Mutant("kernels: every step of a row of them has the first one's examples", "kernels/numba_cpu/fused.py", "= ahead[i % AHEAD]", "= ahead[0]"),
     Mutant("digits: samples that are not finite are drawn", "bench/studies/digits.py", "if not np.isfinite(x).all():", "if False:"),
     Mutant("training: weights of another order are compared", "bench/studies/training.py", "loops.turned(params, np.argsort(order)))", "params)"),

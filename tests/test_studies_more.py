@@ -194,9 +194,14 @@ def test_training_is_followed_in_pieces_and_measured_by_the_rule():
     assert all(np.array_equal(paths["numba_cpu"][1][2][n], whole[0][n]) for n in params)
     paths["halved"] = exact[0], [{n: (p / 2).astype(np.float32) for n, p in at.items()} for at in exact[1]]
     rows = {(row["who"], row["steps"]): row for row in training.measured(params, exact, paths, ends)}
-    for (who, _), row in rows.items():
-        assert row["units"] > 100 if who == "halved" else row["apart"] < 1e-3 and row["units"] <= (1 if who == "numba_cpu" else 0.5), row
-    assert max(rows[f"NumPy, order {i}", 1]["units"] for i in range(4)) > 0 and rows["numba_cpu", 5]["loss"] == whole[2][4]
+    for (who, end), row in rows.items():
+        assert row["units"] > 100 if who == "halved" else row["apart"] < 1e-3 and row["units"] <= 1, row
+        assert row["reference_loss"] == exact[0][end - 1]
+        if who == "halved":
+            want = exact[1][ends.index(end)]
+            length, come = (np.sqrt(sum(np.sum((want[n] - of.get(n, 0)) ** 2) for n in want)) for of in ({}, params))
+            np.testing.assert_allclose(row["apart"], length / 2 / come, rtol=1e-6)
+    assert rows["numba_cpu", 5]["loss"] == whole[2][4]
     said = training.sentences(list(rows.values()), exact, paths)
     assert len(said) == 6 and said[4].startswith("numba_cpu: after 1, 2, 5 steps its weights are ")
 

@@ -110,14 +110,15 @@ LARGE = [] if launch.INTERPRETED else [(1, 784, 256), (64, 784, 300), (1000, 97,
     ids=str,
 )
 def test_any_batch_any_width_any_number_of_pixels(which, told, examples, pixels, width, rounded):
-    """On a GPU a float32 operand is two of tf32, 22 bits of 24: of short sums that is what errs."""
+    """On a GPU a float32 operand is two of tf32, 22 bits of 24: of the shortest sums that is what errs. Everything else holds with all 24."""
     params = loops.chapter(pixels, width) if which == "chapter" else residual(pixels, width, 0 if "without" in which else 2)
     x, told = start(examples, pixels), dict(seed=3, stream=9) | told
     told |= dict(guidance=(np.arange(examples) % 5, 2.0)) if which != "chapter" else {}
     want, got = truth.mlp_sample(exact(params), x, [900, 20, 0], ABAR, **told), sample(params, x, [900, 20, 0], **told)
     rounded(0 if launch.INTERPRETED else 2)
     rule = compare.whole(want, [plain.mlp_sample(turned(params, order), x, [900, 20, 0], ABAR, **told) for order in orders(width)], np.float32)
-    assert got.dtype == np.float32 and compare.error(got, rule) <= 1, f"{compare.error(got, rule):.3g} times the allowed error"
+    assert got.dtype == np.float32
+    compare.assert_matches(got, rule)
 
 
 WAYS = {"hidden": {}, "noise": {"eta": 0.5, "seed": 3}, "clip": {"clip": 1.0}}
@@ -183,8 +184,7 @@ def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, 
     want = parts(truth.mlp_train(exact(params), data.astype(np.float64), 2, **told))
     rough = loops.rough_of("fused.mlp_train", dict(params=params, data=data, steps=2, **told))
     for name, value in parts(train(params, data, 2, **told)).items():
-        rule = compare.whole(want[name], [r[name] for r in rough], np.float32)
-        assert compare.error(value, rule) <= 1, f"{name}: {compare.error(value, rule):.3g} times the allowed error"
+        compare.assert_matches(value, compare.whole(want[name], [r[name] for r in rough], np.float32))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -37,6 +37,7 @@ def main(argv=None):
         from tqdm import tqdm
 
         threadpool_limits(1, "blas")  # no slower, and nothing to fight over
+        Path(args.out).mkdir(parents=True, exist_ok=True)  # before the work, not after it
         for name in known if "all" in args.names else dict.fromkeys(args.names):
             if (Path(args.out) / f"{name}.csv").exists() and not args.again:
                 print(f"{name}: finished, in {args.out}; --again runs it again")

@@ -48,6 +48,9 @@ DEFAULTS = {  # what a net is trained with unless told otherwise
 def main(argv=None):
     """Run the study. argv: list of words, or None for the command line's. Returns the exit status."""
     args = _arguments(argv)
+    if backend(args.backend).interpreted:
+        print(f"digits: --backend {args.backend}: there is no GPU here, and its interpreter would take days", file=sys.stderr)
+        return 2
     settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "data")}
     try:
         state = load(args.resume, settings) if args.resume else start(settings)
@@ -69,8 +72,6 @@ def main(argv=None):
     threadpool_limits(1, "blas")  # these matrices are no faster with two, ten times slower beside a busy neighbour, and sum in another order
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     print(f"{args.net} net, step {state['step']} of {args.steps}, {len(digits[0])} digits; into {out}", flush=True)
-    if backend(args.backend).interpreted:
-        print(f"{args.backend}: no GPU here, so in its interpreter, a thousand times slower", flush=True)
     checkpoint = out / "checkpoint.npz"
     with tqdm(total=args.steps, initial=state["step"], unit="step", desc=args.net, disable=None) as bar:
 
@@ -93,19 +94,22 @@ def main(argv=None):
 
     rows = 10 if args.net == "residual" else 8
     labels = np.repeat(np.arange(10), 12) if args.net == "residual" else np.full(rows * 12, NO_LABEL)
-    verdict = ""
+    many = np.repeat(np.arange(10), 50)
     try:
         samples, path = sample(state, settings, labels)
         seconds = trained + time.perf_counter() - began
-        if args.net == "residual":
-            judge = classifier.train(*held_out)
-            many = np.repeat(np.arange(10), 50)
-            agrees = classifier.accuracy(judge, sample(state, settings, many, stream=SAMPLING + (1 << 20))[0], many)
-            real = classifier.accuracy(judge, *digits)
-            verdict = f"a classifier trained on held-out digits agrees with {agrees:.1%} of {many.size} asked digits (real digits: {real:.1%})"
+        judged = sample(state, settings, many, stream=SAMPLING + (1 << 20))[0] if args.net == "residual" else None
+    except KeyboardInterrupt:
+        print(f"stopped while sampling; the weights are trained, and --resume {checkpoint} samples from them", file=sys.stderr)
+        return 130
     except FloatingPointError as reason:
         print(f"digits: {reason}; nothing is drawn, the weights are in {checkpoint}", file=sys.stderr)
         return 1
+    verdict = ""
+    if args.net == "residual":
+        judge = classifier.train(*held_out)
+        agrees, real = classifier.accuracy(judge, judged, many), classifier.accuracy(judge, *digits)
+        verdict = f"a classifier trained on held-out digits agrees with {agrees:.1%} of {many.size} asked digits (real digits: {real:.1%})"
     title = f"{args.net} net, {args.steps} steps of {args.batch}, {trained:.0f} s; predicts {args.predict}, {args.schedule} schedule"
     if args.net == "residual":
         title += f", guidance w = {args.guidance:g}"

@@ -23,7 +23,7 @@ from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import deliver, fma, wide, write, write_noisy
 
-AHEAD = 16  # training steps whose examples and times are drawn in a row: a step's products leave nothing of Python in the cache
+AHEAD = 16  # training steps whose examples and times are drawn, and held, in a row: a step's products leave nothing of Python in the cache
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):

@@ -17,8 +17,7 @@ from kernels.numba_cpu.launch import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.stream import deliver, fma, wide
-from kernels.numba_cpu.tile import ROWS, lanes, lines, product
-from kernels.numba_cpu.tile import tile as product_tile
+from kernels.numba_cpu.tile import ROWS, lanes, lines, product, tile as product_tile
 from kernels.numba_cpu.vae import total
 
 BLOCK = 16  # rows of a matrix that is turned, at a time
