@@ -228,6 +228,16 @@ def test_a_training_run_has_the_same_bits_on_any_number_of_threads_on_every_run_
             assert np.array_equal(value, parts(first)[name]), name
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_moments_of_a_unit_that_is_never_on_end_at_0_and_not_among_the_smallest_numbers(dtype):
+    params, data, least = chapter(21, 9, dtype), digits(8, 21, dtype), np.finfo(dtype).smallest_normal
+    params["b1"][:] = -(10.0**6)
+    small = {name: np.full_like(p, least / 100) for name, p in params.items()}
+    _, state, _ = fused.mlp_train(params, data, 3, 5, 1e-2, 0, ABAR, state={"step": 9, "m": small, "v": small, "average": params})
+    assert all(np.all(state[part][name] == 0) for part in ("m", "v") for name in ("w1", "b1", "w2"))
+    assert np.all(np.abs(state["m"]["b2"]) > least) and np.all(small["w1"] == least / 100)
+
+
 @pytest.mark.parametrize("layout", arena.LAYOUTS)
 def test_training_writes_nothing_that_was_given(layout):
     params, data, told = chapter(21, 9), digits(8, 21), dict(batch=5, lr=1e-2, seed=0, abar=ABAR, decay=0.5)
