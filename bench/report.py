@@ -209,17 +209,16 @@ def training_markdown(path):
     """The table of the study `training`: how far the weights are from the reference's and, in brackets, the worst weight in units of the rule; of NumPy's
     orders the worst. path: its CSV. Returns text."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
-    cells = {}
     for row in rows:
-        who = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]
-        old = cells.get((row["steps"], who))
-        if old is None or float(row["apart"]) > float(old["apart"]):
-            cells[row["steps"], who] = row | {"units": max(row["units"], old["units"], key=float) if old else row["units"]}
-    names, steps = (list(dict.fromkeys(key[i] for key in cells)) for i in (1, 0))
+        row["who"] = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]
+    names, steps = (list(dict.fromkeys(row[c] for row in rows)) for c in ("who", "steps"))
     found = [f"| after steps | {' | '.join(names)} |", f"| --: |{' --: |' * len(names)}"]
     for step in steps:
-        of = [cells[step, name] for name in names]
-        said = [f"{float(row['apart']):.1e}" + (f" ({float(row['units']):.3f})" if row["units"] else "") for row in of]
+        said = []
+        for name in names:
+            these = [row for row in rows if (row["who"], row["steps"]) == (name, step)]
+            apart, units = (max((float(row[c]) for row in these if row[c]), default=None) for c in ("apart", "units"))
+            said.append(f"{apart:.1e}" + ("" if units is None else f" ({units:.3f})"))
         found.append(f"| {int(step):,} | {' | '.join(said)} |")
     return "\n".join(found)
 

@@ -99,7 +99,7 @@ def find(name):
         return found[0]
     if found:
         raise Usage(f"{name}: there are {', '.join(op.name for op in found)}; say which")
-    if name.split(".")[-1] in [loop.split(".")[1] for loop in loops.LOOPS]:
+    if any(name in (loop, loop.split(".")[1]) for loop in loops.LOOPS):
         raise Usage(f"{name} is a whole loop: `python -m kernels` holds ours to the truth by `kernels.loops`; yours can be held to it by `kernels.compare.whole`")
     if place := _only_in_ref(name):
         raise Usage(f"{name} is in {place}, but has no kernel and no record by which one could be checked; `python -m kernels check --list` says what has")

@@ -426,7 +426,8 @@ def test_the_code_gives_other_kinds_of_arrays(capsys, monkeypatch, kind, said):
 def test_names_and_signatures():
     assert find("ddim_step") is find("diffusion.ddim_step")
     for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "check --list` says what there is"),
-                          ("gaussian_kl", "gaussian_kl is in ref.vae, but has no kernel"), ("nets.mlp.residual", "is in ref.nets.mlp, but"), ("_same_shape", "no operation is called")):
+                          ("gaussian_kl", "gaussian_kl is in ref.vae, but has no kernel"), ("nets.mlp.residual", "is in ref.nets.mlp, but"),
+                          ("mlp_train", "mlp_train is a whole loop"), ("fused.mlp_sample", "is a whole loop"), ("_same_shape", "no operation is called")):
         with pytest.raises(Usage, match=message):
             find(name)
     with pytest.raises(Usage, match=r"it does not take eps; it needs noise.* Expected q_sample\(x0, t, eps, abar\); other names by --map"):

@@ -242,7 +242,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     d = coefficients.ema_step(decay)
     first, x, a, dout, dh, partial = mlp.training_memory(batch, pixels, width, data)
     kept = {part: [p.copy() for p in arrays] for part, arrays in kept.items()}
-    weights, losses, least = tuple(zip(*kept.values())), np.empty(steps), np.finfo(dtype).smallest_normal
+    weights, losses = tuple(zip(*kept.values())), np.empty(steps)
     work = batch * (weights[0][0].size + weights[2][0].size)
 
     def drawn(step):
@@ -257,7 +257,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         index, t, table, key, c = ahead[i % AHEAD]
         launch.run_tiles(mlp.train_examples, -(-batch // first), 2 * work, first, data, index, t, table, key, weights, x, a, dout, dh, partial)
         losses[i] = partial.sum() / (batch * pixels)
-        launch.run_tiles(mlp.train_weights, mlp.weight_tiles(pixels, width), work, batch, pixels, width, weights, x, a, dout, dh, c, d, least)
+        launch.run_tiles(mlp.train_weights, mlp.weight_tiles(pixels, width), work, batch, pixels, width, weights, x, a, dout, dh, c, d)
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     kept = {part: {name: array.reshape(size) for (name, size), array in zip(shapes.items(), arrays)} for part, arrays in kept.items()}
     return kept.pop("params"), {"step": done + steps} | kept, losses

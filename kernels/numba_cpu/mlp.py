@@ -331,26 +331,26 @@ def _relu_back(sums, i, j, dh, stride, first, a, tile):
 
 
 @njit(**INLINE)
-def _normal(chunk, size, least):
+def _normal(chunk, size):
     """What is below the least normal number becomes 0. A unit that is never on leaves its moments there for ever, since nine tenths of the smallest number
     are rounded to it again, and a processor calculates with such numbers a hundred times as slowly."""
     wide()
-    zero = chunk.dtype.type(0)
+    zero, least = chunk.dtype.type(0), np.finfo(chunk.dtype).tiny
     for k in range(size):
         x = chunk[k]
         chunk[k] = zero if abs(x) < least else x
 
 
 @njit(**INLINE)
-def _descend(lo, weight, g, chunks, c, keep, take, least):
+def _descend(lo, weight, g, chunks, c, keep, take):
     """The weights from lo on and all that is kept of them, by their gradient g."""
     p, m, v, average = weight
     for k in range(0, g.size, launch.CHUNK):
         size = min(launch.CHUNK, g.size - k)
         begin, end = lo + k, lo + k + size
         adam_ema_rows(chunks[0], chunks[1], chunks[2], chunks[3], 0, size, p[begin:end], g[k : k + size], m[begin:end], v[begin:end], average[begin:end], c, keep, take)
-        _normal(chunks[1], size, least)
-        _normal(chunks[2], size, least)
+        _normal(chunks[1], size)
+        _normal(chunks[2], size)
         deliver(p, begin, end, chunks[0], launch.OVER)
         deliver(m, begin, end, chunks[1], launch.OVER)
         deliver(v, begin, end, chunks[2], launch.OVER)
@@ -358,11 +358,10 @@ def _descend(lo, weight, g, chunks, c, keep, take, least):
 
 
 @njit(**COMPILE)
-def train_weights(lo, hi, batch, pixels, width, weights, x, a, d, dh, c, decay, least):
+def train_weights(lo, hi, batch, pixels, width, weights, x, a, d, dh, c, decay):
     """The second half of a step: for the groups lo .. hi - 1 of `weight_tiles`, gradients summed over the batch in its order, and the update.
 
-    batch, pixels, width: ints. weights: as in `train_examples`, changed. x, a, d, dh: what that wrote. c, decay: of `coefficients`. least:
-    the least normal number.
+    batch, pixels, width: ints. weights: as in `train_examples`, changed. x, a, d, dh: what that wrote. c, decay: of `coefficients`.
     """
     wide()
     c, keep, take = eight(c, x), x.dtype.type(decay[0, 0]), x.dtype.type(decay[1, 0])
@@ -377,6 +376,6 @@ def train_weights(lo, hi, batch, pixels, width, weights, x, a, d, dh, c, decay, 
         for j in range(0, stride, lanes(x)):
             product_tile(g, j, stride, dout, first * along, along, 1, count, rows, j, stride, batch)
         for i in range(count):
-            _descend((first + i) * inputs, weight, g[i * stride : i * stride + inputs], chunks, c, keep, take, least)
+            _descend((first + i) * inputs, weight, g[i * stride : i * stride + inputs], chunks, c, keep, take)
             one[0] = total(dout[(first + i) * along : (first + i) * along + batch])
-            _descend(first + i, bias, one, chunks, c, keep, take, least)
+            _descend(first + i, bias, one, chunks, c, keep, take)

@@ -42,9 +42,8 @@ def lines(size, like):
 def tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
     """out[to + i apart + j] = sum_k a[first + i row + k step] b[at + k stride + j] for ROWS rows i and lanes j, k = 0 .. depth - 1 in this order.
 
-    Called from compiled code without typingctx. out, a, b: flat arrays of one dtype. to, apart, first, row, step, at, stride: ints, where numbers
-    stand. rows: a row from here on is the last one again, so that a may end;
-    out has room for all ROWS. depth: int >= 1.
+    Called from compiled code without typingctx. out, a, b: flat arrays of one dtype, out with room for all ROWS. to, apart, first, row, step, at,
+    stride: ints, where numbers stand. rows: a row from here on is the last one again, so that a may end. depth: int >= 1.
     """
 
     def codegen(context, builder, signature, args):
