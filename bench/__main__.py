@@ -5,8 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-from bench import limits, measure, peers, report, targets
-from kernels import ours, registry, timing
+from bench import machine, measure, peers, report, targets
+from kernels import registry, timing
+from kernels.check import selftest
 
 SWEEP_OPS = (("diffusion.q_sample", ""), ("fused.q_sample_noise", ""), ("fused.guided_ddim_step", "eta = 0"), ("optim.adam_step", ""))
 SWEEP_BYTES = {"numba_cpu": [1 << k for k in range(10, 29, 2)], "triton_gpu": [1 << k for k in range(16, 33, 2)]}  # moved by a call
@@ -96,14 +97,14 @@ def main(argv=None):
         return 2
     try:
         if words.backend != ["triton_gpu"]:
-            limits.pin(words.threads)
+            machine.pin(words.threads)
     except ValueError as reason:
         print(f"python -m bench: {reason}", file=sys.stderr)
         return 2
     from tqdm import tqdm
 
     libraries, lines = peers.available(words.peers)
-    backends, absent = ours.available()
+    backends, absent = selftest.available()
     lines += [f"{backend}: not timed, {why}" for backend, why in absent.items()]
     if "triton_gpu" in backends:
         from kernels.triton_gpu import launch as gpu
@@ -116,9 +117,9 @@ def main(argv=None):
     backends = [backend for backend in backends if backend in words.backend]
     peers.settle(libraries, words.threads)
     if "numba_cpu" in backends:
-        from kernels.numba_cpu import launch
+        from kernels.numba_cpu import engine
 
-        launch.set_num_threads(words.threads)
+        engine.set_num_threads(words.threads)
     ops = [op for op in registry.OPS if words.op in op.name and op.bench]
     jobs = [("row", job) for job in measure.rows(ops, backends, (lambda *_: words.shape) if words.shape else targets.shapes)]
     jobs += [(report.SWEEP, job) for job in sweep(ops, backends)] if words.plot else []
@@ -130,12 +131,12 @@ def main(argv=None):
             yield job
 
     rows, status = run(jobs, words.seconds, libraries, lambda line: bar.write(line, file=sys.stderr), progress)
-    machine = limits.machine(words.threads, on_gpu=backends == ["triton_gpu"])
+    here = machine.describe(words.threads, on_gpu=backends == ["triton_gpu"])
     if words.csv:
-        report.write_csv(words.csv, rows, machine)
-    report.print_table(rows, machine)
+        report.write_csv(words.csv, rows, here)
+    report.print_table(rows, here)
     if words.plot and any(row["kind"] == report.SWEEP and not row["failure"] for row in rows):
-        report.plot(rows, machine, words.plot)
+        report.plot(rows, here, words.plot)
     return status
 
 

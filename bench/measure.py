@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from bench import clocks, limits, peers, targets
-from kernels import compare, registry, timing
+from bench import clocks, machine, peers, targets
+from kernels import registry, timing, tolerance
 
 DTYPE = "float32"
 # Updated where it stands, as a training loop does: operation -> the arguments that the results go to
@@ -70,10 +70,10 @@ def row(op, label, options, backend, shape, seconds, libraries, say):
     run = prepared(op, registry.kernel(op, backend), arguments, shape)
     try:
         for out, rule in zip(registry.outputs(run()), expected, strict=True):
-            compare.assert_matches(out, rule)
+            tolerance.assert_matches(out, rule)
     except Exception as reason:  # whatever it is, it is the verdict, and nothing is timed
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
-    contestants = {("kernel", ""): run, ("copy", ""): timing.copy(moved), ("triad", ""): limits.triad(moved)}
+    contestants = {("kernel", ""): run, ("copy", ""): timing.copy(moved), ("triad", ""): machine.triad(moved)}
     for column in libraries:
         for how, peer in sound_peers(op, arguments, shape, column, backend, expected, say):
             contestants[column, how] = peer
@@ -107,7 +107,7 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     function, expected = registry.kernel(op, backend), registry.expected(op, few, dtype)
     try:
         for out, rule in zip(registry.call(op, function, few_there, dtype), expected, strict=True):
-            compare.assert_matches(launch.receive(out), rule)
+            tolerance.assert_matches(launch.receive(out), rule)
         _same_as_alone(op, function, arguments, shape, dtype, data)
     except Exception as reason:
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
@@ -146,7 +146,7 @@ def _same_as_alone(op, function, arguments, shape, dtype, data):
     alone |= {name: arguments[name][:2] for name in registry.PER_EXAMPLE if isinstance(arguments.get(name), np.ndarray)}
     for large, small in zip(registry.call(op, function, arguments, dtype), registry.call(op, function, alone, dtype), strict=True):
         if not np.array_equal(launch.receive(large[:2]), launch.receive(small)):
-            raise compare.Mismatch(f"{op.name} {shape}: an example in its batch is not the example alone")
+            raise tolerance.Mismatch(f"{op.name} {shape}: an example in its batch is not the example alone")
 
 
 def _bare(launch, run):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from bench.targets import LOGITS
-from kernels import coefficients, compare, plain
+from kernels import coefficients, plain, tolerance
 from kernels.registry import PER_EXAMPLE, outputs
 from ref import diffusion, guidance
 
@@ -503,7 +503,7 @@ def check(op, arguments, shape, found, expected):
     """
     if op != "philox.normal" and ("seed" not in arguments or arguments.get("eta") == 0):
         for out, rule in zip(found, expected, strict=True):
-            units = compare.error(*_thinned(out, rule))
+            units = tolerance.error(*_thinned(out, rule))
             if not units <= LOOSE:
                 raise ValueError(f"its error is {units:.3g} times what a kernel is allowed")
         return
@@ -522,7 +522,7 @@ def _thinned(out, rule):
     step = max(out.size // SEES, 1)
     if step == 1 or out.shape != rule.truth.shape:
         return out, rule
-    return out.reshape(-1)[::step], compare.Rule(rule.truth.reshape(-1)[::step], rule.allowed.reshape(-1)[::step])
+    return out.reshape(-1)[::step], tolerance.Rule(rule.truth.reshape(-1)[::step], rule.allowed.reshape(-1)[::step])
 
 
 def _noise(op, a, shape, found):

@@ -29,7 +29,7 @@ FIELDS = (*TEXT, *NUMBERS, *(f"{c}_how" for c in COLUMNS), "target", "met")
 def write_csv(path, rows, machine):
     """All rows or none: written beside `path`, then moved there.
 
-    path: file. rows: of `bench.measure`, with "kind". machine: from `limits.machine`. Raises OSError where the folder is not there.
+    path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`. Raises OSError where the folder is not there.
     """
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, FIELDS, extrasaction="raise")

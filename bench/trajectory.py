@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 
-from bench import clocks, limits, peers, report
+from bench import clocks, machine, peers, report
 from bench.targets import LOOP_COLUMNS, judge_loop
-from kernels import compare, loops, registry, timing
+from kernels import loops, registry, timing, tolerance
 
 SAMPLE = {"numba_cpu": (64, 256, 1024), "triton_gpu": (64, 256, 1024, 8192)}  # batches
 TRAIN, STEPS, EVERY = 128, 50, {"numba_cpu": 100, "triton_gpu": 200}  # a batch; denoising steps; training steps of a timed call
@@ -25,8 +25,8 @@ def peak():
     """A call of so many multiply-adds on registers, and its floating-point operations: every load is the same line's."""
     from numba import njit
 
-    from kernels.numba_cpu.launch import COMPILE
-    from kernels.numba_cpu.tile import ROWS, lanes, lines, tile
+    from kernels.numba_cpu.engine import COMPILE
+    from kernels.numba_cpu.matmul import ROWS, lanes, lines, tile
 
     @njit(**COMPILE | {"cache": False})
     def chains(out, a, b, depth):
@@ -177,7 +177,7 @@ def row(what, batch, flops, contestants, seconds, clock, steps=1, **more):
 
 def _right(name, found, rule, loose=1.0):
     """Raises AssertionError where an error is more than loose times the allowed one."""
-    units = compare.error(np.asarray(found.cpu() if hasattr(found, "cpu") else found, np.float32)[: len(rule.truth)], rule)
+    units = tolerance.error(np.asarray(found.cpu() if hasattr(found, "cpu") else found, np.float32)[: len(rule.truth)], rule)
     assert units <= loose, f"{name} is wrong: {units:.3g} times the allowed error"
 
 
@@ -200,7 +200,7 @@ def rows(backend, seconds, libraries):
         for batch in SAMPLE[backend]:
             x = philox.normal(1, (batch, pixels)).astype(np.float32)
             few = x[:8]
-            rule = compare.whole(truth.mlp_sample(exact, few, times, abar), [plain.mlp_sample(loops.turned(params, o), few, times, abar) for o in loops.orders(width)], np.float32)
+            rule = tolerance.whole(truth.mlp_sample(exact, few, times, abar), [plain.mlp_sample(loops.turned(params, o), few, times, abar) for o in loops.orders(width)], np.float32)
             on, out = send(x), send(np.empty_like(x))
             kernel = functools.partial(fused.mlp_sample, sent, on, times, abar, out=out, **told)
             _right("mlp_sample", receive(kernel()), rule, ROUNDED if precision == "bfloat16" else 1)
@@ -242,22 +242,22 @@ def main(argv=None):
     libraries, lines = peers.available(["torch", "compile"])
     print(*lines, sep="\n", file=sys.stderr)
     if not on_gpu:
-        limits.pin(1)
+        machine.pin(1)
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(1, "blas")  # its threads are older than the pin
-        importlib.import_module("kernels.numba_cpu.launch").set_num_threads(1)
+        importlib.import_module("kernels.numba_cpu.engine").set_num_threads(1)
     peers.settle(libraries, 1)
     if on_gpu and libraries:
         importlib.import_module("torch").backends.cuda.matmul.allow_tf32 = True  # as those have it who want speed
-    machine, table = limits.machine(1, on_gpu), io.StringIO(newline="")
-    writer = csv.DictWriter(table, (*machine, *FIELDS))
+    here, table = machine.describe(1, on_gpu), io.StringIO(newline="")
+    writer = csv.DictWriter(table, (*here, *FIELDS))
     writer.writeheader()
-    print(f"{machine['machine']}, {machine['versions']}")
+    print(f"{here['machine']}, {here['versions']}")
     try:
         for found in rows(words.backend, words.seconds, libraries):
             found = judge_loop(words.backend, found)
-            writer.writerow(machine | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()})
+            writer.writerow(here | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()})
             ratios = ", ".join(f"{found[c]:.2f} x {said}" for c, said in LOOP_COLUMNS.items() if c in found)
             met = f"; asked {found['target']}: {found['met']}" if found["met"] else ""
             share = f", {found['peak_share']:.0%} of {found['peak_gflops']:.0f}" if "peak_share" in found else ""

@@ -15,8 +15,9 @@ import math
 import os
 import sys
 
-from kernels import check, loops, ours, registry
-from kernels.caller import ARRAYS, CONVENTIONS, Usage, listing
+from kernels import loops, registry
+from kernels.check import search, selftest
+from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
 
 def main(argv=None):
@@ -50,7 +51,7 @@ def main(argv=None):
             return 0
         if not (words.op and words.against):
             about.error("expected an operation and --against MODULE:FUNCTION, or --list")
-        found = check.check(
+        found = search.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed, dict(words.map),
             [name for name in CONVENTIONS if getattr(words, name)], words.seconds, dict(words.fix),
         )  # fmt: skip
@@ -71,14 +72,14 @@ def main(argv=None):
 
 def every_one_of_ours():
     """Print one line a verdict. Returns the exit status."""
-    backends, missing = ours.available()
+    backends, missing = selftest.available()
     for backend, why in missing.items():
         print(f"{backend}: not checked, {why}")
-    for backend in filter(ours.interpreted, backends):
+    for backend in filter(selftest.interpreted, backends):
         print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
     print(f"{'op':<42}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
-    checks = [(op.name, b, dtype, functools.partial(ours.check, op)) for op in registry.OPS for b in backends if registry.kernel(op, b) for dtype in registry.dtypes(op, b)]
-    checks += [(name, b, dtype, functools.partial(ours.check_loop, name)) for name in loops.LOOPS for b in backends for dtype in registry.FLOATS[: 1 if b == "triton_gpu" else None]]
+    checks = [(op.name, b, dtype, functools.partial(selftest.check, op)) for op in registry.OPS for b in backends if registry.kernel(op, b) for dtype in registry.dtypes(op, b)]
+    checks += [(name, b, dtype, functools.partial(selftest.check_loop, name)) for name in loops.LOOPS for b in backends for dtype in registry.FLOATS[: 1 if b == "triton_gpu" else None]]
     failed = False
     for name, backend, dtype, checked in checks:
         verdict = checked(backend, dtype)

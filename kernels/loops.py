@@ -1,13 +1,13 @@
 """The whole loops of a net, `fused.mlp_sample` and `fused.mlp_train`: what a backend's are called with, and what is held against what.
 
-Their terms are too many to tell, so the rule is `compare.whole`: no worse than twice plain NumPy. Whose error that is depends on the order
+Their terms are too many to tell, so the rule is `tolerance.whole`: no worse than twice plain NumPy. Whose error that is depends on the order
 of its sums, and hidden units may stand in any order: so plain NumPy runs in several.
 """
 import importlib
 
 import numpy as np
 
-from kernels import compare, plain, registry
+from kernels import plain, registry, tolerance
 from ref import fused, philox, schedules
 from ref.nets import mlp
 
@@ -53,12 +53,12 @@ def made(name, case, dtype="float32"):
 
 
 def expected(name, arguments):
-    """{part: `compare.Rule`} of what comes back. name: of LOOPS. arguments: dict."""
+    """{part: `tolerance.Rule`} of what comes back. name: of LOOPS. arguments: dict."""
     data = "xT" if "xT" in arguments else "data"
     exactly = {n: p.astype(np.float64) for n, p in arguments["params"].items()}
     truth = parts(getattr(fused, name.split(".")[1])(**(arguments | {"params": exactly, data: arguments[data].astype(np.float64)})))
     rough = rough_of(name, arguments)
-    return {part: compare.whole(want, [r[part] for r in rough], arguments[data].dtype) for part, want in truth.items()}
+    return {part: tolerance.whole(want, [r[part] for r in rough], arguments[data].dtype) for part, want in truth.items()}
 
 
 def rough_of(name, arguments):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kernels import coefficients, compare, plain
+from kernels import coefficients, plain, tolerance
 from ref import diffusion, fused, gan, layers, optim, philox, schedules, vae
 
 BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library it needs
@@ -59,8 +59,10 @@ def like(dtype):
 
 def carriers(backend):
     """How arrays get to a backend and back: two functions of one array. backend: name."""
-    launch = importlib.import_module(f"kernels.{backend}.launch")
-    return getattr(launch, "send", np.asarray), getattr(launch, "receive", np.asarray)
+    if backend != "triton_gpu":
+        return np.asarray, np.asarray
+    launch = importlib.import_module("kernels.triton_gpu.launch")
+    return launch.send, launch.receive
 
 
 def sent(arguments, send):
@@ -95,7 +97,7 @@ def arrays(arguments):
 
 
 def expected(op, arguments, dtype):
-    """The `compare.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
+    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
     exact = {name: _exact(value) for name, value in arguments.items()}
     half = dtype in HALVES
     with np.errstate(all="ignore"):
@@ -103,7 +105,7 @@ def expected(op, arguments, dtype):
         extra = {"dtype": dtype} if op.name == "philox.normal" else {}
         # in float64 plain NumPy is the truth's own arithmetic and measures nothing; in halves nobody computes
         rough = outputs(op.plain(**arguments, **extra)) if op.ulps and dtype != "float64" and not half else [None] * len(truth)
-    return [compare.rule(t, s, HALF_ULPS if half else op.ulps, dtype, p) for t, s, p in zip(truth, scale, rough)]
+    return [tolerance.rule(t, s, HALF_ULPS if half else op.ulps, dtype, p) for t, s, p in zip(truth, scale, rough)]
 
 
 def _exact(value):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.studies import results
-from kernels import check
-from kernels.caller import find
+from kernels.check import search
+from kernels.check.adapter import find
 from ref import consistency, diffusion, edm, guidance, philox, samplers, schedules, vae
 
 T, SHAPE, DATA_STD = 1000, (4, 3, 8, 8), 0.5
@@ -162,7 +162,7 @@ def _steps(examples):
 def _checked(name, function, op, dtypes, conventions, documented, examples):
     rows = []
     for dtype in dtypes:
-        verdict = check.check(function, op, dtype, "torch", examples=examples, conventions=conventions)
+        verdict = search.check(function, op, dtype, "torch", examples=examples, conventions=conventions)
         worst = verdict.error * find(op).ulps  # an upper bound, for less may be allowed
         found = row(name, op, dtype, worst if worst < 1 / np.finfo(dtype).eps else np.inf, example=verdict.message, why=verdict.cause, documented=documented)
         rows.append(found | {"verdict": "agrees" if verdict else "differs"})

@@ -27,7 +27,8 @@ import numpy as np
 
 from bench import report
 from bench.studies import classifier, data
-from kernels import ours, registry
+from kernels import registry
+from kernels.check import selftest
 from ref import diffusion, philox, schedules
 from ref.fused import PER_STEP
 from ref.nets import mlp
@@ -257,7 +258,7 @@ def backend(name):
             p[...], m[...], v[...], average[...] = modules.fused.adam_ema_step(p, g, m, v, average, *hyper)
     else:
         modules.send, modules.receive = registry.carriers(name)
-        modules.interpreted = ours.interpreted(name)
+        modules.interpreted = selftest.interpreted(name)
 
         def adam_ema(p, g, m, v, average, *hyper):
             modules.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
@@ -354,7 +355,7 @@ def _arguments(argv):
             setattr(args, name, value)
     if args.backend == "triton_gpu" and (args.net, args.predict) != ("chapter", "eps"):
         parser.error(f"--backend triton_gpu: expected --net chapter --predict eps, which it has kernels to train, got --net {args.net} --predict {args.predict}")
-    if args.backend in (missing := ours.available()[1]):
+    if args.backend in (missing := selftest.available()[1]):
         parser.error(f"--backend {args.backend}: {missing[args.backend]}")
     if args.steps < 1 or args.batch < 1:
         parser.error(f"--steps and --batch: expected at least 1, got {args.steps} and {args.batch}")

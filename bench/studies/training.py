@@ -8,7 +8,8 @@ import importlib
 import numpy as np
 
 from bench.studies import data, digits, results
-from kernels import compare, loops, ours, plain, registry
+from kernels import loops, plain, registry, tolerance
+from kernels.check import selftest
 from ref import fused as truth
 from ref.nets import mlp
 
@@ -35,8 +36,8 @@ def run(out, progress, ends=ENDS, seed=0):
 def contestants():
     """{name: (a `mlp_train` of NumPy arrays, the order of the hidden units)}: NumPy in four orders, and every backend that is no interpreter."""
     who = {f"NumPy, order {i}": (plain.mlp_train, order) for i, order in enumerate(loops.orders(256))}
-    for backend in ours.available()[0]:
-        if not ours.interpreted(backend):
+    for backend in selftest.available()[0]:
+        if not selftest.interpreted(backend):
             who |= {backend: (on(backend), None)}
             who |= {f"{backend}, bfloat16": (on(backend, precision="bfloat16"), None)} if backend == "triton_gpu" else {}
     return who
@@ -69,16 +70,16 @@ def follow(train, params, images, ends, told, tick, order=None):
 
 def measured(params, exactly, paths, ends):
     """A row for each contestant and end: how far its weights are from the reference's, as a share of how far those have come, and in units of what
-    `compare.whole` allows (not of bfloat16, whose operands plain NumPy would have to round). params: the first. exactly: of `follow`. paths: {name:
+    `tolerance.whole` allows (not of bfloat16, whose operands plain NumPy would have to round). params: the first. exactly: of `follow`. paths: {name:
     of `follow`}. ends: steps."""
     rows, plainly = [], [path for name, path in paths.items() if name.startswith("NumPy")]
     for i, end in enumerate(ends):
         want = exactly[1][i]
         come = np.sqrt(sum(np.sum((want[n] - params[n]) ** 2) for n in want))
-        rules = {n: compare.whole(want[n], [path[1][i][n] for path in plainly], np.float32) for n in want}
+        rules = {n: tolerance.whole(want[n], [path[1][i][n] for path in plainly], np.float32) for n in want}
         for name, (losses, at) in paths.items():
             off = np.sqrt(sum(np.sum((at[i][n] - want[n]) ** 2) for n in want))
-            units = "" if "bfloat16" in name else max(compare.error(at[i][n], rules[n]) for n in want)
+            units = "" if "bfloat16" in name else max(tolerance.error(at[i][n], rules[n]) for n in want)
             rows.append({"who": name, "steps": end, "apart": float(off / come), "units": units, "loss": float(losses[end - 1]), "reference_loss": float(exactly[0][end - 1])})
     return rows
 

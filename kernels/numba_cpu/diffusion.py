@@ -14,9 +14,9 @@ import numpy as np
 from numba import float64, njit
 
 from kernels import coefficients
-from kernels.numba_cpu import launch
-from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import fma, write
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.engine import COMPILE, INLINE, SUM
+from kernels.numba_cpu.intrinsics import fma, write
 
 
 def q_sample(x0, t, eps, abar, out=None):
@@ -24,7 +24,7 @@ def q_sample(x0, t, eps, abar, out=None):
 
     Returns xt (B, ...), in out where given. Raises as `ref.diffusion.q_sample`.
     """
-    shape, dtype = launch.same(x0=x0, eps=eps)
+    shape, dtype = engine.same(x0=x0, eps=eps)
     return _linear_pass(out, shape, dtype, x0, eps, coefficients.q_sample(t, abar, shape))
 
 
@@ -33,14 +33,14 @@ def q_sample_backward(dxt, t, abar, out=None):
 
     Returns dx0, deps; out: a pair of arrays for them. Raises as `ref.diffusion.q_sample_backward`.
     """
-    shape, dtype = launch.same(dxt=dxt)
+    shape, dtype = engine.same(dxt=dxt)
     table = coefficients.q_sample(t, abar, shape)
     out = (None, None) if out is None else out
-    launch.apart(out)
-    dxt = launch.flat(dxt)
-    (dx0, _), (deps, _) = launch.output(out[0], shape, dtype, dxt), launch.output(out[1], shape, dtype, dxt)
-    launch.run(_scale_two, dxt.size, dx0, deps, dxt, table, launch.row_size(dxt, table))
-    return launch.finish(dx0, out[0], shape), launch.finish(deps, out[1], shape)
+    engine.apart(out)
+    dxt = engine.flat(dxt)
+    (dx0, _), (deps, _) = engine.output(out[0], shape, dtype, dxt), engine.output(out[1], shape, dtype, dxt)
+    engine.run(_scale_two, dxt.size, dx0, deps, dxt, table, engine.row_size(dxt, table))
+    return engine.finish(dx0, out[0], shape), engine.finish(deps, out[1], shape)
 
 
 def posterior(x0, xt, t, s, abar, out=None):
@@ -48,7 +48,7 @@ def posterior(x0, xt, t, s, abar, out=None):
 
     Returns mean (B, ...), in out where given, and variance, a float or (B,). Raises as `ref.diffusion.posterior`.
     """
-    shape, dtype = launch.same(x0=x0, xt=xt)
+    shape, dtype = engine.same(x0=x0, xt=xt)
     table = coefficients.posterior(t, s, abar, shape)
     variance = table[2].reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
     return _linear_pass(out, shape, dtype, x0, xt, table), variance
@@ -59,7 +59,7 @@ def x0_from_eps(xt, eps, t, abar, out=None):
 
     Returns x0 (B, ...), in out where given. Raises as `ref.diffusion.x0_from_eps`.
     """
-    shape, dtype = launch.same(xt=xt, eps=eps)
+    shape, dtype = engine.same(xt=xt, eps=eps)
     return _linear_pass(out, shape, dtype, xt, eps, coefficients.x0_from_eps(t, abar, shape))
 
 
@@ -68,7 +68,7 @@ def eps_from_x0(xt, x0, t, abar, out=None):
 
     Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_x0`.
     """
-    shape, dtype = launch.same(xt=xt, x0=x0)
+    shape, dtype = engine.same(xt=xt, x0=x0)
     return _linear_pass(out, shape, dtype, xt, x0, coefficients.eps_from_x0(t, abar, shape))
 
 
@@ -77,7 +77,7 @@ def v_target(x0, eps, t, abar, out=None):
 
     Returns v (B, ...), in out where given. Raises as `ref.diffusion.v_target`.
     """
-    shape, dtype = launch.same(x0=x0, eps=eps)
+    shape, dtype = engine.same(x0=x0, eps=eps)
     return _linear_pass(out, shape, dtype, x0, eps, coefficients.v_target(t, abar, shape))
 
 
@@ -86,7 +86,7 @@ def x0_from_v(xt, v, t, abar, out=None):
 
     Returns x0 (B, ...), in out where given. Raises as `ref.diffusion.x0_from_v`.
     """
-    shape, dtype = launch.same(xt=xt, v=v)
+    shape, dtype = engine.same(xt=xt, v=v)
     return _linear_pass(out, shape, dtype, xt, v, coefficients.x0_from_v(t, abar, shape))
 
 
@@ -95,7 +95,7 @@ def eps_from_v(xt, v, t, abar, out=None):
 
     Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_v`.
     """
-    shape, dtype = launch.same(xt=xt, v=v)
+    shape, dtype = engine.same(xt=xt, v=v)
     return _linear_pass(out, shape, dtype, xt, v, coefficients.eps_from_v(t, abar, shape))
 
 
@@ -104,11 +104,11 @@ def score_from_eps(eps, t, abar, out=None):
 
     Returns the score (B, ...), in out where given. Raises as `ref.diffusion.score_from_eps`.
     """
-    shape, dtype = launch.same(eps=eps)
-    table, eps = coefficients.score_from_eps(t, abar, shape), launch.flat(eps)
-    memory, how = launch.output(out, shape, dtype, eps)
-    launch.run(_scale, eps.size, memory, eps, table, launch.row_size(eps, table), how)
-    return launch.finish(memory, out, shape)
+    shape, dtype = engine.same(eps=eps)
+    table, eps = coefficients.score_from_eps(t, abar, shape), engine.flat(eps)
+    memory, how = engine.output(out, shape, dtype, eps)
+    engine.run(_scale, eps.size, memory, eps, table, engine.row_size(eps, table), how)
+    return engine.finish(memory, out, shape)
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None):
@@ -117,13 +117,13 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None)
     xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints. abar: (T + 1,). variance: "small" or "large". clip: > 0, or None.
     Returns x_s (B, ...), in out where given. Raises as `ref.diffusion.ddpm_step`.
     """
-    shape, dtype = launch.same(xt=xt, eps_hat=eps_hat, z=z)
+    shape, dtype = engine.same(xt=xt, eps_hat=eps_hat, z=z)
     table = coefficients.ddpm_step(t, s, abar, variance, shape)
     limit = coefficients.clip_limit(clip)
-    xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(z)
-    memory, how = launch.output(out, shape, dtype, xt, eps_hat, z)
-    launch.run(_ddpm, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), limit, how)
-    return launch.finish(memory, out, shape)
+    xt, eps_hat, z = engine.flat(xt), engine.flat(eps_hat), engine.flat(z)
+    memory, how = engine.output(out, shape, dtype, xt, eps_hat, z)
+    engine.run(_ddpm, xt.size, memory, xt, eps_hat, z, table, engine.row_size(xt, table), limit, how)
+    return engine.finish(memory, out, shape)
 
 
 def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
@@ -133,15 +133,15 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
     clip: > 0, or None; with it eps_hat is derived again from the clipped x0_hat.
     Returns x_s (B, ...), in out where given. Raises as `ref.diffusion.ddim_step`.
     """
-    shape, dtype = launch.same(xt=xt, eps_hat=eps_hat)
+    shape, dtype = engine.same(xt=xt, eps_hat=eps_hat)
     table = coefficients.ddim_step(t, s, eta, abar, shape)
     limit = coefficients.clip_limit(clip)
     if z is not None or eta != 0:
-        launch.same(xt=xt, z=z)
-    xt, eps_hat, z = launch.flat(xt), launch.flat(eps_hat), launch.flat(xt if z is None else z)
-    memory, how = launch.output(out, shape, dtype, xt, eps_hat, z)
-    launch.run(_ddim, xt.size, memory, xt, eps_hat, z, table, launch.row_size(xt, table), clip is not None, limit, how)
-    return launch.finish(memory, out, shape)
+        engine.same(xt=xt, z=z)
+    xt, eps_hat, z = engine.flat(xt), engine.flat(eps_hat), engine.flat(xt if z is None else z)
+    memory, how = engine.output(out, shape, dtype, xt, eps_hat, z)
+    engine.run(_ddim, xt.size, memory, xt, eps_hat, z, table, engine.row_size(xt, table), clip is not None, limit, how)
+    return engine.finish(memory, out, shape)
 
 
 def eps_loss(eps_hat, eps):
@@ -149,9 +149,9 @@ def eps_loss(eps_hat, eps):
 
     Returns L, a float, the same bits for any number of threads. Raises as `ref.diffusion.eps_loss`.
     """
-    shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
+    shape, dtype = engine.same(eps_hat=eps_hat, eps=eps)
     partial = partial_sums(eps.size)
-    launch.run(_square_error, eps.size, launch.flat(eps_hat), launch.flat(eps), partial)
+    engine.run(_square_error, eps.size, engine.flat(eps_hat), engine.flat(eps), partial)
     return float(partial.sum() / eps.size)
 
 
@@ -160,30 +160,30 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
 
     eps_hat, eps: one shape. Returns deps_hat, deps; out: a pair of arrays for them. Raises as `ref.diffusion.eps_loss_backward`.
     """
-    shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
+    shape, dtype = engine.same(eps_hat=eps_hat, eps=eps)
     partial_sums(eps.size)
     c = 2.0 * dloss / eps.size
     out = (None, None) if out is None else out
-    launch.apart(out)
-    eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
-    deps_hat, _ = launch.output(out[0], shape, dtype, eps_hat, eps)
-    deps, _ = launch.output(out[1], shape, dtype, eps_hat, eps)
-    launch.run(_difference_two, eps.size, deps_hat, deps, eps_hat, eps, c)
-    return launch.finish(deps_hat, out[0], shape), launch.finish(deps, out[1], shape)
+    engine.apart(out)
+    eps_hat, eps = engine.flat(eps_hat), engine.flat(eps)
+    deps_hat, _ = engine.output(out[0], shape, dtype, eps_hat, eps)
+    deps, _ = engine.output(out[1], shape, dtype, eps_hat, eps)
+    engine.run(_difference_two, eps.size, deps_hat, deps, eps_hat, eps, c)
+    return engine.finish(deps_hat, out[0], shape), engine.finish(deps, out[1], shape)
 
 
 def partial_sums(size):
     """One float64 for each CHUNK of the elements, so that a sum has one order. size: the elements. Raises ValueError for none."""
     if size == 0:
         raise ValueError("eps_hat and eps: expected at least one element, got none")
-    return np.empty(-(-size // launch.CHUNK))
+    return np.empty(-(-size // engine.CHUNK))
 
 
 def _linear_pass(out, shape, dtype, a, b, table):
-    a, b = launch.flat(a), launch.flat(b)
-    memory, how = launch.output(out, shape, dtype, a, b)
-    launch.run(_linear, a.size, memory, a, b, table, launch.row_size(a, table), how)
-    return launch.finish(memory, out, shape)
+    a, b = engine.flat(a), engine.flat(b)
+    memory, how = engine.output(out, shape, dtype, a, b)
+    engine.run(_linear, a.size, memory, a, b, table, engine.row_size(a, table), how)
+    return engine.finish(memory, out, shape)
 
 
 @njit(**INLINE)
@@ -335,9 +335,9 @@ def square_error(x, y):
 
 @njit(**COMPILE)
 def _square_error(lo, hi, a, b, partial):
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        partial[first // launch.CHUNK] = square_error(a[first:last], b[first:last])
+    for first in range(lo, hi, engine.CHUNK):
+        last = min(first + engine.CHUNK, hi)
+        partial[first // engine.CHUNK] = square_error(a[first:last], b[first:last])
 
 
 @njit(**COMPILE)

@@ -16,12 +16,12 @@ import numpy as np
 from numba import njit
 
 from kernels import coefficients
-from kernels.numba_cpu import launch, mlp, philox
+from kernels.numba_cpu import engine, mlp, philox
 from kernels.numba_cpu.diffusion import ddim_mean, ddpm_mean, five, partial_sums, seven, square_error
-from kernels.numba_cpu.launch import COMPILE, INLINE
+from kernels.numba_cpu.engine import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.stream import deliver, fma, wide, write, write_noisy
+from kernels.numba_cpu.intrinsics import deliver, fma, wide, write, write_noisy
 
 AHEAD = 16  # training steps whose examples and times are drawn, and held, in a row: a step's products leave nothing of Python in the cache
 
@@ -32,13 +32,13 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     x0: (B, ...). t: (B,) ints or one int. seed, stream: ints in [0, 2**64). abar: (T + 1,).
     Returns xt (B, ...), in out where given. Raises as `ref.fused.q_sample_noise`.
     """
-    shape, dtype = launch.same(x0=x0)
+    shape, dtype = engine.same(x0=x0)
     table = coefficients.q_sample(t, abar, shape)
     key = coefficients.noise_key(seed, stream)
-    x0 = launch.flat(x0)
-    memory, how = launch.output(out, shape, dtype, x0)
-    launch.run(_q_sample_noise, x0.size, memory, x0, table, launch.row_size(x0, table), key, how)
-    return launch.finish(memory, out, shape)
+    x0 = engine.flat(x0)
+    memory, how = engine.output(out, shape, dtype, x0)
+    engine.run(_q_sample_noise, x0.size, memory, x0, table, engine.row_size(x0, table), key, how)
+    return engine.finish(memory, out, shape)
 
 
 def eps_loss_grad(eps_hat, eps, out=None):
@@ -47,12 +47,12 @@ def eps_loss_grad(eps_hat, eps, out=None):
     eps_hat, eps: one shape, N >= 1 elements. Returns L (a float), deps_hat (in out where given).
     Raises as `ref.fused.eps_loss_grad`.
     """
-    shape, dtype = launch.same(eps_hat=eps_hat, eps=eps)
+    shape, dtype = engine.same(eps_hat=eps_hat, eps=eps)
     partial = partial_sums(eps.size)
-    eps_hat, eps = launch.flat(eps_hat), launch.flat(eps)
-    memory, how = launch.output(out, shape, dtype, eps_hat, eps)
-    launch.run(_eps_loss_grad, eps.size, memory, eps_hat, eps, 2.0 / eps.size, partial, how)
-    return float(partial.sum() / eps.size), launch.finish(memory, out, shape)
+    eps_hat, eps = engine.flat(eps_hat), engine.flat(eps)
+    memory, how = engine.output(out, shape, dtype, eps_hat, eps)
+    engine.run(_eps_loss_grad, eps.size, memory, eps_hat, eps, 2.0 / eps.size, partial, how)
+    return float(partial.sum() / eps.size), engine.finish(memory, out, shape)
 
 
 def eps_loss_noise(eps_hat, seed, stream=0, out=None):
@@ -61,13 +61,13 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
     eps_hat: (B, ...). seed, stream: those of `q_sample_noise`. Returns L (a float), deps_hat (in out where given).
     Raises as `ref.fused.eps_loss_noise`.
     """
-    shape, dtype = launch.same(eps_hat=eps_hat)
+    shape, dtype = engine.same(eps_hat=eps_hat)
     key = coefficients.noise_key(seed, stream)
     partial = partial_sums(eps_hat.size)
-    eps_hat = launch.flat(eps_hat)
-    memory, how = launch.output(out, shape, dtype, eps_hat)
-    launch.run(_eps_loss_noise, eps_hat.size, memory, eps_hat, 2.0 / eps_hat.size, partial, key, how)
-    return float(partial.sum() / eps_hat.size), launch.finish(memory, out, shape)
+    eps_hat = engine.flat(eps_hat)
+    memory, how = engine.output(out, shape, dtype, eps_hat)
+    engine.run(_eps_loss_noise, eps_hat.size, memory, eps_hat, 2.0 / eps_hat.size, partial, key, how)
+    return float(partial.sum() / eps_hat.size), engine.finish(memory, out, shape)
 
 
 def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
@@ -77,14 +77,14 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
     variance: "small" or "large". clip: > 0, or None. Returns x_s (B, ...), in out where given.
     Raises as `ref.fused.guided_ddpm_step`.
     """
-    shape, dtype = launch.same(xt=xt, uncond=uncond, cond=cond)
+    shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
     table = coefficients.ddpm_step(t, s, abar, variance, shape)
     limit, key = coefficients.clip_limit(clip), coefficients.noise_key(seed, stream)
-    xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
-    memory, how = launch.output(out, shape, dtype, xt, uncond, cond)
-    rows, key = launch.row_size(xt, table), key if table[4].any() else key[:0]  # no key, no noise
-    launch.run(_guided_ddpm, xt.size, memory, xt, uncond, cond, float(w), table, rows, limit, key, how)
-    return launch.finish(memory, out, shape)
+    xt, uncond, cond = engine.flat(xt), engine.flat(uncond), engine.flat(cond)
+    memory, how = engine.output(out, shape, dtype, xt, uncond, cond)
+    rows, key = engine.row_size(xt, table), key if table[4].any() else key[:0]  # no key, no noise
+    engine.run(_guided_ddpm, xt.size, memory, xt, uncond, cond, float(w), table, rows, limit, key, how)
+    return engine.finish(memory, out, shape)
 
 
 def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
@@ -93,14 +93,14 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, s < t. seed, stream: ints in [0, 2**64). eta: in [0, 1].
     abar: (T + 1,). clip: > 0, or None. Returns x_s (B, ...), in out where given. Raises as `ref.fused.guided_ddim_step`.
     """
-    shape, dtype = launch.same(xt=xt, uncond=uncond, cond=cond)
+    shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
     table = coefficients.ddim_step(t, s, eta, abar, shape)
     limit, key = coefficients.clip_limit(clip), coefficients.noise_key(seed, stream)
-    xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
-    memory, how = launch.output(out, shape, dtype, xt, uncond, cond)
-    rows, key = launch.row_size(xt, table), key if table[6].any() else key[:0]
-    launch.run(_guided_ddim, xt.size, memory, xt, uncond, cond, float(w), table, rows, clip is not None, limit, key, how)
-    return launch.finish(memory, out, shape)
+    xt, uncond, cond = engine.flat(xt), engine.flat(uncond), engine.flat(cond)
+    memory, how = engine.output(out, shape, dtype, xt, uncond, cond)
+    rows, key = engine.row_size(xt, table), key if table[6].any() else key[:0]
+    engine.run(_guided_ddim, xt.size, memory, xt, uncond, cond, float(w), table, rows, clip is not None, limit, key, how)
+    return engine.finish(memory, out, shape)
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
@@ -112,15 +112,15 @@ def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
     """
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
-    shape, dtype = launch.same(xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
+    shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
     table = coefficients.dpmpp_2m_step(u, t, s, abar, shape)
     out = (None, None) if out is None else out
-    launch.apart(out)
-    xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
-    x0_last = xt if x0_last is None else launch.flat(x0_last)
-    memory, how = zip(*(launch.output(o, shape, dtype, xt, uncond, cond, x0_last) for o in out))
-    launch.run(_guided_dpmpp_2m, xt.size, *memory, xt, uncond, cond, float(w), x0_last, table, launch.row_size(xt, table), max(how))
-    return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
+    engine.apart(out)
+    xt, uncond, cond = engine.flat(xt), engine.flat(uncond), engine.flat(cond)
+    x0_last = xt if x0_last is None else engine.flat(x0_last)
+    memory, how = zip(*(engine.output(o, shape, dtype, xt, uncond, cond, x0_last) for o in out))
+    engine.run(_guided_dpmpp_2m, xt.size, *memory, xt, uncond, cond, float(w), x0_last, table, engine.row_size(xt, table), max(how))
+    return tuple(engine.finish(a, o, shape) for a, o in zip(memory, out))
 
 
 def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
@@ -129,12 +129,12 @@ def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
     xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1. Returns x_s (B, ...), in out where given.
     Raises as `ref.fused.guided_flow_step`.
     """
-    shape, dtype = launch.same(xt=xt, uncond=uncond, cond=cond)
+    shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
     table = coefficients.flow_step(t, s, shape)
-    xt, uncond, cond = launch.flat(xt), launch.flat(uncond), launch.flat(cond)
-    memory, how = launch.output(out, shape, dtype, xt, uncond, cond)
-    launch.run(_guided_flow, xt.size, memory, xt, uncond, cond, float(w), table, launch.row_size(xt, table), how)
-    return launch.finish(memory, out, shape)
+    xt, uncond, cond = engine.flat(xt), engine.flat(uncond), engine.flat(cond)
+    memory, how = engine.output(out, shape, dtype, xt, uncond, cond)
+    engine.run(_guided_flow, xt.size, memory, xt, uncond, cond, float(w), table, engine.row_size(xt, table), how)
+    return engine.finish(memory, out, shape)
 
 
 def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
@@ -144,12 +144,12 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
     x, denoised, denoised_next: (B, ...). sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma.
     Returns x_next (B, ...), in out where given. Raises as `ref.fused.heun_step`.
     """
-    shape, dtype = launch.same(x=x, denoised=denoised, denoised_next=denoised_next)
+    shape, dtype = engine.same(x=x, denoised=denoised, denoised_next=denoised_next)
     table = coefficients.heun_step(sigma, sigma_next, shape)
-    x, denoised, denoised_next = launch.flat(x), launch.flat(denoised), launch.flat(denoised_next)
-    memory, how = launch.output(out, shape, dtype, x, denoised, denoised_next)
-    launch.run(_heun, x.size, memory, x, denoised, denoised_next, table, launch.row_size(x, table), how)
-    return launch.finish(memory, out, shape)
+    x, denoised, denoised_next = engine.flat(x), engine.flat(denoised), engine.flat(denoised_next)
+    memory, how = engine.output(out, shape, dtype, x, denoised, denoised_next)
+    engine.run(_heun, x.size, memory, x, denoised, denoised_next, table, engine.row_size(x, table), how)
+    return engine.finish(memory, out, shape)
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
@@ -158,15 +158,15 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     p, g, m, v, avg: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay, decay: floats.
     Returns p, m, v, avg; out: four arrays for them, which may be the inputs. Raises as `ref.fused.adam_ema_step`.
     """
-    shape, dtype = launch.same(p=p, g=g, m=m, v=v, avg=avg)
+    shape, dtype = engine.same(p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     d = coefficients.ema_step(decay)
     out = (None,) * 4 if out is None else out
-    launch.apart(out)
-    p, g, m, v, avg = (launch.flat(a) for a in (p, g, m, v, avg))
-    memory, how = zip(*(launch.output(o, shape, dtype, p, g, m, v, avg) for o in out))
-    launch.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d, max(how))
-    return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
+    engine.apart(out)
+    p, g, m, v, avg = (engine.flat(a) for a in (p, g, m, v, avg))
+    memory, how = zip(*(engine.output(o, shape, dtype, p, g, m, v, avg) for o in out))
+    engine.run(_adam_ema, p.size, *memory, p, g, m, v, avg, c, d, max(how))
+    return tuple(engine.finish(a, o, shape) for a, o in zip(memory, out))
 
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, out=None):
@@ -178,7 +178,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     labels (B,) and w, both branches in the same pass. predict: what the net's output is, "eps", "x0" or "v". clip: of x0_hat, > 0, or None.
     Returns x at the last time (B, pixels), in out where given; an example's does not depend on its batch. Raises as `ref.fused.mlp_sample`.
     """
-    shape, dtype = launch.same(xT=xT)
+    shape, dtype = engine.same(xT=xT)
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
     times = coefficients.descending(times, abar)
@@ -186,7 +186,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     limit, clipped = dtype.type(coefficients.clip_limit(clip)), clip is not None or predict != "eps"
     coefficients.noise_key(seed, stream)
     keys = np.array([coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(len(times) - 1)])
-    xT = launch.flat(xT)
+    xT = engine.flat(xT)
     steps, more = len(times) - 1, [table, keys, clipped, limit]
     if "class.w" in params:
         kernel, tile, weights = mlp.sample_residual, *_residual(params, shape, xT, times, guidance)
@@ -194,12 +194,12 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
         kernel, tile, weights = mlp.sample_chapter, mlp.tile_of(shape[0], xT), [*_chapter(params, shape[1], dtype), np.array(times[:-1], np.float64)]
     else:
         raise ValueError("guidance: expected None for a net without classes")
-    memory, _ = launch.output(out, shape, dtype, xT, *(launch.flat(p) for p in params.values()))
+    memory, _ = engine.output(out, shape, dtype, xT, *(engine.flat(p) for p in params.values()))
     if kernel is mlp.sample_chapter and clip is None and not table[6].any() and _hidden_is_shorter(shape[1], weights[1].size, steps, xT):
         kernel, weights, more = mlp.sample_hidden, [*weights[:4], *_square(*weights[:4]), weights[4]], coefficients.ddim_chain(table, predict)
     work = steps * shape[0] * sum(p.size for p in params.values())
-    launch.run_tiles(kernel, -(-shape[0] // tile), work, memory, xT, tile, *weights, *more)
-    return launch.finish(memory, out, shape)
+    engine.run_tiles(kernel, -(-shape[0] // tile), work, memory, xT, tile, *weights, *more)
+    return engine.finish(memory, out, shape)
 
 
 def _hidden_is_shorter(pixels, width, steps, like):
@@ -214,7 +214,7 @@ def _square(w1, b1, w2, b2):
     along = -(-width // lanes) * lanes
     padded, m, shift = np.zeros((pixels, along), w1.dtype), mlp.lines(width * along, w1), np.empty(width, w1.dtype)
     padded[:, :width] = w2.reshape(pixels, width)
-    launch.run_tiles(mlp.square, -(-width // mlp.ROWS), width * w1.size, m, shift, w1, padded.reshape(-1), b2, width, along)
+    engine.run_tiles(mlp.square, -(-width // mlp.ROWS), width * w1.size, m, shift, w1, padded.reshape(-1), b2, width, along)
     return m, shift, along
 
 
@@ -227,11 +227,11 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     Returns params, state (a dict: step, m, v, average) and the losses (steps,), all new: nothing given is changed. The same bits for any
     number of threads. Raises as `ref.fused.mlp_train`.
     """
-    shape, dtype = launch.same(data=data)
+    shape, dtype = engine.same(data=data)
     if len(shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {shape}")
     done = coefficients.steps_done(steps, batch, state)
-    pixels, data = shape[1], launch.flat(data)
+    pixels, data = shape[1], engine.flat(data)
     kept = dict(params=_chapter(params, pixels, dtype))
     width = kept["params"][1].size
     if state is None:
@@ -255,9 +255,9 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         if i % AHEAD == 0:
             ahead = [drawn(done + 1 + k) for k in range(i, min(i + AHEAD, steps))]
         index, t, table, key, c = ahead[i % AHEAD]
-        launch.run_tiles(mlp.train_examples, -(-batch // first), 2 * work, first, data, index, t, table, key, weights, x, a, dout, dh, partial)
+        engine.run_tiles(mlp.train_examples, -(-batch // first), 2 * work, first, data, index, t, table, key, weights, x, a, dout, dh, partial)
         losses[i] = partial.sum() / (batch * pixels)
-        launch.run_tiles(mlp.train_weights, mlp.weight_tiles(pixels, width), work, batch, pixels, width, weights, x, a, dout, dh, c, d)
+        engine.run_tiles(mlp.train_weights, mlp.weight_tiles(pixels, width), work, batch, pixels, width, weights, x, a, dout, dh, c, d)
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     kept = {part: {name: array.reshape(size) for (name, size), array in zip(shapes.items(), arrays)} for part, arrays in kept.items()}
     return kept.pop("params"), {"step": done + steps} | kept, losses
@@ -267,7 +267,7 @@ def _chapter(params, pixels, dtype, whose="params", width=None):
     """w1, b1, w2, b2 of the chapter's net, flat, after the check. whose: for the message. width: of the hidden layer, None for any."""
     width = _named(params, "w1", dtype, (width, pixels + 1), whose).shape[0]
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
-    return [launch.flat(_named(params, name, dtype, shape, whose)) for name, shape in shapes.items()]
+    return [engine.flat(_named(params, name, dtype, shape, whose)) for name, shape in shapes.items()]
 
 
 def _residual(params, shape, xT, times, guidance):
@@ -275,9 +275,9 @@ def _residual(params, shape, xT, times, guidance):
     pixels, dtype, depth = shape[1], xT.dtype, sum(name.endswith(".w1") for name in params)
     width = _named(params, "in.w", dtype, (None, pixels)).shape[0]
     shapes = {"in.w": (width, pixels), "in.b": (width,), "class.w": (None, width), "out.w": (pixels, width), "out.b": (pixels,)}
-    weights = [launch.flat(_named(params, name, dtype, shape)) for name, shape in shapes.items()]
+    weights = [engine.flat(_named(params, name, dtype, shape)) for name, shape in shapes.items()]
     for part, size in (("w1", (width, width)), ("b1", (width,)), ("w2", (width, width)), ("b2", (width,))):
-        weights.append(tuple(launch.flat(_named(params, f"block{i}.{part}", dtype, size)) for i in range(depth)))
+        weights.append(tuple(engine.flat(_named(params, f"block{i}.{part}", dtype, size)) for i in range(depth)))
     w_time, b_time = _named(params, "time.w", dtype, (width, None)), _named(params, "time.b", dtype, (width,))
     h = coefficients.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
     labels, w = coefficients.branches(guidance, shape[0], len(params["class.w"]) - 1)
@@ -290,7 +290,7 @@ def _named(params, name, dtype, shape, whose="params"):
     if name not in params:
         raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
     array, said = params[name], f"{whose}[{name!r}]"
-    if launch.same(**{said: array})[1] != dtype:
+    if engine.same(**{said: array})[1] != dtype:
         raise TypeError(f"{said}: expected a NumPy array of {dtype} like the data, got {array.dtype}")
     if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
         raise ValueError(f"{said}: expected shape {tuple('any' if n is None else n for n in shape)}, got {array.shape}")
@@ -325,16 +325,16 @@ def _gradient(o, first, last, x, y, c):
 @njit(**COMPILE)
 def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial, how):
     c = out.dtype.type(c)
-    chunk = np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
+    chunk = np.empty(engine.CHUNK, out.dtype)
+    for first in range(lo, hi, engine.CHUNK):
+        last = min(first + engine.CHUNK, hi)
         x, y = eps_hat[first:last], eps[first:last]
-        if how == launch.DIRECT:
+        if how == engine.DIRECT:
             _gradient(out[first:last], first, last, x, y, c)
         else:
             _gradient(chunk, first, last, x, y, c)
-        partial[first // launch.CHUNK] = square_error(x, y)  # of what is in cache now, and before it may be written over
-        if how != launch.DIRECT:
+        partial[first // engine.CHUNK] = square_error(x, y)  # of what is in cache now, and before it may be written over
+        if how != engine.DIRECT:
             deliver(out, first, last, chunk, how)
 
 
@@ -342,7 +342,7 @@ def _eps_loss_grad(lo, hi, out, eps_hat, eps, c, partial, how):
 def _eps_loss_noise_rows(o, lo, hi, z, eps_hat, c, partial):
     x, y = eps_hat[lo:hi], z[: hi - lo]
     _gradient(o, lo, hi, x, y, c)
-    partial[lo // launch.CHUNK] = square_error(x, y)
+    partial[lo // engine.CHUNK] = square_error(x, y)
 
 
 @njit(**COMPILE)
@@ -431,12 +431,12 @@ def _guided_dpmpp_2m_rows(o, x0, lo, hi, xt, uncond, cond, w, x0_last, table, n)
 @njit(**COMPILE)
 def _guided_dpmpp_2m(lo, hi, out, x0_out, xt, uncond, cond, w, x0_last, table, n, how):
     w = out.dtype.type(w)
-    if how == launch.DIRECT:
+    if how == engine.DIRECT:
         _guided_dpmpp_2m_rows(out[lo:hi], x0_out[lo:hi], lo, hi, xt, uncond, cond, w, x0_last, table, n)
     else:
-        chunks = np.empty((2, launch.CHUNK), out.dtype)
-        for first in range(lo, hi, launch.CHUNK):
-            last = min(first + launch.CHUNK, hi)
+        chunks = np.empty((2, engine.CHUNK), out.dtype)
+        for first in range(lo, hi, engine.CHUNK):
+            last = min(first + engine.CHUNK, hi)
             _guided_dpmpp_2m_rows(chunks[0], chunks[1], first, last, xt, uncond, cond, w, x0_last, table, n)
             deliver(out, first, last, chunks[0], how)
             deliver(x0_out, first, last, chunks[1], how)
@@ -482,12 +482,12 @@ def _heun(lo, hi, out, x, denoised, denoised_next, table, n, how):
 def _adam_ema(lo, hi, p_out, m_out, v_out, avg_out, p, g, m, v, avg, c, d, how):
     c = eight(c, p)
     keep, take = p.dtype.type(d[0, 0]), p.dtype.type(d[1, 0])
-    if how == launch.DIRECT:
+    if how == engine.DIRECT:
         adam_ema_rows(p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], avg_out[lo:hi], lo, hi, p, g, m, v, avg, c, keep, take)
     else:
-        chunks = np.empty((4, launch.CHUNK), p.dtype)
-        for first in range(lo, hi, launch.CHUNK):
-            last = min(first + launch.CHUNK, hi)
+        chunks = np.empty((4, engine.CHUNK), p.dtype)
+        for first in range(lo, hi, engine.CHUNK):
+            last = min(first + engine.CHUNK, hi)
             adam_ema_rows(chunks[0], chunks[1], chunks[2], chunks[3], first, last, p, g, m, v, avg, c, keep, take)
             deliver(p_out, first, last, chunks[0], how)
             deliver(m_out, first, last, chunks[1], how)

@@ -14,10 +14,10 @@ Papers
 import numpy as np
 from numba import njit
 
-from kernels.numba_cpu import launch
-from kernels.numba_cpu.exponential import HALF, ONE, ZERO, logistic
-from kernels.numba_cpu.launch import COMPILE, INLINE
-from kernels.numba_cpu.stream import deliver, wide
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.math import HALF, ONE, ZERO, logistic
+from kernels.numba_cpu.engine import COMPILE, INLINE
+from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.vae import total
 
 
@@ -101,34 +101,34 @@ def wasserstein_generator_loss_grad(fake_logits, out=None):
 
 
 def _one(kernel, fake_logits, out, place, sign=1):
-    shape, dtype = launch.same(fake_logits=fake_logits)
-    launch.some(fake_logits=fake_logits)
-    logits = launch.flat(fake_logits)
-    memory, how = launch.output(out, shape, dtype, logits)
-    return sign * _mean(kernel, memory, logits, place, sign, how), launch.finish(memory, out, shape)
+    shape, dtype = engine.same(fake_logits=fake_logits)
+    engine.some(fake_logits=fake_logits)
+    logits = engine.flat(fake_logits)
+    memory, how = engine.output(out, shape, dtype, logits)
+    return sign * _mean(kernel, memory, logits, place, sign, how), engine.finish(memory, out, shape)
 
 
 def _two(kernel, real_logits, fake_logits, out, real_place, fake_place):
-    (real_shape, dtype), (fake_shape, other) = launch.same(real_logits=real_logits), launch.same(fake_logits=fake_logits)
+    (real_shape, dtype), (fake_shape, other) = engine.same(real_logits=real_logits), engine.same(fake_logits=fake_logits)
     if other != dtype:
         raise TypeError(f"fake_logits: expected a NumPy array of {dtype} like real_logits, got ndarray of {other}")
-    launch.some(real_logits=real_logits, fake_logits=fake_logits)
+    engine.some(real_logits=real_logits, fake_logits=fake_logits)
     out = (None, None) if out is None else out
-    launch.apart(out)
-    real, fake = launch.flat(real_logits), launch.flat(fake_logits)
-    real_memory, real_how = launch.output(out[0], real_shape, dtype, real)
-    fake_memory, fake_how = launch.output(out[1], fake_shape, dtype, fake)
+    engine.apart(out)
+    real, fake = engine.flat(real_logits), engine.flat(fake_logits)
+    real_memory, real_how = engine.output(out[0], real_shape, dtype, real)
+    fake_memory, fake_how = engine.output(out[1], fake_shape, dtype, fake)
     if np.may_share_memory(real_memory, fake):  # which is read after that is written
         fake = fake.copy()
     loss = _mean(kernel, real_memory, real, real_place, 1, real_how) + _mean(kernel, fake_memory, fake, fake_place, 1, fake_how)
-    return loss, launch.finish(real_memory, out[0], real_shape), launch.finish(fake_memory, out[1], fake_shape)
+    return loss, engine.finish(real_memory, out[0], real_shape), engine.finish(fake_memory, out[1], fake_shape)
 
 
 def _mean(kernel, memory, logits, place, sign, how):
     """mean(F(slope logit + shift)) and, into memory, sign times its gradient. place: slope and shift."""
     slope, shift = place
-    partial = np.empty(launch.segments(logits.size))
-    launch.run(kernel, logits.size, memory, partial, logits, slope, shift, sign * slope / logits.size, how)
+    partial = np.empty(engine.segments(logits.size))
+    engine.run(kernel, logits.size, memory, partial, logits, slope, shift, sign * slope / logits.size, how)
     with np.errstate(invalid="ignore"):  # inf - inf
         return float(partial.sum() / logits.size)
 
@@ -170,15 +170,15 @@ def _pass(lo, hi, curve, out, partial, logits, slope, shift, c, how):
     """out = c F'(slope logits + shift), partial = the sums of F. curve: F and F'."""
     real = out.dtype.type
     slope, shift, c = real(slope), real(shift), real(c)
-    chunk, terms = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype)
-    for first in range(lo, hi, launch.CHUNK):
-        last = min(first + launch.CHUNK, hi)
-        if how == launch.DIRECT:
+    chunk, terms = np.empty(engine.CHUNK, out.dtype), np.empty(engine.CHUNK, out.dtype)
+    for first in range(lo, hi, engine.CHUNK):
+        last = min(first + engine.CHUNK, hi)
+        if how == engine.DIRECT:
             _rows(out[first:last], terms, logits[first:last], curve, slope, shift, c)
         else:
             _rows(chunk, terms, logits[first:last], curve, slope, shift, c)
             deliver(out, first, last, chunk, how)
-        partial[first // launch.CHUNK] = total(terms[: last - first])
+        partial[first // engine.CHUNK] = total(terms[: last - first])
 
 
 @njit(**COMPILE)

@@ -10,14 +10,14 @@ Papers
 import numpy as np
 from numba import njit
 
-from kernels.numba_cpu import launch
+from kernels.numba_cpu import engine
 from kernels.numba_cpu.diffusion import ddim_mean, seven, square_error
-from kernels.numba_cpu.exponential import silu
-from kernels.numba_cpu.launch import COMPILE, INLINE
+from kernels.numba_cpu.math import silu
+from kernels.numba_cpu.engine import COMPILE, INLINE
 from kernels.numba_cpu.optim import adam_ema_rows, eight
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.stream import deliver, fma, wide
-from kernels.numba_cpu.tile import ROWS, lanes, lines, product, tile as product_tile
+from kernels.numba_cpu.intrinsics import deliver, fma, wide
+from kernels.numba_cpu.matmul import ROWS, lanes, lines, product, tile as product_tile
 from kernels.numba_cpu.vae import total
 
 BLOCK = 16  # rows of a matrix that is turned, at a time
@@ -345,16 +345,16 @@ def _normal(chunk, size):
 def _descend(lo, weight, g, chunks, c, keep, take):
     """The weights from lo on and all that is kept of them, by their gradient g."""
     p, m, v, average = weight
-    for k in range(0, g.size, launch.CHUNK):
-        size = min(launch.CHUNK, g.size - k)
+    for k in range(0, g.size, engine.CHUNK):
+        size = min(engine.CHUNK, g.size - k)
         begin, end = lo + k, lo + k + size
         adam_ema_rows(chunks[0], chunks[1], chunks[2], chunks[3], 0, size, p[begin:end], g[k : k + size], m[begin:end], v[begin:end], average[begin:end], c, keep, take)
         _normal(chunks[1], size)
         _normal(chunks[2], size)
-        deliver(p, begin, end, chunks[0], launch.OVER)
-        deliver(m, begin, end, chunks[1], launch.OVER)
-        deliver(v, begin, end, chunks[2], launch.OVER)
-        deliver(average, begin, end, chunks[3], launch.OVER)
+        deliver(p, begin, end, chunks[0], engine.OVER)
+        deliver(m, begin, end, chunks[1], engine.OVER)
+        deliver(v, begin, end, chunks[2], engine.OVER)
+        deliver(average, begin, end, chunks[3], engine.OVER)
 
 
 @njit(**COMPILE)
@@ -365,7 +365,7 @@ def train_weights(lo, hi, batch, pixels, width, weights, x, a, d, dh, c, decay):
     """
     wide()
     c, keep, take = eight(c, x), x.dtype.type(decay[0, 0]), x.dtype.type(decay[1, 0])
-    chunks, along, seconds = np.empty((4, launch.CHUNK), x.dtype), dh.size // width, -(-pixels // ROWS)
+    chunks, along, seconds = np.empty((4, engine.CHUNK), x.dtype), dh.size // width, -(-pixels // ROWS)
     g, one = lines(ROWS * max(x.size, a.size) // batch, x), np.empty(1, x.dtype)
     for group in range(lo, hi):
         if group < seconds:

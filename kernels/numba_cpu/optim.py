@@ -14,9 +14,9 @@ import numpy as np
 from numba import float64, njit
 
 from kernels import coefficients
-from kernels.numba_cpu import launch
-from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import deliver, fma, write
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.engine import COMPILE, INLINE, SUM
+from kernels.numba_cpu.intrinsics import deliver, fma, write
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
@@ -25,14 +25,14 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     p, g, m, v: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay: floats.
     Returns p, m, v; out: three arrays for them, which may be the inputs. Raises as `ref.optim.adam_step`.
     """
-    shape, dtype = launch.same(p=p, g=g, m=m, v=v)
+    shape, dtype = engine.same(p=p, g=g, m=m, v=v)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     out = (None,) * 3 if out is None else out
-    launch.apart(out)
-    p, g, m, v = launch.flat(p), launch.flat(g), launch.flat(m), launch.flat(v)
-    memory, how = zip(*(launch.output(o, shape, dtype, p, g, m, v) for o in out))
-    launch.run(_adam, p.size, *memory, p, g, m, v, c, max(how))
-    return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
+    engine.apart(out)
+    p, g, m, v = engine.flat(p), engine.flat(g), engine.flat(m), engine.flat(v)
+    memory, how = zip(*(engine.output(o, shape, dtype, p, g, m, v) for o in out))
+    engine.run(_adam, p.size, *memory, p, g, m, v, c, max(how))
+    return tuple(engine.finish(a, o, shape) for a, o in zip(memory, out))
 
 
 def ema_step(avg, p, decay, out=None):
@@ -40,12 +40,12 @@ def ema_step(avg, p, decay, out=None):
 
     Returns the new average, in out where given (it may be avg). Raises as `ref.optim.ema_step`.
     """
-    shape, dtype = launch.same(avg=avg, p=p)
+    shape, dtype = engine.same(avg=avg, p=p)
     d = coefficients.ema_step(decay)
-    avg, p = launch.flat(avg), launch.flat(p)
-    memory, how = launch.output(out, shape, dtype, avg, p)
-    launch.run(_ema, p.size, memory, avg, p, d, how)
-    return launch.finish(memory, out, shape)
+    avg, p = engine.flat(avg), engine.flat(p)
+    memory, how = engine.output(out, shape, dtype, avg, p)
+    engine.run(_ema, p.size, memory, avg, p, d, how)
+    return engine.finish(memory, out, shape)
 
 
 def clip_by_global_norm(grads, max_norm, out=None):
@@ -57,20 +57,20 @@ def clip_by_global_norm(grads, max_norm, out=None):
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
     names = list(grads) if isinstance(grads, dict) else range(len(grads))
-    kinds = [launch.same(**{f"grads[{name!r}]": grads[name]}) for name in names]
-    arrays = [launch.flat(grads[name]) for name in names]
+    kinds = [engine.same(**{f"grads[{name!r}]": grads[name]}) for name in names]
+    arrays = [engine.flat(grads[name]) for name in names]
     outs = [None if out is None else out[name] for name in names]
-    launch.apart(outs)
-    memory = [launch.output(o, *kind, a)[0] for o, kind, a in zip(outs, kinds, arrays)]
+    engine.apart(outs)
+    memory = [engine.output(o, *kind, a)[0] for o, kind, a in zip(outs, kinds, arrays)]
     total = 0.0
     for a in arrays:
-        partial = np.zeros(-(-a.size // launch.CHUNK))
-        launch.run(_sum_squares, a.size, a, partial)
+        partial = np.zeros(-(-a.size // engine.CHUNK))
+        engine.run(_sum_squares, a.size, a, partial)
         total += float(partial.sum())
     norm = math.sqrt(total)
     for a, o in zip(arrays, memory):
-        launch.run(_times, a.size, o, a, max_norm / norm if norm > max_norm else 1.0)
-    clipped = [launch.finish(a, o, shape) for a, o, (shape, _) in zip(memory, outs, kinds)]
+        engine.run(_times, a.size, o, a, max_norm / norm if norm > max_norm else 1.0)
+    clipped = [engine.finish(a, o, shape) for a, o, (shape, _) in zip(memory, outs, kinds)]
     return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped
 
 
@@ -114,12 +114,12 @@ def _adam_rows(po, mo, vo, lo, hi, p, g, m, v, c):
 @njit(**COMPILE)
 def _adam(lo, hi, p_out, m_out, v_out, p, g, m, v, c, how):
     c = eight(c, p)
-    if how == launch.DIRECT:
+    if how == engine.DIRECT:
         _adam_rows(p_out[lo:hi], m_out[lo:hi], v_out[lo:hi], lo, hi, p, g, m, v, c)
     else:
-        chunks = np.empty((3, launch.CHUNK), p.dtype)
-        for first in range(lo, hi, launch.CHUNK):
-            last = min(first + launch.CHUNK, hi)
+        chunks = np.empty((3, engine.CHUNK), p.dtype)
+        for first in range(lo, hi, engine.CHUNK):
+            last = min(first + engine.CHUNK, hi)
             _adam_rows(chunks[0], chunks[1], chunks[2], first, last, p, g, m, v, c)
             deliver(p_out, first, last, chunks[0], how)
             deliver(m_out, first, last, chunks[1], how)
@@ -140,12 +140,12 @@ def _ema(lo, hi, out, avg, p, d, how):
 
 @njit(**SUM)
 def _sum_squares(lo, hi, a, partial):
-    for first in range(lo, hi, launch.CHUNK):
-        x = a[first : min(first + launch.CHUNK, hi)]
+    for first in range(lo, hi, engine.CHUNK):
+        x = a[first : min(first + engine.CHUNK, hi)]
         total = 0.0
         for j in range(x.size):
             total += float64(x[j]) * float64(x[j])
-        partial[first // launch.CHUNK] = total
+        partial[first // engine.CHUNK] = total
 
 
 @njit(**COMPILE)

@@ -15,9 +15,9 @@ from numba import float32, float64, int32, njit, uint32, uint64
 from numba.extending import overload
 
 from kernels import coefficients
-from kernels.numba_cpu import launch
-from kernels.numba_cpu.launch import COMPILE, INLINE
-from kernels.numba_cpu.stream import wide
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.engine import COMPILE, INLINE
+from kernels.numba_cpu.intrinsics import wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its function.
 _LOG = np.array([-0.0790275278, 0.1262233404, -0.1299818683, 0.1421449453, -0.1664128112, 0.2000104513, -0.2500030643, 0.3333333073], np.float32)
@@ -74,9 +74,9 @@ def normal(seed, shape, stream=0, dtype=np.float32, out=None):
 def _fill(kernel, seed, shape, stream, dtype, out):
     key = coefficients.noise_key(seed, stream)
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    memory, _ = launch.output(out, shape, dtype)
-    launch.run(kernel, memory.size, memory, key)
-    return launch.finish(memory, out, shape)
+    memory, _ = engine.output(out, shape, dtype)
+    engine.run(kernel, memory.size, memory, key)
+    return engine.finish(memory, out, shape)
 
 
 @njit(**INLINE)
@@ -200,9 +200,9 @@ def _bits(lo, hi, out, key):
 
 @njit(**COMPILE)
 def _uniform(lo, hi, out, key):
-    words = np.empty(launch.CHUNK, np.uint32)
-    for i in range(lo, hi, launch.CHUNK):
-        end = min(i + launch.CHUNK, hi)
+    words = np.empty(engine.CHUNK, np.uint32)
+    for i in range(lo, hi, engine.CHUNK):
+        end = min(i + engine.CHUNK, hi)
         _bits_chunk(words, i, end, key)
         o = out[i:end]
         for j in range(o.size):

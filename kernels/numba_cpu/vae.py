@@ -11,10 +11,10 @@ import numpy as np
 from numba import njit
 
 from kernels import coefficients
-from kernels.numba_cpu import launch
-from kernels.numba_cpu.exponential import logistic, std_of
-from kernels.numba_cpu.launch import COMPILE, INLINE, SUM
-from kernels.numba_cpu.stream import deliver, fma, wide
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.math import logistic, std_of
+from kernels.numba_cpu.engine import COMPILE, INLINE, SUM
+from kernels.numba_cpu.intrinsics import deliver, fma, wide
 
 
 def reparameterize_kl(mu, logvar, eps, out=None):
@@ -22,13 +22,13 @@ def reparameterize_kl(mu, logvar, eps, out=None):
 
     Returns z (B, ...), in out where given, and kl (B,) float64. Raises as `ref.vae.reparameterize_kl`.
     """
-    shape, dtype = launch.same(mu=mu, logvar=logvar, eps=eps)
+    shape, dtype = engine.same(mu=mu, logvar=logvar, eps=eps)
     rows, n = coefficients.examples(shape)
-    mu, logvar, eps = launch.flat(mu), launch.flat(logvar), launch.flat(eps)
-    memory, how = launch.output(out, shape, dtype, mu, logvar, eps)
-    partial = np.empty((rows, launch.segments(n)))
-    launch.run_rows(_reparameterize_kl, rows, n, memory, partial, mu, logvar, eps, n, how)
-    return launch.finish(memory, out, shape), partial.sum(axis=1) / 2
+    mu, logvar, eps = engine.flat(mu), engine.flat(logvar), engine.flat(eps)
+    memory, how = engine.output(out, shape, dtype, mu, logvar, eps)
+    partial = np.empty((rows, engine.segments(n)))
+    engine.run_rows(_reparameterize_kl, rows, n, memory, partial, mu, logvar, eps, n, how)
+    return engine.finish(memory, out, shape), partial.sum(axis=1) / 2
 
 
 def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
@@ -37,15 +37,15 @@ def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
     dz, mu, logvar, eps: (B, ...). dkl: (B,), or a float for all. Returns dmu, dlogvar, deps; out: three arrays for them, which may be
     inputs. Raises as `ref.vae.reparameterize_kl_backward`.
     """
-    shape, dtype = launch.same(dz=dz, mu=mu, logvar=logvar, eps=eps)
+    shape, dtype = engine.same(dz=dz, mu=mu, logvar=logvar, eps=eps)
     coefficients.examples(shape)
     dkl = coefficients.numbers("dkl", dkl, shape).reshape(1, -1)
     out = (None, None, None) if out is None else out
-    launch.apart(out)
-    dz, mu, logvar, eps = launch.flat(dz), launch.flat(mu), launch.flat(logvar), launch.flat(eps)
-    memory, how = zip(*(launch.output(o, shape, dtype, dz, mu, logvar, eps) for o in out))
-    launch.run(_reparameterize_kl_backward, dz.size, *memory, dz, dkl, mu, logvar, eps, launch.row_size(dz, dkl), max(how))
-    return tuple(launch.finish(a, o, shape) for a, o in zip(memory, out))
+    engine.apart(out)
+    dz, mu, logvar, eps = engine.flat(dz), engine.flat(mu), engine.flat(logvar), engine.flat(eps)
+    memory, how = zip(*(engine.output(o, shape, dtype, dz, mu, logvar, eps) for o in out))
+    engine.run(_reparameterize_kl_backward, dz.size, *memory, dz, dkl, mu, logvar, eps, engine.row_size(dz, dkl), max(how))
+    return tuple(engine.finish(a, o, shape) for a, o in zip(memory, out))
 
 
 def bernoulli_nll_grad(logits, x, dnll=1.0, out=None):
@@ -54,14 +54,14 @@ def bernoulli_nll_grad(logits, x, dnll=1.0, out=None):
     logits, x: (B, ...), x in [0, 1]. dnll: (B,), or a float for all. Returns nll (B,) float64, dlogits (B, ...), in out where given.
     Raises as `ref.vae.bernoulli_nll_grad`.
     """
-    shape, dtype = launch.same(logits=logits, x=x)
+    shape, dtype = engine.same(logits=logits, x=x)
     rows, n = coefficients.examples(shape)
     dnll = np.broadcast_to(coefficients.numbers("dnll", dnll, shape), rows).astype(dtype)
-    logits, x = launch.flat(logits), launch.flat(x)
-    memory, how = launch.output(out, shape, dtype, logits, x)
-    partial = np.empty((rows, launch.segments(n)))
-    launch.run_rows(_bernoulli_nll_grad, rows, n, memory, partial, logits, x, dnll, n, how)
-    return partial.sum(axis=1), launch.finish(memory, out, shape)
+    logits, x = engine.flat(logits), engine.flat(x)
+    memory, how = engine.output(out, shape, dtype, logits, x)
+    partial = np.empty((rows, engine.segments(n)))
+    engine.run_rows(_bernoulli_nll_grad, rows, n, memory, partial, logits, x, dnll, n, how)
+    return partial.sum(axis=1), engine.finish(memory, out, shape)
 
 
 @njit(**SUM)
@@ -75,11 +75,11 @@ def total(terms):
 
 @njit(**INLINE)
 def segment(k, n):
-    """Row, first and last element (not included) of segment k of rows of n elements, see `launch.segments`. k, n: ints."""
-    parts = -(-n // launch.CHUNK)
+    """Row, first and last element (not included) of segment k of rows of n elements, see `engine.segments`. k, n: ints."""
+    parts = -(-n // engine.CHUNK)
     row = k // parts
-    first = row * n + (k - row * parts) * launch.CHUNK
-    return row, first, min(first + launch.CHUNK, (row + 1) * n)
+    first = row * n + (k - row * parts) * engine.CHUNK
+    return row, first, min(first + engine.CHUNK, (row + 1) * n)
 
 
 @njit(**INLINE)
@@ -93,10 +93,10 @@ def _reparameterize_kl_rows(z, terms, mu, logvar, eps):
 @njit(**COMPILE)
 def _reparameterize_kl(lo, hi, z, partial, mu, logvar, eps, n, how):
     wide()
-    chunk, terms, sums = np.empty(launch.CHUNK, z.dtype), np.empty(launch.CHUNK, z.dtype), partial.reshape(-1)
+    chunk, terms, sums = np.empty(engine.CHUNK, z.dtype), np.empty(engine.CHUNK, z.dtype), partial.reshape(-1)
     for k in range(lo, hi):
         _, a, b = segment(k, n)
-        if how == launch.DIRECT:
+        if how == engine.DIRECT:
             _reparameterize_kl_rows(z[a:b], terms, mu[a:b], logvar[a:b], eps[a:b])
         else:
             _reparameterize_kl_rows(chunk, terms, mu[a:b], logvar[a:b], eps[a:b])
@@ -126,12 +126,12 @@ def _reparameterize_kl_backward_rows(dmu, dlogvar, deps, lo, hi, dz, dkl, mu, lo
 @njit(**COMPILE)
 def _reparameterize_kl_backward(lo, hi, dmu, dlogvar, deps, dz, dkl, mu, logvar, eps, n, how):
     wide()
-    if how == launch.DIRECT:
+    if how == engine.DIRECT:
         _reparameterize_kl_backward_rows(dmu[lo:hi], dlogvar[lo:hi], deps[lo:hi], lo, hi, dz, dkl, mu, logvar, eps, n)
     else:
-        chunks = np.empty((3, launch.CHUNK), dmu.dtype)
-        for first in range(lo, hi, launch.CHUNK):
-            last = min(first + launch.CHUNK, hi)
+        chunks = np.empty((3, engine.CHUNK), dmu.dtype)
+        for first in range(lo, hi, engine.CHUNK):
+            last = min(first + engine.CHUNK, hi)
             _reparameterize_kl_backward_rows(chunks[0], chunks[1], chunks[2], first, last, dz, dkl, mu, logvar, eps, n)
             deliver(dmu, first, last, chunks[0], how)
             deliver(dlogvar, first, last, chunks[1], how)
@@ -152,10 +152,10 @@ def _bernoulli_nll_grad_rows(o, terms, logits, x, c):
 @njit(**COMPILE)
 def _bernoulli_nll_grad(lo, hi, out, partial, logits, x, dnll, n, how):
     wide()
-    chunk, terms, sums = np.empty(launch.CHUNK, out.dtype), np.empty(launch.CHUNK, out.dtype), partial.reshape(-1)
+    chunk, terms, sums = np.empty(engine.CHUNK, out.dtype), np.empty(engine.CHUNK, out.dtype), partial.reshape(-1)
     for k in range(lo, hi):
         row, a, b = segment(k, n)
-        if how == launch.DIRECT:
+        if how == engine.DIRECT:
             _bernoulli_nll_grad_rows(out[a:b], terms, logits[a:b], x[a:b], dnll[row])
         else:
             _bernoulli_nll_grad_rows(chunk, terms, logits[a:b], x[a:b], dnll[row])

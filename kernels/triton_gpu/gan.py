@@ -15,7 +15,7 @@ import triton.language as tl
 
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.diffusion import SINGLE
-from kernels.triton_gpu.exponential import logistic
+from kernels.triton_gpu.math import logistic
 from kernels.triton_gpu.optim import tree_sum
 
 SOFTPLUS, HINGE, SQUARE, LINE = map(tl.constexpr, range(4))

@@ -24,7 +24,7 @@ import triton.language as tl
 from kernels import coefficients
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.diffusion import ddim_mean
-from kernels.triton_gpu.exponential import logistic
+from kernels.triton_gpu.math import logistic
 from kernels.triton_gpu.optim import adam_element, tree_sum
 from kernels.triton_gpu.philox import four, joined, words_of
 

@@ -16,7 +16,7 @@ import triton.language as tl
 from kernels import coefficients
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.diffusion import SINGLE, pick, row_of
-from kernels.triton_gpu.exponential import logistic, std_of
+from kernels.triton_gpu.math import logistic, std_of
 from kernels.triton_gpu.optim import tree_sum
 
 BLOCK = 512  # elements of a program at a time

@@ -127,7 +127,7 @@ def elsewhere(function):
     name, module = function.__name__, function.__module__.removeprefix("ref.").replace(".", "/")
     places = [f"kernels/{backend}/{module}.py" for backend in ("numba_cpu", "triton_gpu")]
     found = []
-    for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").glob("test_*.py")), "kernels/registry.py"]:
+    for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), "kernels/registry.py"]:
         source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
         if path == "kernels/registry.py":
             found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if f'"{module}.{name}",' in line]

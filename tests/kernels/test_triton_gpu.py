@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
 
-from kernels import compare, registry
+from kernels import registry, tolerance
 from kernels.triton_gpu import diffusion, fused, gan, launch, optim, philox, vae
 from ref import gan as truth_gan
 from ref import philox as truth_philox
@@ -81,7 +81,7 @@ def test_kernel_equals_truth(op, dtype, data):
     results = [RECEIVE(r) for r in registry.call(op, kernel(op), placed, dtype)]
     pick = data.draw(st.integers(0, 2**16), "the element that is moved")
     for result, rule in zip(results, expected, strict=True):
-        compare.assert_matches(result, rule, pick)
+        tolerance.assert_matches(result, rule, pick)
 
     if op.writes and op.name != "optim.clip_by_global_norm" and 0 not in shape:
         fresh = [poisoned(shape, dtype, shift) for _ in range(op.writes)]
@@ -101,7 +101,7 @@ def test_kernel_equals_truth(op, dtype, data):
 def test_a_large_array_equals_truth(op, dtype, shape):
     arguments = make(op, shape, dtype, **{n: c[-1] for n, c in op.options.items()})
     for result, rule in zip(run(op, arguments, dtype), registry.expected(op, arguments, dtype), strict=True):
-        compare.assert_matches(result, rule)
+        tolerance.assert_matches(result, rule)
 
 
 @pytest.mark.parametrize("op, dtype", CASES)
@@ -166,7 +166,7 @@ def test_a_long_example_is_summed_in_parts(name):
     op = next(op for op in registry.OPS if op.name == name)
     arguments = make(op, (2, vae.BLOCK * (launch.TILES + 1) + 5))
     for result, rule in zip(run(op, arguments), registry.expected(op, arguments, "float32"), strict=True):
-        compare.assert_matches(result, rule)
+        tolerance.assert_matches(result, rule)
 
 
 def test_real_and_fake_logits_may_differ_in_number():
@@ -176,7 +176,7 @@ def test_real_and_fake_logits_may_differ_in_number():
     want = truth_gan.discriminator_loss_grad(real, fake)
     assert float(loss) == pytest.approx(want[0], rel=1e-6)
     for got, g in ((dreal, want[1]), (dfake, want[2])):
-        compare.assert_matches(got, compare.rule(g, np.abs(g), 4, "float32"))
+        tolerance.assert_matches(got, tolerance.rule(g, np.abs(g), 4, "float32"))
 
 
 WORDS = np.array([0, 1, 2, 0x7F, 0x100, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xBFFFFFFF, 0xC0000000, 0x3FFFFFFF, 0x40000000,
@@ -333,7 +333,7 @@ if not launch.INTERPRETED:
         assert type(got) is type(x)
         want = registry.expected(next(op for op in registry.OPS if op.name == "fused.q_sample_noise"),
                                  dict(x0=X, t=np.arange(1, 5), seed=3, abar=ABAR, stream=0), "float32")[0]
-        compare.assert_matches(np.asarray(launch.receive(got)), want)
+        tolerance.assert_matches(np.asarray(launch.receive(got)), want)
 
     def test_more_elements_than_32_bits_count():
         """2^31 + 3 in float16: the elements around 2^31 and the last ones, whose noise is of the blocks past 2^29."""
@@ -356,8 +356,8 @@ if not launch.INTERPRETED:
 
         c0, c1 = np.sqrt(ABAR[500]), np.sqrt(1 - ABAR[500])
         data, noise = normals(1).astype(np.float16).astype(np.float64), normals(7)
-        rule = compare.rule(c0 * data + c1 * noise, c0 * np.abs(data) + c1 * np.abs(noise), 1.6, "float16")  # data rounded twice
-        compare.assert_matches(out[first:].copy_to_host(), rule)
+        rule = tolerance.rule(c0 * data + c1 * noise, c0 * np.abs(data) + c1 * np.abs(noise), 1.6, "float16")  # data rounded twice
+        tolerance.assert_matches(out[first:].copy_to_host(), rule)
 
 
 def test_no_torch_was_needed():

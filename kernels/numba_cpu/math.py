@@ -10,8 +10,8 @@ from numba import float32, int32, njit
 from numba.extending import overload
 
 from kernels import coefficients
-from kernels.numba_cpu.launch import INLINE
-from kernels.numba_cpu.stream import fma
+from kernels.numba_cpu.engine import INLINE
+from kernels.numba_cpu.intrinsics import fma
 
 E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bench.studies import data, digits
-from kernels import ours
+from kernels.check import selftest
 from ref import diffusion, fused, philox, schedules
 from ref.nets import mlp
 
 IMAGES = (philox.uniform(3, (40, 28, 28)) * 255).astype(np.uint8)
 LABELS = (np.arange(40) % 10).astype(np.uint8)
-BACKENDS = ["ref", *ours.available()[0]]  # numba_cpu and, where Triton is installed, triton_gpu, in its interpreter where there is no GPU
+BACKENDS = ["ref", *selftest.available()[0]]  # numba_cpu and, where Triton is installed, triton_gpu, in its interpreter where there is no GPU
 
 
 def settings(**change):

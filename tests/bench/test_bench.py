@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import limits, measure, peers, report, targets, trajectory
+from bench import machine, measure, peers, report, targets, trajectory
 from kernels import registry, timing
 from kernels.numba_cpu import diffusion, fused
 
@@ -99,9 +99,9 @@ def test_bad_words_are_told(words, message, capsys):
 
 
 def test_the_copy_and_the_triad_move_the_bytes_they_say():
-    assert timing.copy(800)() is None and limits.triad(1200)() is None
+    assert timing.copy(800)() is None and machine.triad(1200)() is None
     with pytest.raises(ValueError, match="--threads: expected 1 to"):
-        limits.pin(0)
+        machine.pin(0)
 
 
 def test_a_trajectory_is_timed_where_it_is_right_and_not_where_it_is_wrong(monkeypatch):

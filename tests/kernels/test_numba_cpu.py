@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from kernels import arena, compare, ours, registry
-from kernels.numba_cpu import diffusion, fused, gan, launch, optim, philox, vae
+from kernels import registry, tolerance
+from kernels.check import memory, selftest
+from kernels.numba_cpu import diffusion, fused, gan, engine, optim, philox, vae
 from ref import gan as truth_gan
 from ref import philox as truth_philox
 from ref import schedules
@@ -19,7 +20,7 @@ ELEMENTWISE = [
     if op.name.split(".")[0] != "philox" and "loss" not in op.name and "norm" not in op.name
 ]  # fmt: skip
 ABAR = schedules.alpha_bar(schedules.linear_betas())
-CHUNK = launch.CHUNK
+CHUNK = engine.CHUNK
 
 SHAPES = st.one_of(
     st.lists(st.integers(0, 6), min_size=1, max_size=5).map(tuple),
@@ -51,41 +52,41 @@ def test_kernel_equals_truth(op, dtype, data):
     placed, arenas = dict(arguments), []
     for name, value in arguments.items():
         if name in registry.arrays(arguments):
-            memory, placed[name] = arena.put(value, data.draw(st.sampled_from(arena.LAYOUTS), f"layout of {name}"))
-            arenas.append((memory, memory.copy()))
+            arena, placed[name] = memory.put(value, data.draw(st.sampled_from(memory.LAYOUTS), f"layout of {name}"))
+            arenas.append((arena, arena.copy()))
     function = numba_kernel(op)
     results = registry.call(op, function, placed, dtype)
     pick = data.draw(st.integers(0, 2**16), "the element that is moved")
     assert sum(r.dtype == dtype for r in results if isinstance(r, np.ndarray)) >= op.writes, "sums of an example may be float64, data not"
     for result, rule in zip(results, expected, strict=True):
-        compare.assert_matches(result, rule, pick)
+        tolerance.assert_matches(result, rule, pick)
 
     written = op.writes and op.name != "optim.clip_by_global_norm"
     if written:
-        layout = data.draw(st.sampled_from([x for x in arena.LAYOUTS if x != "read-only"]), "layout of out")
-        places = [arena.place(shape, dtype, layout) for _ in range(op.writes)]
+        layout = data.draw(st.sampled_from([x for x in memory.LAYOUTS if x != "read-only"]), "layout of out")
+        places = [memory.place(shape, dtype, layout) for _ in range(op.writes)]
         views = [view for _, view in places]
         again = registry.call(op, function, placed, dtype, out=tuple(views) if op.writes > 1 else views[0])
         assert all(any(a is view for a in again) for view in views), "the result is out itself"
         for a, b in zip(again, results):
             assert np.array_equal(a, b, equal_nan=True), "the same bits with and without out"
-        assert all(arena.guards_intact(*place) for place in places), "bytes outside out were written"
+        assert all(memory.guards_intact(*place) for place in places), "bytes outside out were written"
     assert all(np.array_equal(now, before) for now, before in arenas), "an input was written"
 
 
 @pytest.mark.parametrize("op, dtype", CASES)
 def test_same_bits_for_every_thread_count_and_every_run(op, dtype):
-    shape = (3, launch.PARALLEL // 3 + 1001)  # above the threshold of threads, no multiple of anything
+    shape = (3, engine.PARALLEL // 3 + 1001)  # above the threshold of threads, no multiple of anything
     options = {name: choices[-1] for name, choices in op.options.items()}
     arguments = make(op, shape, dtype, **options)
-    before = launch._threads
+    before = engine._threads
     try:
         runs = []
         for threads in [1, 2, 3, 5] + [2] * 16:
-            launch.set_num_threads(threads)
+            engine.set_num_threads(threads)
             runs.append(registry.call(op, numba_kernel(op), arguments, dtype))
     finally:
-        launch.set_num_threads(before)
+        engine.set_num_threads(before)
     for run in runs[1:]:
         for a, b in zip(run, runs[0]):
             assert np.array_equal(a, b)
@@ -167,14 +168,14 @@ def test_out_that_overlaps_an_input_by_a_shift_is_right():
 
 def test_beyond_the_cache_the_streamed_stores_write_every_element_once():
     """Around the cache, from an address that is no multiple of a line, with rows that end inside a line."""
-    rows, n = 3, launch.CACHE_BYTES // 4 // 3 + 4099
+    rows, n = 3, engine.CACHE_BYTES // 4 // 3 + 4099
     rng = np.random.default_rng(0)
     x0, eps = rng.standard_normal((rows, n)).astype(np.float32), rng.standard_normal((rows, n)).astype(np.float32)
     memory = np.full(rows * n + 64, np.nan, np.float32)
     out = memory[3 : 3 + rows * n].reshape(rows, n)
     arguments = dict(x0=x0, t=np.array([3, 500, 1000]), eps=eps, abar=ABAR)
     op = next(op for op in registry.OPS if op.name == "diffusion.q_sample")
-    compare.assert_matches(diffusion.q_sample(**arguments, out=out), registry.expected(op, arguments, "float32")[0])
+    tolerance.assert_matches(diffusion.q_sample(**arguments, out=out), registry.expected(op, arguments, "float32")[0])
     assert np.all(np.isnan(memory[:3])) and np.all(np.isnan(memory[3 + rows * n :]))
 
 
@@ -245,7 +246,7 @@ def test_real_and_fake_logits_may_differ_in_number():
     want = truth_gan.discriminator_loss_grad(real, fake)
     assert loss == pytest.approx(want[0], rel=1e-6)
     for got, g in ((dreal, want[1]), (dfake, want[2])):
-        compare.assert_matches(got, compare.rule(g, np.abs(g), 4, "float32"))
+        tolerance.assert_matches(got, tolerance.rule(g, np.abs(g), 4, "float32"))
     over = fake.copy()  # a gradient over the logits that are still to be read
     assert np.array_equal(gan.discriminator_loss_grad(real, over[:2100].reshape(3, 700), out=(over[:2100].reshape(3, 700), None))[2],
                           gan.discriminator_loss_grad(real, fake[:2100].reshape(3, 700))[2])  # fmt: skip
@@ -329,7 +330,7 @@ REFUSED = {
     "dkl of another length": (lambda: vae.reparameterize_kl_backward(X, np.ones(3), X, X, X), r"dkl: expected one number or shape \(4,\)"),
     "no fake logits": (lambda: gan.discriminator_loss_grad(X, X[:0]), r"fake_logits: expected at least one element, got shape \(0, 6\)"),
     "both gradients in one array": (lambda: gan.discriminator_loss_grad(X, X, out=(MEMORY[:4, :6], MEMORY[:4, :6])), "share no memory with each other"),
-    "no threads": (lambda: launch.set_num_threads(0), "n: expected at least 1 thread, got 0"),
+    "no threads": (lambda: engine.set_num_threads(0), "n: expected at least 1 thread, got 0"),
 }  # fmt: skip
 
 
@@ -358,10 +359,10 @@ def test_grads_may_be_a_dict():
 
 def test_stale_compiled_code_is_forgotten(tmp_path):
     (tmp_path / "kernel.nbi").write_text("compiled")
-    launch.forget_stale_code(tmp_path)
+    engine.forget_stale_code(tmp_path)
     assert not (tmp_path / "kernel.nbi").exists()
     (tmp_path / "kernel.nbi").write_text("compiled again")
-    launch.forget_stale_code(tmp_path)
+    engine.forget_stale_code(tmp_path)
     assert (tmp_path / "kernel.nbi").exists()
 
 
@@ -375,9 +376,9 @@ def test_the_truth_about_a_float32_kernel_is_float64(op):
 def test_our_own_check_passes_a_right_kernel_and_fails_a_wrong_one(monkeypatch):
     op = next(op for op in registry.OPS if op.name == "diffusion.v_target")
     monkeypatch.setattr(ours, "SHAPES", [(1,), (5, 5, 5)])
-    assert ours.check(op, "numba_cpu", "float32").ok
+    assert selftest.check(op, "numba_cpu", "float32").ok
     monkeypatch.setattr(registry, "kernel", lambda op, backend: diffusion.x0_from_eps)
-    verdict = ours.check(op, "numba_cpu", "float32")
+    verdict = selftest.check(op, "numba_cpu", "float32")
     assert not verdict.ok and "TypeError" in verdict.failure
     monkeypatch.setattr(registry, "kernel", lambda op, backend: lambda x0, eps, t, abar: -diffusion.v_target(x0, t=t, eps=eps, abar=abar))
-    assert "times that" in ours.check(op, "numba_cpu", "float32").failure
+    assert "times that" in selftest.check(op, "numba_cpu", "float32").failure

@@ -9,7 +9,8 @@ import pytest
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
 
-from kernels import compare, loops, ours, plain, registry
+from kernels import loops, plain, registry, tolerance
+from kernels.check import selftest
 from kernels.triton_gpu import fused, launch
 from kernels.triton_gpu import mlp as kernel
 from ref import fused as truth
@@ -116,9 +117,9 @@ def test_any_batch_any_width_any_number_of_pixels(which, told, examples, pixels,
     told |= dict(guidance=(np.arange(examples) % 5, 2.0)) if which != "chapter" else {}
     want, got = truth.mlp_sample(exact(params), x, [900, 20, 0], ABAR, **told), sample(params, x, [900, 20, 0], **told)
     rounded(0 if launch.INTERPRETED else 2)
-    rule = compare.whole(want, [plain.mlp_sample(turned(params, order), x, [900, 20, 0], ABAR, **told) for order in orders(width)], np.float32)
+    rule = tolerance.whole(want, [plain.mlp_sample(turned(params, order), x, [900, 20, 0], ABAR, **told) for order in orders(width)], np.float32)
     assert got.dtype == np.float32
-    compare.assert_matches(got, rule)
+    tolerance.assert_matches(got, rule)
 
 
 WAYS = {"hidden": {}, "noise": {"eta": 0.5, "seed": 3}, "clip": {"clip": 1.0}}
@@ -184,7 +185,7 @@ def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, 
     want = parts(truth.mlp_train(exact(params), data.astype(np.float64), 2, **told))
     rough = loops.rough_of("fused.mlp_train", dict(params=params, data=data, steps=2, **told))
     for name, value in parts(train(params, data, 2, **told)).items():
-        compare.assert_matches(value, compare.whole(want[name], [r[name] for r in rough], np.float32))
+        tolerance.assert_matches(value, tolerance.whole(want[name], [r[name] for r in rough], np.float32))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -256,4 +257,4 @@ if not launch.INTERPRETED:
 
 @pytest.mark.parametrize("name", loops.LOOPS)
 def test_the_check_of_our_own_takes_what_is_right(name):
-    assert ours.check_loop(name, "triton_gpu", "float32").ok
+    assert selftest.check_loop(name, "triton_gpu", "float32").ok

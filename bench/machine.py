@@ -54,7 +54,7 @@ def caches():
     return found
 
 
-def machine(threads, on_gpu=False):
+def describe(threads, on_gpu=False):
     """What every row of a result says about where it comes from. threads: int. on_gpu: whether a GPU did the work. Returns {column: text}."""
     if on_gpu:
         today = datetime.date.today().isoformat()

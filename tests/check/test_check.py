@@ -25,8 +25,9 @@ import ref.samplers
 import ref.vae
 from bench.studies import conformance
 from kernels import __main__ as command
-from kernels import check, compare, laws, ours, registry
-from kernels.caller import CONVENTIONS, Usage, caller, find
+from kernels import registry, tolerance
+from kernels.check import laws, search, selftest
+from kernels.check.adapter import CONVENTIONS, Usage, caller, find
 from kernels.numba_cpu import diffusion, fused, optim, vae
 from ref import guidance, schedules
 from tests import ROOT
@@ -154,7 +155,7 @@ def test_a_wrong_variant_is_caught_and_named(name, change, cause):
             return step(xt=np.asarray(xt, np.float64), x0_hat=x0_hat, x0_last=last, u=u, t=t, s=s, abar=abar).astype(xt.dtype), x0_hat.astype(xt.dtype)
     else:
         wrong = changed(name, change)
-    verdict = check.check(wrong, name, dtype="float32", **FEW)
+    verdict = search.check(wrong, name, dtype="float32", **FEW)
     assert not verdict and verdict.kind in ("wrong values", "raises", "breaks a law", "NaN")
     assert verdict.cause.startswith(cause) and (cause or not verdict.cause), str(verdict)
 
@@ -169,10 +170,10 @@ def test_the_tail_of_a_block_and_strides_taken_for_contiguous_are_named():
         flat = np.lib.stride_tricks.as_strided(eps, eps.shape, np.zeros(eps.shape, eps.dtype).strides)
         return diffusion.q_sample(x0, t, np.array(flat), abar)
 
-    verdict = check.check(tail, "q_sample", **FEW)
+    verdict = search.check(tail, "q_sample", **FEW)
     assert verdict.cause.startswith("tail elements not written: of 4099 elements at shape (4099,) those from 4096 on"), str(verdict)
-    verdict = check.check(strides, "q_sample", **FEW)
-    assert "strides: right for contiguous arrays, wrong for eps" in verdict.cause and 'arena.put(arguments["eps"]' in verdict.code, str(verdict)
+    verdict = search.check(strides, "q_sample", **FEW)
+    assert "strides: right for contiguous arrays, wrong for eps" in verdict.cause and 'memory.put(arguments["eps"]' in verdict.code, str(verdict)
 
 
 @pytest.mark.parametrize("op", [op for op in registry.OPS if op.name.startswith(("vae.", "gan.")) or "loss" in op.name], ids=lambda op: op.name)
@@ -184,7 +185,7 @@ def test_a_mistake_that_was_not_made_is_not_named(op):
             made = [np.asarray(x * factor).astype(dtype if np.ndim(x) else np.float64) for x in registry.outputs(op.truth(**arguments))]
             return made if len(made) > 1 else made[0]
 
-        wrong = check.check(near, op.name, dtype="float32", examples=20)
+        wrong = search.check(near, op.name, dtype="float32", examples=20)
         assert wrong.kind == "wrong values" and wrong.cause == "", str(wrong)
 
 
@@ -199,14 +200,14 @@ def test_float32_arithmetic_that_loses_digits_is_named():
             eps_hat = (xt - np.sqrt(a_t) * x0) / np.sqrt(1 - a_t)
         return np.sqrt(a_s) * x0 + np.sqrt(np.maximum(1 - a_s - sigma * sigma, 0)) * eps_hat + sigma * z
 
-    verdict = check.check(rounded, "ddim_step", **FEW)
+    verdict = search.check(rounded, "ddim_step", **FEW)
     assert verdict.kind == "wrong values" and "float32 cancellation" in verdict.cause, str(verdict)
-    assert check.check(rounded, "ddim_step", dtype="float64", **FEW)
+    assert search.check(rounded, "ddim_step", dtype="float64", **FEW)
 
 
 @pytest.mark.parametrize("op", [op for op in registry.OPS if op.half or op.name in ("philox.bits", "philox.normal", "optim.adam_step", "optim.clip_by_global_norm", "vae.bernoulli_nll_grad", "vae.reparameterize_kl", "gan.discriminator_loss_grad")], ids=lambda op: op.name)
 def test_our_own_kernels_pass(op):
-    verdict = check.check(registry.kernel(op, "numba_cpu"), op.name, examples=60)
+    verdict = search.check(registry.kernel(op, "numba_cpu"), op.name, examples=60)
     assert verdict and 0 <= verdict.error <= 1 and verdict.dtypes == op.dtypes, str(verdict)
     assert "the same call twice gives the same bits" in verdict.laws
 
@@ -222,12 +223,12 @@ def test_right_and_slow_passes_and_so_does_one_that_refuses_strides():
             raise ValueError("contiguous arrays, please")
         return diffusion.ddim_step(**arguments)
 
-    verdict = check.check(slow, "diffusion.ddim_step", seconds=0.01, **FEW)
+    verdict = search.check(slow, "diffusion.ddim_step", seconds=0.01, **FEW)
     assert verdict and verdict.speed["ratio"] > 1 and "yours takes" in str(verdict)
     assert len(verdict.laws) == len(laws.LAWS)
-    verdict = check.check(refuses, "ddim_step", **FEW)
+    verdict = search.check(refuses, "ddim_step", **FEW)
     assert verdict and "takes contiguous arrays only: ValueError: contiguous arrays, please" in str(verdict)
-    check.assert_right(slow, "ddim_step", examples=5)
+    search.assert_right(slow, "ddim_step", examples=5)
 
 
 Q = diffusion.q_sample
@@ -245,10 +246,10 @@ ODD = {
 @pytest.mark.parametrize("kind", ODD)
 def test_what_is_not_a_wrong_value_is_told_apart(kind):
     function, message = ODD[kind]
-    verdict = check.check(function, "q_sample", dtype="float32", **FEW)
+    verdict = search.check(function, "q_sample", dtype="float32", **FEW)
     assert verdict.kind == kind and message in verdict.message and kind.upper() in str(verdict) and not verdict.cause, str(verdict)
     with pytest.raises(AssertionError, match=kind.upper()):
-        check.assert_right(function, "q_sample", dtype="float32", **FEW)
+        search.assert_right(function, "q_sample", dtype="float32", **FEW)
 
 
 def test_a_function_that_exits_raises_and_one_that_is_interrupted_stops():
@@ -258,19 +259,19 @@ def test_a_function_that_exits_raises_and_one_that_is_interrupted_stops():
     def interrupted(x0, t, eps, abar):
         raise KeyboardInterrupt
 
-    verdict = check.check(leaves, "q_sample", **FEW)
+    verdict = search.check(leaves, "q_sample", **FEW)
     assert verdict.kind == "raises" and verdict.message == "SystemExit: 3" and not verdict.cause
     with pytest.raises(KeyboardInterrupt):
-        check.check(interrupted, "q_sample", **FEW)
+        search.check(interrupted, "q_sample", **FEW)
 
 
 def test_in_place_without_a_result_and_now_this_now_that():
     def in_place(x0, t, eps, abar):
         x0[...] = Q(x0.copy(), t, eps, abar)
 
-    assert "the call changed x0 and returns nothing: return the result as a new array instead" in check.check(in_place, "q_sample", **FEW).message
+    assert "the call changed x0 and returns nothing: return the result as a new array instead" in search.check(in_place, "q_sample", **FEW).message
     calls = iter(range(10**9))
-    verdict = check.check(lambda x0, t, eps, abar: Q(x0, t, eps, abar) + (next(calls) % 7 == 6), "q_sample", dtype="float64", **FEW)
+    verdict = search.check(lambda x0, t, eps, abar: Q(x0, t, eps, abar) + (next(calls) % 7 == 6), "q_sample", dtype="float64", **FEW)
     assert not verdict and ("not every time" in verdict.message or verdict.kind == "breaks a law"), str(verdict)
 
 
@@ -287,8 +288,8 @@ def q_torch(x0, t, eps, abar):
 @pytest.mark.parametrize("function, op", [(my_step, "ddim_step"), (q_torch, "q_sample"), (diffusion.v_target, "x0_from_eps"), (ODD["breaks a law"][0], "q_sample")])
 def test_the_code_that_is_printed_runs_and_shows_it(function, op):
     mapping = {"x0": "xt"} if op == "x0_from_eps" else None
-    verdict = check.check(function, op, mapping=mapping, **FEW)
-    code = verdict.code.replace("# theirs: the function that was checked, <lambda>", "from tests.test_check import ODD; theirs = ODD['breaks a law'][0]")
+    verdict = search.check(function, op, mapping=mapping, **FEW)
+    code = verdict.code.replace("# theirs: the function that was checked, <lambda>", "from tests.check.test_check import ODD; theirs = ODD['breaks a law'][0]")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr + code
     said = done.stdout.strip().split("\n")
@@ -312,7 +313,7 @@ SHOWN = {
 
 @pytest.mark.parametrize("kind", ODD)
 def test_the_code_of_each_kind_shows_its_own_failure(capsys, kind):
-    verdict = check.check(ODD[kind][0], "q_sample", dtype="float32", **FEW)
+    verdict = search.check(ODD[kind][0], "q_sample", dtype="float32", **FEW)
     if kind == "raises":
         with pytest.raises(ZeroDivisionError):
             printed(capsys, verdict, ODD[kind][0])
@@ -326,7 +327,7 @@ def test_the_code_of_a_write_outside_of_an_array_shows_it(capsys):
             np.lib.stride_tricks.as_strided(x0.reshape(-1), (x0.size + 1,))[-1] = 5
         return Q(x0, t, eps, abar)
 
-    verdict = check.check(outside, "q_sample", dtype="float32", **FEW)
+    verdict = search.check(outside, "q_sample", dtype="float32", **FEW)
     assert printed(capsys, verdict, outside) == ["writes its inputs: the call wrote outside of x0, into memory that is not its own"]
 
 
@@ -340,16 +341,16 @@ def test_large_arrays_are_not_printed_but_counted_and_shown_at_the_worst_element
     def law(x0, t, eps, abar):
         return Q(x0, t, eps, abar) * x0.dtype.type(1 if x0.size > 1000 else 1 - 1e-7)
 
-    verdict = check.check(tail, "q_sample", dtype="float32", fixed={"t": "each"}, **FEW)
+    verdict = search.check(tail, "q_sample", dtype="float32", fixed={"t": "each"}, **FEW)
     told = printed(capsys, verdict, tail)
     assert told == [f"wrong values: {verdict.message}"] and "255 of 1023 elements are wrong; there x0 = " in told[0]
     call = caller(tail, "q_sample", fixed={"t": "each"})
-    arguments = eval(next(line for line in verdict.code.split("\n") if line.startswith("arguments")).removeprefix("arguments = "), {"check": check, "call": call})
+    arguments = eval(next(line for line in verdict.code.split("\n") if line.startswith("arguments")).removeprefix("arguments = "), {"search": search, "call": call})
     at = int(told[0].split("(")[1].split(",")[0])
     truth = ref.diffusion.q_sample(arguments["x0"], arguments["t"], arguments["eps"], arguments["abar"])[at]
     assert f"({at},): expected {truth}, got 7.0" in told[0] and f"there x0 = {arguments['x0'][at]!s}, eps = {arguments['eps'][at]!s}, t = {arguments['t'][at]}" in told[0]
-    assert check.again(caller(Q, "q_sample"), "float32", arguments) == "right, this time"
-    verdict = check.check(law, "q_sample", dtype="float32", **FEW)
+    assert search.again(caller(Q, "q_sample"), "float32", arguments) == "right, this time"
+    verdict = search.check(law, "q_sample", dtype="float32", **FEW)
     assert verdict.kind == "breaks a law" and printed(capsys, verdict, law) == [f"breaks a law: {verdict.message}"] and "wrong" not in verdict.message
 
 
@@ -359,17 +360,17 @@ def test_a_broken_law_says_by_how_much():
         out = fused.guided_flow_step(xt, uncond, cond, w, t, s)
         return np.where(np.abs(out) > 0.01, np.nextafter(out, out.dtype.type(np.inf)), out) if len(out) == 1 else out
 
-    verdict = check.check(law, "guided_flow_step", dtype="float32", **FEW)
+    verdict = search.check(law, "guided_flow_step", dtype="float32", **FEW)
     first, then, allowed, units = re.search(r"; worst at \(.*\): first (\S+), then (\S+), allowed error (\S+), (\S+) times that$", verdict.message).groups()
     assert verdict.kind == "breaks a law" and np.float32(then) == np.nextafter(np.float32(first), np.float32(np.inf))
     assert float(units) == pytest.approx((np.float32(then) - np.float32(first)) / float(allowed), rel=0.02)
 
 
 def test_a_broken_law_is_measured_by_the_allowed_error_of_its_own_examples():
-    rule = compare.Rule(np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 0.25]))
+    rule = tolerance.Rule(np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 0.25]))
     for law, first, then, said in ((1, [4.0], [5.0], "(0,): first 4.0, then 5.0, allowed error 0.25, 4 times that"), (2, [1.0], [2.0], "(0,): first 1.0, then 2.0, allowed error 0.5, 2 times that"),
                                    (3, [2.0, 4.0], [2.0, 4.5], "(1,): first 4.0, then 4.5, allowed error 0.25, 2 times that")):  # fmt: skip
-        assert check._apart(laws.LAWS[law], [(np.array(first), np.array(then))], [rule]) == f"worst at {said}"
+        assert search._apart(laws.LAWS[law], [(np.array(first), np.array(then))], [rule]) == f"worst at {said}"
 
 
 RENAMED = {"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}
@@ -387,7 +388,7 @@ def test_the_code_shows_what_the_function_gets(capsys):
         return theirs(sample, timestep, noise, alphas)
 
     for function in (theirs, by_position):
-        verdict = check.check(function, "q_sample", dtype="float32", mapping=RENAMED, conventions=["zero_based", "sigmas"], fixed={"schedule": "linear"}, **FEW)
+        verdict = search.check(function, "q_sample", dtype="float32", mapping=RENAMED, conventions=["zero_based", "sigmas"], fixed={"schedule": "linear"}, **FEW)
         given = verdict.code.split("given = dict(")[1]
         assert "    timestep=0,\n    alphas=edm.sigma_from_abar(schedules.alpha_bar(schedules.linear_betas())[1:]),\n" in given and "    t=1,\n" in verdict.code
         got.clear()
@@ -418,8 +419,8 @@ def test_the_code_gives_other_kinds_of_arrays(capsys, monkeypatch, kind, said):
     def theirs(sample, t, eps, abar):
         return boxed(sample, t + 1, eps, abar)
 
-    monkeypatch.setattr("kernels.caller._carriers", lambda *_: (Box, lambda x: x.array, lambda r: None, True))
-    verdict = check.check(theirs, "q_sample", dtype="float32", arrays="torch", mapping={"sample": "x0"}, conventions=["zero_based"], fixed={"t": "scalar"}, **FEW)
+    monkeypatch.setattr("kernels.check.adapter._carriers", lambda *_: (Box, lambda x: x.array, lambda r: None, True))
+    verdict = search.check(theirs, "q_sample", dtype="float32", arrays="torch", mapping={"sample": "x0"}, conventions=["zero_based"], fixed={"t": "scalar"}, **FEW)
     assert verdict.kind == kind and printed(capsys, verdict, theirs) == said, str(verdict)
 
 
@@ -445,20 +446,20 @@ def test_names_and_signatures():
                              (dict(fixed={"t": 3}), r"--fix t=3: expected scalar \(one for all examples\) or each"), (dict(fixed={"schedule": "sine"}), "expected linear or cosine or short"),
                              (dict(device="tpu"), "expected cpu or cuda, got tpu"), (dict(arrays="numpy", device="cuda"), "numpy on the CPU only")):  # fmt: skip
         with pytest.raises(Usage, match=message):
-            check.check(Q, "q_sample", **options)
+            search.check(Q, "q_sample", **options)
 
     with pytest.raises(Usage, match="--fix: diffusion.ddim_step refuses eta=7: eta: expected 0 <= eta <= 1, got 7"):
-        check.check(diffusion.ddim_step, "ddim_step", fixed={"eta": 7})
+        search.check(diffusion.ddim_step, "ddim_step", fixed={"eta": 7})
     with pytest.raises(Usage, match="--fix s=each: t, s are scalar or each all together"):
-        check.check(diffusion.ddim_step, "ddim_step", fixed={"t": "scalar", "s": "each"})
+        search.check(diffusion.ddim_step, "ddim_step", fixed={"t": "scalar", "s": "each"})
     with pytest.raises(Usage, match="--fix clip=tight: expected None or a number"):
-        check.check(diffusion.ddim_step, "ddim_step", fixed={"clip": "tight"})
+        search.check(diffusion.ddim_step, "ddim_step", fixed={"clip": "tight"})
 
     def renamed(sample, /, timestep, *, noise, alphas):
         return Q(sample, timestep, noise, alphas)
 
-    assert check.check(renamed, "q_sample", mapping={"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}, examples=20)
-    without = check.check(lambda xt, eps_hat, t, s, z, eta, abar: diffusion.ddim_step(xt, eps_hat, t, s, z, eta, abar), "ddim_step", examples=40)
+    assert search.check(renamed, "q_sample", mapping={"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}, examples=20)
+    without = search.check(lambda xt, eps_hat, t, s, z, eta, abar: diffusion.ddim_step(xt, eps_hat, t, s, z, eta, abar), "ddim_step", examples=40)
     assert without, str(without)  # no clip, so none is asked for
 
 
@@ -502,20 +503,20 @@ LINEAR = schedules.alpha_bar(schedules.linear_betas())
 @pytest.mark.parametrize("op, function, fixed, said, wrong", FIXED, ids=[next(iter(fixed)) for _, _, fixed, _, _ in FIXED])
 def test_what_is_fixed_is_held_and_said(op, function, fixed, said, wrong):
     """Right where it is held, not without; and what is wrong there is still caught."""
-    verdict = check.check(function, op, dtype="float32", fixed=fixed, seconds=0.01, **FEW)
+    verdict = search.check(function, op, dtype="float32", fixed=fixed, seconds=0.01, **FEW)
     assert verdict and f"not tested, for held at one value: {said}" in str(verdict) and verdict.speed, str(verdict)
     try:
-        assert not check.check(function, op, dtype="float32", **FEW)
+        assert not search.check(function, op, dtype="float32", **FEW)
     except Usage as reason:
         assert "what it holds at one value by --fix name=value" in str(reason)
-    wrong = check.check(wrong, op, dtype="float32", fixed=fixed, **FEW)
+    wrong = search.check(wrong, op, dtype="float32", fixed=fixed, **FEW)
     assert wrong.kind == "wrong values" and said in str(wrong)
 
 
 def test_what_a_function_does_not_take_is_said():
-    verdict = check.check(lambda xt, eps_hat, t, s, z, abar, clip: diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, "small", clip), "ddpm_step", dtype="float32", examples=40)
+    verdict = search.check(lambda xt, eps_hat, t, s, z, abar, clip: diffusion.ddpm_step(xt, eps_hat, t, s, z, abar, "small", clip), "ddpm_step", dtype="float32", examples=40)
     assert verdict and verdict.untested == ("variance = small (not an argument of the function)",)
-    assert "not tested" not in str(check.check(diffusion.ddpm_step, "ddpm_step", dtype="float32", examples=5))
+    assert "not tested" not in str(search.check(diffusion.ddpm_step, "ddpm_step", dtype="float32", examples=5))
 
 
 def _zero_based_ddim(xt, eps_hat, t, s, z, eta, abar):
@@ -536,8 +537,8 @@ OTHERS = {
 def test_other_conventions_are_one_flag_each(name):
     op, function = OTHERS[name]
     assert set(OTHERS) == set(CONVENTIONS)
-    assert check.check(function, op, dtype="float32", conventions=[name], **FEW)
-    assert not check.check(function, op, dtype="float32", **FEW)
+    assert search.check(function, op, dtype="float32", conventions=[name], **FEW)
+    assert not search.check(function, op, dtype="float32", **FEW)
 
 
 def test_half_precision_is_float32_until_it_is_stored():
@@ -545,8 +546,8 @@ def test_half_precision_is_float32_until_it_is_stored():
         return Q(x0.astype(np.float32), t, eps.astype(np.float32), abar).astype(x0.dtype)
 
     for dtype in registry.HALVES:
-        assert check.check(halves, "q_sample", dtype=dtype, **FEW), dtype
-        assert not check.check(lambda x0, t, eps, abar: (x0 * np.sqrt(abar[np.ravel(t)[0]]).astype(x0.dtype)), "q_sample", dtype=dtype, **FEW)
+        assert search.check(halves, "q_sample", dtype=dtype, **FEW), dtype
+        assert not search.check(lambda x0, t, eps, abar: (x0 * np.sqrt(abar[np.ravel(t)[0]]).astype(x0.dtype)), "q_sample", dtype=dtype, **FEW)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -621,8 +622,8 @@ def test_the_command_says_what_cannot_be_done(tmp_path, monkeypatch, capsys, wor
 
 def test_the_command_without_words_is_about_ours(monkeypatch, capsys):
     monkeypatch.setattr(registry, "OPS", [op for op in registry.OPS if op.name == "diffusion.v_target"])
-    monkeypatch.setattr(ours, "SHAPES", [(1,), (5, 5)])
-    monkeypatch.setattr(ours, "available", lambda: (["numba_cpu"], {"triton_gpu": "not asked"}))
+    monkeypatch.setattr(selftest, "SHAPES", [(1,), (5, 5)])
+    monkeypatch.setattr(selftest, "available", lambda: (["numba_cpu"], {"triton_gpu": "not asked"}))
     assert command.main([]) == 0
     assert "triton_gpu: not checked, not asked" in capsys.readouterr().out
 

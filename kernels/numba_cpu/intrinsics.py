@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.launch import AROUND, CHUNK, DIRECT, INLINE
+from kernels.numba_cpu.engine import AROUND, CHUNK, DIRECT, INLINE
 
 LINE = 64  # bytes of a cache line, and of one store
 

@@ -16,10 +16,11 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from kernels import arena, compare, laws, ours, registry, timing, variants
-from kernels.caller import Usage, caller
+from kernels import registry, timing, tolerance
+from kernels.check import laws, memory, mistakes, selftest
+from kernels.check.adapter import Usage, caller
 
-LAYOUTS = {"numpy": arena.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}  # torch has no negative strides; others have memory of their own
+LAYOUTS = {"numpy": memory.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}  # torch has no negative strides; others have memory of their own
 SMALL = sorted((s for n in range(1, 5) for s in itertools.product(range(1, 6), repeat=n)), key=lambda s: (math.prod(s), len(s), s))
 SHAPES = st.one_of(  # each is one choice of hypothesis, so that it shrinks to the first
     st.sampled_from(SMALL),
@@ -115,8 +116,8 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
 
     function: callable with the operation's arguments by name; it returns what the truth returns, in the dtype of its data. op: name, such as
     "ddim_step" or "diffusion.ddim_step". dtype: name, or None for all that the operation has on a CPU (float32 alone on a GPU). arrays, device, mapping,
-    conventions, fixed: as in `kernels.caller.caller`. examples: for each dtype. seed: of what is drawn. seconds: of timing, if it is right; 0 for none.
-    Returns a `Verdict`. Raises `kernels.caller.Usage` (a ValueError) for an unknown operation or dtype, or a function that cannot be called as one.
+    conventions, fixed: as in `kernels.check.adapter.caller`. examples: for each dtype. seed: of what is drawn. seconds: of timing, if it is right; 0 for none.
+    Returns a `Verdict`. Raises `kernels.check.adapter.Usage` (a ValueError) for an unknown operation or dtype, or a function that cannot be called as one.
     """
     call = caller(function, op, mapping, arrays, device, conventions, fixed)
     op = call.op
@@ -197,7 +198,7 @@ def _rules(op, arguments, dtype):
             odd = np.nextafter(x, 0) if np.ndim(x) == 0 else np.where(np.arange(x.size) % 2, np.nextafter(x, 0), x)
             moved = registry.outputs(op.truth(**(arguments | {name: float(odd) if np.ndim(x) == 0 else odd})))
             off = [np.abs(np.asarray(m) - rule.truth) for m, rule in zip(moved, rules)]
-            rules = [compare.Rule(r.truth, r.allowed + NEAR * np.where(np.isfinite(o), o, 0)) for r, o in zip(rules, off)]
+            rules = [tolerance.Rule(r.truth, r.allowed + NEAR * np.where(np.isfinite(o), o, 0)) for r, o in zip(rules, off)]
     return rules
 
 
@@ -214,7 +215,7 @@ def _hold(call, case, seen):
         seen["notes"][f"contiguous arrays only: {refused.message}"] = None
     _judge(case, op, outputs, rules)
     seen["examples"] += 1
-    seen["error"] = max([seen["error"], *map(compare.error, outputs, rules)])
+    seen["error"] = max([seen["error"], *map(tolerance.error, outputs, rules)])
     for law in laws.LAWS:
         tried = []
         changed, pairs = laws.broken(law, case.arguments, outputs, lambda a: tried.append(a) or _called(call, case, a), lambda a: _truth(op, a, case.dtype))
@@ -225,11 +226,11 @@ def _hold(call, case, seen):
 
 def _called(call, case, arguments):
     """The outputs, after a look at the inputs: each lies among NaN, and neither it nor what is around it may change."""
-    placed, memory = {n: x.copy() if isinstance(x, np.ndarray) else [y.copy() for y in x] if isinstance(x, list) else x for n, x in arguments.items()}, {}
+    placed, arenas = {n: x.copy() if isinstance(x, np.ndarray) else [y.copy() for y in x] if isinstance(x, list) else x for n, x in arguments.items()}, {}
     for name, x in registry.arrays(arguments).items():
         if name in arguments:
-            memory[name], placed[name] = arena.put(x, case.layouts.get(name, "C"))
-    around = {n: m.copy() for n, m in memory.items()}
+            arenas[name], placed[name] = memory.put(x, case.layouts.get(name, "C"))
+    around = {n: m.copy() for n, m in arenas.items()}
     scrap = [np.full(case.shape, -1 if case.dtype == "uint32" else np.nan).astype(registry.like(case.dtype)) for _ in range(call.op.writes)]
     del scrap  # so that what is not written of an array made now is seldom right by luck
     try:
@@ -245,7 +246,7 @@ def _called(call, case, arguments):
     if changed:
         told = "return the result as a new array instead" if result is None else "make a new array for the result"
         raise FAILURES["writes its inputs"](case, f"the call changed {', '.join(changed)}{' and returns nothing' if result is None else ''}: {told}", changed)
-    if outside := [n for n, m in memory.items() if not np.array_equal(m, around[n])]:
+    if outside := [n for n, m in arenas.items() if not np.array_equal(m, around[n])]:
         raise FAILURES["writes its inputs"](case, f"the call wrote outside of {', '.join(outside)}, into memory that is not its own")
     return outputs
 
@@ -277,18 +278,18 @@ def _judge(case, op, outputs, rules):
         dtype = str(out.dtype)
         wanted = case.dtype if stored < op.writes and rule.truth.ndim else "a float"
         if dtype != wanted and (wanted == case.dtype or dtype not in (case.dtype, *registry.FLOATS, *registry.HALVES)):
-            right = "the values are right" if out.dtype.kind in "fiuV" and compare.error(out, rule) <= 1 else "and the values are wrong too"
+            right = "the values are right" if out.dtype.kind in "fiuV" and tolerance.error(out, rule) <= 1 else "and the values are wrong too"
             raise FAILURES["wrong dtype"](case, f"{which}expected {wanted}, got {dtype}; {right}")
-        units = compare.error(out, rule)
+        units = tolerance.error(out, rule)
         if units <= 1:
             continue
         kind = "NaN" if np.any(np.isnan(out.astype(np.float64)) & ~np.isnan(rule.truth)) else "wrong values"
-        raise FAILURES[kind](case, f"{which}{compare.describe(out, rule)}{_there(case, out, rule)}", units=units)
+        raise FAILURES[kind](case, f"{which}{tolerance.describe(out, rule)}{_there(case, out, rule)}", units=units)
 
 
 def _there(case, out, rule):
     """How many elements are wrong, and the inputs at the worst one where they are too many to be seen."""
-    units = compare.in_units(out, rule)
+    units = tolerance.in_units(out, rule)
     place = np.unravel_index(np.argmax(units), units.shape)
     of = {n: x[place] for n, x in registry.arrays(case.arguments).items() if x.shape == units.shape}
     of |= {n: case.arguments[n][place[0]] for n in registry.PER_EXAMPLE if units.ndim and np.ndim(case.arguments.get(n))}
@@ -298,8 +299,8 @@ def _there(case, out, rule):
 
 def _apart(law, pairs, rules):
     """How far the two calls of a broken law are apart, in words."""
-    apart = [(b, compare.Rule(np.asarray(a, np.float64), law[2](rule.allowed, rule.allowed)[0])) for (a, b), rule in zip(pairs, rules) if a is not None]
-    return compare.describe(*max(apart, key=lambda pair: compare.error(*pair))).replace("expected", "first", 1).replace("got", "then", 1)
+    apart = [(b, tolerance.Rule(np.asarray(a, np.float64), law[2](rule.allowed, rule.allowed)[0])) for (a, b), rule in zip(pairs, rules) if a is not None]
+    return tolerance.describe(*max(apart, key=lambda pair: tolerance.error(*pair))).replace("expected", "first", 1).replace("got", "then", 1)
 
 
 def _literal(case):
@@ -379,7 +380,7 @@ def _cause(call, failure):
     if failure.kind == "raises" and used and call.arrays == "numpy":
         return f"NumPy arrays given to a function that works with {used.pop()}: see --arrays"
     probes = [(arguments, _answer(call, case, arguments)) for arguments in [case.arguments, *_probes(call, case.dtype)]]
-    for name, variant in variants.of(call.op).items():
+    for name, variant in mistakes.of(call.op).items():
         if _reproduces(call.op, case.dtype, variant, probes, "float32 cancellation" in name):
             return name
     if tail := _tail(call, case.dtype):
@@ -428,9 +429,9 @@ def _reproduces(op, dtype, variant, probes, in_float32):
     """Whether a wrong variant gives what came wherever both give something, and something wrong among it."""
     to_variant = to_truth = 0.0
     applied = False  # a variant that says nothing stands for the truth, so there is one to say it of
-    eps = max(op.ulps, 1) * max(compare.EPS.get(dtype, compare.EPS["float64"]), compare.EPS["float32"] if in_float32 else 0.0)
+    eps = max(op.ulps, 1) * max(tolerance.EPS.get(dtype, tolerance.EPS["float64"]), tolerance.EPS["float32"] if in_float32 else 0.0)
     for arguments, came in probes:
-        exact = {n: registry._exact(x) for n, x in (variants.defaults(op) | arguments).items()}
+        exact = {n: registry._exact(x) for n, x in (mistakes.defaults(op) | arguments).items()}
         with np.errstate(all="ignore"):
             truth = registry.outputs(op.truth(**exact))
             try:
@@ -470,7 +471,7 @@ def _tail(call, dtype):
         for out, rule in zip(came, registry.expected(call.op, case.arguments, dtype)):
             if np.shape(out) != rule.truth.shape or out.shape != shape:
                 continue
-            wrong = compare.in_units(out, rule) > 1
+            wrong = tolerance.in_units(out, rule) > 1
             for what, mask in (("elements", wrong.reshape(-1)), ("elements of each example", wrong.reshape(shape[0], -1).any(axis=0))):
                 first = int(np.argmax(mask))
                 if mask.any() and first >= mask.size / 2 and mask[first:].mean() > 0.5:
@@ -482,7 +483,7 @@ def _tail(call, dtype):
 
 
 def again(call, dtype, arguments, layouts=None):
-    """What is wrong with one case, in words. call: `Caller`. dtype: name. arguments: from `made`. layouts: {name: of arena.LAYOUTS}. Returns text."""
+    """What is wrong with one case, in words. call: `Caller`. dtype: name. arguments: from `made`. layouts: {name: of memory.LAYOUTS}. Returns text."""
     shape = next((x.shape for x in registry.arrays(arguments).values()), arguments.get("shape"))
     try:
         _hold(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), _nothing_seen())
@@ -502,17 +503,17 @@ def _code(call, failure):
              "device": call.device if call.device != "cpu" else None, "conventions": call.conventions, "fixed": call.fixed}  # fmt: skip
     lines = [f"call = caller({name}, {op.name!r}{''.join(f', {k}={v!r}' for k, v in known.items() if v)})"]
     if not _literal(case):
-        lines.append(f"arguments = check.made(call, {case.dtype!r}, {case.shape}, {case.values!r}, {case.seed}, {case.options})")
+        lines.append(f"arguments = search.made(call, {case.dtype!r}, {case.shape}, {case.values!r}, {case.seed}, {case.options})")
     else:
-        defaults = variants.defaults(op)
+        defaults = mistakes.defaults(op)
         lines += _dict("arguments", {n: _text(x, case) for n, x in case.arguments.items() if n in call.names or n not in defaults or x != defaults[n]})
     if not _literal(case) or failure.kind == "writes its inputs" and not failure.changed:
-        lines.append(f"print(check.again(call, {case.dtype!r}, arguments{f', {case.layouts}' if case.layouts else ''}))")
+        lines.append(f"print(search.again(call, {case.dtype!r}, arguments{f', {case.layouts}' if case.layouts else ''}))")
     else:
         lines += _literally(call, failure, name, lines[1:])
     lines = lines if any("call" in re.split(r"\W", line.split("#")[0]) for line in lines[1:]) else lines[1:]
     body = "\n".join(lines)
-    needs = ["import numpy as np", "from kernels import arena", "from kernels import check", "from kernels import registry", "from kernels.caller import caller",
+    needs = ["import numpy as np", "from kernels.check import memory", "from kernels.check import search", "from kernels import registry", "from kernels.check.adapter import caller",
              "from ref import edm", "from ref import schedules", f"from ref.{op.name.split('.')[0]} import {truth}"]  # fmt: skip
     used = [line for line in needs if re.search(rf"(?<!\w){line.split()[-1]}[.(]", body)]
     theirs = f"from {module} import {own}{f' as {name}' if name != own else ''}" if importable else f"# {name}: the function that was checked, {own}"
@@ -527,7 +528,7 @@ def _literally(call, failure, name, ours):
     second = ", ".join(f"{n}={text}" for n, text in second.items() if text != texts[n])
     given = "arguments" if _dict("arguments", texts) == ours else "given"  # by its own names and conventions
     lines = _dict("given", texts) * (given == "given")
-    lines += [f'{given}["{call.names[n]}"] = arena.put({given}["{call.names[n]}"], "{layout}")[1]' for n, layout in case.layouts.items()]
+    lines += [f'{given}["{call.names[n]}"] = memory.put({given}["{call.names[n]}"], "{layout}")[1]' for n, layout in case.layouts.items()]
     if not numpy:
         lines.append(f"given = call.sent({given})")
         given, second = "given", f"call.sent(dict({second}))" * bool(second)
@@ -594,7 +595,7 @@ def _speed(call, dtype, seconds):
     theirs = call.theirs(arguments | {"dtype": dtype})
     copied = timing.gpu_copy(moved) if call.device == "cuda" else timing.copy(moved)
     runs = {"theirs": lambda: call.wait(call.give(theirs)), "copy": lambda: call.wait(copied())}
-    if backend in ours.available()[0] and dtype in registry.dtypes(op, backend) and (function := registry.kernel(op, backend)):
+    if backend in selftest.available()[0] and dtype in registry.dtypes(op, backend) and (function := registry.kernel(op, backend)):
         sent = registry.sent(arguments, registry.carriers(backend)[0])
         runs["ours"] = lambda: call.wait(registry.call(op, function, sent, dtype))
     took = timing.interleave(runs, seconds)

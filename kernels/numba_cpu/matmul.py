@@ -12,8 +12,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
-from kernels.numba_cpu.launch import INLINE
-from kernels.numba_cpu.stream import LINE
+from kernels.numba_cpu.engine import INLINE
+from kernels.numba_cpu.intrinsics import LINE
 
 ROWS, VECTORS = 8, 2
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels import compare, loops, registry
+from kernels import loops, registry, tolerance
 
 SHAPES = [(0, 4), (1,), (2,), (3,), (5, 5, 5), (1023,), (1024,), (1025,), (3, 1, 1, 7), (2, 2048), (32, 784), (257, 3, 32, 32)]
 
@@ -37,7 +37,7 @@ def available():
 
 def interpreted(backend):
     """Whether the backend's kernels run in an interpreter here, a thousand times slower. backend: name."""
-    return getattr(importlib.import_module(f"kernels.{backend}.launch"), "INTERPRETED", False)
+    return backend == "triton_gpu" and importlib.import_module("kernels.triton_gpu.launch").INTERPRETED
 
 
 def check(op, backend, dtype, seed=0):
@@ -64,8 +64,8 @@ def check(op, backend, dtype, seed=0):
             try:
                 out = map(receive, registry.call(op, function, registry.sent(arguments, send), dtype))
                 for result, rule in zip(out, registry.expected(op, arguments, dtype), strict=True):
-                    compare.assert_matches(result, rule, pick=cases)
-                    worst = max(worst, compare.error(result, rule))
+                    tolerance.assert_matches(result, rule, pick=cases)
+                    worst = max(worst, tolerance.error(result, rule))
             except Exception as reason:  # whatever it is, it is the verdict
                 where = ", ".join(f"{k}={v}" for k, v in ({"shape": shape} | options).items())
                 return Verdict(op.name, backend, dtype, cases + 1, np.inf, f"{type(reason).__name__} at {where}: {reason}")
@@ -81,8 +81,8 @@ def check_loop(name, backend, dtype):
         try:
             found, rules = loops.run(name, backend, arguments), loops.expected(name, arguments)
             for part, rule in rules.items():
-                compare.assert_matches(found[part], rule, pick=cases)
-                worst = max(worst, compare.error(found[part], rule))
+                tolerance.assert_matches(found[part], rule, pick=cases)
+                worst = max(worst, tolerance.error(found[part], rule))
         except Exception as reason:  # whatever it is, it is the verdict
             return Verdict(name, backend, dtype, cases, np.inf, f"{type(reason).__name__} at {case}: {reason}")
     return Verdict(name, backend, dtype, len(loops.LOOPS[name]), worst)

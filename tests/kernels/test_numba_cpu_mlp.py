@@ -2,13 +2,14 @@
 import numpy as np
 import pytest
 
-from kernels import compare, loops, ours, plain
-from kernels.numba_cpu import fused, launch
+from kernels import loops, plain, tolerance
+from kernels.check import selftest
+from kernels.numba_cpu import fused, engine
 from kernels.numba_cpu import philox as kernel_philox
 from ref import fused as truth
 from ref import philox, schedules
 from ref.nets import mlp
-from kernels import arena
+from kernels.check import memory
 
 from kernels.loops import orders, parts, residual, turned
 
@@ -30,10 +31,10 @@ def exact(params):
 
 
 def hold(got, want, rough):
-    """`compare.whole`, and examples in another order would have been seen too. rough: the results of plain NumPy in several orders."""
-    rule = compare.whole(want, rough, got.dtype)
-    compare.assert_matches(got, rule)
-    assert np.array_equal(want[::-1], want) or compare.error(want[::-1], rule) > 3, "the tolerance is vacuous"
+    """`tolerance.whole`, and examples in another order would have been seen too. rough: the results of plain NumPy in several orders."""
+    rule = tolerance.whole(want, rough, got.dtype)
+    tolerance.assert_matches(got, rule)
+    assert np.array_equal(want[::-1], want) or tolerance.error(want[::-1], rule) > 3, "the tolerance is vacuous"
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
@@ -76,13 +77,13 @@ def test_any_batch_any_width_any_number_of_pixels(net, examples, pixels, width, 
 
 def runs_of(call):
     """The result on 1, 2 and 3 threads, and five times on 2. call: of nothing, returns arrays."""
-    before = launch._threads
+    before = engine._threads
     try:
         for threads in [1, 2, 3] + [2] * 5:
-            launch.set_num_threads(threads)
+            engine.set_num_threads(threads)
             yield call()
     finally:
-        launch.set_num_threads(before)
+        engine.set_num_threads(before)
 
 
 @pytest.mark.parametrize("net", ["chapter", "residual"])
@@ -105,22 +106,22 @@ def test_the_same_bits_on_any_number_of_threads_on_every_run_and_for_a_row_alone
     assert np.isnan(with_nan[64]).all() and np.array_equal(np.delete(with_nan, 64, 0), np.delete(whole, 64, 0))
 
 
-@pytest.mark.parametrize("layout", arena.LAYOUTS)
+@pytest.mark.parametrize("layout", memory.LAYOUTS)
 @pytest.mark.parametrize("net", ["chapter", "residual"])
 def test_inputs_of_any_layout_are_read_and_never_written_and_nothing_around_out_is(net, layout):
     params, x = chapter(21, 9) if net == "chapter" else residual(21, 9), start(6, 21)
     told = {} if net == "chapter" else dict(guidance=(np.arange(6) % 5, 2.0))
     want = fused.mlp_sample(params, x, [900, 20, 0], ABAR, 1.0, **told)
-    arenas = {name: arena.put(p, layout) for name, p in (params | {"x": x}).items()}
-    before = {name: memory.copy() for name, (memory, _) in arenas.items()}
+    arenas = {name: memory.put(p, layout) for name, p in (params | {"x": x}).items()}
+    before = {name: arena.copy() for name, (arena, _) in arenas.items()}
     placed = {name: view for name, (_, view) in arenas.items()}
     x = placed.pop("x")
     assert np.array_equal(fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told), want)
-    assert all(np.array_equal(memory, before[name], equal_nan=True) for name, (memory, _) in arenas.items())
+    assert all(np.array_equal(arena, before[name], equal_nan=True) for name, (arena, _) in arenas.items())
     if layout != "read-only":
-        memory, out = arena.place((6, 21), "float32", layout)
+        arena, out = memory.place((6, 21), "float32", layout)
         assert fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told, out=out) is out
-        assert np.array_equal(out, want) and arena.guards_intact(memory, out)
+        assert np.array_equal(out, want) and memory.guards_intact(arena, out)
         assert fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told, out=x) is x
         assert np.array_equal(x, want)
 
@@ -238,18 +239,18 @@ def test_the_moments_of_a_unit_that_is_never_on_end_at_0_and_not_among_the_small
     assert np.all(np.abs(state["m"]["b2"]) > least) and np.all(small["w1"] == least / 100)
 
 
-@pytest.mark.parametrize("layout", arena.LAYOUTS)
+@pytest.mark.parametrize("layout", memory.LAYOUTS)
 def test_training_writes_nothing_that_was_given(layout):
     params, data, told = chapter(21, 9), digits(8, 21), dict(batch=5, lr=1e-2, seed=0, abar=ABAR, decay=0.5)
     _, state, _ = fused.mlp_train(params, data, 1, **told)
     want = parts(fused.mlp_train(params, data, 2, state=state, **told))
-    arenas = {("data",): arena.put(data, layout)} | {("params", name): arena.put(p, layout) for name, p in params.items()}
-    arenas |= {(part, name): arena.put(p, layout) for part in ("m", "v", "average") for name, p in state[part].items()}
-    before = {key: memory.copy() for key, (memory, _) in arenas.items()}
+    arenas = {("data",): memory.put(data, layout)} | {("params", name): memory.put(p, layout) for name, p in params.items()}
+    arenas |= {(part, name): memory.put(p, layout) for part in ("m", "v", "average") for name, p in state[part].items()}
+    before = {key: arena.copy() for key, (arena, _) in arenas.items()}
     placed = {part: {name: arenas[part, name][1] for name in params} for part in ("params", "m", "v", "average")}
     got = parts(fused.mlp_train(placed.pop("params"), arenas["data",][1], 2, state={"step": 1} | placed, **told))
     assert all(np.array_equal(got[name], want[name]) for name in want)
-    assert all(np.array_equal(memory, before[key]) for key, (memory, _) in arenas.items())
+    assert all(np.array_equal(arena, before[key]) for key, (arena, _) in arenas.items())
 
 
 STATE = fused.mlp_train(CHAPTER, digits(4, 6), 1, 2, 0.1, 0, ABAR)[1]
@@ -291,7 +292,7 @@ def test_integers_below_are_the_references():
 @pytest.mark.parametrize("name", loops.LOOPS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_check_of_our_own_takes_what_is_right_and_nothing_else(name, dtype, monkeypatch):
-    assert ours.check_loop(name, "numba_cpu", dtype).ok
+    assert selftest.check_loop(name, "numba_cpu", dtype).ok
     short, right = name.split(".")[1], getattr(fused, name.split(".")[1])
 
     def wrong(**arguments):
@@ -300,5 +301,5 @@ def test_the_check_of_our_own_takes_what_is_right_and_nothing_else(name, dtype, 
         return right(**(arguments | changed))
 
     monkeypatch.setattr(fused, short, wrong)
-    verdict = ours.check_loop(name, "numba_cpu", dtype)
+    verdict = selftest.check_loop(name, "numba_cpu", dtype)
     assert not verdict.ok and "allowed error" in verdict.failure

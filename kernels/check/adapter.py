@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import ref
-from kernels import loops, registry, variants
+from kernels import loops, registry
+from kernels.check import mistakes
 from ref import edm, flow, guidance, schedules
 
 ARRAYS = ("numpy", "torch", "cupy", "jax")
@@ -62,7 +63,7 @@ class Caller:
     @property
     def untested(self):
         """What is held, in words."""
-        left = {n: v for n, v in variants.defaults(self.op).items() if n not in self.names and n not in self.fixed}
+        left = {n: v for n, v in mistakes.defaults(self.op).items() if n not in self.names and n not in self.fixed}
         return tuple([f"{n} = {v} (not an argument of the function)" for n, v in left.items()] + [f"{n} = {v} (fixed)" for n, v in self.fixed.items()])
 
     def named(self, arguments):
@@ -144,7 +145,7 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
         raise Usage(f"--map: {op.name} has no argument {', '.join(sorted(unknown))}; it has {', '.join(takes)}")
     options = _options(op, fixed or {})
     names, positional = _matched(function, op, ours, options)
-    held = {n: v for n, v in variants.defaults(op).items() if n not in names} | options
+    held = {n: v for n, v in mistakes.defaults(op).items() if n not in names} | options
     return Caller(function, op, names, positional, tuple(conventions), fixed or {}, held, arrays or "numpy", device, *_carriers(arrays, device))
 
 

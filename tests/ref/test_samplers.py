@@ -7,7 +7,7 @@ import pytest
 
 from ref import diffusion, guidance, samplers, schedules
 from tests import assert_close
-from tests.test_ref_diffusion import GOLD, TRAJECTORIES, net
+from tests.ref.test_diffusion import GOLD, TRAJECTORIES, net
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 TIMES = [20, 15, 11, 6, 2, 0]

@@ -1,0 +1,77 @@
+"""The tolerance rule rejects what it must, and refuses to be vacuous."""
+import numpy as np
+import pytest
+
+from kernels import tolerance
+
+TRUTH = np.linspace(-2, 3, 11)
+
+
+def test_exact_and_within_the_bound():
+    rule = tolerance.rule(TRUTH, np.abs(TRUTH), 2, "float32")
+    tolerance.assert_matches(TRUTH, rule)
+    tolerance.assert_matches(TRUTH * (1 + 2**-22), rule)
+    assert tolerance.error(TRUTH * (1 + 2**-22), rule) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        TRUTH * 0, -TRUTH, 2 * TRUTH, np.roll(TRUTH, 1), TRUTH * (1 + 3 * 2**-23), TRUTH[:-1], TRUTH[:, None],
+        np.where(TRUTH > 2.9, np.nan, TRUTH), np.where(TRUTH > 2.9, np.inf, TRUTH),
+    ],
+)  # fmt: skip
+def test_wrong_outputs_are_rejected(wrong):
+    with pytest.raises(tolerance.Mismatch):
+        tolerance.assert_matches(wrong, tolerance.rule(TRUTH, np.abs(TRUTH), 2, "float32"))
+
+
+def test_one_wrong_element_in_a_million_is_rejected():
+    truth = np.ones(10**6)
+    out = truth.copy()
+    out[777_777] += 1e-6
+    with pytest.raises(tolerance.Mismatch, match="777777"):
+        tolerance.assert_matches(out, tolerance.rule(truth, truth, 2, "float32"))
+
+
+@pytest.mark.parametrize("ulps", [1e7, 3e8])
+def test_a_vacuous_tolerance_is_refused(ulps):
+    with pytest.raises(tolerance.Mismatch, match="vacuous"):
+        tolerance.assert_matches(TRUTH, tolerance.rule(TRUTH, np.abs(TRUTH) + 1, ulps, "float32"))
+
+
+def test_a_moved_element_is_found_wherever_it_is():
+    rule = tolerance.rule(TRUTH, np.abs(TRUTH), 2, "float32")
+    for pick in range(TRUTH.size):
+        tolerance.assert_matches(TRUTH, rule, pick)
+
+
+def test_nan_and_inf_must_stand_where_the_truth_has_them():
+    truth = np.array([1.0, np.nan, np.inf, -np.inf])
+    rule = tolerance.rule(truth, np.abs(truth), 2, "float32")
+    tolerance.assert_matches(truth, rule)
+    for wrong in ([1, 0, np.inf, -np.inf], [1, np.nan, -np.inf, -np.inf], [np.nan, np.nan, np.inf, -np.inf], [1, np.inf, np.nan, 0]):
+        with pytest.raises(tolerance.Mismatch):
+            tolerance.assert_matches(np.array(wrong, float), rule)
+
+
+def test_no_worse_than_twice_plain_numpy():
+    truth, plain = np.ones(4), np.ones(4) * (1 + 2**-23)
+    rule = tolerance.rule(truth, truth, 100, "float32", plain)
+    assert rule.allowed[0] == pytest.approx(2 * 2**-23 + 50 * 2**-23)
+    loose = tolerance.rule(truth, truth, 100, "float32")
+    assert loose.allowed[0] == pytest.approx(100 * 2**-23)
+
+
+def test_a_bound_of_zero_demands_equality():
+    rule = tolerance.rule(TRUTH, np.abs(TRUTH), 0, "uint32")
+    tolerance.assert_matches(TRUTH, rule)
+    with pytest.raises(tolerance.Mismatch):
+        tolerance.assert_matches(np.nextafter(TRUTH, 9), rule)
+
+
+def test_a_scale_must_be_finite_and_fit():
+    with pytest.raises(ValueError, match="finite"):
+        tolerance.rule(TRUTH, np.full(11, np.inf), 2, "float32")
+    with pytest.raises(ValueError, match="equal shapes"):
+        tolerance.rule(TRUTH, np.ones(3), 2, "float32")
