@@ -1,0 +1,109 @@
+"""Where a mutation operator applies: the sites of a function, found in its syntax tree, and the source with one of them changed.
+
+A site is (target, operator, n): the n-th place, counted from 1 in the order of the source, at which the operator applies in the
+target. A target is a dotted name: `ref.samplers.heun` is one function or one assignment of a module, `ref.samplers` all of them.
+"""
+import ast
+import collections
+import itertools
+import pathlib
+import re
+
+from tests.mutants.operators import variants
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDERS = ("ref", "kernels")
+LEFT_OUT = ("reading", "examples", "__main__.py", "__init__.py")  # no mathematics
+
+
+class Site(collections.namedtuple("Site", "target operator n")):
+    def __str__(self):
+        return f"{self.target}: {self.operator} ({self.n})"
+
+
+def split(target):
+    """The path of the module's file and the name inside it, "" for the whole module."""
+    parts = target.split(".")
+    for cut in (len(parts), len(parts) - 1):
+        path = ROOT.joinpath(*parts[:cut]).with_suffix(".py")
+        if path.is_file():
+            return path, ".".join(parts[cut:])
+    raise LookupError(f"{target}: no such module")
+
+
+def definitions(tree, name=""):
+    """{name: statement} of the functions and assignments at the top level, or of the one called `name`."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign):
+            found |= {leaf.id: node for target in node.targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+    return {name: found[name]} if name in found else {} if name else found
+
+
+def nodes(node):
+    """The nodes below `node` in the order of the source, without docstrings, annotations, decorators, messages and format strings."""
+    if isinstance(node, ast.FunctionDef):
+        children = [*node.args.defaults, *(d for d in node.args.kw_defaults if d), *node.body[ast.get_docstring(node) is not None:]]
+    else:
+        children = [] if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Assert)) else ast.iter_child_nodes(node)
+    for child in children:
+        yield child
+        yield from nodes(child)
+
+
+def changes(statement, operator=None):
+    """[(label, old node, replacement)] of one definition."""
+    # parameters of one kind stand together in a docstring: "xt, eps_hat: (B, ...). t, s: ints"
+    groups = re.findall(r"((?:\w+, )+\w+): ", ast.get_docstring(statement) or "") if isinstance(statement, ast.FunctionDef) else []
+    alike = dict(pair for group in groups for pair in itertools.pairwise(group.split(", ")))
+    return [(label, node, new) for node in nodes(statement) for label, new in variants(node, alike, operator)]
+
+
+def generated(path):
+    """Every site of every function of one file."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for name, statement in definitions(ast.parse(path.read_text())).items():
+        count = collections.Counter()
+        for label, _, _ in changes(statement) if isinstance(statement, ast.FunctionDef) else ():
+            count[label] += 1
+            yield Site(f"{module}.{name}", label, count[label])
+
+
+def everything():
+    """The sites of the project, file by file."""
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [site for path in paths if not set(path.relative_to(ROOT).parts) & set(LEFT_OUT) for site in generated(path)]
+
+
+class Replace(ast.NodeTransformer):
+    def __init__(self, old, new):
+        self.old, self.new = old, new
+
+    def visit(self, node):
+        return self.new if node is self.old else self.generic_visit(node)
+
+
+def mutated(site):
+    """The path of the site's file and its source with the change: only the definition that holds it is written anew.
+
+    Raises LookupError where the target or the site does not exist, ValueError where the change leaves the code as it was.
+    """
+    path, name = split(site.target)
+    source = path.read_text()
+    found = list({id(node): node for node in definitions(ast.parse(source), name).values()}.values())
+    places = [(statement, old, new) for statement in found for _, old, new in changes(statement, site.operator)]
+    if not 0 < site.n <= len(places):
+        raise LookupError(f"{site}: the operator applies at {len(places)} places")
+    statement, old, new = places[site.n - 1]
+    before = ast.unparse(statement)
+    first = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
+    last = statement.end_lineno
+    after = ast.unparse(ast.fix_missing_locations(Replace(old, new).visit(statement)))
+    if after == before:
+        raise ValueError(f"{site}: nothing changes")
+    lines = source.splitlines(keepends=True)
+    source = "".join([*lines[:first - 1], after + "\n", *lines[last:]])
+    compile(source, str(path), "exec")
+    return path, source
