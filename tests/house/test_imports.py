@@ -1,0 +1,171 @@
+"""Which way imports run, what stays private to a module, and what importing costs."""
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+from tests.house import imports, python_files
+
+STDLIB = set(sys.stdlib_module_names)
+
+
+def kernels(*names):
+    return {f"kernels.{name}" for name in names}
+
+
+NUMBA = {"numpy", "numba", "llvmlite"} | kernels("coefficients", "numba_cpu")
+TRITON = {"numpy", "triton"} | kernels("coefficients", "triton_gpu")
+RECORDS = {"numpy", "ref"} | kernels("registry", "ops", "numpy_cpu", "coefficients", "tolerance", "timing")
+BEFORE_THE_MERGE = kernels("loops", "plain")  # modules that the branch `registry` removes
+# Where a file stands decides what it may import next to the standard library; the first line that fits holds. A folder
+# allows all that is inside it.
+MAY_IMPORT = {
+    "ref/reading/": {"numpy", "ref", "pygments"},  # the reader behind `python -m ref`: no math; colours where they are installed
+    "ref/": {"numpy", "ref"},
+    "kernels/coefficients.py": {"numpy"},  # every backend uses it, so it may not lead them to the truth
+    "kernels/numpy_cpu/": {"numpy"} | kernels("coefficients", "numpy_cpu"),
+    "kernels/numba_cpu/": NUMBA,
+    "kernels/triton_gpu/launch.py": TRITON | {"numba"},  # arrays on the device; in arrays.py after the merge
+    "kernels/triton_gpu/arrays.py": TRITON | {"numba"},
+    "kernels/triton_gpu/": TRITON,
+    "kernels/check/": RECORDS | {"hypothesis"} | kernels("check") | BEFORE_THE_MERGE,
+    "kernels/__main__.py": RECORDS | kernels("check") | BEFORE_THE_MERGE,
+    "kernels/": RECORDS | {"hypothesis"} | BEFORE_THE_MERGE,
+}
+# bench and tests may use everything else; the math does not know its reader
+NEVER_IMPORTED_FROM = {
+    "bench/": {"tests"}, "ref/reading/": set(), "ref/__main__.py": set(), "ref/examples/": {"ref.reading"},
+    "ref/": {"ref.reading", "ref.examples"}, "kernels/": {"ref.reading"},
+}  # fmt: skip
+
+
+def within(module, names):
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def wrong_imports(files):
+    """["file imports module"] for each import that runs the wrong way."""
+    wrong = []
+    for path, source in files.items():
+        allowed = next((names for place, names in MAY_IMPORT.items() if path.startswith(place)), None)
+        forbidden = next((names for place, names in NEVER_IMPORTED_FROM.items() if path.startswith(place)), set())
+        for module in imports(source):
+            fine = within(module, STDLIB) or (allowed is None and not module.startswith(".")) or within(module, allowed or ())
+            if not fine or within(module, forbidden):
+                wrong.append(f"{path} imports {module}")
+    return wrong
+
+
+def test_imports_run_one_way():
+    files = python_files("ref", "kernels", "bench")
+    assert {"ref/__init__.py", "ref/diffusion.py", "kernels/__init__.py"} <= set(files)
+    assert wrong_imports(files) == []
+
+
+@pytest.mark.parametrize("path, line", [
+    ("ref/new.py", "import torch"), ("ref/new.py", "import numba"), ("ref/nets/new.py", "from kernels import registry"),
+    ("ref/new.py", "def f():\n    import scipy.special"), ("ref/new.py", "from . import philox"), ("ref/new.py", "import reference"),
+    ("ref/new.py", "from ref.reading import trace"), ("ref/new.py", "import ref.examples.flow"), ("ref/__main__.py", "import pygments"),
+    ("ref/reading/new.py", "import rich"), ("ref/reading/new.py", "from kernels import registry"),
+    ("kernels/registry.py", "import ref.reading.trace"), ("kernels/registry.py", "import torch"), ("kernels/registry.py", "from kernels import check"),
+    ("kernels/registry.py", "from kernels.numba_cpu import fused"), ("kernels/ops/new.py", "from kernels.check import search"),
+    ("kernels/ops/new.py", "from kernels.triton_gpu import fused"), ("kernels/check/new.py", "from kernels.numba_cpu import fused"),
+    ("kernels/coefficients.py", "from ref import schedules"), ("kernels/numpy_cpu/new.py", "from ref import diffusion"),
+    ("kernels/numpy_cpu/new.py", "import numba"), ("kernels/numpy_cpu/new.py", "from kernels import registry"),
+    ("kernels/numba_cpu/new.py", "from ref.diffusion import q_sample"), ("kernels/numba_cpu/new.py", "import triton"),
+    ("kernels/numba_cpu/new.py", "import ref.diffusion as truth"), ("kernels/numba_cpu/new.py", "from kernels.numpy_cpu import diffusion"),
+    ("kernels/numba_cpu/new.py", "from kernels import triton_gpu"), ("kernels/numba_cpu/new.py", "from kernels import registry"),
+    ("kernels/triton_gpu/new.py", "from kernels.numba_cpu import fused"), ("kernels/triton_gpu/new.py", "import torch"),
+    ("kernels/triton_gpu/new.py", "import numba"), ("kernels/tolerance.py", "import tests"), ("bench/new.py", "from tests import ROOT"),
+])  # fmt: skip
+def test_a_wrong_import_is_found(path, line):
+    assert wrong_imports({path: line}) != []
+
+
+@pytest.mark.parametrize("path, line", [
+    ("ref/new.py", "import math\nimport numpy as np\nfrom ref.diffusion import q_sample"), ("kernels/numba_cpu/new.py", "from kernels import coefficients"),
+    ("kernels/numpy_cpu/new.py", "import numpy as np\nfrom kernels import coefficients"), ("kernels/registry.py", "from ref import diffusion"),
+    ("kernels/check/new.py", "from kernels import registry\nfrom kernels.check import laws"), ("bench/new.py", "import torch\nfrom kernels.numba_cpu import fused"),
+    ("ref/__main__.py", "from ref.reading import page"), ("ref/reading/new.py", "from ref.examples import flow\ndef f():\n    import pygments"),
+])  # fmt: skip
+def test_a_right_import_is_not(path, line):
+    assert wrong_imports({path: line}) == []
+
+
+# --- private names ---------------------------------------------------------------------------------------------------
+
+
+def private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_uses(files):
+    """["file uses module._name"] for each private name of another module of the project."""
+    found = []
+    for path, source in files.items():
+        tree, modules = ast.parse(source), set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and within(node.module or "", {"ref", "kernels", "bench"}):
+                modules |= {alias.asname or alias.name for alias in node.names}
+                found += [f"{path} uses {node.module}.{alias.name}" for alias in node.names if private(alias.name)]
+            elif isinstance(node, ast.Import):
+                modules |= {alias.asname or alias.name for alias in node.names if within(alias.name, {"ref", "kernels", "bench"})}
+        found += [f"{path} uses {ast.unparse(node)}" for node in ast.walk(tree)
+                  if isinstance(node, ast.Attribute) and private(node.attr) and ast.unparse(node.value) in modules]
+    return found
+
+
+def test_nothing_private_is_used_across_modules():
+    assert private_uses(python_files("ref", "kernels", "bench")) == []
+
+
+@pytest.mark.parametrize("source, count", [
+    ("from ref.diffusion import _at", 1), ("from ref import diffusion\ndiffusion._at(1)", 1), ("import ref.diffusion as d\nd._at", 1),
+    ("import ref.diffusion\nref.diffusion._at", 1), ("from ref.diffusion import at\nat.__name__", 0), ("import numpy as np\nnp._core", 0),
+    ("def _at():\n    pass\n_at()", 0),
+])  # fmt: skip
+def test_a_private_name_of_another_module_is_found(source, count):
+    assert len(private_uses({"ref/new.py": source})) == count
+
+
+# --- what importing costs, in another process -----------------------------------------------------------------------
+
+
+def python(code):
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+before = set(sys.modules)
+package = importlib.import_module({package!r})
+modules = [importlib.import_module(found.name) for found in pkgutil.walk_packages(package.__path__, {package!r} + ".")
+           if not found.name.endswith("__main__")]
+new = set(sys.modules) - before
+"""
+
+
+def test_importing_ref_loads_numpy_and_nothing_else():
+    """Every module of `ref` is imported."""
+    loaded = python(IMPORT_ALL.format(package="ref") + "print(*sorted({name.split('.')[0] for name in new}))")
+    assert set(loaded) - STDLIB == {"numpy", "ref"}
+
+
+def test_importing_kernels_loads_no_backend():
+    loaded = python("import sys; before = set(sys.modules); import kernels; print(*{n.split('.')[0] for n in set(sys.modules) - before})")
+    assert set(loaded) - STDLIB == {"kernels"}
+
+
+def test_importing_the_numba_kernels_compiles_nothing_and_never_meets_the_truth():
+    loaded = python(IMPORT_ALL.format(package="kernels.numba_cpu") + """
+from numba.core.dispatcher import Dispatcher
+dispatchers = {id(d): d for module in modules for d in vars(module).values() if isinstance(d, Dispatcher)}
+compiled = [d.__name__ for d in dispatchers.values() if d.signatures]
+print("dispatchers:", len(dispatchers), "compiled:", compiled or "none", "ref:", "ref" in new)
+""")
+    assert loaded[0] == "dispatchers:" and int(loaded[1]) > 0
+    assert loaded[2:] == ["compiled:", "none", "ref:", "False"]
