@@ -1,4 +1,4 @@
-"""The rules that every file keeps: which way imports run, docstrings, sizes, packaging. Files are found by walking the folders."""
+"""The rules that every file keeps: imports, docstrings, sizes, packaging. Files are found by walking the folders."""
 import ast
 
 from tests import ROOT
@@ -11,7 +11,7 @@ def python_files(*folders):
 
 
 def imports(source):
-    """Every module that the source imports, anywhere in it; `from a import b` counts as a.b, since b may be a module."""
+    """Every module that the source imports, anywhere in it; `from a import b` is a.b, since b may be a module."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

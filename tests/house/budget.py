@@ -2,7 +2,7 @@
 
     python -m tests.house.budget > tests/house/exceptions.txt
 
-writes the list of exceptions: `path what value` or `path:function what value`, one a line. The list may only get shorter.
+writes the list of exceptions, one a line: `path what value` or `path:function what value`. It may only get shorter.
 """
 import ast
 import pathlib
@@ -48,7 +48,8 @@ def measured(path, source):
 
 def too_large(files):
     """Those of the sizes that exceed the budget."""
-    return {key: value for path, source in files.items() for key, value in measured(path, source).items() if value > MOST[key[1]]}
+    sizes = [size for path, source in files.items() for size in measured(path, source).items()]
+    return {key: value for key, value in sizes if value > MOST[key[1]]}
 
 
 def listed():
@@ -66,7 +67,8 @@ def differences(real, allowed):
         if value > most:
             said.append(f"{place}: {what} {value}, at most {most}")
         elif key in allowed and (key not in real or value < most):
-            said.append(f"{place}: {what} is {value if key in real else 'within the budget'} and the list allows {most}: shorten the list")
+            size = value if key in real else "within the budget"
+            said.append(f"{place}: {what} is {size} and the list allows {most}: shorten the list")
     return said
 
 

@@ -15,13 +15,17 @@ def public_functions(source):
 
 
 def parameters(node):
-    return [a.arg for a in node.args.posonlyargs + node.args.args + [node.args.vararg] + node.args.kwonlyargs + [node.args.kwarg] if a]
+    a = node.args
+    return [p.arg for p in [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg] if p]
 
 
 def documentation_gaps(files):
-    """What is not documented, and what is documented but not there. A parameter is documented by its name in the docstring
-    or in that of a function it refers to ("the rest as in `f` and `g`"); `out`, which is the same for a whole file, also
-    by the file's. A line that begins "a, b: ..." documents a and b, which then have to be parameters."""
+    """What is not documented, and what is documented but not there.
+
+    A parameter is documented by its name in the docstring or in that of a function it refers to ("the rest as in `f`
+    and `g`"); `out`, which is the same for a whole file, also by the file's. A line that begins "a, b: ..." documents
+    a and b, which then have to be parameters.
+    """
     gaps = []
     anywhere = {name: ast.get_docstring(node) or "" for path in sorted(files, reverse=True)
                 for name, node in public_functions(files[path]).items()}
@@ -40,7 +44,8 @@ def documentation_gaps(files):
                 for other in re.findall(r"(\w+)`", names):
                     wider += (ast.get_docstring(own[other]) or "") if other in own else anywhere.get(other, "")
             for p in has:
-                if not re.search(rf"(?<![\w.]){p}(?!\w)", wider) and not (p == "out" and re.search(r"`out=?`", about_file)):
+                of_the_file = p == "out" and re.search(r"`out=?`", about_file)
+                if not re.search(rf"(?<![\w.]){p}(?!\w)", wider) and not of_the_file:
                     gaps.append(f"{path}: {name} does not say what {p} is")
             for line in re.findall(r"^ *((?:\w+, )*\w+): ", text, flags=re.M):
                 gaps += [f"{path}: {name} documents {p}, which is no parameter" for p in line.split(", ")
@@ -53,8 +58,11 @@ def test_every_public_function_documents_its_parameters():
 
 
 @pytest.mark.parametrize("source", [
-    '"""M."""\ndef f(x, y):\n    """Adds x. x: float."""', '"""M."""\ndef f(x):\n    pass', 'def f():\n    """Nothing."""',
-    '"""M."""\ndef f(xt):\n    """x: the data; xt_hat is another word."""', '"""M."""\ndef f(x, *, out=None):\n    """x: a float."""',
+    '"""M."""\ndef f(x, y):\n    """Adds x. x: float."""',
+    '"""M."""\ndef f(x):\n    pass',
+    'def f():\n    """Nothing."""',
+    '"""M."""\ndef f(xt):\n    """x: the data; xt_hat is another word."""',
+    '"""M."""\ndef f(x, *, out=None):\n    """x: a float."""',
     '"""M."""\ndef f(x):\n    """Doubles.\n\n    x, scale: floats.\n    """',
     '"""M."""\ndef g(x, lr):\n    """x, lr: floats."""\ndef f(x, lr, decay):\n    """The rest as in `g`. x: float."""',
 ])
@@ -73,10 +81,11 @@ def test_backends_have_the_names_and_arguments_of_ref():
         for name, node in public_functions(source).items():
             if name in truth:
                 theirs, ours = parameters(truth[name]), parameters(node)
-                assert ours[:len(theirs)] == theirs and set(ours[len(theirs):]) <= {"dtype", "out", "precision"}, f"{path}: {name}{tuple(ours)}"
+                added = ours[len(theirs):]
+                assert ours[:len(theirs)] == theirs, f"{path}: {name}{tuple(ours)}"
+                assert set(added) <= {"dtype", "out", "precision"}, f"{path}: {name}{tuple(ours)}"
                 defaults = [ast.dump(d) for d in truth[name].args.defaults]
-                added = len(ours) - len(theirs)
                 mine = [ast.dump(d) for d in node.args.defaults]
-                assert mine[:len(mine) - added] == defaults, f"{path}: {name} has other defaults"
+                assert mine[:len(mine) - len(added)] == defaults, f"{path}: {name} has other defaults"
                 compared += 1
     assert compared > 10

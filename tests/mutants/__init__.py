@@ -1,1 +1,1 @@
-"""Mutation tests: `operators` changes one node of a syntax tree, `sites` finds the nodes of a function, `historical` lists known bugs."""
+"""Mutation tests: `operators` change a node of a syntax tree, `sites` finds the nodes, `historical` has known bugs."""

@@ -75,4 +75,9 @@ KERNELS = [
     ("KL without its half", "kernels.triton_gpu.vae", "constant 0.5 -> 1.0"),
 ]  # fmt: skip
 
-HISTORICAL = [(name, Site(target, operator, *(n or [1]))) for group in (NOISE, SCHEDULES, PROCESS, SAMPLERS, MODELS, KERNELS) for name, target, operator, *n in group]
+HISTORICAL = [
+    (name, Site(target, operator, *(n or [1])))
+    for name, target, operator, *n in NOISE + SCHEDULES + PROCESS + SAMPLERS + MODELS + KERNELS
+]
+# mutants that cannot change a result, and why; each must still apply, so that an outdated line is found
+EQUIVALENT = {}

@@ -1,17 +1,22 @@
-"""The mutation operators. Each takes one node of a syntax tree and yields (label, replacement) for every change that applies to it.
+"""The mutation operators. Each takes one node of a syntax tree and yields (label, replacement) for every change of it.
 
-A replacement is a node, or a list of statements in place of a statement. Nothing here reads names of local variables or comments.
+A replacement is a node, or a list of statements in place of a statement. Names of local variables play no part.
 """
 import ast
 
-SWAPS = {
-    ast.Add: ("+", ast.Sub), ast.Sub: ("-", ast.Add), ast.Mult: ("*", ast.Div), ast.Div: ("/", ast.Mult), ast.FloorDiv: ("//", ast.Mult),
-    ast.BitXor: ("^", ast.BitOr), ast.BitAnd: ("&", ast.BitOr), ast.LShift: ("<<", ast.RShift), ast.RShift: (">>", ast.LShift),
-    ast.Lt: ("<", ast.LtE), ast.LtE: ("<=", ast.Lt), ast.Gt: (">", ast.GtE), ast.GtE: (">=", ast.Gt), ast.Eq: ("==", ast.NotEq),
-    ast.NotEq: ("!=", ast.Eq), ast.Is: ("is", ast.IsNot), ast.IsNot: ("is not", ast.Is), ast.And: ("and", ast.Or), ast.Or: ("or", ast.And),
-}  # fmt: skip
+OPPOSITES = (  # one for the other, both ways
+    (ast.Add, "+", ast.Sub, "-"), (ast.Mult, "*", ast.Div, "/"), (ast.LShift, "<<", ast.RShift, ">>"),
+    (ast.Lt, "<", ast.LtE, "<="), (ast.Gt, ">", ast.GtE, ">="), (ast.Eq, "==", ast.NotEq, "!="),
+    (ast.Is, "is", ast.IsNot, "is not"), (ast.And, "and", ast.Or, "or"),
+)  # fmt: skip
+SWAPS = {one: (symbol, other) for one, symbol, other, _ in OPPOSITES}
+SWAPS |= {one: (symbol, other) for other, _, one, symbol in OPPOSITES}
+SWAPS |= {ast.FloorDiv: ("//", ast.Mult), ast.BitXor: ("^", ast.BitOr), ast.BitAnd: ("&", ast.BitOr)}
 # f(x, ...) -> x is still a number or an array of the same kind
-DROPPED = set("sqrt exp log log1p expm1 abs fabs square cos sin tanh cumprod cumsum mean sum rint round floor clip maximum minimum min max flip sorted".split())
+DROPPED = set(
+    "sqrt exp log log1p expm1 abs fabs square cos sin tanh cumprod cumsum mean sum rint round floor clip "
+    "maximum minimum min max flip sorted".split()
+)
 COMMUTES = set("maximum minimum min max fma add multiply hypot array_equal isclose".split())
 
 
@@ -36,7 +41,8 @@ def arithmetic(node):
         for i, op in enumerate(node.ops):
             if type(op) in SWAPS:
                 symbol, other = SWAPS[type(op)]
-                yield f"swap {symbol}", ast.Compare(node.left, [*node.ops[:i], other(), *node.ops[i + 1:]], node.comparators)
+                ops = [*node.ops[:i], other(), *node.ops[i + 1:]]
+                yield f"swap {symbol}", ast.Compare(node.left, ops, node.comparators)
     elif isinstance(node, ast.AugAssign):
         yield "overwrite", ast.Assign([node.target], node.value)
 
@@ -97,19 +103,21 @@ def uses(node, alike):
 
 
 def chosen(node, operator):
-    """The operators of the list by hand that name what they change: "constant 0.5 -> 1.0", "call mean -> sum", "name t -> s" and
-    "delete f", for an assignment or statement that is a call of f."""
+    """The operators of the list by hand that name what they change: "constant 0.5 -> 1.0", "call mean -> sum",
+    "name t -> s" and "delete f", for an assignment or a statement that is a call of f."""
     kind, _, pair = operator.partition(" ")
     old, _, new = pair.partition(" -> ")
     if kind == "constant" and isinstance(node, ast.Constant) and repr(node.value) == repr(ast.literal_eval(old)):
         yield operator, ast.Constant(ast.literal_eval(new))
     elif kind == "call" and isinstance(node, ast.Call) and name_of(node.func) == old:
-        func = ast.Attribute(node.func.value, new, ast.Load()) if isinstance(node.func, ast.Attribute) else ast.Name(new, ast.Load())
+        method = isinstance(node.func, ast.Attribute)
+        func = ast.Attribute(node.func.value, new, ast.Load()) if method else ast.Name(new, ast.Load())
         yield operator, ast.Call(func, node.args, node.keywords)
     elif kind == "name" and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id == old:
         yield operator, ast.Name(new, ast.Load())
-    elif kind == "delete" and isinstance(node, (ast.Assign, ast.Expr)) and isinstance(node.value, ast.Call) and name_of(node.value.func) == old:
-        yield operator, ast.Pass()
+    elif kind == "delete" and isinstance(node, (ast.Assign, ast.Expr)):
+        if isinstance(node.value, ast.Call) and name_of(node.value.func) == old:
+            yield operator, ast.Pass()
 
 
 def variants(node, alike, operator=None):

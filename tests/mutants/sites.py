@@ -1,7 +1,7 @@
-"""Where a mutation operator applies: the sites of a function, found in its syntax tree, and the source with one of them changed.
+"""Where an operator applies: the sites of a function, found in its syntax tree, and the source with one changed.
 
-A site is (target, operator, n): the n-th place, counted from 1 in the order of the source, at which the operator applies in the
-target. A target is a dotted name: `ref.samplers.heun` is one function or one assignment of a module, `ref.samplers` all of them.
+A site is (target, operator, n): the n-th place in the target, counted from 1, where the operator applies. A target is a
+dotted name: `ref.samplers.heun` is one function or assignment, `ref.samplers` everything in the module.
 """
 import ast
 import collections
@@ -13,7 +13,7 @@ from tests.mutants.operators import variants
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDERS = ("ref", "kernels")
-LEFT_OUT = ("reading", "examples", "__main__.py", "__init__.py")  # no mathematics
+LEFT_OUT = {"reading", "examples", "__main__", "__init__"}  # no mathematics
 
 
 class Site(collections.namedtuple("Site", "target operator n")):
@@ -38,14 +38,16 @@ def definitions(tree, name=""):
         if isinstance(node, ast.FunctionDef):
             found[node.name] = node
         elif isinstance(node, ast.Assign):
-            found |= {leaf.id: node for target in node.targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+            leaves = [leaf for target in node.targets for leaf in ast.walk(target)]
+            found |= {leaf.id: node for leaf in leaves if isinstance(leaf, ast.Name)}
     return {name: found[name]} if name in found else {} if name else found
 
 
 def nodes(node):
-    """The nodes below `node` in the order of the source, without docstrings, annotations, decorators, messages and format strings."""
+    """The nodes below `node` in the order of the source, without docstrings, annotations, decorators and messages."""
     if isinstance(node, ast.FunctionDef):
-        children = [*node.args.defaults, *(d for d in node.args.kw_defaults if d), *node.body[ast.get_docstring(node) is not None:]]
+        defaults = [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]
+        children = [*defaults, *node.body[ast.get_docstring(node) is not None:]]
     else:
         children = [] if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Assert)) else ast.iter_child_nodes(node)
     for child in children:
@@ -56,25 +58,21 @@ def nodes(node):
 def changes(statement, operator=None):
     """[(label, old node, replacement)] of one definition."""
     # parameters of one kind stand together in a docstring: "xt, eps_hat: (B, ...). t, s: ints"
-    groups = re.findall(r"((?:\w+, )+\w+): ", ast.get_docstring(statement) or "") if isinstance(statement, ast.FunctionDef) else []
+    text = ast.get_docstring(statement) if isinstance(statement, ast.FunctionDef) else None
+    groups = re.findall(r"((?:\w+, )+\w+): ", text or "")
     alike = dict(pair for group in groups for pair in itertools.pairwise(group.split(", ")))
     return [(label, node, new) for node in nodes(statement) for label, new in variants(node, alike, operator)]
 
 
-def generated(path):
-    """Every site of every function of one file."""
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for name, statement in definitions(ast.parse(path.read_text())).items():
-        count = collections.Counter()
-        for label, _, _ in changes(statement) if isinstance(statement, ast.FunctionDef) else ():
-            count[label] += 1
-            yield Site(f"{module}.{name}", label, count[label])
-
-
 def everything():
-    """The sites of the project, file by file."""
-    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [site for path in paths if not set(path.relative_to(ROOT).parts) & set(LEFT_OUT) for site in generated(path)]
+    """Every site of every function of the project, file by file."""
+    for path in [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if LEFT_OUT.isdisjoint(parts):
+            for name, statement in definitions(ast.parse(path.read_text())).items():
+                labels = [label for label, _, _ in changes(statement)] if isinstance(statement, ast.FunctionDef) else []
+                for i, label in enumerate(labels):
+                    yield Site(".".join((*parts, name)), label, labels[: i + 1].count(label))
 
 
 class Replace(ast.NodeTransformer):
@@ -88,7 +86,7 @@ class Replace(ast.NodeTransformer):
 def mutated(site):
     """The path of the site's file and its source with the change: only the definition that holds it is written anew.
 
-    Raises LookupError where the target or the site does not exist, ValueError where the change leaves the code as it was.
+    Raises LookupError where the target or the site does not exist, ValueError where nothing changes.
     """
     path, name = split(site.target)
     source = path.read_text()
