@@ -46,7 +46,7 @@ def tests_of(path):
 
 
 def run_tests(tree, tests, patience=None):
-    """pytest's exit status and its last lines: 0 passed, 1 failed, 2 unreadable or not done in time. patience: seconds."""
+    """pytest's exit status and last lines: 0 passed, 1 failed, 2 unreadable or not done in time. patience: seconds."""
     shutil.rmtree(tree / ".numba", ignore_errors=True)  # no fault may be hidden by code compiled before it
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree)}
     environment["NUMBA_CACHE_DIR"] = str(tree / ".numba")

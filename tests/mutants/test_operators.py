@@ -42,3 +42,8 @@ def test_an_operator_changes_what_it_says(operator, text):
 
 def test_every_change_is_a_change():
     assert ast.unparse(ast.parse(BODY)) not in results() and len(results()) > 25
+
+
+def test_names_of_locals_play_no_part():
+    labels = [[label for label, _, _ in changes(ast.parse(body).body[0])] for body in (BODY, BODY.replace("z", "w"))]
+    assert labels[0] == labels[1]
