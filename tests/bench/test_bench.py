@@ -1,5 +1,7 @@
 """The benchmark's own promises: nothing wrong is timed, a row survives its CSV, targets stay, the README is filled by a command."""
 import csv
+import re
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_a_peer_with_wrong_noise_is_refused():
     arguments = timing.problem(op, {}, shape)
     for noise in (np.random.default_rng(0).random(shape), np.zeros(shape), arguments["x0"]):
         out = diffusion.q_sample(arguments["x0"], arguments["t"], noise.astype(np.float32), arguments["abar"])
-        with pytest.raises(ValueError, match="of its noise is"):
+        with pytest.raises(ValueError, match="noise"):
             peers.check(op.name, arguments, shape, [out], registry.expected(op, arguments, "float32"))
 
 
@@ -81,16 +83,16 @@ def test_rows_survive_their_csv_and_fill_the_readme(tmp_path):
     assert "| q_sample | (256, 3, 32, 32) | float32 | 300.0 us | 4.5 |" in text and "| FAIL |" in text and text.count("| q_sample |") == 2
     filled = report.filled(f"before\n{report.BEGIN}\nold\n{report.END}\nafter", text)
     assert "old" not in filled and filled.startswith("before") and filled.endswith("after")
-    with pytest.raises(ValueError, match="expected one"):
+    with pytest.raises(ValueError, match=re.escape(report.BEGIN)):
         report.filled("no markers", text)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="expected the columns"):
+    with pytest.raises(ValueError, match=r"other\.csv"):
         report.read_csv(tmp_path / "other.csv")
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--op", "unet"], "no timed operation has 'unet' in its name"), (["--shape", "3,x"], "expected positive integers"), (["--peers", "caffe"], "expected names of"),
-    (["--csv", "/nowhere/at/all.csv"], "there is no folder"), (["--seconds", "-1"], "expected at least 0"), (["--backend", "cuda"], "invalid choice"),
+    (["--op", "unet"], "error: --op"), (["--shape", "3,x"], "argument --shape"), (["--peers", "caffe"], "argument --peers"),
+    (["--csv", "/nowhere/at/all.csv"], "argument --csv"), (["--seconds", "-1"], "error: --seconds"), (["--backend", "cuda"], "argument --backend"),
 ])  # fmt: skip
 def test_bad_words_are_told(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -100,7 +102,7 @@ def test_bad_words_are_told(words, message, capsys):
 
 def test_the_copy_and_the_triad_move_the_bytes_they_say():
     assert timing.copy(800)() is None and machine.triad(1200)() is None
-    with pytest.raises(ValueError, match="--threads: expected 1 to"):
+    with pytest.raises(ValueError, match="--threads"):
         machine.pin(0)
 
 
@@ -109,7 +111,7 @@ def test_a_trajectory_is_timed_where_it_is_right_and_not_where_it_is_wrong(monke
     assert found["what"] == "mlp_sample" and found["us"] > 0 and found["numpy"] > 0 and 0 < found["peak_share"] < 2
     right = fused.mlp_sample
     monkeypatch.setattr(fused, "mlp_sample", lambda *a, out, **k: right(*a, **k) * np.float32(1.001))
-    with pytest.raises(AssertionError, match="mlp_sample is wrong"):
+    with pytest.raises(AssertionError, match="mlp_sample"):
         next(trajectory.rows("numba_cpu", 0.0, []))
 
 

@@ -102,11 +102,11 @@ def test_precision_and_recall_of_known_clouds():
 def test_spread_and_shapes():
     x = np.array([[0.0, 0.0], [3.0, 4.0], [7.0, 7.0], [7.0, 7.0]])
     assert metrics.spread(x, np.array([0, 0, 1, 1])) == pytest.approx(5 / np.sqrt(2) / 2)
-    with pytest.raises(ValueError, match="each at least twice, got one of 1"):
+    with pytest.raises(ValueError, match="labels"):
         metrics.spread(x, np.array([0, 0, 0, 1]))
-    with pytest.raises(ValueError, match=r"at least 2 rows, got \(4, 2\) and \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"\(4, 3\)"):
         metrics.frechet(x, np.zeros((4, 3)))
-    with pytest.raises(ValueError, match="at least 4 rows"):
+    with pytest.raises(ValueError, match=r"\(3, 2\)"):
         metrics.precision_recall(x[:3], x)
 
 
@@ -134,7 +134,7 @@ def test_a_tiny_study_writes_its_three_files(name, sizes, rows, tmp_path, monkey
     monkeypatch.setattr(metrics.classifier, "train", lambda *held_out, seed: judge(*held_out, seed=seed, steps=3))
     monkeypatch.setattr(study, "draw", lambda *_: Picture())
     monkeypatch.setattr(results, "pyplot", lambda: Picture)
-    with pytest.raises(ValueError, match="count: expected a multiple of 10 from 10 to 40, got 50"):
+    with pytest.raises(ValueError, match="count"):
         study.run(tmp_path, None, **sizes | {"count": 50})
     assert not list(tmp_path.iterdir())
     told = []

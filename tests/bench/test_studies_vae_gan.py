@@ -70,7 +70,7 @@ def test_sharpness_and_look_by_hand():
     x[0, 0, :7] = 0.5
     assert vae.look(x.reshape(2, 784))["undecided"] == 7 / 1568
     for bad in (np.zeros((3, 28, 28)), np.zeros((0, 784)), np.zeros((2, 700))):
-        with pytest.raises(ValueError, match=r"images: expected shape \(N, 784\) with N >= 1, got \("):
+        with pytest.raises(ValueError, match="images"):
             metrics.sharpness(bad)
 
 

@@ -233,13 +233,13 @@ def test_right_and_slow_passes_and_so_does_one_that_refuses_strides():
 
 Q = diffusion.q_sample
 ODD = {
-    "NaN": (lambda x0, t, eps, abar: np.where(np.equal(Q(x0, t, eps, abar), 0), 0, np.nan).astype(x0.dtype), "expected"),
-    "wrong shape": (lambda x0, t, eps, abar: Q(x0, t, eps, abar).reshape(-1)[:, None], "expected (1,), got (1, 1)"),
-    "wrong dtype": (lambda x0, t, eps, abar: ref.diffusion.q_sample(x0, t, eps, abar), "expected float32, got float64; the values are right"),
-    "writes its inputs": (lambda x0, t, eps, abar: Q(x0, t, eps, abar, out=x0) if x0.flags.writeable else Q(x0, t, eps, abar), "the call changed x0: make a new array"),
-    "raises": (lambda x0, t, eps, abar: 1 // 0, "ZeroDivisionError: "),
-    "wrong number of results": (lambda x0, t, eps, abar: (Q(x0, t, eps, abar), 1.0), "expected 1, got 2"),
-    "breaks a law": (lambda x0, t, eps, abar: np.nextafter(Q(x0, t, eps, abar), np.inf, dtype=x0.dtype) if len(x0) == 1 else Q(x0, t, eps, abar), "broken: the last example alone"),
+    "NaN": (lambda x0, t, eps, abar: np.where(np.equal(Q(x0, t, eps, abar), 0), 0, np.nan).astype(x0.dtype), "nan"),
+    "wrong shape": (lambda x0, t, eps, abar: Q(x0, t, eps, abar).reshape(-1)[:, None], "(1, 1)"),
+    "wrong dtype": (lambda x0, t, eps, abar: ref.diffusion.q_sample(x0, t, eps, abar), "float64"),
+    "writes its inputs": (lambda x0, t, eps, abar: Q(x0, t, eps, abar, out=x0) if x0.flags.writeable else Q(x0, t, eps, abar), "x0"),
+    "raises": (lambda x0, t, eps, abar: 1 // 0, "ZeroDivisionError"),
+    "wrong number of results": (lambda x0, t, eps, abar: (Q(x0, t, eps, abar), 1.0), "2"),
+    "breaks a law": (lambda x0, t, eps, abar: np.nextafter(Q(x0, t, eps, abar), np.inf, dtype=x0.dtype) if len(x0) == 1 else Q(x0, t, eps, abar), "the last example alone"),
 }  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def test_in_place_without_a_result_and_now_this_now_that():
     def in_place(x0, t, eps, abar):
         x0[...] = Q(x0.copy(), t, eps, abar)
 
-    assert "the call changed x0 and returns nothing: return the result as a new array instead" in search.check(in_place, "q_sample", **FEW).message
+    assert "x0" in search.check(in_place, "q_sample", **FEW).message
     calls = iter(range(10**9))
     verdict = search.check(lambda x0, t, eps, abar: Q(x0, t, eps, abar) + (next(calls) % 7 == 6), "q_sample", dtype="float64", **FEW)
     assert not verdict and ("not every time" in verdict.message or verdict.kind == "breaks a law"), str(verdict)
@@ -426,33 +426,33 @@ def test_the_code_gives_other_kinds_of_arrays(capsys, monkeypatch, kind, said):
 
 def test_names_and_signatures():
     assert find("ddim_step") is find("diffusion.ddim_step")
-    for name, message in (("dim_step", "close to it: ddim_step"), ("xyzzy", "check --list` says what there is"),
-                          ("gaussian_kl", "gaussian_kl is in ref.vae, but has no kernel"), ("nets.mlp.residual", "is in ref.nets.mlp, but"),
-                          ("mlp_train", "mlp_train is a whole loop"), ("fused.mlp_sample", "is a whole loop"), ("_same_shape", "no operation is called")):
+    for name, message in (("dim_step", "ddim_step"), ("xyzzy", "xyzzy"),
+                          ("gaussian_kl", r"ref\.vae"), ("nets.mlp.residual", r"ref\.nets\.mlp"),
+                          ("mlp_train", "mlp_train"), ("fused.mlp_sample", "mlp_sample"), ("_same_shape", "_same_shape")):
         with pytest.raises(Usage, match=message):
             find(name)
-    with pytest.raises(Usage, match=r"it does not take eps; it needs noise.* Expected q_sample\(x0, t, eps, abar\); other names by --map"):
+    with pytest.raises(Usage, match="eps.*noise"):
         caller(lambda x0, t, noise, abar: 0, "q_sample")
-    with pytest.raises(Usage, match="has no argument epsilon; it has x0, t, eps, abar"):
+    with pytest.raises(Usage, match="epsilon"):
         caller(lambda x0, t, noise, abar: 0, "q_sample", {"noise": "epsilon"})
-    with pytest.raises(Usage, match="the function has no argument nose; it has x0, t, noise, abar"):
+    with pytest.raises(Usage, match="nose"):
         caller(lambda x0, t, noise, abar: 0, "q_sample", {"nose": "eps"})
-    with pytest.raises(Usage, match="cannot be read"):
+    with pytest.raises(Usage, match="q_sample"):
         caller(type("Opaque", (), {"__call__": lambda self: 0, "__signature__": 3})(), "q_sample")
-    with pytest.raises(Usage, match="has no w, so paper_weight means nothing here"):
+    with pytest.raises(Usage, match="paper_weight"):
         caller(Q, "q_sample", conventions=["paper_weight"])
-    for options, message in ((dict(dtype="float8"), "has float32, float64, float16, bfloat16, got float8"), (dict(examples=0), "expected at least 1"), (dict(seconds=-3), "--seconds: expected at least 0, got -3"),
-                             (dict(fixed={"noise": 0}), "q_sample has no noise that could be held; it has t, schedule"), (dict(fixed={"eps": None}), "has no eps that could be held"),
-                             (dict(fixed={"t": 3}), r"--fix t=3: expected scalar \(one for all examples\) or each"), (dict(fixed={"schedule": "sine"}), "expected linear or cosine or short"),
-                             (dict(device="tpu"), "expected cpu or cuda, got tpu"), (dict(arrays="numpy", device="cuda"), "numpy on the CPU only")):  # fmt: skip
+    for options, message in ((dict(dtype="float8"), "--dtype"), (dict(examples=0), "--examples"), (dict(seconds=-3), "--seconds"),
+                             (dict(fixed={"noise": 0}), "noise"), (dict(fixed={"eps": None}), "eps"),
+                             (dict(fixed={"t": 3}), "--fix t=3"), (dict(fixed={"schedule": "sine"}), "--fix schedule=sine"),
+                             (dict(device="tpu"), "--device"), (dict(arrays="numpy", device="cuda"), "--arrays")):  # fmt: skip
         with pytest.raises(Usage, match=message):
             search.check(Q, "q_sample", **options)
 
-    with pytest.raises(Usage, match="--fix: diffusion.ddim_step refuses eta=7: eta: expected 0 <= eta <= 1, got 7"):
+    with pytest.raises(Usage, match="--fix.*eta"):
         search.check(diffusion.ddim_step, "ddim_step", fixed={"eta": 7})
-    with pytest.raises(Usage, match="--fix s=each: t, s are scalar or each all together"):
+    with pytest.raises(Usage, match="--fix s=each"):
         search.check(diffusion.ddim_step, "ddim_step", fixed={"t": "scalar", "s": "each"})
-    with pytest.raises(Usage, match="--fix clip=tight: expected None or a number"):
+    with pytest.raises(Usage, match="--fix clip=tight"):
         search.check(diffusion.ddim_step, "ddim_step", fixed={"clip": "tight"})
 
     def renamed(sample, /, timestep, *, noise, alphas):
@@ -508,7 +508,7 @@ def test_what_is_fixed_is_held_and_said(op, function, fixed, said, wrong):
     try:
         assert not search.check(function, op, dtype="float32", **FEW)
     except Usage as reason:
-        assert "what it holds at one value by --fix name=value" in str(reason)
+        assert "--fix" in str(reason)
     wrong = search.check(wrong, op, dtype="float32", fixed=fixed, **FEW)
     assert wrong.kind == "wrong values" and said in str(wrong)
 
@@ -592,20 +592,20 @@ def test_the_command_lists_what_can_be_checked(capsys):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["q_sample"], "expected an operation and --against MODULE:FUNCTION, or --list"),
-    (["q_sampel", "--against", "mine:right"], "no operation is called q_sampel; close to it: q_sample"),
-    (["q_sample", "--against", "mine"], "expected module:function"),
-    (["q_sample", "--against", "nosuch:f"], "nosuch cannot be imported: ModuleNotFoundError"),
-    (["q_sample", "--against", "mine:rihgt"], "mine has no rihgt; it has one_time, right, wrong"),
-    (["q_sample", "--against", "mine:number"], "is no function, it is of type int"),
-    (["ddim_step", "--against", "mine:right"], "it does not take xt, eps_hat, s, z, eta"),
-    (["q_sample", "--against", "mine:right", "--map", "x0=nosuch"], "q_sample has no argument nosuch"),
-    (["q_sample", "--against", "mine:right", "--paper-weight"], "means nothing here"),
-    (["q_sample", "--against", "mine:right", "--fix", "t"], "argument --fix: expected name=value, such as eta=0 or t=scalar, got 't'"),
-    (["q_sample", "--against", "mine:right", "--fix", "eta=0"], "q_sample has no eta that could be held; it has t, schedule"),
-    (["q_sample", "--against", "mine:right", "--seconds", "-3"], "--seconds: expected at least 0, got -3"),
-    (["q_sample", "--against", "mine:right", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
-    (["q_sample", "--against", "leaves:right"], "leaves cannot be imported: SystemExit: 4"),
+    (["q_sample"], "--against"),
+    (["q_sampel", "--against", "mine:right"], "q_sampel"),
+    (["q_sample", "--against", "mine"], "--against"),
+    (["q_sample", "--against", "nosuch:f"], "nosuch"),
+    (["q_sample", "--against", "mine:rihgt"], "rihgt"),
+    (["q_sample", "--against", "mine:number"], "mine:number"),
+    (["ddim_step", "--against", "mine:right"], "eta"),
+    (["q_sample", "--against", "mine:right", "--map", "x0=nosuch"], "nosuch"),
+    (["q_sample", "--against", "mine:right", "--paper-weight"], "paper_weight"),
+    (["q_sample", "--against", "mine:right", "--fix", "t"], "--fix"),
+    (["q_sample", "--against", "mine:right", "--fix", "eta=0"], "eta"),
+    (["q_sample", "--against", "mine:right", "--seconds", "-3"], "--seconds"),
+    (["q_sample", "--against", "mine:right", "--seed", "x"], "--seed"),
+    (["q_sample", "--against", "leaves:right"], "leaves"),
 ])  # fmt: skip
 def test_the_command_says_what_cannot_be_done(tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "mine.py").write_text(MINE)

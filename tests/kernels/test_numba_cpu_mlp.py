@@ -128,38 +128,38 @@ def test_inputs_of_any_layout_are_read_and_never_written_and_nothing_around_out_
 
 CHAPTER, RESIDUAL, X = chapter(6, 5), residual(6, 5), start(3, 6)
 SAMPLE = {
-    "another prediction": (dict(predict="mu"), ValueError, 'predict: expected "eps", "x0" or "v", got \'mu\''),
-    "classes asked of a net without": (dict(guidance=([0, 1, 2], 2.0)), ValueError, "guidance: expected None for a net without classes"),
-    "labels out of range": (dict(params=RESIDUAL, guidance=([0, 1, 5], 2.0)), ValueError, "guidance: expected 3 labels from 0 to 4"),
-    "too few labels": (dict(params=RESIDUAL, guidance=([0, 1], 2.0)), ValueError, "guidance: expected 3 labels"),
-    "labels that are no ints": (dict(params=RESIDUAL, guidance=([0.0, 1, 2], 2.0)), ValueError, "guidance: expected 3 labels"),
-    "times that ascend": (dict(times=[0, 500]), ValueError, "times: expected to descend within 0 to T = 1000"),
-    "a time twice": (dict(times=[500, 500, 0]), ValueError, "times: expected to descend"),
-    "one time": (dict(times=[500]), ValueError, r"times: expected shape \(n \+ 1,\) of ints"),
-    "times that are no ints": (dict(times=[500.0, 0.0]), ValueError, "times: expected shape"),
-    "a time beyond T": (dict(times=[1001, 0]), ValueError, "times: expected to descend"),
-    "eta": (dict(eta=1.5), ValueError, "eta: expected 0 <= eta <= 1, got 1.5"),
-    "clip": (dict(clip=0.0), ValueError, "clip: expected a positive number or None, got 0.0"),
-    "seed": (dict(seed=-1), ValueError, r"seed: expected 0 <= seed < 2\*\*64, got -1"),
-    "stream": (dict(stream=2**64), ValueError, r"stream: expected 0 <= stream < 2\*\*64"),
-    "no signal at T": (dict(times=[1000, 0], abar=np.append(ABAR[:-1], 0.0)), ValueError, r"abar\[t\] = 0"),
-    "a list": (dict(xT=X.tolist()), TypeError, "xT: expected a NumPy array of float32 or float64, got list"),
-    "one axis": (dict(xT=X[0]), ValueError, r"xT: expected shape \(B, pixels\), got \(6,\)"),
-    "other pixels": (dict(xT=X[:, :5].copy()), ValueError, r"params\['w1'\]: expected shape \('any', 6\), got \(5, 7\)"),
-    "another dtype": (dict(xT=X.astype(np.float64)), TypeError, r"params\['w1'\]: expected a NumPy array of float64 like the data, got float32"),
-    "a weight too few": (dict(params={n: p for n, p in CHAPTER.items() if n != "b2"}), ValueError, r"params: expected an array 'b2', got \['b1', 'w1', 'w2'\]"),
-    "a bias of another length": (dict(params=CHAPTER | {"b1": CHAPTER["b1"][:4]}), ValueError, r"params\['b1'\]: expected shape \(5,\), got \(4,\)"),
-    "a block of another width": (dict(params=RESIDUAL | {"block1.w2": np.ones((5, 4), np.float32)}), ValueError, r"params\['block1.w2'\]: expected shape \(5, 5\)"),
-    "an odd width of the times' features": (dict(params=RESIDUAL | {"time.w": np.ones((5, 3), np.float32)}), ValueError, "width: expected an even number, got 3"),
-    "out of another shape": (dict(out=np.zeros((2, 6), np.float32)), ValueError, r"out: expected shape \(3, 6\), got \(2, 6\)"),
-    "out of another dtype": (dict(out=np.zeros((3, 6))), TypeError, "out: expected a NumPy array of float32"),
+    "another prediction": (dict(predict="mu"), ValueError, "predict"),
+    "classes asked of a net without": (dict(guidance=([0, 1, 2], 2.0)), ValueError, "guidance"),
+    "labels out of range": (dict(params=RESIDUAL, guidance=([0, 1, 5], 2.0)), ValueError, "guidance"),
+    "too few labels": (dict(params=RESIDUAL, guidance=([0, 1], 2.0)), ValueError, "guidance"),
+    "labels that are no ints": (dict(params=RESIDUAL, guidance=([0.0, 1, 2], 2.0)), ValueError, "guidance"),
+    "times that ascend": (dict(times=[0, 500]), ValueError, "times"),
+    "a time twice": (dict(times=[500, 500, 0]), ValueError, "times"),
+    "one time": (dict(times=[500]), ValueError, "times"),
+    "times that are no ints": (dict(times=[500.0, 0.0]), ValueError, "times"),
+    "a time beyond T": (dict(times=[1001, 0]), ValueError, "times"),
+    "eta": (dict(eta=1.5), ValueError, "eta"),
+    "clip": (dict(clip=0.0), ValueError, "clip"),
+    "seed": (dict(seed=-1), ValueError, "seed"),
+    "stream": (dict(stream=2**64), ValueError, "stream"),
+    "no signal at T": (dict(times=[1000, 0], abar=np.append(ABAR[:-1], 0.0)), ValueError, "abar"),
+    "a list": (dict(xT=X.tolist()), TypeError, "xT"),
+    "one axis": (dict(xT=X[0]), ValueError, "xT"),
+    "other pixels": (dict(xT=X[:, :5].copy()), ValueError, "params"),
+    "another dtype": (dict(xT=X.astype(np.float64)), TypeError, "params"),
+    "a weight too few": (dict(params={n: p for n, p in CHAPTER.items() if n != "b2"}), ValueError, "params"),
+    "a bias of another length": (dict(params=CHAPTER | {"b1": CHAPTER["b1"][:4]}), ValueError, "params"),
+    "a block of another width": (dict(params=RESIDUAL | {"block1.w2": np.ones((5, 4), np.float32)}), ValueError, "params"),
+    "an odd width of the times' features": (dict(params=RESIDUAL | {"time.w": np.ones((5, 3), np.float32)}), ValueError, "width"),
+    "out of another shape": (dict(out=np.zeros((2, 6), np.float32)), ValueError, "out"),
+    "out of another dtype": (dict(out=np.zeros((3, 6))), TypeError, "out"),
 }
 
 
-@pytest.mark.parametrize("change, error, says", SAMPLE.values(), ids=SAMPLE)
-def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, says):
+@pytest.mark.parametrize("change, error, argument", SAMPLE.values(), ids=SAMPLE)
+def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, argument):
     out = np.full((3, 6), 7, np.float32)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         fused.mlp_sample(**(dict(params=CHAPTER, xT=X, times=[900, 20, 0], abar=ABAR, out=out) | change))
     assert np.all(out == 7)
 
@@ -255,29 +255,29 @@ def test_training_writes_nothing_that_was_given(layout):
 
 STATE = fused.mlp_train(CHAPTER, digits(4, 6), 1, 2, 0.1, 0, ABAR)[1]
 TRAIN = {
-    "no steps": (dict(steps=0), ValueError, "steps and batch: expected at least 1, got 0 and 2"),
-    "no batch": (dict(batch=0), ValueError, "steps and batch: expected at least 1, got 1 and 0"),
-    "half a step": (dict(steps=1.5), TypeError, "steps: expected an int, got float"),
-    "half an example": (dict(batch=1.5), TypeError, "batch: expected an int, got float"),
-    "no data": (dict(data=digits(0, 6)), ValueError, r"n: expected 1 <= n <= 2\*\*32, got 0"),
-    "a list": (dict(data=[[1.0] * 6]), TypeError, "data: expected a NumPy array of float32 or float64, got list"),
-    "one axis": (dict(data=X[0]), ValueError, r"data: expected shape \(N, pixels\), got \(6,\)"),
-    "other pixels": (dict(data=X[:, :5].copy()), ValueError, r"params\['w1'\]: expected shape \('any', 6\), got \(5, 7\)"),
-    "another dtype": (dict(data=X.astype(np.float64)), TypeError, r"params\['w1'\]: expected a NumPy array of float64 like the data, got float32"),
-    "another net": (dict(params=RESIDUAL), ValueError, "params: expected an array 'w1'"),
-    "seed": (dict(seed=2**64), ValueError, r"seed: expected 0 <= seed < 2\*\*64"),
-    "abar": (dict(abar=np.full(5, np.nan)), ValueError, r"abar: expected real values in \[0, 1\], got nan"),
-    "one time": (dict(abar=np.ones(1)), ValueError, r"n: expected 1 <= n <= 2\*\*32, got 0"),
-    "decay": (dict(decay=1.5), ValueError, "decay: expected 0 <= decay <= 1, got 1.5"),
-    "a moment of another shape": (dict(state=STATE | {"m": STATE["m"] | {"b1": np.zeros(4, np.float32)}}), ValueError, r"state\['m'\]\['b1'\]: expected shape \(5,\), got \(4,\)"),
-    "the state of another net": (dict(state=fused.mlp_train(chapter(6, 4), digits(4, 6), 1, 2, 0.1, 0, ABAR)[1]), ValueError, r"state\['m'\]\['w1'\]: expected shape \(5, 7\), got \(4, 7\)"),
-    "a state without steps": (dict(state={n: STATE[n] for n in ("m", "v", "average")}), ValueError, r"state: expected step, m, v and average, got \['m', 'v', 'average'\]"),
+    "no steps": (dict(steps=0), ValueError, "steps.*batch"),
+    "no batch": (dict(batch=0), ValueError, "steps.*batch"),
+    "half a step": (dict(steps=1.5), TypeError, "steps"),
+    "half an example": (dict(batch=1.5), TypeError, "batch"),
+    "no data": (dict(data=digits(0, 6)), ValueError, "n"),
+    "a list": (dict(data=[[1.0] * 6]), TypeError, "data"),
+    "one axis": (dict(data=X[0]), ValueError, "data"),
+    "other pixels": (dict(data=X[:, :5].copy()), ValueError, "params"),
+    "another dtype": (dict(data=X.astype(np.float64)), TypeError, "params"),
+    "another net": (dict(params=RESIDUAL), ValueError, "params"),
+    "seed": (dict(seed=2**64), ValueError, "seed"),
+    "abar": (dict(abar=np.full(5, np.nan)), ValueError, "abar"),
+    "one time": (dict(abar=np.ones(1)), ValueError, "n"),
+    "decay": (dict(decay=1.5), ValueError, "decay"),
+    "a moment of another shape": (dict(state=STATE | {"m": STATE["m"] | {"b1": np.zeros(4, np.float32)}}), ValueError, "state"),
+    "the state of another net": (dict(state=fused.mlp_train(chapter(6, 4), digits(4, 6), 1, 2, 0.1, 0, ABAR)[1]), ValueError, "state"),
+    "a state without steps": (dict(state={n: STATE[n] for n in ("m", "v", "average")}), ValueError, "state"),
 }
 
 
-@pytest.mark.parametrize("change, error, says", TRAIN.values(), ids=TRAIN)
-def test_mlp_train_refuses_bad_input(change, error, says):
-    with pytest.raises(error, match=says):
+@pytest.mark.parametrize("change, error, argument", TRAIN.values(), ids=TRAIN)
+def test_mlp_train_refuses_bad_input(change, error, argument):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         fused.mlp_train(**(dict(params=CHAPTER, data=X, steps=1, batch=2, lr=0.1, seed=0, abar=ABAR) | change))
 
 
@@ -285,7 +285,7 @@ def test_integers_below_are_the_references():
     for n in (1, 7, 1000, 2**32):
         assert np.array_equal(kernel_philox.below(5, (3, 70), n, 2**64 - 1), philox.below(5, (3, 70), n, 2**64 - 1))
     for n in (0, 2**32 + 1):
-        with pytest.raises(ValueError, match="n: expected 1 <= n"):
+        with pytest.raises(ValueError, match=r"\bn\b"):
             kernel_philox.below(5, 3, n)
 
 

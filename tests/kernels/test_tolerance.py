@@ -30,13 +30,13 @@ def test_one_wrong_element_in_a_million_is_rejected():
     truth = np.ones(10**6)
     out = truth.copy()
     out[777_777] += 1e-6
-    with pytest.raises(tolerance.Mismatch, match="777777"):
+    with pytest.raises(tolerance.Mismatch, match=r"\b777777\b"):
         tolerance.assert_matches(out, tolerance.rule(truth, truth, 2, "float32"))
 
 
 @pytest.mark.parametrize("ulps", [1e7, 3e8])
 def test_a_vacuous_tolerance_is_refused(ulps):
-    with pytest.raises(tolerance.Mismatch, match="vacuous"):
+    with pytest.raises(tolerance.Mismatch, match=r"\bvacuous\b"):
         tolerance.assert_matches(TRUTH, tolerance.rule(TRUTH, np.abs(TRUTH) + 1, ulps, "float32"))
 
 
@@ -71,7 +71,7 @@ def test_a_bound_of_zero_demands_equality():
 
 
 def test_a_scale_must_be_finite_and_fit():
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match=r"\bscale\b"):
         tolerance.rule(TRUTH, np.full(11, np.inf), 2, "float32")
-    with pytest.raises(ValueError, match="equal shapes"):
+    with pytest.raises(ValueError, match=r"\btruth.*scale\b"):
         tolerance.rule(TRUTH, np.ones(3), 2, "float32")

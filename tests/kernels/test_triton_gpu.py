@@ -234,27 +234,27 @@ def test_normals_past_the_carry_into_the_second_counter_word(block):
 X = np.ones((4, 6), np.float32)
 BAD = {
     "a list": (dict(x0=X.tolist()), TypeError, "x0: expected a NumPy array, got list" if launch.INTERPRETED else "x0: expected an array on a GPU .* got list"),
-    "NaN in abar": (dict(abar=np.where(np.arange(1001) == 2, np.nan, ABAR)), ValueError, r"abar: expected real values in \[0, 1\]"),
-    "integers": (dict(x0=X.astype(np.int32)), TypeError, "x0: expected float32 or float16 or bfloat16, got int32"),
-    "double": (dict(x0=X.astype(np.float64)), TypeError, "x0: expected float32 or float16 or bfloat16, got float64"),
-    "mixed dtypes": (dict(eps=X.astype(np.float16)), TypeError, r"eps: expected \w+ float32 like x0, got \w+ float16"),
-    "unequal shapes": (dict(eps=X[:3]), ValueError, r"expected equal shapes, got x0 \(4, 6\), eps \(3, 6\)"),
-    "a shape that would broadcast": (dict(eps=X[:, :1].copy()), ValueError, "expected equal shapes"),
-    "t too large": (dict(t=1001), ValueError, "t: expected 0 <= t <= T = 1000, got 1001 to 1001"),
-    "t negative": (dict(t=np.array([0, 1, -1, 2])), ValueError, "t: expected 0 <= t <= T = 1000, got -1 to 2"),
-    "t a float": (dict(t=1.5), TypeError, "t: expected ints, got float64"),
-    "t of another length": (dict(t=np.array([1, 2, 3])), ValueError, r"t: expected one int or shape \(4,\) .* got \(3,\)"),
-    "out of another shape": (dict(out=X[:2].copy()), ValueError, r"out: expected shape \(4, 6\), got \(2, 6\)"),
-    "out of another dtype": (dict(out=X.astype(np.float16)), TypeError, r"out: expected \w+ float32, got \w+ float16"),
+    "NaN in abar": (dict(abar=np.where(np.arange(1001) == 2, np.nan, ABAR)), ValueError, "abar"),
+    "integers": (dict(x0=X.astype(np.int32)), TypeError, "x0"),
+    "double": (dict(x0=X.astype(np.float64)), TypeError, "x0"),
+    "mixed dtypes": (dict(eps=X.astype(np.float16)), TypeError, "eps"),
+    "unequal shapes": (dict(eps=X[:3]), ValueError, "x0.*eps"),
+    "a shape that would broadcast": (dict(eps=X[:, :1].copy()), ValueError, "x0.*eps"),
+    "t too large": (dict(t=1001), ValueError, "t"),
+    "t negative": (dict(t=np.array([0, 1, -1, 2])), ValueError, "t"),
+    "t a float": (dict(t=1.5), TypeError, "t"),
+    "t of another length": (dict(t=np.array([1, 2, 3])), ValueError, "t"),
+    "out of another shape": (dict(out=X[:2].copy()), ValueError, "out"),
+    "out of another dtype": (dict(out=X.astype(np.float16)), TypeError, "out"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_rejected_before_anything_is_written(name):
-    change, error, message = BAD[name]
+    change, error, argument = BAD[name]
     out = SEND(np.full((4, 6), 7, np.float32))
     change = {k: SEND(v) if isinstance(v, np.ndarray) and k != "t" else v for k, v in change.items()}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         diffusion.q_sample(**(dict(x0=SEND(X), t=np.arange(4), eps=SEND(X), abar=ABAR, out=out) | change))
     assert np.all(RECEIVE(out) == 7)
 
@@ -268,52 +268,52 @@ def test_an_array_of_the_other_machine_is_rejected():
         sys.modules.setdefault("cupy", type(sys)("cupy"))
         sys.modules["cupy"].empty = sys.modules["cupy"].asarray = sys.modules["cupy"].asnumpy = None
         try:
-            with pytest.raises(TypeError, match="x0: expected a NumPy array, since Triton's interpreter runs on the host, got cupy.OnGpu"):
+            with pytest.raises(TypeError, match=r"\bx0\b"):
                 diffusion.q_sample(OnGpu(), 5, X, ABAR)
         finally:
             del sys.modules["cupy"]
     else:
-        with pytest.raises(TypeError, match="x0: expected an array on a GPU, got numpy.ndarray"):
+        with pytest.raises(TypeError, match=r"\bx0\b"):
             diffusion.q_sample(X, 5, X, ABAR)
 
 
 def test_strides_and_overlaps_are_refused():
     strided, other = SEND(np.ones((8, 6), np.float32))[::2], SEND(X)
-    with pytest.raises(ValueError, match="x0: expected a C-contiguous array"):
+    with pytest.raises(ValueError, match=r"\bx0\b"):
         diffusion.q_sample(strided, 5, strided, ABAR)
     memory = SEND(np.zeros(200, np.float32))
-    with pytest.raises(ValueError, match="out: expected memory apart from the inputs or exactly one of them"):
+    with pytest.raises(ValueError, match=r"\bout\b"):
         diffusion.q_sample(memory[:24].reshape(4, 6), 5, other, ABAR, out=memory[8:32].reshape(4, 6))
 
 
 REFUSED = {
-    "two results in one array": (lambda x: diffusion.q_sample_backward(x, 5, ABAR, out=(x, x)), "share no memory with each other"),
-    "s = t": (lambda x: diffusion.ddpm_step(x, x, 5, 5, x, ABAR), "from t to s < t, got t = 5 and s = 5"),
-    "history without its time": (lambda x: fused.guided_dpmpp_2m_step(x, x, x, 1.0, x, None, 5, 4, ABAR), "x0_last and u: expected both or neither"),
-    "flow past the noise": (lambda x: fused.guided_flow_step(x, x, x, 1.0, 1.5, 0.5), "from t <= 1 to 0 <= s < t, got t = 1.5 and s = 0.5"),
-    "sigma_next = 0": (lambda x: fused.heun_step(x, x, x, 1.0, 0.0), "expected 0 < sigma_next < sigma, got sigma = 1.0 and sigma_next = 0.0"),
-    "two halves in one array": (lambda x: fused.guided_dpmpp_2m_step(x, x, x, 1.0, None, None, 5, 4, ABAR, out=(x, x)), "share no memory"),
-    "eta above 1": (lambda x: fused.guided_ddim_step(x, x, x, 1.0, 5, 4, 0, 1.1, ABAR), "eta: expected 0 <= eta <= 1, got 1.1"),
-    "clip = 0": (lambda x: diffusion.ddpm_step(x, x, 5, 4, x, ABAR, clip=0), "clip: expected a positive number or None, got 0"),
-    "a seed below 0": (lambda x: philox.normal(-1, 4), "seed: expected 0 <= seed"),
-    "nothing to average": (lambda x: fused.eps_loss_noise(SEND(X[:0].copy()), 0), "at least one element"),
-    "dkl of another length": (lambda x: vae.reparameterize_kl_backward(x, np.ones(3), x, x, x), r"dkl: expected one number or shape \(4,\)"),
-    "both gradients in one array": (lambda x: gan.discriminator_loss_grad(x, SEND(X.copy()), out=(x, x)), "share no memory with each other"),
-    "a gradient over logits still to be read": (lambda x: gan.discriminator_loss_grad(SEND(X.copy()), x, out=(x, SEND(X.copy()))), "share no memory"),
-    "step 0 of Adam": (lambda x: optim.adam_step(x, x, x, x, 0, 1e-3, 0.9, 0.999, 1e-8, 0.0), "step: expected at least 1, got 0"),
-    "max_norm = 0": (lambda x: optim.clip_by_global_norm([x], 0.0), "max_norm: expected a positive number, got 0"),
+    "two results in one array": (lambda x: diffusion.q_sample_backward(x, 5, ABAR, out=(x, x)), "out"),
+    "s = t": (lambda x: diffusion.ddpm_step(x, x, 5, 5, x, ABAR), "s"),
+    "history without its time": (lambda x: fused.guided_dpmpp_2m_step(x, x, x, 1.0, x, None, 5, 4, ABAR), "x0_last.*u"),
+    "flow past the noise": (lambda x: fused.guided_flow_step(x, x, x, 1.0, 1.5, 0.5), "s"),
+    "sigma_next = 0": (lambda x: fused.heun_step(x, x, x, 1.0, 0.0), "sigma_next"),
+    "two halves in one array": (lambda x: fused.guided_dpmpp_2m_step(x, x, x, 1.0, None, None, 5, 4, ABAR, out=(x, x)), "out"),
+    "eta above 1": (lambda x: fused.guided_ddim_step(x, x, x, 1.0, 5, 4, 0, 1.1, ABAR), "eta"),
+    "clip = 0": (lambda x: diffusion.ddpm_step(x, x, 5, 4, x, ABAR, clip=0), "clip"),
+    "a seed below 0": (lambda x: philox.normal(-1, 4), "seed"),
+    "nothing to average": (lambda x: fused.eps_loss_noise(SEND(X[:0].copy()), 0), "0, 6"),
+    "dkl of another length": (lambda x: vae.reparameterize_kl_backward(x, np.ones(3), x, x, x), "dkl"),
+    "both gradients in one array": (lambda x: gan.discriminator_loss_grad(x, SEND(X.copy()), out=(x, x)), "out"),
+    "a gradient over logits still to be read": (lambda x: gan.discriminator_loss_grad(SEND(X.copy()), x, out=(x, SEND(X.copy()))), "out"),
+    "step 0 of Adam": (lambda x: optim.adam_step(x, x, x, x, 0, 1e-3, 0.9, 0.999, 1e-8, 0.0), "step"),
+    "max_norm = 0": (lambda x: optim.clip_by_global_norm([x], 0.0), "max_norm"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_exist_is_refused(name):
-    call, message = REFUSED[name]
-    with pytest.raises(ValueError, match=message):
+    call, argument = REFUSED[name]
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         call(SEND(X))
 
 
 def test_float64_normals_are_refused():
-    with pytest.raises(TypeError, match="dtype: expected float32, float16 or bfloat16, got float64"):
+    with pytest.raises(TypeError, match=r"\bdtype\b"):
         philox.normal(0, 4, dtype=np.float64)
 
 

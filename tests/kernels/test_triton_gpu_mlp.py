@@ -207,32 +207,32 @@ def test_training_goes_on_where_it_stopped_with_the_same_bits_and_changes_nothin
 FLOATS = {"a list", "another dtype", "out of another dtype"}  # of NumPy's own arrays
 
 
-@pytest.mark.parametrize("change, error, says", [v for n, v in SAMPLE.items() if n not in FLOATS], ids=[n for n in SAMPLE if n not in FLOATS])
-def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, says):
+@pytest.mark.parametrize("change, error, argument", [v for n, v in SAMPLE.items() if n not in FLOATS], ids=[n for n in SAMPLE if n not in FLOATS])
+def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, argument):
     out = SEND(np.full((3, 6), 7, np.float32))
     told = dict(params=chapter(6, 5), xT=start(3, 6), times=[900, 20, 0], abar=ABAR) | change
     told |= dict(params=sent(told["params"]), xT=SEND(np.ascontiguousarray(told["xT"])), out=SEND(told["out"]) if "out" in told else out)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         fused.mlp_sample(**told)
     assert np.all(RECEIVE(out) == 7)
 
 
 def test_precisions_and_dtypes_that_there_are_not_are_refused():
     params, x = chapter(6, 5), start(3, 6)
-    with pytest.raises(ValueError, match='precision: expected "float32" or "bfloat16", got \'float16\''):
+    with pytest.raises(ValueError, match=r"\bprecision\b"):
         sample(params, x, precision="float16")
-    with pytest.raises(TypeError, match="xT: expected float32, got float16"):
+    with pytest.raises(TypeError, match=r"\bxT\b"):
         sample(params, x.astype(np.float16))
-    with pytest.raises(TypeError, match=r"params\['w1'\]: expected float32, got float16"):
+    with pytest.raises(TypeError, match=r"\bparams\b"):
         sample(params | {"w1": params["w1"].astype(np.float16)}, x)
-    with pytest.raises(ValueError, match='precision: expected "float32" or "bfloat16"'):
+    with pytest.raises(ValueError, match=r"\bprecision\b"):
         train(params, digits(9, 6), 1, batch=2, lr=1e-3, seed=0, abar=ABAR, precision="tf32")
 
 
-@pytest.mark.parametrize("change, error, says", [v for n, v in TRAIN.items() if n not in FLOATS], ids=[n for n in TRAIN if n not in FLOATS])
-def test_mlp_train_refuses_bad_input(change, error, says):
+@pytest.mark.parametrize("change, error, argument", [v for n, v in TRAIN.items() if n not in FLOATS], ids=[n for n in TRAIN if n not in FLOATS])
+def test_mlp_train_refuses_bad_input(change, error, argument):
     told = dict(params=chapter(6, 5), data=start(3, 6), steps=1, batch=2, lr=0.1, seed=0, abar=ABAR) | change
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         train(**told)
 
 
@@ -242,14 +242,14 @@ if not launch.INTERPRETED:
     def test_a_launch_that_waits_in_vain_says_so(told, monkeypatch):
         monkeypatch.setattr(kernel, "PATIENCE", 0)
         assert np.isnan(sample(chapter(), start(64, 784), **told)).all()
-        with pytest.raises(RuntimeError, match="waited a second for another in vain"):
+        with pytest.raises(RuntimeError, match=r"\bmlp_train\b"):
             train(chapter(), digits(50, 784), 3, batch=128, lr=1e-3, seed=0, abar=ABAR)
         monkeypatch.undo()
         assert np.isfinite(sample(chapter(), start(64, 784), **told)).all()
 
     def test_more_programs_than_fit_are_refused_with_their_number(monkeypatch):
         monkeypatch.setattr(launch, "processors", lambda near: 10**5)
-        with pytest.raises(RuntimeError, match=r"programs at the same time, and \d+ fit"):
+        with pytest.raises(RuntimeError, match=r"\d+ programs.* \d+ "):
             sample(chapter(), start(40_000, 784), clip=1.0)
         monkeypatch.undo()
         assert np.isfinite(sample(chapter(), start(64, 784), clip=1.0)).all()

@@ -1,0 +1,76 @@
+"""Packaging, the top level of the tree, CI and the README."""
+import configparser
+import fnmatch
+import re
+import sys
+import tomllib
+
+import pytest
+
+from tests import ROOT
+from tests.house import imports, python_files
+
+STDLIB = set(sys.stdlib_module_names)
+
+
+def test_the_top_level_holds_only_what_belongs_there():
+    expected = set(".ci .git .gitignore LICENSE README.md bench kernels pyproject.toml ref setup.cfg tests".split())
+    ignored = [line.strip().rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line.strip()]
+    extra = {entry.name for entry in ROOT.iterdir() if entry.is_file() or any(entry.iterdir())} - expected
+    assert {name for name in extra if not any(fnmatch.fnmatch(name, pattern) for pattern in ignored)} == set()
+
+
+def setup_cfg():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def requirements(parser):
+    lines = parser["options"]["install_requires"].splitlines()
+    for extra in parser["options.extras_require"].values():
+        lines += extra.splitlines()
+    return [line.split(";")[0].strip() for line in lines if line.strip()]
+
+
+def test_versions_have_lower_bounds_and_no_upper_ones():
+    found = requirements(setup_cfg())
+    assert {"numpy", "numba", "pytest", "hypothesis"} <= {re.split(r"\W", line)[0] for line in found}
+    for line in found:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+(\[\w+\])?>=[0-9.]+", line), f"{line!r}: a lower bound and nothing else"
+
+
+def test_everything_a_test_imports_is_in_the_test_extra():
+    """So that `pip install -e ".[test]"` on a bare machine is enough."""
+    wanted = setup_cfg()["options"]["install_requires"] + setup_cfg()["options.extras_require"]["test"]
+    installed = {re.split(r"[^\w-]", line.strip())[0] for line in wanted.split("\n")}
+    for path, source in python_files("tests").items():
+        for module in imports(source):
+            top = module.split(".")[0]
+            ours = {"ref", "kernels", "bench", "tests", "_pytest"}
+            assert top in STDLIB | installed | ours, f"{path} imports {module}"
+
+
+def test_nothing_softens_the_tests():
+    """Warnings are errors, but for what pytest-benchmark says about its own presence under xdist."""
+    lines = setup_cfg()["tool:pytest"]["filterwarnings"].split("\n")
+    assert [line for line in lines if line] == ["error", "ignore:Benchmarks are automatically disabled"]
+    for path, source in python_files("tests").items():
+        assert "import" + "orskip" not in source, f"{path}: a test that skips because an import broke"
+        assert "x" + "fail" not in source, f"{path}: a test that may fail"
+
+
+def test_pyproject_holds_the_build_system_only():
+    assert list(tomllib.loads((ROOT / "pyproject.toml").read_text())) == ["build-system"]
+
+
+@pytest.mark.parametrize("command", [
+    'pip install -e ".[test]" && pytest', 'pip install -e ".[study]" && python -m bench.studies.digits',
+])
+def test_ci_runs_the_commands_of_the_readme(command):
+    for path in ("README.md", ".ci/run"):
+        assert command in (ROOT / path).read_text(), f"{path} does not have: {command}"
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 160

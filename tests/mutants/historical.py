@@ -1,0 +1,83 @@
+"""Bugs that such code has had, in other projects or in this one: (what goes wrong, where and by which operator)."""
+from tests.mutants.sites import Site
+
+NOISE = [
+    ("a wrong multiplier", "ref.philox.M0", "constant 0xD2511F53 -> 0xD2511F55"),
+    ("nine rounds", "ref.philox.philox4x32", "constant 10 -> 9"),
+    ("the key moves before the first round too", "ref.philox.philox4x32", "swap >"),
+    ("the block number without its carry", "ref.philox.bits", "swap >>"),
+    ("the seed's high word dropped", "ref.philox.bits", "swap >>", 3),
+    ("a uniform number below 0", "ref.philox._u01", "swap +"),
+    ("-ln u for -2 ln u", "ref.philox.normal", "constant 2.0 -> 1.0"),
+    ("sine and cosine swapped", "ref.philox._sincospi", "swap returned"),
+    ("the last pair of an odd size dropped", "ref.philox.normal", "constant 1 -> 0"),
+]
+SCHEDULES = [
+    ("alpha-bar from a sum", "ref.schedules.alpha_bar", "call cumprod -> cumsum"),
+    ("alpha-bar without the 1 at t = 0", "ref.schedules.alpha_bar", "constant 1.0 -> 0.5"),
+    ("scaled linear without the square", "ref.schedules.scaled_linear_betas", "drop **"),
+    ("cosine without the square", "ref.schedules.cosine_betas", "drop **"),
+    ("cosine without its cap", "ref.schedules.cosine_betas", "drop minimum"),
+    ("signal-to-noise upside down", "ref.schedules.snr", "swap /"),
+    ("zero terminal SNR shifts abar and not its root", "ref.schedules.zero_terminal_snr", "drop sqrt"),
+    ("leading times counted from 0", "ref.schedules.spaced_times", "constant 1 -> 0", 2),
+    ("a time off by one from its index", "ref.schedules.time_from_index", "constant 1 -> 2"),
+]
+PROCESS = [
+    ("a variance for a deviation", "ref.diffusion.q_sample", "drop sqrt", 2),
+    ("gradients of signal and noise swapped", "ref.diffusion.q_sample_backward", "swap returned"),
+    ("x0 from eps with the wrong sign", "ref.diffusion.x0_from_eps", "swap -"),
+    ("v with the wrong sign", "ref.diffusion.v_target", "negate returned"),
+    ("the score over the variance", "ref.diffusion.score_from_eps", "drop sqrt"),
+    ("alpha-bar for alpha", "ref.diffusion.posterior", "drop sqrt", 2),
+    ("noise on the last step", "ref.diffusion.ddpm_step", "first of where"),
+    ("a variance for a deviation in the step", "ref.diffusion.ddpm_step", "drop sqrt"),
+    ("the small variance always", "ref.diffusion.ddpm_step", "always if"),
+    ("eps kept when x0 is clipped", "ref.diffusion.ddim_step", "delete eps_from_x0"),
+    ("sigma a variance", "ref.diffusion.ddim_step", "drop sqrt"),
+    ("sigma for its square", "ref.diffusion.ddim_step", "drop **"),
+    ("a missing 1 / N", "ref.diffusion.eps_loss", "call mean -> sum"),
+    ("a missing 2", "ref.diffusion.eps_loss_backward", "constant 2 -> 1"),
+    ("guided from the wrong branch", "ref.guidance.guide", "name uncond -> cond", 2),
+    ("the paper's weight not converted", "ref.guidance.w_from_paper", "constant 1 -> 0"),
+    ("one deviation for the whole batch", "ref.guidance.guide_rescaled", "constant 1 -> 0", 2),
+    ("a quantile of x0 and not of its size", "ref.guidance.dynamic_threshold", "drop abs"),
+]
+SAMPLERS = [
+    ("churn without its root", "ref.samplers.heun", "drop sqrt", 2),
+    ("gamma without its cap", "ref.samplers.heun", "drop min"),
+    ("churn divided by the number of levels", "ref.samplers.heun", "constant 1 -> 0", 2),
+    ("the corrector dropped", "ref.samplers.unipc", "never if"),
+    ("away from the data", "ref.samplers.flow_euler", "swap -"),
+    ("a velocity at time 0", "ref.samplers.flow_heun", "swap >"),
+    ("the whole noise of the level", "ref.samplers.consistency", "drop sqrt"),
+    ("the mask the other way round", "ref.samplers.inpaint", "swap ==", 3),
+]
+MODELS = [
+    ("c_in without its root", "ref.edm.scalings", "drop sqrt", 2),
+    ("a variance for a deviation", "ref.vae.reparameterize", "constant 2 -> 1"),
+    ("KL without its half", "ref.vae.gaussian_kl", "constant 2 -> 1", 2),
+    ("both gradients of the mean alike", "ref.vae.gaussian_nll_backward", "return the first twice"),
+    ("no bias correction of the first moment", "ref.optim.adam_step", "drop **"),
+    ("the average and its news swapped", "ref.optim.ema_step", "name avg -> p", 2),
+]
+KERNELS = [
+    ("noise on the last step", "kernels.coefficients.ddpm_step", "swap <"),
+    ("the seed's high word dropped", "kernels.coefficients.noise_key", "swap >>"),
+    ("the newest prediction counted twice", "kernels.coefficients.dpmpp_2m_step", "constant 1 -> 2", 5),
+    ("NaN passes", "kernels.tolerance.in_units", "second of where", 2),
+    ("a vacuous tolerance passes", "kernels.tolerance.assert_matches", "drop guard", 2),
+    ("a wrong multiplier", "kernels.numba_cpu.philox", "constant 0xD2511F53 -> 0xD2511F55"),
+    ("the low part of ln 2 with the wrong sign", "kernels.numba_cpu.math._reduced", "swap -", 2),
+    ("a thread too few", "kernels.numba_cpu.engine.run", "constant 1 -> 0"),
+    ("a wrong multiplier", "kernels.triton_gpu.philox", "constant 0xD2511F53 -> 0xD2511F55"),
+    ("a broken law passes", "kernels.check.laws.broken", "always if", 3),
+    ("KL without its half", "kernels.triton_gpu.vae", "constant 0.5 -> 1.0"),
+]  # fmt: skip
+
+HISTORICAL = [
+    (name, Site(target, operator, *(n or [1])))
+    for name, target, operator, *n in NOISE + SCHEDULES + PROCESS + SAMPLERS + MODELS + KERNELS
+]
+# mutants that cannot change a result, and why; each must still apply, so that an outdated line is found
+EQUIVALENT = {}
