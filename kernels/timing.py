@@ -35,7 +35,10 @@ def gpu_copy(nbytes):
 
 
 def problem(op, options, shape, seed=0, dtype="float32"):
-    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. seed: of the data. dtype: name. Returns {name: value}."""
+    """The arguments that are timed. op: `registry.Op`. options: of its row; "shape" in it stands for the data's own shape.
+    shape, seed: of the data. dtype: name. Returns {name: value}."""
+    shape = options.get("shape", shape)
+    options = {name: value for name, value in options.items() if name not in ("shape", "on")}
     arguments = op.make(np.random.default_rng(seed), shape, dtype, "normal", **options)
     usual = "s" in arguments and "abar" in arguments and arguments["abar"].size > TIMES["u"]
     return arguments | {name: time for name, time in TIMES.items() if usual and isinstance(arguments.get(name), int)}

@@ -1,0 +1,105 @@
+"""The nets and inputs of the whole loops, `fused.mlp_sample` and `fused.mlp_train`, and NumPy's results in several orders.
+
+What a loop errs depends on the order of its sums, and hidden units may stand in any order: so NumPy runs in four.
+"""
+import numpy as np
+
+from kernels.ops.inputs import data
+from kernels.ops.record import mapped
+from ref import philox, schedules
+from ref.nets import mlp
+
+ABAR = schedules.alpha_bar(schedules.linear_betas())
+HIDDEN = {  # the axes of hidden units, where not all are
+    ".w1": (0,), ".b1": (0,), ".w2": (1,), ".b2": (),
+    ".in.w": (0,), ".time.w": (0,), ".class.w": (1,), ".out.w": (1,), ".out.b": (),
+}  # fmt: skip
+SAMPLE = {
+    "net": ("simple_mlp", "residual", "guided"), "predict": ("eps", "x0", "v"), "clip": (None, 1.5), "eta": (0.0, 0.7),
+}  # fmt: skip
+TRAIN = {"batch": (40, 1, 35), "beta1": (0.9, 0.5), "width": (40, 9)}
+EXAMPLES, IMAGES = ((9, 60), (33, 60), (7, 200), (17, 33), (40, 24)), ((300, 200), (300, 33), (300, 20))
+SAMPLE_BENCH = {f"batch {n}": {"shape": (n, 784), "steps": 50, "width": 256} for n in (64, 256, 1024, 8192)}
+SAMPLE_BENCH["batch 8192"]["on"] = "triton_gpu"
+TRAIN_BENCH = {"batch 128": {"shape": (5000, 784), "steps": 100, "width": 256, "batch": 128}}
+
+
+def simple_mlp(pixels=784, width=256, dtype=np.float32):
+    """The simple net, its times scaled to the size of its pixels: next to times up to 1000 it hardly sees them. pixels,
+    width: ints. dtype: of NumPy. Returns its parameters."""
+    params = mlp.chapter_init(0, pixels, width, dtype)
+    return params | {"w1": params["w1"] * np.append(np.ones(pixels), 1e-3).astype(dtype)}
+
+
+def residual(pixels, width, depth=3, classes=4, frequencies=6, dtype=np.float32):
+    """The residual net with last layers that are not 0, as after training. pixels, width, depth, classes, frequencies:
+    ints. dtype: of NumPy. Returns its parameters."""
+    params, streams = mlp.residual_init(0, pixels, width, depth, classes, frequencies, np.float64), iter(range(10**6))
+    return mapped(lambda _, p: (p + 0.3 * width**-0.5 * philox.normal(next(streams), p.shape)).astype(dtype), params)
+
+
+def sample(rng, shape, dtype, values, net="simple_mlp", steps=None, width=40, **options):
+    """An input maker. net: of SAMPLE. steps: of the sampler. width: of the net. rng, shape, dtype, values, options: as in
+    `kernels.ops.inputs.usual`."""
+    examples, pixels = shape[0], int(np.prod(shape[1:]))
+    xT = data(rng, (examples, pixels), dtype, values)
+    xT[np.isinf(xT)] = np.nan  # inf - inf is NaN in one order of the sums and not in another
+    params = (simple_mlp if net == "simple_mlp" else residual)(pixels, width, dtype=np.dtype(dtype))
+    guidance = (np.arange(examples) % 5, 3.0) if net == "guided" else None
+    times = schedules.spaced_times(1000, steps, "trailing").tolist() if steps else [1000, 800, 500, 20, 0]
+    noise = {"seed": 5, "stream": 2**64 - 2}
+    return {"params": params, "xT": xT, "times": times, "abar": ABAR, "guidance": guidance} | noise | options
+
+
+def train(rng, shape, dtype, values, batch=40, steps=5, width=40, **options):
+    """An input maker. batch, steps: of the loop. width: of the net. rng, shape, dtype, values, options: as in `sample`;
+    the data is always of -1 and 1."""
+    images = np.sign(rng.standard_normal((shape[0], int(np.prod(shape[1:]))))).astype(dtype)
+    settings = {"lr": 1e-3, "eps": 1e-1, "weight_decay": 0.01, "decay": 0.9}  # below this eps Adam makes of rounding a whole step
+    params = simple_mlp(images.shape[1], width, np.dtype(dtype))
+    return {"params": params, "data": images, "steps": steps, "batch": batch, "seed": 3, "abar": ABAR} | settings | options
+
+
+def in_orders(numpy, arguments):
+    """NumPy's results with the hidden units in several orders, and put back. numpy: function. arguments: of it."""
+    params, found = arguments["params"], []
+    for order in orders(hidden(params)):
+        result, back = numpy(**(arguments | {"params": turned(params, order)})), np.argsort(order)
+        if isinstance(result, tuple):
+            new, state, losses = result
+            state = {part: p if part == "step" else turned(p, back) for part, p in state.items()}
+            result = turned(new, back), state, losses
+        found.append(result)
+    return found
+
+
+def hidden(params):
+    """The number of hidden units. params: of either net."""
+    return (params["w2"] if "w2" in params else params["out.w"] if "out.w" in params else params["out"]["w"]).shape[1]
+
+
+def orders(width):
+    """Four orders of the hidden units. width: int."""
+    rng = np.random.default_rng(0)
+    return [np.arange(width), np.arange(width)[::-1], rng.permutation(width), rng.permutation(width)]
+
+
+def turned(params, order):
+    """The same net with its hidden units in another order. params: tree. order: (width,) ints."""
+
+    def turn(path, p):
+        axes = HIDDEN.get(path, range(p.ndim))
+        return p[np.ix_(*(order if axis in axes else range(n) for axis, n in enumerate(p.shape)))]
+
+    return mapped(turn, params)
+
+
+def sample_flops(params, xT, times, **_):
+    """Of a trajectory in the hidden layer: W1 W2, a product a step, in and out. params, xT, times: as in `sample`."""
+    width, (examples, pixels) = hidden(params), xT.shape
+    return 2 * width * (width * pixels + examples * ((len(times) - 1) * width + 2 * pixels))
+
+
+def train_flops(params, steps, batch, **_):
+    """Of a training run. params, steps, batch: as in `train`."""
+    return steps * 2 * batch * (2 * params["w1"].size + 3 * params["w2"].size)
