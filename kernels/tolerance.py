@@ -63,8 +63,8 @@ def whole(truth, plains, dtype, ulps=4):
     """
     truth, dtype = np.asarray(truth, np.float64), np.dtype(dtype)
     largest = np.max(np.abs(truth), where=np.isfinite(truth), initial=0.0)
-    allowed = 2 * max(_worst(p, truth) for p in plains) + ulps * float(np.spacing(dtype.type(largest)))
-    return Rule(truth, np.full(truth.shape, allowed * _rounded_truth(dtype.name)))
+    floor = ulps * _rounded_truth(dtype.name) * float(np.spacing(dtype.type(largest)))
+    return Rule(truth, np.full(truth.shape, 2 * max(_worst(p, truth) for p in plains) + floor))
 
 
 def _worst(plain, truth):

@@ -4,7 +4,6 @@ What a loop errs depends on the order of its sums, and hidden units may stand in
 """
 import numpy as np
 
-from kernels.ops.inputs import data
 from kernels.ops.record import mapped
 from ref import philox, schedules
 from ref.nets import mlp
@@ -14,11 +13,13 @@ HIDDEN = {  # the axes of hidden units, where not all are
     ".w1": (0,), ".b1": (0,), ".w2": (1,), ".b2": (),
     ".in.w": (0,), ".time.w": (0,), ".class.w": (1,), ".out.w": (1,), ".out.b": (),
 }  # fmt: skip
-SAMPLE = {
-    "net": ("simple_mlp", "residual", "guided"), "predict": ("eps", "x0", "v"), "clip": (None, 1.5), "eta": (0.0, 0.7),
+CASES = {  # of a trajectory: what is not the default; "w" of the residual net, None for no label
+    "eps": {}, "x0": {"predict": "x0"}, "v, clipped": {"predict": "v", "clip": 1.5},
+    "noise": {"predict": "v", "clip": 1.0, "eta": 0.7}, "no label": {"w": None},
+    "guided": {"predict": "x0", "clip": 1.0, "w": 3.0}, "guided, noise": {"eta": 1.0, "w": 0.5},
 }  # fmt: skip
-TRAIN = {"batch": (40, 1, 35), "beta1": (0.9, 0.5), "width": (40, 9)}
-EXAMPLES, IMAGES = ((9, 60), (33, 60), (7, 200), (17, 33), (40, 24)), ((300, 200), (300, 33), (300, 20))
+SAMPLE, EXAMPLES = {"case": tuple(CASES)}, ((9, 60), (33, 40))
+TRAIN, IMAGES = {"batch": (40, 1, 35), "beta1": (0.9, 0.5)}, ((300, 60), (300, 20))
 SAMPLE_BENCH = {f"batch {n}": {"shape": (n, 784), "steps": 50, "width": 256} for n in (64, 256, 1024, 8192)}
 SAMPLE_BENCH["batch 8192"]["on"] = "triton_gpu"
 TRAIN_BENCH = {"batch 128": {"shape": (5000, 784), "steps": 100, "width": 256, "batch": 128}}
@@ -38,24 +39,27 @@ def residual(pixels, width, depth=3, classes=4, frequencies=6, dtype=np.float32)
     return mapped(lambda _, p: (p + 0.3 * width**-0.5 * philox.normal(next(streams), p.shape)).astype(dtype), params)
 
 
-def sample(rng, shape, dtype, values, net="simple_mlp", steps=None, width=40, **options):
-    """An input maker. net: of SAMPLE. steps: of the sampler. width: of the net. rng, shape, dtype, values, options: as in
-    `kernels.ops.inputs.usual`."""
-    examples, pixels = shape[0], int(np.prod(shape[1:]))
-    xT = data(rng, (examples, pixels), dtype, values)
-    xT[np.isinf(xT)] = np.nan  # inf - inf is NaN in one order of the sums and not in another
-    params = (simple_mlp if net == "simple_mlp" else residual)(pixels, width, dtype=np.dtype(dtype))
-    guidance = (np.arange(examples) % 5, 3.0) if net == "guided" else None
+def sample(rng, shape, dtype, values, case="eps", steps=None, width=40, **options):
+    """An input maker. case: of CASES. steps: of the sampler. width: of the net. shape, dtype, options: as in
+    `kernels.ops.inputs.usual`. values: "not finite" for an example of NaN. rng: unused, for a drawn input may leave a unit
+    at 0 up to rounding, where relu makes a difference of it."""
+    examples, pixels = shape
+    xT = philox.normal(7, shape).astype(dtype)
+    xT[: values == "not finite"] = np.nan
+    options = CASES[case] | options
+    params = (residual if "w" in options else simple_mlp)(pixels, width, dtype=np.dtype(dtype))
+    w = options.pop("w", None)
+    guidance = None if w is None else (np.arange(examples) % 5, w)
     times = schedules.spaced_times(1000, steps, "trailing").tolist() if steps else [1000, 800, 500, 20, 0]
     noise = {"seed": 5, "stream": 2**64 - 2}
     return {"params": params, "xT": xT, "times": times, "abar": ABAR, "guidance": guidance} | noise | options
 
 
 def train(rng, shape, dtype, values, batch=40, steps=5, width=40, **options):
-    """An input maker. batch, steps: of the loop. width: of the net. rng, shape, dtype, values, options: as in `sample`;
-    the data is always of -1 and 1."""
-    images = np.sign(rng.standard_normal((shape[0], int(np.prod(shape[1:]))))).astype(dtype)
-    settings = {"lr": 1e-3, "eps": 1e-1, "weight_decay": 0.01, "decay": 0.9}  # below this eps Adam makes of rounding a whole step
+    """An input maker. batch, steps: of the loop. width: of the net. rng, shape, dtype, options: as in `sample`. values:
+    unused, the data is of -1 and 1."""
+    images = np.sign(philox.normal(1, shape)).astype(dtype)
+    settings = {"lr": 1e-3, "eps": 1e-4, "weight_decay": 0.01, "decay": 0.9}  # below this eps Adam makes of rounding a whole step
     params = simple_mlp(images.shape[1], width, np.dtype(dtype))
     return {"params": params, "data": images, "steps": steps, "batch": batch, "seed": 3, "abar": ABAR} | settings | options
 

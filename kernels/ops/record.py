@@ -77,10 +77,12 @@ class Op:
 
 
 def outputs(result):
-    """What a function returned, as a flat list of arrays and numbers; of a dict, by name. result: of any such."""
+    """What a function returned, as a flat list of arrays and floats; of a dict, by name. result: of any such."""
     if isinstance(result, dict):
         result = [result[name] for name in sorted(result)]
-    return [r for part in result for r in outputs(part)] if isinstance(result, (tuple, list)) else [result]
+    if isinstance(result, (tuple, list)):
+        return [r for part in result for r in outputs(part)]
+    return [float(result) if isinstance(result, int) else result]
 
 
 def mapped(f, tree, path=""):

@@ -26,8 +26,10 @@ MAY_IMPORT = {
     "kernels/numba_cpu/": NUMBA | {"kernels.coefficients", "kernels.numba_cpu"},
     "kernels/triton_gpu/launch.py": TRITON | {"numba", "kernels.coefficients", "kernels.triton_gpu"},  # device arrays
     "kernels/triton_gpu/": TRITON | {"kernels.coefficients", "kernels.triton_gpu"},
+    "kernels/numpy_cpu/": {"numpy", "kernels.coefficients", "kernels.numpy_cpu"},
+    "kernels/ops/": {"numpy", "ref", "kernels.coefficients", "kernels.numpy_cpu", "kernels.ops"},
     "kernels/": {"numpy", "ref", "hypothesis", *(f"kernels.{name}" for name in (
-        "check", "coefficients", "loops", "plain", "registry", "timing", "tolerance"))},
+        "check", "coefficients", "ops", "registry", "timing", "tolerance"))},
 }
 # bench and tests may use everything else; the math does not know its reader
 NEVER_IMPORTED_FROM = {"bench/": {"tests"}, "ref/reading/": set(), "ref/__main__.py": set(), "ref/": {"ref.reading"}, "kernels/": {"ref.reading"}}
@@ -79,7 +81,7 @@ def test_imports_run_one_way():
     ("ref/new.py", "from ref.reading import trace"), ("ref/new.py", "import pygments"), ("ref/__main__.py", "import pygments"),
     ("ref/reading/new.py", "import rich"), ("ref/reading/new.py", "from kernels import registry"), ("kernels/registry.py", "import ref.reading.examples"),
     ("kernels/coefficients.py", "from ref import schedules"), ("kernels/numba_cpu/new.py", "from ref.diffusion import q_sample"),
-    ("kernels/numba_cpu/new.py", "import ref.diffusion as truth"), ("kernels/numba_cpu/new.py", "import triton"),
+    ("kernels/numba_cpu/new.py", "import ref.diffusion as truth"), ("kernels/numba_cpu/new.py", "import triton"), ("kernels/numpy_cpu/new.py", "from ref import philox"), ("kernels/ops/new.py", "from kernels.numba_cpu import fused"),
     ("kernels/numba_cpu/new.py", "from kernels.triton_gpu import diffusion"), ("kernels/numba_cpu/new.py", "from kernels import triton_gpu"),
     ("kernels/numba_cpu/new.py", "from kernels import registry"), ("kernels/triton_gpu/new.py", "from kernels.numba_cpu import fused"),
     ("kernels/triton_gpu/new.py", "import torch"), ("kernels/triton_gpu/new.py", "import numba"), ("kernels/registry.py", "import torch"),
@@ -207,7 +209,7 @@ def test_backends_have_the_names_and_arguments_of_ref():
         for name, node in public_functions(source).items():
             if name in truth:
                 theirs, ours = parameters(truth[name]), parameters(node)
-                assert ours[:len(theirs)] == theirs and set(ours[len(theirs):]) <= {"dtype", "out", "precision"}, f"{path}: {name}{tuple(ours)}"
+                assert ours[:len(theirs)] == theirs and set(ours[len(theirs):]) <= {"dtype", "out", "precision", "scratch"}, f"{path}: {name}{tuple(ours)}"
                 defaults = [ast.dump(d) for d in truth[name].args.defaults]
                 added = len(ours) - len(theirs)
                 mine = [ast.dump(d) for d in node.args.defaults]
