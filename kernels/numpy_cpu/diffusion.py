@@ -1,4 +1,4 @@
-"""`ref.diffusion` in tuned NumPy."""
+"""`ref.diffusion` in tuned NumPy; `out` takes the results."""
 import numpy as np
 
 from kernels import coefficients

@@ -1,4 +1,4 @@
-"""`ref.fused` in tuned NumPy."""
+"""`ref.fused` in tuned NumPy; `out` takes the results."""
 from itertools import pairwise
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The losses of `ref.gan` with their gradients in tuned NumPy, made from one table: mean F(slope logits + shift)."""
+"""The losses of `ref.gan` with their gradients, each a mean of F(slope logits + shift), from one table. `out` takes gradients."""
 import functools
 
 import numpy as np

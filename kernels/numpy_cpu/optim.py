@@ -1,4 +1,4 @@
-"""`ref.optim` in tuned NumPy."""
+"""`ref.optim` in tuned NumPy; `out` takes the results."""
 import numpy as np
 
 from kernels import coefficients

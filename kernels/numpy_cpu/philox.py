@@ -1,4 +1,4 @@
-"""`ref.philox` in tuned NumPy: Philox4x32-10, and the transform in the dtype that is wanted."""
+"""`ref.philox` in tuned NumPy: Philox4x32-10, and the transform in any dtype. `out` takes normals."""
 import numpy as np
 
 from kernels.numpy_cpu.arrays import copy

@@ -98,12 +98,12 @@ def turned(params, order):
     return mapped(turn, params)
 
 
-def sample_flops(params, xT, times, **_):
-    """Of a trajectory in the hidden layer: W1 W2, a product a step, in and out. params, xT, times: as in `sample`."""
+def sample_flops(params, xT, times, **rest):
+    """Of a trajectory in the hidden layer: W1 W2, a product a step, in and out. params, xT, times, rest: from `sample`."""
     width, (examples, pixels) = hidden(params), xT.shape
     return 2 * width * (width * pixels + examples * ((len(times) - 1) * width + 2 * pixels))
 
 
-def train_flops(params, steps, batch, **_):
-    """Of a training run. params, steps, batch: as in `train`."""
+def train_flops(params, steps, batch, **rest):
+    """Of a training run. params, steps, batch, rest: from `train`."""
     return steps * 2 * batch * (2 * params["w1"].size + 3 * params["w2"].size)

@@ -11,12 +11,15 @@ if importlib.util.find_spec("triton") is None:
 
 from kernels import registry, tolerance
 from kernels.check import selftest
+from kernels.numpy_cpu import fused as plain
+from kernels.numpy_cpu import mlp
+from kernels.ops import loops
+from kernels.ops.loops import ABAR, orders, residual, turned
 from kernels.triton_gpu import fused, launch
 from kernels.triton_gpu import mlp as kernel
 from ref import fused as truth
 from ref import philox
-from kernels.loops import ABAR, orders, parts, residual, turned
-from tests.kernels.test_numba_cpu_mlp import SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, start
+from tests.kernels.test_numba_cpu_mlp import SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, parts, rough_of, start
 
 pytestmark = pytest.mark.interpreter if launch.INTERPRETED else pytest.mark.gpu
 
