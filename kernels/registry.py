@@ -23,7 +23,7 @@ OPS = [
 
 
 def dtypes(op, backend):
-    """The dtypes in which a backend has op, by name; bfloat16 only where ml_dtypes is installed. op: `Op`. backend: name."""
+    """The dtypes in which a backend has op; bfloat16 only where ml_dtypes is installed. op: `Op`. backend: name."""
     if backend != "triton_gpu":
         return op.dtypes
     halves = [d for d in HALVES if op.half and (d != "bfloat16" or importlib.util.find_spec("ml_dtypes"))]
@@ -39,7 +39,7 @@ def carriers(backend):
 
 
 def kernel(op, backend):
-    """The backend's function for op, or None where there is none. op: `Op`. backend: a key of BACKENDS, or "numpy_cpu"."""
+    """The backend's function for op, or None. op: `Op`. backend: of BACKENDS, or "numpy_cpu"."""
     return _function(op.name, backend)
 
 
@@ -51,7 +51,7 @@ def _function(name, backend):
 
 
 def arrays(arguments):
-    """The data arrays among the arguments (not times, not abar), by name; in a list or a dict by path. arguments: dict."""
+    """The data arrays among the arguments, by name; of a list or a dict, by path. arguments: dict."""
     found = {}
     for name, value in arguments.items():
         if name not in (*PER_EXAMPLE, "abar"):
@@ -72,8 +72,11 @@ def call(op, function, arguments, dtype, **extra):
 
 def exact(arguments):
     """The arguments with data in float64, in which the truth is computed. arguments: dict."""
-    wide = "fV"  # V: bfloat16
-    return mapped(lambda _, x: x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind in wide else x, arguments)
+
+    def widened(_, x):
+        return x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind in "fV" else x  # V: bfloat16
+
+    return mapped(widened, arguments)
 
 
 def expected(op, arguments, dtype):

@@ -1,4 +1,4 @@
-"""The losses of `ref.gan` with their gradients, each a mean of F(slope logits + shift), from one table. `out` takes gradients."""
+"""The losses of `ref.gan` with their gradients, means of F(slope logits + shift). `out` takes gradients."""
 import functools
 
 import numpy as np

@@ -1,1 +1,1 @@
-"""The records of the operations, one file for each module of `ref`: truth, inputs, sizes of the terms, bound, benchmark."""
+"""The records of the operations, a file for each module of `ref`, and what they are made of."""

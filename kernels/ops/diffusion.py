@@ -8,19 +8,20 @@ from kernels.ops.record import Op
 from ref import diffusion
 
 STEP = TIMES | {"clip": (None, 0.7)}
+LOSS = {"empty": False, "sums": True}
 DDPM, DDIM = {"variance": ("small", "large")}, {"eta": (0.0, 0.3, 1.0)}
 
 
 def ddpm_sizes(xt, e, e_size, t, s, z, abar, variance="small", clip=None):
-    """The sizes of the terms. e: the noise prediction. e_size: of the terms of e. xt, t, s, z, abar, variance, clip: as in
-    `ref.diffusion.ddpm_step`."""
+    """The sizes of the terms. e: the noise prediction. e_size: of its own terms. xt, t, s, z, abar, variance, clip: as
+    in `ref.diffusion.ddpm_step`."""
     c = columns(coefficients.ddpm_step(t, s, abar, variance, xt.shape), xt)
     x0_size = _x0_size(c, xt, e, e_size, clip)
     return c[2] * x0_size + np.abs(c[3] * xt) + np.where(c[4] > 0, c[4] * np.abs(z), 0)
 
 
 def ddim_sizes(xt, e, e_size, t, s, z, eta, abar, clip=None):
-    """The sizes of the terms. e, e_size: as in `ddpm_sizes`. xt, t, s, z, eta, abar, clip: as in `ref.diffusion.ddim_step`."""
+    """The sizes of the terms. e, e_size: as in `ddpm_sizes`. xt, t, s, z, eta, abar, clip: as in `ddim_step`."""
     c = columns(coefficients.ddim_step(t, s, eta, abar, xt.shape), xt)
     x0_size = _x0_size(c, xt, e, e_size, clip)
     if clip is not None:
@@ -58,6 +59,6 @@ OPS = [
         diffusion.ddim_step, ulps=4, options=STEP | DDIM, half=True, bench={"eta = 1": {"eta": 1.0}},
         scale=lambda eps_hat, **a: ddim_sizes(e=eps_hat, e_size=np.abs(eps_hat), **a),
     ),
-    Op(diffusion.eps_loss, ulps=2, scale=lambda eps_hat, eps: loss_sizes(eps_hat, eps)[0], writes=0, empty=False, sums=True),
-    Op(diffusion.eps_loss_backward, ulps=2, fixed={"dloss": 1.5}, writes=2, empty=False, sums=True),
+    Op(diffusion.eps_loss, ulps=2, scale=lambda eps_hat, eps: loss_sizes(eps_hat, eps)[0], writes=0, **LOSS),
+    Op(diffusion.eps_loss_backward, ulps=2, fixed={"dloss": 1.5}, writes=2, **LOSS),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 from kernels import coefficients
 from kernels.numpy_cpu.arrays import columns
 from kernels.ops import inputs, loops
-from kernels.ops.diffusion import DDIM, DDPM, STEP, ddim_sizes, ddpm_sizes, loss_sizes
+from kernels.ops.diffusion import DDIM, DDPM, LOSS, STEP, ddim_sizes, ddpm_sizes, loss_sizes
 from kernels.ops.inputs import TIMES
 from kernels.ops.optim import CHOICES, adam_sizes, state
 from kernels.ops.record import Op
@@ -66,7 +66,7 @@ def _flow_sizes(xt, uncond, cond, w, t, s):
 
 
 def _heun_sizes(x, denoised, denoised_next, sigma, sigma_next):
-    """Of the two slopes as the equation adds them; what the kernels fold is less, but the truth is rounded on the way too."""
+    """Of the two slopes as the equation adds them: the kernels add less, but the truth is rounded on the way too."""
     x, denoised, denoised_next = (np.abs(a) for a in (x, denoised, denoised_next))
     sigma, sigma_next = (columns(np.reshape(a, (1, -1)), x)[0] for a in (sigma, sigma_next))
     d = (x + denoised) / sigma
@@ -85,21 +85,18 @@ DPMPP_2M = Op(
 )  # fmt: skip
 OPS = [
     Op(fused.q_sample_noise, ulps=4, options=TIMES, half=True, bench={"": {}}),
+    Op(fused.eps_loss_grad, ulps=2, scale=lambda eps_hat, eps: loss_sizes(eps_hat, eps), bench={"": {}}, **LOSS),
     Op(
-        fused.eps_loss_grad, ulps=2, scale=lambda eps_hat, eps: loss_sizes(eps_hat, eps), empty=False, sums=True,
-        bench={"": {}},
-    ),
-    Op(
-        fused.eps_loss_noise, ulps=3, empty=False, sums=True, bench={"": {}},
+        fused.eps_loss_noise, ulps=3, bench={"": {}}, **LOSS,
         scale=lambda eps_hat, seed, stream: loss_sizes(eps_hat, philox.normal(seed, eps_hat.shape, stream)),
     ),
     Op(
-        fused.guided_ddpm_step, ulps=5, scale=functools.partial(_guided, ddpm_sizes), options=STEP | W | DDPM, half=True,
-        bench={"clip": {"w": 2.0, "clip": 1.0}},
+        fused.guided_ddpm_step, ulps=5, scale=functools.partial(_guided, ddpm_sizes), options=STEP | W | DDPM,
+        half=True, bench={"clip": {"w": 2.0, "clip": 1.0}},
     ),
     Op(
-        fused.guided_ddim_step, ulps=5, scale=functools.partial(_guided, ddim_sizes), options=STEP | W | DDIM, half=True,
-        bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}},
+        fused.guided_ddim_step, ulps=5, scale=functools.partial(_guided, ddim_sizes), options=STEP | W | DDIM,
+        half=True, bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}},
     ),
     DPMPP_2M,
     Op(
@@ -111,12 +108,6 @@ OPS = [
         fused.adam_ema_step, ulps=4, make=functools.partial(state("p", "g", "m", "v", "avg"), decay=0.999),
         scale=_adam_ema_sizes, options=CHOICES, writes=4, in_place=("p", "m", "v", "avg"), bench={"": {"step": 10}},
     ),
-    Op(
-        fused.mlp_sample, make=loops.sample, shapes=loops.EXAMPLES, orders=loops.in_orders, options=loops.SAMPLE, sums=True,
-        precisions=("bfloat16",), bench=loops.SAMPLE_BENCH, flops=loops.sample_flops,
-    ),
-    Op(
-        fused.mlp_train, make=loops.train, shapes=loops.IMAGES, orders=loops.in_orders, options=loops.TRAIN, sums=True, empty=False, writes=0,
-        precisions=("bfloat16",), bench=loops.TRAIN_BENCH, flops=loops.train_flops,
-    ),
+    Op(fused.mlp_sample, make=loops.sample, flops=loops.sample_flops, **loops.SAMPLE),
+    Op(fused.mlp_train, make=loops.train, flops=loops.train_flops, writes=0, **loops.TRAIN, **LOSS),
 ]  # fmt: skip

@@ -1,17 +1,18 @@
-"""The losses of `ref.gan` with their gradients, mean F(slope logits + shift) as `kernels.numpy_cpu.gan` has them in a table."""
+"""The losses of `ref.gan` with their gradients, each a mean of F(slope logits + shift)."""
 import functools
 
 import numpy as np
 
 from kernels.numpy_cpu.gan import LOSSES
+from kernels.ops.diffusion import LOSS
 from kernels.ops.inputs import data
 from kernels.ops.record import Op
 from kernels.ops.vae import off_the_tail
 from ref import gan, layers
 
 SIZES = {  # of F(u) and F'(u), where the terms of u = slope logit + shift have sizes n
-    "softplus": lambda u, n: (layers.softplus(u), layers.sigmoid(u)), "hinge": lambda u, n: (np.where(u > 0, n, 0), u > 0),
-    "square": lambda u, n: (u**2 / 2 + np.abs(u) * n, n), "line": lambda u, n: (n, np.ones_like(u)),
+    "softplus": lambda u, n: (layers.softplus(u), layers.sigmoid(u)), "line": lambda u, n: (n, np.ones_like(u)),
+    "square": lambda u, n: (u**2 / 2 + np.abs(u) * n, n), "hinge": lambda u, n: (np.where(u > 0, n, 0), u > 0),
 }  # fmt: skip
 
 
@@ -31,8 +32,8 @@ def _logits(names, rng, shape, dtype, values):
 
 OPS = [
     Op(
-        getattr(gan, f"{name}_grad"), ulps=4, make=functools.partial(_logits, ["real_logits", "fake_logits"][-len(places):]),
-        scale=functools.partial(_sizes, name), writes=len(places), empty=False, sums=True, rows="matrix",
+        getattr(gan, f"{name}_grad"), ulps=4, scale=functools.partial(_sizes, name), rows="matrix", **LOSS,
+        make=functools.partial(_logits, ["real_logits", "fake_logits"][-len(places):]), writes=len(places),
         bench={"": {}} if name == "generator_loss" or len(places) == 2 else {},
     )
     for name, (_, places, _) in LOSSES.items()

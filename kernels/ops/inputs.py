@@ -7,7 +7,7 @@ from ref import schedules
 
 FLOATS, HALVES = ("float32", "float64"), ("float16", "bfloat16")
 VALUES = ("normal", "large", "tiny", "zeros", "not finite")  # what data arrays hold
-PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next", "dkl", "dnll")  # arguments that may be one for each example, and no data
+PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next", "dkl", "dnll")  # may be one for each example, and no data
 TIMES = {"schedule": ("linear", "cosine", "short"), "times": ("int", "rows")}
 
 
@@ -18,21 +18,18 @@ def like(dtype):
 
 def data(rng, shape, dtype, values):
     """A data array. rng: generator. shape: tuple. dtype: name. values: of VALUES."""
-    x = rng.standard_normal(shape)
-    if values == "zeros":
-        x[...] = 0
-    elif values != "normal":
-        x *= {"large": 1e2, "tiny": 1e-2}.get(values, 1) if dtype in HALVES else {"large": 1e4, "tiny": 1e-4}.get(values, 1)
+    most = 1e2 if dtype in HALVES else 1e4
+    x = rng.standard_normal(shape) * {"zeros": 0, "large": most, "tiny": 1 / most}.get(values, 1) + 0.0
     if values == "not finite" and x.size:
         x.flat[rng.integers(x.size, size=3)] = np.nan, np.inf, -np.inf
     return x.astype(like(dtype))
 
 
 def usual(op, rng, shape, dtype, values, schedule="linear", times=None, **options):
-    """The arguments of an operation, made by their names: t, s, u and abar of a schedule, seed and stream of noise, what is
+    """The arguments of an operation, by their names: t, s, u and abar of a schedule, seed and stream of noise, what is
     fixed or an option; the rest is data.
 
-    op: `Op`. rng, shape, dtype, values: as in `data`. schedule: of TIMES. times: "int", or "rows" for a time an example, or
+    op: `Op`. rng, shape, dtype, values: as in `data`. schedule: of TIMES. times: "int", "rows" for one an example, or
     None for what is usual: a step has one time. options: further arguments. Returns {name: value}.
     """
     takes = op.takes

@@ -1,6 +1,6 @@
-"""The nets and inputs of the whole loops, `fused.mlp_sample` and `fused.mlp_train`, and NumPy's results in several orders.
+"""The nets and inputs of the whole loops, `fused.mlp_sample` and `fused.mlp_train`.
 
-What a loop errs depends on the order of its sums, and hidden units may stand in any order: so NumPy runs in four.
+The error of a loop depends on the order of its sums, and hidden units may stand in any order: so NumPy runs in four.
 """
 import numpy as np
 
@@ -18,11 +18,6 @@ CASES = {  # of a trajectory: what is not the default; "w" of the residual net, 
     "noise": {"predict": "v", "clip": 1.0, "eta": 0.7}, "no label": {"w": None},
     "guided": {"predict": "x0", "clip": 1.0, "w": 3.0}, "guided, noise": {"eta": 1.0, "w": 0.5},
 }  # fmt: skip
-SAMPLE, EXAMPLES = {"case": tuple(CASES)}, ((9, 60), (33, 40))
-TRAIN, IMAGES = {"batch": (40, 1, 35), "beta1": (0.9, 0.5)}, ((300, 60), (300, 20))
-SAMPLE_BENCH = {f"batch {n}": {"shape": (n, 784), "steps": 50, "width": 256} for n in (64, 256, 1024, 8192)}
-SAMPLE_BENCH["batch 8192"]["on"] = "triton_gpu"
-TRAIN_BENCH = {"batch 128": {"shape": (5000, 784), "steps": 100, "width": 256, "batch": 128}}
 
 
 def simple_mlp(pixels=784, width=256, dtype=np.float32):
@@ -41,8 +36,8 @@ def residual(pixels, width, depth=3, classes=4, frequencies=6, dtype=np.float32)
 
 def sample(rng, shape, dtype, values, case="eps", steps=None, width=40, **options):
     """An input maker. case: of CASES. steps: of the sampler. width: of the net. shape, dtype, options: as in
-    `kernels.ops.inputs.usual`. values: "not finite" for an example of NaN. rng: unused, for a drawn input may leave a unit
-    at 0 up to rounding, where relu makes a difference of it."""
+    `kernels.ops.inputs.usual`. values: "not finite" for an example of NaN. rng: unused, for a drawn input may leave a
+    unit at 0 up to rounding, and relu makes a difference of that."""
     examples, pixels = shape
     xT = philox.normal(7, shape).astype(dtype)
     xT[: values == "not finite"] = np.nan
@@ -59,9 +54,9 @@ def train(rng, shape, dtype, values, batch=40, steps=5, width=40, **options):
     """An input maker. batch, steps: of the loop. width: of the net. rng, shape, dtype, options: as in `sample`. values:
     unused, the data is of -1 and 1."""
     images = np.sign(philox.normal(1, shape)).astype(dtype)
-    settings = {"lr": 1e-3, "eps": 1e-4, "weight_decay": 0.01, "decay": 0.9}  # below this eps Adam makes of rounding a whole step
-    params = simple_mlp(images.shape[1], width, np.dtype(dtype))
-    return {"params": params, "data": images, "steps": steps, "batch": batch, "seed": 3, "abar": ABAR} | settings | options
+    settings = {"steps": steps, "batch": batch, "lr": 1e-3, "seed": 3, "abar": ABAR, "weight_decay": 0.01, "decay": 0.9}
+    settings["eps"] = 1e-4  # below it Adam turns a gradient that is only rounding into a whole step
+    return {"params": simple_mlp(shape[1], width, np.dtype(dtype)), "data": images} | settings | options
 
 
 def in_orders(numpy, arguments):
@@ -99,7 +94,7 @@ def turned(params, order):
 
 
 def sample_flops(params, xT, times, **rest):
-    """Of a trajectory in the hidden layer: W1 W2, a product a step, in and out. params, xT, times, rest: from `sample`."""
+    """Of a trajectory in the hidden layer: W1 W2, a product a step, in, out. params, xT, times, rest: from `sample`."""
     width, (examples, pixels) = hidden(params), xT.shape
     return 2 * width * (width * pixels + examples * ((len(times) - 1) * width + 2 * pixels))
 
@@ -107,3 +102,15 @@ def sample_flops(params, xT, times, **rest):
 def train_flops(params, steps, batch, **rest):
     """Of a training run. params, steps, batch, rest: from `train`."""
     return steps * 2 * batch * (2 * params["w1"].size + 3 * params["w2"].size)
+
+
+SAMPLE = {
+    "orders": in_orders, "options": {"case": tuple(CASES)}, "shapes": ((9, 60), (33, 40)), "precisions": ("bfloat16",),
+    "bench": {f"batch {n}": {"shape": (n, 784), "steps": 50, "width": 256} for n in (64, 256, 1024)}
+    | {"batch 8192": {"shape": (8192, 784), "steps": 50, "width": 256, "on": "triton_gpu"}},
+}  # fmt: skip
+TRAIN = {
+    "orders": in_orders, "options": {"batch": (40, 1, 35), "beta1": (0.9, 0.5)}, "shapes": ((300, 60), (300, 20)),
+    "bench": {"batch 128": {"shape": (5000, 784), "steps": 100, "width": 256, "batch": 128}},
+    "precisions": ("bfloat16",),
+}  # fmt: skip

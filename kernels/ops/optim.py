@@ -21,7 +21,7 @@ def state(*names):
 
 
 def adam_sizes(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """The sizes of the terms. p, g, m, v: arrays. step, lr, beta1, beta2, eps, weight_decay: as in `ref.optim.adam_step`."""
+    """The sizes of the terms. p, g, m, v, step, lr, beta1, beta2, eps, weight_decay: as in `ref.optim.adam_step`."""
     p, g, m, v = (np.abs(a) for a in (p, g, m, v))
     m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
     return p + lr * (m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + eps) + weight_decay * p), m, v

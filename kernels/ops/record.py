@@ -17,14 +17,15 @@ class Op:
     options: {name: the choices that tests draw from}. fixed: {argument: its value}. least_t: the least time.
     make: (rng, shape, dtype, values, **options) -> {argument: value}; without it `inputs.usual`.
     scale: (**arguments) -> as truth returns, the sizes of the terms that are added; without it `linear`.
-    orders: (NumPy's function, arguments) -> its results in several orders of its sums, for a loop whose terms are too many
-    to say: then the rule is `tolerance.whole`.
-    dtypes: in which a CPU computes. half: whether a GPU stores float16 and bfloat16 too. precisions: of the operands of a
-    GPU's products, besides float32. takes_dtype: whether the dtype is an argument, for want of data. empty: whether zero
-    elements are allowed. shapes: of the data that are checked, where not any will do. sums: whether an output depends on the whole batch. writes: arrays like the data that are returned.
-    in_place: the arguments that a training loop lets the results overwrite.
-    bench: {row: options}; the option "shape" is the row's own, and "on" the only backend. rows: the shapes of the rows,
-    "images" or "matrix". flops: (**arguments) -> floating-point operations, for a row that is bound by them, not by bytes.
+    orders: (NumPy's function, arguments) -> its results in several orders of its sums, for a loop, whose terms are too
+    many to say: then the rule is `tolerance.whole`.
+    dtypes: in which a CPU computes. half: whether a GPU stores float16 and bfloat16 too. precisions: of the operands of
+    a GPU's products, besides float32. takes_dtype: whether the dtype is an argument, for want of data.
+    empty: whether zero elements are allowed. shapes: of the data that are checked, where not any will do. sums: whether
+    an output depends on the whole batch. writes: arrays like the data that are returned. in_place: the arguments that a
+    training loop lets the results overwrite.
+    bench: {row: options}; the option "shape" is the row's own, and "on" its only backend. rows: the shapes of the rows,
+    "images" or "matrix". flops: (**arguments) -> floating-point operations, where they and not bytes bind.
     """
 
     truth: Callable
@@ -86,7 +87,7 @@ def outputs(result):
 
 
 def mapped(f, tree, path=""):
-    """The tree of dicts and lists with f(path, leaf) in place of each leaf. f: function. tree: of anything. path: of its root."""
+    """A tree of dicts and lists with f(path, leaf) in place of each leaf. f: function. tree: any. path: of its root."""
     if isinstance(tree, dict):
         return {name: mapped(f, part, f"{path}.{name}") for name, part in tree.items()}
     if isinstance(tree, list):
@@ -95,8 +96,8 @@ def mapped(f, tree, path=""):
 
 
 def linear(op, **arguments):
-    """The sizes of the terms of an operation that is linear in its data: |truth| with all of them zero, and what each alone
-    adds to that. op: `Op`. arguments: of its truth. Returns a list."""
+    """The sizes of the terms of an operation that is linear in its data: |truth| with all of them zero, and what each
+    alone adds to that. op: `Op`. arguments: of its truth. Returns a list."""
     nothing = arguments | {name: np.zeros_like(arguments[name]) for name in op.data}
     still = outputs(op.truth(**nothing))
     sizes = [np.abs(r) for r in still]
