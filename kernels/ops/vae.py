@@ -26,7 +26,7 @@ def _latent(*names, upstream=None):
 
 
 def off_the_tail(logits):
-    """Logits whose e^-|logit| is 0 or has all its digits in float32: else a multiple of it rounds twice. logits: array."""
+    """Logits whose e^-|logit| is 0 or has all its digits in float32, so that multiples round once. logits: array."""
     return np.where((np.abs(logits) > 85) & (np.abs(logits) < 750), logits.dtype.type(85), logits)
 
 
