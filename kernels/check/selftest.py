@@ -31,6 +31,7 @@ class Row:
 
 def available():
     """The backends whose library is installed, and {backend: why not} for the rest."""
+
     def absent(name):
         return importlib.util.find_spec(name) is None
 

@@ -50,10 +50,9 @@ class Op:
     flops: Callable = None
 
     def __post_init__(self):
-        derived = {"make": functools.partial(inputs.usual, self), "scale": functools.partial(linear, self)}
-        for name, value in derived.items():
+        for name, derived in (("make", inputs.usual), ("scale", linear)):
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+                object.__setattr__(self, name, functools.partial(derived, self))
 
     @property
     def name(self):
