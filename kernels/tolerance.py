@@ -1,12 +1,12 @@
 """The one tolerance rule. Tests, the checker and the benchmark judge by it, and it judges itself.
 
-    |out - truth|  <=  min( bound,  2 worst |NumPy - truth| + bound / 2 ),   bound = ulps eps(dtype) scale     elementwise
+    |out - truth|  <=  min( bound,  2 worst |NumPy - truth| + bound / 2 ),   bound = ulps eps(dtype) scale  elementwise
 
 `scale` is the sum of the sizes of the terms that are added to make the element, so cancellation is neither punished nor
 a hiding place. NumPy is the same operation in tuned NumPy in the same dtype: a kernel may not be much less exact than
-what it replaces; half the bound is the floor, since on a few elements NumPy can be right by luck. NaN and inf stand where
-the truth has them. In float64, where the truth itself is rounded, ulps count twice. Half the smallest number above 0 is
-always allowed. The terms of a whole loop are too many to say: there NumPy alone is the measure, see `whole`.
+what it replaces; half the bound is the floor, since on a few elements NumPy can be right by luck. NaN and inf stand
+where the truth has them. In float64, where the truth itself is rounded, ulps count twice. Half the smallest number
+above 0 is always allowed. The terms of a whole loop are too many to say: there NumPy alone is the measure, see `whole`.
 """
 from dataclasses import dataclass
 
@@ -57,8 +57,8 @@ def rule(truth, scale, ulps, dtype, plain=None):
 def whole(truth, plains, dtype, ulps=4):
     """The rule for what a loop returns: no element errs by more than twice NumPy's worst, plus ulps of the largest one.
 
-    truth: float64 array or float. plains: NumPy's results in several orders of its sums. dtype: name, or of NumPy. ulps:
-    float. Returns a `Rule`.
+    truth: float64 array or float. plains: NumPy's results in several orders of its sums. dtype: name, or of NumPy.
+    ulps: float. Returns a `Rule`.
     """
     truth, dtype = np.asarray(truth, np.float64), np.dtype(dtype)
     largest = np.max(np.abs(truth), where=np.isfinite(truth), initial=0.0)
@@ -79,8 +79,8 @@ def _rounded_truth(dtype):
 
 
 def error(out, expected):
-    """The worst error in units of the allowed one: up to 1 is right, inf where none is allowed or the shape differs. out:
-    array or float. expected: a `Rule`."""
+    """The worst error in units of the allowed one: up to 1 is right, inf where none is allowed or the shape differs.
+    out: array or float. expected: a `Rule`."""
     out = np.asarray(out)
     if out.shape != expected.truth.shape:
         return np.inf
