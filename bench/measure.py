@@ -8,12 +8,6 @@ from bench import clocks, machine, peers, targets
 from kernels import registry, timing, tolerance
 
 DTYPE = "float32"
-# Updated where it stands, as a training loop does: operation -> the arguments that the results go to
-IN_PLACE = {
-    "optim.adam_step": ("p", "m", "v"),
-    "fused.adam_ema_step": ("p", "m", "v", "avg"),
-    "optim.ema_step": ("avg",),
-}
 CHECKED = (2, 3, 256, 256)  # on the GPU, arrays are too large for the host to check: these are, and the large run's first two examples
 
 
@@ -31,7 +25,7 @@ def rows(ops, backends, shapes=targets.shapes):
         if shape in shapes(op.name, backend)
         for row, options in op.bench.items()
         for dtype in [DTYPE, *(registry.HALVES if op.half and backend == "triton_gpu" and shape != targets.SMALL else ())]
-        if registry.kernel(op, backend) is not None
+        if registry.kernel(op, backend) is not None and op.flops is None  # the loops: see bench.trajectory
     ]
 
 
@@ -40,9 +34,9 @@ def into(op, own, dtype, fresh):
 
     op: `registry.Op`. own: its arguments. dtype: name. fresh: makes an array for the result. Returns {name: value}.
     """
-    extra = {"dtype": dtype} if op.name == "philox.normal" else {}
-    if op.name in IN_PLACE:
-        out = tuple(own[name] for name in IN_PLACE[op.name])
+    extra = {"dtype": dtype} if op.takes_dtype else {}
+    if op.in_place:
+        out = tuple(own[name] for name in op.in_place)
         extra["out"] = out if len(out) > 1 else out[0]
     elif op.writes:
         out = tuple(fresh() for _ in range(op.writes))
@@ -139,7 +133,7 @@ def _same_as_alone(op, function, arguments, shape, dtype, data):
     """The first two examples of the large run are to the bit what the kernel makes of them alone; that is in its shape checked."""
     from kernels.triton_gpu import launch
 
-    if "loss" in op.name or shape[0] < 2:
+    if op.sums or shape[0] < 2:
         return
     two = (2,) + tuple(shape[1:])
     alone = dict(arguments) | {name: arguments[name][:2] for name in data} | ({"shape": two} if "shape" in arguments else {})

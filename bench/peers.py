@@ -15,7 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from bench.targets import LOGITS
-from kernels import coefficients, plain, tolerance
+from kernels import coefficients, tolerance
+from kernels.numpy_cpu.arrays import columns
+from kernels.numpy_cpu.fused import eps_loss_grad
+from kernels.numpy_cpu.gan import LOSSES
 from kernels.registry import PER_EXAMPLE, outputs
 from ref import diffusion, guidance
 
@@ -110,11 +113,11 @@ def _bernoulli_nll_grad(xp, dnll, logits, x):
 
 
 def _gan_loss_grad(xp, name, *logits):
-    curve, places, sign = plain.GAN[name]
+    curve, places, sign = LOSSES[name]
     f = {
         "softplus": lambda u: (xp.softplus(u), xp.sigmoid(u)), "hinge": lambda u: (xp.relu(u), u > 0),
         "square": lambda u: (u * u / 2, u), "line": lambda u: (u, xp.ones_like(u)),
-    }[curve]  # fmt: skip
+    }[curve.__name__]  # fmt: skip
     found = [(*f(slope * x + shift), slope / math.prod(x.shape)) for x, (slope, shift) in zip(logits, places)]
     return sign * sum(xp.mean(value) for value, _, _ in found), *(sign * c * derivative for _, derivative, c in found)
 
@@ -189,17 +192,18 @@ RESULTS = {"fused.guided_dpmpp_2m_step": 2, "vae.reparameterize_kl_backward": 3}
 
 
 def numpy_peer(op, arguments, shape):
-    """`kernels.plain` with `out=`, and the same with its temporaries kept from call to call. See the file's docstring for
+    """`kernels.numpy_cpu` with `out=`, and the same with its temporaries kept from call to call. See the file's docstring for
     op, arguments, shape and what is returned; so for the makers below."""
-    a = data(op, arguments, shape)
+    a, (module, name) = data(op, arguments, shape), op.split(".")
+    function = None if importlib.util.find_spec(f"kernels.numpy_cpu.{module}") is None else getattr(importlib.import_module(f"kernels.numpy_cpu.{module}"), name, None)
+    if function is None:
+        return {}
     if op == "philox.normal" or "seed" in arguments and arguments.get("eta") != 0:
         return {f"{name}, out=": _numpy_kept(op, arguments, shape, a, np.random.Generator(g(1))) for name, g in GENERATORS.items()}
     own = {name: np.array(v) if isinstance(v, np.ndarray) and v.shape == tuple(shape) else v for name, v in arguments.items()}
     made = [own[list(a)[i]] for i in STATE[op]] if op in STATE else [np.empty(shape, np.float32) for _ in range(RESULTS.get(op, 1))]
     if op.split(".")[0] == "gan":
-        function, own, made = partial(plain.gan_loss_grad, _gan_name(op), *own.values()), {}, [np.empty(shape, np.float32) for _ in own]
-    else:
-        function = getattr(plain, op.split(".")[1])
+        made = [np.empty(shape, np.float32) for _ in own]
     out = tuple(made) if len(made) > 1 else made[0]
     if op.split(".")[0] in LOGITS:
         scratch = [np.empty((3, *shape), np.float32) for _ in range(2)] if "gan" in op else np.empty((2, *shape), np.float32)
@@ -216,7 +220,7 @@ def _numpy_kept(op, arguments, shape, a, generator):
     w, clip, eta = (arguments.get(name) for name in ("w", "clip", "eta"))
 
     def c():
-        return plain.columns(fold(), x[0])
+        return columns(fold(), x[0])
 
     def drawn():
         return generator.standard_normal(dtype=np.float32, out=z)
@@ -232,8 +236,8 @@ def _numpy_kept(op, arguments, shape, a, generator):
         "diffusion.ddpm_step": lambda: _np_ddpm(c(), *x, clip, out, term),
         "diffusion.ddim_step": lambda: _np_ddim(c(), *x, out, term),
         "fused.q_sample_noise": lambda: _np_linear(c(), x[0], drawn(), out, z),
-        "fused.eps_loss_grad": lambda: plain.eps_loss_grad(*x, out=out),
-        "fused.eps_loss_noise": lambda: plain.eps_loss_grad(x[0], drawn(), out=out),
+        "fused.eps_loss_grad": lambda: eps_loss_grad(*x, out=out),
+        "fused.eps_loss_noise": lambda: eps_loss_grad(x[0], drawn(), out=out),
         "fused.guided_ddpm_step": lambda: _np_ddpm(c(), x[0], guided(), drawn(), clip, out, term),
         "fused.guided_ddim_step": lambda: _np_ddim(c(), x[0], guided(), drawn() if eta else None, out, term),
         "fused.guided_dpmpp_2m_step": lambda: _np_dpmpp_2m(c(), x[0], guided(), x[3], out, z, term),
@@ -464,7 +468,7 @@ def numexpr_peer(op, arguments, shape):
     named = {f"x{i}": v for i, v in enumerate(x)} | {n: one * arguments[n] for n in ("w", "clip") if arguments.get(n) is not None}
 
     def names():
-        return named | {f"c{i}": v for i, v in enumerate(plain.columns(fold(), x[0]))}
+        return named | {f"c{i}": v for i, v in enumerate(columns(fold(), x[0]))}
 
     def adam():
         n = names()

@@ -129,7 +129,7 @@ GPU_LEGEND = (
     "(32, 784): host time a call of many in a row; x launch: times the bare Triton launches that the call makes."
 )
 LEGEND = (
-    "x NumPy: times faster than NumPy (the faster of kernels.plain with out= and the same with its temporaries kept; noise by "
+    "x NumPy: times faster than NumPy (the faster of kernels.numpy_cpu with out= and the same with its temporaries kept; noise by "
     "the faster of SFC64 and PCG64). x torch: the faster of eager and out=/in place; Adam: fused AdamW. GB/s counts every input "
     "read once and every output written once; copy and triad move as many bytes in the same rounds of the same run."
 )

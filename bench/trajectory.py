@@ -12,7 +12,8 @@ import numpy as np
 
 from bench import clocks, machine, peers, report
 from bench.targets import LOOP_COLUMNS, judge_loop
-from kernels import loops, registry, timing, tolerance
+from kernels import registry, timing, tolerance
+from kernels.ops import loops
 
 SAMPLE = {"numba_cpu": (64, 256, 1024), "triton_gpu": (64, 256, 1024, 8192)}  # batches
 TRAIN, STEPS, EVERY = 128, 50, {"numba_cpu": 100, "triton_gpu": 200}  # a batch; denoising steps; training steps of a timed call
@@ -183,7 +184,8 @@ def _right(name, found, rule, loose=1.0):
 
 def rows(backend, seconds, libraries):
     """Every row, each kernel first held to the truth. backend: name. seconds: a row. libraries: columns of peers. Yields rows; raises AssertionError."""
-    from kernels import coefficients, plain
+    from kernels import coefficients
+    from kernels.numpy_cpu import fused as plain
     from ref import fused as truth
     from ref import philox, schedules
     from ref.nets import mlp

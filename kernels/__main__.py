@@ -1,6 +1,7 @@
 """Is a kernel right? Held against the truth, on this machine. Exit status 0 right, 1 wrong, 2 what was asked for cannot be done.
 
-    python -m kernels                                                         every operation of ours, on every backend that is here
+    python -m kernels                                                         every operation, on every backend that is here
+    python -m kernels --op guide                                              those with this in their name
     python -m kernels check ddim_step --against my_package.my_module:my_step  anybody's function
     python -m kernels check --list                                            what it can be checked as
 """
@@ -15,7 +16,7 @@ import math
 import os
 import sys
 
-from kernels import loops, registry
+from kernels import registry
 from kernels.check import search, selftest
 from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
@@ -23,7 +24,8 @@ from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 def main(argv=None):
     """Check, print. argv: list of words, or None for the command line's. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
-    about = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation of ours").add_parser(
+    parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only operations with this in their name")
+    about = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation").add_parser(
         "check", help="anybody's function", description="Hold a function against the truth of an operation.")
     about.add_argument("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
     about.add_argument("--list", action="store_true", help="what can be checked: every operation with its arguments and what it is")
@@ -45,7 +47,9 @@ def main(argv=None):
     try:
         words = parser.parse_args(argv)
         if words.command is None:
-            return every_one_of_ours()
+            if not any(words.named in op.name for op in registry.OPS):
+                parser.error(f"--op: no operation has {words.named!r} in its name")
+            return every_operation(words.named)
         if words.list:
             print(listing())
             return 0
@@ -70,22 +74,22 @@ def main(argv=None):
     return 0 if found else 1
 
 
-def every_one_of_ours():
-    """Print one line a verdict. Returns the exit status."""
+def every_operation(named=""):
+    """Check and print a line for each operation, backend and dtype. named: part of the name. Returns the exit status."""
     backends, missing = selftest.available()
     for backend, why in missing.items():
         print(f"{backend}: not checked, {why}")
     for backend in filter(selftest.interpreted, backends):
         print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
     print(f"{'op':<42}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
-    checks = [(op.name, b, dtype, functools.partial(selftest.check, op)) for op in registry.OPS for b in backends if registry.kernel(op, b) for dtype in registry.dtypes(op, b)]
-    checks += [(name, b, dtype, functools.partial(selftest.check_loop, name)) for name in loops.LOOPS for b in backends for dtype in registry.FLOATS[: 1 if b == "triton_gpu" else None]]
     failed = False
-    for name, backend, dtype, checked in checks:
-        verdict = checked(backend, dtype)
-        failed |= not verdict.ok
-        line = f"{name:<42}{backend:<12}{dtype:<10}{verdict.cases:>6}{verdict.error:>17.2f}"
-        print(line, " ok" if verdict.ok else f" FAIL  {verdict.failure}", flush=True)
+    for op in (op for op in registry.OPS if named in op.name):
+        for backend in (b for b in backends if registry.kernel(op, b)):
+            for dtype in registry.dtypes(op, backend):
+                row = selftest.check(op, backend, dtype)
+                failed |= not row.ok
+                line = f"{row.op:<42}{backend:<12}{dtype:<10}{row.cases:>6}{row.error:>17.2f}"
+                print(line, " ok" if row.ok else f" FAIL  {row.failure}", flush=True)
     return int(failed)
 
 

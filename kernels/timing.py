@@ -1,4 +1,4 @@
-"""Medians of interleaved calls: what is compared is timed in turn, in one process, so that a slow moment hits all alike."""
+"""Medians of interleaved calls: contestants are timed in turn, in one process, so that a slow moment hits all alike."""
 import importlib
 import time
 
@@ -26,16 +26,18 @@ def copy(nbytes):
 
 
 def gpu_copy(nbytes):
-    """A call that moves nbytes by the driver's copy from device to device, half of them read and half written. nbytes: int >= 2.
-    Returns the function."""
+    """A call that moves nbytes by the driver's copy from device to device, half of them read and half written. nbytes:
+    int >= 2. Returns the function."""
     launch, philox = (importlib.import_module(f"kernels.triton_gpu.{name}") for name in ("launch", "philox"))
-
     to, of = (launch.read(("float32",), x=philox.normal(i, max(nbytes // 8, 1))).pointers[0] for i in range(2))
     return lambda: launch.copy(to, of, max(nbytes // 8, 1) * 4)
 
 
 def problem(op, options, shape, seed=0, dtype="float32"):
-    """The arguments that are timed. op: `registry.Op`. options: of its row. shape: of the data. seed: of the data. dtype: name. Returns {name: value}."""
+    """The arguments that are timed. op: `registry.Op`. options: of its row; a "shape" among them is the data's. shape,
+    seed: of the data. dtype: name. Returns {name: value}."""
+    shape = options.get("shape", shape)
+    options = {name: value for name, value in options.items() if name not in ("shape", "on")}
     arguments = op.make(np.random.default_rng(seed), shape, dtype, "normal", **options)
     usual = "s" in arguments and "abar" in arguments and arguments["abar"].size > TIMES["u"]
     return arguments | {name: time for name, time in TIMES.items() if usual and isinstance(arguments.get(name), int)}
@@ -67,5 +69,5 @@ def _round(run, typical, clock):
 
 
 def times_faster(ours, theirs):
-    """How many times faster than theirs ours is: the median over rounds of the ratio. ours, theirs: (rounds,) nanoseconds."""
+    """How many times faster ours is: the median over rounds of the ratio. ours, theirs: (rounds,) nanoseconds."""
     return float(np.median(np.asarray(theirs) / np.asarray(ours)))

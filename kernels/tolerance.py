@@ -1,22 +1,24 @@
-"""The one tolerance rule. Tests, the checker and the benchmark all judge by it, and it judges itself.
+"""The one tolerance rule. Tests, the checker and the benchmark judge by it, and it judges itself.
 
-    |out - truth|  <=  min( bound,  2 worst |plain - truth| + bound / 2 ),   bound = ulps eps(dtype) scale    elementwise
+    |out - truth|  <=  min( bound,  2 worst |NumPy - truth| + bound / 2 ),   bound = ulps eps(dtype) scale  elementwise
 
-(and half the smallest number above 0, for a result that has no more digits than that; and twice the ulps in float64, where the truth is
-rounded as often as the kernel).
-
-`scale` is the sum of the sizes of the terms that were added to make the element, so cancellation is neither punished nor
-a hiding place. `plain` is the same operation in plain NumPy in the same dtype: a kernel may not be much worse than what
-it replaces (half the bound is the floor: on a few elements the plain version can be right by luck). NaN and inf must stand where the truth has them.
+`scale` is the sum of the sizes of the terms that are added to make the element, so cancellation is neither punished nor
+a hiding place. NumPy is the same operation in tuned NumPy in the same dtype: a kernel may not be much less exact than
+what it replaces; half the bound is the floor, since on a few elements NumPy can be right by luck. NaN and inf stand
+where the truth has them. In float64, where the truth itself is rounded, ulps count twice. Half the smallest number
+above 0 is always allowed. The terms of a whole loop are too many to say: there NumPy alone is the measure, see `whole`.
 """
 from dataclasses import dataclass
 
 import numpy as np
 
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}  # above 0
-LARGEST = {"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127, "float32": (2 - 2.0**-23) * 2.0**127, "float64": np.finfo(np.float64).max}
-FEW = 8  # elements
+LARGEST = {
+    "float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127, "float32": (2 - 2.0**-23) * 2.0**127,
+    "float64": np.finfo(np.float64).max,
+}  # fmt: skip
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+FEW = 8  # elements, of which any may equal another by chance
 
 
 class Mismatch(AssertionError):
@@ -34,68 +36,80 @@ class Rule:
 def rule(truth, scale, ulps, dtype, plain=None):
     """The rule for one output.
 
-    truth: float64 array or float. scale: as truth, >= 0, see above. ulps: 0 for equality. dtype: name of the kernel's dtype.
-    plain: the plain NumPy result in that dtype, or None where there is none.
+    truth: float64 array or float. scale: as truth, >= 0. ulps: 0 for equality. dtype: name. plain: NumPy's result in
+    that dtype, or None.
     Returns a `Rule`. Raises ValueError where shapes differ or an element of finite truth has no finite scale.
     """
     truth, scale = np.asarray(truth, np.float64), np.asarray(scale, np.float64)
     if truth.shape != scale.shape:
         raise ValueError(f"truth and scale: expected equal shapes, got {truth.shape} and {scale.shape}")
-    scale = np.where(np.isfinite(truth), scale, 0.0)
     if dtype in LARGEST:  # beyond it, half a step allowed for rounding, the dtype holds inf
         truth = np.where(np.abs(truth) > LARGEST[dtype] * (1 + EPS[dtype] / 4), np.copysign(np.inf, truth), truth)
-        scale = np.where(np.isinf(truth), 0.0, scale)
-    ulps *= 2 if dtype == "float64" else 1
-    allowed = ulps * EPS[dtype] * scale + SMALLEST[dtype] / 2 if ulps else np.zeros_like(scale)
+    scale = np.where(np.isfinite(truth), scale, 0.0)
+    allowed = ulps * _rounded_truth(dtype) * EPS[dtype] * scale + SMALLEST[dtype] / 2 if ulps else np.zeros_like(scale)
     if plain is not None and truth.size:
-        with np.errstate(invalid="ignore"):
-            off = np.abs(np.asarray(plain, np.float64) - truth)
-        worst = np.max(off, where=np.isfinite(off), initial=0.0)
-        allowed = np.minimum(allowed, 2 * worst + allowed / 2)
+        allowed = np.minimum(allowed, 2 * _worst(plain, truth) + allowed / 2)
     if not np.all(np.isfinite(allowed)):
         raise ValueError("scale: expected a finite size wherever the truth is finite")
     return Rule(truth, allowed)
 
 
 def whole(truth, plains, dtype, ulps=4):
-    """The rule for the end of a loop, whose terms are too many to tell: no element may err more than twice as much as the worst of plain NumPy, or
-    than so many steps of the largest element where plain is right by luck.
+    """The rule for what a loop returns: no element errs by more than twice NumPy's worst, plus ulps of the largest one.
 
-    truth: float64 array. plains: results of plain NumPy in dtype, in several orders of its sums. dtype: of NumPy. ulps: float, twice in float64.
-    Returns a `Rule`.
+    truth: float64 array or float. plains: NumPy's results in several orders of its sums. dtype: name, or of NumPy.
+    ulps: float. Returns a `Rule`.
     """
-    truth = np.asarray(truth, np.float64)
-    largest = np.max(np.abs(truth), initial=0.0)
-    worst = max(np.max(np.abs(np.asarray(p, np.float64) - truth), initial=0.0) for p in plains)
-    return Rule(truth, np.full(truth.shape, 2 * worst + ulps * (2 if dtype == np.float64 else 1) * float(np.spacing(np.dtype(dtype).type(largest)))))
+    truth, dtype = np.asarray(truth, np.float64), np.dtype(dtype)
+    largest = np.max(np.abs(truth), where=np.isfinite(truth), initial=0.0)
+    floor = ulps * _rounded_truth(dtype.name) * float(np.spacing(dtype.type(largest)))
+    return Rule(truth, np.full(truth.shape, 2 * max(_worst(p, truth) for p in plains) + floor))
+
+
+def _worst(plain, truth):
+    """The largest error of finite elements."""
+    with np.errstate(invalid="ignore"):
+        off = np.abs(np.asarray(plain, np.float64) - truth)
+    return np.max(off, where=np.isfinite(off), initial=0.0)
+
+
+def _rounded_truth(dtype):
+    """How many results are rounded: in float64 the truth is, too."""
+    return 2 if dtype == "float64" else 1
 
 
 def error(out, expected):
-    """The worst error in units of the allowed error; inf where out breaks the rule outright (shape, NaN, inf, an exact value).
-
-    out: array or float. expected: a `Rule`.
-    Returns a float: up to 1 is right.
-    """
+    """The worst error in units of the allowed one: up to 1 is right, inf where none is allowed or the shape differs.
+    out: array or float. expected: a `Rule`."""
     out = np.asarray(out)
     if out.shape != expected.truth.shape:
         return np.inf
     return float(np.max(in_units(out, expected), initial=0.0))
 
 
-def assert_matches(out, expected, pick=0):
-    """out keeps the rule; and the rule would have rejected zeros, the negated, doubled and rolled output and one moved element.
+def in_units(out, expected):
+    """`error` of each element. out, expected: as there, of one shape. Returns an array of that shape."""
+    out = np.asarray(out, np.float64)
+    same = (out == expected.truth) | (np.isnan(out) & np.isnan(expected.truth))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        units = np.where(same, 0.0, np.abs(out - expected.truth) / expected.allowed)
+    return np.where(np.isnan(units), np.inf, units)
 
-    out: array or float. expected: a `Rule`. pick: which finite element is moved by ten tolerances, any int >= 0.
-    A wrong output that is equal to the truth (a truth of zeros, a single element rolled) is not asked for, and of an array of a
-    few elements, any of which may be next to another or to 0 by chance, only the moved element.
-    Raises Mismatch with the place of the worst element, or naming the wrong output that would have passed.
+
+def assert_matches(out, expected, pick=0):
+    """out keeps the rule, and the rule would have rejected zeros, the negated, doubled and rolled output and one moved
+    element.
+
+    out, expected: as in `error`. pick: which finite element is moved by ten tolerances, any int >= 0.
+    A wrong output that equals the truth does not count; of fewer than FEW elements, one is only moved.
+    Raises Mismatch with the place of the worst element, or with the wrong output that would have passed.
     """
     if not error(out, expected) <= 1:
         raise Mismatch(describe(np.asarray(out), expected))
     for name, wrong in _wrong(expected, pick):
         same = np.array_equal(wrong, expected.truth, equal_nan=True)
         if not same and error(wrong, expected) <= 1:
-            raise Mismatch(f"the tolerance is vacuous: {name} would have passed (largest allowed error {expected.allowed.max():.3g})")
+            raise Mismatch(f"vacuous: {name} would have passed (largest allowed error {expected.allowed.max():.3g})")
 
 
 def _wrong(expected, pick):
@@ -109,19 +123,8 @@ def _wrong(expected, pick):
     if finite.size:
         moved = np.array(truth)
         place = finite[pick % finite.size]
-        step = max(10 * expected.allowed.flat[place], np.spacing(np.abs(truth.flat[place])))
-        moved.flat[place] += step
+        moved.flat[place] += max(10 * expected.allowed.flat[place], np.spacing(np.abs(truth.flat[place])))
         yield "one element moved by ten tolerances", moved
-
-
-def in_units(out, expected):
-    """The error of each element in units of the allowed one, 0 where nothing is allowed and nothing is wrong. out, expected: as in `error`, one shape.
-    Returns an array of that shape."""
-    out = np.asarray(out, np.float64)
-    exact = (out == expected.truth) | (np.isnan(out) & np.isnan(expected.truth))
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        units = np.where(exact, 0.0, np.abs(out - expected.truth) / expected.allowed)
-    return np.where(np.isnan(units), np.inf, units)
 
 
 def describe(out, expected):

@@ -8,8 +8,10 @@ import importlib
 import numpy as np
 
 from bench.studies import data, digits, results
-from kernels import loops, plain, registry, tolerance
+from kernels import registry, tolerance
 from kernels.check import selftest
+from kernels.numpy_cpu import fused as plain
+from kernels.ops import loops
 from ref import fused as truth
 from ref.nets import mlp
 

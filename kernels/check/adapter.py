@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import ref
-from kernels import loops, registry
+from kernels import registry
 from kernels.check import mistakes
 from ref import edm, flow, guidance, schedules
 
@@ -96,12 +96,12 @@ def find(name):
     import difflib
 
     found = [op for op in registry.OPS if name in (op.name, op.name.split(".")[1])]
+    if len(found) == 1 and found[0].orders:
+        raise Usage(f"{found[0].name} is a whole loop: `python -m kernels` holds ours to the truth; yours can be held to it by `kernels.tolerance.whole`")
     if len(found) == 1:
         return found[0]
     if found:
         raise Usage(f"{name}: there are {', '.join(op.name for op in found)}; say which")
-    if any(name in (loop, loop.split(".")[1]) for loop in loops.LOOPS):
-        raise Usage(f"{name} is a whole loop: `python -m kernels` holds ours to the truth by `kernels.loops`; yours can be held to it by `kernels.compare.whole`")
     if place := _only_in_ref(name):
         raise Usage(f"{name} is in {place}, but has no kernel and no record by which one could be checked; `python -m kernels check --list` says what has")
     known = [op.name for op in registry.OPS]
@@ -121,7 +121,7 @@ def _only_in_ref(name):
 
 def listing():
     """What can be checked, as text: each operation with the arguments of its truth, and the first line of what that says of itself."""
-    return "\n".join(f"{op.name}{inspect.signature(op.truth)}\n    {inspect.getdoc(op.truth).splitlines()[0]}" for op in registry.OPS)
+    return "\n".join(f"{op.name}{inspect.signature(op.truth)}\n    {inspect.getdoc(op.truth).splitlines()[0]}" for op in registry.OPS if not op.orders)
 
 
 def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=(), fixed=None):

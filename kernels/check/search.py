@@ -431,7 +431,7 @@ def _reproduces(op, dtype, variant, probes, in_float32):
     applied = False  # a variant that says nothing stands for the truth, so there is one to say it of
     eps = max(op.ulps, 1) * max(tolerance.EPS.get(dtype, tolerance.EPS["float64"]), tolerance.EPS["float32"] if in_float32 else 0.0)
     for arguments, came in probes:
-        exact = {n: registry._exact(x) for n, x in (mistakes.defaults(op) | arguments).items()}
+        exact = registry.exact(mistakes.defaults(op) | arguments)
         with np.errstate(all="ignore"):
             truth = registry.outputs(op.truth(**exact))
             try:

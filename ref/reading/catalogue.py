@@ -123,14 +123,14 @@ def sentence(function):
 
 
 def elsewhere(function):
-    """["file:line  what"] where its name lives beside `ref`: in each backend, in the registry, in the tests. function: of `ref`."""
+    """["file:line  what"] where its name lives beside `ref`: in each backend, in the records, in the tests. function: of `ref`."""
     name, module = function.__name__, function.__module__.removeprefix("ref.").replace(".", "/")
-    places = [f"kernels/{backend}/{module}.py" for backend in ("numba_cpu", "triton_gpu")]
+    places, record = [f"kernels/{backend}/{module}.py" for backend in ("numba_cpu", "triton_gpu")], f"kernels/ops/{module}.py"
     found = []
-    for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), "kernels/registry.py"]:
+    for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), record]:
         source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
-        if path == "kernels/registry.py":
-            found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if f'"{module}.{name}",' in line]
+        if path == record:
+            found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if re.match(rf" +(Op\()?{module}\.{name},", line)]
         for node in ast.parse(source).body:
             named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
                      if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id", "np") != "np"}  # fmt: skip

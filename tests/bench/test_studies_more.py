@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bench.studies import consistency, digits, flow, likelihood, results, score, training
-from kernels import loops, plain
+from kernels.numpy_cpu import fused as plain
+from kernels.ops import loops
 from ref import consistency as steps
 from ref import edm, fused, philox, samplers, schedules
 from ref.nets import mlp

@@ -75,3 +75,22 @@ def test_a_scale_must_be_finite_and_fit():
         tolerance.rule(TRUTH, np.full(11, np.inf), 2, "float32")
     with pytest.raises(ValueError, match=r"\btruth.*scale\b"):
         tolerance.rule(TRUTH, np.ones(3), 2, "float32")
+
+
+@pytest.mark.parametrize("dtype, ulps", [("float32", 4), ("float64", 8)])
+def test_a_loop_may_err_by_twice_numpys_worst_and_some_ulps_of_the_largest_element(dtype, ulps):
+    step = float(np.spacing(np.dtype(dtype).type(3)))
+    rule = tolerance.whole(TRUTH, [TRUTH, TRUTH + np.eye(11)[3] * 10 * step], dtype)
+    assert np.all(rule.allowed == pytest.approx((20 + ulps) * step, rel=1e-3))
+    tolerance.assert_matches(TRUTH + 20 * step, rule)
+    with pytest.raises(tolerance.Mismatch):
+        tolerance.assert_matches(TRUTH + 30 * step, rule)
+
+
+def test_nan_in_a_loop_stands_where_the_truth_has_it_and_widens_nothing():
+    truth = np.append(TRUTH, np.nan)
+    rule = tolerance.whole(truth, [truth], "float32")
+    assert np.array_equal(rule.allowed[:-1], tolerance.whole(TRUTH, [TRUTH], "float32").allowed)
+    tolerance.assert_matches(truth, rule)
+    with pytest.raises(tolerance.Mismatch):
+        tolerance.assert_matches(np.append(TRUTH, 0.0), rule)

@@ -226,7 +226,7 @@ def test_show_has_the_source_and_where_else_the_name_lives(capsys):
     at = source.index("def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):")
     assert f"{at + 1:>4}  {source[at]}\n" in said and "    sigma  = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)\n" in said
     places = re.findall(r"^    (\S+):(\d+)  (\S+)$", said, flags=re.M)
-    assert {("kernels/numba_cpu/diffusion.py", "ddim_step"), ("kernels/triton_gpu/diffusion.py", "ddim_step"), ("kernels/registry.py", "diffusion.ddim_step"),
+    assert {("kernels/numba_cpu/diffusion.py", "ddim_step"), ("kernels/triton_gpu/diffusion.py", "ddim_step"), ("kernels/ops/diffusion.py", "diffusion.ddim_step"),
             ("tests/ref/test_diffusion.py", "test_one_step_by_hand")} <= {(file, what) for file, _, what in places}  # fmt: skip
     assert all(what in (ROOT / file).read_text().split("\n")[int(line) - 1] for file, line, what in places)
 

@@ -1,0 +1,46 @@
+"""The operations of `ref.optim`, and the sizes of Adam's terms."""
+import numpy as np
+
+from kernels.ops.inputs import data
+from kernels.ops.record import Op
+from ref import optim
+
+ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+CHOICES = {"step": (1, 2, 1000), "weight_decay": (0.0, 0.01)}
+
+
+def state(*names):
+    """An input maker of Adam's arrays. names: of the data. Returns the function."""
+
+    def make(rng, shape, dtype, values, step=1, weight_decay=0.01, **more):
+        arrays = {name: data(rng, shape, dtype, values) for name in names}
+        arrays["v"] = np.square(arrays["v"])  # a second moment; -inf would be no input
+        return arrays | ADAM | {"step": step, "weight_decay": weight_decay} | more
+
+    return make
+
+
+def adam_sizes(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """The sizes of the terms. p, g, m, v, step, lr, beta1, beta2, eps, weight_decay: as in `ref.optim.adam_step`."""
+    p, g, m, v = (np.abs(a) for a in (p, g, m, v))
+    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+    return p + lr * (m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + eps) + weight_decay * p), m, v
+
+
+def _gradients(rng, shape, dtype, values, max_norm=1.0):
+    return {"grads": [data(rng, shape, dtype, values), data(rng, (3,), dtype, values)], "max_norm": max_norm}
+
+
+OPS = [
+    Op(
+        optim.adam_step, ulps=4, make=state("p", "g", "m", "v"), scale=adam_sizes, options=CHOICES, writes=3,
+        in_place=("p", "m", "v"), bench={"": {"step": 10}},
+    ),
+    Op(
+        optim.ema_step, ulps=3, options={"decay": (0.0, 0.5, 0.9999)}, in_place=("avg",), bench={"": {"decay": 0.999}},
+    ),
+    Op(
+        optim.clip_by_global_norm, ulps=3, make=_gradients, options={"max_norm": (1e9, 0.1)}, sums=True,
+        scale=lambda grads, max_norm: [np.abs(g) for g in optim.clip_by_global_norm(grads, max_norm)],
+    ),
+]  # fmt: skip
