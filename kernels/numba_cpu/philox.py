@@ -155,6 +155,7 @@ def _pair64(w0, w1):
 
 def _pair(w0, w1, like):
     """Two normals of like's dtype from two words."""
+    return _pair32(w0, w1) if like.dtype == np.float32 else _pair64(w0, w1)
 
 
 @overload(_pair, jit_options=INLINE)
