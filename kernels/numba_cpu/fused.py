@@ -19,7 +19,9 @@ from kernels.numba_cpu import engine, reduce
 from kernels.numba_cpu.diffusion import ddim, ddpm, linear
 from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.intrinsics import fma
-from kernels.numba_cpu.optim import adam
+from kernels.numba_cpu.mlp_sample import mlp_sample
+from kernels.numba_cpu.mlp_train import mlp_train
+from kernels.numba_cpu.optim import adam_ema
 from kernels.numba_cpu.rowwise import apply, apply_many, noisy, rowwise
 
 # --- equations of one element: c are the coefficients of its row, u the scalars of the call, see `rowwise` ------------
@@ -62,13 +64,6 @@ def guided_flow(c, u, xt, uncond, cond):
 def heun(c, u, x, denoised, denoised_next):
     """[EDM] algorithm 1, lines 4 to 8. c: of `coefficients.heun_step`. u: none. x, denoised, denoised_next: numbers."""
     return fma(c[2], denoised_next, fma(c[0], x, c[1] * denoised))
-
-
-@element
-def adam_ema(c, u, p, g, m, v, avg):
-    """[AdamW] algorithm 2 and the average. c: of `coefficients.adam_step` and `ema_step`. u: none. The rest: numbers."""
-    p_next, m_next, v_next = adam(c[:8], u, p, g, m, v)
-    return p_next, m_next, v_next, fma(c[8], avg, c[9] * p_next)
 
 
 @element
@@ -172,5 +167,3 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     table = np.concatenate([c.reshape(-1, 1), coefficients.ema_step(decay)])
     return apply_many(ADAM_EMA, 4, out, shape, dtype, table, p, g, m, v, avg)
-def mlp_sample(): pass
-def mlp_train(): pass

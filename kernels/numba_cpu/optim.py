@@ -29,6 +29,13 @@ def adam(c, u, p, g, m, v):
     return p - fma(decay, p, rate * m_next / fma(unbias, np.sqrt(v_next), eps)), m_next, v_next
 
 
+@element
+def adam_ema(c, u, p, g, m, v, avg):
+    """[AdamW] algorithm 2 and the average. c: of `coefficients.adam_step` and `ema_step`. u: none. The rest: numbers."""
+    p_next, m_next, v_next = adam(c[:8], u, p, g, m, v)
+    return p_next, m_next, v_next, fma(c[8], avg, c[9] * p_next)
+
+
 ADAM = rowwise(adam, inputs=4, coefficients=8, outputs=3)
 
 
