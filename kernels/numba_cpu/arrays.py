@@ -1,5 +1,5 @@
-"""Tuples of arrays inside kernels. Each function has a plain body and one that the compiler unrolls, so that a loop is written once for any
-number of inputs and outputs."""
+"""Tuples of arrays inside kernels. Each function has a plain body and one that the compiler unrolls, so that a loop
+is written once for any number of inputs and outputs."""
 import numpy as np
 from numba import types
 from numba.extending import overload
@@ -80,7 +80,8 @@ def _(outs, first, last, parts, how):
 
 
 def column(table, row, like, out):
-    """Column `row` of a coefficient table as a tuple of numbers of out's dtype. table: (K, R). row: int. like: a tuple of K. out: array."""
+    """Column `row` of a coefficient table as a tuple of numbers of out's dtype. table: (K, R). row: int. like: a
+    tuple of K. out: array."""
     return tuple(out.dtype.type(table[k, row]) for k in range(len(like)))
 
 

@@ -1,7 +1,7 @@
 """`ref.diffusion` on the CPU: float32 or float64 in and out, one pass over memory each.
 
-Arguments and errors are those of `ref.diffusion`, arrays of one dtype; `out`, where given, is an array of that shape and
-dtype, or a pair for two results, and may be one of the inputs. Bad input raises before anything is written.
+Arguments and errors are those of `ref.diffusion`, arrays of one dtype; `out`, where given, is an array of that shape
+and dtype, or a pair for two results, and may be one of the inputs. Bad input raises before anything is written.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -60,7 +60,8 @@ def add_noise(mean, sigma, z):
 
 @element
 def ddpm(c, u, xt, eps_hat, z):
-    """[DDPM] algorithm 2. c: of `coefficients.ddpm_step`. u: the limit of x0_hat, inf for none. xt, eps_hat, z: numbers."""
+    """[DDPM] algorithm 2. c: of `coefficients.ddpm_step`. u: the limit of x0_hat, inf for none. xt, eps_hat, z:
+    numbers."""
     c0, c1, c2, c3, sigma = c
     x0_hat = clamp(fma(c0, xt, c1 * eps_hat), u[0])
     return add_noise(fma(c2, x0_hat, c3 * xt), sigma, z)
@@ -68,7 +69,8 @@ def ddpm(c, u, xt, eps_hat, z):
 
 @element
 def ddim_mean(c, limit, xt, eps_hat):
-    """[DDIM] eq. 12 without its noise. c: of `coefficients.ddim_step`. limit: of x0_hat, 0 for none. xt, eps_hat: numbers."""
+    """[DDIM] eq. 12 without its noise. c: of `coefficients.ddim_step`. limit: of x0_hat, 0 for none. xt, eps_hat:
+    numbers."""
     c0, c1, c2, c3, c4, c5, sigma = c
     x0_hat = fma(c0, xt, c1 * eps_hat)
     if limit > 0:
@@ -96,8 +98,7 @@ DDIM = rowwise(ddim, inputs=3, coefficients=7)
 
 def q_sample(x0, t, eps, abar, out=None):
     """[DDPM] eq. 4 on the CPU, arguments as in `ref.diffusion.q_sample`."""
-    shape, dtype = engine.same(x0=x0, eps=eps)
-    return apply(LINEAR, out, shape, dtype, coefficients.q_sample(t, abar, shape), x0, eps)
+    return _convert(coefficients.q_sample, t, abar, out, x0=x0, eps=eps)
 
 
 def q_sample_backward(dxt, t, abar, out=None):
@@ -116,38 +117,39 @@ def posterior(x0, xt, t, s, abar, out=None):
 
 def x0_from_eps(xt, eps, t, abar, out=None):
     """[DDPM] eq. 15 on the CPU, arguments as in `ref.diffusion.x0_from_eps`."""
-    shape, dtype = engine.same(xt=xt, eps=eps)
-    return apply(LINEAR, out, shape, dtype, coefficients.x0_from_eps(t, abar, shape), xt, eps)
+    return _convert(coefficients.x0_from_eps, t, abar, out, xt=xt, eps=eps)
 
 
 def eps_from_x0(xt, x0, t, abar, out=None):
     """[DDIM] eq. 9 solved for eps on the CPU, arguments as in `ref.diffusion.eps_from_x0`."""
-    shape, dtype = engine.same(xt=xt, x0=x0)
-    return apply(LINEAR, out, shape, dtype, coefficients.eps_from_x0(t, abar, shape), xt, x0)
+    return _convert(coefficients.eps_from_x0, t, abar, out, xt=xt, x0=x0)
 
 
 def v_target(x0, eps, t, abar, out=None):
     """[PD] section 4 on the CPU, arguments as in `ref.diffusion.v_target`."""
-    shape, dtype = engine.same(x0=x0, eps=eps)
-    return apply(LINEAR, out, shape, dtype, coefficients.v_target(t, abar, shape), x0, eps)
+    return _convert(coefficients.v_target, t, abar, out, x0=x0, eps=eps)
 
 
 def x0_from_v(xt, v, t, abar, out=None):
     """[PD] appendix D on the CPU, arguments as in `ref.diffusion.x0_from_v`."""
-    shape, dtype = engine.same(xt=xt, v=v)
-    return apply(LINEAR, out, shape, dtype, coefficients.x0_from_v(t, abar, shape), xt, v)
+    return _convert(coefficients.x0_from_v, t, abar, out, xt=xt, v=v)
 
 
 def eps_from_v(xt, v, t, abar, out=None):
     """[PD] appendix D on the CPU, arguments as in `ref.diffusion.eps_from_v`."""
-    shape, dtype = engine.same(xt=xt, v=v)
-    return apply(LINEAR, out, shape, dtype, coefficients.eps_from_v(t, abar, shape), xt, v)
+    return _convert(coefficients.eps_from_v, t, abar, out, xt=xt, v=v)
 
 
 def score_from_eps(eps, t, abar, out=None):
     """[SDE] eq. 7 with [DDPM] eq. 4 on the CPU, arguments as in `ref.diffusion.score_from_eps`."""
     shape, dtype = engine.same(eps=eps)
     return apply(SCALE, out, shape, dtype, coefficients.score_from_eps(t, abar, shape), eps)
+
+
+def _convert(fold, t, abar, out, **arrays):
+    """c0 a + c1 b of two arrays, where fold(t, abar, shape) is the table of c."""
+    shape, dtype = engine.same(**arrays)
+    return apply(LINEAR, out, shape, dtype, fold(t, abar, shape), *arrays.values())
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None):
@@ -178,4 +180,5 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     """Gradients of `eps_loss` on the CPU, arguments as in `ref.diffusion.eps_loss_backward`."""
     shape, dtype = engine.same(eps_hat=eps_hat, eps=eps)
     engine.some(eps_hat=eps_hat)
-    return apply_many(DIFFERENCE_TWO, 2, out, shape, dtype, np.array([[2.0 * dloss / eps.size]], np.float64), eps_hat, eps)
+    table = np.array([[2.0 * dloss / eps.size]], np.float64)
+    return apply_many(DIFFERENCE_TWO, 2, out, shape, dtype, table, eps_hat, eps)

@@ -1,9 +1,9 @@
 """How a call runs: argument checks, layouts, outputs, threads, the cache of compiled code. No mathematics.
 
-A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat elements [lo, hi), lo a multiple of CHUNK, that
-releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the result
-cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins next to a busy neighbour).
-"""
+A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat elements [lo, hi), lo a multiple of CHUNK,
+that releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the
+result cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins next to a busy
+neighbour). """
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -202,8 +202,8 @@ def _describe(value):
 
 
 def compiled(kernel, equation):
-    """kernel compiled, under the name of its equation: Numba keeps what it compiled by name and line, and two processes that write
-    to one name at once may exchange their code.
+    """kernel compiled, under the name of its equation: Numba keeps what it compiled by name and line, and two
+    processes that write to one name at once may exchange their code.
 
     kernel: a function that was made for equation, an element function.
     """

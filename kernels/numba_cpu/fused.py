@@ -1,7 +1,8 @@
 """`ref.fused` on the CPU: one pass over memory, the noise made a chunk at a time in the first-level cache.
 
-Arguments and errors are those of `ref.fused`, arrays of one dtype, float32 or float64; `out`, where given, is an array of
-that shape and dtype, or as many as there are results, and may be inputs. Bad input raises before anything is written.
+Arguments and errors are those of `ref.fused`, arrays of one dtype, float32 or float64; `out`, where given, is an
+array of that shape and dtype, or as many as there are results, and may be inputs. Bad input raises before anything is
+written.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -121,7 +122,8 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
 
 
 def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
-    """[CFG] eq. 6, then [DDIM] eq. 12 on the CPU, arguments as in `ref.fused.guided_ddim_step`; no noise where eta = 0."""
+    """[CFG] eq. 6, then [DDIM] eq. 12 on the CPU, arguments as in `ref.fused.guided_ddim_step`; no noise where eta =
+    0."""
     shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
     table = coefficients.ddim_step(t, s, eta, abar, shape)
     limit = 0.0 if clip is None else coefficients.clip_limit(clip)

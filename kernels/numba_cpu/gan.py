@@ -1,9 +1,9 @@
 """`ref.gan` on the CPU: each loss and its gradient in one pass over the logits.
 
-Every loss is  sign mean(F(slope logit + shift))  for one of four F, or two such means added; one kernel for each F serves
-them all. Arguments and errors are those of `ref.gan`, float32 or float64; real and fake of one dtype, of any two shapes.
-`out`, where given, is an array like the logits, which it may be, or for two gradients a pair. Sums are float64, added in
-one order. Bad input raises before anything is written.
+Every loss is  sign mean(F(slope logit + shift))  for one of four F, or two such means added; one kernel for each F
+serves them all. Arguments and errors are those of `ref.gan`, float32 or float64; real and fake of one dtype, of any
+two shapes. `out`, where given, is an array like the logits, which it may be, or for two gradients a pair. Sums are
+float64, added in one order. Bad input raises before anything is written.
 
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
@@ -18,7 +18,7 @@ from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.math import HALF, ONE, ZERO, logistic
 from kernels.numba_cpu.reduce import reduction
 
-# --- equations of one logit: c is (slope, shift, factor of the gradient); each returns the gradient and F --------------
+# --- equations of one logit: c is (slope, shift, factor of the gradient); each returns the gradient and F -------------
 
 
 @element
@@ -113,7 +113,8 @@ def _one(kernel, fake_logits, out, place, sign=1):
 
 def _two(kernel, real_logits, fake_logits, out, real_place, fake_place):
     """The sum of two means, and the gradients in real and in fake logits. real_place, fake_place: slope and shift."""
-    (real_shape, dtype), (fake_shape, other) = engine.same(real_logits=real_logits), engine.same(fake_logits=fake_logits)
+    real_shape, dtype = engine.same(real_logits=real_logits)
+    fake_shape, other = engine.same(fake_logits=fake_logits)
     if other != dtype:
         raise TypeError(f"fake_logits: expected a NumPy array of {dtype} like real_logits, got ndarray of {other}")
     engine.some(real_logits=real_logits, fake_logits=fake_logits)

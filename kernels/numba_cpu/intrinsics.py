@@ -1,7 +1,7 @@
 """What a kernel needs of the compiler beyond loops: fused multiply-add, wide vectors, stores around the cache.
 
-Each has a plain Python body, which runs under NUMBA_DISABLE_JIT=1, so that a debugger and coverage reach inside a kernel.
-"""
+Each has a plain Python body, which runs under NUMBA_DISABLE_JIT=1, so that a debugger and coverage reach inside a
+kernel. """
 from fractions import Fraction
 
 import numpy as np
@@ -18,9 +18,8 @@ LINE = 64  # bytes of a cache line, and of one store
 def fma(a, b, c):
     """a b + c, rounded once. a, b, c: numbers of one float dtype.
 
-    A sum of two products has to say which of them is fused: a compiler chooses one way for the vectors of a loop and another for
-    the remainder, and the bits would depend on where an element lies.
-    """
+    A sum of two products has to say which of them is fused: a compiler chooses one way for the vectors of a loop and
+    another for the remainder, and the bits would depend on where an element lies. """
     if type(a) is np.float32:
         return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
     if not np.isfinite(a * b + c):
@@ -43,8 +42,9 @@ def _(a, b, c):
 
 @intrinsic
 def wide(typingctx):
-    """In the compiled function that calls it, loops may use 512-bit vectors where the machine has them. LLVM keeps to 256 bits on processors
-    whose clock fell when they were new; noise, which is all arithmetic, is 1.35 times as fast with 512. Called without typingctx."""
+    """In the compiled function that calls it, loops may use 512-bit vectors where the machine has them. LLVM keeps to
+    256 bits on processors whose clock fell when they were new; noise, which is all arithmetic, is 1.35 times as fast
+    with 512. Called without typingctx."""
 
     def codegen(context, builder, signature, args):
         # llvmlite has no attributes with a value
@@ -61,7 +61,8 @@ if config.DISABLE_JIT:  # an overload would set the attribute on itself, so this
 
 
 def stream_line(out, i, source, j):
-    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), past the cache. &out[i] is a multiple of 64 bytes. out, source: arrays of one dtype. i, j: ints."""
+    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), past the cache. &out[i] is a multiple of 64 bytes. out,
+    source: arrays of one dtype. i, j: ints."""
     lane = LINE // out.itemsize
     out[i : i + lane] = source[j : j + lane]
 

@@ -1,8 +1,8 @@
-"""exp and log(1 + exp), in float32 to about one unit of the last digit, by arithmetic that a loop vectorises; libm's, which
-float64 uses, it does not.
+"""exp and log(1 + exp), in float32 to about one unit of the last digit, by arithmetic that a loop vectorises; libm's,
+which float64 uses, it does not.
 
-exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in `kernels.coefficients`.
-"""
+exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
+`kernels.coefficients`. """
 import math
 
 import numpy as np
@@ -67,7 +67,8 @@ def _std_of64(logvar):
 
 
 def std_of(logvar):
-    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0. logvar: a number of the kernel's dtype."""
+    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0. logvar: a number
+    of the kernel's dtype."""
     return _std_of32(logvar) if type(logvar) is np.float32 else _std_of64(logvar)
 
 

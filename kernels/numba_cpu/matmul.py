@@ -1,13 +1,12 @@
-"""Products of matrices, a tile of ROWS rows by two vectors at a time, and what follows the sum at once, while it is in the
-first-level cache.
+"""Products of matrices, a tile of ROWS rows by two vectors at a time, and what follows the sum at once, while it is
+in the first-level cache.
 
-The tile's sums live in registers over the whole depth: 16 of them, enough to keep two multiply-adds a cycle going, against
-three loads a row of b and its eight numbers of a. It is written as LLVM code because compiled loops do not get there: a
-loop over columns that keeps four rows' numbers in registers spills them, and the best that does not, three rows by four
-terms, loads and stores its sums and reaches two thirds of it. Every sum is one chain of multiply-adds in the order of the
-depth, whatever the tile.
-"""
-from typing import NamedTuple
+The tile's sums live in registers over the whole depth: 16 of them, enough to keep two multiply-adds a cycle going,
+against three loads a row of b and its eight numbers of a. It is written as LLVM code because compiled loops do not
+get there: a loop over columns that keeps four rows' numbers in registers spills them, and the best that does not,
+three rows by four terms, loads and stores its sums and reaches two thirds of it. Every sum is one chain of
+multiply-adds in the order of the depth, whatever the tile. """
+from collections import namedtuple
 
 import numpy as np
 from llvmlite import ir
@@ -19,24 +18,13 @@ from kernels.numba_cpu.engine import INLINE
 from kernels.numba_cpu.intrinsics import LINE, wide
 
 ROWS, VECTORS = 8, 2
-I64 = ir.IntType(64)
+I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
-class Left(NamedTuple):
-    """A matrix in a flat array: element (i, k) at first + i row + k step."""
-
-    array: np.ndarray
-    first: int
-    row: int
-    step: int
-
-
-class Right(NamedTuple):
-    """A matrix in a flat array whose rows are contiguous: element (k, j) at first + k stride + j."""
-
-    array: np.ndarray
-    first: int
-    stride: int
+# Matrices in flat arrays: element (i, k) at first + i row + k step; and, with contiguous rows, (k, j) at first + k
+# stride + j
+Left = namedtuple("Left", "array first row step")
+Right = namedtuple("Right", "array first stride")
 
 
 def lanes(array):
@@ -60,14 +48,15 @@ def lines(size, like):
 
 
 def tile(out, to, apart, left, rows, right, depth):
-    """out[to + i apart + j] = sum_k left(i, k) right(k, j) for ROWS rows i and lanes j, k = 0 .. depth - 1 in this order.
+    """out[to + i apart + j] = sum_k left(i, k) right(k, j) for ROWS rows i and lanes j, k = 0 .. depth - 1 in this
+    order.
 
-    out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: a row from here on
-    is the last one again, so that left may end. right: `Right`. depth: int >= 1.
-    """
-    terms = right.array[right.first + np.arange(depth)[:, None] * right.stride + np.arange(lanes(out))]  # (depth, lanes)
+    out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: a row from
+    here on is the last one again, so that left may end. right: `Right`. depth: int >= 1. """
+    k, j = np.arange(depth), np.arange(lanes(out))
+    terms = right.array[right.first + k[:, None] * right.stride + j]  # (depth, lanes)
     for i in range(ROWS):
-        numbers = left.array[left.first + min(i, rows - 1) * left.row + np.arange(depth) * left.step]  # (depth,)
+        numbers = left.array[left.first + min(i, rows - 1) * left.row + k * left.step]  # (depth,)
         out[to + i * apart : to + i * apart + lanes(out)] = numbers @ terms
 
 
@@ -131,8 +120,8 @@ def _tile_code(context, builder, signature, args):
 
 def _everywhere(builder, number, vector):
     """A vector that holds number in each lane."""
-    none, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    return builder.shuffle_vector(builder.insert_element(none, number, ir.IntType(32)(0)), none, zeros)
+    none, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(builder.insert_element(none, number, I32(0)), none, zeros)
 
 
 def _multiply_add(builder, phi, x, y, before, loop):
@@ -149,9 +138,8 @@ def product(then, element, sums, count, left, right, depth, columns, args):
     """then(element, row of sums, i, j, *args) for every row i < count of left right and every j, a multiple of a tile's
     lanes, below columns: the row holds the elements (i, j), (i, j + 1), ... of the product.
 
-    then: compiled. element: for then. sums: (ROWS lanes,), where the tile goes. left: `Left`. right: `Right`. depth, count,
-    columns: ints. args: tuple.
-    """
+    then: compiled. element: for then. sums: (ROWS lanes,), where the tile goes. left: `Left`. right: `Right`. depth,
+    count, columns: ints. args: tuple. """
     width = lanes(sums)
     array, first, row, step = left
     for i in range(0, count, ROWS):
@@ -165,7 +153,8 @@ def product(then, element, sums, count, left, right, depth, columns, args):
 
 @njit(**INLINE)
 def layer(element, row, i, j, into, bias, other, u):
-    """into(i, j + k) = element(bias_i, u, row_k, into(i, j + k), other(i, j + k)) for the lanes k: what follows a product.
+    """into(i, j + k) = element(bias_i, u, row_k, into(i, j + k), other(i, j + k)) for the lanes k: what follows a
+    product.
 
     element: `element(c, u, s, r, y)`: of the bias, scalars, the sum, what stands there, and what stands in other.
     row, i, j: as `product` gives them. into, other: `Right`. bias: array. u: tuple.

@@ -1,11 +1,9 @@
 """What the loops over `ref.nets.mlp` share: weights, and how a tile of examples goes through a net.
 
-A tile's examples are the columns: x is (pixels, examples), and so is every layer, so that weights are read in place, a number
-at a time, and a product's lanes are examples. What an example becomes depends on no other example.
-"""
-from typing import NamedTuple
+A tile's examples are the columns: x is (pixels, examples), and so is every layer, so that weights are read in place,
+a number at a time, and a product's lanes are examples. What an example becomes depends on no other example. """
+from collections import namedtuple
 
-import numpy as np
 from numba import njit
 
 from kernels.numba_cpu import engine
@@ -19,31 +17,15 @@ BLOCK = 16  # rows of a matrix that is transposed, at a time
 EXAMPLES = 64  # in a tile, at most: two tiles of a product, so that what was read of the weights is used twice
 
 
-class Simple(NamedTuple):
-    """The weights of `simple_mlp`, flat: (width, pixels + 1), (width,), (pixels, width), (pixels,)."""
-
-    w1: np.ndarray
-    b1: np.ndarray
-    w2: np.ndarray
-    b2: np.ndarray
-
-
-class Residual(NamedTuple):
-    """The weights of `residual`, flat; of its blocks a tuple for each part."""
-
-    w_in: np.ndarray
-    b_in: np.ndarray
-    classes: np.ndarray
-    w_out: np.ndarray
-    b_out: np.ndarray
-    w1: tuple
-    b1: tuple
-    w2: tuple
-    b2: tuple
+# Weights, flat: of `simple_mlp` (width, pixels + 1), (width,), (pixels, width), (pixels,); of `residual`, whose
+# blocks are a tuple for each part, and whose classes are (classes + 1, width)
+Simple = namedtuple("Simple", "w1 b1 w2 b2")
+Residual = namedtuple("Residual", "w_in b_in classes w_out b_out w1 b1 w2 b2")
 
 
 def simple_weights(params, pixels, dtype, whose="params", width=None):
-    """The `Simple` of params, after the check. pixels: int. dtype: of the data. whose: for messages. width: None for any."""
+    """The `Simple` of params, after the check. pixels: int. dtype: of the data. whose: for messages. width: None for
+    any."""
     width = weight(params, ("w1",), dtype, (width, pixels + 1), whose).shape[0]
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     return Simple(*(engine.flat(weight(params, (name,), dtype, shape, whose)) for name, shape in shapes.items()))
@@ -52,17 +34,20 @@ def simple_weights(params, pixels, dtype, whose="params", width=None):
 def residual_weights(params, pixels, dtype):
     """The `Residual` of params, after the check. pixels: int. dtype: of the data."""
     width = weight(params, ("in", "w"), dtype, (None, pixels)).shape[0]
-    parts = {("in", "w"): (width, pixels), ("in", "b"): (width,), ("class", "w"): (None, width), ("out", "w"): (pixels, width), ("out", "b"): (pixels,)}
-    outer = [engine.flat(weight(params, path, dtype, shape)) for path, shape in parts.items()]
-    blocks = range(len(params["blocks"]))
+    parts = {"in.w": (width, pixels), "in.b": (width,), "class.w": (None, width)}
+    parts |= {"out.w": (pixels, width), "out.b": (pixels,)}
     sizes = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
-    inner = [tuple(engine.flat(weight(params, ("blocks", i, name), dtype, size)) for i in blocks) for name, size in sizes.items()]
-    return Residual(*outer, *inner)
+
+    def block(i, name):
+        return engine.flat(weight(params, ("blocks", i, name), dtype, sizes[name]))
+
+    outer = [engine.flat(weight(params, path.split("."), dtype, shape)) for path, shape in parts.items()]
+    return Residual(*outer, *(tuple(block(i, name) for i in range(len(params["blocks"]))) for name in sizes))
 
 
 def weight(params, path, dtype, shape, whose="params"):
-    """The array at path in params, after the check. path: keys. dtype: of the data. shape: with None where any length will do.
-    whose: for messages."""
+    """The array at path in params, after the check. path: keys. dtype: of the data. shape: with None where any length
+    will do. whose: for messages."""
     array = params
     for key in path:
         if isinstance(array, dict) and key not in array:
@@ -71,7 +56,8 @@ def weight(params, path, dtype, shape, whose="params"):
     if engine.same(**{whose: array})[1] != dtype:
         raise TypeError(f"{whose}: expected a NumPy array of {dtype} like the data, got {array.dtype}")
     if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
-        raise ValueError(f"{whose}: expected shape {tuple('any' if n is None else n for n in shape)}, got {array.shape}")
+        any_for_none = tuple("any" if n is None else n for n in shape)
+        raise ValueError(f"{whose}: expected shape {any_for_none}, got {array.shape}")
     return array
 
 
@@ -82,7 +68,7 @@ def tile_of(examples, like, columns=1):
     return min(max(EXAMPLES // columns, width), -(-max(examples, 1) // width) * width)
 
 
-# --- what follows a product: c is the bias of its row, s the sum, r what stands at the place, see `matmul.layer` -------
+# --- what follows a product: c is the bias of its row, s the sum, r what stands at the place, see `matmul.layer` ------
 
 
 @element
@@ -143,8 +129,8 @@ def transpose(o, along, x, stride, rows, columns):
 
 @njit(**INLINE)
 def tile_noise(z, lo, hi, key):
-    """The noise of the elements lo .. hi - 1, in z, which has room for 8 more. Noise is made in blocks of four: a tile's
-    first example, a multiple of 4, begins one. z: array. lo, hi: ints. key: (4,) words."""
+    """The noise of the elements lo .. hi - 1, in z, which has room for 8 more. Noise is made in blocks of four: a
+    tile's first example, a multiple of 4, begins one. z: array. lo, hi: ints. key: (4,) words."""
     normal_chunk(z, lo, hi, key)
     return z[: hi - lo]
 

@@ -1,10 +1,10 @@
-"""`ref.fused.mlp_sample` on the CPU: a whole trajectory, a tile of examples from end to end. The weights are read in place,
-and the step is taken while the net's output is in the first-level cache.
+"""`ref.fused.mlp_sample` on the CPU: a whole trajectory, a tile of examples from end to end. The weights are read in
+place, and the step is taken while the net's output is in the first-level cache.
 
 Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
 """
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba import njit
@@ -17,36 +17,18 @@ from kernels.numba_cpu.engine import COMPILE, INLINE, element
 from kernels.numba_cpu.intrinsics import fma, wide
 from kernels.numba_cpu.math import silu
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, layer, lines, product
-from kernels.numba_cpu.mlp import add_bias, add_tile_noise, add_to, relu, set_sum, silu_conditioned, tile_noise, transpose
+from kernels.numba_cpu.mlp import add_bias, add_to, relu, set_sum, silu_conditioned
+from kernels.numba_cpu.mlp import add_tile_noise, tile_noise, transpose
 
 SEVEN = (0.0,) * 7  # how many coefficients a DDIM step has
 
 
-class Steps(NamedTuple):
-    """All steps of a trajectory: coefficients (7, n), keys of the noise (n, 4), and the limit of x0_hat, 0 for none."""
-
-    table: np.ndarray
-    keys: np.ndarray
-    limit: float
-
-
-class Conditions(NamedTuple):
-    """Labels of each branch (1 or 2, B), w of the guidance between two, and what the net adds for each time (n, width)."""
-
-    labels: np.ndarray
-    w: float
-    time: np.ndarray
-
-
-class Hidden(NamedTuple):
-    """What hidden-space sampling needs: W1 W2, W1 b2, where its next row begins; each step's a and b (2, n); prod a, sum d."""
-
-    m: np.ndarray
-    shift: np.ndarray
-    along: int
-    steps: np.ndarray
-    whole: float
-    offset: float
+# All steps of a trajectory: coefficients (7, n), keys of the noise (n, 4), and the limit of x0_hat, 0 for none
+Steps = namedtuple("Steps", "table keys limit")
+# Labels of each branch (1 or 2, B), w of the guidance between two, and what the net adds for each time (n, width)
+Conditions = namedtuple("Conditions", "labels w time")
+# Hidden-space sampling: W1 W2, W1 b2, where the next row of W1 W2 begins; each step's a and b (2, n); prod a, sum d
+Hidden = namedtuple("Hidden", "m shift along steps whole offset")
 
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, out=None):
@@ -86,7 +68,8 @@ def _keys(seed, stream, steps):
 
 
 def _limit(clip, predict, dtype):
-    """The limit of x0_hat, of dtype. Where the net predicts x0 or v, x0_hat is always "clipped", to infinity at least."""
+    """The limit of x0_hat, of dtype. Where the net predicts x0 or v, x0_hat is always "clipped", to infinity at
+    least."""
     return dtype.type(coefficients.clip_limit(clip) if clip is not None or predict != "eps" else 0)
 
 
@@ -101,8 +84,8 @@ def _conditions(params, net, examples, times, guidance):
 
 
 def _hidden_is_shorter(net, steps):
-    """Whether hidden-space sampling has fewer multiply-adds for the fewest examples that a product takes. Never by the size of
-    the batch, on which no example may depend. net: `Simple`."""
+    """Whether hidden-space sampling has fewer multiply-adds for the fewest examples that a product takes. Never by
+    the size of the batch, on which no example may depend. net: `Simple`."""
     width, pixels, examples = net.b1.size, net.b2.size, lanes(net.b1)
     hidden = width * width * (pixels + examples * steps) + 2 * examples * width * pixels
     return hidden < 2 * examples * width * pixels * steps
@@ -125,7 +108,8 @@ def _hidden(net, chain):
 
 @element
 def step(c, u, s, r, y):
-    """[DDIM] eq. 12 without its noise, where the net's output is s + c. u: coefficients and limit. The rest as in `set_sum`."""
+    """[DDIM] eq. 12 without its noise, where the net's output is s + c. u: coefficients and limit. The rest as in
+    `set_sum`."""
     return ddim_mean(u[0], u[1], r, s + c)
 
 
@@ -146,7 +130,8 @@ def step_whole(c, u, s, r, y):
 
 @njit(**INLINE)
 def finish_step(x, tile, z, steps, i, first, last, pixels):
-    """The noise of step i onto a tile x (pixels, tile), examples first .. last - 1. z: room. steps: `Steps`. The rest: ints."""
+    """The noise of step i onto a tile x (pixels, tile), examples first .. last - 1. z: room. steps: `Steps`. The
+    rest: ints."""
     sigma = column(steps.table, i, SEVEN, x)[6]
     if sigma != 0:
         noise = tile_noise(z, first * pixels, last * pixels, steps.keys[i])
@@ -182,8 +167,8 @@ def sample_simple(lo, hi, out, xt, tile, net, times, steps):
 
 @njit(**COMPILE)
 def square(lo, hi, m, shift, w1, w2, b2, width, along):
-    """W1 W2 and W1 b2, of W1 the columns of pixels, the groups lo .. hi - 1 of ROWS units. m: (width, along) flat, written.
-    shift: (width,), written. w1, b2: of the net, flat. w2: (pixels, along) flat, zeros from width on."""
+    """W1 W2 and W1 b2, of W1 the columns of pixels, the groups lo .. hi - 1 of ROWS units. m: (width, along) flat,
+    written. shift: (width,), written. w1, b2: of the net, flat. w2: (pixels, along) flat, zeros from width on."""
     wide()
     pixels, sums = b2.size, lines(ROWS * lanes(m), m)
     for group in range(lo, hi):
@@ -199,10 +184,12 @@ def square(lo, hi, m, shift, w1, w2, b2, width, along):
 
 @njit(**COMPILE)
 def sample_hidden(lo, hi, out, xt, tile, net, times, hidden):
-    """The trajectory of `simple_mlp` where nothing is clipped and there is no noise: a step is linear in the pixels, and what
-    the next one needs of them is u = W1 x. So with eps_hat = W2 h + b2 and x_s = a x_t + b eps_hat it goes in the hidden layer:
+    """The trajectory of `simple_mlp` where nothing is clipped and there is no noise: a step is linear in the pixels,
+    and what the next one needs of them is u = W1 x. So with eps_hat = W2 h + b2 and x_s = a x_t + b eps_hat it goes
+    in the hidden layer:
 
-        h = relu(u + w_t t + b1),   u <- a u + b ((W1 W2) h + W1 b2),   x_0 = (prod a) x_T + W2 sum d_i h_i + (sum d_i) b2
+        h = relu(u + w_t t + b1),   u <- a u + b ((W1 W2) h + W1 b2),   x_0 = (prod a) x_T + W2 sum d_i h_i + (sum
+        d_i) b2
 
     where d_i is b_i times all later a. hidden: `Hidden`. The rest as in `sample_simple`.
     """
@@ -248,8 +235,8 @@ def activate(h, total, u, c, a, b):
 
 @njit(**COMPILE)
 def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
-    """The trajectory of `residual`. With two branches each example stands in two columns, `tile` apart, and a weight is read
-    for both. net: `Residual`. conditions: `Conditions`. The rest as in `sample_simple`."""
+    """The trajectory of `residual`. With two branches each example stands in two columns, `tile` apart, and a weight
+    is read for both. net: `Residual`. conditions: `Conditions`. The rest as in `sample_simple`."""
     wide()
     pixels, width, stride = net.b_out.size, net.b_in.size, tile * len(conditions.labels)
     x, h = Right(lines(pixels * tile, xt), 0, tile), Right(lines(width * stride, xt), 0, stride)
@@ -283,8 +270,8 @@ def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
 
 @njit(**INLINE)
 def label_columns(label, stride, tile, classes, labels, first, last, width):
-    """The embedding of each example's label, of each branch. label: (width, stride) flat, written. classes: flat. labels:
-    (1 or 2, B). stride, tile, first, last, width: ints."""
+    """The embedding of each example's label, of each branch. label: (width, stride) flat, written. classes: flat.
+    labels: (1 or 2, B). stride, tile, first, last, width: ints."""
     for branch in range(len(labels)):
         for i in range(first, last):
             row = labels[branch, i] * width
@@ -294,8 +281,8 @@ def label_columns(label, stride, tile, classes, labels, first, last, width):
 
 @njit(**INLINE)
 def guided(o, h, tile, stride, width, w):
-    """o = silu(h), and of two branches silu(h) + w (silu(h of the second) - silu(h)): the output is linear in it, so this is
-    guidance. o, h: (width, stride) flat. tile, stride, width: ints. w: number."""
+    """o = silu(h), and of two branches silu(h) + w (silu(h of the second) - silu(h)): the output is linear in it, so
+    this is guidance. o, h: (width, stride) flat. tile, stride, width: ints. w: number."""
     wide()
     for i in range(width):
         r, u = o[i * stride : i * stride + tile], h[i * stride : i * stride + tile]

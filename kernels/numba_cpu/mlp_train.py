@@ -1,11 +1,11 @@
-"""`ref.fused.mlp_train` on the CPU: steps of the training loop of `simple_mlp`. A tile of examples goes forward and back while it
-is in cache, and a weight is updated with its average where its gradient has been summed.
+"""`ref.fused.mlp_train` on the CPU: steps of the training loop of `simple_mlp`. A tile of examples goes forward and
+back while it is in cache, and a weight is updated with its average where its gradient has been summed.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
 """
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba import njit
@@ -21,41 +21,22 @@ from kernels.numba_cpu.mlp import Simple, relu, relu_back, simple_weights, tile_
 from kernels.numba_cpu.optim import adam_ema
 from kernels.numba_cpu.reduce import square_error, total
 
-AHEAD = 16  # training steps whose examples and times are drawn together: the products leave nothing of Python in the cache
+AHEAD = 16  # steps whose draws are made together: a step's products leave nothing of Python in the cache
 TWO, TEN = (0.0,) * 2, (0.0,) * 10  # how many coefficients noising and an update have
 
 
-class Weight(NamedTuple):
-    """A weight with all that Adam and the average keep of it, flat."""
-
-    p: np.ndarray
-    m: np.ndarray
-    v: np.ndarray
-    average: np.ndarray
-
-
-class Batch(NamedTuple):
-    """What a step draws: examples and times (batch,), coefficients of `q_sample` (2, batch), the key of the noise (4,)."""
-
-    index: np.ndarray
-    t: np.ndarray
-    table: np.ndarray
-    key: np.ndarray
-
-
-class Between(NamedTuple):
-    """What lies between the two halves of a step: [x, t] and the hidden layer a row an example; gradients of the output and of
-    the hidden layer a column an example; lines of whole tiles. And the sums of the loss."""
-
-    x: np.ndarray
-    a: np.ndarray
-    dout: np.ndarray
-    dh: np.ndarray
-    partial: np.ndarray
+# A weight with all that Adam and the average keep of it, flat
+Weight = namedtuple("Weight", "p m v average")
+# What a step draws: examples and times (batch,), coefficients of `q_sample` (2, batch), the key of the noise (4,)
+Batch = namedtuple("Batch", "index t table key")
+# What lies between the two halves of a step: [x, t] and the hidden layer, a row an example; gradients of the output
+# and of the hidden layer, a column an example; lines of whole tiles. And the sums of the loss
+Between = namedtuple("Between", "x a dout dh partial")
 
 
 def mlp_train(
-    params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0
+    params, data, steps, batch, lr, seed, abar,
+    state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0,
 ):
     """[DDPM] algorithm 1 with [AdamW] and a moving average on the CPU, arguments as in `ref.fused.mlp_train`.
 
@@ -67,7 +48,7 @@ def mlp_train(
     done = coefficients.steps_done(steps, batch, state)
     pixels, data = shape[1], engine.flat(data)
     net = _kept(params, state, pixels, dtype)
-    width, losses, average = net.b1.p.size, np.empty(steps), coefficients.ema_step(decay)
+    width, losses, keep = net.b1.p.size, np.empty(steps), coefficients.ema_step(decay)
     tile, between = tile_of(batch, data), _between(batch, pixels, width, data)
     work, groups = batch * (net.w1.p.size + net.w2.p.size), -(-pixels // ROWS) + -(-width // ROWS)
     for i in range(steps):
@@ -80,10 +61,10 @@ def mlp_train(
         losses[i] = between.partial.sum() / (batch * pixels)
         # gradients of the weights, and the update
         adam = coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
-        table = np.concatenate([adam, average])
+        table = np.concatenate([adam, keep])
         engine.run_parts(train_weights, groups, work, batch, net, between, table)
-    parts = {name: _shaped([w[k] for w in net], pixels, width) for k, name in enumerate(("params", "m", "v", "average"))}
-    return parts.pop("params"), {"step": done + steps} | parts, losses
+    new, m, v, average = (_shaped(arrays, pixels, width) for arrays in zip(*net))
+    return new, {"step": done + steps, "m": m, "v": v, "average": average}, losses
 
 
 def _kept(params, state, pixels, dtype):
@@ -136,8 +117,9 @@ def noised(row, data, noise, batch, i, pixels):
 
 @njit(**INLINE)
 def residue(element, row, i, j, d, first, batch, bias, c, partial):
-    """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile, where
-    eps_hat = row + bias_i. element: none. row, i, j: as `product` gives them. d: `Right`. first, batch: ints. c: number."""
+    """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile,
+    where eps_hat = row + bias_i. element: none. row, i, j: as `product` gives them. d: `Right`. first, batch: ints.
+    c: number."""
     wide()
     at, b = d.first + i * d.stride + j, bias[i]
     z, inside = d.array[at : at + lanes(row)], min(lanes(row), batch - first - j)
@@ -187,9 +169,9 @@ def train_examples(lo, hi, tile, data, net, batch, between):
 
 @njit(**INLINE)
 def flush(chunk, size):
-    """What is below the least normal number becomes 0. The moments of a unit that is never on would stay there, since nine
-    tenths of the smallest number round to it again, and a processor takes a hundred times as long for such numbers.
-    chunk: array, changed. size: int."""
+    """What is below the least normal number becomes 0. The moments of a unit that is never on would stay there, since
+    nine tenths of the smallest number round to it again, and a processor takes a hundred times as long for such
+    numbers. chunk: array, changed. size: int."""
     wide()
     zero, least = chunk.dtype.type(0), np.finfo(chunk.dtype).tiny
     for k in range(size):
@@ -199,8 +181,8 @@ def flush(chunk, size):
 
 @njit(**INLINE)
 def descend(lo, weight, g, chunks, c):
-    """A weight from lo on and all that is kept of it, by its gradient g. lo: int. weight: `Weight`. g: array. chunks: (4, CHUNK).
-    c: coefficients of `adam_ema`."""
+    """A weight from lo on and all that is kept of it, by its gradient g. lo: int. weight: `Weight`. g: array. chunks:
+    (4, CHUNK). c: coefficients of `adam_ema`."""
     for k in range(0, g.size, CHUNK):
         size = min(CHUNK, g.size - k)
         begin, end = lo + k, lo + k + size
@@ -218,11 +200,11 @@ def descend(lo, weight, g, chunks, c):
 
 @njit(**INLINE)
 def descend_layer(first, count, inputs, weight, bias, dout, rows, batch, g, chunks, c):
-    """The outputs first .. first + count - 1 of a layer: their gradients, summed over the batch in its order, and the update.
+    """The outputs first .. first + count - 1 of a layer: their gradients, summed over the batch in its order, and the
+    update.
 
-    inputs, batch: ints. weight, bias: `Weight`. dout: (outputs, columns) flat, of the layer. rows: (batch, inputs padded) flat.
-    g: room for the gradients. chunks: (4, CHUNK). c: coefficients of `adam_ema`.
-    """
+    inputs, batch: ints. weight, bias: `Weight`. dout: (outputs, columns) flat, of the layer. rows: (batch, inputs
+    padded) flat. g: room for the gradients. chunks: (4, CHUNK). c: coefficients of `adam_ema`. """
     along, stride, one = dout.size // bias.p.size, rows.size // batch, np.empty(1, g.dtype)
     # dW = dout rows
     for j in range(0, stride, lanes(g)):
@@ -238,15 +220,17 @@ def descend_layer(first, count, inputs, weight, bias, dout, rows, batch, g, chun
 def train_weights(lo, hi, batch, net, between, table):
     """The groups lo .. hi - 1 of ROWS outputs, of the second layer and then of the first: gradients and update.
 
-    batch: int. net: `Simple` of `Weight`s, changed. between: `Between`, of `train_examples`. table: (10, 1), of `adam_ema`.
-    """
+    batch: int. net: `Simple` of `Weight`s, changed. between: `Between`, of `train_examples`. table: (10, 1), of
+    `adam_ema`. """
     wide()
     x, a, c = between.x, between.a, column(table, 0, TEN, between.x)
     pixels, width = net.b2.p.size, net.b1.p.size
-    chunks, g, seconds = np.empty((4, CHUNK), x.dtype), lines(ROWS * max(x.size, a.size) // batch, x), -(-pixels // ROWS)
+    chunks, g = np.empty((4, CHUNK), x.dtype), lines(ROWS * max(x.size, a.size) // batch, x)
+    seconds = -(-pixels // ROWS)
     for group in range(lo, hi):
         if group < seconds:
-            first, outputs, inputs, dout, rows, weight, bias = group * ROWS, pixels, width, between.dout, a, net.w2, net.b2
+            first, outputs, inputs = group * ROWS, pixels, width
+            dout, rows, weight, bias = between.dout, a, net.w2, net.b2
         else:
             first, outputs, inputs = (group - seconds) * ROWS, width, pixels + 1
             dout, rows, weight, bias = between.dh, x, net.w1, net.b1

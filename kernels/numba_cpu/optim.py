@@ -1,7 +1,7 @@
 """`ref.optim` on the CPU: float32 or float64, one pass over memory each.
 
-Arguments and errors are those of `ref.optim`, arrays of one dtype; `out`, where given, may be the inputs themselves, and
-only then are inputs overwritten. Bad input raises before anything is written.
+Arguments and errors are those of `ref.optim`, arrays of one dtype; `out`, where given, may be the inputs themselves,
+and only then are inputs overwritten. Bad input raises before anything is written.
 
 Papers
     [Adam]     Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015
@@ -31,7 +31,8 @@ def adam(c, u, p, g, m, v):
 
 @element
 def adam_ema(c, u, p, g, m, v, avg):
-    """[AdamW] algorithm 2 and the average. c: of `coefficients.adam_step` and `ema_step`. u: none. The rest: numbers."""
+    """[AdamW] algorithm 2 and the average. c: of `coefficients.adam_step` and `ema_step`. u: none. The rest:
+    numbers."""
     p_next, m_next, v_next = adam(c[:8], u, p, g, m, v)
     return p_next, m_next, v_next, fma(c[8], avg, c[9] * p_next)
 
@@ -40,7 +41,8 @@ ADAM = rowwise(adam, inputs=4, coefficients=8, outputs=3)
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
-    """[Adam] algorithm 1, [AdamW] algorithm 2 on the CPU, arguments as in `ref.optim.adam_step`; out takes three arrays."""
+    """[Adam] algorithm 1, [AdamW] algorithm 2 on the CPU, arguments as in `ref.optim.adam_step`; out takes three
+    arrays."""
     shape, dtype = engine.same(p=p, g=g, m=m, v=v)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     return apply_many(ADAM, 3, out, shape, dtype, c.reshape(-1, 1), p, g, m, v)
@@ -53,7 +55,8 @@ def ema_step(avg, p, decay, out=None):
 
 
 def clip_by_global_norm(grads, max_norm, out=None):
-    """[Pascanu] algorithm 1 on the CPU, arguments as in `ref.optim.clip_by_global_norm`; out: a collection like grads."""
+    """[Pascanu] algorithm 1 on the CPU, arguments as in `ref.optim.clip_by_global_norm`; out: a collection like
+    grads."""
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
     names = list(grads) if isinstance(grads, dict) else range(len(grads))

@@ -1,8 +1,9 @@
-"""Sums: how segments, chunks, noise and outputs are walked, written once for every kernel that adds up what it reads or makes.
+"""Sums: how segments, chunks, noise and outputs are walked, written once for every kernel that adds up what it reads
+or makes.
 
-A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds those. So a
-row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one long row.
-"""
+A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds
+those. So a row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one
+long row. """
 import numpy as np
 from numba import float64, njit
 
@@ -14,8 +15,8 @@ from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.rowwise import fill
 
 
-# A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in another order where they
-# are not, so the result would depend on addresses.
+# A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in
+# another order where they are not, so the result would depend on addresses.
 
 
 @njit(**SUM)
@@ -48,7 +49,8 @@ def squares(x):
 
 @njit(**COMPILE)
 def sum_square_error(lo, hi, partial, x, y):
-    """partial_k = the `square_error` of segment k of one long row. lo, hi: segments. partial: written. x, y: flat, of one length."""
+    """partial_k = the `square_error` of segment k of one long row. lo, hi: segments. partial: written. x, y: flat, of
+    one length."""
     for k in range(lo, hi):
         a, b = k * CHUNK, min((k + 1) * CHUNK, x.size)
         partial[k] = square_error(x[a:b], y[a:b])
@@ -84,7 +86,8 @@ def segment(k, n):
 
 @njit(**INLINE)
 def one_segment(element, summed, k, out, ins, noise, extra, parts, how, table, n, like, u):
-    """The sum of segment k, and its output: straight into place, or by way of parts, before which the inputs are summed."""
+    """The sum of segment k, and its output: straight into place, or by way of parts, before which the inputs are
+    summed."""
     row, a, b = segment(k, n)
     c = column(table, min(row, table.shape[1] - 1), like, out)
     values, terms = (*part(ins, a, b), *part(noise, 0, b - a)), part(extra, 0, b - a)
@@ -101,19 +104,20 @@ def one_segment(element, summed, k, out, ins, noise, extra, parts, how, table, n
 def walk_sums(element, summed, lo, hi, out, ins, extra, partial, how, table, n, like, u):
     """Segments lo .. hi - 1 of rows of n elements, numbered row by row.
 
-    element: makes the output's number, and the term of the sum where extra, a tuple, has a chunk for it. summed: `of_terms` or `of_errors`.
-    ins: tuple of flat arrays. partial: the sums, written. table: (K, R), R = 1 for all rows. like: tuple of K. u: scalars.
-    """
+    element: makes the output's number, and the term of the sum where extra, a tuple, has a chunk for it. summed:
+    `of_terms` or `of_errors`. ins: tuple of flat arrays. partial: the sums, written. table: (K, R), R = 1 for all
+    rows. like: tuple of K. u: scalars. """
     parts, v, sums = chunks((out,)), cast(u, out), partial.reshape(-1)
     for k in range(lo, hi):
         sums[k] = one_segment(element, summed, k, out, ins, (), extra, parts, how, table, n, like, v)
 
 
 def reduction(element, inputs, coefficients, vectors=False):
-    """The kernel of an element function that returns its output and a term of a sum: kernel(lo, hi, how, table, n, u, partial, out, *ins).
+    """The kernel of an element function that returns its output and a term of a sum: kernel(lo, hi, how, table, n, u,
+    partial, out, *ins).
 
-    element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table. vectors: for `wide`.
-    """
+    element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table.
+    vectors: for `wide`. """
     like = (0.0,) * coefficients
 
     def one(lo, hi, how, table, n, u, partial, out, a):
@@ -135,8 +139,8 @@ def reduction(element, inputs, coefficients, vectors=False):
 
 
 def error_reduction(element, seeded=False):
-    """The kernel of an element function of two values that returns its output only, summed `of_errors`:
-    kernel(lo, hi, how, table, n, u, partial, out, a, b), where seeded with a key in place of b, whose noise is the second value.
+    """The kernel of an element function of two values that returns its output only, summed `of_errors`: kernel(lo,
+    hi, how, table, n, u, partial, out, a, b), where seeded with a key in place of b, whose noise is the second value.
     element: with one coefficient."""
     like = (0.0,)
 

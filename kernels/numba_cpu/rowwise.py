@@ -1,12 +1,14 @@
-"""The row loop: how rows, chunks, noise and outputs are walked, written once for every kernel that makes an element from its own place.
+"""The row loop: how rows, chunks, noise and outputs are walked, written once for every kernel that makes an element
+from its own place.
 
-An equation is an element function `element(c, u, *values)`: c are the coefficients of its row, u the scalars of the call, values the
-inputs' numbers at one place. It returns the output's number, or a tuple of them. `rowwise` makes a kernel of it, `apply` calls one.
+An equation is an element function `element(c, u, *values)`: c are the coefficients of its row, u the scalars of the
+call, values the inputs' numbers at one place. It returns the output's number, or a tuple of them. `rowwise` makes a
+kernel of it, `apply` calls one.
 
-A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and takes three times
-as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too: from there it is written around the
-cache, which saves reading it first. Everywhere else the chunk would cost up to half as much again.
-"""
+A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and
+takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
+from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
+half as much again. """
 from numba import njit
 
 from kernels.numba_cpu import engine
@@ -27,9 +29,8 @@ def fill(element, c, u, outs, values):
 def rows(element, lo, hi, outs, ins, noise, table, n, like, u):
     """Elements lo .. hi - 1, a row at a time, so that its coefficients are scalars of the inner loop.
 
-    element: see above. outs, noise: tuples of arrays whose first element is lo. ins: tuple of whole flat arrays. table: (K, R). n: elements
-    that share a column. like: tuple of K. u: scalars.
-    """
+    element: see above. outs, noise: tuples of arrays whose first element is lo. ins: tuple of whole flat arrays.
+    table: (K, R). n: elements that share a column. like: tuple of K. u: scalars. """
     i = lo
     while i < hi:
         row = i // n
@@ -55,8 +56,9 @@ def walk(element, lo, hi, outs, ins, how, table, n, like, u):
 
 @njit(**INLINE)
 def walk_noisy(element, lo, hi, outs, ins, key, how, table, n, like, u):
-    """`walk` with one more input, the noise of key, made a chunk at a time in the first-level cache. key: (4,) words, or none for no noise: then
-    every sigma is 0, the noise is never read, and the first input stands for it. The rest as in `walk`."""
+    """`walk` with one more input, the noise of key, made a chunk at a time in the first-level cache. key: (4,) words,
+    or none for no noise: then every sigma is 0, the noise is never read, and the first input stands for it. The rest
+    as in `walk`."""
     if key.size == 0:
         walk(element, lo, hi, outs, (*ins, ins[0]), how, table, n, like, u)
         return
@@ -72,8 +74,8 @@ def walk_noisy(element, lo, hi, outs, ins, key, how, table, n, like, u):
 
 
 def rowwise(element, inputs, coefficients, outputs=1, vectors=False):
-    """The kernel of an element function: kernel(lo, hi, how, table, n, u, *outs, *ins), as many arguments as there are arrays, since a tuple of
-    arrays costs 3 us to unpack.
+    """The kernel of an element function: kernel(lo, hi, how, table, n, u, *outs, *ins), as many arguments as there
+    are arrays, since a tuple of arrays costs 3 us to unpack.
 
     element: see above. inputs, outputs: how many arrays. coefficients: K of its table. vectors: for `wide`.
     """
@@ -103,8 +105,8 @@ def rowwise(element, inputs, coefficients, outputs=1, vectors=False):
 
 
 def noisy(element, inputs, coefficients):
-    """The same for an element whose last value is the noise of a key: kernel(lo, hi, how, table, n, u, key, out, *ins). inputs: how many
-    without the noise, 1 or 3. The rest as in `rowwise`."""
+    """The same for an element whose last value is the noise of a key: kernel(lo, hi, how, table, n, u, key, out,
+    *ins). inputs: how many without the noise, 1 or 3. The rest as in `rowwise`."""
     like = (0.0,) * coefficients
 
     def noisy_one(lo, hi, how, table, n, u, key, out, a):
@@ -121,8 +123,8 @@ def noisy(element, inputs, coefficients):
 def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=()):
     """One call of a kernel of `rowwise` or `noisy` with one output, which is returned.
 
-    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: the inputs. u: scalars. key: of the noise.
-    """
+    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: the inputs. u: scalars. key: of
+    the noise. """
     flat = [engine.flat(a) for a in arrays]
     memory, how = engine.output(out, shape, dtype, *flat)
     more = (u,) if type(key) is tuple else (u, key)

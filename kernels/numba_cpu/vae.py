@@ -1,8 +1,9 @@
 """`ref.vae` on the CPU: what a training step takes of an encoder's and a decoder's output, one pass over memory each.
 
-Arguments and errors are those of `ref.vae`, arrays of one dtype, float32 or float64; `out`, where given, is an array of
-that shape and dtype, or three for three results, and may be one of the inputs. Sums of an example are float64, added in
-one order. Bad input raises before anything is written; whether x lies in [0, 1] is not checked, which would be another pass.
+Arguments and errors are those of `ref.vae`, arrays of one dtype, float32 or float64; `out`, where given, is an array
+of that shape and dtype, or three for three results, and may be one of the inputs. Sums of an example are float64,
+added in one order. Bad input raises before anything is written; whether x lies in [0, 1] is not checked, which would
+be another pass.
 
 Papers
     [VAE]  Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
@@ -20,7 +21,8 @@ from kernels.numba_cpu.rowwise import apply_many, rowwise
 
 @element
 def reparameterized(c, u, mu, logvar, eps):
-    """z = mu + std eps, and the term mu^2 + exp(logvar) - 1 - logvar of twice the KL. c, u: none. mu, logvar, eps: numbers."""
+    """z = mu + std eps, and the term mu^2 + exp(logvar) - 1 - logvar of twice the KL. c, u: none. mu, logvar, eps:
+    numbers."""
     std, _, excess = std_of(logvar)
     return fma(std, eps, mu), fma(mu, mu, excess)
 
@@ -37,7 +39,8 @@ def reparameterized_back(c, u, dz, mu, logvar, eps):
 
 @element
 def bernoulli(c, u, logit, x):
-    """dlogit = dnll (sigmoid(logit) - x), and the term of the nll. c: dnll of the example. u: none. logit, x: numbers."""
+    """dlogit = dnll (sigmoid(logit) - x), and the term of the nll. c: dnll of the example. u: none. logit, x:
+    numbers."""
     zero, one = type(x)(0), type(x)(1)
     log, large, small = logistic(logit)
     up, down = (large, small) if logit >= zero else (small, large)  # sigmoid(logit), sigmoid(-logit)
@@ -52,7 +55,8 @@ NO_TABLE = np.empty((0, 1))
 
 
 def reparameterize_kl(mu, logvar, eps, out=None):
-    """[VAE] eq. 10 and appendix B on the CPU, arguments as in `ref.vae.reparameterize_kl`; out takes z, kl is float64."""
+    """[VAE] eq. 10 and appendix B on the CPU, arguments as in `ref.vae.reparameterize_kl`; out takes z, kl is
+    float64."""
     shape, dtype = engine.same(mu=mu, logvar=logvar, eps=eps)
     rows, n = coefficients.examples(shape)
     sums, z = reduce.apply(REPARAMETERIZE, rows, n, out, shape, dtype, NO_TABLE, mu, logvar, eps)
