@@ -6,11 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from kernels.numba_cpu.engine import AROUND, INLINE
+from kernels.numba_cpu.engine import AROUND, INLINE, element
 
 LINE = 64  # bytes of a cache line, and of one store
 
@@ -89,8 +89,8 @@ def _(out, i, source, j):
     return lambda out, i, source, j: _stream_line(out, i, source, j)
 
 
-@njit(**INLINE)
-def deliver(out, first, last, chunk, how):
+@element
+def deliver(out, chunk, first, last, how):
     """out[first .. last - 1] = chunk[0 ..]. out, chunk: of one dtype. first, last: ints. how: AROUND or OVER."""
     o, x = out[first:last], chunk[: last - first]
     if how != AROUND:

@@ -20,7 +20,7 @@ from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, layer, lines, pro
 from kernels.numba_cpu.mlp import add_bias, add_to, relu, set_sum, silu_conditioned
 from kernels.numba_cpu.mlp import add_tile_noise, tile_noise, transpose
 
-SEVEN = (0.0,) * 7  # how many coefficients a DDIM step has
+SEVEN = tuple(range(7))  # the coefficients that a DDIM step has
 
 
 # All steps of a trajectory: coefficients (7, n), keys of the noise (n, 4), and the limit of x0_hat, 0 for none
@@ -115,13 +115,13 @@ def step(c, u, s, r, y):
 
 @element
 def step_hidden(c, u, s, r, y):
-    """r <- a r + b (s + c). u: a, b. The rest as in `set_sum`."""
+    """r <- a r + b (s + c). u: a, b. The rest as in `matmul.layer`: c, s, r, y."""
     return fma(u[0], r, u[1] * (s + c))
 
 
 @element
 def step_whole(c, u, s, r, y):
-    """x <- whole x + s + offset bias. c: offset bias. u: whole. The rest as in `set_sum`."""
+    """x <- whole x + s + offset bias. c: offset bias. u: whole. The rest as in `matmul.layer`: c, s, r, y."""
     return fma(u[0], r, s + c)
 
 

@@ -12,7 +12,7 @@ from numba import njit
 
 from kernels import coefficients
 from kernels.numba_cpu import engine, philox
-from kernels.numba_cpu.arrays import at, column, put
+from kernels.numba_cpu.arrays import column, each, item, pairs, put
 from kernels.numba_cpu.diffusion import linear
 from kernels.numba_cpu.engine import CHUNK, COMPILE, INLINE, OVER
 from kernels.numba_cpu.intrinsics import deliver, wide
@@ -22,7 +22,7 @@ from kernels.numba_cpu.optim import adam_ema
 from kernels.numba_cpu.reduce import square_error, total
 
 AHEAD = 16  # steps whose draws are made together: a step's products leave nothing of Python in the cache
-TWO, TEN = (0.0,) * 2, (0.0,) * 10  # how many coefficients noising and an update have
+TWO, TEN = tuple(range(2)), tuple(range(10))  # the coefficients that noising and an update have
 
 
 # A weight with all that Adam and the average keep of it, flat
@@ -117,8 +117,8 @@ def noised(row, data, noise, batch, i, pixels):
 
 @njit(**INLINE)
 def residue(element, row, i, j, d, first, batch, bias, c, partial):
-    """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile,
-    where eps_hat = row + bias_i. element: none. row, i, j: as `product` gives them. d: `Right`. first, batch: ints.
+    """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile, where
+    eps_hat = row + bias_i. element: none. row, i, j: as `product` gives them. d: `Right`. bias: array. first, batch: ints.
     c: number."""
     wide()
     at, b = d.first + i * d.stride + j, bias[i]
@@ -189,13 +189,13 @@ def descend(lo, weight, g, chunks, c):
         p, m, v, average = weight.p[begin:end], weight.m[begin:end], weight.v[begin:end], weight.average[begin:end]
         values, outs = (p, g[k : k + size], m, v, average), (chunks[0], chunks[1], chunks[2], chunks[3])
         for j in range(size):
-            put(outs, j, adam_ema(c, (), *at(values, j)))
+            pairs(put, outs, adam_ema(c, (), *each(item, values, j)), j)
         flush(chunks[1], size)
         flush(chunks[2], size)
-        deliver(weight.p, begin, end, chunks[0], OVER)
-        deliver(weight.m, begin, end, chunks[1], OVER)
-        deliver(weight.v, begin, end, chunks[2], OVER)
-        deliver(weight.average, begin, end, chunks[3], OVER)
+        deliver(weight.p, chunks[0], begin, end, OVER)
+        deliver(weight.m, chunks[1], begin, end, OVER)
+        deliver(weight.v, chunks[2], begin, end, OVER)
+        deliver(weight.average, chunks[3], begin, end, OVER)
 
 
 @njit(**INLINE)

@@ -1,22 +1,20 @@
-"""Sums: how segments, chunks, noise and outputs are walked, written once for every kernel that adds up what it reads
-or makes.
+"""Sums: how segments, chunks, noise and outputs are walked, written once for every kernel that adds up what it reads or makes.
 
-A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds
-those. So a row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one
-long row. """
+A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds those. So a
+row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one long row.
+"""
 import numpy as np
 from numba import float64, njit
 
 from kernels.numba_cpu import engine
-from kernels.numba_cpu.arrays import cast, chunks, column, deliver_all, part
+from kernels.numba_cpu.arrays import chunk, column, each, number, part
 from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, SUM
-from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.rowwise import fill
 
-
-# A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in
-# another order where they are not, so the result would depend on addresses.
+# A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in another order
+# where they are not, so the result would depend on addresses.
 
 
 @njit(**SUM)
@@ -49,8 +47,7 @@ def squares(x):
 
 @njit(**COMPILE)
 def sum_square_error(lo, hi, partial, x, y):
-    """partial_k = the `square_error` of segment k of one long row. lo, hi: segments. partial: written. x, y: flat, of
-    one length."""
+    """The `square_error` of segments lo .. hi - 1 of one long row, to partial. x, y: flat, of one length."""
     for k in range(lo, hi):
         a, b = k * CHUNK, min((k + 1) * CHUNK, x.size)
         partial[k] = square_error(x[a:b], y[a:b])
@@ -58,101 +55,92 @@ def sum_square_error(lo, hi, partial, x, y):
 
 @njit(**COMPILE)
 def sum_squares(lo, hi, partial, x):
-    """partial_k = the `squares` of segment k. Arguments as in `sum_square_error`."""
+    """The `squares` of segments lo .. hi - 1 of one long row, to partial. x: flat."""
     for k in range(lo, hi):
         partial[k] = squares(x[k * CHUNK : min((k + 1) * CHUNK, x.size)])
 
 
 @njit(**INLINE)
-def of_terms(terms, values):
-    """The sum of what the element returned last. terms: its chunk, in a tuple. values: the inputs."""
+def _of_terms(terms, values):
     return total(terms[0])
 
 
 @njit(**INLINE)
-def of_errors(terms, values):
-    """The sum of the squared difference of two inputs. Arguments as in `of_terms`."""
+def _of_errors(terms, values):
     return square_error(values[0], values[1])
 
 
 @njit(**INLINE)
-def segment(k, n):
-    """Row, first and last element (not included) of segment k of rows of n elements. k, n: ints."""
-    parts = -(-n // CHUNK)
-    row = k // parts
-    first = row * n + (k - row * parts) * CHUNK
-    return row, first, min(first + CHUNK, (row + 1) * n)
-
-
-@njit(**INLINE)
-def one_segment(element, summed, k, out, ins, noise, extra, parts, how, table, n, like, u):
-    """The sum of segment k, and its output: straight into place, or by way of parts, before which the inputs are
-    summed."""
-    row, a, b = segment(k, n)
-    c = column(table, min(row, table.shape[1] - 1), like, out)
-    values, terms = (*part(ins, a, b), *part(noise, 0, b - a)), part(extra, 0, b - a)
+def _one_segment(element, summed, k, out, ins, noise, terms, parts, how, table, n, ks, u):
+    """Segment k of rows of n elements: its output straight into place, or by way of parts, and its sum, before an input may be
+    written over. ins: whole arrays. noise: the segment's. terms: a chunk for them, where the element returns a term."""
+    # where it lies
+    in_row = -(-n // CHUNK)
+    row = k // in_row
+    first = row * n + (k - row * in_row) * CHUNK
+    last = min(first + CHUNK, (row + 1) * n)
+    # the outputs and the sum
+    values, here = (*each(part, ins, first, last), *each(part, noise, 0, last - first)), each(part, terms, 0, last - first)
+    c = column(table, min(row, table.shape[1] - 1), ks, out)
     if how == DIRECT:
-        fill(element, c, u, (out[a:b], *terms), values)
-        return summed(terms, values)
-    fill(element, c, u, (*part(parts, 0, b - a), *terms), values)
-    s = summed(terms, values)
-    deliver_all((out,), a, b, parts, how)
+        fill(element, c, u, (out[first:last], *here), values)
+        return summed(here, values)
+    fill(element, c, u, (*each(part, parts, 0, last - first), *here), values)
+    s = summed(here, values)
+    deliver(out, parts[0], first, last, how)
     return s
 
 
 @njit(**INLINE)
-def walk_sums(element, summed, lo, hi, out, ins, extra, partial, how, table, n, like, u):
-    """Segments lo .. hi - 1 of rows of n elements, numbered row by row.
-
-    element: makes the output's number, and the term of the sum where extra, a tuple, has a chunk for it. summed:
-    `of_terms` or `of_errors`. ins: tuple of flat arrays. partial: the sums, written. table: (K, R), R = 1 for all
-    rows. like: tuple of K. u: scalars. """
-    parts, v, sums = chunks((out,)), cast(u, out), partial.reshape(-1)
+def _walk(element, summed, lo, hi, out, ins, terms, partial, how, table, n, ks, u):
+    """Segments lo .. hi - 1, numbered row by row; their sums to partial. table: one column for all rows, or for each."""
+    parts, v = (chunk(out),), each(number, u, out)
     for k in range(lo, hi):
-        sums[k] = one_segment(element, summed, k, out, ins, (), extra, parts, how, table, n, like, v)
+        partial[k] = _one_segment(element, summed, k, out, ins, (), terms, parts, how, table, n, ks, v)
 
 
 def reduction(element, inputs, coefficients, vectors=False):
-    """The kernel of an element function that returns its output and a term of a sum: kernel(lo, hi, how, table, n, u,
-    partial, out, *ins).
+    """The kernel of an element function that returns its output and a term of a sum:
+    kernel(lo, hi, how, table, n, u, partial, out, *ins).
 
-    element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table.
-    vectors: for `wide`. """
-    like = (0.0,) * coefficients
+    element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table. vectors: for
+    `wide`.
+    """
+    ks = tuple(range(coefficients))
 
     def one(lo, hi, how, table, n, u, partial, out, a):
         if vectors:
             wide()
-        walk_sums(element, of_terms, lo, hi, out, (a,), chunks((out,)), partial, how, table, n, like, u)
+        _walk(element, _of_terms, lo, hi, out, (a,), (chunk(out),), partial, how, table, n, ks, u)
 
     def two(lo, hi, how, table, n, u, partial, out, a, b):
         if vectors:
             wide()
-        walk_sums(element, of_terms, lo, hi, out, (a, b), chunks((out,)), partial, how, table, n, like, u)
+        _walk(element, _of_terms, lo, hi, out, (a, b), (chunk(out),), partial, how, table, n, ks, u)
 
     def three(lo, hi, how, table, n, u, partial, out, a, b, c):
         if vectors:
             wide()
-        walk_sums(element, of_terms, lo, hi, out, (a, b, c), chunks((out,)), partial, how, table, n, like, u)
+        _walk(element, _of_terms, lo, hi, out, (a, b, c), (chunk(out),), partial, how, table, n, ks, u)
 
     return engine.compiled({1: one, 2: two, 3: three}[inputs], element)
 
 
 def error_reduction(element, seeded=False):
-    """The kernel of an element function of two values that returns its output only, summed `of_errors`: kernel(lo,
-    hi, how, table, n, u, partial, out, a, b), where seeded with a key in place of b, whose noise is the second value.
+    """The kernel of an element function of two values that returns its output only, while their squared difference is summed:
+    kernel(lo, hi, how, table, n, u, partial, out, a, b). Where seeded, b is a key, whose noise is the second value.
     element: with one coefficient."""
-    like = (0.0,)
+    ks = (0,)
 
     def errors(lo, hi, how, table, n, u, partial, out, a, b):
-        walk_sums(element, of_errors, lo, hi, out, (a, b), (), partial, how, table, n, like, u)
+        _walk(element, _of_errors, lo, hi, out, (a, b), (), partial, how, table, n, ks, u)
 
     def noisy_errors(lo, hi, how, table, n, u, partial, out, a, key):
         wide()
-        parts, noise = chunks((out,)), chunks((out,))
+        parts, z = (chunk(out),), chunk(out)
         for k in range(lo, hi):
-            normal_chunk(noise[0], k * CHUNK, min((k + 1) * CHUNK, n), key)
-            partial[k] = one_segment(element, of_errors, k, out, (a,), noise, (), parts, how, table, n, like, u)
+            normal_chunk(z, k * CHUNK, min((k + 1) * CHUNK, n), key)
+            partial[k] = _one_segment(element, _of_errors, k, out, (a,), (z,), (), parts, how, table, n, ks, u)
 
     return engine.compiled(noisy_errors if seeded else errors, element)
 
@@ -173,7 +161,7 @@ def sums(kernel, *arrays):
 def apply(kernel, rows, n, out, shape, dtype, table, *arrays, key=()):
     """One call of a kernel of `reduction` or `error_reduction` over rows of n elements.
 
-    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: the inputs. key: of the noise.
+    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. key: of the noise.
     Returns the sums (rows,) float64 and the output.
     """
     flat = [engine.flat(a) for a in arrays]
