@@ -1,5 +1,5 @@
-"""Tuples of arrays inside kernels, so that a loop is written once for any number of inputs and outputs: `each` and `pairs` have a
-plain body, and one that the compiler unrolls."""
+"""Tuples of arrays inside kernels, so that a loop is written once for any number of inputs and outputs: `each` and
+`pairs` have a plain body, and one that the compiler unrolls."""
 import numpy as np
 from numba.extending import overload
 from numba import types
@@ -20,7 +20,8 @@ def _(f, xs, *args):
 
 
 def pairs(f, xs, ys, *args):
-    """f(x, y, *args) for the pairs of two tuples. f: an element function. xs, ys: tuples of one length. args: of every call."""
+    """f(x, y, *args) for the pairs of two tuples. f: an element function. xs, ys: tuples of one length. args: of
+    every call."""
     for x, y in zip(xs, ys, strict=True):
         f(x, y, *args)
 
@@ -82,5 +83,6 @@ def entry(k, table, row, out):
 
 @element
 def column(table, row, ks, out):
-    """Column `row` of a coefficient table as numbers of out's dtype. table: (K, R). row: int. ks: (0, ..., K - 1). out: array."""
+    """Column `row` of a coefficient table as numbers of out's dtype. table: (K, R). row: int. ks: (0, ..., K - 1).
+    out: array."""
     return each(entry, ks, table, row, out)

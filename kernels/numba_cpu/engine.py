@@ -70,6 +70,8 @@ def run_parts(kernel, parts, work, *args):
 def _shared(kernel, size, edges, args):
     """kernel(lo, hi, *args) between the edges, each on its thread; all on this one where size is too small for that."""
     global _pool
+    if numba.config.DISABLE_JIT:  # NumPy's scalars warn where machine arithmetic does not
+        kernel = np.errstate(all="ignore")(kernel)
     if size < PARALLEL or _threads == 1:
         if size:
             kernel(0, edges[-1], *args)

@@ -164,8 +164,10 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
-    """[AdamW] algorithm 2 and the average on the CPU, arguments as in `ref.fused.adam_ema_step` and
-    `ref.optim.adam_step`; out: four arrays."""
+    """[AdamW] algorithm 2 and the average on the CPU, into the four arrays of out, which may be inputs.
+
+    The arguments are as in `ref.fused.adam_ema_step` and `ref.optim.adam_step`.
+    """
     shape, dtype = engine.same(p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     table = np.concatenate([c.reshape(-1, 1), coefficients.ema_step(decay)])

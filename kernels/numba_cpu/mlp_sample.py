@@ -108,8 +108,7 @@ def _hidden(net, chain):
 
 @element
 def step(c, u, s, r, y):
-    """[DDIM] eq. 12 without its noise, where the net's output is s + c. u: coefficients and limit. The rest as in
-    `set_sum`."""
+    """[DDIM] eq. 12 without its noise, where the net gives s + c. u: coefficients and limit. r: x_t. y: unused."""
     return ddim_mean(u[0], u[1], r, s + c)
 
 
@@ -130,8 +129,8 @@ def step_whole(c, u, s, r, y):
 
 @njit(**INLINE)
 def finish_step(x, tile, z, steps, i, first, last, pixels):
-    """The noise of step i onto a tile x (pixels, tile), examples first .. last - 1. z: room. steps: `Steps`. The
-    rest: ints."""
+    """The noise of step i onto a tile x (pixels, tile) of the examples first .. last - 1.
+    z: room for it. steps: `Steps`. tile, i, first, last, pixels: ints."""
     sigma = column(steps.table, i, SEVEN, x)[6]
     if sigma != 0:
         noise = tile_noise(z, first * pixels, last * pixels, steps.keys[i])

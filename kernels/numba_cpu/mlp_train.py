@@ -117,9 +117,9 @@ def noised(row, data, noise, batch, i, pixels):
 
 @njit(**INLINE)
 def residue(element, row, i, j, d, first, batch, bias, c, partial):
-    """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile, where
-    eps_hat = row + bias_i. element: none. row, i, j: as `product` gives them. d: `Right`. bias: array. first, batch: ints.
-    c: number."""
+    """d, which holds the noise, becomes c (eps_hat - noise), and partial the sum of squares of this row and tile,
+    where eps_hat = row + bias_i. element: none. row, i, j: as `product` gives them. d: `Right`. bias: array. first,
+    batch: ints. c: number."""
     wide()
     at, b = d.first + i * d.stride + j, bias[i]
     z, inside = d.array[at : at + lanes(row)], min(lanes(row), batch - first - j)

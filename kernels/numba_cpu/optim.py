@@ -31,7 +31,8 @@ def adam(c, u, p, g, m, v):
 
 @element
 def adam_ema(c, u, p, g, m, v, avg):
-    """[AdamW] algorithm 2 and the average. c: of `coefficients.adam_step` and `ema_step`. The rest as in `adam`, and avg."""
+    """[AdamW] algorithm 2 and the average. c: of `coefficients.adam_step` and `ema_step`. The rest as in `adam`, and
+    avg."""
     p_next, m_next, v_next = adam(c[:8], u, p, g, m, v)
     return p_next, m_next, v_next, fma(c[8], avg, c[9] * p_next)
 

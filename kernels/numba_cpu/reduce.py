@@ -1,8 +1,9 @@
-"""Sums: how segments, chunks, noise and outputs are walked, written once for every kernel that adds up what it reads or makes.
+"""Sums: how segments, chunks, noise and outputs are walked, written once for every kernel that adds up what it reads
+or makes.
 
-A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds those. So a
-row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one long row.
-"""
+A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds
+those. So a row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one
+long row. """
 import numpy as np
 from numba import float64, njit
 
@@ -13,8 +14,8 @@ from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.rowwise import fill
 
-# A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in another order
-# where they are not, so the result would depend on addresses.
+# A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in
+# another order where they are not, so the result would depend on addresses.
 
 
 @njit(**SUM)
@@ -72,15 +73,17 @@ def _of_errors(terms, values):
 
 @njit(**INLINE)
 def _one_segment(element, summed, k, out, ins, noise, terms, parts, how, table, n, ks, u):
-    """Segment k of rows of n elements: its output straight into place, or by way of parts, and its sum, before an input may be
-    written over. ins: whole arrays. noise: the segment's. terms: a chunk for them, where the element returns a term."""
+    """Segment k of rows of n elements: its output straight into place, or by way of parts, and its sum, before an
+    input may be written over. ins: whole arrays. noise: the segment's. terms: a chunk for them, where the element
+    returns a term."""
     # where it lies
     in_row = -(-n // CHUNK)
     row = k // in_row
     first = row * n + (k - row * in_row) * CHUNK
     last = min(first + CHUNK, (row + 1) * n)
     # the outputs and the sum
-    values, here = (*each(part, ins, first, last), *each(part, noise, 0, last - first)), each(part, terms, 0, last - first)
+    values = (*each(part, ins, first, last), *each(part, noise, 0, last - first))
+    here = each(part, terms, 0, last - first)
     c = column(table, min(row, table.shape[1] - 1), ks, out)
     if how == DIRECT:
         fill(element, c, u, (out[first:last], *here), values)
@@ -93,7 +96,8 @@ def _one_segment(element, summed, k, out, ins, noise, terms, parts, how, table, 
 
 @njit(**INLINE)
 def _walk(element, summed, lo, hi, out, ins, terms, partial, how, table, n, ks, u):
-    """Segments lo .. hi - 1, numbered row by row; their sums to partial. table: one column for all rows, or for each."""
+    """Segments lo .. hi - 1, numbered row by row; their sums to partial. table: one column for all rows, or for
+    each."""
     parts, v = (chunk(out),), each(number, u, out)
     for k in range(lo, hi):
         partial[k] = _one_segment(element, summed, k, out, ins, (), terms, parts, how, table, n, ks, v)
@@ -103,9 +107,8 @@ def reduction(element, inputs, coefficients, vectors=False):
     """The kernel of an element function that returns its output and a term of a sum:
     kernel(lo, hi, how, table, n, u, partial, out, *ins).
 
-    element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table. vectors: for
-    `wide`.
-    """
+    element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table.
+    vectors: for `wide`. """
     ks = tuple(range(coefficients))
 
     def one(lo, hi, how, table, n, u, partial, out, a):
@@ -127,9 +130,9 @@ def reduction(element, inputs, coefficients, vectors=False):
 
 
 def error_reduction(element, seeded=False):
-    """The kernel of an element function of two values that returns its output only, while their squared difference is summed:
-    kernel(lo, hi, how, table, n, u, partial, out, a, b). Where seeded, b is a key, whose noise is the second value.
-    element: with one coefficient."""
+    """The kernel of an element function of two values that returns its output only, while the square of their difference
+    is added up: kernel(lo, hi, how, table, n, u, partial, out, a, b). Where seeded, b is a key, whose noise is the second
+    value. element: with one coefficient."""
     ks = (0,)
 
     def errors(lo, hi, how, table, n, u, partial, out, a, b):

@@ -1,14 +1,14 @@
-"""The row loop: how rows, chunks, noise and outputs are walked, written once for every kernel that makes an element from its own
-place.
+"""The row loop: how rows, chunks, noise and outputs are walked, written once for every kernel that makes an element
+from its own place.
 
-An equation is an element function `element(c, u, *values)`: c are the coefficients of its row, u the scalars of the call, values
-the inputs' numbers at one place. It returns the output's number, or a tuple of them. `rowwise` makes a kernel of it, `apply` calls
-one.
+An equation is an element function `element(c, u, *values)`: c are the coefficients of its row, u the scalars of the
+call, values the inputs' numbers at one place. It returns the output's number, or a tuple of them. `rowwise` makes a
+kernel of it, `apply` calls one.
 
-A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and takes three
-times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too: from there it is written
-around the cache, which saves reading it first. Everywhere else the chunk would cost up to half as much again.
-"""
+A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and
+takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
+from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
+half as much again. """
 from numba import njit
 
 from kernels.numba_cpu import engine
@@ -27,8 +27,8 @@ def fill(element, c, u, outs, values):
 
 @njit(**INLINE)
 def _rows(element, lo, hi, outs, ins, noise, table, n, ks, u):
-    """Elements lo .. hi - 1, a row of n at a time, so that its coefficients are scalars of the inner loop. outs, noise: arrays
-    whose first element is lo. ins: whole arrays."""
+    """Elements lo .. hi - 1, a row of n at a time, so that its coefficients are scalars of the inner loop. outs,
+    noise: arrays whose first element is lo. ins: whole arrays."""
     i = lo
     while i < hi:
         row = i // n
@@ -54,8 +54,8 @@ def _walk(element, lo, hi, outs, ins, how, table, n, ks, u):
 
 @njit(**INLINE)
 def _walk_noisy(element, lo, hi, outs, ins, key, how, table, n, ks, u):
-    """`_walk` with one more input, the noise of key, a chunk at a time in the first-level cache. An empty key means no noise:
-    then every sigma is 0, the noise is never read, and the first input stands for it."""
+    """`_walk` with one more input, the noise of key, a chunk at a time in the first-level cache. An empty key means
+    no noise: then every sigma is 0, the noise is never read, and the first input stands for it."""
     if key.size == 0:
         _walk(element, lo, hi, outs, (*ins, ins[0]), how, table, n, ks, u)
         return
@@ -71,11 +71,11 @@ def _walk_noisy(element, lo, hi, outs, ins, key, how, table, n, ks, u):
 
 
 def rowwise(element, inputs, coefficients, outputs=1, vectors=False):
-    """The kernel of an element function: kernel(lo, hi, how, table, n, u, *outs, *ins). It takes as many arguments as there are
-    arrays, since Numba needs 3 us to unpack a tuple of arrays.
+    """The kernel of an element function: kernel(lo, hi, how, table, n, u, *outs, *ins). It takes as many arguments as
+    there are arrays, since Numba needs 3 us to unpack a tuple of arrays.
 
-    element: see above. inputs, outputs: how many arrays. coefficients: K of its table. vectors: for `wide`, of seven arrays.
-    """
+    element: see above. inputs, outputs: how many arrays. coefficients: K of its table. vectors: for `wide`, of seven
+    arrays. """
     ks = tuple(range(coefficients))
 
     def two(lo, hi, how, table, n, u, a, b):
@@ -120,8 +120,8 @@ def noisy(element, inputs, coefficients):
 def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=()):
     """One call of a kernel of `rowwise` or `noisy` with one output, which is returned.
 
-    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. u: scalars. key: of the noise.
-    """
+    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. u: scalars. key: of the
+    noise. """
     flat = [engine.flat(a) for a in arrays]
     memory, how = engine.output(out, shape, dtype, *flat)
     more = (u,) if type(key) is tuple else (u, key)
