@@ -3,7 +3,7 @@
 A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat elements [lo, hi), lo a multiple of CHUNK,
 that releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the
 result cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins next to a busy
-neighbour). """
+neighbour)."""
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +55,7 @@ def run(kernel, size, *args):
     kernel: a compiled function of this backend. size: elements in all. args: passed through.
     """
     chunks = -(-size // CHUNK)
-    _shared(kernel, size, [min(chunks * i // _threads * CHUNK, size) for i in range(_threads + 1)], args)
+    _shared(kernel, size, size, lambda i: min(chunks * i // _threads * CHUNK, size), args)
 
 
 def run_parts(kernel, parts, work, *args):
@@ -64,20 +64,21 @@ def run_parts(kernel, parts, work, *args):
     kernel: a compiled function of this backend. parts: segments of rows, or tiles of a product. work: elements or
     multiply-adds in all. args: passed through.
     """
-    _shared(kernel, work, [parts * i // _threads for i in range(_threads + 1)], args)
+    _shared(kernel, work, parts, lambda i: parts * i // _threads, args)
 
 
-def _shared(kernel, size, edges, args):
-    """kernel(lo, hi, *args) between the edges, each on its thread; all on this one where size is too small for that."""
+def _shared(kernel, work, end, edge, args):
+    """kernel(lo, hi, *args) from edge(i) to edge(i + 1) on thread i; from 0 to end on this one where work is too small."""
     global _pool
     if numba.config.DISABLE_JIT:  # NumPy's scalars warn where machine arithmetic does not
         kernel = np.errstate(all="ignore")(kernel)
-    if size < PARALLEL or _threads == 1:
-        if size:
-            kernel(0, edges[-1], *args)
+    if work < PARALLEL or _threads == 1:
+        if work:
+            kernel(0, end, *args)
         return
     if _pool is None:
         _pool = ThreadPoolExecutor(_threads - 1, thread_name_prefix="kernels")
+    edges = [edge(i) for i in range(_threads + 1)]
     jobs = [_pool.submit(kernel, lo, hi, *args) for lo, hi in zip(edges[1:-1], edges[2:])]
     kernel(edges[0], edges[1], *args)
     for job in jobs:

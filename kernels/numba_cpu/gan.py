@@ -18,41 +18,41 @@ from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.math import HALF, ONE, ZERO, logistic
 from kernels.numba_cpu.reduce import reduction
 
-# --- equations of one logit: c is (slope, shift, factor of the gradient); each returns the gradient and F -------------
+# --- equations of one logit: u is (slope, shift, factor of the gradient); each returns the gradient and F -------------
 
 
 @element
 def softplus(c, u, logit):
-    """F = log(1 + e^y), F' = sigmoid(y), at y = slope logit + shift. c: 3 numbers. u: none. logit: number."""
-    y = c[0] * logit + c[1]
+    """F = log(1 + e^y), F' = sigmoid(y), at y = slope logit + shift. c: none. u: 3 numbers. logit: number."""
+    y = u[0] * logit + u[1]
     log, large, small = logistic(y)
-    return (c[2] * large, y + log) if y >= ZERO else (c[2] * small, log)
+    return (u[2] * large, y + log) if y >= ZERO else (u[2] * small, log)
 
 
 @element
 def hinge(c, u, logit):
     """F = max(0, y), NaN where y is, F' = 1 where y > 0, else 0. Arguments as in `softplus`."""
-    y = c[0] * logit + c[1]
-    return c[2] * (ONE if y > ZERO else ZERO), ZERO if y <= ZERO else y
+    y = u[0] * logit + u[1]
+    return u[2] * (ONE if y > ZERO else ZERO), ZERO if y <= ZERO else y
 
 
 @element
 def square(c, u, logit):
     """F = y^2 / 2, F' = y. Arguments as in `softplus`."""
-    y = c[0] * logit + c[1]
-    return c[2] * y, HALF * (y * y)
+    y = u[0] * logit + u[1]
+    return u[2] * y, HALF * (y * y)
 
 
 @element
 def line(c, u, logit):
     """F = y, F' = 1. Arguments as in `softplus`."""
-    return c[2] * ONE, c[0] * logit + c[1]
+    return u[2] * ONE, u[0] * logit + u[1]
 
 
-SOFTPLUS = reduction(softplus, inputs=1, coefficients=3, vectors=True)
-HINGE = reduction(hinge, inputs=1, coefficients=3)
-SQUARE = reduction(square, inputs=1, coefficients=3)
-LINE = reduction(line, inputs=1, coefficients=3)
+SOFTPLUS = reduction(softplus, inputs=1, coefficients=0, vectors=True)
+HINGE = reduction(hinge, inputs=1, coefficients=0)
+SQUARE = reduction(square, inputs=1, coefficients=0)
+LINE = reduction(line, inputs=1, coefficients=0)
 
 
 # --- the operations ---------------------------------------------------------------------------------------------------
@@ -133,8 +133,8 @@ def _two(kernel, real_logits, fake_logits, out, real_place, fake_place):
 def _mean(kernel, memory, logits, place, sign, how):
     """mean(F(slope logit + shift)) and, into memory, sign times its gradient. place: slope and shift."""
     slope, shift = place
-    table = np.array([[slope], [shift], [sign * slope / logits.size]], np.float64)
+    u = float(slope), float(shift), sign * slope / logits.size
     partial = np.empty(reduce.segments(logits.size))
-    engine.run_parts(kernel, partial.size, logits.size, how, table, logits.size, (), partial, memory, logits)
+    engine.run_parts(kernel, partial.size, logits.size, how, reduce.NO_TABLE, logits.size, u, partial, memory, logits)
     with np.errstate(invalid="ignore"):  # inf - inf
         return float(partial.sum() / logits.size)

@@ -1,7 +1,7 @@
 """What a kernel needs of the compiler beyond loops: fused multiply-add, wide vectors, stores around the cache.
 
 Each has a plain Python body, which runs under NUMBA_DISABLE_JIT=1, so that a debugger and coverage reach inside a
-kernel. """
+kernel."""
 from fractions import Fraction
 
 import numpy as np
@@ -19,7 +19,7 @@ def fma(a, b, c):
     """a b + c, rounded once. a, b, c: numbers of one float dtype.
 
     A sum of two products has to say which of them is fused: a compiler chooses one way for the vectors of a loop and
-    another for the remainder, and the bits would depend on where an element lies. """
+    another for the remainder, and the bits would depend on where an element lies."""
     if type(a) is np.float32:
         return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
     if not np.isfinite(a * b + c):

@@ -2,7 +2,7 @@
 which float64 uses, it does not.
 
 exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
-`kernels.coefficients`. """
+`kernels.coefficients`."""
 import math
 
 import numpy as np

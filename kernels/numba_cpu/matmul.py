@@ -5,7 +5,7 @@ The tile's sums live in registers over the whole depth: 16 of them, enough to ke
 against three loads a row of b and its eight numbers of a. It is written as LLVM code because compiled loops do not
 get there: a loop over columns that keeps four rows' numbers in registers spills them, and the best that does not,
 three rows by four terms, loads and stores its sums and reaches two thirds of it. Every sum is one chain of
-multiply-adds in the order of the depth, whatever the tile. """
+multiply-adds in the order of the depth, whatever the tile."""
 from collections import namedtuple
 
 import numpy as np
@@ -52,7 +52,7 @@ def tile(out, to, apart, left, rows, right, depth):
     order.
 
     out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: a row from
-    here on is the last one again, so that left may end. right: `Right`. depth: int >= 1. """
+    here on is the last one again, so that left may end. right: `Right`. depth: int >= 1."""
     k, j = np.arange(depth), np.arange(lanes(out))
     terms = right.array[right.first + k[:, None] * right.stride + j]  # (depth, lanes)
     for i in range(ROWS):
@@ -139,7 +139,7 @@ def product(then, element, sums, count, left, right, depth, columns, args):
     lanes, below columns: the row holds the elements (i, j), (i, j + 1), ... of the product.
 
     then: compiled. element: for then. sums: (ROWS lanes,), where the tile goes. left: `Left`. right: `Right`. depth,
-    count, columns: ints. args: tuple. """
+    count, columns: ints. args: tuple."""
     width = lanes(sums)
     array, first, row, step = left
     for i in range(0, count, ROWS):

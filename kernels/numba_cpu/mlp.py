@@ -1,7 +1,7 @@
 """What the loops over `ref.nets.mlp` share: weights, and how a tile of examples goes through a net.
 
 A tile's examples are the columns: x is (pixels, examples), and so is every layer, so that weights are read in place,
-a number at a time, and a product's lanes are examples. What an example becomes depends on no other example. """
+a number at a time, and a product's lanes are examples. What an example becomes depends on no other example."""
 from collections import namedtuple
 
 from numba import njit

@@ -204,7 +204,7 @@ def descend_layer(first, count, inputs, weight, bias, dout, rows, batch, g, chun
     update.
 
     inputs, batch: ints. weight, bias: `Weight`. dout: (outputs, columns) flat, of the layer. rows: (batch, inputs
-    padded) flat. g: room for the gradients. chunks: (4, CHUNK). c: coefficients of `adam_ema`. """
+    padded) flat. g: room for the gradients. chunks: (4, CHUNK). c: coefficients of `adam_ema`."""
     along, stride, one = dout.size // bias.p.size, rows.size // batch, np.empty(1, g.dtype)
     # dW = dout rows
     for j in range(0, stride, lanes(g)):
@@ -221,7 +221,7 @@ def train_weights(lo, hi, batch, net, between, table):
     """The groups lo .. hi - 1 of ROWS outputs, of the second layer and then of the first: gradients and update.
 
     batch: int. net: `Simple` of `Weight`s, changed. between: `Between`, of `train_examples`. table: (10, 1), of
-    `adam_ema`. """
+    `adam_ema`."""
     wide()
     x, a, c = between.x, between.a, column(table, 0, TEN, between.x)
     pixels, width = net.b2.p.size, net.b1.p.size

@@ -3,7 +3,7 @@ or makes.
 
 A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds
 those. So a row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one
-long row. """
+long row."""
 import numpy as np
 from numba import float64, njit
 
@@ -13,6 +13,8 @@ from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, SUM
 from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.philox import normal_chunk
 from kernels.numba_cpu.rowwise import fill
+
+NO_TABLE = np.empty((0, 1))  # of an equation without coefficients
 
 # A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in
 # another order where they are not, so the result would depend on addresses.
@@ -108,7 +110,7 @@ def reduction(element, inputs, coefficients, vectors=False):
     kernel(lo, hi, how, table, n, u, partial, out, *ins).
 
     element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table.
-    vectors: for `wide`. """
+    vectors: for `wide`."""
     ks = tuple(range(coefficients))
 
     def one(lo, hi, how, table, n, u, partial, out, a):

@@ -8,7 +8,7 @@ kernel of it, `apply` calls one.
 A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and
 takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
 from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
-half as much again. """
+half as much again."""
 from numba import njit
 
 from kernels.numba_cpu import engine
@@ -75,7 +75,7 @@ def rowwise(element, inputs, coefficients, outputs=1, vectors=False):
     there are arrays, since Numba needs 3 us to unpack a tuple of arrays.
 
     element: see above. inputs, outputs: how many arrays. coefficients: K of its table. vectors: for `wide`, of seven
-    arrays. """
+    arrays."""
     ks = tuple(range(coefficients))
 
     def two(lo, hi, how, table, n, u, a, b):
@@ -121,7 +121,7 @@ def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=()):
     """One call of a kernel of `rowwise` or `noisy` with one output, which is returned.
 
     out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. u: scalars. key: of the
-    noise. """
+    noise."""
     flat = [engine.flat(a) for a in arrays]
     memory, how = engine.output(out, shape, dtype, *flat)
     more = (u,) if type(key) is tuple else (u, key)

@@ -8,8 +8,6 @@ be another pass.
 Papers
     [VAE]  Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
 """
-import numpy as np
-
 from kernels import coefficients
 from kernels.numba_cpu import engine, reduce
 from kernels.numba_cpu.engine import element
@@ -51,7 +49,6 @@ def bernoulli(c, u, logit, x):
 REPARAMETERIZE = reduction(reparameterized, inputs=3, coefficients=0, vectors=True)
 REPARAMETERIZE_BACK = rowwise(reparameterized_back, inputs=4, coefficients=1, outputs=3, vectors=True)
 BERNOULLI = reduction(bernoulli, inputs=2, coefficients=1, vectors=True)
-NO_TABLE = np.empty((0, 1))
 
 
 def reparameterize_kl(mu, logvar, eps, out=None):
@@ -59,7 +56,7 @@ def reparameterize_kl(mu, logvar, eps, out=None):
     float64."""
     shape, dtype = engine.same(mu=mu, logvar=logvar, eps=eps)
     rows, n = coefficients.examples(shape)
-    sums, z = reduce.apply(REPARAMETERIZE, rows, n, out, shape, dtype, NO_TABLE, mu, logvar, eps)
+    sums, z = reduce.apply(REPARAMETERIZE, rows, n, out, shape, dtype, reduce.NO_TABLE, mu, logvar, eps)
     return z, sums / 2
 
 
