@@ -40,8 +40,8 @@ def scale_two(c, u, a):
 
 @element
 def difference_two(c, u, a, b):
-    """d = c0 (a - b) and -d. c: 1 number. u: none. a, b: numbers."""
-    d = c[0] * (a - b)
+    """d = u0 (a - b) and -d. c: none. u: 1 number. a, b: numbers."""
+    d = u[0] * (a - b)
     return d, -d
 
 
@@ -88,7 +88,7 @@ def ddim(c, u, xt, eps_hat, z):
 LINEAR = rowwise(linear, inputs=2, coefficients=2)
 SCALE = rowwise(scale, inputs=1, coefficients=1)
 SCALE_TWO = rowwise(scale_two, inputs=1, coefficients=2, outputs=2)
-DIFFERENCE_TWO = rowwise(difference_two, inputs=2, coefficients=1, outputs=2)
+DIFFERENCE_TWO = rowwise(difference_two, inputs=2, coefficients=0, outputs=2)
 DDPM = rowwise(ddpm, inputs=3, coefficients=5)
 DDIM = rowwise(ddim, inputs=3, coefficients=7)
 
@@ -180,5 +180,5 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     """Gradients of `eps_loss` on the CPU, arguments as in `ref.diffusion.eps_loss_backward`."""
     shape, dtype = engine.same(eps_hat=eps_hat, eps=eps)
     engine.some(eps_hat=eps_hat)
-    table = np.array([[2.0 * dloss / eps.size]], np.float64)
-    return apply_many(DIFFERENCE_TWO, 2, out, shape, dtype, table, eps_hat, eps)
+    u = (float(2.0 * dloss / eps.size),)
+    return apply_many(DIFFERENCE_TWO, 2, out, shape, dtype, reduce.NO_TABLE, eps_hat, eps, u=u)

@@ -68,7 +68,8 @@ def run_parts(kernel, parts, work, *args):
 
 
 def _shared(kernel, work, end, edge, args):
-    """kernel(lo, hi, *args) from edge(i) to edge(i + 1) on thread i; from 0 to end on this one where work is too small."""
+    """kernel(lo, hi, *args) from edge(i) to edge(i + 1) on thread i; from 0 to end on this one where work is too
+    small."""
     global _pool
     if numba.config.DISABLE_JIT:  # NumPy's scalars warn where machine arithmetic does not
         kernel = np.errstate(all="ignore")(kernel)

@@ -69,8 +69,8 @@ def heun(c, u, x, denoised, denoised_next):
 
 @element
 def mean_square_back(c, u, eps_hat, eps):
-    """2 (eps_hat - eps) / N. c: 2 / N. u: none. eps_hat, eps: numbers."""
-    return c[0] * (eps_hat - eps)
+    """2 (eps_hat - eps) / N. c: none. u: 2 / N. eps_hat, eps: numbers."""
+    return u[0] * (eps_hat - eps)
 
 
 Q_SAMPLE_NOISE = noisy(linear, inputs=1, coefficients=2)
@@ -99,7 +99,7 @@ def eps_loss_grad(eps_hat, eps, out=None):
     shape, dtype = engine.same(eps_hat=eps_hat, eps=eps)
     engine.some(eps_hat=eps_hat)
     n = eps_hat.size
-    sums, deps_hat = reduce.apply(EPS_LOSS, 1, n, out, shape, dtype, np.array([[2.0 / n]]), eps_hat, eps)
+    sums, deps_hat = reduce.apply(EPS_LOSS, 1, n, out, shape, dtype, reduce.NO_TABLE, eps_hat, eps, u=(2.0 / n,))
     return float(sums[0] / n), deps_hat
 
 
@@ -109,7 +109,8 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
     key = coefficients.noise_key(seed, stream)
     engine.some(eps_hat=eps_hat)
     n = eps_hat.size
-    sums, deps_hat = reduce.apply(EPS_LOSS_NOISE, 1, n, out, shape, dtype, np.array([[2.0 / n]]), eps_hat, key=key)
+    scalars = dict(u=(2.0 / n,), key=key)
+    sums, deps_hat = reduce.apply(EPS_LOSS_NOISE, 1, n, out, shape, dtype, reduce.NO_TABLE, eps_hat, **scalars)
     return float(sums[0] / n), deps_hat
 
 

@@ -74,19 +74,12 @@ def _of_errors(terms, values):
 
 
 @njit(**INLINE)
-def _one_segment(element, summed, k, out, ins, noise, terms, parts, how, table, n, ks, u):
-    """Segment k of rows of n elements: its output straight into place, or by way of parts, and its sum, before an
-    input may be written over. ins: whole arrays. noise: the segment's. terms: a chunk for them, where the element
-    returns a term."""
-    # where it lies
-    in_row = -(-n // CHUNK)
-    row = k // in_row
-    first = row * n + (k - row * in_row) * CHUNK
-    last = min(first + CHUNK, (row + 1) * n)
-    # the outputs and the sum
+def _one_segment(element, summed, first, last, out, ins, noise, terms, parts, how, c, u):
+    """The elements first .. last - 1 of a row: their output straight into place, or by way of parts, and its sum,
+    before an input may be written over. ins: whole arrays. noise: the segment's. terms: a chunk for them, where the
+    element returns a term."""
     values = (*each(part, ins, first, last), *each(part, noise, 0, last - first))
     here = each(part, terms, 0, last - first)
-    c = column(table, min(row, table.shape[1] - 1), ks, out)
     if how == DIRECT:
         fill(element, c, u, (out[first:last], *here), values)
         return summed(here, values)
@@ -100,9 +93,16 @@ def _one_segment(element, summed, k, out, ins, noise, terms, parts, how, table, 
 def _walk(element, summed, lo, hi, out, ins, terms, partial, how, table, n, ks, u):
     """Segments lo .. hi - 1, numbered row by row; their sums to partial. table: one column for all rows, or for
     each."""
-    parts, v = (chunk(out),), each(number, u, out)
+    parts, v, in_row = (chunk(out),), each(number, u, out), -(-n // CHUNK)
+    row, s = lo // in_row, lo % in_row
     for k in range(lo, hi):
-        partial[k] = _one_segment(element, summed, k, out, ins, (), terms, parts, how, table, n, ks, v)
+        first = row * n + s * CHUNK
+        last = min(first + CHUNK, (row + 1) * n)
+        c = column(table, min(row, table.shape[1] - 1), ks, out)
+        partial[k] = _one_segment(element, summed, first, last, out, ins, (), terms, parts, how, c, v)
+        s += 1
+        if s == in_row:
+            row, s = row + 1, 0
 
 
 def reduction(element, inputs, coefficients, vectors=False):
@@ -132,20 +132,20 @@ def reduction(element, inputs, coefficients, vectors=False):
 
 
 def error_reduction(element, seeded=False):
-    """The kernel of an element function of two values that returns its output only, while the square of their difference
-    is added up: kernel(lo, hi, how, table, n, u, partial, out, a, b). Where seeded, b is a key, whose noise is the second
-    value. element: with one coefficient."""
-    ks = (0,)
+    """The kernel of an element function of two values that returns its output only, while the square of their
+    difference is added up: kernel(lo, hi, how, table, n, u, partial, out, a, b). Where seeded, b is a key, whose
+    noise is the second value. element: without coefficients."""
 
     def errors(lo, hi, how, table, n, u, partial, out, a, b):
-        _walk(element, _of_errors, lo, hi, out, (a, b), (), partial, how, table, n, ks, u)
+        _walk(element, _of_errors, lo, hi, out, (a, b), (), partial, how, table, n, (), u)
 
     def noisy_errors(lo, hi, how, table, n, u, partial, out, a, key):
         wide()
-        parts, z = (chunk(out),), chunk(out)
+        parts, z, v = (chunk(out),), chunk(out), each(number, u, out)
         for k in range(lo, hi):
-            normal_chunk(z, k * CHUNK, min((k + 1) * CHUNK, n), key)
-            partial[k] = _one_segment(element, _of_errors, k, out, (a,), (z,), (), parts, how, table, n, ks, u)
+            first, last = k * CHUNK, min((k + 1) * CHUNK, n)
+            normal_chunk(z, first, last, key)
+            partial[k] = _one_segment(element, _of_errors, first, last, out, (a,), (z,), (), parts, how, (), v)
 
     return engine.compiled(noisy_errors if seeded else errors, element)
 
@@ -163,15 +163,16 @@ def sums(kernel, *arrays):
     return partial.sum()
 
 
-def apply(kernel, rows, n, out, shape, dtype, table, *arrays, key=()):
+def apply(kernel, rows, n, out, shape, dtype, table, *arrays, u=(), key=()):
     """One call of a kernel of `reduction` or `error_reduction` over rows of n elements.
 
-    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. key: of the noise.
+    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. u: scalars. key: of the
+    noise.
     Returns the sums (rows,) float64 and the output.
     """
     flat = [engine.flat(a) for a in arrays]
     memory, how = engine.output(out, shape, dtype, *flat)
     partial = np.empty((rows, segments(n)))
     more = () if type(key) is tuple else (key,)
-    engine.run_parts(kernel, partial.size, rows * n, how, table, n, (), partial.reshape(-1), memory, *flat, *more)
+    engine.run_parts(kernel, partial.size, rows * n, how, table, n, u, partial.reshape(-1), memory, *flat, *more)
     return partial.sum(axis=1), engine.finish(memory, out, shape)
