@@ -1,4 +1,5 @@
-"""What every backend shares: schedule algebra folded to small float64 tables, and the two polynomials behind exp and log.
+"""What every backend shares: schedule algebra folded to small float64 tables, and the two polynomials behind exp and
+log.
 
 Each function takes the times of one operation and returns (K, R) float64: K coefficients for R rows, where R = 1 if one
 int holds for the whole batch and R = B for (B,) ints. A kernel multiplies row b of its data by column b; it never
@@ -11,63 +12,60 @@ import math
 
 import numpy as np
 
-# Minimax fits, for float32. EXP: (exp(f) - 1 - f) / f^2 in f, |f| <= ln 2 / 2, to 1e-8 of exp(f). LOG1P: log(1 + e) / e in e - 1/2,
-# 0 <= e <= 1, to 5e-9 of itself.
-EXP = (0.5000000013543258, 0.1666657664354715, 0.0416664641673128, 0.00836323538462835, 0.0013933733216366325)
+# Minimax fits for float32 kernels. EXP: (exp(f) - 1 - f) / f^2 in f, |f| <= ln 2 / 2, to 1e-8 of exp(f). LOG1P: log(1
+# + e) / e in e - 1/2, 0 <= e <= 1, to 5e-9 of itself.
+EXP = 0.5000000013543258, 0.1666657664354715, 0.0416664641673128, 0.00836323538462835, 0.0013933733216366325
 LOG1P = (
     0.8109302200080792, -0.2885271121890522, 0.13260900350473598, -0.06768760825341506, 0.036635481255850665,
     -0.02057159839953048, 0.01157609672270788, -0.006742963315037626, 0.005253457797334097, -0.0032563784698995423,
 )  # fmt: skip
-
-
 PER_STEP = 4  # streams of a training step, as in `ref.fused`
 
 
 def q_sample(t, abar, shape):
     """x_t = c0 x0 + c1 eps. t: int or (B,) ints. abar: (T + 1,). shape: the data's. Returns (2, R)."""
-    abar_t = at(abar, t, shape)
-    return _table(_sqrt(abar_t), _sqrt(1 - abar_t))
+    signal, noise = _roots(at(abar, t, shape))
+    return _table(signal, noise)
 
 
 def v_target(t, abar, shape):
     """v = c0 x0 + c1 eps. Arguments as in `q_sample`. Returns (2, R)."""
-    abar_t = at(abar, t, shape)
-    return _table(-_sqrt(1 - abar_t), _sqrt(abar_t))
+    signal, noise = _roots(at(abar, t, shape))
+    return _table(-noise, signal)
 
 
 def x0_from_eps(t, abar, shape):
     """x0 = c0 x_t + c1 eps. Arguments as in `q_sample`. Returns (2, R)."""
-    abar_t = at(abar, t, shape)
-    signal = _signal(abar_t)
-    return _table(1 / signal, -_sqrt(1 - abar_t) / signal)
+    signal, noise = _roots(at(abar, t, shape), "signal")
+    return _table(1 / signal, -noise / signal)
 
 
 def eps_from_x0(t, abar, shape):
     """eps = c0 x_t + c1 x0. Arguments as in `q_sample`. Returns (2, R)."""
-    abar_t = at(abar, t, shape)
-    noise = _noise(abar_t)
-    return _table(1 / noise, -_sqrt(abar_t) / noise)
+    signal, noise = _roots(at(abar, t, shape), "noise")
+    return _table(1 / noise, -signal / noise)
 
 
 def x0_from_v(t, abar, shape):
     """x0 = c0 x_t + c1 v. Arguments as in `q_sample`. Returns (2, R)."""
-    abar_t = at(abar, t, shape)
-    return _table(_sqrt(abar_t), -_sqrt(1 - abar_t))
+    signal, noise = _roots(at(abar, t, shape))
+    return _table(signal, -noise)
 
 
 def eps_from_v(t, abar, shape):
     """eps = c0 x_t + c1 v. Arguments as in `q_sample`. Returns (2, R)."""
-    abar_t = at(abar, t, shape)
-    return _table(_sqrt(1 - abar_t), _sqrt(abar_t))
+    signal, noise = _roots(at(abar, t, shape))
+    return _table(noise, signal)
 
 
 def score_from_eps(t, abar, shape):
     """score = c0 eps. Arguments as in `q_sample`. Returns (1, R)."""
-    return _table(-1 / _noise(at(abar, t, shape)))
+    return _table(-1 / _roots(at(abar, t, shape), "noise")[1])
 
 
 def posterior(t, s, abar, shape):
-    """mean = c0 x0 + c1 x_t, variance = c2. t, s: ints or (B,) ints, s < t. abar: (T + 1,). shape: the data's. Returns (3, R)."""
+    """mean = c0 x0 + c1 x_t, variance = c2. t, s: ints or (B,) ints, s < t. abar, shape: as in `q_sample`. Returns
+    (3, R)."""
     abar_t, abar_s = step(t, s, abar, shape)
     alpha = abar_t / abar_s
     beta = 1 - alpha
@@ -81,18 +79,17 @@ def ddpm_step(t, s, abar, variance, shape):
     t, s: ints or (B,) ints, s < t. abar: (T + 1,). variance: "small" (beta tilde) or "large" (beta). shape: the data's.
     """
     abar_t, abar_s = step(t, s, abar, shape)
-    signal, alpha = _signal(abar_t), abar_t / abar_s
+    signal, noise = _roots(abar_t, "signal")
+    alpha, scale = abar_t / abar_s, (1 - abar_s) / (1 - abar_t)
     beta = 1 - alpha
-    scale = (1 - abar_s) / (1 - abar_t)
     if variance == "small":
         sigma2 = scale * beta
     elif variance == "large":
         sigma2 = beta * (abar_s < 1)
     else:
         raise ValueError(f'variance: expected "small" (beta tilde) or "large" (beta), got {variance!r}')
-    return _table(
-        1 / signal, -_sqrt(1 - abar_t) / signal, _sqrt(abar_s) * beta / (1 - abar_t), _sqrt(alpha) * scale, _sqrt(sigma2)
-    )
+    mean = _sqrt(abar_s) * beta / (1 - abar_t), _sqrt(alpha) * scale
+    return _table(1 / signal, -noise / signal, *mean, _sqrt(sigma2))
 
 
 def ddim_step(t, s, eta, abar, shape):
@@ -104,19 +101,18 @@ def ddim_step(t, s, eta, abar, shape):
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
     abar_t, abar_s = step(t, s, abar, shape)
-    signal, noise = _signal(abar_t), _noise(abar_t)
+    signal, noise = _roots(abar_t, "signal", "noise")
     sigma = eta * _sqrt((1 - abar_s) / (1 - abar_t)) * _sqrt(1 - abar_t / abar_s)
     left = 1 - abar_s - sigma * sigma  # rounding alone can bring it below 0
-    return _table(
-        1 / signal, -noise / signal, 1 / noise, -signal / noise, _sqrt(abar_s), _sqrt(left * (left > 0)), sigma
-    )
+    last = _sqrt(abar_s), _sqrt(left * (left > 0)), sigma
+    return _table(1 / signal, -noise / signal, 1 / noise, -signal / noise, *last)
 
 
 def ddim_trajectory(times, eta, abar, predict):
-    """`ddim_step` from each of times to the next, with c0 and c1 those of x0_hat from the net's output. Where that is not eps, x0_hat is always to be
-    "clipped", to infinity at least, so that eps_hat comes from it.
+    """`ddim_step` from each of times to the next, with c0 and c1 those of x0_hat from the net's output. Where that is
+    not eps, x0_hat is always to be "clipped", to infinity at least, since eps_hat is derived from it.
 
-    times: (n + 1,) ints. eta: in [0, 1]. abar: (T + 1,). predict: "eps", "x0" or "v". Returns (7, n). Raises ValueError for another predict.
+    times: (n + 1,) ints. eta: in [0, 1]. abar: (T + 1,). predict: "eps", "x0" or "v". Returns (7, n).
     """
     if predict not in ("eps", "x0", "v"):
         raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
@@ -129,24 +125,25 @@ def ddim_trajectory(times, eta, abar, predict):
     return table
 
 
-def ddim_lines(table, predict):
-    """x_s = c0 x_t + c1 of the net's output, where nothing is clipped and there is no noise. table: of `ddim_trajectory`, for the same predict.
-    Returns (2, n)."""
-    c0, c1, c2, c3, c4, c5, _ = table
-    return np.array([c4 * c0, c4 * c1 + c5]) if predict == "eps" else np.array([c4 * c0 + c5 * (c2 + c3 * c0), (c4 + c5 * c3) * c1])
-
-
 def ddim_chain(table, predict):
-    """A whole trajectory of such steps: their lines, (2, n), and what they make of x_T and of a constant output, floats. table, predict: as there."""
-    lines, whole, offset = ddim_lines(table, predict), 1.0, 0.0
+    """A trajectory of linear steps, x_s = a x_t + b output, where nothing is clipped and there is no noise.
+
+    table, predict: of `ddim_trajectory`. Returns a and b of each step, (2, n), and of the whole: what multiplies x_T,
+    and what a constant output adds, floats."""
+    c0, c1, c2, c3, c4, c5, _ = table
+    if predict == "eps":
+        lines = np.array([c4 * c0, c4 * c1 + c5])
+    else:
+        lines = np.array([c4 * c0 + c5 * (c2 + c3 * c0), (c4 + c5 * c3) * c1])
+    whole, offset = 1.0, 0.0
     for a, b in lines.T.tolist():
         whole, offset = a * whole, a * offset + b
     return lines, whole, offset
 
 
 def time_embedding(t, width, max_period=10000.0):
-    """`ref.layers.time_embedding`: sines, then cosines, of t max_period^(-2 i / width). t: (n,). width: even int. max_period: float. Returns (n, width).
-    Raises ValueError for an odd width."""
+    """`ref.layers.time_embedding`, (n, width): sines, then cosines, of t max_period^(-2 i / width). t: (n,). width:
+    even int. max_period: float."""
     if width % 2:
         raise ValueError(f"width: expected an even number, got {width}")
     angle = np.asarray(t, np.float64)[:, None] * max_period ** (-np.arange(width // 2) / (width // 2))
@@ -154,7 +151,8 @@ def time_embedding(t, width, max_period=10000.0):
 
 
 def descending(times, abar):
-    """The times of a trajectory as Python ints, after a check that they descend within abar. times: (n + 1,) ints, n >= 1. abar: (T + 1,)."""
+    """The times of a trajectory as Python ints, after the check. times: (n + 1,) ints, n >= 1, descending. abar: (T +
+    1,)."""
     times, T = np.asarray(times), np.size(abar) - 1
     if times.ndim != 1 or times.size < 2 or times.dtype.kind not in "iu":
         raise ValueError(f"times: expected shape (n + 1,) of ints, n >= 1, got shape {times.shape} of {times.dtype}")
@@ -165,20 +163,20 @@ def descending(times, abar):
 
 
 def branches(guidance, examples, classes):
-    """The labels of each branch, (1 or 2, B) ints, and w: no label first, and what guidance asks for. guidance: None, or labels (B,) and w. examples: B.
-    classes: how many there are; that number itself is no label. Raises ValueError for other labels."""
+    """The labels of each branch, (1 or 2, B) ints, and w: first no label, then those of guidance. guidance: None, or
+    labels (B,) and w. examples: B. classes: how many there are; that number itself is no label."""
     labels = np.full((1, examples), classes)
     if guidance is None:
         return labels, 0.0
-    asked, w = np.asarray(guidance[0]), float(guidance[1])
-    if asked.dtype.kind not in "iu" or asked.shape != (examples,) or not np.all((0 <= asked) & (asked <= classes)):
-        raise ValueError(f"guidance: expected {examples} labels from 0 to {classes} and w, got {asked}")
-    return np.stack([labels[0], asked]), w
+    wanted, w = np.asarray(guidance[0]), float(guidance[1])
+    if wanted.dtype.kind not in "iu" or wanted.shape != (examples,) or not np.all((0 <= wanted) & (wanted <= classes)):
+        raise ValueError(f"guidance: expected {examples} labels from 0 to {classes} and w, got {wanted}")
+    return np.stack([labels[0], wanted]), w
 
 
 def steps_done(steps, batch, state):
-    """How many steps went before those of a training loop, after the check of its counts and of what its state holds. steps, batch: ints >= 1. state: None,
-    or a dict. Returns an int."""
+    """How many steps a training loop has done before, after the check of its counts and its state. steps, batch: ints
+    >= 1. state: None, or a dict."""
     for name, n in (("steps", steps), ("batch", batch)):
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
             raise TypeError(f"{name}: expected an int, got {type(n).__name__}")
@@ -190,18 +188,19 @@ def steps_done(steps, batch, state):
 
 
 def dpmpp_2m_step(u, t, s, abar, shape):
-    """x0_hat = c0 x_t + c1 eps_hat;  x_s = c2 x_t + c3 x0_hat + c4 x0_last, c4 = 0 without u and where abar_s = 1. Returns (5, R).
+    """x0_hat = c0 x_t + c1 eps_hat;  x_s = c2 x_t + c3 x0_hat + c4 x0_last, c4 = 0 without u and where abar_s = 1.
+    Returns (5, R).
 
-    u: int or (B,) ints, the time before t, or None. t, s: ints or (B,) ints, s < t < u. abar: (T + 1,). shape: the data's.
-    """
+    u: int or (B,) ints, the time before t, or None. t, s: ints or (B,) ints, s < t < u. abar: (T + 1,). shape: the
+    data's."""
     abar_t, abar_s = step(t, s, abar, shape)
-    signal, noise = _signal(abar_t), _noise(abar_t)
+    signal, noise = _roots(abar_t, "signal", "noise")
     ratio = _sqrt(1 - abar_s) / noise
-    gain = (abar_s - abar_t) / (1 - abar_t) / (_sqrt(abar_s) + ratio * signal)  # sqrt(abar_s) (1 - e^-h), with no digit lost
-    half = 0.0
+    # sqrt(abar_s) (1 - e^-h), without the loss of a digit
+    gain, half = (abar_s - abar_t) / (1 - abar_t) / (_sqrt(abar_s) + ratio * signal), 0.0
     if u is not None:
         abar_u, _ = step(u, t, abar, shape)
-        _signal(abar_u)
+        _roots(abar_u, "signal")
         far = np.less(abar_s, 1)
         h, h_last = _climb(abar_t, np.where(far, abar_s, abar_t)), _climb(abar_u, abar_t)
         half = h / (2 * h_last)  # 1 / (2 r), and 0 where h is infinite
@@ -217,22 +216,27 @@ def flow_step(t, s, shape):
 
 
 def heun_step(sigma, sigma_next, shape):
-    """x_next = c0 x + c1 denoised + c2 denoised_next. sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma. shape: the data's. Returns (3, R)."""
+    """x_next = c0 x + c1 denoised + c2 denoised_next. Returns (3, R).
+
+    sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma. shape: the data's.
+    """
     sigma, sigma_next = numbers("sigma", sigma, shape), numbers("sigma_next", sigma_next, shape)
     if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
         raise ValueError(f"expected 0 < sigma_next < sigma, got sigma = {sigma} and sigma_next = {sigma_next}")
     half = (sigma - sigma_next) / 2
-    return _table(*np.broadcast_arrays(sigma_next / sigma, half / sigma * (1 + (sigma_next - sigma) / sigma_next), half / sigma_next))
+    first = half / sigma * (1 + (sigma_next - sigma) / sigma_next)
+    return _table(*np.broadcast_arrays(sigma_next / sigma, first, half / sigma_next))
 
 
 def adam_step(step, lr, beta1, beta2, eps, weight_decay):
-    """(beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step), eps, lr weight_decay).
+    """p <- p - (c4 m / (c5 sqrt(v) + c6) + c7 p), with c0 to c3 the weights of m, g, v and g^2. Returns (8,) float64.
 
-    p <- p - (c4 m / (c5 sqrt(v) + c6) + c7 p). The arguments as in `ref.optim.adam_step`: step, lr, beta1, beta2, eps, weight_decay. Returns (8,) float64. Raises ValueError for step < 1.
+    step, lr, beta1, beta2, eps, weight_decay: those of `ref.optim.adam_step`. Raises ValueError for step < 1.
     """
     if step < 1:
         raise ValueError(f"step: expected at least 1, got {step}")
-    return np.array([beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, eps, lr * weight_decay])
+    rate, unbias = lr / (1 - beta1**step), (1 - beta2**step) ** -0.5
+    return np.array([beta1, 1 - beta1, beta2, 1 - beta2, rate, unbias, eps, lr * weight_decay])
 
 
 def ema_step(decay):
@@ -266,7 +270,7 @@ def at(abar, t, shape, name="t"):
     """abar[t] after the checks: a float for one int, (B,) for (B,) ints. shape: the data's. name: for the message."""
     abar = np.asarray(abar)
     if abar.ndim != 1 or abar.dtype.kind not in "fiu":
-        raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of {abar.dtype}")
+        raise ValueError(f"abar: expected (T + 1,) real values in [0, 1], got shape {abar.shape} of {abar.dtype}")
     if type(t) is int:
         low = high = t
     else:
@@ -293,44 +297,42 @@ def examples(shape):
 
 
 def numbers(name, value, shape):
-    """value as float64, one number or one for each example, after the check. name: for the message. shape: the data's."""
+    """value as float64, one number or one for each example. name: for the message. shape: the data's."""
     value = np.asarray(value, np.float64)
     if value.ndim and value.shape != shape[:1]:
-        raise ValueError(f"{name}: expected one number or shape {shape[:1]} for data of shape {shape}, got {value.shape}")
+        raise ValueError(f"{name}: expected one number or shape {shape[:1]} for data {shape}, got {value.shape}")
     return value
 
 
 def step(t, s, abar, shape):
-    """abar[t], abar[s] for a step from t down to s < t, both floats or both (B,). t, s, abar, shape: as in `posterior`."""
+    """abar[t], abar[s] of a step, both floats or both (B,). t, s, abar, shape: as in `posterior`."""
     abar_t, abar_s = at(abar, t, shape), at(abar, s, shape, "s")
     if not (t > s if type(t) is type(s) is int else np.all(np.less(s, t))):
         raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
     if type(abar_t) is not type(abar_s):
         abar_t, abar_s = np.broadcast_arrays(abar_t, abar_s)
-    _noise(abar_t)
+    _roots(abar_t, "noise")
     return abar_t, abar_s
 
 
-def _signal(abar_t):
-    """sqrt(abar_t), where it is there."""
-    root = _sqrt(abar_t)
-    if not (root if type(root) is float else root.all()):
-        raise ValueError("abar[t] = 0: x0 cannot be had from eps; predict v or x0")
-    return root
-
-
-def _noise(abar_t):
-    """sqrt(1 - abar_t), where it is there."""
-    root = _sqrt(1 - abar_t)
-    if not (root if type(root) is float else root.all()):
+def _roots(abar_t, *needed):
+    """sqrt(abar_t) and sqrt(1 - abar_t). needed: "signal" or "noise", which then may not be 0."""
+    signal, noise = _sqrt(abar_t), _sqrt(1 - abar_t)
+    if "signal" in needed and _vanishes(signal):
+        raise ValueError("abar[t] = 0: x0 cannot be recovered from eps; predict v or x0")
+    if "noise" in needed and _vanishes(noise):
         raise ValueError("1 - abar[t] = 0: there is no noise to find")
-    return root
+    return signal, noise
 
 
 def _climb(abar_t, abar_s):
     """Twice lambda_s - lambda_t, from the difference of the two abar."""
     d = abar_s - abar_t
     return np.log1p(d / abar_t) + np.log1p(d / (1 - abar_s))
+
+
+def _vanishes(root):
+    return not (root if type(root) is float else root.all())
 
 
 def _sqrt(x):

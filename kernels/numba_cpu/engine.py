@@ -1,9 +1,9 @@
-"""What every kernel here shares: argument checks, layouts, outputs, threads. No mathematics.
+"""How a call runs: argument checks, layouts, outputs, threads, the cache of compiled code. No mathematics.
 
-A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat elements [lo, hi), lo a multiple of CHUNK, that
-releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the result
-cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins beside a busy neighbour).
-"""
+A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat elements [lo, hi), lo a multiple of CHUNK,
+that releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the
+result cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins next to a busy
+neighbour)."""
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,21 +11,26 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 
 CHUNK = 1024  # elements of noise in the first-level cache at a time; also the unit of a sum, so sums have one order
 PARALLEL = 1 << 18  # below this many elements handing work to a thread costs more than it gains
 CACHE_BYTES = 32 << 20  # an output larger than this will not be in cache when it is read: write around it
 
-# How a kernel writes: straight into the result; a large result around the cache; or over one of its inputs (see `stream`)
+# How a kernel writes: straight into the result; a large result around the cache; or over one of its inputs
 DIRECT, AROUND, OVER = range(3)
 
-# Without nnan and ninf: NaN and inf go through as IEEE says. `reassoc` only where a sum may be taken in lanes.
+# Without nnan and ninf: NaN and inf go through as IEEE says. `reassoc` only where a sum may be vectorised.
 COMPILE = dict(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
 INLINE = dict(forceinline=True, error_model="numpy", fastmath={"contract"})
+element = register_jitable(**INLINE)  # decorates an equation: a plain Python function that is compiled into its kernels
 
 _threads = numba.config.NUMBA_NUM_THREADS
 _pool = None
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
 
 
 def set_num_threads(n):
@@ -39,49 +44,58 @@ def set_num_threads(n):
     _threads, _pool = int(n), None
 
 
+def get_num_threads():
+    """How many threads a call may use."""
+    return _threads
+
+
 def run(kernel, size, *args):
     """kernel(lo, hi, *args) over [0, size), in ranges that begin at multiples of CHUNK, one a thread.
 
     kernel: a compiled function of this backend. size: elements in all. args: passed through.
     """
     chunks = -(-size // CHUNK)
-    _shared(kernel, size, [min(chunks * i // _threads * CHUNK, size) for i in range(_threads + 1)], args)
+    _shared(kernel, size, size, lambda i: min(chunks * i // _threads * CHUNK, size), args)
 
 
-def segments(n):
-    """How many segments a row of n elements has: of CHUNK each from its beginning, so that a row's sum has one order, alone or in a batch. n: int."""
-    return -(-n // CHUNK)
+def run_parts(kernel, parts, work, *args):
+    """kernel(lo, hi, *args) over parts that are numbered from 0, in ranges, one a thread.
 
-
-def run_rows(kernel, rows, n, *args):
-    """kernel(lo, hi, *args) over the segments of rows of n elements, numbered row by row, in ranges, one a thread.
-
-    kernel: a compiled function of this backend. rows, n: ints. args: passed through.
+    kernel: a compiled function of this backend. parts: segments of rows, or tiles of a product. work: elements or
+    multiply-adds in all. args: passed through.
     """
-    count = rows * segments(n)
-    _shared(kernel, rows * n, [count * i // _threads for i in range(_threads + 1)], args)
+    _shared(kernel, work, parts, lambda i: parts * i // _threads, args)
 
 
-def run_tiles(kernel, tiles, work, *args):
-    """kernel(lo, hi, *args) over the tiles of a product, in ranges, one a thread. kernel: a compiled function of this backend. tiles: int. work: how
-    many multiply-adds there are in all. args: passed through.
-    """
-    _shared(kernel, work, [tiles * i // _threads for i in range(_threads + 1)], args)
-
-
-def _shared(kernel, size, edges, args):
-    """kernel(lo, hi, *args) between the edges, each on its thread; all on this one where size elements are too few for that."""
+def _shared(kernel, work, end, edge, args):
+    """kernel(lo, hi, *args) from edge(i) to edge(i + 1) on thread i; from 0 to end on this one where work is too
+    small."""
     global _pool
-    if size < PARALLEL or _threads == 1:
-        if size:
-            kernel(0, edges[-1], *args)
+    if numba.config.DISABLE_JIT:  # NumPy's scalars warn where machine arithmetic does not
+        kernel = np.errstate(all="ignore")(kernel)
+    if work < PARALLEL or _threads == 1:
+        if work:
+            kernel(0, end, *args)
         return
     if _pool is None:
         _pool = ThreadPoolExecutor(_threads - 1, thread_name_prefix="kernels")
+    edges = [edge(i) for i in range(_threads + 1)]
     jobs = [_pool.submit(kernel, lo, hi, *args) for lo, hi in zip(edges[1:-1], edges[2:])]
     kernel(edges[0], edges[1], *args)
     for job in jobs:
         job.result()
+
+
+def _forget_pool():
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of the pool's threads
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
 
 
 def same(**arrays):
@@ -109,7 +123,7 @@ def some(**arrays):
 
 
 def flat(array):
-    """The elements of array in C order as one axis: a view where the memory allows, else a copy."""
+    """The elements of array in C order as one axis: a view where the memory allows, else a copy. array: any."""
     return array.reshape(-1) if array.flags.carray else np.array(array, order="C").reshape(-1)
 
 
@@ -121,11 +135,14 @@ def row_size(array, table):
     return array.size // table.shape[1] if array.size else 1
 
 
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
 def output(out, shape, dtype, *inputs):
     """Where a kernel writes, and how: flat memory that overlaps no input, unless it is exactly that input's.
 
     out: None, or an array of that shape and dtype. inputs: the flat arrays that the kernel reads.
-    Returns the flat memory, and DIRECT, AROUND or OVER. `finish` then brings it home.
+    Returns the flat memory, and DIRECT, AROUND or OVER; `finish` then makes the result of it.
     Raises TypeError or ValueError where out does not fit or cannot be written.
     """
     if out is None:
@@ -149,6 +166,17 @@ def output(out, shape, dtype, *inputs):
     return memory, how
 
 
+def outputs(out, count, shape, dtype, *inputs):
+    """`output` for several results. out: None, or that many places. count: int. shape, dtype, inputs: as in `output`.
+
+    Returns the places, the flat memory of each, and one way to write for all.
+    """
+    places = (None,) * count if out is None else out
+    apart(places)
+    memory, how = zip(*(output(place, shape, dtype, *inputs) for place in places))
+    return places, memory, max(how)
+
+
 def apart(outs):
     """Raises ValueError where two of several results share memory. outs: what a caller gave as `out`."""
     outs = [out for out in outs if type(out) is np.ndarray]
@@ -159,7 +187,7 @@ def apart(outs):
 
 
 def finish(memory, out, shape):
-    """The result as the caller asked for it: `out`, filled, or a new array.
+    """The result as the caller wants it: `out`, filled, or a new array.
 
     memory: from `output`. out: as given there. shape: the result's.
     """
@@ -174,9 +202,17 @@ def _describe(value):
     return f"{type(value).__name__} of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
 
 
-def _forget_pool():
-    global _pool
-    _pool = None
+# --- compiled code ----------------------------------------------------------------------------------------------------
+
+
+def compiled(kernel, equation):
+    """kernel compiled, under the name of its equation: Numba keeps what it compiled by name and line, and two
+    processes that write to one name at once may exchange their code.
+
+    kernel: a function that was made for equation, an element function.
+    """
+    kernel.__qualname__ = f"{equation.__module__.rpartition('.')[2]}_{equation.__name__}_{kernel.__name__}"
+    return numba.njit(**COMPILE)(kernel)
 
 
 @numba.njit(cache=True)
@@ -184,14 +220,20 @@ def _nothing():
     pass
 
 
-def forget_stale_code(folder):
-    """Empty a cache of compiled code when any source file of this backend has changed since it was filled.
+def sources():
+    """The files whose code or numbers are compiled into kernels: this backend's, and `kernels.coefficients`."""
+    here = Path(__file__).parent
+    return [*sorted(here.glob("*.py")), here.parent / "coefficients.py"]
 
-    Numba compares a kernel's own file only, so a function that was inlined from another file would stay as it was.
-    folder: where Numba keeps this backend's compiled code.
+
+def forget_stale_code(folder, files=None):
+    """Empty a cache of compiled code when any source of it has changed since it was filled.
+
+    Numba compares a kernel's own file only, so what was inlined from another file would stay as it was.
+    folder: where Numba keeps this backend's compiled code. files: the sources, None for `sources()`.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    now = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    files = sources() if files is None else files
+    now = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     mark = folder / "sources.sha256"
     if not mark.exists() or mark.read_text() != now:
         for index in folder.glob("*.nbi"):
@@ -202,7 +244,5 @@ def forget_stale_code(folder):
         written.replace(mark)
 
 
-forget_stale_code(Path(_nothing.stats.cache_path))
-
-if hasattr(os, "register_at_fork"):  # a forked child has none of the pool's threads
-    os.register_at_fork(after_in_child=_forget_pool)
+if not numba.config.DISABLE_JIT:
+    forget_stale_code(Path(_nothing.stats.cache_path))

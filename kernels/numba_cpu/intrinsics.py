@@ -1,52 +1,74 @@
-"""How results leave a kernel: straight into their place, or by way of a chunk in the first-level cache.
+"""What a kernel needs of the compiler beyond loops: fused multiply-add, wide vectors, stores around the cache.
 
-A loop that stores over its own inputs is not taken in lanes (only equal indices meet, but the compiler cannot know) and
-runs three times as long; into a chunk of its own it is. And memory that will not be read soon can be written around the
-cache, by non-temporal stores, which saves reading it first. Everywhere else the way by a chunk costs, up to half as much again.
+Each has a plain Python body, which runs under NUMBA_DISABLE_JIT=1, so that a debugger and coverage reach inside a
+kernel."""
+from fractions import Fraction
 
-`wide` and `fma` are the other things that a kernel may ask of the compiler.
-"""
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
-from kernels.numba_cpu.engine import AROUND, CHUNK, DIRECT, INLINE
+from kernels.numba_cpu.engine import AROUND, INLINE, element
 
 LINE = 64  # bytes of a cache line, and of one store
 
 
+def fma(a, b, c):
+    """a b + c, rounded once. a, b, c: numbers of one float dtype.
+
+    A sum of two products has to say which of them is fused: a compiler chooses one way for the vectors of a loop and
+    another for the remainder, and the bits would depend on where an element lies."""
+    if type(a) is np.float32:
+        return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+    if not np.isfinite(a * b + c):
+        return a * b + c
+    return np.float64(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)))
+
+
 @intrinsic
-def wide(typingctx):
-    """In the compiled function that calls it, loops may use 512-bit vectors where the machine has them. LLVM keeps to 256 bits
-    on processors whose clock fell when they were new; noise, all arithmetic, is made 1.35 times as fast. Called without typingctx."""
-
-    def codegen(context, builder, signature, args):
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite knows no attributes with a value
-        return context.get_dummy_value()
-
-    return types.none(), codegen
-
-
-@intrinsic
-def fma(typingctx, a, b, c):
-    """a b + c, rounded once. A sum of two products has to say which of them is fused: a compiler chooses one way for the lanes of a loop
-    and another for what is left over, and the bits would depend on where an element lies. Called without typingctx. a, b, c: one float type."""
-
+def _fma(typingctx, a, b, c):
     def codegen(context, builder, signature, args):
         return builder.fma(*args)
 
     return (a(a, b, c), codegen) if a == b == c else None
 
 
+@overload(fma, jit_options=INLINE)
+def _(a, b, c):
+    return lambda a, b, c: _fma(a, b, c)
+
+
 @intrinsic
-def stream_line(typingctx, out, i, source, j):
-    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), past the cache. &out[i] is a multiple of 64 bytes.
+def wide(typingctx):
+    """In the compiled function that calls it, loops may use 512-bit vectors where the machine has them. LLVM keeps to
+    256 bits on processors whose clock fell when they were new; noise, which is all arithmetic, is 1.35 times as fast
+    with 512. Called without typingctx."""
 
-    Called from compiled code without typingctx. out, source: arrays of one dtype. i, j: ints.
-    """
+    def codegen(context, builder, signature, args):
+        # llvmlite has no attributes with a value
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
 
+    return types.none(), codegen
+
+
+if config.DISABLE_JIT:  # an overload would set the attribute on itself, so this one is replaced
+
+    def wide():
+        """Nothing: there are no vectors in plain Python."""
+
+
+def stream_line(out, i, source, j):
+    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), past the cache. &out[i] is a multiple of 64 bytes. out,
+    source: arrays of one dtype. i, j: ints."""
+    lane = LINE // out.itemsize
+    out[i : i + lane] = source[j : j + lane]
+
+
+@intrinsic
+def _stream_line(typingctx, out, i, source, j):
     def codegen(context, builder, signature, args):
         out_array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
         in_array = cgutils.create_struct_proxy(signature.args[2])(context, builder, args[2])
@@ -62,8 +84,13 @@ def stream_line(typingctx, out, i, source, j):
     return types.none(out, types.int64, source, types.int64), codegen
 
 
-@njit(**INLINE)
-def deliver(out, first, last, chunk, how):
+@overload(stream_line, jit_options=INLINE)
+def _(out, i, source, j):
+    return lambda out, i, source, j: _stream_line(out, i, source, j)
+
+
+@element
+def deliver(out, chunk, first, last, how):
     """out[first .. last - 1] = chunk[0 ..]. out, chunk: of one dtype. first, last: ints. how: AROUND or OVER."""
     o, x = out[first:last], chunk[: last - first]
     if how != AROUND:
@@ -79,30 +106,3 @@ def deliver(out, first, last, chunk, how):
             stream_line(o, j, x, j)
         for j in range(tail, o.size):
             o[j] = x[j]
-
-
-@njit(**INLINE)
-def write(rows, lo, hi, out, how, args):
-    """rows(o, lo, hi, *args) for elements lo .. hi - 1 of out, where o[0] is element lo. rows: compiled. how: DIRECT, AROUND, OVER. args: tuple."""
-    if how == DIRECT:
-        rows(out[lo:hi], lo, hi, *args)
-    else:
-        chunk = np.empty(CHUNK, out.dtype)
-        for first in range(lo, hi, CHUNK):
-            last = min(first + CHUNK, hi)
-            rows(chunk, first, last, *args)
-            deliver(out, first, last, chunk, how)
-
-
-@njit(**INLINE)
-def write_noisy(rows, noise, lo, hi, out, how, key, args):
-    """The same with rows(o, lo, hi, z, *args), z[0] the normal of element lo. noise(z, lo, hi, key) makes them a chunk at a time. The rest as in `write`."""
-    chunk, z = np.empty(CHUNK, out.dtype), np.empty(CHUNK, out.dtype)
-    for first in range(lo, hi, CHUNK):
-        last = min(first + CHUNK, hi)
-        noise(z, first, last, key)
-        if how == DIRECT:
-            rows(out[first:last], first, last, z, *args)
-        else:
-            rows(chunk, first, last, z, *args)
-            deliver(out, first, last, chunk, how)

@@ -1,61 +1,53 @@
-"""exp and log(1 + exp), in float32 to about one unit of the last digit, by arithmetic that a loop takes in lanes; libm's, which
-float64 uses, it does not take.
+"""exp and log(1 + exp), in float32 to about one unit of the last digit, by arithmetic that a loop vectorises; libm's,
+which float64 uses, it does not.
 
-exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in `kernels.coefficients`.
-"""
+exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
+`kernels.coefficients`."""
 import math
 
 import numpy as np
-from numba import float32, int32, njit
+from numba import float32, int32
 from numba.extending import overload
 
 from kernels import coefficients
-from kernels.numba_cpu.engine import INLINE
+from kernels.numba_cpu.engine import INLINE, element
 from kernels.numba_cpu.intrinsics import fma
 
 E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
 LN2_HIGH, LN2_LOW, LOG2_E = np.float32(0.693359375), np.float32(-2.12194440e-4), np.float32(1.44269504)
-TO_INT = np.float32(12582912)  # 1.5 2^23: added and taken off again it rounds to the nearest integer
+TO_INT = np.float32(12582912)  # 1.5 2^23: adding and subtracting it rounds to the nearest integer
 LEAST, MOST = np.float32(-104), np.float32(104)  # beyond them exp is 0 and inf in float32
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
 
-@njit(**INLINE)
+@element
 def _reduced(h):
-    """n and f of exp(h) = 2^n exp(f). h: float32 in [-104, 104]; NaN makes f NaN."""
+    """n and f of exp(h) = 2^n exp(f). h: float32 in [-104, 104]; NaN makes f NaN, and n any number."""
     n = (h * LOG2_E + TO_INT) - TO_INT
     f = (h - n * LN2_HIGH) - n * LN2_LOW
     return int32(n), f
 
 
-@njit(**INLINE)
+@element
 def _curved(f):
     """exp(f) - 1 - f. f: float32, |f| <= ln 2 / 2."""
     return f * f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4))))
 
 
-@njit(**INLINE)
+@element
 def _power_of_two(n):
     return np.int32((n + int32(127)) << int32(23)).view(np.float32)
 
 
-@njit(**INLINE)
+@element
 def _scaled(p, n):
     """p 2^n, rounded once where it has fewer digits near 0. n: int in [-151, 151]."""
     half = n >> int32(1)
     return p * _power_of_two(half) * _power_of_two(int32(n - half))
 
 
-def std_of(logvar):
-    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0. logvar: a number of the kernel's dtype."""
-
-
-@overload(std_of, jit_options=INLINE)
-def _(logvar):
-    return _std_of32 if logvar == float32 else _std_of64
-
-
+@element
 def _std_of32(logvar):
     h = HALF * logvar
     n, f = _reduced(LEAST if h < LEAST else MOST if h > MOST else h)
@@ -68,21 +60,24 @@ def _std_of32(logvar):
     return std, m, m - logvar
 
 
+@element
 def _std_of64(logvar):
     m = math.expm1(logvar)
     return math.exp(0.5 * logvar), m, m - logvar
 
 
-def logistic(x):
-    """log(1 + e^-|x|), 1 / (1 + e^-|x|) and e^-|x| / (1 + e^-|x|): of softplus and sigmoid, what is left when the sign is gone.
-    x: a number of the kernel's dtype."""
+def std_of(logvar):
+    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0. logvar: a number
+    of the kernel's dtype."""
+    return _std_of32(logvar) if type(logvar) is np.float32 else _std_of64(logvar)
 
 
-@overload(logistic, jit_options=INLINE)
-def _(x):
-    return _logistic32 if x == float32 else _logistic64
+@overload(std_of, jit_options=INLINE)
+def _(logvar):
+    return _std_of32 if logvar == float32 else _std_of64
 
 
+@element
 def _logistic32(x):
     h = -abs(x)
     n, f = _reduced(LEAST if h < LEAST else h)
@@ -93,13 +88,25 @@ def _logistic32(x):
     return log, s, e * s
 
 
+@element
 def _logistic64(x):
     e = math.exp(-abs(x))
     s = 1.0 / (1.0 + e)
     return math.log1p(e), s, e * s
 
 
-@njit(**INLINE)
+def logistic(x):
+    """log(1 + e^-|x|), 1 / (1 + e^-|x|) and e^-|x| / (1 + e^-|x|): softplus and sigmoid without the sign.
+    x: a number of the kernel's dtype."""
+    return _logistic32(x) if type(x) is np.float32 else _logistic64(x)
+
+
+@overload(logistic, jit_options=INLINE)
+def _(x):
+    return _logistic32 if x == float32 else _logistic64
+
+
+@element
 def silu(x):
     """x sigmoid(x). x: a number of the kernel's dtype."""
     _, large, small = logistic(x)

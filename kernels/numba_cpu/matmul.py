@@ -1,11 +1,13 @@
-"""Products of matrices, a tile of ROWS rows by two vectors at a time, and at once what comes after the sum, while it is in the
-first-level cache.
+"""Products of matrices, a tile of ROWS rows by two vectors at a time, and what follows the sum at once, while it is
+in the first-level cache.
 
-The tile's sums live in registers over the whole depth: 16 of them, enough to keep two multiply-adds a cycle going, against three
-loads a row of b and its eight numbers of a. It is written in LLVM's own language because compiled loops do not get there: a loop
-over columns that keeps four rows' numbers in registers spills them, and the best that does not, three rows by four terms, loads and
-stores its sums and reaches two thirds of it. Every sum is one chain of multiply-adds in the order of the depth, whatever the tile.
-"""
+The tile's sums live in registers over the whole depth: 16 of them, enough to keep two multiply-adds a cycle going,
+against three loads a row of b and its eight numbers of a. It is written as LLVM code because compiled loops do not
+get there: a loop over columns that keeps four rows' numbers in registers spills them, and the best that does not,
+three rows by four terms, loads and stores its sums and reaches two thirds of it. Every sum is one chain of
+multiply-adds in the order of the depth, whatever the tile."""
+from collections import namedtuple
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -13,9 +15,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
 from kernels.numba_cpu.engine import INLINE
-from kernels.numba_cpu.intrinsics import LINE
+from kernels.numba_cpu.intrinsics import LINE, wide
 
 ROWS, VECTORS = 8, 2
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+# Matrices in flat arrays: element (i, k) at first + i row + k step; and, with contiguous rows, (k, j) at first + k
+# stride + j
+Left = namedtuple("Left", "array first row step")
+Right = namedtuple("Right", "array first stride")
 
 
 def lanes(array):
@@ -38,73 +47,120 @@ def lines(size, like):
     return memory[skip : skip + size]
 
 
+def tile(out, to, apart, left, rows, right, depth):
+    """out[to + i apart + j] = sum_k left(i, k) right(k, j) for ROWS rows i and lanes j, k = 0 .. depth - 1 in this
+    order.
+
+    out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: a row from
+    here on is the last one again, so that left may end. right: `Right`. depth: int >= 1."""
+    k, j = np.arange(depth), np.arange(lanes(out))
+    terms = right.array[right.first + k[:, None] * right.stride + j]  # (depth, lanes)
+    for i in range(ROWS):
+        numbers = left.array[left.first + min(i, rows - 1) * left.row + k * left.step]  # (depth,)
+        out[to + i * apart : to + i * apart + lanes(out)] = numbers @ terms
+
+
+@overload(tile, jit_options=INLINE)
+def _(out, to, apart, left, rows, right, depth):
+    def code(out, to, apart, left, rows, right, depth):
+        b, at, stride = right
+        _tile(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, depth)
+
+    return code
+
+
 @intrinsic
-def tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
-    """out[to + i apart + j] = sum_k a[first + i row + k step] b[at + k stride + j] for ROWS rows i and lanes j, k = 0 .. depth - 1 in this order.
-
-    Called from compiled code without typingctx. out, a, b: flat arrays of one dtype, out with room for all ROWS. to, apart, first, row, step, at,
-    stride: ints, where numbers stand. rows: a row from here on is the last one again, so that a may end. depth: int >= 1.
-    """
-
-    def codegen(context, builder, signature, args):
-        scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
-        width, i64 = LINE * 8 // bits, ir.IntType(64)
-        vector = ir.VectorType(scalar, width)
-        out, a, b = (cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data for n in (0, 3, 8))
-        to, apart, first, row, step, rows, at, stride, depth = args[1], args[2], args[4], args[5], args[6], args[7], args[9], args[10], args[11]
-        last = builder.sub(rows, i64(1))
-
-        def place(data, index):
-            return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
-
-        starts = []
-        for i in range(ROWS):
-            inside = builder.select(builder.icmp_signed("<", i64(i), rows), i64(i), last)
-            starts.append(builder.add(first, builder.mul(inside, row)))
-        before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(i64)
-        sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
-        line = builder.add(at, builder.mul(k, stride))
-        terms = [builder.load(place(b, builder.add(line, i64(v * width))), align=bits // 8) for v in range(VECTORS)]
-        none, everywhere = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
-        along = builder.mul(k, step)
-        for i in range(ROWS):
-            number = builder.load(builder.gep(a, [builder.add(starts[i], along)]))
-            number = builder.shuffle_vector(builder.insert_element(none, number, ir.IntType(32)(0)), none, everywhere)
-            for v in range(VECTORS):
-                more = builder.fmul(number, terms[v], flags=("contract",))
-                total = builder.fadd(sums[i][v], more, flags=("contract",))
-                sums[i][v].add_incoming(ir.Constant(vector, [0.0] * width), before)
-                sums[i][v].add_incoming(total, loop)
-                sums[i][v] = total
-        following = builder.add(k, i64(1))
-        k.add_incoming(i64(0), before)
-        k.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-        builder.position_at_end(after)
-        for i in range(ROWS):
-            line = builder.add(to, builder.mul(i64(i), apart))
-            for v in range(VECTORS):
-                builder.store(sums[i][v], place(out, builder.add(line, i64(v * width))), align=bits // 8)
-        return context.get_dummy_value()
-
+def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
     n = types.int64
-    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), codegen
+    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), _tile_code
+
+
+def _tile_code(context, builder, signature, args):
+    """The LLVM code of `_tile`."""
+    scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
+    width = LINE * 8 // bits
+    vector = ir.VectorType(scalar, width)
+    out, a, b = (cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data for n in (0, 3, 8))
+    to, apart, (first, row, step, rows), (at, stride, depth) = args[1], args[2], args[4:8], args[9:]
+
+    def place(data, index, v):
+        return builder.bitcast(builder.gep(data, [builder.add(index, I64(v * width))]), vector.as_pointer())
+
+    # where each row of a begins
+    starts = []
+    for i in range(ROWS):
+        inside = builder.select(builder.icmp_signed("<", I64(i), rows), I64(i), builder.sub(rows, I64(1)))
+        starts.append(builder.add(first, builder.mul(inside, row)))
+
+    # for k in range(depth): sums[i][v] += a[i, k] b[k, v]
+    before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(I64)
+    sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
+    line, along = builder.add(at, builder.mul(k, stride)), builder.mul(k, step)
+    terms = [builder.load(place(b, line, v), align=bits // 8) for v in range(VECTORS)]
+    for i in range(ROWS):
+        number = _everywhere(builder, builder.load(builder.gep(a, [builder.add(starts[i], along)])), vector)
+        for v in range(VECTORS):
+            sums[i][v] = _multiply_add(builder, sums[i][v], number, terms[v], before, loop)
+    following = builder.add(k, I64(1))
+    k.add_incoming(I64(0), before)
+    k.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+
+    # the sums go to out
+    builder.position_at_end(after)
+    for i in range(ROWS):
+        line = builder.add(to, builder.mul(I64(i), apart))
+        for v in range(VECTORS):
+            builder.store(sums[i][v], place(out, line, v), align=bits // 8)
+    return context.get_dummy_value()
+
+
+def _everywhere(builder, number, vector):
+    """A vector that holds number in each lane."""
+    none, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(builder.insert_element(none, number, I32(0)), none, zeros)
+
+
+def _multiply_add(builder, phi, x, y, before, loop):
+    """phi + x y, where phi is 0 before the loop and this sum from then on."""
+    more = builder.fmul(x, y, flags=("contract",))
+    total = builder.fadd(phi, more, flags=("contract",))
+    phi.add_incoming(ir.Constant(phi.type, [0.0] * phi.type.count), before)
+    phi.add_incoming(total, loop)
+    return total
 
 
 @njit(**INLINE)
-def product(then, out, count, a, first, row, step, b, at, stride, depth, columns, args):
-    """then(sums, i, j, *args) for every row i < count of a b and every j, a multiple of a tile's lanes, below columns: sums holds the
-    elements (i, j), (i, j + 1), ... of the product.
+def product(then, element, sums, count, left, right, depth, columns, args):
+    """then(element, row of sums, i, j, *args) for every row i < count of left right and every j, a multiple of a tile's
+    lanes, below columns: the row holds the elements (i, j), (i, j + 1), ... of the product.
 
-    then: compiled. out: (ROWS lanes,), where the tile goes. count, columns: ints. args: tuple. The rest as in `tile`.
-    """
-    width = lanes(out)
+    then: compiled. element: for then. sums: (ROWS lanes,), where the tile goes. left: `Left`. right: `Right`. depth,
+    count, columns: ints. args: tuple."""
+    width = lanes(sums)
+    array, first, row, step = left
     for i in range(0, count, ROWS):
         rows = min(ROWS, count - i)
         for j in range(0, columns, width):
-            tile(out, 0, width, a, first + i * row, row, step, rows, b, at + j, stride, depth)
+            from_i = Left(array, first + i * row, row, step)
+            tile(sums, 0, width, from_i, rows, Right(right.array, right.first + j, right.stride), depth)
             for r in range(rows):
-                then(out[r * width : (r + 1) * width], i + r, j, *args)
+                then(element, sums[r * width : (r + 1) * width], i + r, j, *args)
+
+
+@njit(**INLINE)
+def layer(element, row, i, j, into, bias, other, u):
+    """into(i, j + k) = element(bias_i, u, row_k, into(i, j + k), other(i, j + k)) for the lanes k: what follows a
+    product.
+
+    element: `element(c, u, s, r, y)`: of the bias, scalars, the sum, what stands there, and what stands in other.
+    row, i, j: as `product` gives them. into, other: `Right`. bias: array. u: tuple.
+    """
+    wide()
+    to, at = into.first + i * into.stride + j, other.first + i * other.stride + j
+    r, y, c = into.array[to : to + lanes(row)], other.array[at : at + lanes(row)], bias[i]
+    for k in range(lanes(row)):
+        r[k] = element(c, u, row[k], r[k], y[k])

@@ -19,8 +19,11 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.engine import COMPILE, INLINE
 from kernels.numba_cpu.intrinsics import wide
 
-# Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its function.
-_LOG = np.array([-0.0790275278, 0.1262233404, -0.1299818683, 0.1421449453, -0.1664128112, 0.2000104513, -0.2500030643, 0.3333333073], np.float32)
+# Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its
+# function.
+_LOG = np.float32([
+    -0.0790275278, 0.1262233404, -0.1299818683, 0.1421449453, -0.1664128112, 0.2000104513, -0.2500030643, 0.3333333073,
+])  # fmt: skip
 L7, L6, L5, L4, L3, L2, L1, L0 = _LOG  # (log1p(f) - f + f^2/2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1]
 S0, S1, S2, S3 = np.array([3.141592644, -5.167707821, 2.549766963, -0.589075079], np.float32)  # sin(pi b) / b in b^2
 C1, C2, C3, C4 = np.array([-4.934802197, 4.058710566, -1.335137813, 0.2321254071], np.float32)  # (cos(pi b) - 1) / b^2
@@ -59,7 +62,8 @@ def below(seed, shape, n, stream=0):
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
-    """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal` makes them.
+    """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal`
+    makes them.
 
     seed, shape, stream: as in `bits`. dtype: float32 (within 3 eps of the truth, relative) or float64.
     out: array of that shape and dtype, or None.
@@ -82,7 +86,8 @@ def _fill(kernel, seed, shape, stream, dtype, out):
 @njit(**INLINE)
 def _round(c0, c1, c2, c3, k0, k1):
     p0, p1 = uint64(uint32(0xD2511F53)) * uint64(c0), uint64(uint32(0xCD9E8D57)) * uint64(c2)
-    return uint32(uint32(p1 >> uint64(32)) ^ c1 ^ k0), uint32(p1), uint32(uint32(p0 >> uint64(32)) ^ c3 ^ k1), uint32(p0)
+    high0, high1 = uint32(p0 >> uint64(32)), uint32(p1 >> uint64(32))
+    return uint32(high1 ^ c1 ^ k0), uint32(p1), uint32(high0 ^ c3 ^ k1), uint32(p0)
 
 
 @njit(**INLINE)
@@ -155,6 +160,7 @@ def _pair64(w0, w1):
 
 def _pair(w0, w1, like):
     """Two normals of like's dtype from two words."""
+    return _pair32(w0, w1) if like.dtype == np.float32 else _pair64(w0, w1)
 
 
 @overload(_pair, jit_options=INLINE)
@@ -166,7 +172,8 @@ def _(w0, w1, like):
 
 @njit(**INLINE)
 def normal_chunk(z, lo, hi, key):
-    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of 4. key: (4,)."""
+    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of
+    4. key: (4,)."""
     wide()
     first, k0, k1, s0, s1 = uint64(lo // 4), key[0], key[1], key[2], key[3]
     for j in range((hi - lo + 3) // 4):
@@ -214,4 +221,5 @@ def _bits_chunk(words, lo, hi, key):
     first = uint64(lo // 4)
     for j in range((hi - lo + 3) // 4):
         i = uint64(j) * uint64(4)
-        words[i], words[i + uint64(1)], words[i + uint64(2)], words[i + uint64(3)] = _block(first + uint64(j), key[0], key[1], key[2], key[3])
+        w0, w1, w2, w3 = _block(first + uint64(j), key[0], key[1], key[2], key[3])
+        words[i], words[i + uint64(1)], words[i + uint64(2)], words[i + uint64(3)] = w0, w1, w2, w3

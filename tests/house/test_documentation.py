@@ -27,6 +27,8 @@ def documentation_gaps(files):
     a and b, which then have to be parameters.
     """
     gaps = []
+    exact = {f"{path[:-3].replace('/', '.')}.{name}": ast.get_docstring(node) or "" for path, source in files.items()
+             for name, node in public_functions(source).items()}
     anywhere = {name: ast.get_docstring(node) or "" for path in sorted(files, reverse=True)
                 for name, node in public_functions(files[path]).items()}
     for path, source in files.items():
@@ -41,8 +43,10 @@ def documentation_gaps(files):
                 continue
             wider = text
             for names in re.findall(r"as in ((?:`[\w.]+`(?:, | and )?)+)", text):
-                for other in re.findall(r"(\w+)`", names):
-                    wider += (ast.get_docstring(own[other]) or "") if other in own else anywhere.get(other, "")
+                for full in re.findall(r"`([\w.]+)`", names):
+                    other = full.rpartition(".")[2]
+                    near = (ast.get_docstring(own[other]) or "") if other in own else anywhere.get(other, "")
+                    wider += exact.get(full) or near
             for p in has:
                 of_the_file = p == "out" and re.search(r"`out=?`", about_file)
                 if not re.search(rf"(?<![\w.]){p}(?!\w)", wider) and not of_the_file:
@@ -83,7 +87,7 @@ def test_backends_have_the_names_and_arguments_of_ref():
                 theirs, ours = parameters(truth[name]), parameters(node)
                 added = ours[len(theirs):]
                 assert ours[:len(theirs)] == theirs, f"{path}: {name}{tuple(ours)}"
-                assert set(added) <= {"dtype", "out", "precision"}, f"{path}: {name}{tuple(ours)}"
+                assert set(added) <= {"dtype", "out", "precision", "scratch"}, f"{path}: {name}{tuple(ours)}"
                 defaults = [ast.dump(d) for d in truth[name].args.defaults]
                 mine = [ast.dump(d) for d in node.args.defaults]
                 assert mine[:len(mine) - len(added)] == defaults, f"{path}: {name} has other defaults"

@@ -1,11 +1,15 @@
 """Every registered operation of the Numba backend against the truth, and the promises that all of them make."""
 import itertools
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit
+from numba import config, njit
 
 from kernels import registry, tolerance
 from kernels.check import memory, selftest
@@ -13,6 +17,7 @@ from kernels.numba_cpu import diffusion, fused, gan, engine, optim, philox, vae
 from ref import gan as truth_gan
 from ref import philox as truth_philox
 from ref import schedules
+from tests import ROOT
 
 OPS = [op for op in registry.OPS if registry.kernel(op, "numba_cpu")]
 SINGLE = [op for op in OPS if not op.orders]  # the loops are in test_numba_cpu_mlp
@@ -27,6 +32,9 @@ SHAPES = st.one_of(
 )
 
 
+COMPILED = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="millions of elements take minutes in plain Python")
+
+
 def numba_kernel(op):
     return registry.kernel(op, "numba_cpu")
 
@@ -36,6 +44,7 @@ def make(op, shape, dtype="float32", seed=0, values="normal", **options):
 
 
 @pytest.mark.parametrize("op, dtype", CASES)
+@settings(max_examples=3 if config.DISABLE_JIT else 100)  # a thousand times as slow in plain Python
 @given(data=st.data())
 def test_kernel_equals_truth(op, dtype, data):
     shape = data.draw(SHAPES.filter(lambda s: op.empty or 0 not in s), "shape")
@@ -161,6 +170,7 @@ def test_out_that_overlaps_an_input_by_a_shift_is_right():
     assert np.array_equal(diffusion.q_sample(x0, np.array([1, 500, 1000]), eps, ABAR, out=out), want)
 
 
+@COMPILED
 def test_beyond_the_cache_the_streamed_stores_write_every_element_once():
     """Around the cache, from an address that is no multiple of a line, with rows that end inside a line."""
     rows, n = 3, engine.CACHE_BYTES // 4 // 3 + 4099
@@ -198,6 +208,7 @@ WORDS = np.array([0, 1, 2, 0x7F, 0x100, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xBF
                   0xFFFFFF7F, 0xFFFFFF80, 0xFFFFFE80, 0xFFFFFFFF], np.uint32)  # fmt: skip
 
 
+@COMPILED
 def test_float32_normals_keep_their_bound_on_the_edge_words_and_on_millions():
     """|error| <= 3 eps |z| for every pair of edge words (u next to 0 and 1, a at quarter turns), and on 2^22 draws."""
 
@@ -359,6 +370,23 @@ def test_stale_compiled_code_is_forgotten(tmp_path):
     (tmp_path / "kernel.nbi").write_text("compiled again")
     engine.forget_stale_code(tmp_path)
     assert (tmp_path / "kernel.nbi").exists()
+
+
+@COMPILED
+def test_a_changed_polynomial_of_coefficients_is_seen_with_a_kept_cache(tmp_path):
+    copy, code = tmp_path / "tree", "import numpy as np; from kernels.numba_cpu import gan; print(gan.generator_loss_grad(np.ones(1, np.float32))[0])"
+    shutil.copytree(ROOT / "kernels", copy / "kernels", ignore=shutil.ignore_patterns("__pycache__", "triton_gpu", "check"))
+
+    def loss():
+        env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        done = subprocess.run([sys.executable, "-c", code], cwd=copy, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout)
+
+    right, coefficients = loss(), copy / "kernels" / "coefficients.py"
+    assert right == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6) and list((tmp_path / "cache").rglob("*.nbi"))
+    coefficients.write_text(coefficients.read_text().replace("0.5000000013543258", "0.6"))
+    assert abs(loss() - right) > 1e-3 * right
 
 
 @pytest.mark.parametrize("op", [op for op in SINGLE if "float32" in op.dtypes and op.ulps], ids=lambda op: op.name)

@@ -55,7 +55,7 @@ def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy_at_eve
     params, x, times = chapter(), start(7, 784), TIMES[: end + 1]
     want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, stream=2**64 - 3, **told)
     rough = [plain.mlp_sample(turned(params, order), x, times, ABAR, seed=5, stream=2**64 - 3, **told) for order in orders(256)]
-    hold(fused.mlp_sample(params, x, times, ABAR, seed=5, stream=2**64 - 3, **told), want, rough)
+    hold(fused.mlp_sample(nested(params), x, times, ABAR, seed=5, stream=2**64 - 3, **told), want, rough)
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
@@ -66,7 +66,7 @@ def test_the_residual_trajectory_with_and_without_guidance(w, told):
     for times in (TIMES, TIMES[:11], [1000, 3], [20, 19, 0]):
         want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, guidance=guidance, **told)
         rough = [plain.mlp_sample(turned(params, order), x, times, ABAR, seed=5, guidance=guidance, **told) for order in orders(40)]
-        hold(fused.mlp_sample(params, x, times, ABAR, seed=5, guidance=guidance, **told), want, rough)
+        hold(fused.mlp_sample(nested(params), x, times, ABAR, seed=5, guidance=guidance, **told), want, rough)
 
 
 SHAPES = [(1, 16, 8), (5, 7, 5), (6, 16, 32), (7, 13, 33), (31, 48, 31), (32, 50, 7), (33, 5, 64), (47, 49, 17), (48, 97, 1), (49, 1, 3), (97, 100, 65), (129, 15, 9), (3, 1030, 4)]
@@ -79,7 +79,7 @@ def test_any_batch_any_width_any_number_of_pixels(net, examples, pixels, width, 
     params = chapter(pixels, width, dtype) if net == "chapter" else residual(pixels, width, dtype=dtype)
     x, times, told = start(examples, pixels, dtype), [900, 500, 20, 0], dict(eta=0.5, seed=3, stream=9)
     told |= dict(guidance=(np.arange(examples) % 5, 2.0)) if net == "residual" else {}
-    want, got = truth.mlp_sample(exact(params), x, times, ABAR, **told), fused.mlp_sample(params, x, times, ABAR, **told)
+    want, got = truth.mlp_sample(exact(params), x, times, ABAR, **told), fused.mlp_sample(nested(params), x, times, ABAR, **told)
     assert got.dtype == dtype
     if dtype == np.float64:
         assert np.all(np.abs(got - want) <= 1e-12 * np.abs(want).max())
@@ -105,7 +105,7 @@ def test_the_same_bits_on_any_number_of_threads_on_every_run_and_for_a_row_alone
     x = start(examples, pixels)
 
     def sample(rows, x, **told):
-        return fused.mlp_sample(params, x, TIMES, ABAR, guidance=None if labels is None else (labels[rows], 2.0), **told)
+        return fused.mlp_sample(nested(params), x, TIMES, ABAR, guidance=None if labels is None else (labels[rows], 2.0), **told)
 
     first, *others = runs_of(lambda: sample(slice(None), x, eta=0.5, seed=3))
     assert all(np.array_equal(other, first) for other in others)
@@ -123,18 +123,18 @@ def test_the_same_bits_on_any_number_of_threads_on_every_run_and_for_a_row_alone
 def test_inputs_of_any_layout_are_read_and_never_written_and_nothing_around_out_is(net, layout):
     params, x = chapter(21, 9) if net == "chapter" else residual(21, 9), start(6, 21)
     told = {} if net == "chapter" else dict(guidance=(np.arange(6) % 5, 2.0))
-    want = fused.mlp_sample(params, x, [900, 20, 0], ABAR, 1.0, **told)
+    want = fused.mlp_sample(nested(params), x, [900, 20, 0], ABAR, 1.0, **told)
     arenas = {name: memory.put(p, layout) for name, p in (params | {"x": x}).items()}
     before = {name: arena.copy() for name, (arena, _) in arenas.items()}
     placed = {name: view for name, (_, view) in arenas.items()}
     x = placed.pop("x")
-    assert np.array_equal(fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told), want)
+    assert np.array_equal(fused.mlp_sample(nested(placed), x, [900, 20, 0], ABAR, 1.0, **told), want)
     assert all(np.array_equal(arena, before[name], equal_nan=True) for name, (arena, _) in arenas.items())
     if layout != "read-only":
         arena, out = memory.place((6, 21), "float32", layout)
-        assert fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told, out=out) is out
+        assert fused.mlp_sample(nested(placed), x, [900, 20, 0], ABAR, 1.0, **told, out=out) is out
         assert np.array_equal(out, want) and memory.guards_intact(arena, out)
-        assert fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told, out=x) is x
+        assert fused.mlp_sample(nested(placed), x, [900, 20, 0], ABAR, 1.0, **told, out=x) is x
         assert np.array_equal(x, want)
 
 
@@ -178,7 +178,7 @@ def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, argument):
 
 def test_no_examples_are_no_result():
     assert fused.mlp_sample(CHAPTER, X[:0], [900, 0], ABAR).shape == (0, 6)
-    assert fused.mlp_sample(RESIDUAL, X[:0], [900, 0], ABAR, guidance=(np.zeros(0, int), 2.0)).shape == (0, 6)
+    assert fused.mlp_sample(nested(RESIDUAL), X[:0], [900, 0], ABAR, guidance=(np.zeros(0, int), 2.0)).shape == (0, 6)
 
 
 def digits(examples, pixels, dtype=np.float32):

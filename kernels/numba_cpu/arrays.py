@@ -1,0 +1,88 @@
+"""Tuples of arrays inside kernels, so that a loop is written once for any number of inputs and outputs: `each` and
+`pairs` have a plain body, and one that the compiler unrolls."""
+import numpy as np
+from numba.extending import overload
+from numba import types
+
+from kernels.numba_cpu.engine import CHUNK, INLINE, element
+
+
+def each(f, xs, *args):
+    """(f(x, *args) for each x), a tuple. f: an element function. xs: tuple. args: of every call."""
+    return tuple(f(x, *args) for x in xs)
+
+
+@overload(each, jit_options=INLINE)
+def _(f, xs, *args):
+    if len(xs) == 0:
+        return lambda f, xs, *args: ()
+    return lambda f, xs, *args: (f(xs[0], *args), *each(f, xs[1:], *args))
+
+
+def pairs(f, xs, ys, *args):
+    """f(x, y, *args) for the pairs of two tuples. f: an element function. xs, ys: tuples of one length. args: of
+    every call."""
+    for x, y in zip(xs, ys, strict=True):
+        f(x, y, *args)
+
+
+@overload(pairs, jit_options=INLINE)
+def _(f, xs, ys, *args):
+    def several(f, xs, ys, *args):
+        f(xs[0], ys[0], *args)
+        pairs(f, xs[1:], ys[1:], *args)
+
+    return several if len(xs) else lambda f, xs, ys, *args: None
+
+
+def as_tuple(values):
+    """values, or a tuple of it where it is one number. values: tuple or number."""
+    return values if type(values) is tuple else (values,)
+
+
+@overload(as_tuple, jit_options=INLINE)
+def _(values):
+    return (lambda values: values) if isinstance(values, types.BaseTuple) else lambda values: (values,)
+
+
+@element
+def item(a, j):
+    """a[j]. a: array. j: int."""
+    return a[j]
+
+
+@element
+def put(a, value, j):
+    """a[j] = value. a: array. value: number. j: int."""
+    a[j] = value
+
+
+@element
+def part(a, lo, hi):
+    """The elements lo .. hi - 1 of a. a: array. lo, hi: ints."""
+    return a[lo:hi]
+
+
+@element
+def chunk(a):
+    """An array of CHUNK elements of a's dtype. a: array."""
+    return np.empty(CHUNK, a.dtype)
+
+
+@element
+def number(x, out):
+    """x in out's dtype. x: number. out: array."""
+    return out.dtype.type(x)
+
+
+@element
+def entry(k, table, row, out):
+    """table[k, row] in out's dtype. k, row: ints. table: (K, R). out: array."""
+    return out.dtype.type(table[k, row])
+
+
+@element
+def column(table, row, ks, out):
+    """Column `row` of a coefficient table as numbers of out's dtype. table: (K, R). row: int. ks: (0, ..., K - 1).
+    out: array."""
+    return each(entry, ks, table, row, out)
