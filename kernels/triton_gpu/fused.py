@@ -1,6 +1,6 @@
 """`ref.fused` on the GPU: one pass over memory, the noise made in registers and never stored.
 
-Arguments are those of `ref.fused` (equations there), arrays of one kind (see `launch`) and dtype, float32; noising and the steps
+Arguments are those of `ref.fused` (equations there), arrays of one kind (see `arrays`) and dtype, float32; noising and the steps
 also float16 and bfloat16 in memory. `out`, where given, is an array of that kind, shape and dtype and may be one of the
 inputs. Errors as there, before anything is written.
 
@@ -20,10 +20,11 @@ import triton
 import triton.language as tl
 
 from kernels import coefficients
-from kernels.triton_gpu import launch, mlp
-from kernels.triton_gpu.diffusion import SINGLE, STORED, ddim_mean, ddpm_mean, five, mean, pick, row_of, seven, where_noisy
-from kernels.triton_gpu.optim import adam_element, tree_sum
-from kernels.triton_gpu.philox import normals_of, stored
+from kernels.triton_gpu import reduce
+from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
+from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
+from kernels.triton_gpu.optim import adam, ema
+from kernels.triton_gpu.rowwise import ABSENT, DRAWN, READ, rowwise
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
@@ -32,13 +33,10 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     x0: (B, ...). t: (B,) ints or one int. seed, stream: ints in [0, 2**64). abar: (T + 1,).
     Returns xt (B, ...), in out where given. Raises as `ref.fused.q_sample_noise`.
     """
-    arrays = launch.read(STORED, x0=x0)
+    arrays = read(STORED, x0=x0)
     c = coefficients.q_sample(t, abar, arrays.shape)
-    key = launch.words(coefficients.noise_key(seed, stream))
-    c = launch.table(c, arrays, launch.NOISE_BLOCK)
-    out, pointer = launch.output("out", out, arrays)
-    _by_row(_q_sample_noise, arrays, c, pointer, key)
-    return out
+    coefficients.noise_key(seed, stream)
+    return rowwise(linear, arrays, c, out, noise=DRAWN, key=(seed, stream))
 
 
 def eps_loss_grad(eps_hat, eps, out=None):
@@ -47,14 +45,11 @@ def eps_loss_grad(eps_hat, eps, out=None):
     eps_hat, eps: one shape, N >= 1 elements. Returns L (float64 without axes, of the kind of the inputs), deps_hat (in out
     where given). Raises as `ref.fused.eps_loss_grad`.
     """
-    arrays = launch.read(SINGLE, eps_hat=eps_hat, eps=eps)
-    partial = launch.partial_sums(arrays)
-    out, pointer = launch.output("out", out, arrays)
-    launch.run(
-        _eps_loss_grad, partial.count, arrays, pointer, partial.pointer, *arrays.pointers, arrays.size, 2.0 / arrays.size,
-        BLOCK=launch.BLOCK, TILES=launch.TILES,
-    )  # fmt: skip
-    return mean(partial, arrays), out
+    arrays = read(SINGLE, eps_hat=eps_hat, eps=eps)
+    partial = reduce.partial_sums(arrays)
+    out, pointer = output("out", out, arrays)
+    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,))
+    return reduce.mean(partial, arrays), out
 
 
 def eps_loss_noise(eps_hat, seed, stream=0, out=None):
@@ -63,15 +58,12 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
     eps_hat: (B, ...). seed, stream: those of `q_sample_noise`. Returns L (float64 without axes, of the kind of the inputs),
     deps_hat (in out where given). Raises as `ref.fused.eps_loss_noise`.
     """
-    arrays = launch.read(SINGLE, eps_hat=eps_hat)
-    key = launch.words(coefficients.noise_key(seed, stream))
-    partial = launch.partial_sums(arrays)
-    out, pointer = launch.output("out", out, arrays)
-    launch.run(
-        _eps_loss_noise, partial.count, arrays, pointer, partial.pointer, *arrays.pointers, arrays.size, 2.0 / arrays.size, *key,
-        BLOCK=launch.BLOCK, TILES=launch.TILES, warps=8,
-    )  # fmt: skip
-    return mean(partial, arrays), out
+    arrays = read(SINGLE, eps_hat=eps_hat)
+    coefficients.noise_key(seed, stream)
+    partial = reduce.partial_sums(arrays)
+    out, pointer = output("out", out, arrays)
+    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,), key=(seed, stream), warps=8)
+    return reduce.mean(partial, arrays), out
 
 
 def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
@@ -81,14 +73,9 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
     variance: "small" or "large". clip: > 0, or None. Returns x_s (B, ...), in out where given.
     Raises as `ref.fused.guided_ddpm_step`.
     """
-    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond)
+    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
     c = coefficients.ddpm_step(t, s, abar, variance, arrays.shape)
-    limit, key = coefficients.clip_limit(clip), launch.words(coefficients.noise_key(seed, stream))
-    noisy = bool(c[4].any())
-    c = launch.table(c, arrays)
-    out, pointer = launch.output("out", out, arrays)
-    _by_row(_guided_ddpm, arrays, c, pointer, key, w=float(w), limit=limit, NOISY=noisy)
-    return out
+    return _guided(guided_ddpm, arrays, c, w, clip, (seed, stream), out)
 
 
 def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
@@ -97,14 +84,9 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, s < t. seed, stream: ints in [0, 2**64). eta: in [0, 1].
     abar: (T + 1,). clip: > 0, or None. Returns x_s (B, ...), in out where given. Raises as `ref.fused.guided_ddim_step`.
     """
-    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond)
+    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
     c = coefficients.ddim_step(t, s, eta, abar, arrays.shape)
-    limit, key = coefficients.clip_limit(clip), launch.words(coefficients.noise_key(seed, stream))
-    noisy = bool(c[6].any())
-    c = launch.table(c, arrays)
-    out, pointer = launch.output("out", out, arrays)
-    _by_row(_guided_ddim, arrays, c, pointer, key, w=float(w), limit=limit, CLIPPED=clip is not None, NOISY=noisy)
-    return out
+    return _guided(guided_ddim, arrays, c, w, clip, (seed, stream), out)
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
@@ -116,15 +98,11 @@ def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
     """
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
-    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
-    c = launch.table(coefficients.dpmpp_2m_step(u, t, s, abar, arrays.shape), arrays)
-    made, pointers = launch.outputs(out, 2, arrays)
-    read = arrays.pointers if x0_last is not None else [*arrays.pointers, arrays.pointers[0]]  # not looked at where c4 = 0
-    launch.run(
-        _guided_dpmpp_2m, launch.programs(arrays.size, c.block), arrays, *pointers, *read, arrays.size, c.pointer, c.rows, c.row_size,
-        *c.scalars, w=float(w), HOW=c.how, BLOCK=c.block,
-    )  # fmt: skip
-    return tuple(made)
+    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
+    c = coefficients.dpmpp_2m_step(u, t, s, abar, arrays.shape)
+    if x0_last is None:  # any array will do, since c4 = 0
+        arrays = arrays._replace(pointers=[*arrays.pointers, arrays.pointers[0]])
+    return rowwise(guided_dpmpp_2m, arrays, c, out, writes=2, more=(float(w),), noise=READ)
 
 
 def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
@@ -133,11 +111,8 @@ def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
     xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1. Returns x_s (B, ...), in out where given.
     Raises as `ref.fused.guided_flow_step`.
     """
-    arrays = launch.read(STORED, xt=xt, uncond=uncond, cond=cond)
-    c = launch.table(coefficients.flow_step(t, s, arrays.shape), arrays)
-    out, pointer = launch.output("out", out, arrays)
-    _by_row(_guided_flow, arrays, c, pointer, [], w=float(w))
-    return out
+    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
+    return rowwise(guided_flow, arrays, coefficients.flow_step(t, s, arrays.shape), out, more=(float(w),))
 
 
 def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
@@ -147,11 +122,8 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
     x, denoised, denoised_next: (B, ...). sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma.
     Returns x_next (B, ...), in out where given. Raises as `ref.fused.heun_step`.
     """
-    arrays = launch.read(STORED, x=x, denoised=denoised, denoised_next=denoised_next)
-    c = launch.table(coefficients.heun_step(sigma, sigma_next, arrays.shape), arrays)
-    out, pointer = launch.output("out", out, arrays)
-    _by_row(_heun, arrays, c, pointer, [])
-    return out
+    arrays = read(STORED, x=x, denoised=denoised, denoised_next=denoised_next)
+    return rowwise(heun, arrays, coefficients.heun_step(sigma, sigma_next, arrays.shape), out)
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
@@ -160,20 +132,16 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     p, g, m, v, avg: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay, decay: floats.
     Returns p, m, v, avg; out: four arrays for them, which may be the inputs. Raises as `ref.fused.adam_ema_step`.
     """
-    arrays = launch.read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
-    c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).tolist()
-    d = coefficients.ema_step(decay)[:, 0].tolist()
-    made, pointers = launch.outputs(out, 4, arrays)
-    launch.run(_adam_ema, launch.programs(arrays.size, launch.BLOCK), arrays, *pointers, *arrays.pointers, arrays.size, *c, *d, BLOCK=launch.BLOCK)
-    return tuple(made)
+    arrays = read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
+    c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
+    return rowwise(adam_ema, arrays, np.concatenate([c, coefficients.ema_step(decay)]), out, writes=4)
 
 
-def _by_row(kernel, arrays, c, pointer, key, **more):
-    """Run a kernel whose coefficients go by the row, and whose noise, where it makes any, by the key."""
-    launch.run(
-        kernel, launch.programs(arrays.size, c.block), arrays, pointer, *arrays.pointers, arrays.size, c.pointer, c.rows, c.row_size,
-        *c.scalars, *key, HOW=c.how, BLOCK=c.block, **more,
-    )  # fmt: skip
+def _guided(f, arrays, c, w, clip, key, out):
+    """A guided step whose last coefficient is that of the noise; none is made where it is 0 in every row."""
+    limit = limit_of(clip)
+    coefficients.noise_key(*key)
+    return rowwise(f, arrays, c, out, more=(float(w), limit), noise=DRAWN if c[-1].any() else ABSENT, key=key)
 
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, precision="float32", out=None):
@@ -186,7 +154,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     "bfloat16" for operands of the products rounded to it. Returns x at the last time (B, pixels), in out where given, which may be xT; NaN
     everywhere if a program waited a second for another in vain. Raises as `ref.fused.mlp_sample`.
     """
-    arrays = launch.read(SINGLE, xT=xT)
+    arrays = read(SINGLE, xT=xT)
     if len(arrays.shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
     rounded = _rounds(precision)
@@ -220,7 +188,7 @@ def _named(params, name, like, shape, whose="params"):
     if name not in params:
         raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
     said = f"{whose}[{name!r}]"
-    array = launch.read((like.dtype,), **{said: params[name]})
+    array = read((like.dtype,), **{said: params[name]})
     if array.kind is not like.kind:
         raise TypeError(f"{said}: expected {like.kind.name} like the data, got {array.kind.name}")
     if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
@@ -325,7 +293,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     Returns params, state (a dict: step, m, v, average) and the losses (steps,) float64, all new: nothing given is changed. The same bits on
     every run. Raises as `ref.fused.mlp_train`; RuntimeError if a program waited a second for another in vain.
     """
-    arrays = launch.read(SINGLE, data=data)
+    arrays = read(SINGLE, data=data)
     if len(arrays.shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
     done = coefficients.steps_done(steps, batch, state)
@@ -382,129 +350,52 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     return kept.pop("params"), {"step": done + steps} | kept, losses
 
 
-@triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
-def _q_sample_noise(out, x0, size, table, rows, n, c0, c1, k0, k1, s0, s1, HOW: tl.constexpr, BLOCK: tl.constexpr):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    inside = base + i < size
-    if HOW:
-        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
-        c0, c1 = pick(table, row, after, past, HOW), pick(table + rows, row, after, past, HOW)
-    x = tl.load(x0 + base + i, mask=inside).to(tl.float32)
-    z = normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK)
-    tl.store(out + base + i, stored(tl.fma(c0, x, c1 * z), out), mask=inside)
+@triton.jit
+def guide(uncond, cond, w):
+    """[CFG] eq. 6. uncond, cond: blocks. w: number."""
+    return tl.fma(w, cond - uncond, uncond)
 
 
 @triton.jit
-def _eps_loss_grad(out, partial, eps_hat, eps, size, c, BLOCK: tl.constexpr, TILES: tl.constexpr):
-    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float32)
-    for tile in range(TILES):
-        base = (tl.program_id(0).to(tl.int64) * TILES + tile) * BLOCK
-        inside = base + i < size
-        d = tl.load(eps_hat + base + i, mask=inside, other=0) - tl.load(eps + base + i, mask=inside, other=0)
-        tl.store(out + base + i, c * d, mask=inside)
-        total = tl.fma(d, d, total)
-    tl.store(partial + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
-
-
-@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
-def _eps_loss_noise(out, partial, eps_hat, size, c, k0, k1, s0, s1, BLOCK: tl.constexpr, TILES: tl.constexpr):
-    i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float32)
-    for tile in range(TILES):
-        block = tl.program_id(0).to(tl.int64) * TILES + tile
-        base = block * BLOCK
-        inside = base + i < size
-        d = tl.load(eps_hat + base + i, mask=inside, other=0) - normals_of(out, block, k0, k1, s0, s1, BLOCK)
-        d = tl.where(inside, d, 0.0)
-        tl.store(out + base + i, c * d, mask=inside)
-        total = tl.fma(d, d, total)
-    tl.store(partial + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
-
-
-@triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
-def _guided_ddpm(
-    out, xt, uncond, cond, size, table, rows, n, c0, c1, c2, c3, c4, k0, k1, s0, s1, w, limit,
-    NOISY: tl.constexpr, HOW: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    inside = base + i < size
-    if HOW:
-        c0, c1, c2, c3, c4 = five(table, base, i, rows, n, HOW, BLOCK)
-    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
-    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
-    xs = ddpm_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, limit)
-    if NOISY:
-        xs = tl.fma(c4, normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
-    tl.store(out + base + i, stored(xs, out), mask=inside)
-
-
-@triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
-def _guided_ddim(
-    out, xt, uncond, cond, size, table, rows, n, c0, c1, c2, c3, c4, c5, c6, k0, k1, s0, s1, w, limit,
-    CLIPPED: tl.constexpr, NOISY: tl.constexpr, HOW: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    inside = base + i < size
-    if HOW:
-        c0, c1, c2, c3, c4, c5, c6 = seven(table, base, i, rows, n, HOW, BLOCK)
-    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
-    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
-    xs = ddim_mean(x, tl.fma(w, v - u, u), c0, c1, c2, c3, c4, c5, limit, CLIPPED)
-    if NOISY:
-        xs = tl.fma(c6, normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK), xs)
-    tl.store(out + base + i, stored(xs, out), mask=inside)
-
-
-@triton.jit(do_not_specialize=["rows", "n"])
-def _guided_dpmpp_2m(
-    out, x0_out, xt, uncond, cond, x0_last, size, table, rows, n, c0, c1, c2, c3, c4, w, HOW: tl.constexpr, BLOCK: tl.constexpr
-):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    inside = base + i < size
-    if HOW:
-        c0, c1, c2, c3, c4 = five(table, base, i, rows, n, HOW, BLOCK)
-    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
-    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
-    last = tl.load(x0_last + base + i, mask=where_noisy(inside, c4, BLOCK), other=0).to(tl.float32)
-    x0 = tl.fma(c0, x, c1 * tl.fma(w, v - u, u))
-    tl.store(out + base + i, stored(tl.fma(c4, last, tl.fma(c2, x, c3 * x0)), out), mask=inside)
-    tl.store(x0_out + base + i, stored(x0, x0_out), mask=inside)
-
-
-@triton.jit(do_not_specialize=["rows", "n"])
-def _guided_flow(out, xt, uncond, cond, size, table, rows, n, c0, w, HOW: tl.constexpr, BLOCK: tl.constexpr):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    inside = base + i < size
-    if HOW:
-        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
-        c0 = pick(table, row, after, past, HOW)
-    x, u = tl.load(xt + base + i, mask=inside).to(tl.float32), tl.load(uncond + base + i, mask=inside).to(tl.float32)
-    v = tl.load(cond + base + i, mask=inside).to(tl.float32)
-    tl.store(out + base + i, stored(tl.fma(c0, tl.fma(w, v - u, u), x), out), mask=inside)
-
-
-@triton.jit(do_not_specialize=["rows", "n"])
-def _heun(out, a, b, c, size, table, rows, n, c0, c1, c2, HOW: tl.constexpr, BLOCK: tl.constexpr):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    inside = base + i < size
-    if HOW:
-        row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
-        c0, c1 = pick(table, row, after, past, HOW), pick(table + rows, row, after, past, HOW)
-        c2 = pick(table + 2 * rows, row, after, past, HOW)
-    x, y = tl.load(a + base + i, mask=inside).to(tl.float32), tl.load(b + base + i, mask=inside).to(tl.float32)
-    z = tl.load(c + base + i, mask=inside).to(tl.float32)
-    tl.store(out + base + i, stored(tl.fma(c2, z, tl.fma(c0, x, c1 * y)), out), mask=inside)
+def guided_ddpm(xt, uncond, cond, z, c0, c1, c2, c3, sigma, w, limit):
+    """`ddpm` of a guided prediction. Arguments as in `ddpm` and `guide`."""
+    return ddpm(xt, guide(uncond, cond, w), z, c0, c1, c2, c3, sigma, limit)
 
 
 @triton.jit
-def _adam_ema(
-    p_out, m_out, v_out, avg_out, p, g, m, v, avg, size, c0, c1, c2, c3, c4, c5, c6, c7, keep, take, BLOCK: tl.constexpr
-):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    inside = base + i < size
-    x, y = tl.load(p + base + i, mask=inside), tl.load(g + base + i, mask=inside)
-    r, s, a = tl.load(m + base + i, mask=inside), tl.load(v + base + i, mask=inside), tl.load(avg + base + i, mask=inside)
-    x, r, s = adam_element(x, y, r, s, c0, c1, c2, c3, c4, c5, c6, c7)
-    tl.store(p_out + base + i, x, mask=inside)
-    tl.store(m_out + base + i, r, mask=inside)
-    tl.store(v_out + base + i, s, mask=inside)
-    tl.store(avg_out + base + i, tl.fma(keep, a, take * x), mask=inside)
+def guided_ddim(xt, uncond, cond, z, c0, c1, c2, c3, c4, c5, sigma, w, limit):
+    """`ddim` of a guided prediction. Arguments as in `ddim` and `guide`."""
+    return ddim(xt, guide(uncond, cond, w), z, c0, c1, c2, c3, c4, c5, sigma, limit)
+
+
+@triton.jit
+def guided_dpmpp_2m(xt, uncond, cond, x0_last, c0, c1, c2, c3, c4, w):
+    """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks. c0, c1, c2, c3, c4: of `coefficients.dpmpp_2m_step`; the rest as in `guide`."""
+    x0_hat = tl.fma(c0, xt, c1 * guide(uncond, cond, w))
+    return tl.fma(c4, x0_last, tl.fma(c2, xt, c3 * x0_hat)), x0_hat
+
+
+@triton.jit
+def guided_flow(xt, uncond, cond, dt, w):
+    """[RF] algorithm 1. xt: block. dt: s - t; the rest as in `guide`."""
+    return tl.fma(dt, guide(uncond, cond, w), xt)
+
+
+@triton.jit
+def heun(x, denoised, denoised_next, c0, c1, c2):
+    """[EDM] algorithm 1, lines 4 to 8, folded. x, denoised, denoised_next: blocks. c0, c1, c2: of `coefficients.heun_step`."""
+    return tl.fma(c2, denoised_next, tl.fma(c0, x, c1 * denoised))
+
+
+@triton.jit
+def square_error_grad(total, eps_hat, eps, c):
+    """(eps_hat - eps)^2, added to total; and c (eps_hat - eps). total, eps_hat, eps: blocks. c: number."""
+    d = eps_hat - eps
+    return tl.fma(d, d, total), c * d
+
+
+@triton.jit
+def adam_ema(p, g, m, v, avg, beta1, rest1, beta2, rest2, rate, root, eps, decay, keep, take):
+    """`adam`, then `ema` of the new p: p, m, v, avg. Arguments as in `adam` and `ema`."""
+    p_next, m_next, v_next = adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay)
+    return p_next, m_next, v_next, ema(avg, p_next, keep, take)
