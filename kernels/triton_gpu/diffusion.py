@@ -19,7 +19,7 @@ import triton.language as tl
 from kernels import coefficients
 from kernels.triton_gpu import reduce
 from kernels.triton_gpu.arrays import SINGLE, STORED, read
-from kernels.triton_gpu.rowwise import READ, rowwise
+from kernels.triton_gpu.rowwise import READ, rowwise, with_noise
 
 
 def q_sample(x0, t, eps, abar, out=None):
@@ -180,12 +180,6 @@ def clamp(x, limit):
         x = tl.where(x > limit, limit, x)
         x = tl.where(x < -limit, -limit, x)
     return x
-
-
-@triton.jit
-def with_noise(mean, sigma, z):
-    """mean + sigma z. mean, z: blocks; z is None where there is no noise. sigma: number or block."""
-    return mean if z is None else tl.fma(sigma, z, mean)
 
 
 @triton.jit

@@ -24,7 +24,7 @@ from kernels.triton_gpu import reduce
 from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
 from kernels.triton_gpu.optim import adam, ema
-from kernels.triton_gpu.rowwise import ABSENT, DRAWN, READ, rowwise
+from kernels.triton_gpu.rowwise import ABSENT, ADDED, DRAWN, READ, rowwise
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
@@ -141,7 +141,7 @@ def _guided(f, arrays, c, w, clip, key, out):
     """A guided step whose last coefficient is that of the noise; none is made where it is 0 in every row."""
     limit = limit_of(clip)
     coefficients.noise_key(*key)
-    return rowwise(f, arrays, c, out, more=(float(w), limit), noise=DRAWN if c[-1].any() else ABSENT, key=key)
+    return rowwise(f, arrays, c, out, more=(float(w), limit), noise=ADDED if c[-1].any() else ABSENT, key=key)
 
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, precision="float32", out=None):

@@ -20,9 +20,10 @@ from kernels.triton_gpu.philox import normals_of, stored
 
 BLOCK = 1024  # elements of a program, 256 Philox blocks; with 4 warps a thread's stores are 16 bytes wide
 ONE, BLOCK_IN_ROW, BLOCK_IN_TWO, SEVERAL = map(tl.constexpr, range(4))  # rows in a block
-# Where the noise z of f(x, ..., z, c0, ..., sigma) is from: there is no z; the last array, which is not read where sigma = 0, the last
-# coefficient; drawn in registers; None, since no row has any.
-NO, READ, DRAWN, ABSENT = map(tl.constexpr, range(4))
+# Where the noise z of f(x, ..., z, c0, ..., sigma) is from. NO: there is no z. READ: it is the last array, which is not read where sigma = 0,
+# the last coefficient. DRAWN: made in registers. ADDED: the same, but f gets None, and sigma z is added to what it returns, since few
+# registers are left while noise is made. ABSENT: f gets None, and that is all.
+NO, READ, DRAWN, ADDED, ABSENT = map(tl.constexpr, range(5))
 
 Table = namedtuple("Table", "scalars pointer rows row_size how block")
 
@@ -47,11 +48,11 @@ def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=
     """Applies an element function.
 
     f: from `triton.jit`, as above. arrays: `Arrays` that it reads. coefficients: (K, R) float64, for R = 1 or B rows. out: None, an array,
-    or one for each of the writes > 1 results. more: numbers or pointers after the coefficients. noise: NO, READ, DRAWN or ABSENT. key:
-    seed and stream of DRAWN noise.
+    or one for each of the writes > 1 results. more: numbers or pointers after the coefficients. noise: NO, READ, DRAWN, ADDED or
+    ABSENT. key: seed and stream of noise that is made.
     Returns the array written, or a tuple of them.
     """
-    rows = table(coefficients, arrays, NOISE_BLOCK if noise is DRAWN and len(arrays.pointers) == 1 else BLOCK)
+    rows = table(coefficients, arrays, NOISE_BLOCK if noise is DRAWN else BLOCK)
     if writes == 1:
         made, pointer = memory.output("out", out, arrays)
         pointers = (pointer,)
@@ -78,15 +79,23 @@ def _apply(
     if NOISE == NO:
         y = F(*loaded(ins, base, i, inside), *c, *more)
     elif NOISE == READ:
+        x = loaded(ins[: len(ins) - 1], base, i, inside)
         noisy = inside & (c[len(c) - 1] * tl.full((BLOCK,), 1.0, tl.float32) != 0)  # the interpreter cannot broadcast a scalar's comparison
-        z = tl.load(ins[len(ins) - 1] + base + i, mask=noisy, other=0).to(tl.float32)
-        y = F(*loaded(ins[: len(ins) - 1], base, i, inside), z, *c, *more)
+        y = F(*x, tl.load(ins[len(ins) - 1] + base + i, mask=noisy, other=0).to(tl.float32), *c, *more)
     elif NOISE == DRAWN:
-        z = normals_of(outs[0], tl.program_id(0), seed, stream, BLOCK)
-        y = F(*loaded(ins, base, i, inside), z, *c, *more)
+        x = loaded(ins, base, i, inside)
+        y = F(*x, normals_of(outs[0], tl.program_id(0), seed, stream, BLOCK), *c, *more)
     else:
         y = F(*loaded(ins, base, i, inside), None, *c, *more)
+        if NOISE == ADDED:
+            y = with_noise(y, c[len(c) - 1], normals_of(outs[0], tl.program_id(0), seed, stream, BLOCK))
     store(outs, y, base, i, inside)
+
+
+@triton.jit
+def with_noise(mean, sigma, z):
+    """mean + sigma z. mean, z: blocks; z is None where there is no noise. sigma: number or block."""
+    return mean if z is None else tl.fma(sigma, z, mean)
 
 
 @triton.jit

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "ref/": {"numpy", "ref"},
     "kernels/coefficients.py": {"numpy"},  # both backends stand on it, so it may not lead them to the truth
     "kernels/numba_cpu/": NUMBA | {"kernels.coefficients", "kernels.numba_cpu"},
-    "kernels/triton_gpu/launch.py": TRITON | {"numba", "kernels.coefficients", "kernels.triton_gpu"},  # device arrays
+    "kernels/triton_gpu/arrays.py": TRITON | {"numba", "kernels.coefficients", "kernels.triton_gpu"},  # device arrays
     "kernels/triton_gpu/": TRITON | {"kernels.coefficients", "kernels.triton_gpu"},
     "kernels/": {"numpy", "ref", "hypothesis", *(f"kernels.{name}" for name in (
         "check", "coefficients", "loops", "plain", "registry", "timing", "tolerance"))},
