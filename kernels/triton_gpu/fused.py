@@ -13,14 +13,13 @@ Papers
     [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
     [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
-from collections import namedtuple
-
 import numpy as np
 import triton
 import triton.language as tl
 
 from kernels import coefficients
-from kernels.triton_gpu import reduce
+from kernels.triton_gpu import mlp, mlp_hidden, mlp_pixels, reduce
+from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
 from kernels.triton_gpu.optim import adam, ema
@@ -157,131 +156,24 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     arrays = read(SINGLE, xT=xT)
     if len(arrays.shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
-    rounded = _rounds(precision)
+    rounded = mlp.rounds(precision)
     times = coefficients.descending(times, abar)
-    table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), coefficients.clip_limit(clip)
+    table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
     coefficients.noise_key(seed, stream)
-    if guidance is not None and "class.w" not in params:
+    if guidance is not None and "class" not in params:
         raise ValueError("guidance: expected None for a net without classes")
-    net = _residual(params, arrays, guidance) if "class.w" in params else _chapter(params, arrays)
-    out, pointer = launch.output("out", out, arrays)
+    net = mlp.residual(params, arrays, guidance) if "class" in params else mlp.simple(params, arrays)
+    out, pointer = output("out", out, arrays)
     if not arrays.size:
         return out
-    if "class.w" not in params and not table[6].any() and clip is None and net.width <= mlp.WIDEST:
-        _sample_hidden(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_chain(table, predict), rounded)
+    linear_steps = not table[6].any() and clip is None
+    if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST:
+        mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_chain(table, predict), rounded)
     else:
-        _sample_pixels(pointer, arrays, net, times, table, seed, stream, limit, clip is not None or predict != "eps", rounded)
+        if clip is None and predict != "eps":
+            limit = np.inf  # eps_hat from x0_hat, which the net predicts
+        mlp_pixels.sample(pointer, arrays, net, times, table, (seed, stream), limit, rounded)
     return out
-
-
-def _rounds(precision):
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f'precision: expected "float32" or "bfloat16", got {precision!r}')
-    return precision == "bfloat16"
-
-
-Net = namedtuple("Net", "width pointers blocks labels w features")  # labels: (branches, B). features: of the times, how many
-
-
-def _named(params, name, like, shape, whose="params"):
-    """A pointer to params[name], and its shape, after the check. like: `Arrays` of the data. shape: with None where any length will do."""
-    if name not in params:
-        raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
-    said = f"{whose}[{name!r}]"
-    array = read((like.dtype,), **{said: params[name]})
-    if array.kind is not like.kind:
-        raise TypeError(f"{said}: expected {like.kind.name} like the data, got {array.kind.name}")
-    if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
-        raise ValueError(f"{said}: expected shape {tuple('any' if n is None else n for n in shape)}, got {array.shape}")
-    like.streams.update(array.streams)
-    return array.pointers[0], array.shape
-
-
-def _chapter(params, like, whose="params", width=None):
-    """`Net` of w1, b1, w2, b2 after the check. whose: for the message. width: of the hidden layer, None for any."""
-    pixels = like.shape[1]
-    w1, (width, _) = _named(params, "w1", like, (width, pixels + 1), whose)
-    shapes = {"b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
-    return Net(width, [w1, *(_named(params, name, like, shape, whose)[0] for name, shape in shapes.items())], [], np.zeros((1, like.shape[0]), np.int32), 0.0, 0)
-
-
-def _residual(params, like, guidance):
-    """`Net` of the residual net after the check."""
-    pixels, depth = like.shape[1], sum(name.endswith(".w1") for name in params)
-    w_in, (width, _) = _named(params, "in.w", like, (None, pixels))
-    w_time, (_, features) = _named(params, "time.w", like, (width, None))
-    classes, (rows, _) = _named(params, "class.w", like, (None, width))
-    shapes = {"in.b": (width,), "out.w": (pixels, width), "out.b": (pixels,), "time.b": (width,)}
-    b_in, w_out, b_out, b_time = (_named(params, name, like, shape)[0] for name, shape in shapes.items())
-    parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
-    blocks = [_named(params, f"block{i}.{part}", like, shape)[0] for i in range(depth) for part, shape in parts.items()]
-    labels, w = coefficients.branches(guidance, like.shape[0], rows - 1)
-    return Net(width, [w_in, b_in, w_out, b_out, w_time, b_time, classes], blocks, labels.astype(np.int32), w, features)
-
-
-def _sample_hidden(out, x, net, times, chain, rounded):
-    """Run `mlp.sample_hidden`. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. chain: of `coefficients.ddim_chain`. rounded: to bfloat16?"""
-    (B, D), (lines, whole, offset) = x.shape, chain
-    wide = max(16, 1 << (net.width - 1).bit_length())
-    resident = rounded or wide <= 64
-    single = lambda n: (n, "float32")
-    table, counter, lifted, shift, sums, hidden = launch.workspace(
-        x, np.column_stack([times, *lines]).astype(np.float32), np.zeros(2, np.int32),
-        single((wide + B) * wide), single(wide), single(B * wide), single(0 if resident else B * wide),
-    )  # fmt: skip
-    tiles = mlp.tiles(mlp.HIDDEN, max(D, wide)) | dict(TILE=64 if B > 512 else 32)  # many tiles, or as many as there are programs
-    tiles = {name: min(n, wide) if name in ("TALL", "TILE", "CHUNK") else n for name, n in tiles.items()}
-    before = (wide // tiles["TALL"] + launch.programs(B, tiles["TALL"])) * (wide // tiles["TILE"])
-    programs = min(max(before, launch.programs(B, tiles["TALL"]) * launch.programs(D, tiles["TILE"])), launch.processors(x))
-    for phase in (1, 2, 3) if launch.INTERPRETED else (0,):
-        launch.run(
-            mlp.sample_hidden, programs, x, out, *x.pointers, *net.pointers, lifted, shift, hidden, sums, table, counter, B, len(times), whole, offset, mlp.PATIENCE,
-            D=D, H=net.width, WIDE=wide, **tiles, RESIDENT=resident, BFLOAT16=rounded, PHASE=phase, warps=8, together=True,
-        )  # fmt: skip
-
-
-def _sample_pixels(out, x, net, times, table, seed, stream, limit, clipped, rounded):
-    """Run `mlp.sample_pixels`. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of `coefficients.ddim_trajectory`. limit, clipped: of
-    x0_hat. rounded: to bfloat16?"""
-    (B, D), steps, noisy, depth = x.shape, len(times) - 1, bool(table[6].any()), len(net.blocks) // 4
-    branches, residual, tiles = len(net.labels), net.features > 0, mlp.tiles(mlp.PIXELS, max(D, net.width))
-    DP, HP = (launch.programs(n, 2 * tiles["CHUNK"]) * 2 * tiles["CHUNK"] for n in (D, net.width))
-    if 2 * depth * HP * HP >= 2**31 or HP * DP >= 2**31:
-        raise ValueError(f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with each width in whole {tiles['CHUNK']}s; sample step by step")
-    keys = [coefficients.noise_key(seed, (stream + i) % 2**64) for i in range(steps if noisy else 1)]
-    features = coefficients.time_embedding(times[:-1], net.features).astype(np.float32)
-    bands = launch.programs(B, tiles["ROWS"])
-    rows, more = bands * tiles["ROWS"], branches * bands * tiles["ROWS"] * HP if residual else 0
-    operand = _operand(rounded)
-    table, keys_at, blocks, counter, labels, features, *memory = launch.workspace(
-        x, np.vstack([table, times[:-1]]).T.astype(np.float32), np.array(keys)[:, 2:].view(np.int32), np.array([p.address for p in net.blocks], np.int64),
-        np.zeros(2, np.int32), net.labels, features, (steps * HP if residual else 0, "float32"), (more, "float32"),
-        (rows * DP, operand), (more, operand), (more, operand), (rows * HP, operand), (HP * DP, operand), (DP * HP, operand), (2 * depth * HP * HP, operand),
-    )  # fmt: skip
-    most = max(branches * bands * (HP // tiles["TILE"]), bands * (DP // tiles["TILE"]))
-    weights = net.pointers if residual else [*net.pointers, *net.pointers[:3]]  # those after the fourth are not looked at
-
-    def run(phase, step=(0, steps), block=(0, depth)):
-        launch.run(
-            mlp.sample_pixels, min(most, launch.processors(x)), x, out, *x.pointers, *weights, blocks, table, keys_at, counter, labels, features, *memory, B, steps,
-            depth, net.w, limit, *launch.words(keys[0])[:2], *step, *block, mlp.PATIENCE, D=D, H=net.width, FEATURES=max(net.features, 1), DP=DP, HP=HP, **tiles,
-            BRANCHES=branches, RESIDUAL=residual, NOISY=noisy, CLIPPED=clipped, BFLOAT16=rounded, PHASE=phase, warps=mlp.WARPS, together=True,
-        )  # fmt: skip
-
-    if not launch.INTERPRETED:
-        return run(0)
-    run(1)
-    for i in range(steps):
-        run(2, (i, i + 1))
-        for block in range(depth if residual else 0):
-            run(3, (i, i + 1), (block, block + 1))
-            run(4, (i, i + 1), (block, block + 1))
-        run(5, (i, i + 1))
-
-
-def _operand(rounded):
-    """The dtype in which operands are stored: the interpreter has bfloat16's numbers in float32."""
-    return "bfloat16" if rounded and not launch.INTERPRETED else "float32"
 
 
 def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0, precision="float32"):
@@ -296,58 +188,12 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     arrays = read(SINGLE, data=data)
     if len(arrays.shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
-    done = coefficients.steps_done(steps, batch, state)
-    (N, D), rounded = arrays.shape, _rounds(precision)
-    nets = {"params": _chapter(params, arrays)}
-    H = nets["params"].width
-    if state is not None:
-        nets |= {part: _chapter(state[part], arrays, f"state[{part!r}]", H) for part in ("m", "v", "average")}
-    alphas, T = coefficients.q_sample(np.arange(np.size(abar)), abar, (np.size(abar),)), np.size(abar) - 1
-    for n in (N, T):
-        if not 1 <= n < 2**31:
-            raise ValueError(f"n: expected 1 <= n <= 2**32, got {n}" if n < 1 else f"data: expected fewer than 2**31 examples, got {n}")
-    adam = np.array([coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay) for i in range(steps)])
-    keep, take = coefficients.ema_step(decay)[:, 0].tolist()
-    key = launch.words(coefficients.noise_key(seed, coefficients.PER_STEP * (done + steps) + 3))[:2]
-
-    shapes = {"w1": (H, D + 1), "b1": (H,), "w2": (D, H), "b2": (D,)}
-    kept, pointers = {}, []
-    for part in ("params", "m", "v", "average"):
-        kept[part] = {name: arrays.kind.empty(shape, "float32") for name, shape in shapes.items()}
-        made = [launch.pointer_to(array, arrays.kind) for array in kept[part].values()]
-        pointers += made
-        source = nets.get(part, nets["params"] if part == "average" else None)
-        for i, (to, shape) in enumerate(zip(made, shapes.values())):
-            launch.fill(to, source.pointers[i] if source else None, shape, arrays)
-    losses = arrays.kind.empty((steps,), "float64")
-    tiles = mlp.tiles(mlp.TRAINING, max(D, H))
-    DP, HP = (launch.programs(n, 2 * tiles["CHUNK"]) * 2 * tiles["CHUNK"] for n in (D, H))
-    bands, padded = launch.programs(batch, tiles["ROWS"]), launch.programs(batch, tiles["BATCH"]) * tiles["BATCH"]
-    owned = 2 * launch.programs(D, tiles["OUT"]) * launch.programs(H, tiles["IN"])
-    programs = min(max(bands * (HP // tiles["UNITS"]), bands * (DP // tiles["PIXELS"]), owned), launch.processors(arrays))
-    wide = max(DP, HP)
-    operand = _operand(rounded)
-    memory = launch.workspace(
-        arrays, adam.astype(np.float32), alphas.T.astype(np.float32), np.zeros(2, np.int32), (batch, "int32"), (2 * batch, "int32"), (batch * D, "float32"),
-        (bands * (DP // tiles["PIXELS"]), "float32"), (2 * padded * wide, operand), *[(padded * wide, operand)] * 3,
-        (HP * DP, operand), (DP * HP, operand),
-    )  # fmt: skip
-
-    def run(phase, first=0, end=steps):
-        launch.run(
-            mlp.train, programs, arrays, *pointers, launch.pointer_to(losses, arrays.kind), *arrays.pointers, *memory, batch, N, T, done + 1,
-            steps, first, end, *key, keep, take, 2.0 / (batch * D), mlp.PATIENCE, D=D, H=H, DP=DP, HP=HP, **tiles, STATIONARY=owned <= programs and not launch.INTERPRETED,
-            BFLOAT16=rounded, PHASE=phase, warps=8, together=True,
-        )  # fmt: skip
-
-    if launch.INTERPRETED:
-        for phase, first, end in [(1, 0, 0), (2, 0, 0), *((phase, i, i + 1) for i in range(steps) for phase in (3, 4, 5, 6))]:
-            run(phase, first, end)
-    else:
-        run(0)
-        if launch.word(memory[2], 1):
-            raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was taken by somebody else, try again")
-    return kept.pop("params"), {"step": done + steps} | kept, losses
+    rounded, done = mlp.rounds(precision), coefficients.steps_done(steps, batch, state)
+    adam_table = np.array([coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay) for i in range(steps)])
+    average = coefficients.ema_step(decay)[:, 0].tolist()
+    coefficients.noise_key(seed, coefficients.PER_STEP * (done + steps) + 3)
+    made, losses = training.train(params, arrays, state, steps, done, batch, adam_table, average, seed, abar, rounded)
+    return made.pop("p"), {"step": done + steps} | made, losses
 
 
 @triton.jit

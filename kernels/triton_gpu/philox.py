@@ -94,6 +94,13 @@ def joined(a, b, c, d, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def of_four(element, a, b, c, d):
+    """What belongs to each element of the four that its Philox block has. element: number. a, b, c, d: of its block."""
+    place = element % 4
+    return tl.where(place == 0, a, tl.where(place == 1, b, tl.where(place == 2, c, d)))
+
+
+@triton.jit
 def u01(word):
     """word 2^-32 + 2^-33, rounded once in float32. word: uint32."""
     return tl.fma(word.to(tl.float32), 2.3283064365386963e-10, 1.1641532182693481e-10)
