@@ -100,4 +100,19 @@ def run(name, backend, arguments):
     function = getattr(importlib.import_module(f"kernels.{backend}.fused"), name.split(".")[1])
     data = "xT" if "xT" in arguments else "data"
     sent = {"params": {n: send(np.ascontiguousarray(p)) for n, p in arguments["params"].items()}, data: send(arguments[data])}
+    sent["params"] = nested(sent["params"]) if backend == "triton_gpu" else sent["params"]
     return {part: receive(x) for part, x in parts(function(**(arguments | sent))).items()}
+
+
+def nested(params):
+    """Flat parameters of the residual net as nested ones, until `ref.nets.mlp` has them so. params: dict."""
+    made, blocks = {}, {}
+    for name, value in params.items():
+        group, _, part = name.partition(".")
+        if not part:
+            made[name] = value
+        elif group.startswith("block"):
+            blocks.setdefault(int(group[5:]), {})[part] = value
+        else:
+            made.setdefault(group, {})[part] = value
+    return made | ({"blocks": [blocks[i] for i in sorted(blocks)]} if "in" in made else {})

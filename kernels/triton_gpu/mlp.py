@@ -26,10 +26,10 @@ def tiles(sizes, widest):
 
 
 def constants(name, **values):
-    """A named tuple of compile-time constants. name: of its type. values: ints or bools."""
+    """A named tuple of compile-time constants, for a parameter that is a `tl.constexpr`. name: of its type. values: ints or bools."""
     if (name, *values) not in _types:
         _types[name, *values] = namedtuple(name, list(values))
-    return _types[name, *values](*map(tl.constexpr, values.values()))
+    return _types[name, *values](*(n if device.INTERPRETED else tl.constexpr(n) for n in values.values()))
 
 
 _types = {}

@@ -55,8 +55,9 @@ def sample(out, x, net, times, chain, rounded):
 
 @triton.jit(do_not_specialize=["B", "steps", "patience"])
 def sample_hidden(
-    out, x, net, work, B, steps, whole, offset, patience, size, tiles, RESIDENT: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr
-):
+    out, x, net, work, B, steps, whole, offset, patience, size: tl.constexpr, tiles: tl.constexpr,
+    RESIDENT: tl.constexpr, BFLOAT16: tl.constexpr, PHASE: tl.constexpr,
+):  # fmt: skip
     """The trajectory through the hidden layer.
 
     out, x: (B, D). net: `Weights`. work: `Work`. B, steps: ints. whole, offset: prod a, sum d_i. patience: of the barrier. size: D, H, WIDE:

@@ -83,7 +83,10 @@ def _phases(steps, depth):
 
 
 @triton.jit(do_not_specialize=["B", "steps", "depth", "seed", "patience"])
-def sample_pixels(out, x, net, given, work, B, steps, depth, seed: tl.uint64, patience, span, size, tiles, flags, PHASE: tl.constexpr):
+def sample_pixels(
+    out, x, net, given, work, B, steps, depth, seed: tl.uint64, patience, span,
+    size: tl.constexpr, tiles: tl.constexpr, flags: tl.constexpr, PHASE: tl.constexpr,
+):  # fmt: skip
     """The trajectory by way of the pixels.
 
     out, x: (B, D). net: `Weights`. given: `Given`. work: `Work`. B, steps, depth: ints. seed: of the noise. patience: of the barrier. span:

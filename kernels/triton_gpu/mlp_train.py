@@ -104,7 +104,10 @@ def _phases(steps):
 
 
 @triton.jit(do_not_specialize=["batch", "N", "T", "begun", "steps", "seed", "patience"])
-def mlp_train(kept, losses, given, work, batch, N, T, begun, steps, seed: tl.uint64, patience, span, size, tiles, flags):
+def mlp_train(
+    kept, losses, given, work, batch, N, T, begun, steps, seed: tl.uint64, patience, span,
+    size: tl.constexpr, tiles: tl.constexpr, flags: tl.constexpr,
+):  # fmt: skip
     """Steps of the tutorial loop.
 
     kept: `Kept` of `Layers`, changed. losses: (steps,). given: `Given`. work: `Work`. batch, N, T, steps: ints. begun: the number of the first
@@ -195,8 +198,8 @@ def draw(work, which, step, batch, N, T, seed, program):
     t = work.t + which * batch
     for first in range(program * 128, batch, tl.num_programs(0) * 128):
         e = first + tl.arange(0, 128)
-        tl.store(work.index + e, below(e.to(tl.int64), N, seed, PER_STEP * step).to(tl.int32), mask=e < batch)
-        tl.store(t + e, (1 + below(e.to(tl.int64), T, seed, PER_STEP * step + 1)).to(tl.int32), mask=e < batch)
+        tl.store(work.index + e, below(e.to(tl.int64), N, seed, step * PER_STEP).to(tl.int32), mask=e < batch)
+        tl.store(t + e, (1 + below(e.to(tl.int64), T, seed, step * PER_STEP + 1)).to(tl.int32), mask=e < batch)
 
 
 @triton.jit
@@ -206,7 +209,7 @@ def add_noise(given, work, which, step, batch, seed, program, programs, size, ti
     WIDE: tl.constexpr = max(size.DP, size.HP)
     x, t = work.x_op + which * padded_rows(batch, tiles) * WIDE, work.t + which * batch
     for first in range(program * 2048, batch * size.D, programs * 2048):
-        z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), seed, PER_STEP * step + 3)
+        z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), seed, step * PER_STEP + 3)
         e, eps = first + tl.arange(0, 2048), joined(z0, z1, z2, z3, 2048)
         row, real = e // size.D, e < batch * size.D
         column = e - row * size.D
