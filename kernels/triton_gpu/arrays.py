@@ -23,7 +23,8 @@ Arrays = namedtuple("Arrays", "kind shape dtype size pointers streams")
 
 
 class Pointer:
-    """An array as a Triton launch takes it: where it begins and what it holds. It keeps the owner of the memory alive."""
+    """An array as a Triton launch takes it: where it begins and what it holds.
+    It keeps the owner of the memory alive."""
 
     __slots__ = ("address", "dtype", "owner")
 
@@ -36,7 +37,8 @@ class Pointer:
 
 
 class HostPointer(Pointer):
-    """The same for the interpreter, which treats it as a torch tensor that it moves to the host and back; nothing moves."""
+    """The same for the interpreter, which treats it as a torch tensor that it moves to the host and back; nothing moves
+    ."""
 
     __slots__ = ()
 
@@ -54,7 +56,8 @@ _names = {}
 
 
 def dtype_name(dtype):
-    """The name of a NumPy or torch dtype, remembered, since str takes longer than a launch should. dtype: of an array."""
+    """The name of a NumPy or torch dtype, remembered, since str takes longer than a launch should.
+    dtype: of an array."""
     if dtype not in _names:
         _names[dtype] = str(dtype).removeprefix("torch.")
     return _names[dtype]
@@ -138,7 +141,8 @@ _kinds = {np.ndarray: NUMPY}
 
 
 def kind_of(name, x):
-    """The `Kind` of x. name: for the message. x: an array. Raises TypeError for an unknown one, or one on the other side."""
+    """The `Kind` of x. name: for the message. x: an array.
+    Raises TypeError for an unknown one, or one on the other side."""
     kind = _kinds.get(type(x))
     if kind is None:
         root = type(x).__module__.partition(".")[0]
@@ -214,7 +218,8 @@ def read(dtypes, **arrays):
 
 
 def fresh(shape, dtype, out):
-    """`Arrays` for a kernel that reads nothing, of out's kind or of the default one. shape: tuple. dtype: name. out: array or None."""
+    """`Arrays` for a kernel that reads nothing, of out's kind or of the default one. shape: tuple. dtype: name.
+    out: array or None."""
     return Arrays(_default() if out is None else kind_of("out", out), shape, dtype, math.prod(shape), [], set())
 
 

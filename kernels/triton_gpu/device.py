@@ -133,12 +133,14 @@ class Memory:
 
 
 def copy(to, of, nbytes):
-    """The driver's copy within a device, on the default stream: a measure of the memory. to, of: addresses. nbytes: int."""
+    """The driver's copy within a device, on the default stream: a measure of the memory. to, of: addresses.
+    nbytes: int."""
     check(cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to), ctypes.c_uint64(of), ctypes.c_size_t(nbytes), None))
 
 
 def fill(to, of, words):
-    """Copies 32-bit words, or writes zeros, on the stream of the kernels. to: address. of: address, or None for zeros. words: how many."""
+    """Copies 32-bit words, or writes zeros, on the stream of the kernels. to: address. of: address, or None for zeros.
+    words: how many."""
     place = ctypes.c_uint64(to)
     if of is None:
         check(cuda.cuMemsetD32Async(place, 0, ctypes.c_size_t(words), stream()))

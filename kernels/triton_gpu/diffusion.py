@@ -1,10 +1,8 @@
-"""`ref.diffusion` on the GPU: float32, one pass over memory each; noising and the steps also float16 and bfloat16 in memory,
-float32 in between.
+"""`ref.diffusion` on the GPU: float32; noising and the steps also float16 and bfloat16 in memory, float32 in between.
 
-Arguments are those of `ref.diffusion` (equations there), arrays of one kind (see `arrays`) and dtype; t and s are ints of the
-host. `out`, where given, is an array of that kind, shape and dtype and may be one of the inputs. Errors as there, before
-anything is written. A sum of two products names its fused multiply-add, so the bits do not depend on how a compiler
-contracts. Coefficients come folded: as numbers where one time holds for the batch, else in a float32 table.
+Arrays are of one kind (see `arrays`) and dtype; t and s are ints of the host. `out`, where given, is an array like the inputs, and may be
+one of them. Errors as there, before anything is written. A sum of two products names its fused multiply-add, so the bits do not depend
+on how a compiler contracts.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -23,28 +21,19 @@ from kernels.triton_gpu.rowwise import READ, rowwise, with_noise
 
 
 def q_sample(x0, t, eps, abar, out=None):
-    """[DDPM] eq. 4:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps. x0, eps: (B, ...). t: (B,) ints or one int. abar: (T + 1,).
-
-    Returns xt (B, ...), in out where given. Raises as `ref.diffusion.q_sample`.
-    """
+    """[DDPM] eq. 4; arguments as in `ref.diffusion.q_sample`."""
     arrays = read(STORED, x0=x0, eps=eps)
     return rowwise(linear, arrays, coefficients.q_sample(t, abar, arrays.shape), out)
 
 
 def q_sample_backward(dxt, t, abar, out=None):
-    """Gradients of `q_sample`:  dx0 = sqrt(abar_t) dxt,  deps = sqrt(1 - abar_t) dxt. dxt: (B, ...). t, abar: as there.
-
-    Returns dx0, deps; out: a pair of arrays for them. Raises as `ref.diffusion.q_sample_backward`.
-    """
+    """Gradients of `q_sample`; arguments as in `ref.diffusion.q_sample_backward`. out: a pair of arrays."""
     arrays = read(SINGLE, dxt=dxt)
     return rowwise(scale_two, arrays, coefficients.q_sample(t, abar, arrays.shape), out, writes=2)
 
 
 def posterior(x0, xt, t, s, abar, out=None):
-    """[DDPM] eqs. 6, 7 for s < t: mean and variance of q(x_s | x_t, x0). x0, xt: (B, ...). t, s: ints or (B,) ints. abar: (T + 1,).
-
-    Returns mean (B, ...), in out where given, and variance, a float or (B,) on the host. Raises as `ref.diffusion.posterior`.
-    """
+    """[DDPM] eqs. 6, 7; arguments as in `ref.diffusion.posterior`. The variance is of the host."""
     arrays = read(SINGLE, x0=x0, xt=xt)
     c = coefficients.posterior(t, s, abar, arrays.shape)
     variance = c[2].reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
@@ -52,77 +41,50 @@ def posterior(x0, xt, t, s, abar, out=None):
 
 
 def x0_from_eps(xt, eps, t, abar, out=None):
-    """[DDPM] eq. 15:  x0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t). xt, eps: (B, ...). t: int or (B,) ints. abar: (T + 1,).
-
-    Returns x0 (B, ...), in out where given. Raises as `ref.diffusion.x0_from_eps`.
-    """
+    """[DDPM] eq. 15; arguments as in `ref.diffusion.x0_from_eps`."""
     arrays = read(SINGLE, xt=xt, eps=eps)
     return rowwise(linear, arrays, coefficients.x0_from_eps(t, abar, arrays.shape), out)
 
 
 def eps_from_x0(xt, x0, t, abar, out=None):
-    """[DDIM] eq. 9 solved for eps:  eps = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t). xt, x0: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
-
-    Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_x0`.
-    """
+    """[DDIM] eq. 9 solved for eps; arguments as in `ref.diffusion.eps_from_x0`."""
     arrays = read(SINGLE, xt=xt, x0=x0)
     return rowwise(linear, arrays, coefficients.eps_from_x0(t, abar, arrays.shape), out)
 
 
 def v_target(x0, eps, t, abar, out=None):
-    """[PD] section 4:  v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0. x0, eps: (B, ...). t: int or (B,) ints. abar: (T + 1,).
-
-    Returns v (B, ...), in out where given. Raises as `ref.diffusion.v_target`.
-    """
+    """[PD] section 4; arguments as in `ref.diffusion.v_target`."""
     arrays = read(SINGLE, x0=x0, eps=eps)
     return rowwise(linear, arrays, coefficients.v_target(t, abar, arrays.shape), out)
 
 
 def x0_from_v(xt, v, t, abar, out=None):
-    """[PD] appendix D:  x0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v. xt, v: (B, ...). t: int or (B,) ints. abar: (T + 1,).
-
-    Returns x0 (B, ...), in out where given. Raises as `ref.diffusion.x0_from_v`.
-    """
+    """[PD] appendix D; arguments as in `ref.diffusion.x0_from_v`."""
     arrays = read(SINGLE, xt=xt, v=v)
     return rowwise(linear, arrays, coefficients.x0_from_v(t, abar, arrays.shape), out)
 
 
 def eps_from_v(xt, v, t, abar, out=None):
-    """[PD] appendix D:  eps = sqrt(1 - abar_t) x_t + sqrt(abar_t) v. xt, v: (B, ...). t: int or (B,) ints. abar: (T + 1,).
-
-    Returns eps (B, ...), in out where given. Raises as `ref.diffusion.eps_from_v`.
-    """
+    """[PD] appendix D; arguments as in `ref.diffusion.eps_from_v`."""
     arrays = read(SINGLE, xt=xt, v=v)
     return rowwise(linear, arrays, coefficients.eps_from_v(t, abar, arrays.shape), out)
 
 
 def score_from_eps(eps, t, abar, out=None):
-    """[SDE] eq. 7 with [DDPM] eq. 4:  score = -eps / sqrt(1 - abar_t). eps: (B, ...). t: int or (B,) ints >= 1. abar: (T + 1,).
-
-    Returns the score (B, ...), in out where given. Raises as `ref.diffusion.score_from_eps`.
-    """
+    """[SDE] eq. 7 with [DDPM] eq. 4; arguments as in `ref.diffusion.score_from_eps`."""
     arrays = read(SINGLE, eps=eps)
     return rowwise(scale, arrays, coefficients.score_from_eps(t, abar, arrays.shape), out)
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None):
-    """[DDPM] algorithm 2 from t to s < t:  x_s = mean(x0_hat, x_t) + sigma z, no noise where s = 0.
-
-    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints. abar: (T + 1,). variance: "small" or "large". clip: > 0, or None.
-    Returns x_s (B, ...), in out where given. Raises as `ref.diffusion.ddpm_step`.
-    """
+    """[DDPM] algorithm 2; arguments as in `ref.diffusion.ddpm_step`."""
     arrays = read(STORED, xt=xt, eps_hat=eps_hat, z=z)
     c = coefficients.ddpm_step(t, s, abar, variance, arrays.shape)
     return rowwise(ddpm, arrays, c, out, more=(limit_of(clip),), noise=READ)
 
 
 def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
-    """[DDIM] eq. 12 from t to s < t:  x_s = sqrt(abar_s) x0_hat + sqrt(1 - abar_s - sigma^2) eps_hat + sigma z, sigma of eq. 16.
-
-    xt, eps_hat, z: (B, ...); z may be None where eta = 0. t, s: ints or (B,) ints. eta: in [0, 1]. abar: (T + 1,).
-    clip: > 0, or None; with it eps_hat is derived again from the clipped x0_hat.
-    Returns x_s (B, ...), in out where given. Raises as `ref.diffusion.ddim_step`.
-    """
+    """[DDIM] eq. 12; arguments as in `ref.diffusion.ddim_step`. z may be None where eta = 0."""
     z = xt if z is None and eta == 0 else z
     arrays = read(STORED, xt=xt, eps_hat=eps_hat, z=z)
     c = coefficients.ddim_step(t, s, eta, abar, arrays.shape)
@@ -130,10 +92,8 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
 
 
 def eps_loss(eps_hat, eps):
-    """[DDPM] eq. 14:  L = mean((eps_hat - eps)^2) over all elements. eps_hat, eps: one shape, at least one element.
-
-    Returns L, float64 without axes, of the kind of the inputs; the same bits on every run. Raises as `ref.diffusion.eps_loss`.
-    """
+    """[DDPM] eq. 14; arguments as in `ref.diffusion.eps_loss`.
+    Returns float64 without axes, of the kind of the inputs."""
     arrays = read(SINGLE, eps_hat=eps_hat, eps=eps)
     partial = reduce.partial_sums(arrays)
     reduce.add(square_error, partial, arrays)
@@ -141,10 +101,7 @@ def eps_loss(eps_hat, eps):
 
 
 def eps_loss_backward(dloss, eps_hat, eps, out=None):
-    """Gradients of `eps_loss`:  deps_hat = 2 (eps_hat - eps) / N dloss,  deps = -deps_hat. dloss: float.
-
-    eps_hat, eps: one shape. Returns deps_hat, deps; out: a pair of arrays for them. Raises as `ref.diffusion.eps_loss_backward`.
-    """
+    """Gradients of `eps_loss`; arguments as in `ref.diffusion.eps_loss_backward`. out: a pair of arrays."""
     arrays = read(SINGLE, eps_hat=eps_hat, eps=eps)
     reduce.some(arrays)
     return rowwise(difference_two, arrays, np.array([[2.0 * dloss / arrays.size]]), out, writes=2)
@@ -184,14 +141,16 @@ def clamp(x, limit):
 
 @triton.jit
 def ddpm(xt, eps, z, c0, c1, c2, c3, sigma, limit):
-    """[DDPM] algorithm 2. xt, eps, z: blocks, z or None. c0, c1, c2, c3, sigma: of `coefficients.ddpm_step`. limit: of x0_hat, or None."""
+    """[DDPM] algorithm 2. xt, eps, z: blocks, z or None. c0, c1, c2, c3, sigma: of `coefficients.ddpm_step`.
+    limit: of x0_hat, or None."""
     x0_hat = clamp(tl.fma(c0, xt, c1 * eps), limit)
     return with_noise(tl.fma(c2, x0_hat, c3 * xt), sigma, z)
 
 
 @triton.jit
 def ddim(xt, eps, z, c0, c1, c2, c3, c4, c5, sigma, limit):
-    """[DDIM] eq. 12. xt, eps, z: blocks, z or None. c0, c1, c2, c3, c4, c5, sigma: of `coefficients.ddim_step`. limit: of x0_hat, or None."""
+    """[DDIM] eq. 12. xt, eps, z: blocks, z or None. c0, c1, c2, c3, c4, c5, sigma: of `coefficients.ddim_step`.
+    limit: of x0_hat, or None."""
     x0_hat, eps_hat = tl.fma(c0, xt, c1 * eps), eps
     if limit is not None:  # eps_hat again, from the clipped x0_hat
         x0_hat = clamp(x0_hat, limit)

@@ -27,11 +27,7 @@ from kernels.triton_gpu.rowwise import ABSENT, ADDED, DRAWN, READ, rowwise
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
-    """[DDPM] eq. 4 with its own noise:  x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) normal(seed, shape, stream).
-
-    x0: (B, ...). t: (B,) ints or one int. seed, stream: ints in [0, 2**64). abar: (T + 1,).
-    Returns xt (B, ...), in out where given. Raises as `ref.fused.q_sample_noise`.
-    """
+    """[DDPM] eq. 4 with its own noise; arguments as in `ref.fused.q_sample_noise`."""
     arrays = read(STORED, x0=x0)
     c = coefficients.q_sample(t, abar, arrays.shape)
     coefficients.noise_key(seed, stream)
@@ -39,11 +35,8 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
 
 
 def eps_loss_grad(eps_hat, eps, out=None):
-    """[DDPM] eq. 14 and its gradient in one pass:  L = mean((eps_hat - eps)^2),  deps_hat = 2 (eps_hat - eps) / N.
-
-    eps_hat, eps: one shape, N >= 1 elements. Returns L (float64 without axes, of the kind of the inputs), deps_hat (in out
-    where given). Raises as `ref.fused.eps_loss_grad`.
-    """
+    """[DDPM] eq. 14 and its gradient in one pass; arguments as in `ref.fused.eps_loss_grad`.
+    The loss is float64 without axes, of the kind of the inputs."""
     arrays = read(SINGLE, eps_hat=eps_hat, eps=eps)
     partial = reduce.partial_sums(arrays)
     out, pointer = output("out", out, arrays)
@@ -52,11 +45,8 @@ def eps_loss_grad(eps_hat, eps, out=None):
 
 
 def eps_loss_noise(eps_hat, seed, stream=0, out=None):
-    """`eps_loss_grad` against the noise of (seed, stream), [DDPM] eq. 14: made again, never stored.
-
-    eps_hat: (B, ...). seed, stream: those of `q_sample_noise`. Returns L (float64 without axes, of the kind of the inputs),
-    deps_hat (in out where given). Raises as `ref.fused.eps_loss_noise`.
-    """
+    """`eps_loss_grad` against the noise of (seed, stream), regenerated; arguments as in `ref.fused.eps_loss_noise`.
+    The loss is float64 without axes, of the kind of the inputs."""
     arrays = read(SINGLE, eps_hat=eps_hat)
     coefficients.noise_key(seed, stream)
     partial = reduce.partial_sums(arrays)
@@ -66,35 +56,22 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
 
 
 def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
-    """[CFG] eq. 6 as uncond + w (cond - uncond), then [DDPM] algorithm 2 with the noise of (seed, stream).
-
-    xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, s < t. seed, stream: ints in [0, 2**64). abar: (T + 1,).
-    variance: "small" or "large". clip: > 0, or None. Returns x_s (B, ...), in out where given.
-    Raises as `ref.fused.guided_ddpm_step`.
-    """
+    """[CFG] eq. 6, then [DDPM] algorithm 2 with its own noise; arguments as in `ref.fused.guided_ddpm_step`."""
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
     c = coefficients.ddpm_step(t, s, abar, variance, arrays.shape)
     return _guided(guided_ddpm, arrays, c, w, clip, (seed, stream), out)
 
 
 def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
-    """[CFG] eq. 6 as uncond + w (cond - uncond), then [DDIM] eq. 12 with the noise of (seed, stream); none is made where eta = 0.
-
-    xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, s < t. seed, stream: ints in [0, 2**64). eta: in [0, 1].
-    abar: (T + 1,). clip: > 0, or None. Returns x_s (B, ...), in out where given. Raises as `ref.fused.guided_ddim_step`.
-    """
+    """[CFG] eq. 6, then [DDIM] eq. 12 with its own noise; arguments as in `ref.fused.guided_ddim_step`."""
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
     c = coefficients.ddim_step(t, s, eta, abar, arrays.shape)
     return _guided(guided_ddim, arrays, c, w, clip, (seed, stream), out)
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
-    """[CFG] eq. 6 as uncond + w (cond - uncond), then [DPM-Solver++] algorithm 2 in x0_hat and the x0_last of the step before.
-
-    xt, uncond, cond, x0_last: (B, ...). w: float. u, t, s: ints or (B,) ints, s < t < u; x0_last and u None where there was no step
-    before. abar: (T + 1,). Returns x_s, x0_hat; out: a pair of arrays for them, which may be xt and x0_last.
-    Raises as `ref.fused.guided_dpmpp_2m_step`.
-    """
+    """[CFG] eq. 6, then [DPM-Solver++] algorithm 2; arguments as in `ref.fused.guided_dpmpp_2m_step`.
+    out: a pair of arrays, which may be xt and x0_last."""
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
@@ -105,32 +82,21 @@ def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
 
 
 def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
-    """[CFG] eq. 6 on velocities, then Euler's step, [RF] algorithm 1:  x_s = x_t + (s - t) (uncond + w (cond - uncond)).
-
-    xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1. Returns x_s (B, ...), in out where given.
-    Raises as `ref.fused.guided_flow_step`.
-    """
+    """[CFG] eq. 6 on velocities, then [RF] algorithm 1; arguments as in `ref.fused.guided_flow_step`."""
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
     return rowwise(guided_flow, arrays, coefficients.flow_step(t, s, arrays.shape), out, more=(float(w),))
 
 
 def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
-    """[EDM] algorithm 1, lines 4 to 8, from the two predictions of x0 that it makes, as one sum of three terms. (So an infinite
-    element may stay infinite where `ref` makes NaN of the difference of two.)
-
-    x, denoised, denoised_next: (B, ...). sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma.
-    Returns x_next (B, ...), in out where given. Raises as `ref.fused.heun_step`.
-    """
+    """[EDM] algorithm 1, lines 4 to 8, as one sum of three terms; arguments as in `ref.fused.heun_step`.
+    An infinite element may stay infinite where `ref` makes NaN of a difference."""
     arrays = read(STORED, x=x, denoised=denoised, denoised_next=denoised_next)
     return rowwise(heun, arrays, coefficients.heun_step(sigma, sigma_next, arrays.shape), out)
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
-    """[AdamW] algorithm 2 and  avg <- decay avg + (1 - decay) p  in one pass.
-
-    p, g, m, v, avg: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay, decay: floats.
-    Returns p, m, v, avg; out: four arrays for them, which may be the inputs. Raises as `ref.fused.adam_ema_step`.
-    """
+    """[AdamW] algorithm 2 and the moving average in one pass; arguments as in `ref.fused.adam_ema_step`.
+    out: four arrays."""
     arrays = read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
     return rowwise(adam_ema, arrays, np.concatenate([c, coefficients.ema_step(decay)]), out, writes=4)
@@ -216,7 +182,8 @@ def guided_ddim(xt, uncond, cond, z, c0, c1, c2, c3, c4, c5, sigma, w, limit):
 
 @triton.jit
 def guided_dpmpp_2m(xt, uncond, cond, x0_last, c0, c1, c2, c3, c4, w):
-    """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks. c0, c1, c2, c3, c4: of `coefficients.dpmpp_2m_step`; the rest as in `guide`."""
+    """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks.
+    c0, c1, c2, c3, c4: of `coefficients.dpmpp_2m_step`; the rest as in `guide`."""
     x0_hat = tl.fma(c0, xt, c1 * guide(uncond, cond, w))
     return tl.fma(c4, x0_last, tl.fma(c2, xt, c3 * x0_hat)), x0_hat
 
@@ -229,7 +196,8 @@ def guided_flow(xt, uncond, cond, dt, w):
 
 @triton.jit
 def heun(x, denoised, denoised_next, c0, c1, c2):
-    """[EDM] algorithm 1, lines 4 to 8, folded. x, denoised, denoised_next: blocks. c0, c1, c2: of `coefficients.heun_step`."""
+    """[EDM] algorithm 1, lines 4 to 8, folded. x, denoised, denoised_next: blocks.
+    c0, c1, c2: of `coefficients.heun_step`."""
     return tl.fma(c2, denoised_next, tl.fma(c0, x, c1 * denoised))
 
 

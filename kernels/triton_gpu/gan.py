@@ -19,81 +19,52 @@ from kernels.triton_gpu.math import logistic
 
 
 def discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[GAN] eq. 1, which D maximises, with its sign changed, and its gradients:  L = mean(softplus(-real_logits)) + mean(softplus(fake_logits)).
-
-    real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
-    Raises as `ref.gan.discriminator_loss_grad`.
-    """
+    """[GAN] eq.
+    1, which D maximises, with its sign changed, and its gradients; arguments as in `ref.gan.discriminator_loss_grad`."""
     return _two(softplus, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
 
 def generator_loss_grad(fake_logits, out=None):
-    """[GAN] section 3, non-saturating, and its gradient:  L = mean(softplus(-fake_logits)).
-
-    fake_logits: any shape, at least one element. Returns L (float64 without axes, of the kind of the inputs), dfake_logits (in out where given). Raises as `ref.gan.generator_loss_grad`.
-    """
+    """[GAN] section 3, non-saturating, and its gradient; arguments as in `ref.gan.generator_loss_grad`."""
     return _one(softplus, fake_logits, out, (-1, 0))
 
 
 def generator_loss_saturating_grad(fake_logits, out=None):
-    """[GAN] eq. 1 as G sees it, and its gradient:  L = -mean(softplus(fake_logits)).
-
-    fake_logits: any shape, at least one element. Returns L (float64 without axes, of the kind of the inputs), dfake_logits (in out where given).
-    Raises as `ref.gan.generator_loss_saturating_grad`.
-    """
+    """[GAN] eq. 1 as G sees it, and its gradient; arguments as in `ref.gan.generator_loss_saturating_grad`."""
     return _one(softplus, fake_logits, out, (1, 0), -1)
 
 
 def hinge_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[SN] eq. 16, which D maximises, with its sign changed, and its gradients:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
-
-    real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
-    Raises as `ref.gan.hinge_discriminator_loss_grad`.
-    """
+    """[SN] eq.
+    16, which D maximises, with its sign changed, and its gradients; arguments as in `ref.gan.hinge_discriminator_loss_grad`."""
     return _two(hinge, real_logits, fake_logits, out, (-1, 1), (1, 1))
 
 
 def hinge_generator_loss_grad(fake_logits, out=None):
-    """[SN] eq. 17, which G minimises, and its gradient:  L = -mean(fake_logits).
-
-    fake_logits: any shape, at least one element. Returns L (float64 without axes, of the kind of the inputs), dfake_logits (in out where given). Raises as `ref.gan.hinge_generator_loss_grad`.
-    """
+    """[SN] eq. 17, which G minimises, and its gradient; arguments as in `ref.gan.hinge_generator_loss_grad`."""
     return _one(line, fake_logits, out, (-1, 0))
 
 
 def least_squares_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real, and its gradients:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
-
-    real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
-    Raises as `ref.gan.least_squares_discriminator_loss_grad`.
-    """
+    """[LSGAN] eq.
+    2 with a = 0 for fake and b = 1 for real, and its gradients; arguments as in `ref.gan.least_squares_discriminator_loss_grad`."""
     return _two(square, real_logits, fake_logits, out, (1, -1), (1, 0))
 
 
 def least_squares_generator_loss_grad(fake_logits, out=None):
-    """[LSGAN] eq. 2 with c = 1, to be taken for real, and its gradient:  L = 1/2 mean((fake_logits - 1)^2).
-
-    fake_logits: any shape, at least one element. Returns L (float64 without axes, of the kind of the inputs), dfake_logits (in out where given).
-    Raises as `ref.gan.least_squares_generator_loss_grad`.
-    """
+    """[LSGAN] eq.
+    2 with c = 1, to be taken for real, and its gradient; arguments as in `ref.gan.least_squares_generator_loss_grad`."""
     return _one(square, fake_logits, out, (1, -1))
 
 
 def wasserstein_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[WGAN] eq. 3, which the critic maximises, with its sign changed, and its gradients:  L = mean(fake_logits) - mean(real_logits).
-
-    real_logits, fake_logits: any shapes, at least one element each. Returns L (float64 without axes, of the kind of the inputs), dreal_logits, dfake_logits (in out where given).
-    Raises as `ref.gan.wasserstein_discriminator_loss_grad`.
-    """
+    """[WGAN] eq.
+    3, which the critic maximises, with its sign changed, and its gradients; arguments as in `ref.gan.wasserstein_discriminator_loss_grad`."""
     return _two(line, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
 
 def wasserstein_generator_loss_grad(fake_logits, out=None):
-    """[WGAN] eq. 3 as G sees it, and its gradient:  L = -mean(fake_logits).
-
-    fake_logits: any shape, at least one element. Returns L (float64 without axes, of the kind of the inputs), dfake_logits (in out where given).
-    Raises as `ref.gan.wasserstein_generator_loss_grad`.
-    """
+    """[WGAN] eq. 3 as G sees it, and its gradient; arguments as in `ref.gan.wasserstein_generator_loss_grad`."""
     return _one(line, fake_logits, out, (-1, 0))
 
 
@@ -117,7 +88,8 @@ def _two(curve, real_logits, fake_logits, out, real_place, fake_place):
 
 
 def _means(curve, logits, outs, places, sign):
-    """sign mean(F(slope logits + shift)), added over logits, and its gradients into outs. places: slope and shift of each."""
+    """sign mean(F(slope logits + shift)), added over logits, and its gradients into outs.
+    places: slope and shift of each."""
     partial = reduce.partial_sums(*logits)
     parts = [(a, (out,), (float(slope), float(shift), sign * slope / a.size)) for a, out, (slope, shift) in zip(logits, outs, places)]
     reduce.add(curve, partial, *parts[0], other=parts[1] if len(parts) > 1 else None, warps=8)
@@ -126,7 +98,8 @@ def _means(curve, logits, outs, places, sign):
 
 @triton.jit
 def softplus(total, logit, slope, shift, scale):
-    """F(u) = log(1 + e^u), u = slope logit + shift: total + F(u) and scale F'(u). total, logit: blocks. slope, shift, scale: numbers."""
+    """F(u) = log(1 + e^u), u = slope logit + shift: total + F(u) and scale F'(u). total, logit: blocks.
+    slope, shift, scale: numbers."""
     u = tl.fma(slope, logit, shift)
     log, large, small = logistic(u)
     return total + tl.where(u >= 0, u + log, log), scale * tl.where(u >= 0, large, small)

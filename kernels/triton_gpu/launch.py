@@ -54,7 +54,8 @@ def _anywhere(arrays, args):
 
 
 def processors(near):
-    """How many programs surely run at the same time: the multiprocessors of the device, or a few in the interpreter. near: `Arrays`."""
+    """How many programs surely run at the same time: the multiprocessors of the device, or a few in the interpreter.
+    near: `Arrays`."""
     return 3 if device.INTERPRETED else device.processors(near.pointers[0].address)
 
 
@@ -64,7 +65,8 @@ def _memory(near, nbytes, host):
 
 
 def scratch(host, near, filled=True):
-    """A pointer to memory like the array host, with its values if filled, on the device of near. host: NumPy. near: `Arrays`."""
+    """A pointer to memory like the array host, with its values if filled, on the device of near. host: NumPy.
+    near: `Arrays`."""
     dtype = dtype_name(host.dtype)
     if device.INTERPRETED:
         return HostPointer(host.ctypes.data, dtype, host)
@@ -91,7 +93,8 @@ def workspace(near, filled=(), empty=()):
 
 
 def fill(to, of, shape, near):
-    """Copies float32 memory, or writes zeros. to: pointer. of: pointer, or None for zeros. shape: of both. near: `Arrays`."""
+    """Copies float32 memory, or writes zeros. to: pointer. of: pointer, or None for zeros. shape: of both.
+    near: `Arrays`."""
     size = math.prod(shape)
     if device.INTERPRETED:
         to.owner.reshape(-1)[:] = 0 if of is None else of.owner.reshape(-1)

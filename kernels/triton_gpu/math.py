@@ -39,7 +39,8 @@ def _power_of_two(n):
 
 @triton.jit
 def std_of(logvar):
-    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0. logvar: float32 block."""
+    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0.
+    logvar: float32 block."""
     h = 0.5 * logvar
     n, f = _reduced(tl.where(h < -MOST, -MOST, tl.where(h > MOST, MOST, h)))
     g = _curved(f)

@@ -19,7 +19,8 @@ def rounded(x):
 
 @triton.jit
 def operand(x, BFLOAT16: tl.constexpr):
-    """x as an operand is stored. x: block. BFLOAT16: whether it is rounded; the interpreter keeps the rounded numbers in float32."""
+    """x as an operand is stored. x: block.
+    BFLOAT16: whether it is rounded; the interpreter keeps the rounded numbers in float32."""
     if not BFLOAT16:
         return x
     elif INTERPRETED:

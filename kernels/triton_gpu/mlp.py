@@ -26,7 +26,8 @@ def tiles(sizes, widest):
 
 
 def constants(name, **values):
-    """A named tuple of compile-time constants, for a parameter that is a `tl.constexpr`. name: of its type. values: ints or bools."""
+    """A named tuple of compile-time constants, for a parameter that is a `tl.constexpr`. name: of its type.
+    values: ints or bools."""
     if (name, *values) not in _types:
         _types[name, *values] = namedtuple(name, list(values))
     return _types[name, *values](*(n if device.INTERPRETED else tl.constexpr(n) for n in values.values()))
@@ -64,7 +65,8 @@ def named(tree):
 
 
 def _weight(params, name, like, shape, whose="params"):
-    """A pointer to an array of params, by its path, and its shape, after the check. shape: with None where any length will do."""
+    """A pointer to an array of params, by its path, and its shape, after the check.
+    shape: with None where any length will do."""
     if name not in params:
         raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
     label = f"{whose}[{name!r}]"
@@ -88,7 +90,8 @@ def simple(params, like, whose="params", width=None):
 
 
 def residual(params, like, guidance):
-    """`Net` of the residual net after the check. params: nested. like: `Arrays` of the data. guidance: None, or labels and w."""
+    """`Net` of the residual net after the check. params: nested. like: `Arrays` of the data.
+    guidance: None, or labels and w."""
     pixels, depth, params = like.shape[1], len(params.get("blocks", ())), named(params)
     w_in, (width, _) = _weight(params, "in.w", like, (None, pixels))
     w_time, (_, features) = _weight(params, "time.w", like, (width, None))

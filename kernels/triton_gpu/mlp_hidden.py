@@ -34,7 +34,8 @@ Work = namedtuple("Work", "table counter lifted shift sums hidden")
 
 
 def sample(out, x, net, times, chain, rounded):
-    """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. chain: of `coefficients.ddim_chain`. rounded: to bfloat16?"""
+    """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. chain: of `coefficients.ddim_chain`.
+    rounded: to bfloat16?"""
     (B, D), (lines, whole, offset) = x.shape, chain
     wide = max(16, 1 << (net.width - 1).bit_length())
     resident = rounded or wide <= 64  # W1 W2 in registers or shared memory
@@ -141,7 +142,8 @@ def walk(net, work, B, steps, size, tiles, RESIDENT: tl.constexpr, BFLOAT16: tl.
 
 @triton.jit
 def product_in_memory(work, h, acc, row, place, B, size, tiles, BFLOAT16: tl.constexpr):
-    """acc + (W1 W2) h, a chunk of both at a time from memory. h, acc: blocks. row, place: of h. The rest as in `sample_hidden`."""
+    """acc + (W1 W2) h, a chunk of both at a time from memory. h, acc: blocks. row, place: of h.
+    The rest as in `sample_hidden`."""
     tl.debug_barrier()
     tl.store(work.hidden + place, h, mask=(row < B)[:, None])
     tl.debug_barrier()
@@ -155,7 +157,8 @@ def product_in_memory(work, h, acc, row, place, B, size, tiles, BFLOAT16: tl.con
 
 @triton.jit
 def lower(out, x, net, work, B, whole, offset, turn, size, tiles, BFLOAT16: tl.constexpr, PHASE: tl.constexpr):
-    """out <- whole x_T + W2 sums + offset b2; NaN if a program gave up waiting. turn: of the barrier. The rest as in `sample_hidden`."""
+    """out <- whole x_T + W2 sums + offset b2; NaN if a program gave up waiting. turn: of the barrier.
+    The rest as in `sample_hidden`."""
     i, k = tl.arange(0, tiles.TALL), tl.arange(0, tiles.TILE)
     down: tl.constexpr = (size.D + tiles.TILE - 1) // tiles.TILE
     for tile in range(tl.program_id(0), (B + tiles.TALL - 1) // tiles.TALL * down, tl.num_programs(0)):

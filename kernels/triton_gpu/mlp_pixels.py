@@ -121,13 +121,15 @@ def sample_pixels(
 
 @triton.jit
 def tile_of(tile, across, ROWS: tl.constexpr, TILE: tl.constexpr):
-    """The rows, int64, and the columns of a tile. tile: its number. across: tiles beside each other. ROWS, TILE: its shape."""
+    """The rows, int64, and the columns of a tile. tile: its number. across: tiles beside each other.
+    ROWS, TILE: its shape."""
     return (tile // across * ROWS + tl.arange(0, ROWS)).to(tl.int64), tile % across * TILE + tl.arange(0, TILE)
 
 
 @triton.jit
 def prepare(out, x, net, given, work, B, steps, depth, size, tiles, flags):
-    """Copies x to out, stores operands, and runs the layer of the times, the same for all examples. Arguments as in `sample_pixels`."""
+    """Copies x to out, stores operands, and runs the layer of the times, the same for all examples.
+    Arguments as in `sample_pixels`."""
     pixels: tl.constexpr = size.DP // tiles.TILE
     units: tl.constexpr = size.HP // tiles.TILE
     RESIDUAL: tl.constexpr = net.blocks is not None
@@ -200,7 +202,8 @@ def first_half(net, given, work, B, step, block, size, tiles, flags):
 
 @triton.jit
 def second_half(net, given, work, B, block, size, tiles, flags):
-    """h <- h + W2 a + b2 of every branch; and g, silu of h guided, since the last layer is linear. Arguments as in `first_half`."""
+    """h <- h + W2 a + b2 of every branch; and g, silu of h guided, since the last layer is linear.
+    Arguments as in `first_half`."""
     units: tl.constexpr = size.HP // tiles.TILE
     bands = (B + tiles.ROWS - 1) // tiles.ROWS
     apart = (bands * tiles.ROWS).to(tl.int64) * size.HP
@@ -221,7 +224,8 @@ def second_half(net, given, work, B, block, size, tiles, flags):
 
 @triton.jit
 def denoise(out, net, given, work, B, step, seed, size, tiles, flags):
-    """The last layer, and [DDIM] eq. 12 with the noise of each element. step: number. The rest as in `sample_pixels`."""
+    """The last layer, and [DDIM] eq. 12 with the noise of each element. step: number.
+    The rest as in `sample_pixels`."""
     pixels: tl.constexpr = size.DP // tiles.TILE
     c = given.table + 8 * step
     for tile in range(tl.program_id(0), (B + tiles.ROWS - 1) // tiles.ROWS * pixels, tl.num_programs(0)):
@@ -245,7 +249,8 @@ def denoise(out, net, given, work, B, step, seed, size, tiles, flags):
 
 @triton.jit
 def normals_at(element, seed, stream):
-    """The normal of each element, whichever tile it is in: each makes its whole block. element: int64. seed, stream: 64-bit words."""
+    """The normal of each element, whichever tile it is in: each makes its whole block. element: int64.
+    seed, stream: 64-bit words."""
     z0, z1, z2, z3 = four(element // 4, seed, stream)
     return of_four(element, z0, z1, z2, z3)
 

@@ -2,7 +2,6 @@
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-    [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
 """
 from collections import namedtuple
 
@@ -15,7 +14,7 @@ from kernels.triton_gpu import arrays, barrier, device, launch
 from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.matmul import operand, pack, padded_product
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, simple, tiles
-from kernels.triton_gpu.optim import adam, ema
+from kernels.triton_gpu.mlp_descend import Kept, Layers, descend, descend_vectors, loaded, own, padded_rows, store
 from kernels.triton_gpu.philox import four, joined, of_four, words_of
 from kernels.triton_gpu.reduce import tree_sum
 
@@ -26,8 +25,6 @@ TILES = dict(ROWS=16, UNITS=32, PIXELS=32, OUT=64, IN=64, CHUNK=64, BATCH=128, S
 # The phases: draws and operands, the first x_t, the hidden layer, output and loss, back to the hidden layer and the next x_t, weights
 PREPARE, NOISE, HIDDEN, OUTPUT, BACK, DESCEND = map(tl.constexpr, range(1, 7))
 
-Layers = namedtuple("Layers", "w1 b1 w2 b2")
-Kept = namedtuple("Kept", "p m v average")  # weights, moments and moving average: `Layers`, pointers, or blocks
 # data: (N, D). adam: (steps, 8) and alphas: (T + 1, 2), of `coefficients`. keep, take: of the average. scale: of the loss's gradient.
 Given = namedtuple("Given", "data adam alphas keep take scale")
 # counter: of the barrier. index: (batch,). t: (2, batch). z: (batch, D). partial: one for each tile of the output. Operands, rows in whole
@@ -35,9 +32,6 @@ Given = namedtuple("Given", "data adam alphas keep take scale")
 # and of the next.
 Work = namedtuple("Work", "counter index t z partial x_op a_op d_op dh_op w1_op w2_op")
 Span = namedtuple("Span", "first end")  # which steps a launch does, where it is one phase
-# A tile of weights: pointers to them and what is kept, offsets in them, which are real; the stored operand and offsets in it; operands of
-# the gradient, of outputs and of inputs
-Tile = namedtuple("Tile", "kept at real operand operand_at outputs inputs")
 
 
 def train(params, data, state, steps, done, batch, adam_table, average, seed, abar, rounded):
@@ -69,7 +63,7 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     programs = min(most, launch.processors(data))
     stationary = owned <= programs and not device.INTERPRETED
     given = Given(data.pointers[0], adam_at, alphas_at, *average, 2.0 / (batch * D))
-    groups = constants("Size", D=D, H=H, DP=DP, HP=HP), constants("Tiles", **tile)
+    groups = constants("Size", D=D, H=H, DP=DP, HP=HP, WIDE=wide, TILES=owned), constants("Tiles", **tile)
     flags = dict(STATIONARY=stationary, BFLOAT16=rounded)
     for phase, span in _phases(steps) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
@@ -82,7 +76,8 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
 
 
 def _copies(nets, data, D, H):
-    """New arrays of what is kept: {part: {name: array}}, and `Kept`, pointers to them. Without a state moments are 0, the average params."""
+    """New arrays of what is kept: {part: {name: array}}, and `Kept`, pointers to them.
+    Without a state moments are 0, the average params."""
     shapes, made = Layers((H, D + 1), (H,), (D, H), (D,)), {}
     for part in Kept._fields:
         made[part] = {name: data.kind.empty(shape, "float32") for name, shape in shapes._asdict().items()}
@@ -111,7 +106,8 @@ def mlp_train(
     """Steps of the tutorial loop.
 
     kept: `Kept` of `Layers`, changed. losses: (steps,). given: `Given`. work: `Work`. batch, N, T, steps: ints. begun: the number of the first
-    of all steps. seed: of what is random. patience: of the barrier. span: `Span`, None for all. size: D, H, DP, HP. tiles: TILES. flags:
+    of all steps. seed: of what is random. patience: of the barrier. span: `Span`, None for all. size: D, H, DP, HP, the larger of
+    those, tiles of weights. tiles: TILES. flags:
     whether a program has the same tile of weights in every step, in its registers, and whether operands are rounded, and the phase or ALL.
     """
     PHASE: tl.constexpr = flags.PHASE
@@ -128,7 +124,7 @@ def mlp_train(
     turn = wait(work.counter, turn, PHASE)
     if flags.STATIONARY:
         mine = own(tl.program_id(0), kept, work, 0, batch, size, tiles)
-        state = loaded(mine.kept, mine.at, mine.real & (tl.program_id(0) < weight_tiles(size, tiles)))
+        state = loaded(mine.kept, mine.at, mine.real & (tl.program_id(0) < size.TILES))
     for step in range(first_step, end_step):
         # Forward; meanwhile the next step's examples and times
         if PHASE == ALL or PHASE == HIDDEN:
@@ -161,20 +157,8 @@ def mlp_train(
             if gave_up(work.counter, turn):
                 tl.store(losses + step, float("nan"))
     if flags.STATIONARY:
-        if tl.program_id(0) < weight_tiles(size, tiles):
+        if tl.program_id(0) < size.TILES:
             store(mine.kept, mine.at, mine.real, state)
-
-
-@triton.jit
-def padded_rows(batch, tiles):
-    """The examples in whole BATCHes. batch, tiles: as in `mlp_train`."""
-    return (batch + tiles.BATCH - 1) // tiles.BATCH * tiles.BATCH
-
-
-@triton.jit
-def weight_tiles(size, tiles):
-    """How many tiles the weights have. size, tiles: as in `mlp_train`."""
-    return 2 * ((size.D + tiles.OUT - 1) // tiles.OUT) * ((size.H + tiles.IN - 1) // tiles.IN)
 
 
 @triton.jit
@@ -206,8 +190,7 @@ def draw(work, which, step, batch, N, T, seed, program):
 def add_noise(given, work, which, step, batch, seed, program, programs, size, tiles, flags):
     """x_t of a step, as an operand, and its noise, of stream 3. which, step: as in `draw`. program, programs: who does it. The rest as in
     `mlp_train`."""
-    WIDE: tl.constexpr = max(size.DP, size.HP)
-    x, t = work.x_op + which * padded_rows(batch, tiles) * WIDE, work.t + which * batch
+    x, t = work.x_op + which * padded_rows(batch, tiles) * size.WIDE, work.t + which * batch
     for first in range(program * 2048, batch * size.D, programs * 2048):
         z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), seed, step * PER_STEP + 3)
         e, eps = first + tl.arange(0, 2048), joined(z0, z1, z2, z3, 2048)
@@ -218,53 +201,51 @@ def add_noise(given, work, which, step, batch, seed, program, programs, size, ti
         c0, c1 = tl.load(given.alphas + 2 * time, mask=real, other=0), tl.load(given.alphas + 2 * time + 1, mask=real, other=0)
         x0 = tl.load(given.data + which_row.to(tl.int64) * size.D + column, mask=real, other=0)
         tl.store(work.z + e, eps, mask=real)
-        tl.store(x + row * WIDE + column, operand(tl.fma(c0, x0, c1 * eps), flags.BFLOAT16), mask=real)
+        tl.store(x + row * size.WIDE + column, operand(tl.fma(c0, x0, c1 * eps), flags.BFLOAT16), mask=real)
 
 
 @triton.jit
 def prepare(p, work, batch, size, tiles, flags):
     """Stores the weights as operands, and zeros for the rest. p: `Layers`. The rest as in `mlp_train`."""
-    WIDE: tl.constexpr = max(size.DP, size.HP)
     rows = padded_rows(batch, tiles)
     pack(work.w1_op, p.w1, size.H, size.D + 1, size.D, size.HP, size.DP, flags.BFLOAT16)
     pack(work.w2_op, p.w2, size.D, size.H, size.H, size.DP, size.HP, flags.BFLOAT16)
-    pack(work.x_op, p.w1, 0, 0, 0, 2 * rows, WIDE, flags.BFLOAT16)
-    pack(work.a_op, p.w1, 0, 0, 0, rows, WIDE, flags.BFLOAT16)
-    pack(work.d_op, p.w1, 0, 0, 0, rows, WIDE, flags.BFLOAT16)
-    pack(work.dh_op, p.w1, 0, 0, 0, rows, WIDE, flags.BFLOAT16)
+    pack(work.x_op, p.w1, 0, 0, 0, 2 * rows, size.WIDE, flags.BFLOAT16)
+    pack(work.a_op, p.w1, 0, 0, 0, rows, size.WIDE, flags.BFLOAT16)
+    pack(work.d_op, p.w1, 0, 0, 0, rows, size.WIDE, flags.BFLOAT16)
+    pack(work.dh_op, p.w1, 0, 0, 0, rows, size.WIDE, flags.BFLOAT16)
 
 
 @triton.jit
 def hidden(p, work, step, batch, size, tiles, flags):
     """a <- relu(W1 (x_t, t) + b1). p: `Layers`. step: number. The rest as in `mlp_train`."""
     units: tl.constexpr = size.HP // tiles.UNITS
-    WIDE: tl.constexpr = max(size.DP, size.HP)
-    now, x_now = work.t + step % 2 * batch, work.x_op + step % 2 * padded_rows(batch, tiles) * WIDE
+    now, x_now = work.t + step % 2 * batch, work.x_op + step % 2 * padded_rows(batch, tiles) * size.WIDE
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * units, tl.num_programs(0)):
         row, unit = tile // units * tiles.ROWS + tl.arange(0, tiles.ROWS), tile % units * tiles.UNITS + tl.arange(0, tiles.UNITS)
         time = tl.load(now + row, mask=row < batch, other=0, cache_modifier=".cg").to(tl.float32)
         column = tl.load(p.w1 + unit * (size.D + 1) + size.D, mask=unit < size.H, other=0, cache_modifier=".cg")
         bias = tl.load(p.b1 + unit, mask=unit < size.H, other=0, cache_modifier=".cg")
         acc = tl.zeros((tiles.ROWS, tiles.UNITS), tl.float32)
-        acc = padded_product(x_now + row * WIDE, 1, work.w1_op + unit * size.DP, 1, size.DP, acc, tiles.CHUNK, tiles.STAGES)
+        acc = padded_product(x_now + row * size.WIDE, 1, work.w1_op + unit * size.DP, 1, size.DP, acc, tiles.CHUNK, tiles.STAGES)
         acc = tl.fma(time[:, None], column[None, :], acc) + bias[None, :]
-        tl.store(work.a_op + row[:, None] * WIDE + unit[None, :], operand(relu(acc), flags.BFLOAT16), mask=(row < batch)[:, None])
+        tl.store(work.a_op + row[:, None] * size.WIDE + unit[None, :], operand(relu(acc), flags.BFLOAT16), mask=(row < batch)[:, None])
 
 
 @triton.jit
 def output(p, given, work, batch, size, tiles, flags):
-    """d <- the loss's gradient by eps_hat = W2 a + b2, and the partial sums of its squares. p: `Layers`. The rest as in `mlp_train`."""
+    """d <- the loss's gradient by eps_hat = W2 a + b2, and the partial sums of its squares. p: `Layers`.
+    The rest as in `mlp_train`."""
     pixels: tl.constexpr = size.DP // tiles.PIXELS
-    WIDE: tl.constexpr = max(size.DP, size.HP)
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * pixels, tl.num_programs(0)):
         row, column = tile // pixels * tiles.ROWS + tl.arange(0, tiles.ROWS), tile % pixels * tiles.PIXELS + tl.arange(0, tiles.PIXELS)
         real = (row < batch)[:, None] & (column < size.D)[None, :]
         bias = tl.load(p.b2 + column, mask=column < size.D, other=0, cache_modifier=".cg")
         acc = tl.zeros((tiles.ROWS, tiles.PIXELS), tl.float32)
         eps = tl.load(work.z + row[:, None] * size.D + column[None, :], mask=real, other=0, cache_modifier=".cg")
-        acc = padded_product(work.a_op + row * WIDE, 1, work.w2_op + column * size.HP, 1, size.HP, acc, tiles.CHUNK, tiles.STAGES)
+        acc = padded_product(work.a_op + row * size.WIDE, 1, work.w2_op + column * size.HP, 1, size.HP, acc, tiles.CHUNK, tiles.STAGES)
         r = tl.where(real, acc + bias[None, :] - eps, 0.0)
-        tl.store(work.d_op + row[:, None] * WIDE + column[None, :], operand(given.scale * r, flags.BFLOAT16))
+        tl.store(work.d_op + row[:, None] * size.WIDE + column[None, :], operand(given.scale * r, flags.BFLOAT16))
         tl.store(work.partial + tile, tl.sum(tl.sum(r * r, 1), 0))
 
 
@@ -272,12 +253,11 @@ def output(p, given, work, batch, size, tiles, flags):
 def back(work, batch, size, tiles, flags):
     """dh <- W2^T d where a > 0. Arguments as in `mlp_train`."""
     units: tl.constexpr = size.HP // tiles.UNITS
-    WIDE: tl.constexpr = max(size.DP, size.HP)
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * units, tl.num_programs(0)):
         row, unit = tile // units * tiles.ROWS + tl.arange(0, tiles.ROWS), tile % units * tiles.UNITS + tl.arange(0, tiles.UNITS)
-        place = row[:, None] * WIDE + unit[None, :]
+        place = row[:, None] * size.WIDE + unit[None, :]
         a, acc = tl.load(work.a_op + place, cache_modifier=".cg"), tl.zeros((tiles.ROWS, tiles.UNITS), tl.float32)
-        acc = padded_product(work.d_op + row * WIDE, 1, work.w2_op + unit, size.HP, size.DP, acc, tiles.CHUNK, tiles.STAGES)
+        acc = padded_product(work.d_op + row * size.WIDE, 1, work.w2_op + unit, size.HP, size.DP, acc, tiles.CHUNK, tiles.STAGES)
         tl.store(work.dh_op + place, operand(tl.where(a > 0, acc, 0.0), flags.BFLOAT16))
 
 
@@ -289,105 +269,3 @@ def add_losses(loss, work, batch, size, tiles):
         e = first + tl.arange(0, 128)
         total += tl.load(work.partial + e, mask=e < count, other=0, cache_modifier=".cg").to(tl.float64)
     tl.store(loss, tree_sum(total, 128) / (batch.to(tl.float64) * size.D))
-
-
-@triton.jit
-def loaded(kept, at, real):
-    """Weights and what is kept of them, `Kept` of blocks. kept: `Kept` of pointers. at: offsets. real: which there are."""
-    return Kept(
-        tl.load(kept.p + at, mask=real, other=0), tl.load(kept.m + at, mask=real, other=0),
-        tl.load(kept.v + at, mask=real, other=0), tl.load(kept.average + at, mask=real, other=0),
-    )  # fmt: skip
-
-
-@triton.jit
-def store(kept, at, real, state):
-    """Writes what `loaded` reads. kept, at, real: as there. state: `Kept` of blocks."""
-    tl.store(kept.p + at, state.p, mask=real)
-    tl.store(kept.m + at, state.m, mask=real)
-    tl.store(kept.v + at, state.v, mask=real)
-    tl.store(kept.average + at, state.average, mask=real)
-
-
-@triton.jit
-def descended(state, g, c, given):
-    """[AdamW] algorithm 2 and the average. state: `Kept` of blocks. g: gradient. c: pointer to the 8 of `coefficients.adam_step`. given: `Given`."""
-    c0, c1, c2, c3 = tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3)
-    p, m, v = adam(state.p, g, state.m, state.v, c0, c1, c2, c3, tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7))
-    return Kept(p, m, v, ema(state.average, p, given.keep, given.take))
-
-
-@triton.jit
-def own(tile, kept, work, which, batch, size, tiles):
-    """A `Tile` of w2, or of w1 without its last column. tile: number. which: of the two x_op. The rest as in `mlp_train`."""
-    across: tl.constexpr = (size.H + tiles.IN - 1) // tiles.IN
-    along: tl.constexpr = (size.D + tiles.IN - 1) // tiles.IN
-    second: tl.constexpr = (size.D + tiles.OUT - 1) // tiles.OUT * across
-    WIDE: tl.constexpr = max(size.DP, size.HP)
-    if tile < second:
-        p, m, v, average = kept.p.w2, kept.m.w2, kept.v.w2, kept.average.w2
-        to, dout, rows = work.w2_op, work.d_op, work.a_op
-        row, column, outputs, inputs = tile // across * tiles.OUT, tile % across * tiles.IN, size.D, size.H
-        stride, wide = size.H, size.HP
-    else:
-        p, m, v, average = kept.p.w1, kept.m.w1, kept.v.w1, kept.average.w1
-        to, dout, rows = work.w1_op, work.dh_op, work.x_op + which * padded_rows(batch, tiles) * WIDE
-        row, column, outputs, inputs = (tile - second) // along * tiles.OUT, (tile - second) % along * tiles.IN, size.H, size.D
-        stride, wide = size.D + 1, size.DP
-    o, i = row + tl.arange(0, tiles.OUT), column + tl.arange(0, tiles.IN)
-    real = (o < outputs)[:, None] & (i < inputs)[None, :]
-    at, operand_at = o[:, None] * stride + i[None, :], o[:, None] * wide + i[None, :]
-    return Tile(Kept(p, m, v, average), at, real, to, operand_at, dout + o, rows + i)
-
-
-@triton.jit
-def descend(state, kept, given, work, step, batch, size, tiles, flags):
-    """Gradients of the two matrices, and their step. state: `Kept` of this program's tile, where it stays in registers, or None. step: number.
-    The rest as in `mlp_train`. Returns the state after the step."""
-    WIDE: tl.constexpr = max(size.DP, size.HP)
-    for tile in range(tl.program_id(0), weight_tiles(size, tiles), tl.num_programs(0)):
-        mine, g = own(tile, kept, work, step % 2, batch, size, tiles), tl.zeros((tiles.OUT, tiles.IN), tl.float32)
-        before = state if flags.STATIONARY else loaded(mine.kept, mine.at, mine.real)
-        g = padded_product(mine.outputs, WIDE, mine.inputs, WIDE, padded_rows(batch, tiles), g, tiles.BATCH // 2, tiles.STAGES)
-        after = descended(before, g, given.adam + 8 * step, given)
-        tl.store(mine.operand + mine.operand_at, operand(after.p, flags.BFLOAT16), mask=mine.real)
-        if flags.STATIONARY:
-            state = after
-        else:
-            store(mine.kept, mine.at, mine.real, after)
-    if flags.STATIONARY:
-        return state
-
-
-@triton.jit
-def layer(kept, NAME: tl.constexpr):
-    """`Kept` of pointers to one array of a layer. kept: `Kept` of `Layers`. NAME: its place in them."""
-    return Kept(kept.p[NAME], kept.m[NAME], kept.v[NAME], kept.average[NAME])
-
-
-@triton.jit
-def descend_vectors(kept, given, work, step, batch, size, tiles):
-    """Gradients of the biases and of the column of t, and their step, by the programs with fewer matrix tiles. Arguments as in `descend`."""
-    WIDE: tl.constexpr = max(size.DP, size.HP)
-    downs: tl.constexpr = (size.D + tiles.OUT - 1) // tiles.OUT
-    c, now, rows, k = given.adam + 8 * step, work.t + step % 2 * batch, padded_rows(batch, tiles), tl.arange(0, tiles.BATCH)
-    for tile in range(tl.num_programs(0) - 1 - tl.program_id(0), downs + (size.H + tiles.OUT - 1) // tiles.OUT, tl.num_programs(0)):
-        if tile < downs:
-            column, db = tile * tiles.OUT + tl.arange(0, tiles.OUT), tl.zeros((tiles.OUT, tiles.BATCH), tl.float32)
-            b2 = loaded(layer(kept, 3), column, column < size.D)
-            for b in range(0, rows, tiles.BATCH):
-                db += tl.load(work.d_op + (b + k)[None, :] * WIDE + column[:, None], cache_modifier=".cg").to(tl.float32)
-            store(layer(kept, 3), column, column < size.D, descended(b2, tl.sum(db, 1), c, given))
-        else:
-            unit = (tile - downs) * tiles.OUT + tl.arange(0, tiles.OUT)
-            last, here = unit * (size.D + 1) + size.D, unit < size.H
-            b1, w_t = loaded(layer(kept, 1), unit, here), loaded(layer(kept, 0), last, here)
-            db, dw = tl.zeros((tiles.OUT, tiles.BATCH), tl.float32), tl.zeros((tiles.OUT, tiles.BATCH), tl.float32)
-            for b in range(0, rows, tiles.BATCH):
-                y = tl.load(work.dh_op + (b + k)[None, :] * WIDE + unit[:, None], cache_modifier=".cg").to(tl.float32)
-                time = tl.load(now + b + k, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
-                db += y
-                dw = tl.fma(y, time[None, :], dw)
-            b1, w_t = descended(b1, tl.sum(db, 1), c, given), descended(w_t, tl.sum(dw, 1), c, given)
-            store(layer(kept, 1), unit, here, b1)
-            store(layer(kept, 0), last, here, w_t)

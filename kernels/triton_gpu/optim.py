@@ -19,31 +19,21 @@ from kernels.triton_gpu.rowwise import rowwise
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
-    """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, decoupled; weight_decay is its lambda / alpha.
-
-    p, g, m, v: one shape. step: int >= 1. lr, beta1, beta2, eps, weight_decay: floats.
-    Returns p, m, v; out: three arrays for them, which may be the inputs. Raises as `ref.optim.adam_step`.
-    """
+    """[Adam] algorithm 1, or [AdamW] algorithm 2; arguments as in `ref.optim.adam_step`. out: three arrays."""
     arrays = read(SINGLE, p=p, g=g, m=m, v=v)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
     return rowwise(adam, arrays, c, out, writes=3)
 
 
 def ema_step(avg, p, decay, out=None):
-    """avg <- decay avg + (1 - decay) p. avg, p: one shape. decay: in [0, 1].
-
-    Returns the new average, in out where given (it may be avg). Raises as `ref.optim.ema_step`.
-    """
+    """Moving average; arguments as in `ref.optim.ema_step`."""
     arrays = read(SINGLE, avg=avg, p=p)
     return rowwise(ema, arrays, coefficients.ema_step(decay), out)
 
 
 def clip_by_global_norm(grads, max_norm, out=None):
-    """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) > max_norm.
-
-    grads: dict or list of arrays. max_norm: > 0. out: the same kind of collection, which may be grads itself.
-    Returns the same kind of collection; nothing waits for the norm. Raises as `ref.optim.clip_by_global_norm`.
-    """
+    """[Pascanu] algorithm 1 over all arrays together; arguments as in `ref.optim.clip_by_global_norm`. out: a collection like grads.
+    Nothing waits for the norm."""
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
     names = list(grads) if isinstance(grads, dict) else list(range(len(grads)))
@@ -66,7 +56,8 @@ def clip_by_global_norm(grads, max_norm, out=None):
 
 @triton.jit
 def adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay):
-    """[AdamW] algorithm 2: p, m, v. p, g, m, v: blocks. beta1, rest1, beta2, rest2, rate, root, eps, decay: of `coefficients.adam_step`."""
+    """[AdamW] algorithm 2: p, m, v. p, g, m, v: blocks.
+    beta1, rest1, beta2, rest2, rate, root, eps, decay: of `coefficients.adam_step`."""
     m_next = tl.fma(beta1, m, rest1 * g)
     v_next = tl.fma(beta2, v, rest2 * (g * g))
     return p - tl.fma(decay, p, rate * m_next / tl.fma(root, tl.sqrt(v_next), eps)), m_next, v_next

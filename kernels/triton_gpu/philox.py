@@ -73,7 +73,8 @@ def blocks_of(program, BLOCK: tl.constexpr):
 
 @triton.jit
 def words_of(block, seed, stream):
-    """The four words of each Philox block. block: numbers, int64. seed, stream: 64-bit words, the key and half the counter."""
+    """The four words of each Philox block. block: numbers, int64.
+    seed, stream: 64-bit words, the key and half the counter."""
     zero = (block * 0).to(tl.uint32)
     seed, stream = seed.to(tl.uint64), stream.to(tl.uint64)
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)

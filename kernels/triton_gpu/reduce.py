@@ -25,7 +25,8 @@ Part = namedtuple("Part", "outs ins size c")  # arrays of a sum: written, read, 
 
 
 def partial_sums(*arrays):
-    """Memory for one float64 for each program that sums, over all of arrays: a `Partial`. Raises ValueError where an array is empty."""
+    """Memory for one float64 for each program that sums, over all of arrays: a `Partial`.
+    Raises ValueError where an array is empty."""
     for a in arrays:
         some(a)
     count = sum(map(programs, arrays))
@@ -59,7 +60,8 @@ def add(f, partial, arrays, outs=(), c=(), key=None, first=0, other=None, dtype=
 
 
 def mean(partial, arrays):
-    """The mean over all elements of arrays from their partial sums, float64 without axes. partial: `Partial`. arrays: `Arrays`."""
+    """The mean over all elements of arrays from their partial sums, float64 without axes. partial: `Partial`.
+    arrays: `Arrays`."""
     return scalar(_mean, arrays, partial.pointer, partial.count, arrays.size)
 
 
@@ -97,7 +99,8 @@ def by_example(f, arrays, outs, c=()):
 
 @triton.jit
 def neighbours_sum(x, N: tl.constexpr, TO: tl.constexpr):
-    """The sums of runs of N / TO elements, neighbours first: one order, whatever layout the compiler chose. x: block of N. N, TO: powers of 2."""
+    """The sums of runs of N / TO elements, neighbours first: one order, whatever layout the compiler chose. x: block of N.
+    N, TO: powers of 2."""
     for k in tl.static_range(1, 17):
         if N >> k >= TO:
             x = tl.sum(tl.reshape(x, (N >> k, 2)), 1)  # of two: no order to choose
@@ -131,7 +134,8 @@ def _add_parts(sums, partial, parts, BLOCK: tl.constexpr):
 
 @triton.jit
 def store_after(outs, y, base, i, inside):
-    """Writes what an element function returned after its total. outs: tuple of pointers. y: blocks. base, i, inside: as in `loaded`."""
+    """Writes what an element function returned after its total. outs: tuple of pointers. y: blocks.
+    base, i, inside: as in `loaded`."""
     for k in tl.static_range(len(outs)):
         tl.store(outs[k] + base + i, stored(y[k + 1], outs[k]), mask=inside)
 

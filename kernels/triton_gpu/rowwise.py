@@ -100,7 +100,8 @@ def with_noise(mean, sigma, z):
 
 @triton.jit
 def loaded(ins, base, i, inside, other=None):
-    """Elements base + i of each array as float32. ins: tuple of pointers. base, i: offsets. inside: which there are. other: what the rest are."""
+    """Elements base + i of each array as float32. ins: tuple of pointers. base, i: offsets. inside: which there are.
+    other: what the rest are."""
     x = ()
     for k in tl.static_range(len(ins)):
         x = x + (tl.load(ins[k] + base + i, mask=inside, other=other).to(tl.float32),)
@@ -109,7 +110,8 @@ def loaded(ins, base, i, inside, other=None):
 
 @triton.jit
 def store(outs, y, base, i, inside):
-    """Writes one block, or each of a tuple. outs: tuple of pointers. y: block or tuple. base, i, inside: as in `loaded`."""
+    """Writes one block, or each of a tuple. outs: tuple of pointers. y: block or tuple.
+    base, i, inside: as in `loaded`."""
     if len(outs) == 1:
         tl.store(outs[0] + base + i, stored(y, outs[0]), mask=inside)
     else:

@@ -18,10 +18,8 @@ from kernels.triton_gpu.rowwise import rowwise
 
 
 def reparameterize_kl(mu, logvar, eps, out=None):
-    """[VAE] eq. 10 and appendix B:  z = mu + exp(logvar / 2) eps,  kl = 1/2 sum(mu^2 + exp(logvar) - 1 - logvar). mu, logvar, eps: (B, ...).
-
-    Returns z (B, ...), in out where given, and kl (B,) float64, of the kind of the inputs. Raises as `ref.vae.reparameterize_kl`.
-    """
+    """[VAE] eq. 10 and appendix B; arguments as in `ref.vae.reparameterize_kl`.
+    kl is (B,) float64, of the kind of the inputs."""
     arrays = read(SINGLE, mu=mu, logvar=logvar, eps=eps)
     coefficients.examples(arrays.shape)
     out, pointer = output("out", out, arrays)
@@ -29,11 +27,8 @@ def reparameterize_kl(mu, logvar, eps, out=None):
 
 
 def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
-    """Gradients of `reparameterize_kl`:  dmu = dz + dkl mu,  dlogvar = (dz eps std + dkl (exp(logvar) - 1)) / 2,  deps = std dz.
-
-    dz, mu, logvar, eps: (B, ...). dkl: (B,), or a float for all. Returns dmu, dlogvar, deps; out: three arrays for them, which may be
-    inputs. Raises as `ref.vae.reparameterize_kl_backward`.
-    """
+    """Gradients of `reparameterize_kl`; arguments as in `ref.vae.reparameterize_kl_backward`. out: three arrays.
+    dkl is of the host."""
     arrays = read(SINGLE, dz=dz, mu=mu, logvar=logvar, eps=eps)
     coefficients.examples(arrays.shape)
     c = coefficients.numbers("dkl", dkl, arrays.shape).reshape(1, -1)
@@ -41,11 +36,8 @@ def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
 
 
 def bernoulli_nll_grad(logits, x, dnll=1.0, out=None):
-    """[VAE] eq. 11 and its gradient in one pass:  nll = sum(x softplus(-logits) + (1 - x) softplus(logits)),  dlogits = dnll (sigmoid(logits) - x).
-
-    logits, x: (B, ...), x in [0, 1]. dnll: (B,), or a float for all. Returns nll (B,) float64, of the kind of the inputs, and dlogits
-    (B, ...), in out where given. Raises as `ref.vae.bernoulli_nll_grad`.
-    """
+    """[VAE] eq. 11 and its gradient in one pass; arguments as in `ref.vae.bernoulli_nll_grad`.
+    nll is (B,) float64, of the kind of the inputs; dnll is of the host."""
     arrays = read(SINGLE, logits=logits, x=x)
     coefficients.examples(arrays.shape)
     c = coefficients.numbers("dnll", dnll, arrays.shape).reshape(1, -1)
@@ -70,7 +62,8 @@ def kl_backward(dz, mu, logvar, eps, dkl):
 
 @triton.jit
 def nll(total, logit, x, dnll):
-    """x softplus(-logit) + (1 - x) softplus(logit), added to total; and dlogit. total, logit, x: blocks. dnll: number or block."""
+    """x softplus(-logit) + (1 - x) softplus(logit), added to total; and dlogit. total, logit, x: blocks.
+    dnll: number or block."""
     log, large, small = logistic(logit)
     up, down = tl.where(logit >= 0, large, small), tl.where(logit >= 0, small, large)  # sigmoid(logit), sigmoid(-logit)
     loss = log + logit * tl.where(logit >= 0, 1.0 - x, -x)

@@ -159,6 +159,8 @@ def documentation_gaps(files):
     gaps = []
     anywhere = {name: ast.get_docstring(node) or "" for path in sorted(files, reverse=True)
                 for name, node in public_functions(files[path]).items()}
+    exact = {f"{path[:-3].replace('/', '.')}.{name}": ast.get_docstring(node) for path, source in files.items()
+             for name, node in public_functions(source).items()}
     for path, source in files.items():
         own = public_functions(source)
         about_file = ast.get_docstring(ast.parse(source)) or ""
@@ -171,8 +173,9 @@ def documentation_gaps(files):
                 continue
             wider = text
             for names in re.findall(r"as in ((?:`[\w.]+`(?:, | and )?)+)", text):
-                for other in re.findall(r"(\w+)`", names):
-                    wider += (ast.get_docstring(own[other]) or "") if other in own else anywhere.get(other, "")
+                for full in re.findall(r"`([\w.]+)`", names):
+                    other = full.rpartition(".")[2]
+                    wider += exact.get(full) or ((ast.get_docstring(own[other]) or "") if other in own else anywhere.get(other, ""))
             for p in has:
                 if not re.search(rf"(?<![\w.]){p}(?!\w)", wider) and not (p == "out" and re.search(r"`out=?`", about_file)):
                     gaps.append(f"{path}: {name} does not say what {p} is")
