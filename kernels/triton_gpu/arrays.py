@@ -1,5 +1,5 @@
-"""Arrays of torch (CUDA), CuPy, numba-cuda, JAX and, in the interpreter, NumPy: their pointers without a copy, the checks of a
-kernel's arguments, and new arrays of the kind that was given.
+"""Arrays of torch (CUDA), CuPy, numba-cuda, JAX and, in the interpreter, NumPy: their pointers without a copy, the
+checks of a kernel's arguments, and new arrays of the kind that was given.
 """
 import importlib
 import math
@@ -15,8 +15,8 @@ HALVES = ("float16", "bfloat16")  # stored so; arithmetic is float32
 SINGLE = ("float32",)
 STORED = ("float32", *HALVES)
 
-# One kind of array. describe(x) -> shape, dtype (a name), address, whether C-contiguous, its stream or None. empty(shape,
-# dtype) makes one; send and receive are `send` and `receive` of this kind.
+# One kind of array. describe(x) -> shape, dtype (a name), address, whether C-contiguous, its stream or None.
+# empty(shape, dtype) makes one; send and receive are `send` and `receive` of this kind.
 Kind = namedtuple("Kind", "name describe empty send receive")
 # What the arguments of a kernel have in common. dtype: a name. streams: those that the arrays name.
 Arrays = namedtuple("Arrays", "kind shape dtype size pointers streams")
@@ -168,8 +168,8 @@ def _default():
 
 
 def send(array):
-    """A NumPy array as one that the kernels take: on the GPU by numba-cuda, by torch without numba-cuda or for bfloat16; in the
-    interpreter itself. array: NumPy."""
+    """A NumPy array as one that the kernels take: on the GPU by numba-cuda, by torch without numba-cuda or for
+    bfloat16; in the interpreter itself. array: NumPy."""
     if not device.INTERPRETED and array.dtype.name == "bfloat16":
         importlib.import_module("torch")
         return _torch().send(array)
@@ -224,10 +224,11 @@ def fresh(shape, dtype, out):
 
 
 def output(name, out, like):
-    """The array that a kernel writes, and its `Pointer`. name: for the message. out: None for a new one. like: `Arrays` that it resembles.
+    """The array that a kernel writes, and its `Pointer`. name: for the message. out: None for a new one. like:
+    `Arrays` that it resembles.
 
-    Raises TypeError or ValueError where out is of another kind, dtype or shape, not contiguous or writable, or overlaps an
-    input without being exactly that input's memory.
+    Raises TypeError or ValueError where out is of another kind, dtype or shape, not contiguous or writable, or
+    overlaps an input without being exactly that input's memory.
     """
     if out is None:
         out = like.kind.empty(like.shape, like.dtype)
@@ -254,7 +255,8 @@ def output(name, out, like):
 
 
 def outputs(out, count, like):
-    """`output` for count results: their arrays, and their pointers. out: None, or that many arrays. like: as in `output`.
+    """`output` for count results: their arrays, and their pointers. out: None, or that many arrays. like: as in
+    `output`.
 
     Raises as `output` does, and ValueError where two of the results share memory.
     """

@@ -1,7 +1,7 @@
 """A barrier for all programs of a launch. They have to run at the same time, so the launch is cooperative.
 
-In the interpreter one program runs after the other, and nobody could wait. There a launch is one phase of the kernel, `phase` != ALL,
-and the barrier does nothing.
+In the interpreter one program runs after the other, and nobody could wait. There a launch is one phase of the kernel,
+`phase` != ALL, and the barrier does nothing.
 """
 from collections import namedtuple
 
@@ -16,7 +16,8 @@ Turn = namedtuple("Turn", "barriers patience")  # how many barriers were passed,
 
 @triton.jit
 def wait(counter, turn, PHASE: tl.constexpr):
-    """Waits until every program has arrived. counter: two ints, arrivals and whether a program gave up. turn: `Turn`. PHASE: of the launch.
+    """Waits until every program has arrived. counter: two ints, arrivals and whether a program gave up. turn: `Turn`.
+    PHASE: of the launch.
     Returns the next turn; its patience is 0 if this program gave up."""
     barriers, patience = turn
     if PHASE == ALL:

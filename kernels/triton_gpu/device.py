@@ -1,5 +1,5 @@
-"""The GPU and its driver: whether there is one, devices, streams, memory. Without a GPU (or with TRITON_INTERPRET=1) Triton's
-interpreter runs the same kernels on NumPy arrays, slowly, to show that they are right.
+"""The GPU and its driver: whether there is one, devices, streams, memory. Without a GPU (or with TRITON_INTERPRET=1)
+Triton's interpreter runs the same kernels on NumPy arrays, slowly, to show that they are right.
 """
 import ctypes
 import importlib

@@ -1,8 +1,8 @@
 """`ref.diffusion` on the GPU: float32; noising and the steps also float16 and bfloat16 in memory, float32 in between.
 
-Arrays are of one kind (see `arrays`) and dtype; t and s are ints of the host. `out`, where given, is an array like the inputs, and may be
-one of them. Errors as there, before anything is written. A sum of two products names its fused multiply-add, so the bits do not depend
-on how a compiler contracts.
+Arrays are of one kind (see `arrays`) and dtype; t and s are ints of the host. `out`, where given, is an array like
+the inputs, and may be one of them. Errors as there, before anything is written. A sum of two products names its fused
+multiply-add, so the bits do not depend on how a compiler contracts.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020

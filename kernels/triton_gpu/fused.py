@@ -1,8 +1,8 @@
 """`ref.fused` on the GPU: one pass over memory, the noise made in registers and never stored.
 
-Arguments are those of `ref.fused` (equations there), arrays of one kind (see `arrays`) and dtype, float32; noising and the steps
-also float16 and bfloat16 in memory. `out`, where given, is an array of that kind, shape and dtype and may be one of the
-inputs. Errors as there, before anything is written.
+Arguments are those of `ref.fused` (equations there), arrays of one kind (see `arrays`) and dtype, float32; noising
+and the steps also float16 and bfloat16 in memory. `out`, where given, is an array of that kind, shape and dtype and
+may be one of the inputs. Errors as there, before anything is written.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -110,13 +110,15 @@ def _guided(f, arrays, c, w, clip, key, out):
 
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, precision="float32", out=None):
-    """A whole trajectory, [DDIM] eq. 12 from each time to the next, of a net of `ref.nets.mlp` with its own noise, in one launch. Without noise and
-    clip the chapter's net goes all the way in its hidden layer (see `kernels.triton_gpu.mlp`).
+    """A whole trajectory, [DDIM] eq. 12 from each time to the next, of a net of `ref.nets.mlp` with its own noise, in
+    one launch. Without noise and clip the chapter's net goes all the way in its hidden layer (see
+    `kernels.triton_gpu.mlp`).
 
-    params: of `chapter` or of `residual`, told by their names. xT: (B, pixels). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,).
-    eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last. guidance: for `residual`, None for no label, or
-    labels (B,) of the host and w. predict: what the net's output is, "eps", "x0" or "v". clip: of x0_hat, > 0, or None. precision: "float32", or
-    "bfloat16" for operands of the products rounded to it. Returns x at the last time (B, pixels), in out where given, which may be xT; NaN
+    params: of `chapter` or of `residual`, told by their names. xT: (B, pixels). times: (n + 1,) ints, descending in
+    [0, T]. abar: (T + 1,). eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last.
+    guidance: for `residual`, None for no label, or labels (B,) of the host and w. predict: what the net's output is,
+    "eps", "x0" or "v". clip: of x0_hat, > 0, or None. precision: "float32", or "bfloat16" for operands of the
+    products rounded to it. Returns x at the last time (B, pixels), in out where given, which may be xT; NaN
     everywhere if a program waited a second for another in vain. Raises as `ref.fused.mlp_sample`.
     """
     arrays = read(SINGLE, xT=xT)
@@ -143,13 +145,16 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
 
 
 def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0, precision="float32"):
-    """Steps of the chapter's loop in one launch, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from (seed, step).
+    """Steps of the chapter's loop in one launch, [DDPM] algorithm 1 with [AdamW] and a moving average, everything
+    random from (seed, step).
 
-    params: of `chapter`. data: (N, pixels), N < 2**31. steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
-    state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in `adam_ema_step`. decay: of the average.
-    precision: "float32", or "bfloat16" for operands of the products rounded to it; weights, sums and all that is kept are float32.
-    Returns params, state (a dict: step, m, v, average) and the losses (steps,) float64, all new: nothing given is changed. The same bits on
-    every run. Raises as `ref.fused.mlp_train`; RuntimeError if a program waited a second for another in vain.
+    params: of `chapter`. data: (N, pixels), N < 2**31. steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64).
+    abar: (T + 1,). state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in
+    `adam_ema_step`. decay: of the average. precision: "float32", or "bfloat16" for operands of the products rounded
+    to it; weights, sums and all that is kept are float32.
+    Returns params, state (a dict: step, m, v, average) and the losses (steps,) float64, all new: nothing given is
+    changed. The same bits on every run. Raises as `ref.fused.mlp_train`; RuntimeError if a program waited a second
+    for another in vain.
     """
     arrays = read(SINGLE, data=data)
     if len(arrays.shape) != 2:

@@ -1,8 +1,9 @@
 """`ref.gan` on the GPU: float32, each loss and its gradient in one pass over the logits.
 
-Every loss is  sign mean(F(slope logit + shift))  for one of four F, or two such means added. Arguments are those of `ref.gan`
-(equations there), arrays of one kind (see `arrays`), of any two shapes. `out`, where given, is an array like the logits, which it
-may be, or for two gradients a pair. Sums are float64, added in one order. Errors as there, before anything is written.
+Every loss is  sign mean(F(slope logit + shift))  for one of four F, or two such means added. Arguments are those of
+`ref.gan` (equations there), arrays of one kind (see `arrays`), of any two shapes. `out`, where given, is an array
+like the logits, which it may be, or for two gradients a pair. Sums are float64, added in one order. Errors as there,
+before anything is written.
 
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
@@ -20,7 +21,8 @@ from kernels.triton_gpu.math import logistic
 
 def discriminator_loss_grad(real_logits, fake_logits, out=None):
     """[GAN] eq.
-    1, which D maximises, with its sign changed, and its gradients; arguments as in `ref.gan.discriminator_loss_grad`."""
+    1, which D maximises, with its sign changed, and its gradients; arguments as in `ref.gan.discriminator_loss_grad`.
+    """
     return _two(softplus, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
 
@@ -35,8 +37,8 @@ def generator_loss_saturating_grad(fake_logits, out=None):
 
 
 def hinge_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[SN] eq.
-    16, which D maximises, with its sign changed, and its gradients; arguments as in `ref.gan.hinge_discriminator_loss_grad`."""
+    """[SN] eq. 16, which D maximises, with its sign changed, and its gradients; arguments as in
+    `ref.gan.hinge_discriminator_loss_grad`."""
     return _two(hinge, real_logits, fake_logits, out, (-1, 1), (1, 1))
 
 
@@ -46,20 +48,21 @@ def hinge_generator_loss_grad(fake_logits, out=None):
 
 
 def least_squares_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[LSGAN] eq.
-    2 with a = 0 for fake and b = 1 for real, and its gradients; arguments as in `ref.gan.least_squares_discriminator_loss_grad`."""
+    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real, and its gradients; arguments as in
+    `ref.gan.least_squares_discriminator_loss_grad`."""
     return _two(square, real_logits, fake_logits, out, (1, -1), (1, 0))
 
 
 def least_squares_generator_loss_grad(fake_logits, out=None):
     """[LSGAN] eq.
-    2 with c = 1, to be taken for real, and its gradient; arguments as in `ref.gan.least_squares_generator_loss_grad`."""
+    2 with c = 1, to be taken for real, and its gradient; arguments as in `ref.gan.least_squares_generator_loss_grad`.
+    """
     return _one(square, fake_logits, out, (1, -1))
 
 
 def wasserstein_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[WGAN] eq.
-    3, which the critic maximises, with its sign changed, and its gradients; arguments as in `ref.gan.wasserstein_discriminator_loss_grad`."""
+    """[WGAN] eq. 3, which the critic maximises, with its sign changed, and its gradients; arguments as in
+    `ref.gan.wasserstein_discriminator_loss_grad`."""
     return _two(line, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
 

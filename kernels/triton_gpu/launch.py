@@ -17,8 +17,8 @@ def programs(size, block):
 def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
     """kernel[(grid,)](*args, **constants) on the device and stream of its arrays. Nothing is done where grid is 0.
 
-    kernel: from `triton.jit`. grid: programs. arrays: `Arrays`. args: pointers and numbers. warps: of a program. together: whether all
-    programs have to run at the same time, since they wait for each other. constants: by name.
+    kernel: from `triton.jit`. grid: programs. arrays: `Arrays`. args: pointers and numbers. warps: of a program.
+    together: whether all programs have to run at the same time, since they wait for each other. constants: by name.
     """
     if grid == 0:
         return
@@ -75,8 +75,8 @@ def scratch(host, near, filled=True):
 
 
 def workspace(near, filled=(), empty=()):
-    """Pointers into one new piece of device memory. near: `Arrays`. filled: arrays whose values it gets. empty: (elements, dtype) of
-    further parts. Returns a list of pointers, first those of filled."""
+    """Pointers into one new piece of device memory. near: `Arrays`. filled: arrays whose values it gets. empty:
+    (elements, dtype) of further parts. Returns a list of pointers, first those of filled."""
     filled = [np.ascontiguousarray(part) for part in filled]
     dtypes = [dtype_name(a.dtype) for a in filled] + [dtype for _, dtype in empty]
     sizes = [a.nbytes for a in filled] + [n * itemsize(dtype) for n, dtype in empty]

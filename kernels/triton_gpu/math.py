@@ -1,7 +1,8 @@
-"""exp and log(1 + exp) in float32 to one to three units of the last digit, at every argument; exp as a GPU has it loses more the
-farther it is from 0.
+"""exp and log(1 + exp) in float32 to one to three units of the last digit, at every argument; exp as a GPU has it
+loses more the farther it is from 0.
 
-exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in `kernels.coefficients`.
+exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
+`kernels.coefficients`.
 """
 import triton
 import triton.language as tl
@@ -52,9 +53,11 @@ def std_of(logvar):
 
 @triton.jit
 def logistic(x):
-    """log(1 + e^-|x|), 1 / (1 + e^-|x|) and e^-|x| / (1 + e^-|x|): of softplus and sigmoid, what is left when the sign is gone. x: float32 block.
+    """log(1 + e^-|x|), 1 / (1 + e^-|x|) and e^-|x| / (1 + e^-|x|): of softplus and sigmoid, what is left when the
+    sign is gone. x: float32 block.
 
-    e^-|x| is the hardware's 2^y times 1 + ln 2 times what rounding took off y, to 2.5 units; below 2^-126 it is 0."""
+    e^-|x| is the hardware's 2^y times 1 + ln 2 times what rounding took off y, to 2.5 units; below 2^-126 it is 0.
+    """
     h = -tl.abs(x)
     y = h * LOG2_E
     e = tl.exp2(y)

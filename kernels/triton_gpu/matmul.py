@@ -1,6 +1,8 @@
-"""Matrix products of float32 in a program's registers: three tf32 products for one, to 2^-22, or operands rounded to bfloat16.
+"""Matrix products of float32 in a program's registers: three tf32 products for one, to 2^-22, or operands rounded to
+bfloat16.
 
-Sums are float32. Products read past the first-level cache, since other programs of the same launch wrote their operands.
+Sums are float32. Products read past the first-level cache, since other programs of the same launch wrote their
+operands.
 """
 import triton
 import triton.language as tl
@@ -30,17 +32,21 @@ def operand(x, BFLOAT16: tl.constexpr):
 
 
 @triton.jit
-def product(a, along_a, rows, b, along_b, columns, K, sums, CHUNK: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr):
-    """sums + a b over K terms.
+def product(
+    a, along_a, rows, b, along_b, columns, K, CHUNK: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr
+):
+    """a b over K terms.
 
-    a, b: pointers to the first element of each row and column. along_a, along_b: steps to the next. rows, columns: which there are.
-    sums: block. CHUNK: terms at a time. STAGES: loads ahead. SPLIT: operands as two bfloat16 each, to 2^-16, else to 2^-22.
+    a, b: pointers to the first element of each row and column. along_a, along_b: steps to the next. rows, columns:
+    which there are. CHUNK: terms at a time. STAGES: loads ahead. SPLIT: operands as two bfloat16 each,
+    to 2^-16, else to 2^-22.
     """
-    k = tl.arange(0, CHUNK)
+    k, sums = tl.arange(0, CHUNK), tl.zeros((a.shape[0], b.shape[0]), tl.float32)
     for first in tl.range(0, K, CHUNK, num_stages=STAGES):
         inside = first + k < K
-        x = tl.load(a[:, None] + (first + k)[None, :] * along_a, mask=rows[:, None] & inside[None, :], other=0, cache_modifier=".cg")
-        y = tl.load(b[None, :] + (first + k)[:, None] * along_b, mask=inside[:, None] & columns[None, :], other=0, cache_modifier=".cg")
+        left, right = rows[:, None] & inside[None, :], inside[:, None] & columns[None, :]
+        x = tl.load(a[:, None] + (first + k)[None, :] * along_a, mask=left, other=0, cache_modifier=".cg")
+        y = tl.load(b[None, :] + (first + k)[:, None] * along_b, mask=right, other=0, cache_modifier=".cg")
         if SPLIT:
             x_high, y_high = operand(x, True), operand(y, True)
             x_low, y_low = operand(x - x_high.to(tl.float32), True), operand(y - y_high.to(tl.float32), True)
@@ -51,10 +57,11 @@ def product(a, along_a, rows, b, along_b, columns, K, sums, CHUNK: tl.constexpr,
 
 
 @triton.jit
-def padded_product(a, along_a, b, along_b, K, sums, CHUNK: tl.constexpr, STAGES: tl.constexpr):
-    """sums + a b of stored operands, in memory that ends with two chunks: nothing to mask, so that 16 bytes are read at a time.
-    Two sums, since each product waits for the one before it. Arguments as in `product`."""
-    k, others = tl.arange(0, CHUNK), sums * 0
+def padded_product(a, along_a, b, along_b, K, CHUNK: tl.constexpr, STAGES: tl.constexpr):
+    """a b of stored operands, in memory that ends with two chunks: nothing to mask, so that 16 bytes are read
+    at a time. Two sums, since each product waits for the one before it. Arguments as in `product`."""
+    k, sums = tl.arange(0, CHUNK), tl.zeros((a.shape[0], b.shape[0]), tl.float32)
+    others = sums * 0
     for first in tl.range(0, K, 2 * CHUNK, num_stages=STAGES):
         x = tl.load(a[:, None] + (first + k)[None, :] * along_a, cache_modifier=".cg")
         y = tl.load(b[None, :] + (first + k)[:, None] * along_b, cache_modifier=".cg")
@@ -63,6 +70,12 @@ def padded_product(a, along_a, b, along_b, K, sums, CHUNK: tl.constexpr, STAGES:
         sums = tl.dot(x, y, sums, input_precision="tf32x3")
         others = tl.dot(v, w, others, input_precision="tf32x3")
     return sums + others
+
+
+@triton.jit
+def tile_of(tile, across, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The rows and the columns of a tile. tile: its number. across: tiles in a row of them. ROWS, COLUMNS: its shape."""
+    return tile // across * ROWS + tl.arange(0, ROWS), tile % across * COLUMNS + tl.arange(0, COLUMNS)
 
 
 @triton.jit

@@ -1,7 +1,8 @@
 """What the kernels of whole loops share: the nets of `ref.nets.mlp` as pointers, activations, tiles.
 
-A launch is a row of phases, one function each. In a phase each program takes tiles of a matrix product in turn, with what follows it
-(bias and ReLU, the step, AdamW) done while the sums are in registers; between two phases all programs wait at a barrier.
+A launch is a row of phases, one function each. In a phase each program takes tiles of a matrix product in turn, with
+what follows it (bias and ReLU, the step, AdamW) done while the sums are in registers; between two phases all programs
+wait at a barrier.
 """
 from collections import namedtuple
 
@@ -13,7 +14,8 @@ from kernels import coefficients
 from kernels.triton_gpu import arrays, device, launch
 from kernels.triton_gpu.math import logistic
 
-# Weights of either net; simple_mlp has the first four, and the rest are None. labels: (branches, B). features: of the times, how many.
+# Weights of either net; simple_mlp has the first four, and the rest are None. labels: (branches, B). features: of the
+# times, how many.
 Net = namedtuple("Net", "width w_in b_in w_out b_out w_time b_time classes blocks labels w features")
 Small = namedtuple("Small", "OUT IN CHUNK BATCH")
 SMALL = Small(32, 32, 16, 32)  # of a net up to 128 wide in the interpreter, which pays by the operation, padding included
@@ -80,8 +82,8 @@ def _weight(params, name, like, shape, whose="params"):
 
 
 def simple(params, like, whose="params", width=None):
-    """`Net` of simple_mlp after the check. params: w1, b1, w2, b2. like: `Arrays` of the data. whose: for the message. width: of the hidden
-    layer, None for any."""
+    """`Net` of simple_mlp after the check. params: w1, b1, w2, b2. like: `Arrays` of the data. whose: for the
+    message. width: of the hidden layer, None for any."""
     params, pixels = named(params), like.shape[1]
     w1, (width, _) = _weight(params, "w1", like, (width, pixels + 1), whose)
     shapes = {"b1": (width,), "w2": (pixels, width), "b2": (pixels,)}

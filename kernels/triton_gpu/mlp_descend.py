@@ -13,8 +13,8 @@ from kernels.triton_gpu.optim import adam, ema
 
 Layers = namedtuple("Layers", "w1 b1 w2 b2")
 Kept = namedtuple("Kept", "p m v average")  # weights, moments and moving average: `Layers`, pointers, or blocks
-# A tile of weights: pointers to them and what is kept, offsets in them, which are real; the stored operand and offsets in it; operands of
-# the gradient, of outputs and of inputs
+# A tile of weights: pointers to them and what is kept, offsets in them, which are real; the stored operand and
+# offsets in it; operands of the gradient, of outputs and of inputs
 Tile = namedtuple("Tile", "kept at real operand operand_at outputs inputs")
 
 
@@ -45,10 +45,11 @@ def store(kept, at, real, state):
 
 @triton.jit
 def descended(state, g, c, given):
-    """[AdamW] algorithm 2 and the average. state: `Kept` of blocks. g: gradient. c: pointer to the 8 of `coefficients.adam_step`.
-    given: `Given`."""
+    """[AdamW] algorithm 2 and the average. state: `Kept` of blocks. g: gradient. c: pointer to the 8 of
+    `coefficients.adam_step`. given: `Given`."""
     c0, c1, c2, c3 = tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3)
-    p, m, v = adam(state.p, g, state.m, state.v, c0, c1, c2, c3, tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7))
+    c4, c5, c6, c7 = tl.load(c + 4), tl.load(c + 5), tl.load(c + 6), tl.load(c + 7)
+    p, m, v = adam(state.p, g, state.m, state.v, c0, c1, c2, c3, c4, c5, c6, c7)
     return Kept(p, m, v, ema(state.average, p, given.keep, given.take))
 
 
@@ -62,13 +63,13 @@ def own(tile, kept, work, which, batch, size, tiles):
     if tile < second:
         p, m, v, average = kept.p.w2, kept.m.w2, kept.v.w2, kept.average.w2
         to, dout, rows = work.w2_op, work.d_op, work.a_op
-        row, column, outputs, inputs = tile // across * tiles.OUT, tile % across * tiles.IN, size.D, size.H
-        stride, wide = size.H, size.HP
+        row, column = tile // across * tiles.OUT, tile % across * tiles.IN
+        outputs, inputs, stride, wide = size.D, size.H, size.H, size.HP
     else:
         p, m, v, average = kept.p.w1, kept.m.w1, kept.v.w1, kept.average.w1
         to, dout, rows = work.w1_op, work.dh_op, work.x_op + which * padded_rows(batch, tiles) * size.WIDE
-        row, column, outputs, inputs = (tile - second) // along * tiles.OUT, (tile - second) % along * tiles.IN, size.H, size.D
-        stride, wide = size.D + 1, size.DP
+        row, column = (tile - second) // along * tiles.OUT, (tile - second) % along * tiles.IN
+        outputs, inputs, stride, wide = size.H, size.D, size.D + 1, size.DP
     o, i = row + tl.arange(0, tiles.OUT), column + tl.arange(0, tiles.IN)
     real = (o < outputs)[:, None] & (i < inputs)[None, :]
     at, operand_at = o[:, None] * stride + i[None, :], o[:, None] * wide + i[None, :]
@@ -77,12 +78,12 @@ def own(tile, kept, work, which, batch, size, tiles):
 
 @triton.jit
 def descend(state, kept, given, work, step, batch, size, tiles, flags):
-    """Gradients of the two matrices, and their step. state: `Kept` of this program's tile, where it stays in registers, or None. step: number.
-    The rest as in `mlp_train`. Returns the state after the step."""
+    """Gradients of the two matrices, and their step. state: `Kept` of this program's tile, where it stays in
+    registers, or None. step: number. The rest as in `mlp_train`. Returns the state after the step."""
     for tile in range(tl.program_id(0), size.TILES, tl.num_programs(0)):
-        mine, g = own(tile, kept, work, step % 2, batch, size, tiles), tl.zeros((tiles.OUT, tiles.IN), tl.float32)
+        mine, rows = own(tile, kept, work, step % 2, batch, size, tiles), padded_rows(batch, tiles)
         before = state if flags.STATIONARY else loaded(mine.kept, mine.at, mine.real)
-        g = padded_product(mine.outputs, size.WIDE, mine.inputs, size.WIDE, padded_rows(batch, tiles), g, tiles.BATCH // 2, tiles.STAGES)
+        g = padded_product(mine.outputs, size.WIDE, mine.inputs, size.WIDE, rows, tiles.BATCH // 2, tiles.STAGES)
         after = descended(before, g, given.adam + 8 * step, given)
         tl.store(mine.operand + mine.operand_at, operand(after.p, flags.BFLOAT16), mask=mine.real)
         if flags.STATIONARY:
@@ -104,13 +105,16 @@ def descend_vectors(kept, given, work, step, batch, size, tiles):
     """Gradients of the biases and of the column of t, and their step, by the programs with fewer matrix tiles.
     Arguments as in `descend`."""
     downs: tl.constexpr = (size.D + tiles.OUT - 1) // tiles.OUT
-    c, now, rows, k = given.adam + 8 * step, work.t + step % 2 * batch, padded_rows(batch, tiles), tl.arange(0, tiles.BATCH)
-    for tile in range(tl.num_programs(0) - 1 - tl.program_id(0), downs + (size.H + tiles.OUT - 1) // tiles.OUT, tl.num_programs(0)):
+    ups: tl.constexpr = (size.H + tiles.OUT - 1) // tiles.OUT
+    c, now = given.adam + 8 * step, work.t + step % 2 * batch
+    rows, k = padded_rows(batch, tiles), tl.arange(0, tiles.BATCH)
+    for tile in range(tl.num_programs(0) - 1 - tl.program_id(0), downs + ups, tl.num_programs(0)):
         if tile < downs:
             column, db = tile * tiles.OUT + tl.arange(0, tiles.OUT), tl.zeros((tiles.OUT, tiles.BATCH), tl.float32)
             b2 = loaded(layer(kept, 3), column, column < size.D)
             for b in range(0, rows, tiles.BATCH):
-                db += tl.load(work.d_op + (b + k)[None, :] * size.WIDE + column[:, None], cache_modifier=".cg").to(tl.float32)
+                d = work.d_op + (b + k)[None, :] * size.WIDE + column[:, None]
+                db += tl.load(d, cache_modifier=".cg").to(tl.float32)
             store(layer(kept, 3), column, column < size.D, descended(b2, tl.sum(db, 1), c, given))
         else:
             unit = (tile - downs) * tiles.OUT + tl.arange(0, tiles.OUT)
@@ -118,7 +122,8 @@ def descend_vectors(kept, given, work, step, batch, size, tiles):
             b1, w_t = loaded(layer(kept, 1), unit, here), loaded(layer(kept, 0), last, here)
             db, dw = tl.zeros((tiles.OUT, tiles.BATCH), tl.float32), tl.zeros((tiles.OUT, tiles.BATCH), tl.float32)
             for b in range(0, rows, tiles.BATCH):
-                y = tl.load(work.dh_op + (b + k)[None, :] * size.WIDE + unit[:, None], cache_modifier=".cg").to(tl.float32)
+                d = work.dh_op + (b + k)[None, :] * size.WIDE + unit[:, None]
+                y = tl.load(d, cache_modifier=".cg").to(tl.float32)
                 time = tl.load(now + b + k, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
                 db += y
                 dw = tl.fma(y, time[None, :], dw)

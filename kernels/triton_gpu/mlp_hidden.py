@@ -1,11 +1,13 @@
 """A whole trajectory of simple_mlp in one launch, without pixels on the way.
 
-Where nothing is clipped and eta = 0 a step is linear: x_s = a x_t + b eps_hat. With u = W1 x (of the pixels' columns) and
-eps_hat = W2 h + b2 it is, in the hidden layer alone,
+Where nothing is clipped and eta = 0 a step is linear: x_s = a x_t + b eps_hat. With u = W1 x (of the pixels' columns)
+and eps_hat = W2 h + b2 it is, in the hidden layer alone,
 
-    h = relu(u + w_t t + b1),   u <- a u + b ((W1 W2) h + W1 b2),   and at the end   x_0 = (prod a) x_T + W2 (sum d_i h_i) + (sum d_i) b2
+h = relu(u + w_t t + b1),   u <- a u + b ((W1 W2) h + W1 b2),   and at the end   x_0 = (prod a) x_T + W2 (sum d_i h_i)
++ (sum d_i) b2
 
-where d_i is b_i times all later a. A program takes ROWS examples through it with W1 W2 in its registers and waits for nobody.
+where d_i is b_i times all later a. A program takes ROWS examples through it with W1 W2 in its registers and waits for
+nobody.
 
 Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
@@ -18,18 +20,18 @@ import triton.language as tl
 
 from kernels.triton_gpu import barrier, device, launch
 from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
-from kernels.triton_gpu.matmul import operand, product
+from kernels.triton_gpu.matmul import operand, product, tile_of
 from kernels.triton_gpu.mlp import constants, relu, tiles
 
 WIDEST = 256  # hidden layer whose trajectory fits into the registers and the shared memory of a program
-# ROWS: examples of a program on the way. TALL, TILE, CHUNK, STAGES: of a product before and after it, its tile, how many terms at a time
-# and how many loads ahead.
+# ROWS: examples of a program on the way. TALL, TILE, CHUNK, STAGES: of a product before and after it, its tile, how
+# many terms at a time and how many loads ahead.
 TILES = dict(ROWS=16, TALL=32, TILE=32, CHUNK=64, STAGES=4)
-LIFT, WALK, LOWER = map(tl.constexpr, range(1, 4))  # the phases: into the hidden layer, the trajectory, back to the pixels
+LIFT, WALK, LOWER = map(tl.constexpr, range(1, 4))  # the phases: to the hidden layer, the trajectory, to the pixels
 
 Weights = namedtuple("Weights", "w1 b1 w2 b2")
-# table: (steps, 3) of t, a, b. counter: of the barrier. lifted: (WIDE + B, WIDE), W1 W2 transposed, then u. shift: (WIDE,), W1 b2.
-# sums: (B, WIDE), sum d_i h_i. hidden: (B, WIDE), h where W1 W2 is not resident.
+# table: (steps, 3) of t, a, b. counter: of the barrier. lifted: (WIDE + B, WIDE), W1 W2 transposed, then u. shift:
+# (WIDE,), W1 b2. sums: (B, WIDE), sum d_i h_i. hidden: (B, WIDE), h where W1 W2 is not resident.
 Work = namedtuple("Work", "table counter lifted shift sums hidden")
 
 
@@ -46,10 +48,11 @@ def sample(out, x, net, times, chain, rounded):
     tile = {name: min(n, wide) if name in ("TALL", "TILE", "CHUNK") else n for name, n in tile.items()}
     bands = launch.programs(B, tile["TALL"])
     most = max((wide // tile["TALL"] + bands) * (wide // tile["TILE"]), bands * launch.programs(D, tile["TILE"]))
+    weights, grid = Weights(net.w_in, net.b_in, net.w_out, net.b_out), min(most, launch.processors(x))
+    groups = constants("Size", D=D, H=net.width, WIDE=wide), constants("Tiles", **tile)
     for phase in (LIFT, WALK, LOWER) if device.INTERPRETED else (ALL,):
         launch.run(
-            sample_hidden, min(most, launch.processors(x)), x, out, *x.pointers, Weights(net.w_in, net.b_in, net.w_out, net.b_out), work, B,
-            len(times), whole, offset, barrier.PATIENCE, constants("Size", D=D, H=net.width, WIDE=wide), constants("Tiles", **tile),
+            sample_hidden, grid, x, out, *x.pointers, weights, work, B, len(times), whole, offset, barrier.PATIENCE, *groups,
             RESIDENT=resident, BFLOAT16=rounded, PHASE=phase.value, warps=8, together=True,
         )  # fmt: skip
 
@@ -61,8 +64,9 @@ def sample_hidden(
 ):  # fmt: skip
     """The trajectory through the hidden layer.
 
-    out, x: (B, D). net: `Weights`. work: `Work`. B, steps: ints. whole, offset: prod a, sum d_i. patience: of the barrier. size: D, H, WIDE:
-    pixels, units, units up to a power of 2. tiles: TILES. RESIDENT: whether W1 W2 is. BFLOAT16: whether operands are rounded. PHASE: or ALL.
+    out, x: (B, D). net: `Weights`. work: `Work`. B, steps: ints. whole, offset: prod a, sum d_i. patience: of the
+    barrier. size: D, H, WIDE: pixels, units, units up to a power of 2. tiles: TILES. RESIDENT: whether W1 W2 is.
+    BFLOAT16: whether operands are rounded. PHASE: or ALL.
     """
     if PHASE == ALL or PHASE == LIFT:
         lift(x, net, work, B, size, tiles, BFLOAT16)
@@ -83,15 +87,15 @@ def lift(x, net, work, B, size, tiles, BFLOAT16: tl.constexpr):
     square: tl.constexpr = size.WIDE // tiles.TALL
     for tile in range(tl.program_id(0), (square + (B + tiles.TALL - 1) // tiles.TALL) * across, tl.num_programs(0)):
         block, unit = tile // across, tile % across * tiles.TILE + k
-        to, acc = net.w1 + unit * (size.D + 1), tl.zeros((tiles.TALL, tiles.TILE), tl.float32)
+        to, here = net.w1 + unit * (size.D + 1), unit < size.H
         if block < square:
             j = block * tiles.TALL + i
-            acc = product(net.w2 + j, size.H, j < size.H, to, 1, unit < size.H, size.D, acc, tiles.CHUNK, tiles.STAGES, BFLOAT16)
+            acc = product(net.w2 + j, size.H, j < size.H, to, 1, here, size.D, tiles.CHUNK, tiles.STAGES, BFLOAT16)
             at = j
         else:
             j = (block - square) * tiles.TALL + i
             row = x + j.to(tl.int64) * size.D
-            acc = product(row, 1, j < B, to, 1, unit < size.H, size.D, acc, tiles.CHUNK, tiles.STAGES, BFLOAT16)
+            acc = product(row, 1, j < B, to, 1, here, size.D, tiles.CHUNK, tiles.STAGES, BFLOAT16)
             at = tl.where(j < B, size.WIDE + j, -1)
         tl.store(work.lifted + at.to(tl.int64)[:, None] * size.WIDE + unit[None, :], acc, mask=(at >= 0)[:, None])
 
@@ -128,7 +132,8 @@ def walk(net, work, B, steps, size, tiles, RESIDENT: tl.constexpr, BFLOAT16: tl.
         u = tl.load(work.lifted + size.WIDE * size.WIDE + place, mask=(row < B)[:, None], other=0, cache_modifier=".cg")
         total = tl.zeros((tiles.ROWS, size.WIDE), tl.float32)
         for step in range(steps):
-            t, a, b = tl.load(work.table + 3 * step), tl.load(work.table + 3 * step + 1), tl.load(work.table + 3 * step + 2)
+            line = work.table + 3 * step
+            t, a, b = tl.load(line), tl.load(line + 1), tl.load(line + 2)
             h = relu(u + tl.fma(t, time, bias))
             total = tl.fma(a, total, b * h)
             acc = tl.zeros((tiles.ROWS, size.WIDE), tl.float32)
@@ -159,13 +164,11 @@ def product_in_memory(work, h, acc, row, place, B, size, tiles, BFLOAT16: tl.con
 def lower(out, x, net, work, B, whole, offset, turn, size, tiles, BFLOAT16: tl.constexpr, PHASE: tl.constexpr):
     """out <- whole x_T + W2 sums + offset b2; NaN if a program gave up waiting. turn: of the barrier.
     The rest as in `sample_hidden`."""
-    i, k = tl.arange(0, tiles.TALL), tl.arange(0, tiles.TILE)
     down: tl.constexpr = (size.D + tiles.TILE - 1) // tiles.TILE
     for tile in range(tl.program_id(0), (B + tiles.TALL - 1) // tiles.TALL * down, tl.num_programs(0)):
-        example, column = tile // down * tiles.TALL + i, tile % down * tiles.TILE + k
-        acc, row = tl.zeros((tiles.TALL, tiles.TILE), tl.float32), work.sums + example.to(tl.int64) * size.WIDE
-        w = net.w2 + column * size.H
-        acc = product(row, 1, example < B, w, 1, column < size.D, size.H, acc, tiles.CHUNK, tiles.STAGES, BFLOAT16)
+        example, column = tile_of(tile, down, tiles.TALL, tiles.TILE)
+        row, w = work.sums + example.to(tl.int64) * size.WIDE, net.w2 + column * size.H
+        acc = product(row, 1, example < B, w, 1, column < size.D, size.H, tiles.CHUNK, tiles.STAGES, BFLOAT16)
         pixel = example.to(tl.int64)[:, None] * size.D + column[None, :]
         real = (example < B)[:, None] & (column < size.D)[None, :]
         acc += offset * tl.load(net.b2 + column, mask=column < size.D, other=0)[None, :]

@@ -1,4 +1,5 @@
-"""A whole trajectory of either net in one launch, a step after the other by way of the pixels: with noise, clipping, guidance.
+"""A whole trajectory of either net in one launch, a step after the other by way of the pixels: with noise, clipping,
+guidance.
 
 Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
@@ -14,7 +15,7 @@ from kernels import coefficients
 from kernels.triton_gpu import barrier, device, launch
 from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.diffusion import ddim
-from kernels.triton_gpu.matmul import operand, pack, padded_product, product
+from kernels.triton_gpu.matmul import operand, pack, padded_product, product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, silu, tiles
 from kernels.triton_gpu.philox import four, of_four
 
@@ -26,26 +27,27 @@ PREPARE, ENTER, FIRST_HALF, SECOND_HALF, STEP = map(tl.constexpr, range(1, 6))
 
 # blocks: addresses of w1, b1, w2, b2 of each. w_time to blocks are None without a residual net.
 Weights = namedtuple("Weights", "w_in b_in w_out b_out w_time b_time classes blocks")
-# table: (steps, 8), of `coefficients.ddim_trajectory`, and t. streams: (steps,) of the noise. labels: (BRANCHES, B). features: (steps,
-# FEATURES), of the times. w: of the guidance. limit: of x0_hat, or None.
+# table: (steps, 8), of `coefficients.ddim_trajectory`, and t. streams: (steps,) of the noise. labels: (BRANCHES, B).
+# features: (steps, FEATURES), of the times. w: of the guidance. limit: of x0_hat, or None.
 Given = namedtuple("Given", "table streams labels features w limit")
-# counter: of the barrier. time: (steps, HP), silu of the times' layer. h: what the blocks add to. Operands, rows in whole ROWS and columns
-# in whole CHUNKs, DP and HP: x_op; h_op and a_op, a branch after the other; g_op, what the last layer takes; the weights.
+# counter: of the barrier. time: (steps, HP), silu of the times' layer. h: what the blocks add to. Operands, rows in
+# whole ROWS and columns in whole CHUNKs, DP and HP: x_op; h_op and a_op, a branch after the other; g_op, what the
+# last layer takes; the weights.
 Work = namedtuple("Work", "counter time h x_op h_op a_op g_op in_op out_op blocks_op")
 # Which steps and which blocks a launch does, where it is one phase
 Span = namedtuple("Span", "step end_step block end_block")
 
 
 def sample(out, x, net, times, table, key, limit, rounded):
-    """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of `coefficients.ddim_trajectory`. key: seed and
-    stream. limit: of x0_hat, or None. rounded: to bfloat16?"""
+    """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of
+    `coefficients.ddim_trajectory`. key: seed and stream. limit: of x0_hat, or None. rounded: to bfloat16?"""
     (B, D), steps, noisy, depth = x.shape, len(times) - 1, bool(table[6].any()), len(net.blocks) // 4
     branches, deep, tile = len(net.labels), net.features > 0, tiles(TILES, max(D, net.width))
     DP, HP = padded(D, tile["CHUNK"]), padded(net.width, tile["CHUNK"])
     if 2 * depth * HP * HP >= 2**31 or HP * DP >= 2**31:
         raise ValueError(
-            f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with each width in whole {tile['CHUNK']}s; "
-            "sample step by step"
+            f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with each width in whole "
+            f"{tile['CHUNK']}s; sample step by step"
         )
     # Scratch memory
     bands = launch.programs(B, tile["ROWS"])
@@ -62,13 +64,12 @@ def sample(out, x, net, times, table, key, limit, rounded):
     most = max(branches * bands * (HP // tile["TILE"]), bands * (DP // tile["TILE"]))
     size = constants("Size", D=D, H=net.width, FEATURES=max(net.features, 1), DP=DP, HP=HP)
     tile, flags = constants("Tiles", **tile), constants("Flags", BRANCHES=branches, NOISY=noisy, BFLOAT16=rounded)
-    arguments = (
-        out, x.pointers[0], weights, Given(table, streams, labels, features, net.w, limit), Work(counter, *memory), B, steps, depth,
-        int(key[0]), barrier.PATIENCE,
-    )  # fmt: skip
+    given, work = Given(table, streams, labels, features, net.w, limit), Work(counter, *memory)
     for phase, span in _phases(steps, depth) if device.INTERPRETED else [(ALL, None)]:
-        grid = min(most, launch.processors(x))
-        launch.run(sample_pixels, grid, x, *arguments, span, size, tile, flags, PHASE=phase.value, warps=WARPS, together=True)
+        launch.run(
+            sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps, depth, int(key[0]),
+            barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS, together=True,
+        )  # fmt: skip
 
 
 def _phases(steps, depth):
@@ -89,9 +90,9 @@ def sample_pixels(
 ):  # fmt: skip
     """The trajectory by way of the pixels.
 
-    out, x: (B, D). net: `Weights`. given: `Given`. work: `Work`. B, steps, depth: ints. seed: of the noise. patience: of the barrier. span:
-    `Span`, None for all. size: D, H, FEATURES, DP, HP. tiles: TILES. flags: BRANCHES, whether there is noise, whether operands are rounded
-    to bfloat16. PHASE: or ALL.
+    out, x: (B, D). net: `Weights`. given: `Given`. work: `Work`. B, steps, depth: ints. seed: of the noise. patience:
+    of the barrier. span: `Span`, None for all. size: D, H, FEATURES, DP, HP. tiles: TILES. flags: BRANCHES, whether
+    there is noise, whether operands are rounded to bfloat16. PHASE: or ALL.
     """
     first_step, end_step, first_block, end_block = 0, steps, 0, depth
     if span is not None:
@@ -120,13 +121,6 @@ def sample_pixels(
 
 
 @triton.jit
-def tile_of(tile, across, ROWS: tl.constexpr, TILE: tl.constexpr):
-    """The rows, int64, and the columns of a tile. tile: its number. across: tiles beside each other.
-    ROWS, TILE: its shape."""
-    return (tile // across * ROWS + tl.arange(0, ROWS)).to(tl.int64), tile % across * TILE + tl.arange(0, TILE)
-
-
-@triton.jit
 def prepare(out, x, net, given, work, B, steps, depth, size, tiles, flags):
     """Copies x to out, stores operands, and runs the layer of the times, the same for all examples.
     Arguments as in `sample_pixels`."""
@@ -137,7 +131,7 @@ def prepare(out, x, net, given, work, B, steps, depth, size, tiles, flags):
     # x, and x as an operand
     for tile in range(tl.program_id(0), bands * pixels, tl.num_programs(0)):
         row, column = tile_of(tile, pixels, tiles.ROWS, tiles.TILE)
-        row, column = row[:, None], column[None, :]
+        row, column = row.to(tl.int64)[:, None], column[None, :]
         real = (row < B) & (column < size.D)
         xt = tl.load(x + row * size.D + column, mask=real, other=0)
         tl.store(out + row * size.D + column, xt, mask=real)
@@ -147,14 +141,13 @@ def prepare(out, x, net, given, work, B, steps, depth, size, tiles, flags):
     pack(work.out_op, net.w_out, size.D, size.H, size.H, size.DP, size.HP, flags.BFLOAT16)
     if RESIDUAL:
         for matrix in range(2 * depth):
-            of = tl.load(net.blocks + 2 * matrix).to(net.w_in.dtype)
-            pack(work.blocks_op + matrix * (size.HP * size.HP), of, size.H, size.H, size.H, size.HP, size.HP, flags.BFLOAT16)
+            to, of = work.blocks_op + matrix * (size.HP * size.HP), tl.load(net.blocks + 2 * matrix).to(net.w_in.dtype)
+            pack(to, of, size.H, size.H, size.H, size.HP, size.HP, flags.BFLOAT16)
         # Times
         for tile in range(tl.program_id(0), (steps + tiles.ROWS - 1) // tiles.ROWS * units, tl.num_programs(0)):
-            row, unit = tile // units * tiles.ROWS + tl.arange(0, tiles.ROWS), tile % units * tiles.TILE + tl.arange(0, tiles.TILE)
-            acc = tl.zeros((tiles.ROWS, tiles.TILE), tl.float32)
+            row, unit = tile_of(tile, units, tiles.ROWS, tiles.TILE)
             a, b = given.features + row * size.FEATURES, net.w_time + unit * size.FEATURES
-            acc = product(a, 1, row < steps, b, 1, unit < size.H, size.FEATURES, acc, 64, 3, False)
+            acc = product(a, 1, row < steps, b, 1, unit < size.H, size.FEATURES, 64, 3, False)
             acc = silu(acc + tl.load(net.b_time + unit, mask=unit < size.H, other=0)[None, :])
             tl.store(work.time + row[:, None] * size.HP + unit[None, :], acc, mask=(row < steps)[:, None])
 
@@ -167,8 +160,9 @@ def enter(net, given, work, B, depth, step, size, tiles, flags):
     apart = (bands * tiles.ROWS).to(tl.int64) * size.HP  # one branch from the other
     for tile in range(tl.program_id(0), bands * units, tl.num_programs(0)):
         row, unit = tile_of(tile, units, tiles.ROWS, tiles.TILE)
-        acc = tl.zeros((tiles.ROWS, tiles.TILE), tl.float32)
-        acc = padded_product(work.x_op + row * size.DP, 1, work.in_op + unit * size.DP, 1, size.DP, acc, tiles.CHUNK, tiles.STAGES)
+        row = row.to(tl.int64)
+        x, w = work.x_op + row * size.DP, work.in_op + unit * size.DP
+        acc = padded_product(x, 1, w, 1, size.DP, tiles.CHUNK, tiles.STAGES)
         bias, place = tl.load(net.b_in + unit, mask=unit < size.H, other=0), row[:, None] * size.HP + unit[None, :]
         if net.blocks is not None:
             acc += bias[None, :]
@@ -191,12 +185,14 @@ def first_half(net, given, work, B, step, block, size, tiles, flags):
     w1, b1 = work.blocks_op + 2 * block * (size.HP * size.HP), tl.load(net.blocks + 4 * block + 1).to(net.w_in.dtype)
     for tile in range(tl.program_id(0), flags.BRANCHES * bands * units, tl.num_programs(0)):
         row, unit = tile_of(tile, units, tiles.ROWS, tiles.TILE)
-        acc = tl.zeros((tiles.ROWS, tiles.TILE), tl.float32)
-        acc = padded_product(work.h_op + row * size.HP, 1, w1 + unit * size.HP, 1, size.HP, acc, tiles.CHUNK, tiles.STAGES)
-        bias = tl.load(b1 + unit, mask=unit < size.H, other=0) + tl.load(work.time + step * size.HP + unit, cache_modifier=".cg")
+        row, here = row.to(tl.int64), unit < size.H
+        acc = padded_product(work.h_op + row * size.HP, 1, w1 + unit * size.HP, 1, size.HP, tiles.CHUNK, tiles.STAGES)
+        time = tl.load(work.time + step * size.HP + unit, cache_modifier=".cg")
+        bias = tl.load(b1 + unit, mask=here, other=0) + time
         example, branch = row % (bands * tiles.ROWS), row // (bands * tiles.ROWS)
         label = tl.load(given.labels + branch * B + example, mask=example < B, other=0)
-        acc += bias[None, :] + tl.load(net.classes + label[:, None] * size.H + unit[None, :], mask=(unit < size.H)[None, :], other=0)
+        place = net.classes + label[:, None] * size.H + unit[None, :]
+        acc += bias[None, :] + tl.load(place, mask=here[None, :], other=0)
         tl.store(work.a_op + row[:, None] * size.HP + unit[None, :], operand(silu(acc), flags.BFLOAT16))
 
 
@@ -207,14 +203,15 @@ def second_half(net, given, work, B, block, size, tiles, flags):
     units: tl.constexpr = size.HP // tiles.TILE
     bands = (B + tiles.ROWS - 1) // tiles.ROWS
     apart = (bands * tiles.ROWS).to(tl.int64) * size.HP
-    w2, b2 = work.blocks_op + (2 * block + 1) * (size.HP * size.HP), tl.load(net.blocks + 4 * block + 3).to(net.w_in.dtype)
+    w2 = work.blocks_op + (2 * block + 1) * (size.HP * size.HP)
+    b2 = tl.load(net.blocks + 4 * block + 3).to(net.w_in.dtype)
     for tile in range(tl.program_id(0), bands * units, tl.num_programs(0)):
         row, unit = tile_of(tile, units, tiles.ROWS, tiles.TILE)
+        row = row.to(tl.int64)
         bias, g = tl.load(b2 + unit, mask=unit < size.H, other=0), tl.zeros((tiles.ROWS, tiles.TILE), tl.float32)
         for branch in tl.static_range(flags.BRANCHES):
-            acc, place = tl.zeros((tiles.ROWS, tiles.TILE), tl.float32), branch * apart + row[:, None] * size.HP + unit[None, :]
-            a = work.a_op + branch * apart + row * size.HP
-            acc = padded_product(a, 1, w2 + unit * size.HP, 1, size.HP, acc, tiles.CHUNK, tiles.STAGES)
+            a, place = work.a_op + branch * apart + row * size.HP, branch * apart + row[:, None] * size.HP + unit[None, :]
+            acc = padded_product(a, 1, w2 + unit * size.HP, 1, size.HP, tiles.CHUNK, tiles.STAGES)
             acc += bias[None, :] + tl.load(work.h + place, cache_modifier=".cg")
             tl.store(work.h + place, acc)
             tl.store(work.h_op + place, operand(acc, flags.BFLOAT16))
@@ -231,20 +228,23 @@ def denoise(out, net, given, work, B, step, seed, size, tiles, flags):
     for tile in range(tl.program_id(0), (B + tiles.ROWS - 1) // tiles.ROWS * pixels, tl.num_programs(0)):
         # The net's output
         row, column = tile_of(tile, pixels, tiles.ROWS, tiles.TILE)
-        acc = tl.zeros((tiles.ROWS, tiles.TILE), tl.float32)
-        acc = padded_product(work.g_op + row * size.HP, 1, work.out_op + column * size.HP, 1, size.HP, acc, tiles.CHUNK, tiles.STAGES)
+        row = row.to(tl.int64)
+        g, w = work.g_op + row * size.HP, work.out_op + column * size.HP
+        acc = padded_product(g, 1, w, 1, size.HP, tiles.CHUNK, tiles.STAGES)
         place, real = row[:, None] * size.D + column[None, :], (row < B)[:, None] & (column < size.D)[None, :]
         xt = tl.load(out + place, mask=real, other=0, cache_modifier=".cg")
         e = acc + tl.load(net.b_out + column, mask=column < size.D, other=0)[None, :]
         # The step
-        c0, c1, c2, c3, c4, c5 = tl.load(c), tl.load(c + 1), tl.load(c + 2), tl.load(c + 3), tl.load(c + 4), tl.load(c + 5)
+        c0, c1, c2 = tl.load(c), tl.load(c + 1), tl.load(c + 2)
+        c3, c4, c5 = tl.load(c + 3), tl.load(c + 4), tl.load(c + 5)
         xs = ddim(xt, e, None, c0, c1, c2, c3, c4, c5, 0.0, given.limit)
         if flags.NOISY:
             sigma = tl.load(c + 6)
             if sigma != 0:
                 xs = tl.fma(sigma, normals_at(place, seed, tl.load(given.streams + step)), xs)
         tl.store(out + place, xs, mask=real)
-        tl.store(work.x_op + row[:, None] * size.DP + column[None, :], operand(tl.where((column < size.D)[None, :], xs, 0.0), flags.BFLOAT16))
+        xs = tl.where((column < size.D)[None, :], xs, 0.0)
+        tl.store(work.x_op + row[:, None] * size.DP + column[None, :], operand(xs, flags.BFLOAT16))
 
 
 @triton.jit
@@ -261,5 +261,6 @@ def spoil(out, B, size, tiles):
     pixels: tl.constexpr = size.DP // tiles.TILE
     for tile in range(tl.program_id(0), (B + tiles.ROWS - 1) // tiles.ROWS * pixels, tl.num_programs(0)):
         row, column = tile_of(tile, pixels, tiles.ROWS, tiles.TILE)
+        row, column = row.to(tl.int64)[:, None], column[None, :]
         nan = tl.full((tiles.ROWS, tiles.TILE), float("nan"), tl.float32)
-        tl.store(out + row[:, None] * size.D + column[None, :], nan, mask=(row < B)[:, None] & (column < size.D)[None, :])
+        tl.store(out + row * size.D + column, nan, mask=(row < B) & (column < size.D))

@@ -12,31 +12,34 @@ import triton.language as tl
 from kernels import coefficients
 from kernels.triton_gpu import arrays, barrier, device, launch
 from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
-from kernels.triton_gpu.matmul import operand, pack, padded_product
+from kernels.triton_gpu.matmul import operand, pack, padded_product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, simple, tiles
 from kernels.triton_gpu.mlp_descend import Kept, Layers, descend, descend_vectors, loaded, own, padded_rows, store
 from kernels.triton_gpu.philox import four, joined, of_four, words_of
 from kernels.triton_gpu.reduce import tree_sum
 
 PER_STEP = tl.constexpr(coefficients.PER_STEP)
-# ROWS, UNITS, PIXELS: a product's tile, CHUNK, STAGES: how many terms at a time and how many loads ahead. OUT, IN: the tile of a gradient,
-# BATCH examples at a time.
+# ROWS, UNITS, PIXELS: a product's tile, CHUNK, STAGES: how many terms at a time and how many loads ahead. OUT, IN:
+# the tile of a gradient, BATCH examples at a time.
 TILES = dict(ROWS=16, UNITS=32, PIXELS=32, OUT=64, IN=64, CHUNK=64, BATCH=128, STAGES=4)
-# The phases: draws and operands, the first x_t, the hidden layer, output and loss, back to the hidden layer and the next x_t, weights
+# The phases: draws and operands, the first x_t, the hidden layer, output and loss, back to the hidden layer and the
+# next x_t, weights
 PREPARE, NOISE, HIDDEN, OUTPUT, BACK, DESCEND = map(tl.constexpr, range(1, 7))
 
-# data: (N, D). adam: (steps, 8) and alphas: (T + 1, 2), of `coefficients`. keep, take: of the average. scale: of the loss's gradient.
+# data: (N, D). adam: (steps, 8) and alphas: (T + 1, 2), of `coefficients`. keep, take: of the average. scale: of the
+# loss's gradient.
 Given = namedtuple("Given", "data adam alphas keep take scale")
-# counter: of the barrier. index: (batch,). t: (2, batch). z: (batch, D). partial: one for each tile of the output. Operands, rows in whole
-# BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there: of the examples, and the weights. t and x_op are of this step
-# and of the next.
+# counter: of the barrier. index: (batch,). t: (2, batch). z: (batch, D). partial: one for each tile of the output.
+# Operands, rows in whole BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there: of the examples,
+# and the weights. t and x_op are of this step and of the next.
 Work = namedtuple("Work", "counter index t z partial x_op a_op d_op dh_op w1_op w2_op")
 Span = namedtuple("Span", "first end")  # which steps a launch does, where it is one phase
 
 
 def train(params, data, state, steps, done, batch, adam_table, average, seed, abar, rounded):
-    """Runs steps. params, state: of `fused.mlp_train`. data: `Arrays`, (N, D). steps, done, batch: ints. adam_table: (steps, 8). average: keep,
-    take. seed: int. abar: (T + 1,). rounded: to bfloat16? Returns {part: new arrays} and the losses."""
+    """Runs steps. params, state: of `fused.mlp_train`. data: `Arrays`, (N, D). steps, done, batch: ints. adam_table:
+    (steps, 8). average: keep, take. seed: int. abar: (T + 1,). rounded: to bfloat16? Returns {part: new arrays} and
+    the losses."""
     N, D = data.shape
     nets = {"p": simple(params, data)}
     H = nets["p"].width
@@ -45,7 +48,8 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     alphas, T = coefficients.q_sample(np.arange(np.size(abar)), abar, (np.size(abar),)), np.size(abar) - 1
     for n in (N, T):
         if not 1 <= n < 2**31:
-            raise ValueError(f"n: expected 1 <= n <= 2**32, got {n}" if n < 1 else f"data: expected fewer than 2**31 examples, got {n}")
+            expected = "n: expected 1 <= n <= 2**32" if n < 1 else "data: expected fewer than 2**31 examples"
+            raise ValueError(f"{expected}, got {n}")
     made, kept = _copies(nets, data, D, H)
     losses = data.kind.empty((steps,), "float64")
     # Scratch memory
@@ -54,7 +58,8 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     bands, rows = launch.programs(batch, tile["ROWS"]), launch.programs(batch, tile["BATCH"]) * tile["BATCH"]
     wide, kind = max(DP, HP), operand_dtype(rounded)
     filled = [adam_table.astype(np.float32), alphas.T.astype(np.float32), np.zeros(2, np.int32)]
-    empty = [(batch, "int32"), (2 * batch, "int32"), (batch * D, "float32"), (bands * (DP // tile["PIXELS"]), "float32")]
+    empty = [(batch, "int32"), (2 * batch, "int32"), (batch * D, "float32")]
+    empty += [(bands * (DP // tile["PIXELS"]), "float32")]
     empty += [(n, kind) for n in (2 * rows * wide, *[rows * wide] * 3, HP * DP, DP * HP)]
     adam_at, alphas_at, *memory = launch.workspace(data, filled, empty)
     # Launches: one, or in the interpreter one for each phase
@@ -62,16 +67,16 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     most = max(bands * (HP // tile["UNITS"]), bands * (DP // tile["PIXELS"]), owned)
     programs = min(most, launch.processors(data))
     stationary = owned <= programs and not device.INTERPRETED
-    given = Given(data.pointers[0], adam_at, alphas_at, *average, 2.0 / (batch * D))
+    losses_at, given = arrays.pointer_to(losses, data.kind), Given(data.pointers[0], adam_at, alphas_at, *average, 2.0 / (batch * D))
     groups = constants("Size", D=D, H=H, DP=DP, HP=HP, WIDE=wide, TILES=owned), constants("Tiles", **tile)
     flags = dict(STATIONARY=stationary, BFLOAT16=rounded)
     for phase, span in _phases(steps) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
-            mlp_train, programs, data, kept, arrays.pointer_to(losses, data.kind), given, Work(*memory), batch, N, T, done + 1, steps, int(seed),
-            barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8, together=True,
+            mlp_train, programs, data, kept, losses_at, given, Work(*memory), batch, N, T, done + 1, steps, int(seed), barrier.PATIENCE,
+            span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8, together=True,
         )  # fmt: skip
     if not device.INTERPRETED and device.read_int(memory[0].address + 4):
-        raise RuntimeError("mlp_train: a program waited a second for another in vain; another process took the device, try again")
+        raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was busy, try again")
     return made, losses
 
 
@@ -105,12 +110,13 @@ def mlp_train(
 ):  # fmt: skip
     """Steps of the tutorial loop.
 
-    kept: `Kept` of `Layers`, changed. losses: (steps,). given: `Given`. work: `Work`. batch, N, T, steps: ints. begun: the number of the first
-    of all steps. seed: of what is random. patience: of the barrier. span: `Span`, None for all. size: D, H, DP, HP, the larger of
-    those, tiles of weights. tiles: TILES. flags:
-    whether a program has the same tile of weights in every step, in its registers, and whether operands are rounded, and the phase or ALL.
+    kept: `Kept` of `Layers`, changed. losses: (steps,). given: `Given`. work: `Work`. batch, N, T, steps: ints.
+    begun: the number of the first of all steps. seed: of what is random. patience: of the barrier. span: `Span`, None
+    for all. size: D, H, DP, HP, the larger of those, tiles of weights. tiles: TILES. flags: whether a program has the
+    same tile of weights in every step, in its registers, and whether operands are rounded, and the phase or ALL.
     """
     PHASE: tl.constexpr = flags.PHASE
+    last = tl.num_programs(0) - 1 - tl.program_id(0)  # the last programs have less to do, and do the rest
     begun, first_step, end_step = begun.to(tl.int64), 0, steps
     if span is not None:
         first_step, end_step = span
@@ -130,7 +136,7 @@ def mlp_train(
         if PHASE == ALL or PHASE == HIDDEN:
             hidden(kept.p, work, step, batch, size, tiles, flags)
             if step + 1 < steps:
-                draw(work, (step + 1) % 2, begun + step + 1, batch, N, T, seed, tl.num_programs(0) - 1 - tl.program_id(0))
+                draw(work, (step + 1) % 2, begun + step + 1, batch, N, T, seed, last)
         turn = wait(work.counter, turn, PHASE)
         if PHASE == ALL or PHASE == OUTPUT:
             output(kept.p, given, work, batch, size, tiles, flags)
@@ -142,7 +148,7 @@ def mlp_train(
             if tl.program_id(0) == busy:
                 add_losses(losses + step, work, batch, size, tiles)
             if (step + 1 < steps) & (tl.program_id(0) >= busy):
-                last, rest = tl.num_programs(0) - 1 - tl.program_id(0), tl.num_programs(0) - busy
+                rest = tl.num_programs(0) - busy
                 add_noise(given, work, (step + 1) % 2, begun + step + 1, batch, seed, last, rest, size, tiles, flags)
         turn = wait(work.counter, turn, PHASE)
         # Gradients, AdamW and the average
@@ -177,8 +183,8 @@ def below(element, n, seed, stream):
 
 @triton.jit
 def draw(work, which, step, batch, N, T, seed, program):
-    """Examples and times of a step, of its streams 0 and 1. which: of the two places for times. step: number of all. program: this one's turn.
-    The rest as in `mlp_train`."""
+    """Examples and times of a step, of its streams 0 and 1. which: of the two places for times. step: number of all.
+    program: this one's turn. The rest as in `mlp_train`."""
     t = work.t + which * batch
     for first in range(program * 128, batch, tl.num_programs(0) * 128):
         e = first + tl.arange(0, 128)
@@ -188,8 +194,8 @@ def draw(work, which, step, batch, N, T, seed, program):
 
 @triton.jit
 def add_noise(given, work, which, step, batch, seed, program, programs, size, tiles, flags):
-    """x_t of a step, as an operand, and its noise, of stream 3. which, step: as in `draw`. program, programs: who does it. The rest as in
-    `mlp_train`."""
+    """x_t of a step, as an operand, and its noise, of stream 3. which, step: as in `draw`. program, programs: who
+    does it. The rest as in `mlp_train`."""
     x, t = work.x_op + which * padded_rows(batch, tiles) * size.WIDE, work.t + which * batch
     for first in range(program * 2048, batch * size.D, programs * 2048):
         z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), seed, step * PER_STEP + 3)
@@ -198,7 +204,8 @@ def add_noise(given, work, which, step, batch, seed, program, programs, size, ti
         column = e - row * size.D
         which_row = tl.load(work.index + row, mask=real, other=0, cache_modifier=".cg")
         time = tl.load(t + row, mask=real, other=0, cache_modifier=".cg")
-        c0, c1 = tl.load(given.alphas + 2 * time, mask=real, other=0), tl.load(given.alphas + 2 * time + 1, mask=real, other=0)
+        c0 = tl.load(given.alphas + 2 * time, mask=real, other=0)
+        c1 = tl.load(given.alphas + 2 * time + 1, mask=real, other=0)
         x0 = tl.load(given.data + which_row.to(tl.int64) * size.D + column, mask=real, other=0)
         tl.store(work.z + e, eps, mask=real)
         tl.store(x + row * size.WIDE + column, operand(tl.fma(c0, x0, c1 * eps), flags.BFLOAT16), mask=real)
@@ -222,14 +229,15 @@ def hidden(p, work, step, batch, size, tiles, flags):
     units: tl.constexpr = size.HP // tiles.UNITS
     now, x_now = work.t + step % 2 * batch, work.x_op + step % 2 * padded_rows(batch, tiles) * size.WIDE
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * units, tl.num_programs(0)):
-        row, unit = tile // units * tiles.ROWS + tl.arange(0, tiles.ROWS), tile % units * tiles.UNITS + tl.arange(0, tiles.UNITS)
+        row, unit = tile_of(tile, units, tiles.ROWS, tiles.UNITS)
         time = tl.load(now + row, mask=row < batch, other=0, cache_modifier=".cg").to(tl.float32)
         column = tl.load(p.w1 + unit * (size.D + 1) + size.D, mask=unit < size.H, other=0, cache_modifier=".cg")
         bias = tl.load(p.b1 + unit, mask=unit < size.H, other=0, cache_modifier=".cg")
-        acc = tl.zeros((tiles.ROWS, tiles.UNITS), tl.float32)
-        acc = padded_product(x_now + row * size.WIDE, 1, work.w1_op + unit * size.DP, 1, size.DP, acc, tiles.CHUNK, tiles.STAGES)
+        x, w = x_now + row * size.WIDE, work.w1_op + unit * size.DP
+        acc = padded_product(x, 1, w, 1, size.DP, tiles.CHUNK, tiles.STAGES)
         acc = tl.fma(time[:, None], column[None, :], acc) + bias[None, :]
-        tl.store(work.a_op + row[:, None] * size.WIDE + unit[None, :], operand(relu(acc), flags.BFLOAT16), mask=(row < batch)[:, None])
+        place = work.a_op + row[:, None] * size.WIDE + unit[None, :]
+        tl.store(place, operand(relu(acc), flags.BFLOAT16), mask=(row < batch)[:, None])
 
 
 @triton.jit
@@ -238,12 +246,12 @@ def output(p, given, work, batch, size, tiles, flags):
     The rest as in `mlp_train`."""
     pixels: tl.constexpr = size.DP // tiles.PIXELS
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * pixels, tl.num_programs(0)):
-        row, column = tile // pixels * tiles.ROWS + tl.arange(0, tiles.ROWS), tile % pixels * tiles.PIXELS + tl.arange(0, tiles.PIXELS)
+        row, column = tile_of(tile, pixels, tiles.ROWS, tiles.PIXELS)
         real = (row < batch)[:, None] & (column < size.D)[None, :]
         bias = tl.load(p.b2 + column, mask=column < size.D, other=0, cache_modifier=".cg")
-        acc = tl.zeros((tiles.ROWS, tiles.PIXELS), tl.float32)
         eps = tl.load(work.z + row[:, None] * size.D + column[None, :], mask=real, other=0, cache_modifier=".cg")
-        acc = padded_product(work.a_op + row * size.WIDE, 1, work.w2_op + column * size.HP, 1, size.HP, acc, tiles.CHUNK, tiles.STAGES)
+        a, w = work.a_op + row * size.WIDE, work.w2_op + column * size.HP
+        acc = padded_product(a, 1, w, 1, size.HP, tiles.CHUNK, tiles.STAGES)
         r = tl.where(real, acc + bias[None, :] - eps, 0.0)
         tl.store(work.d_op + row[:, None] * size.WIDE + column[None, :], operand(given.scale * r, flags.BFLOAT16))
         tl.store(work.partial + tile, tl.sum(tl.sum(r * r, 1), 0))
@@ -254,10 +262,10 @@ def back(work, batch, size, tiles, flags):
     """dh <- W2^T d where a > 0. Arguments as in `mlp_train`."""
     units: tl.constexpr = size.HP // tiles.UNITS
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * units, tl.num_programs(0)):
-        row, unit = tile // units * tiles.ROWS + tl.arange(0, tiles.ROWS), tile % units * tiles.UNITS + tl.arange(0, tiles.UNITS)
+        row, unit = tile_of(tile, units, tiles.ROWS, tiles.UNITS)
         place = row[:, None] * size.WIDE + unit[None, :]
-        a, acc = tl.load(work.a_op + place, cache_modifier=".cg"), tl.zeros((tiles.ROWS, tiles.UNITS), tl.float32)
-        acc = padded_product(work.d_op + row * size.WIDE, 1, work.w2_op + unit, size.HP, size.DP, acc, tiles.CHUNK, tiles.STAGES)
+        a, d = tl.load(work.a_op + place, cache_modifier=".cg"), work.d_op + row * size.WIDE
+        acc = padded_product(d, 1, work.w2_op + unit, size.HP, size.DP, tiles.CHUNK, tiles.STAGES)
         tl.store(work.dh_op + place, operand(tl.where(a > 0, acc, 0.0), flags.BFLOAT16))
 
 

@@ -1,7 +1,7 @@
 """`ref.optim` on the GPU: float32, one pass over memory each.
 
-Arguments are those of `ref.optim` (equations there), arrays of one kind (see `arrays`); `out`, where given, may be the inputs
-themselves, and only then are inputs overwritten. Errors as there, before anything is written.
+Arguments are those of `ref.optim` (equations there), arrays of one kind (see `arrays`); `out`, where given, may be
+the inputs themselves, and only then are inputs overwritten. Errors as there, before anything is written.
 
 Papers
     [Adam]     Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015
@@ -32,8 +32,8 @@ def ema_step(avg, p, decay, out=None):
 
 
 def clip_by_global_norm(grads, max_norm, out=None):
-    """[Pascanu] algorithm 1 over all arrays together; arguments as in `ref.optim.clip_by_global_norm`. out: a collection like grads.
-    Nothing waits for the norm."""
+    """[Pascanu] algorithm 1 over all arrays together; arguments as in `ref.optim.clip_by_global_norm`. out: a
+    collection like grads. Nothing waits for the norm."""
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
     names = list(grads) if isinstance(grads, dict) else list(range(len(grads)))

@@ -1,8 +1,9 @@
 """Philox bits, uniforms and normals on the GPU, the words of `ref.philox` to the bit.
 
-A program makes 256 blocks; a block's four words feed four neighbouring elements and are joined before they are stored, so
-that a thread stores 16 bytes. Logarithm, sine and cosine are polynomials on reduced ranges: float32 normals within 3 eps of
-the truth, relative, at every word. Kernels that also read memory run at the copy limit with them.
+A program makes 256 blocks; a block's four words feed four neighbouring elements and are joined before they are
+stored, so that a thread stores 16 bytes. Logarithm, sine and cosine are polynomials on reduced ranges: float32
+normals within 3 eps of the truth, relative, at every word. Kernels that also read memory run at the copy limit with
+them.
 
 Papers
     [Philox]     Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011
@@ -38,10 +39,11 @@ def uniform(seed, shape, stream=0, out=None):
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
-    """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal` makes them.
+    """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal`
+    makes them.
 
-    seed, shape, stream: as in `bits`. dtype: float32 (within 3 eps of the truth, relative), or float16 or bfloat16, to which
-    that is rounded. out: array of that shape and dtype, or None.
+    seed, shape, stream: as in `bits`. dtype: float32 (within 3 eps of the truth, relative), or float16 or bfloat16,
+    to which that is rounded. out: array of that shape and dtype, or None.
     Returns `shape` of dtype. Raises as `bits` does; TypeError for another dtype.
     """
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
@@ -178,8 +180,8 @@ def uniforms_of(out, program, seed, stream, BLOCK: tl.constexpr):
 
 @triton.jit
 def normals_of(out, program, seed, stream, BLOCK: tl.constexpr):
-    """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. out: pointer to what is
-    stored. program: its number. seed, stream: as in `words_of`. BLOCK: elements."""
+    """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. out:
+    pointer to what is stored. program: its number. seed, stream: as in `words_of`. BLOCK: elements."""
     if out.dtype.element_ty == tl.float32:
         z0, z1, z2, z3 = four(blocks_of(program, BLOCK), seed, stream)
         return joined(z0, z1, z2, z3, BLOCK)

@@ -1,8 +1,8 @@
 """Sums over all elements or over each example, in one order that the size alone decides: the same bits on every run.
 
-An element function `f(total, x, y, ..., c0, c1, ...)` returns the running total with its elements added, a block, and after it the
-blocks that are written. A program adds TILES blocks, in float32 where f does, then its elements in float64; the programs' partial
-sums are added by one program. Elements past the end are read as 0 and never counted.
+An element function `f(total, x, y, ..., c0, c1, ...)` returns the running total with its elements added, a block, and
+after it the blocks that are written. A program adds TILES blocks, in float32 where f does, then its elements in
+float64; the programs' partial sums are added by one program. Elements past the end are read as 0 and never counted.
 """
 from collections import namedtuple
 
@@ -47,9 +47,10 @@ def some(arrays):
 def add(f, partial, arrays, outs=(), c=(), key=None, first=0, other=None, dtype=tl.float32, warps=4):
     """Fills partial sums, and writes outs.
 
-    f: from `triton.jit`, as above. partial: `Partial`. arrays: `Arrays` that are read. outs: pointers. c: numbers. key: seed and stream
-    of a last array of noise, made in registers, or None. first: place of the first partial sum. other: arrays, outs and c of a second
-    set that the same launch sums, or None. dtype: of f's total. warps: of a program.
+    f: from `triton.jit`, as above. partial: `Partial`. arrays: `Arrays` that are read. outs: pointers. c: numbers.
+    key: seed and stream of a last array of noise, made in registers, or None. first: place of the first partial sum.
+    other: arrays, outs and c of a second set that the same launch sums, or None. dtype: of f's total. warps: of a
+    program.
     """
     own, (seed, stream) = programs(arrays), key or (0, 0)
     parts = [Part(tuple(outs), tuple(a.pointers), a.size, c) for a, outs, c in [(arrays, outs, c), other or (arrays, outs, c)]]
@@ -66,8 +67,8 @@ def mean(partial, arrays):
 
 
 def scalar(kernel, arrays, *args):
-    """What a kernel of one program writes: float64 without axes, of the kind of arrays. kernel: from `triton.jit`. arrays: `Arrays`.
-    args: after the pointer that it writes to."""
+    """What a kernel of one program writes: float64 without axes, of the kind of arrays. kernel: from `triton.jit`.
+    arrays: `Arrays`. args: after the pointer that it writes to."""
     out = arrays.kind.empty((), "float64")
     launch.run(kernel, 1, arrays, memory.pointer_to(out, arrays.kind), *args, BLOCK=REDUCE, warps=8)
     return out[()] if isinstance(out, np.ndarray) else out  # a NumPy array becomes a number
@@ -76,7 +77,8 @@ def scalar(kernel, arrays, *args):
 def by_example(f, arrays, outs, c=()):
     """Sums each example, (B,) float64 of the kind of arrays, and writes outs.
 
-    f: from `triton.jit`, as above. arrays: `Arrays`, (B, ...). outs: pointers. c: () or a (1, R) table, R = 1 or B rows.
+    f: from `triton.jit`, as above. arrays: `Arrays`, (B, ...). outs: pointers. c: () or a (1, R) table, R = 1 or B
+    rows.
     """
     # A program takes several short rows, one row, or a part of a long one, whose parts a second kernel adds.
     rows, n = coefficients.examples(arrays.shape)
@@ -99,8 +101,8 @@ def by_example(f, arrays, outs, c=()):
 
 @triton.jit
 def neighbours_sum(x, N: tl.constexpr, TO: tl.constexpr):
-    """The sums of runs of N / TO elements, neighbours first: one order, whatever layout the compiler chose. x: block of N.
-    N, TO: powers of 2."""
+    """The sums of runs of N / TO elements, neighbours first: one order, whatever layout the compiler chose. x: block
+    of N. N, TO: powers of 2."""
     for k in tl.static_range(1, 17):
         if N >> k >= TO:
             x = tl.sum(tl.reshape(x, (N >> k, 2)), 1)  # of two: no order to choose

@@ -1,11 +1,11 @@
 """Row-wise kernels: an element function, and the one loop that applies it to whole arrays.
 
-An element function is an equation on blocks, `f(x, y, ..., c0, c1, ...)`: the arrays' elements, then the coefficients of their row,
-then what is the same for all elements. It returns one block, or one for each array that is written. Arrays are float32, or float16
-or bfloat16 in memory and float32 in between.
+An element function is an equation on blocks, `f(x, y, ..., c0, c1, ...)`: the arrays' elements, then the coefficients
+of their row, then what is the same for all elements. It returns one block, or one for each array that is written.
+Arrays are float32, or float16 or bfloat16 in memory and float32 in between.
 
-A row is an example of the batch, whose coefficients are a column of a table. How the rows lie in the programs' blocks is a
-compile-time constant: one row for the whole batch, a block in one row, in at most two rows, or in several.
+A row is an example of the batch, whose coefficients are a column of a table. How the rows lie in the programs' blocks
+is a compile-time constant: one row for the whole batch, a block in one row, in at most two rows, or in several.
 """
 from collections import namedtuple
 
@@ -20,9 +20,10 @@ from kernels.triton_gpu.philox import normals_of, stored
 
 BLOCK = 1024  # elements of a program, 256 Philox blocks; with 4 warps a thread's stores are 16 bytes wide
 ONE, BLOCK_IN_ROW, BLOCK_IN_TWO, SEVERAL = map(tl.constexpr, range(4))  # rows in a block
-# Where the noise z of f(x, ..., z, c0, ..., sigma) is from. NO: there is no z. READ: it is the last array, which is not read where sigma = 0,
-# the last coefficient. DRAWN: made in registers. ADDED: the same, but f gets None, and sigma z is added to what it returns, since few
-# registers are left while noise is made. ABSENT: f gets None, and that is all.
+# Where the noise z of f(x, ..., z, c0, ..., sigma) is from. NO: there is no z. READ: it is the last array, which is
+# not read where sigma = 0, the last coefficient. DRAWN: made in registers. ADDED: the same, but f gets None, and
+# sigma z is added to what it returns, since few registers are left while noise is made. ABSENT: f gets None, and that
+# is all.
 NO, READ, DRAWN, ADDED, ABSENT = map(tl.constexpr, range(5))
 
 Table = namedtuple("Table", "scalars pointer rows row_size how block")
@@ -31,8 +32,8 @@ Table = namedtuple("Table", "scalars pointer rows row_size how block")
 def table(coefficients, like, block=BLOCK):
     """How a kernel finds its coefficients: scalars, a pointer, rows, elements a row, rows in a block, elements a block.
 
-    coefficients: (K, R) float64. like: `Arrays` of the data. block: elements a program. With R = 1 the scalars are the coefficients
-    and nothing is sent; else a float32 table goes to the device.
+    coefficients: (K, R) float64. like: `Arrays` of the data. block: elements a program. With R = 1 the scalars are
+    the coefficients and nothing is sent; else a float32 table goes to the device.
     """
     k, rows = coefficients.shape
     if rows == 1:
@@ -47,9 +48,9 @@ def table(coefficients, like, block=BLOCK):
 def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=(0, 0)):
     """Applies an element function.
 
-    f: from `triton.jit`, as above. arrays: `Arrays` that it reads. coefficients: (K, R) float64, for R = 1 or B rows. out: None, an array,
-    or one for each of the writes > 1 results. more: numbers or pointers after the coefficients. noise: NO, READ, DRAWN, ADDED or
-    ABSENT. key: seed and stream of noise that is made.
+    f: from `triton.jit`, as above. arrays: `Arrays` that it reads. coefficients: (K, R) float64, for R = 1 or B rows.
+    out: None, an array, or one for each of the writes > 1 results. more: numbers or pointers after the coefficients.
+    noise: NO, READ, DRAWN, ADDED or ABSENT. key: seed and stream of noise that is made.
     Returns the array written, or a tuple of them.
     """
     rows = table(coefficients, arrays, NOISE_BLOCK if noise is DRAWN else BLOCK)
@@ -123,7 +124,8 @@ def store(outs, y, base, i, inside):
 def coefficients_of(table, c, base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
     """The coefficients of elements base + i, each a number or a block.
 
-    table: (K, rows). c: K numbers. base: first element. i: offsets. rows: in all. n: elements a row. HOW: rows in a block. BLOCK: elements.
+    table: (K, rows). c: K numbers. base: first element. i: offsets. rows: in all. n: elements a row. HOW: rows in a
+    block. BLOCK: elements.
     """
     row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
     found = ()

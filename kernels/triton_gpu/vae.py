@@ -1,8 +1,10 @@
-"""`ref.vae` on the GPU: float32, what a training step takes of an encoder's and a decoder's output, one pass over memory each.
+"""`ref.vae` on the GPU: float32, what a training step takes of an encoder's and a decoder's output, one pass over
+memory each.
 
-Arguments are those of `ref.vae` (equations there), arrays of one kind (see `arrays`); dkl and dnll are of the host. `out`, where
-given, is an array of that kind and shape and may be one of the inputs. Sums of an example are float64, added in one order that
-the example's size alone decides. Errors as there, before anything is written; but that x lies in [0, 1] is not checked.
+Arguments are those of `ref.vae` (equations there), arrays of one kind (see `arrays`); dkl and dnll are of the host.
+`out`, where given, is an array of that kind and shape and may be one of the inputs. Sums of an example are float64,
+added in one order that the example's size alone decides. Errors as there, before anything is written; but that x lies
+in [0, 1] is not checked.
 
 Papers
     [VAE]  Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
