@@ -132,7 +132,11 @@ def _numba():
 
 def _jax():
     jax = sys.modules["jax"]
-    return Kind("jax", _of_interface, lambda shape, dtype: jax.numpy.empty(shape, dtype).block_until_ready(), jax.device_put, np.asarray)
+
+    def empty(shape, dtype):
+        return jax.numpy.empty(shape, dtype).block_until_ready()
+
+    return Kind("jax", _of_interface, empty, jax.device_put, np.asarray)
 
 
 NUMPY = Kind("numpy", _of_numpy, np.empty, np.asarray, np.asarray)
@@ -151,7 +155,8 @@ def kind_of(name, x):
             raise TypeError(f"{name}: expected {wanted}, got {type(x).__name__}")
         kind = _kinds[type(x)] = MAKERS[root]()
     if (kind is NUMPY) != device.INTERPRETED:
-        wanted = "a NumPy array, since Triton's interpreter runs on the host" if device.INTERPRETED else "an array on a GPU"
+        host = "a NumPy array, since Triton's interpreter runs on the host"
+        wanted = host if device.INTERPRETED else "an array on a GPU"
         raise TypeError(f"{name}: expected {wanted}, got {type(x).__module__}.{type(x).__name__}")
     return kind
 
@@ -209,7 +214,8 @@ def read(dtypes, **arrays):
         if kind is not first[0] or dtype != first[2]:
             raise TypeError(f"{name}: expected {first[0].name} {first[2]} like {first_name}, got {kind.name} {dtype}")
         if shape != first[1]:
-            raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {kind_of(n, a).describe(a)[0]}" for n, a in arrays.items()))
+            shapes = (f"{n} {kind_of(n, a).describe(a)[0]}" for n, a in arrays.items())
+            raise ValueError(f"expected equal shapes, got {', '.join(shapes)}")
         _laid_out(name, dtype, address, contiguous)
         pointers.append(host_or_device(address, dtype, x))
         streams.add(stream)
@@ -277,7 +283,7 @@ def _laid_out(name, dtype, address, contiguous):
     if not contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides; copy it first")
     if address % itemsize(dtype):
-        raise ValueError(f"{name}: expected memory that begins at a multiple of the {dtype} size, got address {address:#x}")
+        raise ValueError(f"{name}: expected memory at a multiple of the {dtype} size, got address {address:#x}")
 
 
 def _one_device(pointers):

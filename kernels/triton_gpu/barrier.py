@@ -11,7 +11,7 @@ import triton.language as tl
 ALL = tl.constexpr(0)  # a launch that is every phase
 PATIENCE = 1 << 22  # reads of the counter before a program gives up, about a second
 
-Turn = namedtuple("Turn", "barriers patience")  # how many barriers were passed, and how many reads of the counter are left
+Turn = namedtuple("Turn", "barriers patience")  # how many were passed, and how many reads of the counter are left
 
 
 @triton.jit

@@ -35,7 +35,7 @@ def _import_triton(interpreted):
     if before is None:
         os.environ.pop("TRITON_INTERPRET", None)  # not for the processes that this one starts
     if interpreted and not chosen:
-        raise ImportError("there is no GPU, and Triton was imported for one: set TRITON_INTERPRET=1 before it is imported")
+        raise ImportError("there is no GPU, and Triton was imported for one: set TRITON_INTERPRET=1 before the import")
     triton.knobs.runtime.interpret = chosen
     return triton, chosen
 
@@ -95,8 +95,9 @@ class _Location(ctypes.Structure):
 
 
 class _PoolProperties(ctypes.Structure):
-    _fields_ = [("alloc", ctypes.c_int), ("handles", ctypes.c_int), ("location", _Location), ("security", ctypes.c_void_p),
-                ("most", ctypes.c_size_t), ("usage", ctypes.c_ushort), ("reserved", ctypes.c_ubyte * 54)]  # fmt: skip
+    _fields_ = [("alloc", ctypes.c_int), ("handles", ctypes.c_int), ("location", _Location),
+                ("security", ctypes.c_void_p), ("most", ctypes.c_size_t), ("usage", ctypes.c_ushort),
+                ("reserved", ctypes.c_ubyte * 54)]  # fmt: skip
 
 
 _pools = {}
@@ -125,7 +126,8 @@ class Memory:
         check(cuda.cuMemAllocFromPoolAsync(ctypes.byref(place), ctypes.c_size_t(nbytes), _pool(current()), self.stream))
         self.address = place.value
         if host is not None:  # from pageable memory, so read before this returns
-            check(cuda.cuMemcpyHtoDAsync_v2(place, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes), self.stream))
+            source, size = ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes)
+            check(cuda.cuMemcpyHtoDAsync_v2(place, source, size, self.stream))
 
     def __del__(self):
         if self.address and ctypes and cuda:  # at exit Python may have removed the names, and the driver frees all
@@ -157,7 +159,8 @@ def read_int(address):
 
 def synchronize(stream_number=None):
     """Waits for a stream, or for all of them. stream_number: int, or None."""
-    check(cuda.cuCtxSynchronize() if stream_number is None else cuda.cuStreamSynchronize(ctypes.c_void_p(stream_number)))
+    everything = stream_number is None
+    check(cuda.cuCtxSynchronize() if everything else cuda.cuStreamSynchronize(ctypes.c_void_p(stream_number)))
 
 
 def resident(compiled):

@@ -109,17 +109,15 @@ def _guided(f, arrays, c, w, clip, key, out):
     return rowwise(f, arrays, c, out, more=(float(w), limit), noise=ADDED if c[-1].any() else ABSENT, key=key)
 
 
-def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, precision="float32", out=None):
-    """A whole trajectory, [DDIM] eq. 12 from each time to the next, of a net of `ref.nets.mlp` with its own noise, in
-    one launch. Without noise and clip the chapter's net goes all the way in its hidden layer (see
-    `kernels.triton_gpu.mlp`).
+def mlp_sample(
+    params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, precision="float32",
+    out=None,
+):  # fmt: skip
+    """A whole trajectory of a net of `ref.nets.mlp` in one launch; arguments as in `ref.fused.mlp_sample`.
 
-    params: of `chapter` or of `residual`, told by their names. xT: (B, pixels). times: (n + 1,) ints, descending in
-    [0, T]. abar: (T + 1,). eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last.
-    guidance: for `residual`, None for no label, or labels (B,) of the host and w. predict: what the net's output is,
-    "eps", "x0" or "v". clip: of x0_hat, > 0, or None. precision: "float32", or "bfloat16" for operands of the
-    products rounded to it. Returns x at the last time (B, pixels), in out where given, which may be xT; NaN
-    everywhere if a program waited a second for another in vain. Raises as `ref.fused.mlp_sample`.
+    Without noise and clip simple_mlp stays in its hidden layer, see `mlp_hidden`. precision: "float32", or "bfloat16"
+    for operands of the products rounded to it. labels of the guidance are of the host. The result is NaN everywhere
+    if a program waited a second for another in vain.
     """
     arrays = read(SINGLE, xT=xT)
     if len(arrays.shape) != 2:
@@ -144,23 +142,21 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     return out
 
 
-def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0, precision="float32"):
-    """Steps of the chapter's loop in one launch, [DDPM] algorithm 1 with [AdamW] and a moving average, everything
-    random from (seed, step).
+def mlp_train(
+    params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
+    decay=0.0, precision="float32",
+):  # fmt: skip
+    """Steps of the tutorial loop in one launch; arguments as in `ref.fused.mlp_train`. All results are new arrays.
 
-    params: of `chapter`. data: (N, pixels), N < 2**31. steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64).
-    abar: (T + 1,). state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in
-    `adam_ema_step`. decay: of the average. precision: "float32", or "bfloat16" for operands of the products rounded
-    to it; weights, sums and all that is kept are float32.
-    Returns params, state (a dict: step, m, v, average) and the losses (steps,) float64, all new: nothing given is
-    changed. The same bits on every run. Raises as `ref.fused.mlp_train`; RuntimeError if a program waited a second
-    for another in vain.
+    precision: "float32", or "bfloat16" for operands of the products rounded to it; weights, sums and what is kept are
+    float32. Raises RuntimeError too, if a program waited a second for another in vain.
     """
     arrays = read(SINGLE, data=data)
     if len(arrays.shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
     rounded, done = mlp.rounds(precision), coefficients.steps_done(steps, batch, state)
-    adam_table = np.array([coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay) for i in range(steps)])
+    numbers = range(done + 1, done + 1 + steps)
+    adam_table = np.array([coefficients.adam_step(n, lr, beta1, beta2, eps, weight_decay) for n in numbers])
     average = coefficients.ema_step(decay)[:, 0].tolist()
     coefficients.noise_key(seed, coefficients.PER_STEP * (done + steps) + 3)
     made, losses = training.train(params, arrays, state, steps, done, batch, adam_table, average, seed, abar, rounded)

@@ -94,9 +94,11 @@ def _means(curve, logits, outs, places, sign):
     """sign mean(F(slope logits + shift)), added over logits, and its gradients into outs.
     places: slope and shift of each."""
     partial = reduce.partial_sums(*logits)
-    parts = [(a, (out,), (float(slope), float(shift), sign * slope / a.size)) for a, out, (slope, shift) in zip(logits, outs, places)]
+    numbers = [(float(slope), float(shift), sign * slope / a.size) for a, (slope, shift) in zip(logits, places)]
+    parts = [(a, (out,), c) for a, out, c in zip(logits, outs, numbers)]
     reduce.add(curve, partial, *parts[0], other=parts[1] if len(parts) > 1 else None, warps=8)
-    return reduce.scalar(_add_means, logits[0], partial.pointer, reduce.programs(logits[0]), partial.count, logits[0].size, logits[-1].size, sign)
+    first, sizes = reduce.programs(logits[0]), (logits[0].size, logits[-1].size)
+    return reduce.scalar(_add_means, logits[0], partial.pointer, first, partial.count, *sizes, sign)
 
 
 @triton.jit

@@ -42,7 +42,8 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         if not together or "cooperative" not in str(reason):
             raise
         fit = device.resident(kernel.warmup(*args, grid=(grid,), **options)) * processors(arrays)
-        raise RuntimeError(f"{kernel.__name__}: needs {grid} programs at the same time, and {fit} fit on this device") from reason
+        message = f"{kernel.__name__}: needs {grid} programs at the same time, and {fit} fit on this device"
+        raise RuntimeError(message) from reason
     if foreign:
         device.synchronize()
 
@@ -61,7 +62,9 @@ def processors(near):
 
 def _memory(near, nbytes, host):
     """New device memory near arrays, whose beginning is a copy of host."""
-    return device.at(near.pointers[0].address, lambda: device.Memory(nbytes, host)) if device.GPUS > 1 else device.Memory(nbytes, host)
+    if device.GPUS > 1:
+        return device.at(near.pointers[0].address, lambda: device.Memory(nbytes, host))
+    return device.Memory(nbytes, host)
 
 
 def scratch(host, near, filled=True):

@@ -46,7 +46,7 @@ def std_of(logvar):
     n, f = _reduced(tl.where(h < -MOST, -MOST, tl.where(h > MOST, MOST, h)))
     g = _curved(f)
     a = f + g  # exp(f) - 1
-    std = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))  # in two steps: 2^n alone may not be a float32
+    std = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))  # 2^n alone may not be a float32
     m = tl.where(n == 0, a * (2.0 + a), tl.fma(std, std, -1.0))
     return std, m, tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - logvar)
 

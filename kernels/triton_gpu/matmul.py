@@ -74,7 +74,7 @@ def padded_product(a, along_a, b, along_b, K, CHUNK: tl.constexpr, STAGES: tl.co
 
 @triton.jit
 def tile_of(tile, across, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The rows and the columns of a tile. tile: its number. across: tiles in a row of them. ROWS, COLUMNS: its shape."""
+    """The rows and the columns of a tile. tile: its number. across: tiles side by side. ROWS, COLUMNS: its shape."""
     return tile // across * ROWS + tl.arange(0, ROWS), tile % across * COLUMNS + tl.arange(0, COLUMNS)
 
 

@@ -17,13 +17,13 @@ from kernels.triton_gpu.math import logistic
 # Weights of either net; simple_mlp has the first four, and the rest are None. labels: (branches, B). features: of the
 # times, how many.
 Net = namedtuple("Net", "width w_in b_in w_out b_out w_time b_time classes blocks labels w features")
-Small = namedtuple("Small", "OUT IN CHUNK BATCH")
-SMALL = Small(32, 32, 16, 32)  # of a net up to 128 wide in the interpreter, which pays by the operation, padding included
+# Tiles of a net up to 128 wide in the interpreter, where the time goes by the operation, padding included
+SMALL = dict(OUT=32, IN=32, CHUNK=16, BATCH=32)
 
 
 def tiles(sizes, widest):
     """The tiles for a net, a dict. sizes: of a net on the GPU. widest: its most pixels or units."""
-    small = SMALL._asdict() if device.INTERPRETED and widest <= 128 else {}
+    small = SMALL if device.INTERPRETED and widest <= 128 else {}
     return {name: small.get(name, n) for name, n in sizes.items()}
 
 
@@ -76,7 +76,8 @@ def _weight(params, name, like, shape, whose="params"):
     if array.kind is not like.kind:
         raise TypeError(f"{label}: expected {like.kind.name} like the data, got {array.kind.name}")
     if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
-        raise ValueError(f"{label}: expected shape {tuple('any' if n is None else n for n in shape)}, got {array.shape}")
+        wanted = tuple("any" if n is None else n for n in shape)
+        raise ValueError(f"{label}: expected shape {wanted}, got {array.shape}")
     like.streams.update(array.streams)
     return array.pointers[0], array.shape
 
@@ -101,7 +102,8 @@ def residual(params, like, guidance):
     shapes = {"in.b": (width,), "out.w": (pixels, width), "out.b": (pixels,), "time.b": (width,)}
     b_in, w_out, b_out, b_time = (_weight(params, name, like, shape)[0] for name, shape in shapes.items())
     parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
-    blocks = [_weight(params, f"blocks.{i}.{part}", like, shape)[0] for i in range(depth) for part, shape in parts.items()]
+    parts = {f"blocks.{i}.{part}": shape for i in range(depth) for part, shape in parts.items()}
+    blocks = [_weight(params, name, like, shape)[0] for name, shape in parts.items()]
     labels, w = coefficients.branches(guidance, like.shape[0], rows - 1)
     return Net(width, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, labels.astype(np.int32), w, features)
 

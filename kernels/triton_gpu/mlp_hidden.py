@@ -52,8 +52,8 @@ def sample(out, x, net, times, chain, rounded):
     groups = constants("Size", D=D, H=net.width, WIDE=wide), constants("Tiles", **tile)
     for phase in (LIFT, WALK, LOWER) if device.INTERPRETED else (ALL,):
         launch.run(
-            sample_hidden, grid, x, out, *x.pointers, weights, work, B, len(times), whole, offset, barrier.PATIENCE, *groups,
-            RESIDENT=resident, BFLOAT16=rounded, PHASE=phase.value, warps=8, together=True,
+            sample_hidden, grid, x, out, *x.pointers, weights, work, B, len(times), whole, offset, barrier.PATIENCE,
+            *groups, RESIDENT=resident, BFLOAT16=rounded, PHASE=phase.value, warps=8, together=True,
         )  # fmt: skip
 
 

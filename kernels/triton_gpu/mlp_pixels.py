@@ -46,7 +46,7 @@ def sample(out, x, net, times, table, key, limit, rounded):
     DP, HP = padded(D, tile["CHUNK"]), padded(net.width, tile["CHUNK"])
     if 2 * depth * HP * HP >= 2**31 or HP * DP >= 2**31:
         raise ValueError(
-            f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with each width in whole "
+            f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with widths in whole "
             f"{tile['CHUNK']}s; sample step by step"
         )
     # Scratch memory
@@ -67,8 +67,8 @@ def sample(out, x, net, times, table, key, limit, rounded):
     given, work = Given(table, streams, labels, features, net.w, limit), Work(counter, *memory)
     for phase, span in _phases(steps, depth) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
-            sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps, depth, int(key[0]),
-            barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS, together=True,
+            sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps, depth,
+            int(key[0]), barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS, together=True,
         )  # fmt: skip
 
 
@@ -94,9 +94,7 @@ def sample_pixels(
     of the barrier. span: `Span`, None for all. size: D, H, FEATURES, DP, HP. tiles: TILES. flags: BRANCHES, whether
     there is noise, whether operands are rounded to bfloat16. PHASE: or ALL.
     """
-    first_step, end_step, first_block, end_block = 0, steps, 0, depth
-    if span is not None:
-        first_step, end_step, first_block, end_block = span
+    first_step, end_step, first_block, end_block = (0, steps, 0, depth) if span is None else span
     if PHASE == ALL or PHASE == PREPARE:
         prepare(out, x, net, given, work, B, steps, depth, size, tiles, flags)
     turn = wait(work.counter, Turn(0, patience), PHASE)
@@ -210,7 +208,8 @@ def second_half(net, given, work, B, block, size, tiles, flags):
         row = row.to(tl.int64)
         bias, g = tl.load(b2 + unit, mask=unit < size.H, other=0), tl.zeros((tiles.ROWS, tiles.TILE), tl.float32)
         for branch in tl.static_range(flags.BRANCHES):
-            a, place = work.a_op + branch * apart + row * size.HP, branch * apart + row[:, None] * size.HP + unit[None, :]
+            a = work.a_op + branch * apart + row * size.HP
+            place = branch * apart + row[:, None] * size.HP + unit[None, :]
             acc = padded_product(a, 1, w2 + unit * size.HP, 1, size.HP, tiles.CHUNK, tiles.STAGES)
             acc += bias[None, :] + tl.load(work.h + place, cache_modifier=".cg")
             tl.store(work.h + place, acc)

@@ -67,13 +67,14 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     most = max(bands * (HP // tile["UNITS"]), bands * (DP // tile["PIXELS"]), owned)
     programs = min(most, launch.processors(data))
     stationary = owned <= programs and not device.INTERPRETED
-    losses_at, given = arrays.pointer_to(losses, data.kind), Given(data.pointers[0], adam_at, alphas_at, *average, 2.0 / (batch * D))
+    losses_at = arrays.pointer_to(losses, data.kind)
+    given = Given(data.pointers[0], adam_at, alphas_at, *average, 2.0 / (batch * D))
     groups = constants("Size", D=D, H=H, DP=DP, HP=HP, WIDE=wide, TILES=owned), constants("Tiles", **tile)
     flags = dict(STATIONARY=stationary, BFLOAT16=rounded)
     for phase, span in _phases(steps) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
-            mlp_train, programs, data, kept, losses_at, given, Work(*memory), batch, N, T, done + 1, steps, int(seed), barrier.PATIENCE,
-            span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8, together=True,
+            mlp_train, programs, data, kept, losses_at, given, Work(*memory), batch, N, T, done + 1, steps, int(seed),
+            barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8, together=True,
         )  # fmt: skip
     if not device.INTERPRETED and device.read_int(memory[0].address + 4):
         raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was busy, try again")
@@ -117,9 +118,8 @@ def mlp_train(
     """
     PHASE: tl.constexpr = flags.PHASE
     last = tl.num_programs(0) - 1 - tl.program_id(0)  # the last programs have less to do, and do the rest
-    begun, first_step, end_step = begun.to(tl.int64), 0, steps
-    if span is not None:
-        first_step, end_step = span
+    begun = begun.to(tl.int64)
+    first_step, end_step = (0, steps) if span is None else span
     # The first step's examples, times and noise
     if PHASE == ALL or PHASE == PREPARE:
         draw(work, 0, begun, batch, N, T, seed, tl.program_id(0))
@@ -144,12 +144,7 @@ def mlp_train(
         # Backward; meanwhile the loss and the next step's x_t
         if PHASE == ALL or PHASE == BACK:
             back(work, batch, size, tiles, flags)
-            busy = busy_programs(batch, size, tiles)
-            if tl.program_id(0) == busy:
-                add_losses(losses + step, work, batch, size, tiles)
-            if (step + 1 < steps) & (tl.program_id(0) >= busy):
-                rest = tl.num_programs(0) - busy
-                add_noise(given, work, (step + 1) % 2, begun + step + 1, batch, seed, last, rest, size, tiles, flags)
+            meanwhile(losses, given, work, step, begun, batch, steps, seed, size, tiles, flags)
         turn = wait(work.counter, turn, PHASE)
         # Gradients, AdamW and the average
         if PHASE == ALL or PHASE == DESCEND:
@@ -168,10 +163,16 @@ def mlp_train(
 
 
 @triton.jit
-def busy_programs(batch, size, tiles):
-    """How many programs have a tile of the hidden layer, 0 for all. batch, size, tiles: as in `mlp_train`."""
-    busy = (batch + tiles.ROWS - 1) // tiles.ROWS * (size.HP // tiles.UNITS)
-    return tl.where(busy < tl.num_programs(0), busy, 0)
+def meanwhile(losses, given, work, step, begun, batch, steps, seed, size, tiles, flags):
+    """The loss and the next step's x_t, by the programs without a tile of the hidden layer, or by all. Arguments as
+    in `mlp_train`."""
+    busy, program = (batch + tiles.ROWS - 1) // tiles.ROWS * (size.HP // tiles.UNITS), tl.program_id(0)
+    busy = tl.where(busy < tl.num_programs(0), busy, 0)
+    if program == busy:
+        add_losses(losses + step, work, batch, size, tiles)
+    if (step + 1 < steps) & (program >= busy):
+        last, rest = tl.num_programs(0) - 1 - program, tl.num_programs(0) - busy
+        add_noise(given, work, (step + 1) % 2, begun + step + 1, batch, seed, last, rest, size, tiles, flags)
 
 
 @triton.jit

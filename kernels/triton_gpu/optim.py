@@ -48,7 +48,8 @@ def clip_by_global_norm(grads, max_norm, out=None):
             first += reduce.programs(a)
         # What each element is multiplied by
         scale = launch.scratch(np.empty(1), some[0], filled=False)
-        launch.run(_clip_scale, 1, some[0], scale, partial.pointer, partial.count, float(max_norm), BLOCK=reduce.REDUCE, warps=8)
+        arguments = scale, partial.pointer, partial.count, float(max_norm)
+        launch.run(_clip_scale, 1, some[0], *arguments, BLOCK=reduce.REDUCE, warps=8)
         for a, to in zip(inputs, clipped):
             rowwise(scaled, a, np.empty((0, 1)), to, more=(scale,))
     return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped

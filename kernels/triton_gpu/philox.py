@@ -5,6 +5,8 @@ stored, so that a thread stores 16 bytes. Logarithm, sine and cosine are polynom
 normals within 3 eps of the truth, relative, at every word. Kernels that also read memory run at the copy limit with
 them.
 
+`out`, where given, is an array of that shape and dtype.
+
 Papers
     [Philox]     Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011
     [BoxMuller]  Box, Muller, "A Note on the Generation of Random Normal Deviates", 1958
@@ -21,33 +23,20 @@ BLOCK = 2048  # elements of a program: the round keys are made once for 4 Philox
 
 
 def bits(seed, shape, stream=0, out=None):
-    """The first prod(shape) words of (seed, stream): element i is word i % 4 of block i // 4, [Philox] section 4.3.
-
-    seed, stream: ints in [0, 2**64). shape: int or tuple of ints. out: uint32 array of that shape, or None.
-    Returns `shape` uint32. Raises as `ref.philox.bits`; TypeError or ValueError where out does not fit.
-    """
+    """[Philox] section 4.3; arguments as in `ref.philox.bits`."""
     return _fill(bits_of, seed, shape, stream, "uint32", out)
 
 
 def uniform(seed, shape, stream=0, out=None):
-    """u = float32(word) 2^-32 + 2^-33, equal to `ref.philox.uniform` to the bit. 0 < u <= 1.
-
-    seed, shape, stream: as in `bits`. out: float32 array of that shape, or None.
-    Returns `shape` float32. Raises as `bits` does.
-    """
+    """Uniforms in (0, 1], equal to the truth's to the bit; arguments as in `ref.philox.uniform`."""
     return _fill(uniforms_of, seed, shape, stream, "float32", out)
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
-    """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal`
-    makes them.
-
-    seed, shape, stream: as in `bits`. dtype: float32 (within 3 eps of the truth, relative), or float16 or bfloat16,
-    to which that is rounded. out: array of that shape and dtype, or None.
-    Returns `shape` of dtype. Raises as `bits` does; TypeError for another dtype.
+    """[BoxMuller] eq. 1; arguments as in `ref.philox.normal`. dtype: float32, or float16 or bfloat16, rounded from it.
     """
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    if name not in ("float32", *arrays.HALVES):
+    if name not in arrays.STORED:
         raise TypeError(f"dtype: expected float32, float16 or bfloat16, got {name}")
     return _fill(normals_of, seed, shape, stream, name, out)
 
@@ -57,7 +46,8 @@ def _fill(values, seed, shape, stream, dtype, out):
     shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
     like = arrays.fresh(shape, dtype, out)
     out, pointer = arrays.output("out", out, like)
-    launch.run(_filled, launch.programs(like.size, BLOCK), like, pointer, like.size, int(seed), int(stream), values, BLOCK)
+    grid = launch.programs(like.size, BLOCK)
+    launch.run(_filled, grid, like, pointer, like.size, int(seed), int(stream), values, BLOCK)
     return out
 
 

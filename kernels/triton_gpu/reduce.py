@@ -53,10 +53,13 @@ def add(f, partial, arrays, outs=(), c=(), key=None, first=0, other=None, dtype=
     program.
     """
     own, (seed, stream) = programs(arrays), key or (0, 0)
-    parts = [Part(tuple(outs), tuple(a.pointers), a.size, c) for a, outs, c in [(arrays, outs, c), other or (arrays, outs, c)]]
+    part, grid = Part(tuple(outs), tuple(arrays.pointers), arrays.size, c), own
+    if other is not None:
+        grid += programs(other[0])
+        other = Part(tuple(other[1]), tuple(other[0].pointers), other[0].size, other[2])
     launch.run(
-        _add, own + (programs(other[0]) if other else 0), arrays, partial.pointer, parts[0], parts[1] if other else None, own, first,
-        int(seed), int(stream), f, key is not None, dtype, BLOCK, TILES, warps=warps,
+        _add, grid, arrays, partial.pointer, part, other, own, first, int(seed), int(stream), f, key is not None, dtype,
+        BLOCK, TILES, warps=warps,
     )  # fmt: skip
 
 
@@ -84,15 +87,16 @@ def by_example(f, arrays, outs, c=()):
     rows, n = coefficients.examples(arrays.shape)
     sums = arrays.kind.empty((rows,), "float64")
     to = memory.pointer_to(sums, arrays.kind)
-    cols = min(max(triton.next_power_of_2(launch.programs(n, TILES)), 32), EXAMPLE_BLOCK)  # few of them past the row's end
+    cols = min(max(triton.next_power_of_2(launch.programs(n, TILES)), 32), EXAMPLE_BLOCK)  # few past the row's end
     tiles = min(launch.programs(max(n, 1), cols), TILES)
     parts = launch.programs(max(n, 1), cols * tiles)
     partial = to if parts == 1 else launch.scratch(np.empty(rows * parts), arrays, filled=False)
     table = launch.scratch(c.astype(np.float32), arrays) if len(c) and c.size > 1 and arrays.size else None
     scalars = tuple(c[:, 0].tolist()) if len(c) and c.size == 1 else (0.0,) * len(c)
+    grid, ins = launch.programs(rows, EXAMPLE_BLOCK // cols) * parts, tuple(arrays.pointers)
     launch.run(
-        _add_examples, launch.programs(rows, EXAMPLE_BLOCK // cols) * parts, arrays, tuple(outs), partial, tuple(arrays.pointers), rows, n, parts,
-        table, scalars, f, cols, tiles, EXAMPLE_BLOCK,
+        _add_examples, grid, arrays, tuple(outs), partial, ins, rows, n, parts, table, scalars,
+        f, cols, tiles, EXAMPLE_BLOCK,
     )  # fmt: skip
     if parts > 1:
         launch.run(_add_parts, rows, arrays, to, partial, parts, BLOCK=REDUCE, warps=8)
@@ -170,8 +174,9 @@ def _add(
 
 @triton.jit(do_not_specialize=["rows"])
 def _add_examples(
-    outs, partial, ins, rows, n, parts, table, c, F: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr
-):
+    outs, partial, ins, rows, n, parts, table, c,
+    F: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     # Each element's row and first column
     i, group = tl.arange(0, BLOCK), tl.program_id(0) // parts
     part, first = tl.program_id(0) - group * parts, group * (BLOCK // COLS)

@@ -59,9 +59,10 @@ def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=
         pointers = (pointer,)
     else:
         made, pointers = memory.outputs(out, writes, arrays)
+    grid, ins, (seed, stream) = launch.programs(arrays.size, rows.block), tuple(arrays.pointers), key
     launch.run(
-        _apply, launch.programs(arrays.size, rows.block), arrays, pointers, tuple(arrays.pointers), arrays.size, rows.pointer, rows.rows,
-        rows.row_size, rows.scalars, int(key[0]), int(key[1]), more, f, noise.value, rows.how, rows.block,
+        _apply, grid, arrays, pointers, ins, arrays.size, rows.pointer, rows.rows, rows.row_size, rows.scalars,
+        int(seed), int(stream), more, f, noise.value, rows.how, rows.block,
     )  # fmt: skip
     return made
 
@@ -81,7 +82,8 @@ def _apply(
         y = F(*loaded(ins, base, i, inside), *c, *more)
     elif NOISE == READ:
         x = loaded(ins[: len(ins) - 1], base, i, inside)
-        noisy = inside & (c[len(c) - 1] * tl.full((BLOCK,), 1.0, tl.float32) != 0)  # the interpreter cannot broadcast a scalar's comparison
+        sigma = c[len(c) - 1] * tl.full((BLOCK,), 1.0, tl.float32)  # the interpreter cannot broadcast a comparison
+        noisy = inside & (sigma != 0)
         y = F(*x, tl.load(ins[len(ins) - 1] + base + i, mask=noisy, other=0).to(tl.float32), *c, *more)
     elif NOISE == DRAWN:
         x = loaded(ins, base, i, inside)
@@ -150,5 +152,6 @@ def row_of(base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
         if HOW == BLOCK_IN_TWO:
             return first, tl.minimum(first + 1, rows - 1), left + i >= n
         else:
-            row = tl.minimum(first + (left.to(tl.int32) + i) // n, rows - 1)  # past the end nothing is stored, but a coefficient is loaded
+            # past the end nothing is stored, but a coefficient is loaded
+            row = tl.minimum(first + (left.to(tl.int32) + i) // n, rows - 1)
             return row, row, row
