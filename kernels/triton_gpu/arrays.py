@@ -261,8 +261,8 @@ def output(name, out, like):
 
 
 def outputs(out, count, like):
-    """`output` for count results: their arrays, and their pointers. out: None, or that many arrays. like: as in
-    `output`.
+    """`output` for count results: their arrays, and their pointers. out: None, or that many arrays. like:
+    as in `output`.
 
     Raises as `output` does, and ValueError where two of the results share memory.
     """

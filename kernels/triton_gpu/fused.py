@@ -95,8 +95,10 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
-    """[AdamW] algorithm 2 and the moving average in one pass; arguments as in `ref.fused.adam_ema_step`.
-    out: four arrays."""
+    """[AdamW] algorithm 2 and the moving average in one pass. out: four arrays.
+
+    Arguments as in `ref.fused.adam_ema_step` and `ref.optim.adam_step`: step, lr, beta1, beta2, eps, weight_decay.
+    """
     arrays = read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
     return rowwise(adam_ema, arrays, np.concatenate([c, coefficients.ema_step(decay)]), out, writes=4)

@@ -20,8 +20,8 @@ from kernels.triton_gpu.math import logistic
 
 
 def discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[GAN] eq.
-    1, which D maximises, with its sign changed, and its gradients; arguments as in `ref.gan.discriminator_loss_grad`.
+    """[GAN] eq. 1, which D maximises, with its sign changed, and its gradients; real_logits, fake_logits
+    as in `ref.gan.discriminator_loss_grad`.
     """
     return _two(softplus, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
@@ -37,8 +37,8 @@ def generator_loss_saturating_grad(fake_logits, out=None):
 
 
 def hinge_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[SN] eq. 16, which D maximises, with its sign changed, and its gradients; arguments as in
-    `ref.gan.hinge_discriminator_loss_grad`."""
+    """[SN] eq. 16, which D maximises, with its sign changed, and its gradients; arguments
+    as in `ref.gan.hinge_discriminator_loss_grad`."""
     return _two(hinge, real_logits, fake_logits, out, (-1, 1), (1, 1))
 
 
@@ -48,8 +48,8 @@ def hinge_generator_loss_grad(fake_logits, out=None):
 
 
 def least_squares_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real, and its gradients; arguments as in
-    `ref.gan.least_squares_discriminator_loss_grad`."""
+    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real, and its gradients; arguments
+    as in `ref.gan.least_squares_discriminator_loss_grad`."""
     return _two(square, real_logits, fake_logits, out, (1, -1), (1, 0))
 
 
@@ -61,8 +61,8 @@ def least_squares_generator_loss_grad(fake_logits, out=None):
 
 
 def wasserstein_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[WGAN] eq. 3, which the critic maximises, with its sign changed, and its gradients; arguments as in
-    `ref.gan.wasserstein_discriminator_loss_grad`."""
+    """[WGAN] eq. 3, which the critic maximises, with its sign changed, and its gradients; arguments
+    as in `ref.gan.wasserstein_discriminator_loss_grad`."""
     return _two(line, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
 

@@ -20,7 +20,7 @@ Tile = namedtuple("Tile", "kept at real operand operand_at outputs inputs")
 
 @triton.jit
 def padded_rows(batch, tiles):
-    """The examples in whole BATCHes. batch, tiles: as in `mlp_train`."""
+    """The examples in whole BATCHes. batch, tiles: as in `training_loop`."""
     return (batch + tiles.BATCH - 1) // tiles.BATCH * tiles.BATCH
 
 
@@ -56,7 +56,7 @@ def descended(state, g, c, given):
 @triton.jit
 def own(tile, kept, work, which, batch, size, tiles):
     """A `Tile` of w2, or of w1 without its last column. tile: number. which: of the two x_op.
-    The rest as in `mlp_train`."""
+    The rest as in `training_loop`."""
     across: tl.constexpr = (size.H + tiles.IN - 1) // tiles.IN
     along: tl.constexpr = (size.D + tiles.IN - 1) // tiles.IN
     second: tl.constexpr = (size.D + tiles.OUT - 1) // tiles.OUT * across
@@ -79,7 +79,7 @@ def own(tile, kept, work, which, batch, size, tiles):
 @triton.jit
 def descend(state, kept, given, work, step, batch, size, tiles, flags):
     """Gradients of the two matrices, and their step. state: `Kept` of this program's tile, where it stays in
-    registers, or None. step: number. The rest as in `mlp_train`. Returns the state after the step."""
+    registers, or None. step: number. The rest as in `training_loop`. Returns the state after the step."""
     for tile in range(tl.program_id(0), size.TILES, tl.num_programs(0)):
         mine, rows = own(tile, kept, work, step % 2, batch, size, tiles), padded_rows(batch, tiles)
         before = state if flags.STATIONARY else loaded(mine.kept, mine.at, mine.real)
@@ -103,7 +103,7 @@ def layer(kept, NAME: tl.constexpr):
 @triton.jit
 def descend_vectors(kept, given, work, step, batch, size, tiles):
     """Gradients of the biases and of the column of t, and their step, by the programs with fewer matrix tiles.
-    Arguments as in `descend`."""
+    Arguments as in `training_loop` and `descend`."""
     downs: tl.constexpr = (size.D + tiles.OUT - 1) // tiles.OUT
     ups: tl.constexpr = (size.H + tiles.OUT - 1) // tiles.OUT
     c, now = given.adam + 8 * step, work.t + step % 2 * batch

@@ -67,8 +67,8 @@ def sample(out, x, net, times, table, key, limit, rounded):
     given, work = Given(table, streams, labels, features, net.w, limit), Work(counter, *memory)
     for phase, span in _phases(steps, depth) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
-            sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps, depth,
-            int(key[0]), barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS, together=True,
+            sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps,
+            depth, int(key[0]), barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS, together=True,
         )  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def first_half(net, given, work, B, step, block, size, tiles, flags):
 @triton.jit
 def second_half(net, given, work, B, block, size, tiles, flags):
     """h <- h + W2 a + b2 of every branch; and g, silu of h guided, since the last layer is linear.
-    Arguments as in `first_half`."""
+    Arguments as in `sample_pixels` and `first_half`."""
     units: tl.constexpr = size.HP // tiles.TILE
     bands = (B + tiles.ROWS - 1) // tiles.ROWS
     apart = (bands * tiles.ROWS).to(tl.int64) * size.HP

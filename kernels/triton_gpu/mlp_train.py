@@ -73,8 +73,8 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     flags = dict(STATIONARY=stationary, BFLOAT16=rounded)
     for phase, span in _phases(steps) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
-            mlp_train, programs, data, kept, losses_at, given, Work(*memory), batch, N, T, done + 1, steps, int(seed),
-            barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8, together=True,
+            training_loop, programs, data, kept, losses_at, given, Work(*memory), batch, N, T, done + 1, steps,
+            int(seed), barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8, together=True,
         )  # fmt: skip
     if not device.INTERPRETED and device.read_int(memory[0].address + 4):
         raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was busy, try again")
@@ -105,7 +105,7 @@ def _phases(steps):
 
 
 @triton.jit(do_not_specialize=["batch", "N", "T", "begun", "steps", "seed", "patience"])
-def mlp_train(
+def training_loop(
     kept, losses, given, work, batch, N, T, begun, steps, seed: tl.uint64, patience, span,
     size: tl.constexpr, tiles: tl.constexpr, flags: tl.constexpr,
 ):  # fmt: skip
@@ -164,8 +164,8 @@ def mlp_train(
 
 @triton.jit
 def meanwhile(losses, given, work, step, begun, batch, steps, seed, size, tiles, flags):
-    """The loss and the next step's x_t, by the programs without a tile of the hidden layer, or by all. Arguments as
-    in `mlp_train`."""
+    """The loss and the next step's x_t, by the programs without a tile of the hidden layer, or by all. Arguments
+    as in `training_loop`."""
     busy, program = (batch + tiles.ROWS - 1) // tiles.ROWS * (size.HP // tiles.UNITS), tl.program_id(0)
     busy = tl.where(busy < tl.num_programs(0), busy, 0)
     if program == busy:
@@ -185,7 +185,7 @@ def below(element, n, seed, stream):
 @triton.jit
 def draw(work, which, step, batch, N, T, seed, program):
     """Examples and times of a step, of its streams 0 and 1. which: of the two places for times. step: number of all.
-    program: this one's turn. The rest as in `mlp_train`."""
+    program: this one's turn. The rest as in `training_loop`."""
     t = work.t + which * batch
     for first in range(program * 128, batch, tl.num_programs(0) * 128):
         e = first + tl.arange(0, 128)
@@ -196,7 +196,7 @@ def draw(work, which, step, batch, N, T, seed, program):
 @triton.jit
 def add_noise(given, work, which, step, batch, seed, program, programs, size, tiles, flags):
     """x_t of a step, as an operand, and its noise, of stream 3. which, step: as in `draw`. program, programs: who
-    does it. The rest as in `mlp_train`."""
+    does it. The rest as in `training_loop`."""
     x, t = work.x_op + which * padded_rows(batch, tiles) * size.WIDE, work.t + which * batch
     for first in range(program * 2048, batch * size.D, programs * 2048):
         z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), seed, step * PER_STEP + 3)
@@ -214,7 +214,7 @@ def add_noise(given, work, which, step, batch, seed, program, programs, size, ti
 
 @triton.jit
 def prepare(p, work, batch, size, tiles, flags):
-    """Stores the weights as operands, and zeros for the rest. p: `Layers`. The rest as in `mlp_train`."""
+    """Stores the weights as operands, and zeros for the rest. p: `Layers`. The rest as in `training_loop`."""
     rows = padded_rows(batch, tiles)
     pack(work.w1_op, p.w1, size.H, size.D + 1, size.D, size.HP, size.DP, flags.BFLOAT16)
     pack(work.w2_op, p.w2, size.D, size.H, size.H, size.DP, size.HP, flags.BFLOAT16)
@@ -226,7 +226,7 @@ def prepare(p, work, batch, size, tiles, flags):
 
 @triton.jit
 def hidden(p, work, step, batch, size, tiles, flags):
-    """a <- relu(W1 (x_t, t) + b1). p: `Layers`. step: number. The rest as in `mlp_train`."""
+    """a <- relu(W1 (x_t, t) + b1). p: `Layers`. step: number. The rest as in `training_loop`."""
     units: tl.constexpr = size.HP // tiles.UNITS
     now, x_now = work.t + step % 2 * batch, work.x_op + step % 2 * padded_rows(batch, tiles) * size.WIDE
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * units, tl.num_programs(0)):
@@ -244,7 +244,7 @@ def hidden(p, work, step, batch, size, tiles, flags):
 @triton.jit
 def output(p, given, work, batch, size, tiles, flags):
     """d <- the loss's gradient by eps_hat = W2 a + b2, and the partial sums of its squares. p: `Layers`.
-    The rest as in `mlp_train`."""
+    The rest as in `training_loop`."""
     pixels: tl.constexpr = size.DP // tiles.PIXELS
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * pixels, tl.num_programs(0)):
         row, column = tile_of(tile, pixels, tiles.ROWS, tiles.PIXELS)
@@ -260,7 +260,7 @@ def output(p, given, work, batch, size, tiles, flags):
 
 @triton.jit
 def back(work, batch, size, tiles, flags):
-    """dh <- W2^T d where a > 0. Arguments as in `mlp_train`."""
+    """dh <- W2^T d where a > 0. Arguments as in `training_loop`."""
     units: tl.constexpr = size.HP // tiles.UNITS
     for tile in range(tl.program_id(0), (batch + tiles.ROWS - 1) // tiles.ROWS * units, tl.num_programs(0)):
         row, unit = tile_of(tile, units, tiles.ROWS, tiles.UNITS)
@@ -272,7 +272,7 @@ def back(work, batch, size, tiles, flags):
 
 @triton.jit
 def add_losses(loss, work, batch, size, tiles):
-    """A step's loss from its partial sums. loss: pointer. The rest as in `mlp_train`."""
+    """A step's loss from its partial sums. loss: pointer. The rest as in `training_loop`."""
     total, count = tl.zeros((128,), tl.float64), (batch + tiles.ROWS - 1) // tiles.ROWS * (size.DP // tiles.PIXELS)
     for first in range(0, count, 128):
         e = first + tl.arange(0, 128)
