@@ -68,7 +68,8 @@ def sample(out, x, net, times, table, key, limit, rounded):
     for phase, span in _phases(steps, depth) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
             sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps,
-            depth, int(key[0]), barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS, together=True,
+            depth, int(key[0]), barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS,
+            together=True,
         )  # fmt: skip
 
 

@@ -74,7 +74,8 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     for phase, span in _phases(steps) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
             training_loop, programs, data, kept, losses_at, given, Work(*memory), batch, N, T, done + 1, steps,
-            int(seed), barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8, together=True,
+            int(seed), barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8,
+            together=True,
         )  # fmt: skip
     if not device.INTERPRETED and device.read_int(memory[0].address + 4):
         raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was busy, try again")
