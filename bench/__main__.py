@@ -107,7 +107,7 @@ def main(argv=None):
     backends, absent = selftest.available()
     lines += [f"{backend}: not timed, {why}" for backend, why in absent.items()]
     if "triton_gpu" in backends:
-        from kernels.triton_gpu import launch as gpu
+        from kernels.triton_gpu import device as gpu
 
         if gpu.INTERPRETED:
             backends.remove("triton_gpu")

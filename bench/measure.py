@@ -86,10 +86,10 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     """`row` on the GPU, its data made there. A small shape is timed by the host's clock over many calls, beside the bare
     launches that a call makes; a large one by events. The arguments as in `row`, and dtype: name.
     """
-    from kernels.triton_gpu import launch
+    from kernels.triton_gpu import arrays, launch
 
     few = timing.problem(op, options, CHECKED, dtype=dtype)
-    few_there = registry.sent(few, launch.send)
+    few_there = registry.sent(few, arrays.send)
     data = [name for name in registry.arrays(few)]
     arguments = timing.problem(op, options, (shape[0],) + (1,) * (len(shape) - 1), dtype=dtype)
     arguments |= {"shape": shape} if "shape" in arguments else {}
@@ -101,7 +101,7 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     function, expected = registry.kernel(op, backend), registry.expected(op, few, dtype)
     try:
         for out, rule in zip(registry.call(op, function, few_there, dtype), expected, strict=True):
-            tolerance.assert_matches(launch.receive(out), rule)
+            tolerance.assert_matches(arrays.receive(out), rule)
         _same_as_alone(op, function, arguments, shape, dtype, data)
     except Exception as reason:
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
@@ -121,17 +121,17 @@ def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
 
 def _on_gpu(shape, dtype, stream, positive):
     """Normals (uniforms where only positive numbers make sense) made where they are used; in bfloat16 by torch's memory."""
-    from kernels.triton_gpu import launch, philox
+    from kernels.triton_gpu import arrays, philox
 
     if positive:
         return philox.uniform(1, shape, stream)
-    out = launch.send(np.zeros(1, np.float32).astype(registry.like(dtype))) if dtype == "bfloat16" else None
+    out = arrays.send(np.zeros(1, np.float32).astype(registry.like(dtype))) if dtype == "bfloat16" else None
     return philox.normal(1, shape, stream, dtype=dtype, out=None if out is None else out.new_empty(shape))
 
 
 def _same_as_alone(op, function, arguments, shape, dtype, data):
     """The first two examples of the large run are to the bit what the kernel makes of them alone; that is in its shape checked."""
-    from kernels.triton_gpu import launch
+    from kernels.triton_gpu import arrays
 
     if op.sums or shape[0] < 2:
         return
@@ -139,7 +139,7 @@ def _same_as_alone(op, function, arguments, shape, dtype, data):
     alone = dict(arguments) | {name: arguments[name][:2] for name in data} | ({"shape": two} if "shape" in arguments else {})
     alone |= {name: arguments[name][:2] for name in registry.PER_EXAMPLE if isinstance(arguments.get(name), np.ndarray)}
     for large, small in zip(registry.call(op, function, arguments, dtype), registry.call(op, function, alone, dtype), strict=True):
-        if not np.array_equal(launch.receive(large[:2]), launch.receive(small)):
+        if not np.array_equal(arrays.receive(large[:2]), arrays.receive(small)):
             raise tolerance.Mismatch(f"{op.name} {shape}: an example in its batch is not the example alone")
 
 

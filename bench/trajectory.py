@@ -238,7 +238,7 @@ def main(argv=None):
     if words.csv and not os.path.isdir(os.path.dirname(words.csv) or "."):
         parser.error(f"--csv: expected a file in a folder that there is, got {words.csv}")
     on_gpu = words.backend == "triton_gpu"
-    if on_gpu and importlib.import_module("kernels.triton_gpu.launch").INTERPRETED:
+    if on_gpu and importlib.import_module("kernels.triton_gpu.device").INTERPRETED:
         print("bench.trajectory: there is no GPU here, and times of the interpreter mean nothing", file=sys.stderr)
         return 2
     libraries, lines = peers.available(["torch", "compile"])

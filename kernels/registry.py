@@ -34,8 +34,8 @@ def carriers(backend):
     """How arrays get to a backend and back: two functions of one array. backend: name."""
     if backend != "triton_gpu":
         return np.asarray, np.asarray
-    launch = importlib.import_module("kernels.triton_gpu.launch")
-    return launch.send, launch.receive
+    arrays = importlib.import_module("kernels.triton_gpu.arrays")
+    return arrays.send, arrays.receive
 
 
 def kernel(op, backend):

@@ -28,9 +28,10 @@ def copy(nbytes):
 def gpu_copy(nbytes):
     """A call that moves nbytes by the driver's copy from device to device, half of them read and half written. nbytes:
     int >= 2. Returns the function."""
-    launch, philox = (importlib.import_module(f"kernels.triton_gpu.{name}") for name in ("launch", "philox"))
-    to, of = (launch.read(("float32",), x=philox.normal(i, max(nbytes // 8, 1))).pointers[0] for i in range(2))
-    return lambda: launch.copy(to, of, max(nbytes // 8, 1) * 4)
+    names = ("arrays", "device", "philox")
+    arrays, device, philox = (importlib.import_module(f"kernels.triton_gpu.{name}") for name in names)
+    to, of = (arrays.read(("float32",), x=philox.normal(i, max(nbytes // 8, 1))).pointers[0] for i in range(2))
+    return lambda: device.copy(to.address, of.address, max(nbytes // 8, 1) * 4)
 
 
 def problem(op, options, shape, seed=0, dtype="float32"):

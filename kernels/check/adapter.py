@@ -233,7 +233,7 @@ def _carriers(arrays, device):
             cupy = importlib.import_module("cupy")
             return cupy.asarray, lambda x: cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x), lambda r: cupy.cuda.get_current_stream().synchronize(), True
         if device == "cuda":
-            if importlib.import_module("kernels.triton_gpu.launch").INTERPRETED:
+            if importlib.import_module("kernels.triton_gpu.device").INTERPRETED:
                 raise Usage("--device cuda: there is no GPU here")
             send, receive = registry.carriers("triton_gpu")
             return send, receive, lambda r: importlib.import_module("numba.cuda").synchronize(), False

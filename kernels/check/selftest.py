@@ -42,7 +42,7 @@ def available():
 
 def interpreted(backend):
     """Whether the backend's kernels run in an interpreter here, a thousand times slower. backend: name."""
-    return backend == "triton_gpu" and importlib.import_module("kernels.triton_gpu.launch").INTERPRETED
+    return backend == "triton_gpu" and importlib.import_module("kernels.triton_gpu.device").INTERPRETED
 
 
 def cases(op, backend, dtype, seed=0):

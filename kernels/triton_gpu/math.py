@@ -1,7 +1,8 @@
-"""exp and log(1 + exp) in float32 to one to three units of the last digit, at every argument; exp as a GPU has it loses more the
-farther it is from 0.
+"""exp and log(1 + exp) in float32 to one to three units of the last digit, at every argument; exp as a GPU has it
+loses more the farther it is from 0.
 
-exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in `kernels.coefficients`.
+exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
+`kernels.coefficients`.
 """
 import triton
 import triton.language as tl
@@ -39,21 +40,24 @@ def _power_of_two(n):
 
 @triton.jit
 def std_of(logvar):
-    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0. logvar: float32 block."""
+    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0.
+    logvar: float32 block."""
     h = 0.5 * logvar
     n, f = _reduced(tl.where(h < -MOST, -MOST, tl.where(h > MOST, MOST, h)))
     g = _curved(f)
     a = f + g  # exp(f) - 1
-    std = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))  # in two steps: 2^n alone may not be a float32
+    std = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))  # 2^n alone may not be a float32
     m = tl.where(n == 0, a * (2.0 + a), tl.fma(std, std, -1.0))
     return std, m, tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - logvar)
 
 
 @triton.jit
 def logistic(x):
-    """log(1 + e^-|x|), 1 / (1 + e^-|x|) and e^-|x| / (1 + e^-|x|): of softplus and sigmoid, what is left when the sign is gone. x: float32 block.
+    """log(1 + e^-|x|), 1 / (1 + e^-|x|) and e^-|x| / (1 + e^-|x|): of softplus and sigmoid, what is left when the
+    sign is gone. x: float32 block.
 
-    e^-|x| is the hardware's 2^y times 1 + ln 2 times what rounding took off y, to 2.5 units; below 2^-126 it is 0."""
+    e^-|x| is the hardware's 2^y times 1 + ln 2 times what rounding took off y, to 2.5 units; below 2^-126 it is 0.
+    """
     h = -tl.abs(x)
     y = h * LOG2_E
     e = tl.exp2(y)

@@ -1,8 +1,11 @@
 """Philox bits, uniforms and normals on the GPU, the words of `ref.philox` to the bit.
 
-A program makes 256 blocks; a block's four words feed four neighbouring elements and are joined before they are stored, so
-that a thread stores 16 bytes. Logarithm, sine and cosine are polynomials on reduced ranges: float32 normals within 3 eps of
-the truth, relative, at every word. Where memory is read too they cost nothing: `fused` stands at the copy limit with them.
+A program makes 256 blocks; a block's four words feed four neighbouring elements and are joined before they are
+stored, so that a thread stores 16 bytes. Logarithm, sine and cosine are polynomials on reduced ranges: float32
+normals within 3 eps of the truth, relative, at every word. Kernels that also read memory run at the copy limit with
+them.
+
+`out`, where given, is an array of that shape and dtype.
 
 Papers
     [Philox]     Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011
@@ -13,49 +16,45 @@ import triton
 import triton.language as tl
 
 from kernels import coefficients
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import arrays, device, launch
 
-INTERPRETED = tl.constexpr(launch.INTERPRETED)
+INTERPRETED = tl.constexpr(device.INTERPRETED)
+BLOCK = 2048  # elements of a program: the round keys are made once for 4 Philox blocks of a thread
 
 
 def bits(seed, shape, stream=0, out=None):
-    """The first prod(shape) words of (seed, stream): element i is word i % 4 of block i // 4, [Philox] section 4.3.
-
-    seed, stream: ints in [0, 2**64). shape: int or tuple of ints. out: uint32 array of that shape, or None.
-    Returns `shape` uint32. Raises as `ref.philox.bits`; TypeError or ValueError where out does not fit.
-    """
-    return _fill(_bits, seed, shape, stream, "uint32", out)
+    """[Philox] section 4.3; arguments as in `ref.philox.bits`."""
+    return _fill(bits_of, seed, shape, stream, "uint32", out)
 
 
 def uniform(seed, shape, stream=0, out=None):
-    """u = float32(word) 2^-32 + 2^-33, equal to `ref.philox.uniform` to the bit. 0 < u <= 1.
-
-    seed, shape, stream: as in `bits`. out: float32 array of that shape, or None.
-    Returns `shape` float32. Raises as `bits` does.
-    """
-    return _fill(_uniform, seed, shape, stream, "float32", out)
+    """Uniforms in (0, 1], equal to the truth's to the bit; arguments as in `ref.philox.uniform`."""
+    return _fill(uniforms_of, seed, shape, stream, "float32", out)
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
-    """Standard normals, [BoxMuller] eq. 1:  (z0, z1) = sqrt(-2 ln u) (sin(pi a), cos(pi a)), as `ref.philox.normal` makes them.
-
-    seed, shape, stream: as in `bits`. dtype: float32 (within 3 eps of the truth, relative), or float16 or bfloat16, to which
-    that is rounded. out: array of that shape and dtype, or None.
-    Returns `shape` of dtype. Raises as `bits` does; TypeError for another dtype.
+    """[BoxMuller] eq. 1; arguments as in `ref.philox.normal`. dtype: float32, or float16 or bfloat16, rounded from it.
     """
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    if name not in ("float32", *launch.HALVES):
+    if name not in arrays.STORED:
         raise TypeError(f"dtype: expected float32, float16 or bfloat16, got {name}")
-    return _fill(_normal, seed, shape, stream, name, out)
+    return _fill(normals_of, seed, shape, stream, name, out)
 
 
-def _fill(kernel, seed, shape, stream, dtype, out):
-    key = launch.words(coefficients.noise_key(seed, stream))
+def _fill(values, seed, shape, stream, dtype, out):
+    coefficients.noise_key(seed, stream)
     shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    like = launch.fresh(shape, dtype, out)
-    out, pointer = launch.output("out", out, like)
-    launch.run(kernel, launch.programs(like.size, launch.NOISE_BLOCK), like, pointer, like.size, *key, BLOCK=launch.NOISE_BLOCK)
+    like = arrays.fresh(shape, dtype, out)
+    out, pointer = arrays.output("out", out, like)
+    grid = launch.programs(like.size, BLOCK)
+    launch.run(_filled, grid, like, pointer, like.size, int(seed), int(stream), values, BLOCK)
     return out
+
+
+@triton.jit(do_not_specialize=["seed", "stream"])
+def _filled(out, size, seed: tl.uint64, stream: tl.uint64, VALUES: tl.constexpr, BLOCK: tl.constexpr):
+    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
+    tl.store(out + base + i, stored(VALUES(out, tl.program_id(0), seed, stream, BLOCK), out), mask=base + i < size)
 
 
 @triton.jit
@@ -65,12 +64,14 @@ def blocks_of(program, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def words_of(block, k0, k1, s0, s1):
-    """The four words of each Philox block. block: numbers, int64. k0, k1, s0, s1: the key."""
+def words_of(block, seed, stream):
+    """The four words of each Philox block. block: numbers, int64.
+    seed, stream: 64-bit words, the key and half the counter."""
     zero = (block * 0).to(tl.uint32)
+    seed, stream = seed.to(tl.uint64), stream.to(tl.uint64)
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
-    c2, c3 = zero + s0.to(tl.uint32, bitcast=True), zero + s1.to(tl.uint32, bitcast=True)
-    k0, k1 = zero + k0.to(tl.uint32, bitcast=True), zero + k1.to(tl.uint32, bitcast=True)
+    c2, c3 = zero + stream.to(tl.uint32), zero + (stream >> 32).to(tl.uint32)
+    k0, k1 = zero + seed.to(tl.uint32), zero + (seed >> 32).to(tl.uint32)
     for _ in tl.static_range(10):
         p0, p1 = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
         c0, c1 = (p1 >> 32).to(tl.uint32) ^ c1 ^ k0, p1.to(tl.uint32)
@@ -83,6 +84,13 @@ def words_of(block, k0, k1, s0, s1):
 def joined(a, b, c, d, BLOCK: tl.constexpr):
     """a[0], b[0], c[0], d[0], a[1], ... as one block of BLOCK. a, b, c, d: blocks of BLOCK / 4."""
     return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK,))
+
+
+@triton.jit
+def of_four(element, a, b, c, d):
+    """What belongs to each element of the four that its Philox block has. element: number. a, b, c, d: of its block."""
+    place = element % 4
+    return tl.where(place == 0, a, tl.where(place == 1, b, tl.where(place == 2, c, d)))
 
 
 @triton.jit
@@ -138,33 +146,47 @@ def pair32(w0, w1):
 
 
 @triton.jit
-def four(block, k0, k1, s0, s1):
-    """The four normals of each Philox block. block, k0, k1, s0, s1: as in `words_of`."""
-    w0, w1, w2, w3 = words_of(block, k0, k1, s0, s1)
+def four(block, seed, stream):
+    """The four normals of each Philox block. block, seed, stream: as in `words_of`."""
+    w0, w1, w2, w3 = words_of(block, seed, stream)
     z0, z1 = pair32(w0, w1)
     z2, z3 = pair32(w2, w3)
     return z0, z1, z2, z3
 
 
 @triton.jit
-def normals_of(out, program, k0, k1, s0, s1, BLOCK: tl.constexpr):
-    """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. out: pointer to what is
-    stored. program: its number. k0, k1, s0, s1: the key. BLOCK: elements."""
+def bits_of(out, program, seed, stream, BLOCK: tl.constexpr):
+    """The words of the program's BLOCK elements. Arguments as in `normals_of`."""
+    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), seed, stream)
+    return joined(w0, w1, w2, w3, BLOCK)
+
+
+@triton.jit
+def uniforms_of(out, program, seed, stream, BLOCK: tl.constexpr):
+    """The uniforms of the program's BLOCK elements. Arguments as in `normals_of`."""
+    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), seed, stream)
+    return joined(u01(w0), u01(w1), u01(w2), u01(w3), BLOCK)
+
+
+@triton.jit
+def normals_of(out, program, seed, stream, BLOCK: tl.constexpr):
+    """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. out:
+    pointer to what is stored. program: its number. seed, stream: as in `words_of`. BLOCK: elements."""
     if out.dtype.element_ty == tl.float32:
-        z0, z1, z2, z3 = four(blocks_of(program, BLOCK), k0, k1, s0, s1)
+        z0, z1, z2, z3 = four(blocks_of(program, BLOCK), seed, stream)
         return joined(z0, z1, z2, z3, BLOCK)
     else:
         even = program.to(tl.int64) * (BLOCK // 4) + 2 * tl.arange(0, BLOCK // 8)
-        z0, z1, z2, z3 = four(even, k0, k1, s0, s1)
-        z4, z5, z6, z7 = four(even + 1, k0, k1, s0, s1)
+        z0, z1, z2, z3 = four(even, seed, stream)
+        z4, z5, z6, z7 = four(even + 1, seed, stream)
         low = tl.join(tl.join(tl.join(z0, z4), tl.join(z2, z6)), tl.join(tl.join(z1, z5), tl.join(z3, z7)))
         return tl.reshape(low, (BLOCK,))
 
 
 @triton.jit
 def stored(x, out):
-    """x, float32, as out holds it, rounded to nearest, halves to even. out: pointer."""
-    if out.dtype.element_ty == tl.float32:
+    """x as out holds it: float32 rounded to nearest, halves to even, anything else as it is. out: pointer."""
+    if out.dtype.element_ty == x.dtype:
         return x
     elif INTERPRETED and out.dtype.element_ty == tl.bfloat16:  # the interpreter cuts: so it gets nothing to cut
         bits = x.to(tl.int32, bitcast=True)
@@ -172,23 +194,3 @@ def stored(x, out):
         return tl.where(x == x, even, x).to(tl.bfloat16)
     else:
         return x.to(out.dtype.element_ty, fp_downcast_rounding="rtne")
-
-
-@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
-def _bits(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    w0, w1, w2, w3 = words_of(blocks_of(tl.program_id(0), BLOCK), k0, k1, s0, s1)
-    tl.store(out + base + i, joined(w0, w1, w2, w3, BLOCK), mask=base + i < n)
-
-
-@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
-def _uniform(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    w0, w1, w2, w3 = words_of(blocks_of(tl.program_id(0), BLOCK), k0, k1, s0, s1)
-    tl.store(out + base + i, joined(u01(w0), u01(w1), u01(w2), u01(w3), BLOCK), mask=base + i < n)
-
-
-@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
-def _normal(out, n, k0, k1, s0, s1, BLOCK: tl.constexpr):
-    base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    tl.store(out + base + i, stored(normals_of(out, tl.program_id(0), k0, k1, s0, s1, BLOCK), out), mask=base + i < n)

@@ -13,20 +13,20 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
 
 from kernels import registry, tolerance
-from kernels.triton_gpu import diffusion, fused, gan, launch, optim, philox, vae
+from kernels.triton_gpu import arrays, device, diffusion, fused, gan, launch, optim, philox, reduce, rowwise, vae
 from ref import gan as truth_gan
 from ref import philox as truth_philox
 from ref import schedules
 
-pytestmark = pytest.mark.interpreter if launch.INTERPRETED else pytest.mark.gpu
+pytestmark = pytest.mark.interpreter if device.INTERPRETED else pytest.mark.gpu
 
 OPS = [op for op in registry.OPS if registry.kernel(op, "triton_gpu") and not op.orders]  # the loops are in test_triton_gpu_mlp
 CASES = [pytest.param(op, dtype, id=f"{op.name}-{dtype}") for op in OPS for dtype in registry.dtypes(op, "triton_gpu")]
 ELEMENTWISE = [op for op in OPS if op.rowwise]
 SEND, RECEIVE = registry.carriers("triton_gpu")
 ABAR = schedules.alpha_bar(schedules.linear_betas())
-GUARD, BLOCK = 16, launch.BLOCK  # the guards keep a view's alignment
-ON_GPU = [] if launch.INTERPRETED else [(7, 3, 64, 64), (3, 40_000), (61, 784)]
+GUARD, BLOCK = 16, rowwise.BLOCK  # the guards keep a view's alignment
+ON_GPU = [] if device.INTERPRETED else [(7, 3, 64, 64), (3, 40_000), (61, 784)]
 SHAPES = st.one_of(
     st.lists(st.integers(0, 6), min_size=1, max_size=4).map(tuple),
     st.sampled_from([(BLOCK - 1,), (BLOCK,), (BLOCK + 1,), (3, BLOCK), (2, BLOCK + 7), (5, 5, 5), (7, 293), (1, 1), *ON_GPU]),
@@ -58,7 +58,7 @@ def untouched(memory, place):
 
 
 @pytest.mark.parametrize("op, dtype", CASES)
-@settings(max_examples=15 if launch.INTERPRETED else 25)  # the interpreter takes a thousand times as long
+@settings(max_examples=15 if device.INTERPRETED else 25)  # the interpreter takes a thousand times as long
 @given(data=st.data())
 def test_kernel_equals_truth(op, dtype, data):
     shape = data.draw(SHAPES.filter(lambda s: op.empty or 0 not in s), "shape")
@@ -94,7 +94,7 @@ def test_kernel_equals_truth(op, dtype, data):
 
 
 @pytest.mark.parametrize("op, dtype", CASES)
-@pytest.mark.parametrize("shape", [(2, 2 * BLOCK)] if launch.INTERPRETED else [(2, 3, 256, 256), (5, 99_991), (257, 784)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2 * BLOCK)] if device.INTERPRETED else [(2, 3, 256, 256), (5, 99_991), (257, 784)], ids=str)
 def test_a_large_array_equals_truth(op, dtype, shape):
     arguments = make(op, shape, dtype, **{n: c[-1] for n, c in op.options.items()})
     for result, rule in zip(run(op, arguments, dtype), registry.expected(op, arguments, dtype), strict=True):
@@ -103,9 +103,9 @@ def test_a_large_array_equals_truth(op, dtype, shape):
 
 @pytest.mark.parametrize("op, dtype", CASES)
 def test_same_bits_on_every_run(op, dtype):
-    arguments = make(op, (3, 3 * BLOCK + 5) if launch.INTERPRETED else (3, 1_000_003), dtype, **{n: c[-1] for n, c in op.options.items()})
+    arguments = make(op, (3, 3 * BLOCK + 5) if device.INTERPRETED else (3, 1_000_003), dtype, **{n: c[-1] for n, c in op.options.items()})
     first = run(op, arguments, dtype)
-    for _ in range(2 if launch.INTERPRETED else 20):
+    for _ in range(2 if device.INTERPRETED else 20):
         for a, b in zip(run(op, arguments, dtype), first):
             assert np.array_equal(a, b)
 
@@ -161,7 +161,7 @@ def test_the_last_step_does_not_look_at_its_noise():
 @pytest.mark.parametrize("name", ["vae.reparameterize_kl", "vae.bernoulli_nll_grad"])
 def test_a_long_example_is_summed_in_parts(name):
     op = next(op for op in registry.OPS if op.name == name)
-    arguments = make(op, (2, vae.BLOCK * (launch.TILES + 1) + 5))
+    arguments = make(op, (2, reduce.EXAMPLE_BLOCK * (reduce.TILES + 1) + 5))
     for result, rule in zip(run(op, arguments), registry.expected(op, arguments, "float32"), strict=True):
         tolerance.assert_matches(result, rule)
 
@@ -195,11 +195,11 @@ def test_normals_keep_their_bound_on_the_edge_words_and_on_many():
     w0, w1 = (w.reshape(-1).copy() for w in np.meshgrid(WORDS, WORDS))
     u, a = truth_philox._u01(w1), truth_philox._uneg11(w0)
     r, (sin, cos) = np.sqrt(-2 * np.log(u)), truth_philox._sincospi(a)
-    out, like_w = SEND(np.zeros((2, 256), np.float32)), launch.read(("uint32",), w0=SEND(w0), w1=SEND(w1))
-    launch.run(pairs, 1, like_w, launch.read(("float32",), out=out).pointers[0], *like_w.pointers, N=256)
+    out, like_w = SEND(np.zeros((2, 256), np.float32)), arrays.read(("uint32",), w0=SEND(w0), w1=SEND(w1))
+    launch.run(pairs, 1, like_w, arrays.read(("float32",), out=out).pointers[0], *like_w.pointers, N=256)
     want = np.stack([r * sin, r * cos])
     assert np.all(np.abs(RECEIVE(out) - want) <= 3 * 2.0**-23 * np.abs(want))
-    size = 1 << 16 if launch.INTERPRETED else 1 << 24
+    size = 1 << 16 if device.INTERPRETED else 1 << 24
     want = truth_philox.normal(5, size)
     assert np.all(np.abs(RECEIVE(philox.normal(5, size)) - want) <= 3 * 2.0**-23 * np.abs(want))
 
@@ -210,9 +210,9 @@ def test_normals_past_the_carry_into_the_second_counter_word(block):
     import triton
     import triton.language as tl
 
-    @triton.jit(do_not_specialize=["program", "k0", "k1", "s0", "s1"])
-    def far(out, program, k0, k1, s0, s1, BLOCK: tl.constexpr):
-        tl.store(out + tl.arange(0, BLOCK), philox.normals_of(out, program, k0, k1, s0, s1, BLOCK))
+    @triton.jit(do_not_specialize=["program", "seed", "stream"])
+    def far(out, program, seed: tl.uint64, stream: tl.uint64, BLOCK: tl.constexpr):
+        tl.store(out + tl.arange(0, BLOCK), philox.normals_of(out, program, seed, stream, BLOCK))
 
     key = np.array([1, 2, 3, 4], np.uint32)
     counter = np.empty((BLOCK // 4, 4), np.uint32)
@@ -223,14 +223,14 @@ def test_normals_past_the_carry_into_the_second_counter_word(block):
     r, (sin, cos) = np.sqrt(-2 * np.log(u)), truth_philox._sincospi(a)
     want = np.stack([r * sin, r * cos], axis=-1).reshape(-1)
     out = SEND(np.zeros(BLOCK, np.float32))
-    arrays = launch.read(("float32",), out=out)
-    launch.run(far, 1, arrays, *arrays.pointers, block // (BLOCK // 4), *launch.words(key), BLOCK=BLOCK)
+    like, (seed, stream) = arrays.read(("float32",), out=out), key.view(np.uint64).tolist()
+    launch.run(far, 1, like, *like.pointers, block // (BLOCK // 4), seed, stream, BLOCK=BLOCK)
     assert np.all(np.abs(RECEIVE(out) - want) <= 3 * 2.0**-23 * np.abs(want))
 
 
 X = np.ones((4, 6), np.float32)
 BAD = {
-    "a list": (dict(x0=X.tolist()), TypeError, "x0: expected a NumPy array, got list" if launch.INTERPRETED else "x0: expected an array on a GPU .* got list"),
+    "a list": (dict(x0=X.tolist()), TypeError, "x0: expected a NumPy array, got list" if device.INTERPRETED else "x0: expected an array on a GPU .* got list"),
     "NaN in abar": (dict(abar=np.where(np.arange(1001) == 2, np.nan, ABAR)), ValueError, "abar"),
     "integers": (dict(x0=X.astype(np.int32)), TypeError, "x0"),
     "double": (dict(x0=X.astype(np.float64)), TypeError, "x0"),
@@ -257,7 +257,7 @@ def test_bad_input_is_rejected_before_anything_is_written(name):
 
 
 def test_an_array_of_the_other_machine_is_rejected():
-    if launch.INTERPRETED:
+    if device.INTERPRETED:
         class OnGpu:
             __cuda_array_interface__ = dict(shape=(4, 6), typestr="<f4", data=(0, False), version=3)
 
@@ -320,7 +320,7 @@ def test_grads_may_be_a_dict_and_an_empty_one_among_them():
     assert list(clipped) == ["w", "b", "none"] and np.sum(clipped["w"] ** 2 + clipped["b"] ** 2) == pytest.approx(1)
 
 
-if not launch.INTERPRETED:
+if not device.INTERPRETED:
 
     @pytest.mark.parametrize("library", ["cupy", "torch", "jax"])
     def test_what_comes_back_is_of_the_kind_that_went_in(library):
@@ -330,7 +330,7 @@ if not launch.INTERPRETED:
         assert type(got) is type(x)
         want = registry.expected(next(op for op in registry.OPS if op.name == "fused.q_sample_noise"),
                                  dict(x0=X, t=np.arange(1, 5), seed=3, abar=ABAR, stream=0), "float32")[0]
-        tolerance.assert_matches(np.asarray(launch.receive(got)), want)
+        tolerance.assert_matches(np.asarray(arrays.receive(got)), want)
 
     def test_more_elements_than_32_bits_count():
         """2^31 + 3 in float16: the elements around 2^31 and the last ones, whose noise is of the blocks past 2^29."""
@@ -359,4 +359,4 @@ if not launch.INTERPRETED:
 
 def test_no_torch_was_needed():
     """The last test of this file: everything above ran in the interpreter without it."""
-    assert not launch.INTERPRETED or "torch" not in sys.modules
+    assert not device.INTERPRETED or "torch" not in sys.modules

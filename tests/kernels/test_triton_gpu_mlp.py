@@ -15,17 +15,17 @@ from kernels.numpy_cpu import fused as plain
 from kernels.numpy_cpu import mlp
 from kernels.ops import loops
 from kernels.ops.loops import ABAR, orders, residual, turned
-from kernels.triton_gpu import fused, launch
+from kernels.triton_gpu import barrier, device, fused, launch
 from kernels.triton_gpu import mlp as kernel
 from ref import fused as truth
 from ref import philox
 from tests.kernels.test_numba_cpu_mlp import SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, parts, rough_of, start
 
-pytestmark = pytest.mark.interpreter if launch.INTERPRETED else pytest.mark.gpu
+pytestmark = pytest.mark.interpreter if device.INTERPRETED else pytest.mark.gpu
 
 SEND, RECEIVE = registry.carriers("triton_gpu")
-CHAPTER = (60, 40) if launch.INTERPRETED else (784, 256)  # pixels and units
-PLACES = [TIMES[:3], [1000, 3], [20, 19, 0]] if launch.INTERPRETED else [TIMES[: end + 1] for end in range(10, 51, 10)] + [[1000, 3]]
+CHAPTER = (60, 40) if device.INTERPRETED else (784, 256)  # pixels and units
+PLACES = [TIMES[:3], [1000, 3], [20, 19, 0]] if device.INTERPRETED else [TIMES[: end + 1] for end in range(10, 51, 10)] + [[1000, 3]]
 PRECISIONS = ["float32", "bfloat16"]
 BITS = {"float32": 0, "bfloat16": 16}  # that an operand loses
 ROUGHLY = TOLD | {"eta = 0.7, clipped": {"eta": 0.7, "clip": 1.0, "predict": "v"}}  # eps at T, rounded to bfloat16, says nothing of x0 to within 1
@@ -33,7 +33,7 @@ CASES = [pytest.param(precision, told, id=f"{precision}-{name}") for precision i
 
 
 def sent(arrays):
-    return {name: SEND(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    return nested({name: SEND(np.ascontiguousarray(a)) for name, a in arrays.items()})
 
 
 def sample(params, x, times=TIMES, **told):
@@ -91,9 +91,9 @@ def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy(told, 
 
 
 @pytest.mark.parametrize("precision, told", CASES)
-@pytest.mark.parametrize("w", [None, 3.0] if launch.INTERPRETED else [None, 0.0, 3.0])
+@pytest.mark.parametrize("w", [None, 3.0] if device.INTERPRETED else [None, 0.0, 3.0])
 def test_the_residual_trajectory_with_and_without_guidance(w, precision, told, rounded):
-    examples, times, blocks = (18, [900, 20, 0], 1) if launch.INTERPRETED else (40, TIMES[:11], 3)
+    examples, times, blocks = (18, [900, 20, 0], 1) if device.INTERPRETED else (40, TIMES[:11], 3)
     params, x = residual(60, 40, blocks), start(examples, 60)
     told = dict(seed=5, guidance=None if w is None else (np.arange(examples) % 5, w)) | told
     want = truth.mlp_sample(exact(params), x, times, ABAR, **told)
@@ -103,7 +103,7 @@ def test_the_residual_trajectory_with_and_without_guidance(w, precision, told, r
 
 SHAPES = [(1, 16, 8), (5, 7, 5), (17, 33, 65), (31, 130, 1), (49, 1, 3)]
 WIDE = {"clip": 30.0}  # x0_hat of t = 900 is that large: a clip at 1 leaves few elements, and by what they err is luck
-LARGE = [] if launch.INTERPRETED else [(1, 784, 256), (64, 784, 300), (1000, 97, 129), (600, 50, 31), (2, 3000, 40)]  # each compiles for seconds
+LARGE = [] if device.INTERPRETED else [(1, 784, 256), (64, 784, 300), (1000, 97, 129), (600, 50, 31), (2, 3000, 40)]  # each compiles for seconds
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_any_batch_any_width_any_number_of_pixels(which, told, examples, pixels,
     x, told = start(examples, pixels), dict(seed=3, stream=9) | told
     told |= dict(guidance=(np.arange(examples) % 5, 2.0)) if which != "chapter" else {}
     want, got = truth.mlp_sample(exact(params), x, [900, 20, 0], ABAR, **told), sample(params, x, [900, 20, 0], **told)
-    rounded(0 if launch.INTERPRETED else 2)
+    rounded(0 if device.INTERPRETED else 2)
     rule = tolerance.whole(want, [plain.mlp_sample(turned(params, order), x, [900, 20, 0], ABAR, **told) for order in orders(width)], np.float32)
     assert got.dtype == np.float32
     tolerance.assert_matches(got, rule)
@@ -127,11 +127,11 @@ def test_any_batch_any_width_any_number_of_pixels(which, told, examples, pixels,
 WAYS = {"hidden": {}, "noise": {"eta": 0.5, "seed": 3}, "clip": {"clip": 1.0}}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS[1:] if launch.INTERPRETED else PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS[1:] if device.INTERPRETED else PRECISIONS)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("which", ["chapter", "residual"])
 def test_the_same_bits_on_every_run_and_for_a_row_alone(which, way, precision):
-    examples, (pixels, width), times = (35, (20, 9), [900, 20]) if launch.INTERPRETED else (1203, (90, 70), [900, 500, 20, 0])
+    examples, (pixels, width), times = (35, (20, 9), [900, 20]) if device.INTERPRETED else (1203, (90, 70), [900, 500, 20, 0])
     params, x = chapter(pixels, width) if which == "chapter" else residual(pixels, width, 1), start(examples, pixels)
     labels = None if which == "chapter" else np.arange(examples) % 5
 
@@ -139,7 +139,7 @@ def test_the_same_bits_on_every_run_and_for_a_row_alone(which, way, precision):
         return sample(params, x, times, precision=precision, guidance=None if labels is None else (labels[rows], 2.0), **told)
 
     first = some(slice(None), x, **WAYS[way])
-    for _ in range(1 if launch.INTERPRETED else 20):
+    for _ in range(1 if device.INTERPRETED else 20):
         assert np.array_equal(some(slice(None), x, **WAYS[way]), first)
     assert np.array_equal(some(slice(0, 17), x[:17], **WAYS[way]), first[:17])
     if way != "noise":  # the noise of an example is that of its place
@@ -165,10 +165,10 @@ def test_out_may_be_the_input_and_nothing_else_is_written():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("steps", [1, 3] if launch.INTERPRETED else [1, 10, 100])
+@pytest.mark.parametrize("steps", [1, 3] if device.INTERPRETED else [1, 10, 100])
 def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps, precision, rounded):
     """With an eps of the gradients' size, as in `tests.kernels.test_numba_cpu_mlp`."""
-    pixels, width, batch = (20, 9, 11) if launch.INTERPRETED else (784, 64, 64)
+    pixels, width, batch = (20, 9, 11) if device.INTERPRETED else (784, 64, 64)
     params, data = loops.simple_mlp(pixels, width), digits(300, pixels)
     told = dict(batch=batch, lr=1e-3, seed=3, abar=ABAR, eps=1e-4, weight_decay=0.01, decay=0.9)
     want = parts(truth.mlp_train(exact(params), data.astype(np.float64), steps, **told))
@@ -180,7 +180,7 @@ def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps, precisio
         hold(value, want[name], [r[name] for r in plainly])
 
 
-@pytest.mark.parametrize("examples, pixels, width", [(1, 16, 8), (7, 33, 20), (35, 5, 3)] + ([] if launch.INTERPRETED else [(129, 784, 256), (300, 97, 300), (33, 1030, 4), (64, 784, 1024)]))
+@pytest.mark.parametrize("examples, pixels, width", [(1, 16, 8), (7, 33, 20), (35, 5, 3)] + ([] if device.INTERPRETED else [(129, 784, 256), (300, 97, 300), (33, 1030, 4), (64, 784, 1024)]))
 def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, width):
     params, data = chapter(pixels, width), digits(11, pixels)
     told = dict(batch=examples, lr=1e-2, seed=3, abar=ABAR, eps=1.0, weight_decay=0.1, decay=0.5)  # eps: of the gradients' size, as above
@@ -192,11 +192,11 @@ def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_training_goes_on_where_it_stopped_with_the_same_bits_and_changes_nothing_given(precision):
-    steps, (pixels, width, batch) = (4, (20, 9, 11)) if launch.INTERPRETED else (60, (784, 256, 128))
+    steps, (pixels, width, batch) = (4, (20, 9, 11)) if device.INTERPRETED else (60, (784, 256, 128))
     params, data, told = chapter(pixels, width), digits(50, pixels), dict(lr=1e-3, seed=2, abar=ABAR, decay=0.9, precision=precision)
     told |= dict(batch=batch)
     whole, weights, given = train(params, data, steps, **told), sent(params), SEND(data)
-    for _ in range(1 if launch.INTERPRETED else 5):
+    for _ in range(1 if device.INTERPRETED else 5):
         new, state, losses = fused.mlp_train(weights, given, 1, **told)
         kept = {part: {name: RECEIVE(a) for name, a in p.items()} for part, p in state.items() if part != "step"}
         new, after, more = fused.mlp_train(new, given, steps - 1, state=state, **told)
@@ -238,11 +238,11 @@ def test_mlp_train_refuses_bad_input(change, error, argument):
         train(**told)
 
 
-if not launch.INTERPRETED:
+if not device.INTERPRETED:
 
     @pytest.mark.parametrize("told", [{}, {"clip": 1.0}], ids=str)
     def test_a_launch_that_waits_in_vain_says_so(told, monkeypatch):
-        monkeypatch.setattr(kernel, "PATIENCE", 0)
+        monkeypatch.setattr(barrier, "PATIENCE", 0)
         assert np.isnan(sample(chapter(), start(64, 784), **told)).all()
         with pytest.raises(RuntimeError, match=r"\bmlp_train\b"):
             train(chapter(), digits(50, 784), 3, batch=128, lr=1e-3, seed=0, abar=ABAR)
