@@ -98,14 +98,18 @@ def arrays(arguments):
 
 def expected(op, arguments, dtype):
     """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
-    exact = {name: _exact(value) for name, value in arguments.items()}
     half = dtype in HALVES
     with np.errstate(all="ignore"):
-        truth, scale = outputs(op.truth(**exact)), outputs(op.scale(**exact))
+        truth, scale = outputs(op.truth(**exact(arguments))), outputs(op.scale(**exact(arguments)))
         extra = {"dtype": dtype} if op.name == "philox.normal" else {}
         # in float64 plain NumPy is the truth's own arithmetic and measures nothing; in halves nobody computes
         rough = outputs(op.plain(**arguments, **extra)) if op.ulps and dtype != "float64" and not half else [None] * len(truth)
     return [tolerance.rule(t, s, HALF_ULPS if half else op.ulps, dtype, p) for t, s, p in zip(truth, scale, rough)]
+
+
+def exact(arguments):
+    """The arguments with data in float64, in which the truth is computed. arguments: dict."""
+    return {name: _exact(value) for name, value in arguments.items()}
 
 
 def _exact(value):
