@@ -116,8 +116,8 @@ def find(name):
 
 def listing():
     """All that can be checked, as text: each operation with its arguments, and the first line of its docstring."""
-    about = {op: inspect.getdoc(op.truth).splitlines()[0] for op in registry.OPS if not _nested(op)}
-    return "\n".join(f"{op.name}{inspect.signature(op.truth)}\n    {line}" for op, line in about.items())
+    truths = {op.name: op.truth for op in registry.OPS if not nested(op)}
+    return "\n".join(f"{name}{inspect.signature(f)}\n    {inspect.getdoc(f).splitlines()[0]}" for name, f in truths.items())
 
 
 def defaults(op):
@@ -136,9 +136,9 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     Raises Usage where the signature does not fit or the arrays are not available.
     """
     op = find(op) if isinstance(op, str) else op
-    if nested := _nested(op):
+    if dicts := nested(op):
         raise Usage(
-            f"{op.name} takes nested parameters ({', '.join(nested)}), which the checker cannot vary; compare results by "
+            f"{op.name} takes nested parameters ({', '.join(dicts)}), which the checker cannot vary; compare results by "
             "`kernels.registry.expected` and `kernels.tolerance.assert_matches`"
         )
     takes = inspect.signature(op.truth).parameters
@@ -199,8 +199,8 @@ def _example(op, held):
     return made | {n: v for n, v in held.items() if n in made}
 
 
-def _nested(op):
-    """The arguments that are dicts of arrays, as the parameters of a network are."""
+def nested(op):
+    """The arguments that are dicts of arrays, as the parameters of a network are. op: `registry.Op`. Returns their names."""
     return [name for name, value in _example(op, {}).items() if isinstance(value, dict)]
 
 

@@ -1,9 +1,8 @@
 """Known mistakes: what a wrong implementation computes. The checker names the one that reproduces a wrong result.
 
-Every entry of the tables has one shape, name: wrong(f, **arguments). f is the truth: f() are its outputs for these
-arguments, f(z=-z) those with another z. So most mistakes are a change of the arguments or of the outputs; the rest are
-compositions of `ref`. An entry applies to an operation that has the arguments it names, unless it returns None.
-Symbols and equations as in `ref`.
+Every entry has one shape, name: wrong(f, **arguments), with f the truth: f() are its outputs for these arguments, f(z=-z)
+those with another z. So most mistakes are a change of the arguments or of the outputs; the rest compose `ref`. An entry
+applies to operations that have the arguments it names, unless it returns None. Symbols and equations as in `ref`.
 """
 import inspect
 
@@ -14,13 +13,17 @@ from ref import diffusion, gan, guidance, optim, philox
 from ref.diffusion import _at as at, _column as per_example  # at the merge: from ref.shapes import at, per_example
 
 TIMES = ("u", "t", "s", "sigma", "sigma_next")
+SWAPPED = (
+    ("uncond", "cond"), ("x0", "eps"), ("x0", "xt"), ("xt", "eps"), ("xt", "eps_hat"), ("xt", "v"),
+    ("denoised", "denoised_next"), ("avg", "p"), ("beta1", "beta2"),
+)  # fmt: skip
 
 
 def of(op):
     """The mistakes that can be made in op. op: `registry.Op`.
 
-    Returns {name: function of all arguments by name}, its own mistakes first. Each function returns a flat list of outputs,
-    or None where the mistake does not apply to these arguments, and raises what the truth raises.
+    Returns {name: function of all arguments by name}, its own mistakes first. Each returns a flat list of outputs, or None
+    where the mistake does not apply to these arguments, and raises what the truth raises.
     """
     own = OWN.get(op.name, {})
     both = own | {name: wrong for name, wrong in ANY.items() if name not in own}
@@ -39,10 +42,7 @@ def _outputs(truth, wrong, a):
 
 
 def _swapped(one, other):
-    def wrong(f, **a):
-        return f(**{one: a[other], other: a[one]}) if one in a and other in a else None
-
-    return wrong
+    return lambda f, **a: f(**{one: a[other], other: a[one]}) if one in a and other in a else None
 
 
 def _always_1(name):
@@ -50,7 +50,7 @@ def _always_1(name):
 
 
 def _scaled(loss=None, gradient=None, square=False):
-    """A mistake in a mean over N elements and its gradient: the factors of both, functions of the data. square: only of a square."""
+    """A mistake in a mean over N elements and its gradient: the factors of both, of the data. square: of squares only."""
 
     def wrong(f, **a):
         squared = "eps_hat" in a and "xt" not in a
@@ -64,17 +64,14 @@ def _scaled(loss=None, gradient=None, square=False):
     return wrong
 
 
-def _count(x):
-    return np.size(x)
-
-
 def _width(x):
     """The number of elements of one example."""
     return np.size(x) // len(x)
 
 
 def _sign(f, **a):
-    negative = {n: -a[n] for n in ({"eps_hat"} & a.keys() or {"eps", "uncond", "cond"}) if isinstance(a.get(n), np.ndarray)}
+    names = {"eps_hat"} & a.keys() or {"eps", "uncond", "cond"} & a.keys()
+    negative = {n: -a[n] for n in names if isinstance(a[n], np.ndarray)}
     return f(**negative) if negative else None
 
 
@@ -99,7 +96,7 @@ def _pairs_swapped(f, shape, **_):
 
 
 def _eps_inside_the_root(f, v, step, beta2, eps, **_):
-    """p / sqrt(vhat + eps): the truth with eps = 0 and a second moment that holds it. The new moment itself is right."""
+    """p / sqrt(vhat + eps): the truth with eps = 0 and a moment that holds it. The new moment itself is right."""
     made = f(v=v + eps * (1 - beta2**step) / beta2, eps=0.0)
     return [*made[:2], f()[2], *made[3:]]
 
@@ -107,12 +104,13 @@ def _eps_inside_the_root(f, v, step, beta2, eps, **_):
 ANY = {
     # alpha-bar and times
     "alpha-bar off by one step: abar[t - 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[:-1])),
-    "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0": lambda f, abar, **_: f(abar=np.roll(abar, 1)),
+    "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0":
+        lambda f, abar, **_: f(abar=np.roll(abar, 1)),
     "alpha-bar off by one step: abar[t + 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[1:], abar[-1:])),
     "alpha of one step in place of alpha-bar": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[1:] / abar[:-1])),
     "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar":
         lambda f, abar, **_: f(abar=abar.astype(np.float32).astype(np.float64)),
-    "time runs the other way: T - t in place of t": lambda f, t, abar, **a: None if "s" in a else f(t=abar.size - 1 - t),
+    "time runs the other way: T - t in place of t": lambda f, t, abar, **a: None if "s" in a else f(t=len(abar) - 1 - t),
     "the next time taken as t - 1, whatever s is": lambda f, t, s, abar, **_: f(s=t - 1),
     "the first example's time used for all": _first_time,
     "t along the last axis": _last_axis,
@@ -125,27 +123,20 @@ ANY = {
     "sign of the noise": lambda f, z, **_: f(z=-z),
     "noise left out": lambda f, z, **_: f(z=0 * z),
     "guidance weight in the other convention: (1 + w) cond - w uncond": lambda f, w, **_: f(w=guidance.w_from_paper(w)),
-    "uncond and cond swapped": _swapped("uncond", "cond"),
     "guidance left out: cond alone": lambda f, uncond, cond, **_: f(uncond=cond),
     "eta left out: always 1": lambda f, eta, **_: f(eta=1.0),
     "eta left out: always 0": lambda f, eta, **_: f(eta=0.0),
     "history left out: first order": lambda f, x0_last, **_: f(x0_last=None, u=None),
-    "x0 and eps swapped": _swapped("x0", "eps"),
-    "x0 and xt swapped": _swapped("x0", "xt"),
-    "xt and eps swapped": _swapped("xt", "eps"),
-    "xt and eps_hat swapped": _swapped("xt", "eps_hat"),
-    "xt and v swapped": _swapped("xt", "v"),
-    "the two predictions swapped": _swapped("denoised", "denoised_next"),
+    **{f"{one} and {other} swapped": _swapped(one, other) for one, other in SWAPPED},
     # optimisers
-    "the average and the weights swapped": _swapped("avg", "p"),
-    "beta1 and beta2 swapped": _swapped("beta1", "beta2"),
     "eps inside the root": _eps_inside_the_root,
-    "weight decay added to the gradient": lambda f, p, g, weight_decay, **_: f(g=g + weight_decay * p, weight_decay=0.0),
+    "weight decay added to the gradient":
+        lambda f, p, g, weight_decay, **_: f(g=g + weight_decay * p, weight_decay=0.0),
     "bias correction left out": lambda f, step, **_: f(step=10**9),
     "bias correction one step late": lambda f, step, **_: f(step=step - 1) if step > 1 else None,
     "bias correction one step early": lambda f, step, **_: f(step=step + 1),
     "weight decay left out": lambda f, weight_decay, **_: f(weight_decay=0.0),
-    "weight decay not multiplied by the learning rate": lambda f, weight_decay, lr, **_: f(weight_decay=weight_decay / lr),
+    "weight decay not multiplied by lr": lambda f, weight_decay, lr, **_: f(weight_decay=weight_decay / lr),
     # gradients and losses
     **{f"{name} left out: always 1": _always_1(name) for name in ("dloss", "dnll", "dkl", "dz", "dxt")},
     "the KL's part of the gradient left out": lambda f, dkl, **_: f(dkl=0.0),
@@ -156,9 +147,9 @@ ANY = {
     "the sign of the result": lambda f, **_: [-np.asarray(x, np.float64) for x in f()],
     "the sign of the gradient": _scaled(gradient=lambda x: -1),
     "the sign of the loss, but not of the gradient": _scaled(loss=lambda x: -1),
-    "1/N left out: a sum in place of a mean": _scaled(loss=_count, gradient=_count),
-    "1/N left out of the gradient": _scaled(gradient=_count),
-    "1/N left out of the loss, but not of the gradient": _scaled(loss=_count),
+    "1/N left out: a sum in place of a mean": _scaled(loss=np.size, gradient=np.size),
+    "1/N left out of the gradient": _scaled(gradient=np.size),
+    "1/N left out of the loss, but not of the gradient": _scaled(loss=np.size),
     "1/B in place of 1/N: the mean over the examples of sums": _scaled(loss=_width, gradient=_width),
     "the 2 of the square's gradient left out": _scaled(gradient=lambda x: 0.5, square=True),
     "half the square": _scaled(loss=lambda x: 0.5, gradient=lambda x: 0.5, square=True),
@@ -173,7 +164,7 @@ ANY = {
 
 
 def _rootless(equation):
-    """The roots left out of signal = sqrt(abar_t) and noise = sqrt(1 - abar_t). equation: function of both and the data."""
+    """The roots left out of signal = sqrt(abar_t) and noise = sqrt(1 - abar_t). equation: of both and the data."""
 
     def without(signal, noise):
         def wrong(f, t, abar, **data):
@@ -221,8 +212,8 @@ def _mean_clipped(f, xt, z, clip, **_):
 
 
 def _ddim(
-    signal=np.sqrt, direction=lambda abar_s, sigma: np.sqrt(np.maximum(1 - abar_s - sigma**2, 0)),
-    variance=lambda abar_t, abar_s: (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s), rederive=True,
+    signal=np.sqrt, direction=np.sqrt, rederive=True,
+    variance=lambda abar_t, abar_s: (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s),
 ):  # fmt: skip
     """`diffusion.ddim_step` with a part of it replaced. rederive: eps from the clipped x0."""
 
@@ -233,7 +224,7 @@ def _ddim(
             x0_hat = np.clip(x0_hat, -clip, clip)
             eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if rederive else eps_hat
         sigma = eta * np.sqrt(variance(abar_t, abar_s))
-        return signal(abar_s) * x0_hat + direction(abar_s, sigma) * eps_hat + sigma * z
+        return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
 
     return wrong
 
@@ -251,8 +242,8 @@ def _guided(step, mistakes):
     return {name: guided(wrong) for name, wrong in mistakes.items()}
 
 
-def _latent_gradient(f, dz, dkl, logvar, **_):
-    """exp(logvar) in place of exp(logvar / 2) in the sample's part: that part at twice logvar, the KL's part as it is."""
+def _latent_gradient(f, dz, logvar, **_):
+    """exp(logvar) in place of exp(logvar / 2) in the sample's part; the KL's part is right."""
     return [sample + kl for sample, kl in zip(f(logvar=2 * logvar, dkl=0.0), f(dz=np.zeros_like(dz)))]
 
 
@@ -261,13 +252,8 @@ def _log_deviation(f, logvar, **_):
     return dmu, 2 * dlogvar, deps
 
 
-def _scaled_to_the_norm(f, grads, max_norm):
-    norm = np.sqrt(sum(np.sum(g * g) for g in grads))
-    return [g * (max_norm / norm) for g in grads]
-
-
-def _by_the_square(f, grads, max_norm):
-    return f(max_norm=max_norm / np.sqrt(sum(np.sum(g * g) for g in grads)))
+def _norm(grads):
+    return np.sqrt(sum(np.sum(g * g) for g in grads))
 
 
 DDPM = {
@@ -282,7 +268,7 @@ DDIM = {
     "a variance used as a deviation": _variance_as_deviation,
     "beta in place of beta-tilde": _ddim(variance=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
     "alpha-bar of the next time without its root": _ddim(signal=np.positive),
-    "the direction's variance used as its deviation": _ddim(direction=lambda abar_s, sigma: np.maximum(1 - abar_s - sigma**2, 0)),
+    "the direction's variance used as its deviation": _ddim(direction=lambda variance: variance),
 }
 HALF_SQUARE = {"the half of the square left out": lambda f, **_: [2 * x for x in f()]}
 OWN = {
@@ -305,17 +291,18 @@ OWN = {
         "a deviation in place of the variance": lambda f, **_: [f()[0], np.sqrt(f()[1])],
     },
     "fused.guided_dpmpp_2m_step": {
-        "sign of the history's term": lambda f, x0_last, **_: None if x0_last is None else f(x0_last=2 * f()[1] - x0_last)},
+        "sign of the history's term":
+            lambda f, x0_last, **_: None if x0_last is None else f(x0_last=2 * f()[1] - x0_last)},
     "fused.guided_flow_step": {"sign of the step: t - s": lambda f, uncond, cond, **_: f(uncond=-uncond, cond=-cond)},
-    "fused.heun_step": {
-        "the correction left out: Euler's step": lambda f, denoised, **_: f(denoised_next=denoised)},  # the slope is the same
+    "fused.heun_step": {  # with the same prediction the slope is the same
+        "the correction left out: Euler's step": lambda f, denoised, **_: f(denoised_next=denoised)},
     "fused.adam_ema_step": {
         "the average of the old weights": lambda f, p, avg, decay, **_: [*f()[:3], optim.ema_step(avg, p, decay)]},
     "optim.ema_step": {"decay and 1 - decay swapped": lambda f, decay, **_: f(decay=1 - decay)},
     "optim.clip_by_global_norm": {
         "each array by its own norm": lambda f, grads, **_: [f(grads=[g]) for g in grads],
-        "scaled also where the norm is small": _scaled_to_the_norm,
-        "the square of the norm in place of the norm": _by_the_square,
+        "scaled also where the norm is small": lambda f, grads, max_norm: [g * max_norm / _norm(grads) for g in grads],
+        "the square of the norm in place of the norm": lambda f, grads, max_norm: f(max_norm=max_norm / _norm(grads)),
     },
     "vae.reparameterize_kl": {
         "the half of the KL left out": lambda f, **_: [f()[0], 2 * f()[1]],
@@ -327,13 +314,13 @@ OWN = {
     "vae.bernoulli_nll_grad": {
         "the sign of the gradient": lambda f, **_: [f()[0], -f()[1]],
         "a mean in place of a sum over each example": lambda f, x, **_: [y / _width(x) for y in f()],
-        "a mean in place of a sum over each example, but not in the gradient": lambda f, x, **_: [f()[0] / _width(x), f()[1]],
+        "a mean in place of a sum over each example, but not in the gradient":
+            lambda f, x, **_: [f()[0] / _width(x), f()[1]],
     },
     "gan.generator_loss_grad": {
-        "the saturating loss in place of the non-saturating one":
-            lambda f, fake_logits: gan.generator_loss_saturating_grad(fake_logits)},
+        "the saturating loss in place of this": lambda f, fake_logits: gan.generator_loss_saturating_grad(fake_logits)},
     "gan.generator_loss_saturating_grad": {
-        "the non-saturating loss in place of the saturating one": lambda f, fake_logits: gan.generator_loss_grad(fake_logits)},
+        "the non-saturating loss in place of this": lambda f, fake_logits: gan.generator_loss_grad(fake_logits)},
     "gan.least_squares_discriminator_loss_grad": HALF_SQUARE,
     "gan.least_squares_generator_loss_grad": HALF_SQUARE,
 }  # fmt: skip
