@@ -1,10 +1,11 @@
 """Known mistakes: what a wrong implementation computes. The checker names the one that reproduces a wrong result.
 
-Every entry has one shape, name: wrong(f, **arguments), with f the truth: f() are its outputs for these arguments, f(z=-z)
-those with another z. So most mistakes are a change of the arguments or of the outputs; the rest compose `ref`. An entry
-applies to operations that have the arguments it names, unless it returns None. Symbols and equations as in `ref`.
+Every entry has one shape, name: wrong(f, **arguments), with f the truth: f() are its outputs for these arguments,
+f(z=-z) those with another z. So most mistakes are a change of the arguments or of the outputs; the rest compose `ref`.
+An entry applies to operations that have the arguments it names, unless it returns None. Symbols as in `ref`.
 """
 import inspect
+from functools import partial
 
 import numpy as np
 
@@ -22,8 +23,8 @@ SWAPPED = (
 def of(op):
     """The mistakes that can be made in op. op: `registry.Op`.
 
-    Returns {name: function of all arguments by name}, its own mistakes first. Each returns a flat list of outputs, or None
-    where the mistake does not apply to these arguments, and raises what the truth raises.
+    Returns {name: function of all arguments by name}, its own mistakes first. Each returns a flat list of outputs, or
+    None where the mistake does not apply to these arguments, and raises what the truth raises.
     """
     own = OWN.get(op.name, {})
     both = own | {name: wrong for name, wrong in ANY.items() if name not in own}
@@ -32,7 +33,7 @@ def of(op):
 
 def _outputs(truth, wrong, a):
     _, *takes = inspect.signature(wrong).parameters.values()
-    if any(p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in a for p in takes):
+    if any(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty and p.name not in a for p in takes):
         return None
     made = wrong(lambda **changed: registry.outputs(truth(**(a | changed))), **a)
     return None if made is None else registry.outputs(made)
@@ -42,26 +43,18 @@ def _outputs(truth, wrong, a):
 
 
 def _swapped(one, other):
-    return lambda f, **a: f(**{one: a[other], other: a[one]}) if one in a and other in a else None
+    return lambda f, **a: f(**{one: a[other], other: a[one]}) if {one, other} <= a.keys() else None
 
 
-def _always_1(name):
-    return lambda f, **a: f(**{name: np.ones_like(a[name])[()]}) if name in a else None
-
-
-def _scaled(loss=None, gradient=None, square=False):
-    """A mistake in a mean over N elements and its gradient: the factors of both, of the data. square: of squares only."""
-
-    def wrong(f, **a):
-        squared = "eps_hat" in a and "xt" not in a
-        data = a["eps_hat"] if squared else a.get("fake_logits")
-        if data is None or square and not squared or not np.ndim(data):
-            return None
-        right = f()
-        factors = [gradient if np.ndim(x) else loss for x in right]
-        return [c(data) * x if c else x for c, x in zip(factors, right)] if any(factors) else None
-
-    return wrong
+def _scaled(f, loss=None, gradient=None, square=False, **a):
+    """A mistake in a mean and its gradient: the factor of each, a function of the data. square: only in a square."""
+    squared = "eps_hat" in a and "xt" not in a
+    data = a["eps_hat"] if squared else a.get("fake_logits")
+    if data is None or square and not squared or not np.ndim(data):
+        return None
+    right = f()
+    factors = [gradient if np.ndim(x) else loss for x in right]
+    return [c(data) * x if c else x for c, x in zip(factors, right)] if any(factors) else None
 
 
 def _width(x):
@@ -110,7 +103,8 @@ ANY = {
     "alpha of one step in place of alpha-bar": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[1:] / abar[:-1])),
     "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar":
         lambda f, abar, **_: f(abar=abar.astype(np.float32).astype(np.float64)),
-    "time runs the other way: T - t in place of t": lambda f, t, abar, **a: None if "s" in a else f(t=len(abar) - 1 - t),
+    "time runs the other way: T - t in place of t":
+        lambda f, t, abar, **a: f(t=len(abar) - 1 - t) if "s" not in a else None,
     "the next time taken as t - 1, whatever s is": lambda f, t, s, abar, **_: f(s=t - 1),
     "the first example's time used for all": _first_time,
     "t along the last axis": _last_axis,
@@ -138,21 +132,22 @@ ANY = {
     "weight decay left out": lambda f, weight_decay, **_: f(weight_decay=0.0),
     "weight decay not multiplied by lr": lambda f, weight_decay, lr, **_: f(weight_decay=weight_decay / lr),
     # gradients and losses
-    **{f"{name} left out: always 1": _always_1(name) for name in ("dloss", "dnll", "dkl", "dz", "dxt")},
+    **{f"{name} left out: always 1": lambda f, n=name, **a: f(**{n: np.ones_like(a[n])[()]}) if n in a else None
+       for name in ("dloss", "dnll", "dkl", "dz", "dxt")},
     "the KL's part of the gradient left out": lambda f, dkl, **_: f(dkl=0.0),
     "the sample's part of the gradient left out": lambda f, dz, **_: f(dz=0 * dz),
     "the half of the KL left out": lambda f, dkl, **_: f(dkl=2 * dkl),
     "a mean in place of a sum over each example": lambda f, dkl, mu, **_: f(dkl=dkl / _width(mu)) if len(mu) else None,
     "logvar used as the log of a deviation": lambda f, logvar, **_: f(logvar=2 * logvar),
     "the sign of the result": lambda f, **_: [-np.asarray(x, np.float64) for x in f()],
-    "the sign of the gradient": _scaled(gradient=lambda x: -1),
-    "the sign of the loss, but not of the gradient": _scaled(loss=lambda x: -1),
-    "1/N left out: a sum in place of a mean": _scaled(loss=np.size, gradient=np.size),
-    "1/N left out of the gradient": _scaled(gradient=np.size),
-    "1/N left out of the loss, but not of the gradient": _scaled(loss=np.size),
-    "1/B in place of 1/N: the mean over the examples of sums": _scaled(loss=_width, gradient=_width),
-    "the 2 of the square's gradient left out": _scaled(gradient=lambda x: 0.5, square=True),
-    "half the square": _scaled(loss=lambda x: 0.5, gradient=lambda x: 0.5, square=True),
+    "the sign of the gradient": partial(_scaled, gradient=lambda x: -1),
+    "the sign of the loss, but not of the gradient": partial(_scaled, loss=lambda x: -1),
+    "1/N left out: a sum in place of a mean": partial(_scaled, loss=np.size, gradient=np.size),
+    "1/N left out of the gradient": partial(_scaled, gradient=np.size),
+    "1/N left out of the loss, but not of the gradient": partial(_scaled, loss=np.size),
+    "1/B in place of 1/N: the mean over the examples of sums": partial(_scaled, loss=_width, gradient=_width),
+    "the 2 of the square's gradient left out": partial(_scaled, gradient=lambda x: 0.5, square=True),
+    "half the square": partial(_scaled, loss=lambda x: 0.5, gradient=lambda x: 0.5, square=True),
     # random numbers
     "stream left out": lambda f, stream, **_: f(stream=0),
     "the seed's high word left out": lambda f, seed, **_: f(seed=seed & 0xFFFFFFFF),
@@ -165,45 +160,33 @@ ANY = {
 
 def _rootless(equation):
     """The roots left out of signal = sqrt(abar_t) and noise = sqrt(1 - abar_t). equation: of both and the data."""
-
-    def without(signal, noise):
-        def wrong(f, t, abar, **data):
-            abar_t = at(abar, t, next(x for x in data.values() if isinstance(x, np.ndarray)), "t")
-            return equation(signal(abar_t), noise(1 - abar_t), **data)
-
-        return wrong
+    def wrong(signal, noise, f, t, abar, **data):
+        abar_t = at(abar, t, next(x for x in data.values() if isinstance(x, np.ndarray)), "t")
+        return equation(signal(abar_t), noise(1 - abar_t), **data)
 
     return {
-        "alpha-bar without its root": without(np.positive, np.positive),
-        "alpha-bar without its root, 1 - alpha-bar with it": without(np.positive, np.sqrt),
-        "1 - alpha-bar without its root": without(np.sqrt, np.positive),
+        "alpha-bar without its root": partial(wrong, np.positive, np.positive),
+        "alpha-bar without its root, 1 - alpha-bar with it": partial(wrong, np.positive, np.sqrt),
+        "1 - alpha-bar without its root": partial(wrong, np.sqrt, np.positive),
     }
 
 
-def _mean(f, z):
-    """A step without its noise."""
-    return f(z=np.zeros_like(z))[0]
-
-
-def _noise(f, xt, z, **a):
+def _noise(f, xt, z):
     """The noise of a step alone, sigma z."""
     return f(xt=np.zeros_like(xt), eps_hat=np.zeros_like(xt), z=z)[0]
 
 
 def _variance_as_deviation(f, xt, z, **_):
-    return _mean(f, z) + _noise(f, xt, np.ones_like(xt)) ** 2 * z
+    return f(z=np.zeros_like(xt))[0] + _noise(f, xt, np.ones_like(xt)) ** 2 * z
 
 
-def _noise_at_the_end(except_from_1):
-    def wrong(f, xt, t, s, z, abar, variance, **_):
-        abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
-        sigma2 = 1 - abar_t / abar_s
-        if variance == "small":
-            sigma2 = per_example(diffusion.posterior(xt, xt, t, s, abar)[1], xt, "variance")
-        where = (per_example(t, xt, "t") > 1) | (abar_s < 1) if except_from_1 else True
-        return _mean(f, z) + np.where(where, np.sqrt(sigma2), 0) * z
-
-    return wrong
+def _noise_at_the_end(f, xt, t, s, z, abar, variance, except_from_1=False, **_):
+    abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
+    sigma2 = 1 - abar_t / abar_s
+    if variance == "small":
+        sigma2 = per_example(diffusion.posterior(xt, xt, t, s, abar)[1], xt, "variance")
+    where = (per_example(t, xt, "t") > 1) | (abar_s < 1) if except_from_1 else True
+    return f(z=np.zeros_like(xt))[0] + np.where(where, np.sqrt(sigma2), 0) * z
 
 
 def _mean_clipped(f, xt, z, clip, **_):
@@ -211,35 +194,28 @@ def _mean_clipped(f, xt, z, clip, **_):
     return (mean if clip is None else np.clip(mean, -clip, clip)) + _noise(f, xt, z)
 
 
-def _ddim(
-    signal=np.sqrt, direction=np.sqrt, rederive=True,
-    variance=lambda abar_t, abar_s: (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s),
-):  # fmt: skip
+def _beta_tilde(abar_t, abar_s):
+    return (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
+
+
+def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, variance=_beta_tilde, rederive=True):
     """`diffusion.ddim_step` with a part of it replaced. rederive: eps from the clipped x0."""
-
-    def wrong(f, xt, eps_hat, t, s, z, eta, abar, clip):
-        abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
-        x0_hat = diffusion.x0_from_eps(xt, eps_hat, t, abar)
-        if clip is not None:
-            x0_hat = np.clip(x0_hat, -clip, clip)
-            eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if rederive else eps_hat
-        sigma = eta * np.sqrt(variance(abar_t, abar_s))
-        return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
-
-    return wrong
+    abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
+    x0_hat = diffusion.x0_from_eps(xt, eps_hat, t, abar)
+    if clip is not None:
+        x0_hat = np.clip(x0_hat, -clip, clip)
+        eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if rederive else eps_hat
+    sigma = eta * np.sqrt(variance(abar_t, abar_s))
+    return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
 
 
 def _guided(step, mistakes):
     """The mistakes of a step, with guidance before it and noise of its own."""
+    def guided(wrong, f, xt, uncond, cond, w, seed, stream, **a):
+        a |= dict(xt=xt, eps_hat=guidance.guide(uncond, cond, w), z=philox.normal(seed, xt.shape, stream))
+        return wrong(lambda **changed: [step(**(a | changed))], **a)
 
-    def guided(wrong):
-        def made(f, xt, uncond, cond, w, seed, stream, **a):
-            a |= dict(xt=xt, eps_hat=guidance.guide(uncond, cond, w), z=philox.normal(seed, xt.shape, stream))
-            return wrong(lambda **changed: [step(**(a | changed))], **a)
-
-        return made
-
-    return {name: guided(wrong) for name, wrong in mistakes.items()}
+    return {name: partial(guided, wrong) for name, wrong in mistakes.items()}
 
 
 def _latent_gradient(f, dz, logvar, **_):
@@ -247,28 +223,23 @@ def _latent_gradient(f, dz, logvar, **_):
     return [sample + kl for sample, kl in zip(f(logvar=2 * logvar, dkl=0.0), f(dz=np.zeros_like(dz)))]
 
 
-def _log_deviation(f, logvar, **_):
-    dmu, dlogvar, deps = f(logvar=2 * logvar)
-    return dmu, 2 * dlogvar, deps
-
-
 def _norm(grads):
     return np.sqrt(sum(np.sum(g * g) for g in grads))
 
 
 DDPM = {
-    "noise added on the last step": _noise_at_the_end(except_from_1=False),
-    "noise added on the last step, unless that starts at t = 1": _noise_at_the_end(except_from_1=True),
+    "noise added on the last step": _noise_at_the_end,
+    "noise added on the last step, unless that starts at t = 1": partial(_noise_at_the_end, except_from_1=True),
     "a variance used as a deviation": _variance_as_deviation,
     "the mean clipped in place of x0": _mean_clipped,
 }
 DDIM = {
-    "x0 clipped but eps not re-derived": _ddim(rederive=False),
+    "x0 clipped but eps not re-derived": partial(_ddim, rederive=False),
     "sigma^2 not taken out of the direction's variance": lambda f, xt, z, **_: f(eta=0.0)[0] + _noise(f, xt, z),
     "a variance used as a deviation": _variance_as_deviation,
-    "beta in place of beta-tilde": _ddim(variance=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
-    "alpha-bar of the next time without its root": _ddim(signal=np.positive),
-    "the direction's variance used as its deviation": _ddim(direction=lambda variance: variance),
+    "beta in place of beta-tilde": partial(_ddim, variance=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
+    "alpha-bar of the next time without its root": partial(_ddim, signal=np.positive),
+    "the direction's variance used as its deviation": partial(_ddim, direction=lambda variance: variance),
 }
 HALF_SQUARE = {"the half of the square left out": lambda f, **_: [2 * x for x in f()]}
 OWN = {
@@ -310,7 +281,10 @@ OWN = {
         "a variance used as a deviation": lambda f, logvar, **_: [f(logvar=2 * logvar)[0], f()[1]],
     },
     "vae.reparameterize_kl_backward": {
-        "logvar used as the log of a deviation": _log_deviation, "a variance used as a deviation": _latent_gradient},
+        "logvar used as the log of a deviation":
+            lambda f, logvar, **_: [c * x for c, x in zip((1, 2, 1), f(logvar=2 * logvar))],
+        "a variance used as a deviation": _latent_gradient,
+    },
     "vae.bernoulli_nll_grad": {
         "the sign of the gradient": lambda f, **_: [f()[0], -f()[1]],
         "a mean in place of a sum over each example": lambda f, x, **_: [y / _width(x) for y in f()],
