@@ -1,8 +1,8 @@
-"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right, 1 wrong, 2 the request cannot be carried out.
+"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right, 1 wrong, 2 impossible request.
 
-    python -m kernels                                                         every operation of ours, on every backend that is here
-    python -m kernels check ddim_step --against my_package.my_module:my_step  anybody's function
-    python -m kernels check --list                                            what it can be checked as
+    python -m kernels                                              every operation of ours, on every installed backend
+    python -m kernels check ddim_step --against my_module:my_step  anybody's function
+    python -m kernels check --list                                 what it can be checked as
 """
 import argparse
 import ast
@@ -24,7 +24,8 @@ def main(argv=None):
     """Check, print. argv: list of words, or None for the command line's. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
-    about = _arguments(parser.add_subparsers(dest="command", metavar="check", help="without it: every operation of ours"))
+    commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation of ours")
+    about = _arguments(commands)
     try:
         words = parser.parse_args(argv)
         if words.command is None:
@@ -56,22 +57,23 @@ def main(argv=None):
 
 def _arguments(commands):
     """The parser of `check`."""
-    about = commands.add_parser("check", help="anybody's function", description="Compare a function with the truth of an operation.")
+    description = "Compare a function with the truth of an operation."
+    about = commands.add_parser("check", help="anybody's function", description=description)
     about.error = functools.partial(_refuse, about)
     add = about.add_argument
     add("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
     add("--list", action="store_true", help="every operation that can be checked, with its arguments")
     add("--against", metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
     add("--dtype", help="such as float16 (default: each that the operation has on this device)")
-    add("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU those of numba-cuda or torch)")
+    add("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU, numba-cuda or torch)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--examples", type=int, default=200, metavar="N", help="cases of each dtype (default: 200)")
     add("--seed", type=int, default=0, metavar="N", help="of the cases (default: 0)")
     add("--map", action="append", default=[], type=_pair, metavar="THEIRS=OURS",
         help="an argument with another name; repeat it for more")
     add("--fix", action="append", default=[], type=_held, metavar="NAME=VALUE",
-        help="hold an option or an argument at one value: variance=small, clip=None, eta=0; t=scalar for one time for all "
-             "examples; repeat it for more")
+        help="hold an option or an argument at one value: variance=small, clip=None, eta=0; t=scalar for one time for "
+             "all examples; repeat it for more")
     for name, (_, _, words) in CONVENTIONS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
     add("--seconds", type=float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
@@ -99,7 +101,7 @@ def every_one_of_ours():
 
 
 def function(against):
-    """The function of "module:function", searched in the current folder first. against: text. Raises Usage where there is none."""
+    """The function of "module:function", in the current folder first. against: text. Raises Usage for none."""
     module, _, name = against.partition(":")
     if not module or not name:
         raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")

@@ -37,7 +37,7 @@ CONVENTIONS = {  # name: (arguments that the operation must have, ours -> theirs
     "reversed_flow": (
         {"uncond", "s"}, _reversed_flow, "the time of a flow runs from noise at 0 to data at 1, its velocity likewise"),
     "sigmas": (
-        {"abar"}, lambda a: a | {"abar": edm.sigma_from_abar(a["abar"])}, "sigma = sqrt((1 - abar) / abar) replaces abar"),
+        {"abar"}, lambda a: a | {"abar": edm.sigma_from_abar(a["abar"])}, "abar is given as sqrt((1 - abar) / abar)"),
 }  # fmt: skip
 
 
@@ -45,10 +45,10 @@ CONVENTIONS = {  # name: (arguments that the operation must have, ours -> theirs
 class Caller:
     """A function and how it is called: call(arguments) gives its outputs as NumPy arrays or numbers.
 
-    names: ours -> theirs, of the arguments that it takes. conventions: of CONVENTIONS. fixed: {name: value} as requested.
-    held: the same by the options of the operation, and the defaults of arguments that the function does not take. send,
-    receive: of one array. wait: until a result is there. every: whether times and alpha-bar are sent too; the kernels of
-    this project take them as NumPy arrays.
+    names: ours -> theirs, of the arguments that it takes. conventions: of CONVENTIONS. fixed: {name: value} as
+    requested. held: the same by the options of the operation, and the defaults of arguments that the function does not
+    take. send, receive: of one array. wait: until a result is there. every: whether times and alpha-bar are sent too;
+    our kernels take them as NumPy arrays.
     """
 
     function: object
@@ -99,15 +99,14 @@ class Caller:
 
 
 def find(name):
-    """The `registry.Op` of a short or a full name. name: such as "ddim_step" or "diffusion.ddim_step". Raises Usage with
-    the names that are close."""
+    """The `registry.Op` of a name. name: such as "ddim_step", "diffusion.ddim_step". Raises Usage with close names."""
     found = [op for op in registry.OPS if name in (op.name, op.name.split(".")[1])]
     if len(found) == 1:
         return found[0]
     if found:
         raise Usage(f"{name}: there are {', '.join(op.name for op in found)}; say which")
     if place := next((known for known in catalogue.equations() if f".{known}".endswith(f".{name}")), None):
-        raise Usage(f"{name} is {place}, but it has no kernel and no record; `python -m kernels check --list` shows what has")
+        raise Usage(f"{name} is {place}, which has no kernel; `python -m kernels check --list` shows what has")
     known = [n for op in registry.OPS for n in (op.name, op.name.split(".")[1])]
     close = ", ".join(difflib.get_close_matches(name, known, 4, 0.5))
     close = f"close to it: {close}" if close else "`python -m kernels check --list` shows them all"
@@ -117,7 +116,8 @@ def find(name):
 def listing():
     """All that can be checked, as text: each operation with its arguments, and the first line of its docstring."""
     truths = {op.name: op.truth for op in registry.OPS if not nested(op)}
-    return "\n".join(f"{name}{inspect.signature(f)}\n    {inspect.getdoc(f).splitlines()[0]}" for name, f in truths.items())
+    lines = [f"{name}{inspect.signature(f)}\n    {inspect.getdoc(f).splitlines()[0]}" for name, f in truths.items()]
+    return "\n".join(lines)
 
 
 def defaults(op):
@@ -130,17 +130,15 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     """A `Caller` of function as op.
 
     function: callable. op: `registry.Op` or its name. mapping: {theirs: ours} for arguments of other names. arrays: of
-    ARRAYS, or None: NumPy's on the CPU, and on a GPU what `kernels.triton_gpu` takes. device: "cpu" or "cuda". conventions:
-    names of CONVENTIONS. fixed: {name: value} of options and arguments that are held, so that the function need not take
-    them; "scalar" or "each" for an argument that may be one number for all examples or one for each.
+    ARRAYS, or None: NumPy's on the CPU, on a GPU what `kernels.triton_gpu` takes. device: "cpu" or "cuda". conventions:
+    names of CONVENTIONS. fixed: {name: value} of options and arguments that are held, so that the function need not
+    take them; "scalar" or "each" for an argument that may be one number for all examples or one for each.
     Raises Usage where the signature does not fit or the arrays are not available.
     """
     op = find(op) if isinstance(op, str) else op
     if dicts := nested(op):
-        raise Usage(
-            f"{op.name} takes nested parameters ({', '.join(dicts)}), which the checker cannot vary; compare results by "
-            "`kernels.registry.expected` and `kernels.tolerance.assert_matches`"
-        )
+        raise Usage(f"{op.name} takes nested parameters ({', '.join(dicts)}), which the checker cannot draw. Compare "
+                    "results with `kernels.registry.expected` by `kernels.tolerance.assert_matches`")  # fmt: skip
     takes = inspect.signature(op.truth).parameters
     for name in conventions:
         if name not in CONVENTIONS:
@@ -154,7 +152,8 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     names, positional = _matched(function, op, mapping, options)
     held = {n: v for n, v in defaults(op).items() if n not in names} | options
     carriers = _carriers(arrays, device)
-    return Caller(function, op, names, positional, tuple(conventions), fixed, held, arrays or "numpy", device, *carriers)
+    arrays = arrays or "numpy"
+    return Caller(function, op, names, positional, tuple(conventions), fixed, held, arrays, device, *carriers)
 
 
 def _options(op, fixed):
@@ -200,7 +199,7 @@ def _example(op, held):
 
 
 def nested(op):
-    """The arguments that are dicts of arrays, as the parameters of a network are. op: `registry.Op`. Returns their names."""
+    """The names of arguments that are dicts of arrays, as the parameters of a network are. op: `registry.Op`."""
     return [name for name, value in _example(op, {}).items() if isinstance(value, dict)]
 
 
@@ -227,8 +226,8 @@ def _matched(function, op, mapping, held):
     if missing or extra:
         faults = [f"it does not take {', '.join(missing)}"] if missing else []
         faults += [f"it needs {', '.join(extra)}, which the operation does not have"] if extra else []
-        raise Usage(f"the function does not fit: {'; '.join(faults)}. Expected {wanted}. --map theirs=ours gives other names, "
-                    "--fix name=value holds an argument at one value")  # fmt: skip
+        raise Usage(f"the function does not fit: {'; '.join(faults)}. Expected {wanted}. --map theirs=ours gives other "
+                    "names, --fix name=value holds an argument at one value")  # fmt: skip
     return names, tuple(n for n, p in has.items() if p.kind is p.POSITIONAL_ONLY and n in names.values())
 
 

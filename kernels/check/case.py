@@ -10,9 +10,8 @@ from kernels.check import laws, memory
 
 LITERAL = 12  # elements of an array that is printed; a larger one is regenerated from its seed
 NEAR = 4  # units of rounding that still count as equal
-KINDS = (
-    "raises", "writes its inputs", "wrong number of results", "wrong shape", "wrong dtype", "NaN", "wrong values", "breaks a law",
-)  # fmt: skip
+KINDS = ("raises", "writes its inputs", "wrong number of results", "wrong shape", "wrong dtype", "NaN", "wrong values",
+         "breaks a law")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Case:
 
 
 class Failure(Exception):
-    """A case in which the function is not right. kind: of KINDS. units: the error in units of the allowed one. changed: for a
-    broken law the arguments of the second call, for inputs that were written their names."""
+    """A case in which the function is not right. kind: of KINDS. units: the error in units of the allowed one. changed:
+    for a broken law the arguments of the second call, for inputs that were written their names."""
 
     def __init__(self, case, message, changed=None, units=math.inf):
         super().__init__(message)
@@ -57,7 +56,7 @@ class Seen:
 
 
 def made(call, dtype, shape, values, seed, options):
-    """The arguments of a case. call: `adapter.Caller`. dtype, shape, values, seed, options: as in `Case`. Returns a dict.
+    """The arguments of a case, a dict. call: `adapter.Caller`. dtype, shape, values, seed, options: as in `Case`.
 
     Of the values that are not finite only NaN is tried, and not in noise or history that is unused: inf - inf and 0 NaN
     depend on the order of the arithmetic, and all orders are right.
@@ -80,8 +79,8 @@ def _truth(op, arguments, dtype):
 
 
 def _rules(op, arguments, dtype):
-    """The rule of each output. In float64 the truth itself is rounded: a change of one unit in the last place of a number
-    from which coefficients are made is allowed in addition."""
+    """The rule of each output. In float64 the truth is rounded too: what one unit in the last place of a number from
+    which coefficients are made changes in it is allowed in addition."""
     rules = registry.expected(op, arguments, dtype)
     if dtype != "float64" or not op.ulps:
         return rules
@@ -102,8 +101,8 @@ def _nudged(x):
 
 
 def hold(call, case, seen):
-    """Run the function on one case and check the values, then the laws. call: `adapter.Caller`. seen: a `Seen`, updated.
-    Raises a Failure."""
+    """Run the function on one case and check the values, then the laws. call: `adapter.Caller`. case: `Case`. seen: a
+    `Seen`, updated. Raises a Failure."""
     op = call.op
     rules = _rules(op, case.arguments, case.dtype)
     try:
@@ -119,10 +118,8 @@ def hold(call, case, seen):
     seen.error = max([seen.error, *map(tolerance.error, outputs, rules)])
     for law in laws.LAWS:
         tried = []
-        changed, pairs = laws.broken(
-            law, case.arguments, outputs,
-            lambda a: tried.append(a) or called(call, case, a), lambda a: _truth(op, a, case.dtype),
-        )  # fmt: skip
+        again = lambda a: tried.append(a) or called(call, case, a)  # noqa: E731
+        changed, pairs = laws.broken(law, case.arguments, outputs, again, lambda a: _truth(op, a, case.dtype))
         if changed is not None:
             raise FAILURES["breaks a law"](case, f"{law.name}; {apart(law, pairs, rules)}", changed)
         seen.laws |= dict.fromkeys([law.name] * len(tried))
@@ -225,18 +222,16 @@ def _there(case, out, rule):
     """How many elements are wrong, and the inputs at the worst one where the arrays are not printed."""
     units = tolerance.in_units(out, rule)
     place = np.unravel_index(np.argmax(units), units.shape)
-    of = {n: x[place] for n, x in registry.arrays(case.arguments).items() if x.shape == units.shape}
-    of |= {n: case.arguments[n][place[0]] for n in registry.PER_EXAMPLE if units.ndim and np.ndim(case.arguments.get(n))}
+    a = case.arguments
+    of = {n: x[place] for n, x in registry.arrays(a).items() if x.shape == units.shape}
+    of |= {n: a[n][place[0]] for n in registry.PER_EXAMPLE if units.ndim and np.ndim(a.get(n))}
     wrong = f"; {np.sum(units > 1)} of {units.size} elements are wrong" if units.size > 1 else ""
     return wrong + (f"; there {', '.join(f'{n} = {x!s}' for n, x in of.items())}" if of and not case.literal else "")
 
 
 def apart(law, pairs, rules):
-    """How far the two calls of a broken law are apart, as text. law: of `laws.LAWS`. pairs: from `laws.broken`. rules: of
-    the outputs."""
-    both = [
-        (b, tolerance.Rule(np.asarray(a, np.float64), law.same(rule.allowed, rule.allowed)[0]))
-        for (a, b), rule in zip(pairs, rules) if a is not None
-    ]  # fmt: skip
+    """How far two calls are apart, as text. law: of `laws.LAWS`. pairs: from `laws.broken`. rules: of the outputs."""
+    allowed = [law.same(rule.allowed, rule.allowed)[0] for rule in rules]
+    both = [(b, tolerance.Rule(np.asarray(a, np.float64), x)) for (a, b), x in zip(pairs, allowed) if a is not None]
     worst = max(both, key=lambda pair: tolerance.error(*pair))
     return tolerance.describe(*worst).replace("expected", "first", 1).replace("got", "then", 1)

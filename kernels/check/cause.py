@@ -41,10 +41,11 @@ def _nan(call, failure):
 
 def _float32(call, case):
     """Whether the same case is right in float64."""
-    if case.dtype != "float32" or "float64" not in call.op.dtypes or not right(call, _redrawn(call, case, dtype="float64")):
+    both = case.dtype == "float32" and "float64" in call.op.dtypes
+    if not both or not right(call, _redrawn(call, case, dtype="float64")):
         return ""
     near = " near t = 0" if np.all(np.less(case.arguments.get("t", math.inf), 100)) else ""
-    return f"float32 cancellation{near}: in float64 the same case is right, so fold what depends on time alone in float64"
+    return f"float32 cancellation{near}: right in float64, so fold what depends on time alone in float64"
 
 
 def _redrawn(call, case, **changes):
@@ -53,7 +54,7 @@ def _redrawn(call, case, **changes):
 
 
 def _probes(call, dtype):
-    """Arguments that tell mistakes apart: every option, square and not, times for each example, some of them the first."""
+    """Arguments that distinguish mistakes: every option, square and not, times for each example, some of them early."""
     rng, fixed = np.random.default_rng(0), call.held
     for i in range(24):
         options = {n: fixed.get(n, choices[rng.integers(len(choices))]) for n, choices in call.op.options.items()}
@@ -101,7 +102,7 @@ def _reproduces(op, dtype, mistake, probes, in_float32):
 
 
 def _off(out, wanted, bound):
-    """The worst distance in bounds. What is not finite in both counts as equal: an order of arithmetic decides what it is."""
+    """The worst distance in bounds. What is not finite in both counts as equal: that depends on the order of sums."""
     out, wanted = np.asarray(out, np.float64), np.asarray(wanted, np.float64)
     same = (out == wanted) | (~np.isfinite(out) & ~np.isfinite(wanted))
     units = np.where(same, 0.0, np.abs(out - wanted) / np.maximum(bound, 1e-300))
@@ -124,6 +125,6 @@ def _tail(call, dtype):
             for name, mask in (("elements", wrong.reshape(-1)), ("elements of each example", each)):
                 first = int(np.argmax(mask))
                 if mask.any() and first >= mask.size / 2 and mask[first:].mean() > 0.5:
-                    where = f"of {mask.size} {name} at shape {shape} those from {first} on are wrong, the rest are right"
-                    return f"tail elements not written: {where}"
+                    where = f"of {mask.size} {name} at shape {shape} those from {first} on are wrong"
+                    return f"tail elements not written: {where}, the rest are right"
     return ""

@@ -9,8 +9,8 @@ import numpy as np
 
 from kernels import registry
 
-# change(arguments): those of the second call, or None where the law does not apply. same(first, second): the parts of an
-# output of both calls that must have the same bits
+# change(arguments): those of the second call, or None where the law does not apply. same(first, second): the parts of
+# an output of both calls that must have the same bits
 Law = namedtuple("Law", "name change same")
 
 
@@ -59,7 +59,7 @@ LAWS = (
 def broken(law, arguments, outputs, call, truth):
     """The second call's arguments where a law is broken, and for each output what should agree; else None, [].
 
-    law: of LAWS. arguments: dict. outputs: of call on them, a list. call, truth: functions of arguments, with a list each.
+    law: of LAWS. arguments: dict. outputs: of call on them, a list. call, truth: arguments -> a list.
     """
     changed = law.change(arguments)
     if changed is None:

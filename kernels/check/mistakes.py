@@ -198,14 +198,14 @@ def _beta_tilde(abar_t, abar_s):
     return (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
 
 
-def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, variance=_beta_tilde, rederive=True):
-    """`diffusion.ddim_step` with a part of it replaced. rederive: eps from the clipped x0."""
+def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, sigma2=_beta_tilde, again=True):
+    """`diffusion.ddim_step` with a part of it replaced. again: derive eps from the clipped x0."""
     abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
     x0_hat = diffusion.x0_from_eps(xt, eps_hat, t, abar)
     if clip is not None:
         x0_hat = np.clip(x0_hat, -clip, clip)
-        eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if rederive else eps_hat
-    sigma = eta * np.sqrt(variance(abar_t, abar_s))
+        eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if again else eps_hat
+    sigma = eta * np.sqrt(sigma2(abar_t, abar_s))
     return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
 
 
@@ -234,12 +234,12 @@ DDPM = {
     "the mean clipped in place of x0": _mean_clipped,
 }
 DDIM = {
-    "x0 clipped but eps not re-derived": partial(_ddim, rederive=False),
+    "x0 clipped but eps not re-derived": partial(_ddim, again=False),
     "sigma^2 not taken out of the direction's variance": lambda f, xt, z, **_: f(eta=0.0)[0] + _noise(f, xt, z),
     "a variance used as a deviation": _variance_as_deviation,
-    "beta in place of beta-tilde": partial(_ddim, variance=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
+    "beta in place of beta-tilde": partial(_ddim, sigma2=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
     "alpha-bar of the next time without its root": partial(_ddim, signal=np.positive),
-    "the direction's variance used as its deviation": partial(_ddim, direction=lambda variance: variance),
+    "the direction's variance used as its deviation": partial(_ddim, direction=np.positive),
 }
 HALF_SQUARE = {"the half of the square left out": lambda f, **_: [2 * x for x in f()]}
 OWN = {

@@ -9,10 +9,11 @@ from kernels.check.case import LITERAL
 
 SCHEDULES = {"linear": "linear_betas()", "cosine": "cosine_betas()", "short": "linear_betas(4, 0.1, 0.5)"}
 IMPORTS = (
-    "import numpy as np", "from kernels.check import case", "from kernels.check import memory", "from kernels import registry",
-    "from kernels.check.adapter import caller", "from ref import edm", "from ref import schedules",
+    "import numpy as np", "from kernels import registry", "from kernels.check import case",
+    "from kernels.check import memory", "from kernels.check.adapter import caller", "from ref import edm",
+    "from ref import schedules",
 )  # fmt: skip
-WIDTH = 79  # columns
+FILL = dict(width=79, break_long_words=False, break_on_hyphens=False)
 
 
 def code(call, failure):
@@ -54,24 +55,18 @@ def _source(call):
 
 def _caller(call, name):
     """The line that makes a `Caller`."""
-    known = {
-        "mapping": {theirs: ours for ours, theirs in call.names.items() if ours != theirs},
-        "arrays": None if call.arrays == "numpy" else call.arrays, "device": None if call.device == "cpu" else call.device,
-        "conventions": call.conventions, "fixed": call.fixed,
-    }  # fmt: skip
-    return _wrapped(f"call = caller({name}, {call.op.name!r}{''.join(f', {n}={x!r}' for n, x in known.items() if x)})")
+    known = {"mapping": {theirs: ours for ours, theirs in call.names.items() if ours != theirs}, "arrays": call.arrays,
+             "device": call.device, "conventions": call.conventions, "fixed": call.fixed}  # fmt: skip
+    options = "".join(f", {n}={x!r}" for n, x in known.items() if x and x not in ("numpy", "cpu"))
+    return _wrapped(f"call = caller({name}, {call.op.name!r}{options})")
 
 
 def _literally(call, failure, name, ours):
-    """The calls and what is printed, where all arguments are literal. name: of the function. ours: the lines of its arguments."""
+    """The calls and what is printed, where all arguments are literal. name: of the function. ours: their lines."""
     case, numpy = failure.case, call.arrays == "numpy" and call.device == "cpu"
-    extra, changed = {"dtype": case.dtype} if "dtype" in call.names else {}, {}
-    if failure.kind == "breaks a law":
-        changed = failure.changed
-    texts, second = (
-        {n: _their_text(call, x, case) for n, x in call.named(case.arguments | a | extra).items()} for a in ({}, changed)
-    )
-    second = ", ".join(f"{n}={text}" for n, text in second.items() if text != texts[n])
+    texts = _their_texts(call, case, {})
+    changed = _their_texts(call, case, failure.changed if failure.kind == "breaks a law" else {})
+    second = ", ".join(f"{n}={text}" for n, text in changed.items() if text != texts[n])
     # by its own names and conventions, in the layouts and the kind of arrays that fail
     given = "arguments" if _dict("arguments", texts) == ours else "given"
     lines = _dict("given", texts) if given == "given" else []
@@ -108,28 +103,28 @@ def _shown(call, failure, result, given, second):
 
 def _wrapped(line):
     """A line of code, broken at spaces within its brackets."""
-    return line if line[0] == "#" else textwrap.fill(line, WIDTH, subsequent_indent="    ", **WHOLE_WORDS)
-
-
-WHOLE_WORDS = dict(break_long_words=False, break_on_hyphens=False)
+    return line if line[0] == "#" else textwrap.fill(line, subsequent_indent="    ", **FILL)
 
 
 def _comment(text):
-    return textwrap.fill(text, WIDTH, initial_indent="# ", subsequent_indent="# ", **WHOLE_WORDS)
+    return textwrap.fill(text, initial_indent="# ", subsequent_indent="# ", **FILL)
 
 
 def _dict(name, texts):
-    indent = dict(initial_indent="    ", subsequent_indent="        ")
-    return [f"{name} = dict(", *(textwrap.fill(f"{n}={x},", WIDTH, **indent, **WHOLE_WORDS) for n, x in texts.items()), ")"]
+    entry = textwrap.TextWrapper(initial_indent="    ", subsequent_indent="        ", **FILL)
+    return [f"{name} = dict(", *(entry.fill(f"{n}={x},") for n, x in texts.items()), ")"]
 
 
-def _their_text(call, x, case):
-    """A value as the function gets it: for a long array, which is alpha-bar, what its conventions make of it."""
-    text = _text(x, case)
-    if isinstance(x, np.ndarray) and x.size > LITERAL:
-        text += "[1:]" * ("zero_based" in call.conventions)
-        return f"edm.sigma_from_abar({text})" if "sigmas" in call.conventions else text
-    return text
+def _their_texts(call, case, changed):
+    """The arguments as the function gets them: of a long array, which is alpha-bar, what its conventions make of it."""
+    texts = {}
+    dtype = {"dtype": case.dtype} if "dtype" in call.names else {}
+    for name, x in call.named(case.arguments | changed | dtype).items():
+        texts[name] = _text(x, case)
+        if isinstance(x, np.ndarray) and x.size > LITERAL:
+            texts[name] += "[1:]" * ("zero_based" in call.conventions)
+            texts[name] = f"edm.sigma_from_abar({texts[name]})" if "sigmas" in call.conventions else texts[name]
+    return texts
 
 
 def _text(x, case):

@@ -1,5 +1,5 @@
-"""Is anybody's kernel right? A function is compared with the truth of an operation, by the rule of `kernels.tolerance` and
-the laws of `kernels.check.laws`.
+"""Is anybody's kernel right? A function is compared with the truth of an operation, by the rule of `kernels.tolerance`
+and the laws of `kernels.check.laws`.
 
     from kernels.check import check, assert_right
     assert_right(my_step, "ddim_step")          # in a test: passes, or fails with the report
@@ -32,7 +32,7 @@ SHAPES = st.one_of(  # each is one choice of hypothesis, so that it shrinks to t
     st.sampled_from([(1023,), (1024,), (1025,), (3, 1025), (7, 293), (2, 3, 31, 31), (2053,)]),
     st.sampled_from([(0,), (0, 4), (3, 0), (2, 0, 3)]),
 )
-TIMED = {"cpu": ("numba_cpu", (256, 3, 32, 32)), "cuda": ("triton_gpu", (64, 3, 256, 256))}  # our backend, and the shape
+TIMED = {"cpu": ("numba_cpu", (256, 3, 32, 32)), "cuda": ("triton_gpu", (64, 3, 256, 256))}  # our backend, the shape
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Verdict:
     def __str__(self):
         untested = [("not tested", ", ".join(self.untested))] if self.untested else []
         if self:
-            lines = [f"RIGHT: {self.function} computes {self.op}."]
-            error = f"{self.error:.2f} of the allowed error at worst"
-            parts = [("tested", f"{self.examples} examples of {', '.join(self.dtypes)} (seed {self.seed})"), ("error", error)]
-            parts += [("law holds", law) for law in self.laws] + [("note", f"takes {note}") for note in self.notes] + untested
-            return "\n".join(lines + _columns(parts + self._times()))
+            tested = f"{self.examples} examples of {', '.join(self.dtypes)} (seed {self.seed})"
+            parts = [("tested", tested), ("error", f"{self.error:.2f} of the allowed error at worst")]
+            parts += [("law holds", law) for law in self.laws] + [("note", f"takes {note}") for note in self.notes]
+            report = _columns(parts + untested + self._times())
+            return "\n".join([f"RIGHT: {self.function} computes {self.op}.", *report])
         lines = [f"{self.kind.upper()}: {self.function} does not compute {self.op}."]
         parts = [("failure", part) for part in self.message.split("; ")] + [("smallest input", self.smallest)]
         parts += [("likely cause", self.cause)] if self.cause else []
@@ -82,38 +82,41 @@ class Verdict:
             return []
         times = [("yours", "{shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit")]
         if "ours_us" in self.speed:
-            times.append(("{backend}", "{ours_us:.1f} us, {ours_copy:.0f} % of it; yours takes {ratio:.2f} times as long"))
+            ours = "{ours_us:.1f} us, {ours_copy:.0f} % of it; yours takes {ratio:.2f} times as long"
+            times.append(("{backend}", ours))
         return [(name.format(**self.speed), text.format(**self.speed)) for name, text in times]
 
 
 def _columns(parts):
     """Lines of a name and a text, wrapped to the terminal. A name that repeats is printed once."""
-    width, lines, last = shutil.get_terminal_size().columns - 1, [], ""
+    wrap = textwrap.TextWrapper(
+        shutil.get_terminal_size().columns - 1, subsequent_indent=" " * 18, break_long_words=False,
+        break_on_hyphens=False)  # fmt: skip
+    lines, last = [], ""
     for name, text in parts:
-        start = f"  {name if name != last else '':<16}"
-        lines.append(textwrap.fill(
-            " ".join(text.split()), width, initial_indent=start, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False))
+        wrap.initial_indent = f"  {'' if name == last else name:<16}"
+        lines.append(wrap.fill(text))
         last = name
     return lines
 
 
 def assert_right(function, op, **options):
-    """One line in a test: returns nothing where function is right, else raises AssertionError with the report. Arguments as
-    for `check`."""
+    """One line in a test: raises AssertionError with the report where function is not right. Arguments: of `check`."""
     verdict = check(function, op, **options)
     if not verdict:
         raise AssertionError(str(verdict))
 
 
-def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(), seconds=0.0, fixed=None):
+def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(),
+          seconds=0.0, fixed=None):  # fmt: skip
     """Compare a function with the truth of an operation.
 
-    function: takes the operation's arguments by name and returns what the truth returns, in the dtype of its data. op: name,
-    such as "ddim_step" or "diffusion.ddim_step". dtype: name, or None for all of the operation on a CPU, float32 on a GPU.
-    arrays, device, mapping, conventions, fixed: as in `adapter.caller`. examples: for each dtype. seed: of the drawn cases.
-    seconds: of timing a right function; 0 for none.
-    Returns a `Verdict`. Raises `adapter.Usage` (a ValueError) for an unknown operation or dtype, or a function that cannot be
-    called as one.
+    function: takes the operation's arguments by name and returns what the truth returns, in the dtype of its data. op:
+    name, such as "ddim_step" or "diffusion.ddim_step". dtype: name, or None: on a CPU all of the operation, on a GPU
+    float32. arrays, device, mapping, conventions, fixed: as in `adapter.caller`. examples: for each dtype. seed: of the
+    cases. seconds: of timing a right function; 0 for none.
+    Returns a `Verdict`. Raises `adapter.Usage` (a ValueError) for an unknown operation or dtype, or a function that
+    cannot be called as one.
     """
     call = caller(function, op, mapping, arrays, device, conventions, fixed)
     dtypes = _dtypes(call, dtype)
@@ -127,7 +130,7 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
         seen = Seen()
         failure = _smallest(lambda draw: hold(call, _draw(draw, call, name), seen), examples, seed)
         verdict = replace(verdict, examples=verdict.examples + seen.examples, error=max(verdict.error, seen.error))
-        if failure and failure.kind == "wrong number of results":  # where it writes over an input, that is the better report
+        if failure and failure.kind == "wrong number of results":  # perhaps it writes its result over an input
             failure = _smallest(lambda draw: writes(call, _draw(draw, call, name)), examples, seed) or failure
         if failure:
             return _wrong(call, verdict, _simpler(call, failure))
@@ -181,9 +184,9 @@ def _smallest(hold, examples, seed):
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=examples, database=None, deadline=None, derandomize=False, print_blob=False, report_multiple_bugs=False,
-        suppress_health_check=list(hypothesis.HealthCheck), verbosity=hypothesis.Verbosity.quiet,
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        max_examples=examples, database=None, deadline=None, derandomize=False, print_blob=False,
+        report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck),
+        verbosity=hypothesis.Verbosity.quiet, phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )  # fmt: skip
     @hypothesis.given(st.data())
     def run(data):
@@ -243,7 +246,7 @@ def _same_kind(call, failure, case):
 
 
 def _speed(call, dtype, seconds):
-    """Medians of theirs, ours and a copy of as many bytes, called in turn. Returns {name: what the report says of it}."""
+    """Medians of theirs, ours and a copy of as many bytes, called in turn. Returns the numbers by name."""
     op, (backend, shape) = call.op, TIMED[call.device]
     rows, fixed = list(op.bench.values()) or [{}], call.held
     options = {n: fixed.get(n, rows[0].get(n, choices[0])) for n, choices in op.options.items()}
