@@ -43,7 +43,7 @@ CONVENTIONS = {  # name: (arguments that the operation must have, ours -> theirs
 
 @dataclass(frozen=True)
 class Caller:
-    """A function and how it is called: call(arguments) gives its outputs as NumPy arrays or numbers.
+    """A function and how it is called: give(theirs(arguments)) is its result.
 
     names: ours -> theirs, of the arguments that it takes. conventions: of CONVENTIONS. fixed: {name: value} as
     requested. held: the same by the options of the operation, and the defaults of arguments that the function does not
@@ -92,10 +92,6 @@ class Caller:
         """The function's own result. theirs: from `theirs`."""
         rest = {n: x for n, x in theirs.items() if n not in self.positional}
         return self.function(*(theirs[n] for n in self.positional), **rest)
-
-    def __call__(self, arguments):
-        """The outputs, as a list of NumPy arrays and numbers. arguments: ours, dict."""
-        return [self.receive(r) for r in registry.outputs(self.give(self.theirs(arguments)))]
 
 
 def find(name):

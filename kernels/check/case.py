@@ -178,15 +178,6 @@ def called(call, case, arguments):
     return outputs
 
 
-def writes(call, case):
-    """Raises a Failure where the call writes its inputs, and no other Failure. call: `adapter.Caller`."""
-    try:
-        called(call, case, case.arguments)
-    except Failure as failure:
-        if failure.kind == "writes its inputs":
-            raise
-
-
 def _bytes(call, theirs):
     """The bytes of every array that the function gets, by name."""
     parts = {n: x if isinstance(x, list) else [x] for n, x in theirs.items()}

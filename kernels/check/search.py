@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from kernels import registry, timing
 from kernels.check import memory, script, selftest
 from kernels.check.adapter import Usage, caller
-from kernels.check.case import LITERAL, Case, Failure, Seen, hold, made, writes
+from kernels.check.case import LITERAL, Case, Failure, Seen, called, hold, made
 from kernels.check.cause import guess
 
 # torch has no negative strides; other libraries have memory of their own
@@ -68,12 +68,11 @@ class Verdict:
             tested = f"{self.examples} examples of {', '.join(self.dtypes)} (seed {self.seed})"
             parts = [("tested", tested), ("error", f"{self.error:.2f} of the allowed error at worst")]
             parts += [("law holds", law) for law in self.laws] + [("note", f"takes {note}") for note in self.notes]
-            report = _columns(parts + untested + self._times())
-            return "\n".join([f"RIGHT: {self.function} computes {self.op}.", *report])
-        lines = [f"{self.kind.upper()}: {self.function} does not compute {self.op}."]
+            return _report(f"RIGHT: {self.function} computes {self.op}.", parts + untested + self._times())
         parts = [("failure", part) for part in self.message.split("; ")] + [("smallest input", self.smallest)]
         parts += [("likely cause", self.cause)] if self.cause else []
-        return "\n".join([*lines, *_columns(parts + untested), "", "This code shows it:", "", self.code])
+        report = _report(f"{self.kind.upper()}: {self.function} does not compute {self.op}.", parts + untested)
+        return f"{report}\n\nThis code shows it:\n\n{self.code}"
 
     __repr__ = __str__
 
@@ -87,17 +86,16 @@ class Verdict:
         return [(name.format(**self.speed), text.format(**self.speed)) for name, text in times]
 
 
-def _columns(parts):
-    """Lines of a name and a text, wrapped to the terminal. A name that repeats is printed once."""
-    wrap = textwrap.TextWrapper(
-        shutil.get_terminal_size().columns - 1, subsequent_indent=" " * 18, break_long_words=False,
-        break_on_hyphens=False)  # fmt: skip
-    lines, last = [], ""
+def _report(headline, parts):
+    """A headline and lines of a name and a text, wrapped to the terminal. A name that repeats is printed once."""
+    width = shutil.get_terminal_size().columns - 1
+    wrap = textwrap.TextWrapper(width, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False)
+    lines, last = [textwrap.fill(headline, width, break_long_words=False)], ""
     for name, text in parts:
         wrap.initial_indent = f"  {'' if name == last else name:<16}"
         lines.append(wrap.fill(text))
         last = name
-    return lines
+    return "\n".join(lines)
 
 
 def assert_right(function, op, **options):
@@ -131,7 +129,9 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
         failure = _smallest(lambda draw: hold(call, _draw(draw, call, name), seen), examples, seed)
         verdict = replace(verdict, examples=verdict.examples + seen.examples, error=max(verdict.error, seen.error))
         if failure and failure.kind == "wrong number of results":  # perhaps it writes its result over an input
-            failure = _smallest(lambda draw: writes(call, _draw(draw, call, name)), examples, seed) or failure
+            alone = lambda draw: called(call, case := _draw(draw, call, name), case.arguments)  # noqa: E731
+            found = _smallest(alone, examples, seed)
+            failure = found if found and found.kind == "writes its inputs" else failure
         if failure:
             return _wrong(call, verdict, _simpler(call, failure))
     verdict = replace(verdict, laws=tuple(seen.laws), notes=tuple(seen.notes)[:1])

@@ -30,5 +30,7 @@ def test_the_models_of_the_study_are_exact():
         a = conformance.ABAR[t]
         assert conformance.eps_model(x, t)[0, 0] == pytest.approx(np.sqrt(1 - a) / (a * var + 1 - a), rel=1e-12)
     assert conformance.denoise(x, 2.0)[0, 0] == pytest.approx(var / (var + 4), rel=1e-12)
-    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx((0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2), rel=1e-12)
-    assert np.max(np.abs(conformance.in_float32(schedules.linear_betas()) / conformance.ABAR[1:] - 1)) < 1e-6
+    velocity = (0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2)
+    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx(velocity, rel=1e-12)
+    in_float32 = conformance.in_float32(schedules.linear_betas())
+    assert np.max(np.abs(in_float32 / conformance.ABAR[1:] - 1)) < 1e-6

@@ -27,14 +27,5 @@ def test_a_broken_law_is_reported_with_its_error():
 def test_a_broken_law_is_measured_by_the_allowed_error_of_its_own_examples(law, first, then, place, allowed, units):
     rule = tolerance.Rule(np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 0.25]))
     message = case.apart(laws.LAWS[law], [(np.array(first), np.array(then))], [rule])
-    assert [float(x) for x in re.findall(r"\d+(?:\.\d+)?", message)] == [place, first[place], then[place], allowed, units]
-
-
-def test_a_nan_that_spreads_to_other_examples_breaks_a_law():
-    """Where the mean over the batch is added and taken away again."""
-    def spreads(xt, uncond, cond, w, t, s):
-        out = fused.guided_flow_step(xt, uncond, cond, w, t, s)
-        return out + out.dtype.type(0) * np.sum(xt, dtype=out.dtype) if out.size else out
-
-    verdict = check(spreads, "guided_flow_step", dtype="float64", examples=100)
-    assert not verdict and verdict.kind in ("breaks a law", "NaN"), str(verdict)
+    numbers = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", message)]
+    assert numbers == [place, first[place], then[place], allowed, units]

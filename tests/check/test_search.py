@@ -24,8 +24,8 @@ def test_our_own_kernels_pass(op):
 
 def test_a_slow_function_passes_and_is_timed():
     def slow(xt, eps_hat, t, s, z, eta, abar, clip=None):
-        times = np.broadcast_to(t, len(xt)), np.broadcast_to(s, len(xt))
-        rows = [ddim_step(xt[i : i + 1], eps_hat[i : i + 1], int(times[0][i]), int(times[1][i]), z[i : i + 1], eta, abar, clip) for i in range(len(xt))]
+        each = zip(xt, eps_hat, np.broadcast_to(t, len(xt)).tolist(), np.broadcast_to(s, len(xt)).tolist(), z)
+        rows = [ddim_step(x[None], e[None], t, s, n[None], eta, abar, clip) for x, e, t, s, n in each]
         return np.concatenate(rows).astype(xt.dtype) if rows else xt.copy()
 
     verdict = check(slow, "diffusion.ddim_step", seconds=0.01, **FEW)
@@ -37,7 +37,7 @@ def test_a_slow_function_passes_and_is_timed():
 
 def test_a_function_that_refuses_strides_passes_with_a_note():
     def refuses(**arguments):
-        if not all(x.flags.c_contiguous and x.flags.aligned and x.flags.writeable for x in arguments.values() if isinstance(x, np.ndarray)):
+        if not all(x.flags.carray for x in arguments.values() if isinstance(x, np.ndarray)):
             raise ValueError("contiguous arrays, please")
         return diffusion.ddim_step(**arguments)
 
@@ -48,15 +48,20 @@ def test_a_function_that_refuses_strides_passes_with_a_note():
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_failure_is_reported_as_itself(kind):
     verdict = check(KINDS[kind], "q_sample", dtype="float32", **FEW)
-    said = {"wrong shape": ["(1,)", "(1, 1)"], "wrong dtype": ["float32", "float64"], "writes its inputs": ["x0"], "raises": ["ZeroDivisionError"],
-            "wrong number of results": ["1", "2"], "breaks a law": [laws.LAWS[1].name]}.get(kind, [])  # fmt: skip
-    assert verdict.kind == kind and all(part in verdict.message for part in said) and not verdict.cause, str(verdict)
+    parts = {
+        "wrong shape": ["(1,)", "(1, 1)"], "wrong dtype": ["float32", "float64"], "writes its inputs": ["x0"],
+        "raises": ["ZeroDivisionError"], "wrong number of results": ["1", "2"], "breaks a law": [laws.LAWS[1].name],
+    }.get(kind, [])  # fmt: skip
+    assert verdict.kind == kind and all(part in verdict.message for part in parts) and not verdict.cause, str(verdict)
     with pytest.raises(AssertionError, match=kind.upper()):
         assert_right(KINDS[kind], "q_sample", dtype="float32", **FEW)
 
 
 def test_a_wrong_dtype_is_reported_with_whether_the_values_are_right():
-    right, both = (check(lambda x0, t, eps, abar: np.float64(sign * Q(x0, t, eps, abar)) + sign - 1, "q_sample", dtype="float32", **FEW) for sign in (1, -1))
+    def off(x0, t, eps, abar):
+        return np.float64(Q(x0, t, eps, abar)) + 1
+
+    right, both = (check(function, "q_sample", dtype="float32", **FEW) for function in (KINDS["wrong dtype"], off))
     assert right.kind == both.kind == "wrong dtype" and right.message != both.message
 
 
@@ -83,19 +88,11 @@ def test_a_result_in_place_of_an_input_is_reported_as_that():
 
 def test_a_function_that_is_wrong_now_and_then_is_caught():
     calls = iter(range(10**9))
-    assert not check(lambda x0, t, eps, abar: Q(x0, t, eps, abar) + (next(calls) % 7 == 6), "q_sample", dtype="float64", **FEW)
 
+    def flaky(x0, t, eps, abar):
+        return Q(x0, t, eps, abar) + (next(calls) % 7 == 6)
 
-def test_large_arrays_are_counted_and_shown_at_the_worst_element():
-    """7 in place of every element from 768 on; the smallest shape that shows it has 1023 elements."""
-    def tail(x0, t, eps, abar):
-        out = np.array(Q(x0, t, eps, abar))
-        out.reshape(-1)[768:] = 7
-        return out
-
-    verdict = check(tail, "q_sample", dtype="float32", fixed={"t": "each"}, **FEW)
-    assert all(part in verdict.message for part in ("255 of 1023", "got 7.0", "x0 = ", "eps = ", "t = ")) and verdict.error > 1
-    assert "(1023,)" in verdict.smallest
+    assert not check(flaky, "q_sample", dtype="float64", **FEW)
 
 
 def test_half_precision_is_float32_until_it_is_stored():
@@ -113,9 +110,9 @@ def test_half_precision_is_float32_until_it_is_stored():
 @pytest.mark.parametrize("columns", [60, 80])
 def test_the_report_fits_the_terminal(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
-    long = {"diffusion.ddim_step": {"1 - abar_s - sigma**2": "1 - abar_s"}, "vae.reparameterize_kl": {"np.exp(logvar / 2)": "np.exp(logvar)"}}
-    for op, how in long.items():
+    exponential = {"np.exp(logvar / 2)": "np.exp(logvar)"}
+    for op, how in (("ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"}), ("reparameterize_kl", exponential)):
         verdict = check(wrong(op, how), op, dtype="float32", **FEW)
         report, code = str(verdict).removesuffix(verdict.code), verdict.code
-        assert str(verdict).endswith(code) and verdict.cause.split()[0] in report and verdict.smallest.split()[0] in report
+        assert str(verdict) == report + code and all(x.split()[0] in report for x in (verdict.cause, verdict.smallest))
         assert max(map(len, report.split("\n"))) <= columns and max(map(len, code.split("\n"))) <= 80, str(verdict)

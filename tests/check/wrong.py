@@ -1,5 +1,5 @@
-"""Wrong functions. Most are `ref` with an expression of it replaced, so that they share only the mistake with the catalogue
-of the checker; the rest change what goes into the truth or what comes out of it."""
+"""Wrong functions. Many are `ref` with an expression of it replaced, so that they share only the mistake with the
+catalogue of the checker; the others change the arguments or the results of the truth."""
 import ast
 import functools
 import importlib
@@ -14,7 +14,7 @@ from ref import gan, philox
 
 
 def in_data_dtype(function, like=None):
-    """function with results in the dtype of its data, as anybody would write it; the truth is float64. like: has the signature."""
+    """function with results in the dtype of its data; the truth is float64. like: a function with the signature."""
 
     @functools.wraps(like or function)
     def wrapped(**arguments):
@@ -28,7 +28,8 @@ def in_data_dtype(function, like=None):
 
 class _Replace(ast.NodeTransformer):
     def __init__(self, changes):
-        self.changes = {ast.dump(ast.parse(old, mode="eval").body): ast.parse(new, mode="eval").body for old, new in changes.items()}
+        trees = {old: ast.parse(old, mode="eval").body for pair in changes.items() for old in pair}
+        self.changes = {ast.dump(trees[old]): trees[new] for old, new in changes.items()}
         self.found = set()
 
     def visit(self, node):
@@ -50,10 +51,10 @@ def changed(name, changes):
 
 
 def wrong(name, how):
-    """A wrong function. name: of the operation. how: {old: new} expressions, or a function of the truth and its arguments."""
+    """A wrong function of an operation. how: {old: new} expressions, or a function of the truth and its arguments."""
     truth = find(name).truth
     if isinstance(how, dict):
-        return in_data_dtype(changed(name, how))
+        return in_data_dtype(changed(find(name).name, how))
 
     def function(**arguments):
         data = registry.exact(arguments)
@@ -104,88 +105,93 @@ def _mean(x):
 
 
 SIGNAL, NOISE = {"np.sqrt(abar_t)": "abar_t"}, {"np.sqrt(1 - abar_t)": "(1 - abar_t)"}
-ROOT, HALF = "alpha-bar without its root", "the half of the square left out"
+OFF, ROOT, HALF = "alpha-bar off by one step", "alpha-bar without its root", "the half of the square left out"
 STEP = "np.where(abar_s < 1, np.sqrt(sigma2), 0.0)"
-MEAN = "a mean in place of a sum over each example"
+MEAN, KL = "a mean in place of a sum over each example", "the half of the KL left out"
 WRONG = [  # operation, what is wrong, the cause
-    ("diffusion.q_sample", lambda f, t, **_: f(t=np.maximum(t - 1, 0)), "alpha-bar off by one step: abar[t - 1] read at t"),
-    ("diffusion.q_sample", lambda f, t, abar, **_: f(t=(t - 1) % abar.size), "alpha-bar off by one step: abar[t - 1] read at t, and so"),
-    ("diffusion.q_sample", lambda f, t, abar, **_: f(t=np.minimum(t + 1, abar.size - 1)), "alpha-bar off by one step: abar[t + 1]"),
-    ("diffusion.q_sample", SIGNAL | NOISE, ROOT),
-    ("diffusion.q_sample", SIGNAL, f"{ROOT}, 1 - alpha-bar with it"),
-    ("diffusion.q_sample", NOISE, "1 - alpha-bar without its root"),
-    ("diffusion.q_sample", lambda f, abar, **_: f(abar=abar.astype(np.float32)), "float32 cancellation near t = 0"),
-    ("diffusion.q_sample", _along_the_last_axis, "t along the last axis"),
-    ("diffusion.q_sample", lambda f, t, **_: f(t=int(np.ravel(t)[0]) if np.size(t) else 0), "the first example's time used for all"),
-    ("diffusion.q_sample_backward", SIGNAL | NOISE, ROOT),
-    ("diffusion.q_sample_backward", lambda f, dxt, **_: f(dxt=np.ones_like(dxt)), "dxt left out: always 1"),
-    ("diffusion.v_target", {"np.sqrt(abar_t) * eps - np.sqrt(1 - abar_t) * x0": "np.sqrt(1 - abar_t) * x0 - np.sqrt(abar_t) * eps"}, "the sign of the result"),
-    ("diffusion.x0_from_eps", {"xt - np.sqrt(1 - abar_t) * eps": "xt + np.sqrt(1 - abar_t) * eps"}, "sign of eps"),
-    ("diffusion.x0_from_eps", SIGNAL, f"{ROOT}, 1 - alpha-bar with it"),
-    ("diffusion.eps_from_x0", NOISE, "1 - alpha-bar without its root"),
-    ("diffusion.x0_from_v", {"np.sqrt(abar_t) * xt - np.sqrt(1 - abar_t) * v": "np.sqrt(abar_t) * xt + np.sqrt(1 - abar_t) * v"}, "sign of v"),
-    ("diffusion.x0_from_v", SIGNAL | NOISE, ROOT),
-    ("diffusion.eps_from_v", SIGNAL | NOISE, ROOT),
-    ("diffusion.score_from_eps", NOISE, "a variance used as a deviation"),
-    ("diffusion.posterior", {"(1 - abar_s) / (1 - abar_t) * beta": "beta"}, "beta in place of beta-tilde"),
-    ("diffusion.ddpm_step", {STEP: "np.sqrt(sigma2)"}, "noise added on the last step"),
-    ("diffusion.ddpm_step", {STEP: "np.where(abar_s < 1, sigma2, 0.0)"}, "a variance used as a deviation"),
-    ("diffusion.ddpm_step", {"variance == 'small'": "variance == 'never'", "variance == 'large'": "variance"}, "beta in place of beta-tilde"),
-    ("diffusion.ddpm_step", lambda f, **_: f(clip=None), "clip left out"),
-    ("diffusion.ddpm_step", lambda f, s, **_: f(s=np.maximum(s - 1, 0)), ""),  # it has no name
-    ("diffusion.ddim_step", {"eps_from_x0(xt, x0_hat, t, abar)": "eps_hat"}, "x0 clipped but eps not re-derived"),
-    ("diffusion.ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"}, "sigma^2 not taken out of the direction's variance"),
-    ("diffusion.ddim_step", lambda f, **_: f(eta=1.0), "eta left out: always 1"),
-    ("diffusion.ddim_step", {"np.sqrt(abar_s) * x0_hat + direction * eps_hat": "np.sqrt(abar_s) * x0_hat - direction * eps_hat"}, ""),
-    ("diffusion.ddim_step", {"np.where(sigma > 0, z, 0.0)": "sigma * np.where(sigma > 0, z, 0.0)"}, "a variance used as a deviation"),
-    ("diffusion.ddim_step", {"np.sqrt(np.maximum(1 - abar_s - sigma**2, 0))": "np.maximum(1 - abar_s - sigma**2, 0)"}, "the direction's variance"),
-    ("diffusion.ddim_step", {"np.sqrt(abar_s) * x0_hat": "abar_s * x0_hat"}, "alpha-bar of the next time without its root"),
-    ("diffusion.eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.sum((eps_hat - eps) ** 2)"}, "1/N left out: a sum in place of a mean"),
-    ("diffusion.eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.mean((eps_hat - eps) ** 2) / 2"}, "half the square"),
-    ("diffusion.eps_loss_backward", {"2 * (eps_hat - eps)": "(eps_hat - eps)"}, "the 2 of the square's gradient left out"),
-    ("diffusion.eps_loss_backward", lambda f, **_: f(dloss=1.0), "dloss left out: always 1"),
-    ("fused.q_sample_noise", _no_root, ROOT),
-    ("fused.guided_ddim_step", {"guide(uncond, cond, w)": "(1 + w) * cond - w * uncond"}, "guidance weight in the other convention"),
-    ("fused.guided_ddpm_step", {"guide(uncond, cond, w)": "guide(cond, uncond, w)"}, "uncond and cond swapped"),
-    ("fused.guided_ddpm_step", lambda f, **_: f(stream=0), "stream left out"),
-    ("fused.guided_flow_step", {"xt + (s - t) * v": "xt + (t - s) * v"}, "sign of the step: t - s"),
-    ("fused.guided_dpmpp_2m_step", _history, "sign of the history's term"),
-    ("fused.heun_step", _euler, "the correction left out: Euler's step"),
-    ("fused.eps_loss_grad", {"eps_loss_backward(1.0, eps_hat, eps)": "eps_loss_backward(-1.0, eps_hat, eps)"}, "the sign of the gradient"),
-    ("fused.eps_loss_grad", _outputs(1, np.size), "1/N left out of the gradient"),
-    ("optim.adam_step", {"np.sqrt(vhat) + eps": "np.sqrt(vhat + eps)"}, "eps inside the root"),
-    ("optim.adam_step", lambda f, p, g, weight_decay, **_: f(g=g + weight_decay * p, weight_decay=0.0), "weight decay added to the gradient"),
-    ("optim.adam_step", {"m / (1 - beta1**step)": "m", "v / (1 - beta2**step)": "v"}, "bias correction left out"),
-    ("optim.ema_step", {"decay * avg + (1 - decay) * p": "(1 - decay) * avg + decay * p"}, "decay and 1 - decay swapped"),
-    ("optim.clip_by_global_norm", {"max_norm / norm if norm > max_norm else 1.0": "max_norm / norm"}, "scaled also where the norm is small"),
-    ("vae.reparameterize_kl", _outputs(1, 2), "the half of the KL left out"),
-    ("vae.reparameterize_kl", _outputs(1, _mean), MEAN),
-    ("vae.reparameterize_kl", {"np.exp(logvar / 2)": "np.exp(logvar)"}, "a variance used as a deviation"),
-    ("vae.reparameterize_kl", lambda f, logvar, **_: f(logvar=2 * logvar), "logvar used as the log of a deviation"),
-    ("vae.reparameterize_kl_backward", {"dkl * mu": "2 * dkl * mu", "dkl * np.expm1(logvar) / 2": "dkl * np.expm1(logvar)"}, "the half of the KL left out"),
-    ("vae.reparameterize_kl_backward", lambda f, dkl, mu, **_: f(dkl=dkl * _mean(mu)), MEAN),
-    ("vae.reparameterize_kl_backward", lambda f, **_: f(dkl=1.0), "dkl left out: always 1"),
-    ("vae.reparameterize_kl_backward", lambda f, dz, **_: f(dz=np.ones_like(dz)), "dz left out: always 1"),
-    ("vae.reparameterize_kl_backward", lambda f, **_: f(dkl=0.0), "the KL's part of the gradient left out"),
-    ("vae.reparameterize_kl_backward", lambda f, dz, **_: f(dz=0 * dz), "the sample's part of the gradient left out"),
-    ("vae.reparameterize_kl_backward", {"np.exp(logvar / 2)": "np.exp(logvar)"}, "a variance used as a deviation"),
-    ("vae.reparameterize_kl_backward", _outputs(1, 2, 1), ""),
-    ("vae.reparameterize_kl_backward", lambda f, logvar, **_: f(logvar=2 * logvar), ""),
-    ("vae.reparameterize_kl_backward", _deviation, "logvar used as the log of a deviation"),
-    ("vae.bernoulli_nll_grad", _outputs(_mean, 1), f"{MEAN}, but not in the gradient"),
-    ("vae.bernoulli_nll_grad", _outputs(_mean, _mean), MEAN),
-    ("vae.bernoulli_nll_grad", lambda f, **_: f(dnll=1.0), "dnll left out: always 1"),
-    ("vae.bernoulli_nll_grad", _outputs(1, -1), "the sign of the gradient"),
-    ("gan.generator_loss_grad", lambda f, fake_logits: gan.generator_loss_saturating_grad(fake_logits), "the saturating loss"),
-    ("gan.generator_loss_saturating_grad", lambda f, fake_logits: gan.generator_loss_grad(fake_logits), "the non-saturating loss"),
-    ("gan.discriminator_loss_grad", _outputs(np.size, 1, 1), "1/N left out of the loss, but not of the gradient"),
-    ("gan.discriminator_loss_grad", _outputs(1, np.size, np.size), "1/N left out of the gradient"),
-    ("gan.hinge_discriminator_loss_grad", _outputs(np.size, np.size, np.size), "1/N left out: a sum in place of a mean"),
-    ("gan.wasserstein_generator_loss_grad", _outputs(1, -1), "the sign of the gradient"),
-    ("gan.wasserstein_discriminator_loss_grad", _outputs(-1, 1, 1), "the sign of the loss, but not of the gradient"),
-    ("gan.least_squares_generator_loss_grad", _outputs(2, 2), HALF),
-    ("gan.least_squares_discriminator_loss_grad", _outputs(2, 2, 2), HALF),
+    ("q_sample", lambda f, t, **_: f(t=np.maximum(t - 1, 0)), f"{OFF}: abar[t - 1] read at t"),
+    ("q_sample", lambda f, t, abar, **_: f(t=(t - 1) % abar.size), f"{OFF}: abar[t - 1] read at t, and so"),
+    ("q_sample", lambda f, t, abar, **_: f(t=np.minimum(t + 1, abar.size - 1)), f"{OFF}: abar[t + 1] read at t"),
+    ("q_sample", SIGNAL | NOISE, ROOT),
+    ("q_sample", SIGNAL, f"{ROOT}, 1 - alpha-bar with it"),
+    ("q_sample", NOISE, "1 - alpha-bar without its root"),
+    ("q_sample", lambda f, abar, **_: f(abar=abar.astype(np.float32)), "float32 cancellation near t = 0"),
+    ("q_sample", _along_the_last_axis, "t along the last axis"),
+    ("q_sample", lambda f, t, **_: f(t=int(np.ravel(t)[0]) if np.size(t) else 0), "the first example's time used"),
+    ("q_sample_backward", SIGNAL | NOISE, ROOT),
+    ("q_sample_backward", lambda f, dxt, **_: f(dxt=np.ones_like(dxt)), "dxt left out: always 1"),
+    ("v_target", lambda f, **_: -f(), "the sign of the result"),
+    ("x0_from_eps", {"xt - np.sqrt(1 - abar_t) * eps": "xt + np.sqrt(1 - abar_t) * eps"}, "sign of eps"),
+    ("x0_from_eps", SIGNAL, f"{ROOT}, 1 - alpha-bar with it"),
+    ("eps_from_x0", NOISE, "1 - alpha-bar without its root"),
+    ("x0_from_v", {"np.sqrt(1 - abar_t) * v": "-np.sqrt(1 - abar_t) * v"}, "sign of v"),
+    ("x0_from_v", SIGNAL | NOISE, ROOT),
+    ("eps_from_v", SIGNAL | NOISE, ROOT),
+    ("score_from_eps", NOISE, "a variance used as a deviation"),
+    ("posterior", {"(1 - abar_s) / (1 - abar_t) * beta": "beta"}, "beta in place of beta-tilde"),
+    ("ddpm_step", {STEP: "np.sqrt(sigma2)"}, "noise added on the last step"),
+    ("ddpm_step", {STEP: "np.where(abar_s < 1, sigma2, 0.0)"}, "a variance used as a deviation"),
+    ("ddpm_step", {"variance == 'small'": "False", "variance == 'large'": "True"}, "beta in place of beta-tilde"),
+    ("ddpm_step", lambda f, **_: f(clip=None), "clip left out"),
+    ("ddpm_step", lambda f, s, **_: f(s=np.maximum(s - 1, 0)), ""),  # it has no name
+    ("ddim_step", {"eps_from_x0(xt, x0_hat, t, abar)": "eps_hat"}, "x0 clipped but eps not re-derived"),
+    ("ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"}, "sigma^2 not taken out of the direction's variance"),
+    ("ddim_step", lambda f, **_: f(eta=1.0), "eta left out: always 1"),
+    ("ddim_step", {"direction * eps_hat": "-direction * eps_hat"}, ""),
+    ("ddim_step", {"np.where(sigma > 0, z, 0.0)": "sigma * np.where(sigma > 0, z, 0.0)"}, "a variance used as"),
+    ("ddim_step", {"direction * eps_hat": "direction**2 * eps_hat"}, "the direction's variance used as its deviation"),
+    ("ddim_step", {"np.sqrt(abar_s) * x0_hat": "abar_s * x0_hat"}, "alpha-bar of the next time without its root"),
+    ("eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.sum((eps_hat - eps) ** 2)"}, "1/N left out"),
+    ("eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.mean((eps_hat - eps) ** 2) / 2"}, "half the square"),
+    ("eps_loss_backward", {"2 * (eps_hat - eps)": "(eps_hat - eps)"}, "the 2 of the square's gradient left out"),
+    ("eps_loss_backward", lambda f, **_: f(dloss=1.0), "dloss left out: always 1"),
+    ("q_sample_noise", _no_root, ROOT),
+    ("guided_ddim_step", {"guide(uncond, cond, w)": "(1 + w) * cond - w * uncond"}, "guidance weight in the other"),
+    ("guided_ddpm_step", {"guide(uncond, cond, w)": "guide(cond, uncond, w)"}, "uncond and cond swapped"),
+    ("guided_ddpm_step", lambda f, **_: f(stream=0), "stream left out"),
+    ("guided_flow_step", {"xt + (s - t) * v": "xt + (t - s) * v"}, "sign of the step: t - s"),
+    ("guided_dpmpp_2m_step", _history, "sign of the history's term"),
+    ("heun_step", _euler, "the correction left out: Euler's step"),
+    ("eps_loss_grad", _outputs(1, -1), "the sign of the gradient"),
+    ("eps_loss_grad", _outputs(1, np.size), "1/N left out of the gradient"),
+    ("adam_step", {"np.sqrt(vhat) + eps": "np.sqrt(vhat + eps)"}, "eps inside the root"),
+    ("adam_step", lambda f, p, g, weight_decay, **_: f(g=g + weight_decay * p, weight_decay=0.0), "weight decay added"),
+    ("adam_step", {"m / (1 - beta1**step)": "m", "v / (1 - beta2**step)": "v"}, "bias correction left out"),
+    ("ema_step", {"decay * avg + (1 - decay) * p": "(1 - decay) * avg + decay * p"}, "decay and 1 - decay swapped"),
+    ("clip_by_global_norm", {"max_norm / norm if norm > max_norm else 1.0": "max_norm / norm"}, "scaled also where"),
+    ("reparameterize_kl", _outputs(1, 2), KL),
+    ("reparameterize_kl", _outputs(1, _mean), MEAN),
+    ("reparameterize_kl", {"np.exp(logvar / 2)": "np.exp(logvar)"}, "a variance used as a deviation"),
+    ("reparameterize_kl", lambda f, logvar, **_: f(logvar=2 * logvar), "logvar used as the log of a deviation"),
+    ("reparameterize_kl_backward", {"dkl * mu": "2 * dkl * mu", "np.expm1(logvar)": "2 * np.expm1(logvar)"}, KL),
+    ("reparameterize_kl_backward", lambda f, dkl, mu, **_: f(dkl=dkl * _mean(mu)), MEAN),
+    ("reparameterize_kl_backward", lambda f, **_: f(dkl=1.0), "dkl left out: always 1"),
+    ("reparameterize_kl_backward", lambda f, dz, **_: f(dz=np.ones_like(dz)), "dz left out: always 1"),
+    ("reparameterize_kl_backward", lambda f, **_: f(dkl=0.0), "the KL's part of the gradient left out"),
+    ("reparameterize_kl_backward", lambda f, dz, **_: f(dz=0 * dz), "the sample's part of the gradient left out"),
+    ("reparameterize_kl_backward", {"np.exp(logvar / 2)": "np.exp(logvar)"}, "a variance used as a deviation"),
+    ("reparameterize_kl_backward", _outputs(1, 2, 1), ""),
+    ("reparameterize_kl_backward", lambda f, logvar, **_: f(logvar=2 * logvar), ""),
+    ("reparameterize_kl_backward", _deviation, "logvar used as the log of a deviation"),
+    ("bernoulli_nll_grad", _outputs(_mean, 1), f"{MEAN}, but not in the gradient"),
+    ("bernoulli_nll_grad", _outputs(_mean, _mean), MEAN),
+    ("bernoulli_nll_grad", lambda f, **_: f(dnll=1.0), "dnll left out: always 1"),
+    ("bernoulli_nll_grad", _outputs(1, -1), "the sign of the gradient"),
+    ("generator_loss_grad", lambda f, fake_logits: gan.generator_loss_saturating_grad(fake_logits), "the saturating"),
+    ("generator_loss_saturating_grad", lambda f, fake_logits: gan.generator_loss_grad(fake_logits), "the non"),
+    ("discriminator_loss_grad", _outputs(np.size, 1, 1), "1/N left out of the loss, but not of the gradient"),
+    ("discriminator_loss_grad", _outputs(1, np.size, np.size), "1/N left out of the gradient"),
+    ("hinge_discriminator_loss_grad", _outputs(np.size, np.size, np.size), "1/N left out: a sum in place of a mean"),
+    ("wasserstein_generator_loss_grad", _outputs(1, -1), "the sign of the gradient"),
+    ("wasserstein_discriminator_loss_grad", _outputs(-1, 1, 1), "the sign of the loss, but not of the gradient"),
+    ("least_squares_generator_loss_grad", _outputs(2, 2), HALF),
+    ("least_squares_discriminator_loss_grad", _outputs(2, 2, 2), HALF),
 ]  # fmt: skip
+
+
+def _next(x):
+    return np.nextafter(x, np.inf, dtype=x.dtype)
+
 
 Q = registry.kernel(find("q_sample"), "numba_cpu")
 KINDS = {  # what else can be wrong of q_sample, by the kind of failure
@@ -195,5 +201,5 @@ KINDS = {  # what else can be wrong of q_sample, by the kind of failure
     "writes its inputs": lambda x0, t, eps, abar: Q(x0, t, eps, abar, out=x0 if x0.flags.writeable else None),
     "raises": lambda x0, t, eps, abar: 1 // 0,
     "wrong number of results": lambda x0, t, eps, abar: (Q(x0, t, eps, abar), 1.0),
-    "breaks a law": lambda x0, t, eps, abar: Q(x0, t, eps, abar) if len(x0) > 1 else np.nextafter(Q(x0, t, eps, abar), np.inf, dtype=x0.dtype),
+    "breaks a law": lambda x0, t, eps, abar: Q(x0, t, eps, abar) if len(x0) > 1 else _next(Q(x0, t, eps, abar)),
 }  # fmt: skip
