@@ -2,13 +2,14 @@
 import difflib
 import importlib
 import inspect
+import pkgutil
 from dataclasses import dataclass, field
 
 import numpy as np
 
+import ref
 from kernels import registry
 from ref import edm, flow, guidance, schedules
-from ref.reading import catalogue
 
 ARRAYS = ("numpy", "torch", "cupy", "jax")
 
@@ -101,12 +102,24 @@ def find(name):
         return found[0]
     if found:
         raise Usage(f"{name}: there are {', '.join(op.name for op in found)}; say which")
-    if place := next((known for known in catalogue.equations() if f".{known}".endswith(f".{name}")), None):
+    if place := _in_ref(name):
         raise Usage(f"{name} is {place}, which has no kernel; `python -m kernels check --list` shows what has")
     known = [n for op in registry.OPS for n in (op.name, op.name.split(".")[1])]
     close = ", ".join(difflib.get_close_matches(name, known, 4, 0.5))
     close = f"close to it: {close}" if close else "`python -m kernels check --list` shows them all"
     raise Usage(f"no operation is called {name}; {close}")
+
+
+def _in_ref(name):
+    """The full name of the public function of `ref` that is called so, or None."""
+    for module in pkgutil.walk_packages(ref.__path__, "ref."):
+        if module.name.startswith(("ref.__main__", "ref.reading")):
+            continue
+        function = getattr(importlib.import_module(module.name), name.split(".")[-1], None)
+        if inspect.isfunction(function) and function.__module__ == module.name and function.__name__[0] != "_":
+            full = f"{module.name}.{function.__name__}"
+            if f".{full}".endswith(f".{name}"):
+                return full
 
 
 def listing():

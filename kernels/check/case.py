@@ -135,8 +135,8 @@ def right(call, case):
 
 
 def again(call, dtype, arguments, layouts=None):
-    """One case once more; printed scripts call it. arguments: from `made`. layouts: {name: of memory.LAYOUTS}. Returns
-    what is wrong, as text."""
+    """What is wrong in one case, as text; printed scripts call it. call: `adapter.Caller`. dtype: name. arguments: from
+    `made`. layouts: {name: of memory.LAYOUTS}."""
     shape = next((x.shape for x in registry.arrays(arguments).values()), arguments.get("shape"))
     try:
         hold(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), Seen())

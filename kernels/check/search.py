@@ -99,7 +99,8 @@ def _report(headline, parts):
 
 
 def assert_right(function, op, **options):
-    """One line in a test: raises AssertionError with the report where function is not right. Arguments: of `check`."""
+    """One line in a test: raises AssertionError with the report unless function is right. function, op, options: as for
+    `check`."""
     verdict = check(function, op, **options)
     if not verdict:
         raise AssertionError(str(verdict))
@@ -178,8 +179,8 @@ def _draw(draw, call, dtype):
     return Case(dtype, shape, values, seed, options, {n: kind for n, kind in layouts.items() if kind != "C"}, arguments)
 
 
-def _smallest(hold, examples, seed):
-    """The Failure of the smallest case that hypothesis finds, or None. hold: function of draw that raises it."""
+def _smallest(attempt, examples, seed):
+    """The Failure of the smallest case that hypothesis finds, or None. attempt: function of draw that raises it."""
     found = []
 
     @hypothesis.seed(seed)
@@ -191,7 +192,7 @@ def _smallest(hold, examples, seed):
     @hypothesis.given(st.data())
     def run(data):
         try:
-            hold(data.draw)
+            attempt(data.draw)
         except Failure as failure:
             found.append(failure)
             raise
