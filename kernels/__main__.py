@@ -1,9 +1,9 @@
-"""Is a kernel right? Held against the truth, on this machine. Exit status 0 right, 1 wrong, 2 what was asked for cannot be done.
+"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right, 1 wrong, 2 impossible request.
 
-    python -m kernels                                                         every operation, on every backend that is here
-    python -m kernels --op guide                                              those with this in their name
-    python -m kernels check ddim_step --against my_package.my_module:my_step  anybody's function
-    python -m kernels check --list                                            what it can be checked as
+    python -m kernels                                              every operation, on every installed backend
+    python -m kernels --op guide                                   those with this in their name
+    python -m kernels check ddim_step --against my_module:my_step  anybody's function
+    python -m kernels check --list                                 what it can be checked as
 """
 import argparse
 import ast
@@ -23,27 +23,11 @@ from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
 def main(argv=None):
     """Check, print. argv: list of words, or None for the command line's. Returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only operations with this in their name")
-    about = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation").add_parser(
-        "check", help="anybody's function", description="Hold a function against the truth of an operation.")
-    about.add_argument("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
-    about.add_argument("--list", action="store_true", help="what can be checked: every operation with its arguments and what it is")
-    about.add_argument("--against", metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
-    about.add_argument("--dtype", help="such as float16 (default: each that the operation has on this device)")
-    about.add_argument("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU numba-cuda's or torch's)")
-    about.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    about.add_argument("--examples", type=int, default=200, metavar="N", help="for each dtype (default 200)")
-    about.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default 0)")
-    about.add_argument("--map", action="append", default=[], type=_pair, metavar="THEIRS=OURS", help="an argument that has another name; may be given again")
-    about.add_argument("--fix", action="append", default=[], type=_held, metavar="NAME=VALUE",
-                       help="an option or an argument that is held at one value: variance=small, clip=None, eta=0; t=scalar for one time, not one for each example")  # fmt: skip
-    for name, (_, _, words) in CONVENTIONS.items():
-        about.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=words)
-    about.add_argument("--seconds", type=float, default=1.0, help="of timing, where it is right; 0 for none (default 1)")
-    about.add_argument("--json", action="store_true", help="the verdict for machines")
-    argv = sys.argv[1:] if argv is None else argv
-    about.error = functools.partial(_refuse, about)
+    commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
+    about = _arguments(commands)
     try:
         words = parser.parse_args(argv)
         if words.command is None:
@@ -55,9 +39,10 @@ def main(argv=None):
             return 0
         if not (words.op and words.against):
             about.error("expected an operation and --against MODULE:FUNCTION, or --list")
-        found = search.check(
-            function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed, dict(words.map),
-            [name for name in CONVENTIONS if getattr(words, name)], words.seconds, dict(words.fix),
+        conventions = [name for name in CONVENTIONS if getattr(words, name)]
+        verdict = search.check(
+            function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed,
+            dict(words.map), conventions, words.seconds, dict(words.fix),
         )  # fmt: skip
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
@@ -65,13 +50,39 @@ def main(argv=None):
             print(json.dumps({"right": None, "reason": str(reason)}, indent=1))
         return 2
     if words.json:
-        told = {"right": bool(found)} | dataclasses.asdict(found)
-        print(json.dumps(told | {"error": found.error if math.isfinite(found.error) else None}, indent=1))
+        error = verdict.error if math.isfinite(verdict.error) else None
+        print(json.dumps({"right": bool(verdict)} | dataclasses.asdict(verdict) | {"error": error}, indent=1))
     elif importlib.util.find_spec("rich") and sys.stdout.isatty():
-        _coloured(found)
+        _coloured(verdict)
     else:
-        print(found)
-    return 0 if found else 1
+        print(verdict)
+    return 0 if verdict else 1
+
+
+def _arguments(commands):
+    """The parser of `check`."""
+    description = "Compare a function with the truth of an operation."
+    about = commands.add_parser("check", help="anybody's function", description=description)
+    about.error = functools.partial(_refuse, about)
+    add = about.add_argument
+    add("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
+    add("--list", action="store_true", help="every operation that can be checked, with its arguments")
+    add("--against", metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
+    add("--dtype", help="such as float16 (default: each that the operation has on this device)")
+    add("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU, numba-cuda or torch)")
+    add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add("--examples", type=int, default=200, metavar="N", help="cases of each dtype (default: 200)")
+    add("--seed", type=int, default=0, metavar="N", help="of the cases (default: 0)")
+    add("--map", action="append", default=[], type=_pair, metavar="THEIRS=OURS",
+        help="an argument with another name; repeat it for more")
+    add("--fix", action="append", default=[], type=_held, metavar="NAME=VALUE",
+        help="hold an option or an argument at one value: variance=small, clip=None, eta=0; t=scalar for one time for "
+             "all examples; repeat it for more")
+    for name, (_, _, words) in CONVENTIONS.items():
+        add(f"--{name.replace('_', '-')}", action="store_true", help=words)
+    add("--seconds", type=float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
+    add("--json", action="store_true", help="print the verdict as JSON")
+    return about
 
 
 def every_operation(named=""):
@@ -94,25 +105,26 @@ def every_operation(named=""):
 
 
 def function(against):
-    """The function of "module:function", the folder that the command is run in first. against: text. Raises Usage where it cannot be had."""
+    """The function of "module:function", in the current folder first. against: text. Raises Usage for none."""
     module, _, name = against.partition(":")
     if not module or not name:
         raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")
     try:
         found = importlib.import_module(module)
-    except (Exception, SystemExit) as reason:  # whatever a stranger's module does when it is imported
+    except (Exception, SystemExit) as reason:  # whatever the module does when it is imported
         raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}") from None
     for part in name.split("."):
         if not hasattr(found, part):
-            raise Usage(f"--against: {module} has no {name}; it has {', '.join(n for n in dir(found) if callable(getattr(found, n)) and n[0] != '_') or 'no function'}")
+            others = ", ".join(n for n in dir(found) if callable(getattr(found, n)) and n[0] != "_")
+            raise Usage(f"--against: {module} has no {name}; it has {others or 'no function'}")
         found = getattr(found, part)
     if not callable(found):
-        raise Usage(f"--against: {against} is no function, it is of type {type(found).__name__}")
+        raise Usage(f"--against: {against} is not a function but of type {type(found).__name__}")
     return found
 
 
 def _refuse(parser, message):
-    """In the place of argparse's own exit, so that --json has the last word."""
+    """Replaces argparse's own exit, so that --json can report the reason."""
     parser.print_usage(sys.stderr)
     raise Usage(message)
 
@@ -132,14 +144,14 @@ def _held(text):
         return name, value
 
 
-def _coloured(found):
-    """The report with its code in colour, and the rest as it is."""
+def _coloured(verdict):
+    """Print the report in colour."""
     console, syntax = (importlib.import_module(f"rich.{name}") for name in ("console", "syntax"))
     screen = console.Console()
-    report = str(found)
-    screen.print(report.removesuffix(found.code), style="green" if found else "red", markup=False, highlight=False, soft_wrap=True)
-    if found.code:
-        screen.print(syntax.Syntax(found.code, "python", background_color="default", word_wrap=True))
+    report, style = str(verdict).removesuffix(verdict.code), "green" if verdict else "red"
+    screen.print(report, style=style, markup=False, highlight=False, soft_wrap=True)
+    if verdict.code:
+        screen.print(syntax.Syntax(verdict.code, "python", background_color="default", word_wrap=True))
 
 
 if __name__ == "__main__":

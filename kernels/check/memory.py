@@ -1,4 +1,4 @@
-"""Memory that shows what a kernel did outside its arrays: everything around a view is the byte 0xFF, in floats a NaN."""
+"""Memory that shows what a kernel did outside of its arrays: all around a view is the byte 0xFF, in floats a NaN."""
 import numpy as np
 
 GUARD = 16  # elements before and after
@@ -6,8 +6,8 @@ LAYOUTS = ("C", "Fortran", "transposed", "sliced", "reversed", "offset", "read-o
 
 
 def place(shape, dtype, layout):
-    """An arena of bytes and a view of `shape` in it, all 0xFF. shape: tuple. dtype: of the view. layout: of LAYOUTS; "offset" begins between two
-    aligned addresses."""
+    """An arena of bytes and a view of `shape` in it, all 0xFF. shape: tuple. dtype: of the view. layout: of LAYOUTS;
+    "offset" begins between two aligned addresses."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape))
     stretch = 2 if layout == "sliced" else 1

@@ -1,115 +1,60 @@
-"""Known mistakes, as wrong variants of the truth: what each makes of the same arguments. The checker names the one that reproduces what came.
+"""Known mistakes: what a wrong implementation computes. The checker names the one that reproduces a wrong result.
 
-A mistake is a change of the arguments before the truth (CHANGES), a change of its results after (RESULTS), or an equation of its own (WRONG).
-Each returns None where it does not apply. Symbols and equations as in `ref`.
+Every entry has one shape, name: wrong(f, **arguments), with f the truth: f() are its outputs for these arguments,
+f(z=-z) those with another z. So most mistakes are a change of the arguments or of the outputs; the rest compose `ref`.
+An entry applies to operations that have the arguments it names, unless it returns None. Symbols as in `ref`.
 """
 import inspect
+from functools import partial
 
 import numpy as np
 
-from ref import diffusion, fused, gan, guidance, optim, philox, vae
+from kernels import registry
+from ref import diffusion, gan, guidance, optim, philox
+from ref.diffusion import _at as at, _column as per_example  # at the merge: from ref.shapes import at, per_example
 
-CHANGES = {  # what a wrong implementation computes with
-    "alpha-bar off by one step: abar[t - 1] read at t": lambda a: _abar(a, lambda x: np.append(x[:1], x[:-1])),
-    "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0": lambda a: _abar(a, lambda x: np.roll(x, 1)),
-    "alpha-bar off by one step: abar[t + 1] read at t": lambda a: _abar(a, lambda x: np.append(x[1:], x[-1:])),
-    "alpha of one step in place of alpha-bar": lambda a: _abar(a, lambda x: np.append(x[:1], x[1:] / x[:-1])),
-    "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar": lambda a: _abar(a, lambda x: x.astype(np.float32).astype(np.float64)),
-    "time runs the other way: T - t in place of t": lambda a: {"t": a["abar"].size - 1 - a["t"]} if "abar" in a and "s" not in a else None,
-    "the next time taken as t - 1, whatever s is": lambda a: {"s": a["t"] - 1} if {"s", "abar"} <= a.keys() else None,
-    "the first example's time used for all": lambda a: {n: a[n][0] for n in ("u", "t", "s", "sigma", "sigma_next") if np.ndim(a.get(n)) and np.size(a[n])},
-    "beta in place of beta-tilde": lambda a: {"variance": "large"} if "variance" in a else None,
-    "beta-tilde in place of beta": lambda a: {"variance": "small"} if "variance" in a else None,
-    "clip left out": lambda a: {"clip": None} if "clip" in a else None,
-    "sign of eps": lambda a: {n: -a[n] for n in ({"eps_hat"} & set(a) or {"eps", "uncond", "cond"}) if isinstance(a.get(n), np.ndarray)},
-    "sign of v": lambda a: {"v": -a["v"]} if {"v", "xt"} <= a.keys() else None,
-    "sign of the noise": lambda a: {"z": -a["z"]} if "z" in a else None,
-    "noise left out": lambda a: {"z": 0 * a["z"]} if "z" in a else None,
-    "guidance weight in the other convention: (1 + w) cond - w uncond": lambda a: {"w": guidance.w_from_paper(a["w"])} if "w" in a else None,
-    "uncond and cond changed over": lambda a: _swapped(a, "uncond", "cond"),
-    "guidance left out: cond alone": lambda a: {"uncond": a["cond"]} if "uncond" in a else None,
-    "eta left out: always 1": lambda a: {"eta": 1.0} if "eta" in a else None,
-    "eta left out: always 0": lambda a: {"eta": 0.0} if "eta" in a else None,
-    "history left out: first order": lambda a: {"x0_last": None, "u": None} if "x0_last" in a else None,
-    "x0 and eps changed over": lambda a: _swapped(a, "x0", "eps"),
-    "x0 and xt changed over": lambda a: _swapped(a, "x0", "xt"),
-    "xt and the prediction changed over": lambda a: _swapped(a, "xt", "eps") or _swapped(a, "xt", "eps_hat") or _swapped(a, "xt", "v"),
-    "the two predictions changed over": lambda a: _swapped(a, "denoised", "denoised_next"),
-    "the average and the weights changed over": lambda a: _swapped(a, "avg", "p"),
-    "beta1 and beta2 changed over": lambda a: _swapped(a, "beta1", "beta2"),
-    "bias correction left out": lambda a: {"step": 10**9} if "step" in a else None,
-    "bias correction one step late": lambda a: {"step": a["step"] - 1} if a.get("step", 0) > 1 else None,
-    "bias correction one step early": lambda a: {"step": a["step"] + 1} if "step" in a else None,
-    "weight decay left out": lambda a: {"weight_decay": 0.0} if "weight_decay" in a else None,
-    "weight decay not multiplied by the learning rate": lambda a: {"weight_decay": a["weight_decay"] / a["lr"]} if "weight_decay" in a else None,
-    **{f"{n} left out: always 1": lambda a, n=n: {n: np.ones_like(a[n])[()]} if n in a else None for n in ("dloss", "dnll", "dkl", "dz", "dxt")},
-    "the KL's part of the gradient left out": lambda a: {"dkl": 0.0} if "dkl" in a else None,
-    "the sample's part of the gradient left out": lambda a: {"dz": 0 * a["dz"]} if "dz" in a else None,
-    "the half of the KL left out": lambda a: {"dkl": 2 * a["dkl"]} if "dkl" in a else None,
-    "a mean in place of a sum over each example": lambda a: {"dkl": a["dkl"] / _width(a["mu"])} if "dkl" in a and len(a["mu"]) else None,
-    "logvar used as the log of a deviation": lambda a: {"logvar": 2 * a["logvar"]} if "logvar" in a else None,
-    "stream left out": lambda a: {"stream": 0} if "stream" in a else None,
-    "the seed's high word left out": lambda a: {"seed": a["seed"] & 0xFFFFFFFF} if "seed" in a else None,
-}
-
-RESULTS = {  # (outputs of the truth, arguments) -> outputs
-    "sign of the result": lambda r, a: [-np.asarray(x, np.float64) for x in r],
-    "sign of the gradient": lambda r, a: [r[0], *(-x for x in r[1:])] if _with_gradient(r, a) or "dnll" in a else None,
-    "sign of the loss, but not of the gradient": lambda r, a: [-r[0], *r[1:]] if _with_gradient(r, a) else None,
-    "1/N left out: a sum in place of a mean": lambda r, a: [x * np.size(_data(a)) for x in r] if _averages(a) else None,
-    "1/N left out of the gradient": lambda r, a: [r[0], *(x * np.size(_data(a)) for x in r[1:])] if _with_gradient(r, a) else None,
-    "1/N left out of the loss, but not of the gradient": lambda r, a: [r[0] * np.size(_data(a)), *r[1:]] if _with_gradient(r, a) else None,
-    "1/B in place of 1/N: the mean over the examples of sums": lambda r, a: [x * _width(_data(a)) for x in r] if _averages(a) and np.ndim(_data(a)) else None,
-    "the 2 of the square's gradient left out": lambda r, a: [x / 2 if np.ndim(x) else x for x in r] if _squares(a) else None,
-    "half the square": lambda r, a: [x / 2 for x in r] if _squares(a) else None,
-    "the pair of Box-Muller changed over": lambda r, a: [_pairs_swapped(r[0])] if set(a) <= {"seed", "shape", "stream"} else None,
-}
+TIMES = ("u", "t", "s", "sigma", "sigma_next")
+SWAPPED = (
+    ("uncond", "cond"), ("x0", "eps"), ("x0", "xt"), ("xt", "eps"), ("xt", "eps_hat"), ("xt", "v"),
+    ("denoised", "denoised_next"), ("avg", "p"), ("beta1", "beta2"),
+)  # fmt: skip
 
 
 def of(op):
-    """{name: function of the arguments, all of them by name} of the mistakes that can be made in op; each returns a flat list of outputs, or
-    None where it does not apply to these arguments, and raises what the truth raises. op: `registry.Op`."""
-    own = {name: lambda wrong=wrong, **a: _outputs(wrong(**a)) for name, wrong in WRONG.get(op.name, {}).items()}
-    made = {}
-    for name, change in CHANGES.items():
-        made[name] = lambda change=change, **a: _outputs(op.truth(**(a | changed))) if (changed := change(a)) else None
-    for name, change in RESULTS.items():
-        made[name] = lambda change=change, **a: change(_outputs(op.truth(**a)), a)
-    made["t along the last axis"] = lambda **a: _last_axis(op, a)
-    return own | {name: variant for name, variant in made.items() if name not in own}
+    """The mistakes that can be made in op. op: `registry.Op`.
+
+    Returns {name: function of all arguments by name}, its own mistakes first. Each returns a flat list of outputs, or
+    None where the mistake does not apply to these arguments, and raises what the truth raises.
+    """
+    own = OWN.get(op.name, {})
+    both = own | {name: wrong for name, wrong in ANY.items() if name not in own}
+    return {name: lambda wrong=wrong, **a: _outputs(op.truth, wrong, a) for name, wrong in both.items()}
 
 
-def defaults(op):
-    """The arguments of op's truth that need not be given, with their values. op: `registry.Op`."""
-    return {n: p.default for n, p in inspect.signature(op.truth).parameters.items() if p.default is not p.empty}
+def _outputs(truth, wrong, a):
+    _, *takes = inspect.signature(wrong).parameters.values()
+    if any(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty and p.name not in a for p in takes):
+        return None
+    made = wrong(lambda **changed: registry.outputs(truth(**(a | changed))), **a)
+    return None if made is None else registry.outputs(made)
 
 
-def _outputs(result):
-    return [r for part in result for r in _outputs(part)] if isinstance(result, (tuple, list)) else [result]
+# --- mistakes in any operation that has the arguments ----------------------------------------------------------------
 
 
-def _abar(a, change):
-    return {"abar": change(a["abar"])} if "abar" in a else None
+def _swapped(one, other):
+    return lambda f, **a: f(**{one: a[other], other: a[one]}) if {one, other} <= a.keys() else None
 
 
-def _swapped(a, one, other):
-    return {one: a[other], other: a[one]} if a.get(one) is not None and a.get(other) is not None else None
-
-
-def _squares(a):
-    return "eps_hat" in a and "xt" not in a
-
-
-def _averages(a):
-    return _squares(a) or "fake_logits" in a
-
-
-def _with_gradient(r, a):
-    return _averages(a) and len(r) > 1 and np.ndim(r[0]) == 0
-
-
-def _data(a):
-    return a["eps_hat"] if "eps_hat" in a else a["fake_logits"]
+def _scaled(f, loss=None, gradient=None, square=False, **a):
+    """A mistake in a mean and its gradient: the factor of each, a function of the data. square: only in a square."""
+    squared = "eps_hat" in a and "xt" not in a
+    data = a["eps_hat"] if squared else a.get("fake_logits")
+    if data is None or square and not squared or not np.ndim(data):
+        return None
+    right = f()
+    factors = [gradient if np.ndim(x) else loss for x in right]
+    return [c(data) * x if c else x for c, x in zip(factors, right)] if any(factors) else None
 
 
 def _width(x):
@@ -117,167 +62,191 @@ def _width(x):
     return np.size(x) // len(x)
 
 
-def _pairs_swapped(z):
-    flat = np.array(z).reshape(-1)
-    even = flat.size // 2 * 2
-    return np.append(flat[:even].reshape(-1, 2)[:, ::-1], flat[even:]).reshape(np.shape(z))
+def _sign(f, **a):
+    names = {"eps_hat"} & a.keys() or {"eps", "uncond", "cond"} & a.keys()
+    negative = {n: -a[n] for n in names if isinstance(a[n], np.ndarray)}
+    return f(**negative) if negative else None
 
 
-def _last_axis(op, a):
-    """Where B is the length of the last axis too, numbers for each example put along that axis pass for right."""
+def _first_time(f, **a):
+    first = {n: a[n][0] for n in TIMES if np.ndim(a.get(n)) and np.size(a[n])}
+    return f(**first) if first else None
+
+
+def _last_axis(f, **a):
+    """Where B is the length of the last axis too, numbers for each example fit along that axis."""
     arrays = [n for n, x in a.items() if isinstance(x, np.ndarray) and x.ndim > 1]
     if not any(np.ndim(a.get(n)) for n in ("t", "sigma")) or not arrays:
         return None
-    turned = op.truth(**(a | {n: np.moveaxis(a[n], -1, 0) for n in arrays}))
-    return [np.moveaxis(x, 0, -1) if np.ndim(x) > 1 else x for x in _outputs(turned)]
+    turned = f(**{n: np.moveaxis(a[n], -1, 0) for n in arrays})
+    return [np.moveaxis(x, 0, -1) if np.ndim(x) > 1 else x for x in turned]
 
 
-# --- equations of their own: the steps, with one thing wrong ---------------------------------------------------------
+def _pairs_swapped(f, shape, **_):
+    flat = np.array(f()[0]).reshape(-1)
+    even = flat.size // 2 * 2
+    return np.append(flat[:even].reshape(-1, 2)[:, ::-1], flat[even:]).reshape(shape)
 
 
-def _at(abar, t, x):
-    """abar[t], shaped to multiply x."""
-    return _column(abar[t], x)
+def _eps_inside_the_root(f, v, step, beta2, eps, **_):
+    """p / sqrt(vhat + eps): the truth with eps = 0 and a moment that holds it. The new moment itself is right."""
+    made = f(v=v + eps * (1 - beta2**step) / beta2, eps=0.0)
+    return [*made[:2], f()[2], *made[3:]]
 
 
-def _column(value, x):
-    return np.reshape(value, np.shape(value) + (1,) * (x.ndim - 1 if np.ndim(value) else 0))
+ANY = {
+    # alpha-bar and times
+    "alpha-bar off by one step: abar[t - 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[:-1])),
+    "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0":
+        lambda f, abar, **_: f(abar=np.roll(abar, 1)),
+    "alpha-bar off by one step: abar[t + 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[1:], abar[-1:])),
+    "alpha of one step in place of alpha-bar": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[1:] / abar[:-1])),
+    "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar":
+        lambda f, abar, **_: f(abar=abar.astype(np.float32).astype(np.float64)),
+    "time runs the other way: T - t in place of t":
+        lambda f, t, abar, **a: f(t=len(abar) - 1 - t) if "s" not in a else None,
+    "the next time taken as t - 1, whatever s is": lambda f, t, s, abar, **_: f(s=t - 1),
+    "the first example's time used for all": _first_time,
+    "t along the last axis": _last_axis,
+    # steps
+    "beta in place of beta-tilde": lambda f, variance, **_: f(variance="large"),
+    "beta-tilde in place of beta": lambda f, variance, **_: f(variance="small"),
+    "clip left out": lambda f, clip, **_: f(clip=None),
+    "sign of eps": _sign,
+    "sign of v": lambda f, xt, v, **_: f(v=-v),
+    "sign of the noise": lambda f, z, **_: f(z=-z),
+    "noise left out": lambda f, z, **_: f(z=0 * z),
+    "guidance weight in the other convention: (1 + w) cond - w uncond": lambda f, w, **_: f(w=guidance.w_from_paper(w)),
+    "guidance left out: cond alone": lambda f, uncond, cond, **_: f(uncond=cond),
+    "eta left out: always 1": lambda f, eta, **_: f(eta=1.0),
+    "eta left out: always 0": lambda f, eta, **_: f(eta=0.0),
+    "history left out: first order": lambda f, x0_last, **_: f(x0_last=None, u=None),
+    **{f"{one} and {other} swapped": _swapped(one, other) for one, other in SWAPPED},
+    # optimisers
+    "eps inside the root": _eps_inside_the_root,
+    "weight decay added to the gradient":
+        lambda f, p, g, weight_decay, **_: f(g=g + weight_decay * p, weight_decay=0.0),
+    "bias correction left out": lambda f, step, **_: f(step=10**9),
+    "bias correction one step late": lambda f, step, **_: f(step=step - 1) if step > 1 else None,
+    "bias correction one step early": lambda f, step, **_: f(step=step + 1),
+    "weight decay left out": lambda f, weight_decay, **_: f(weight_decay=0.0),
+    "weight decay not multiplied by lr": lambda f, weight_decay, lr, **_: f(weight_decay=weight_decay / lr),
+    # gradients and losses
+    **{f"{name} left out: always 1": lambda f, n=name, **a: f(**{n: np.ones_like(a[n])[()]}) if n in a else None
+       for name in ("dloss", "dnll", "dkl", "dz", "dxt")},
+    "the KL's part of the gradient left out": lambda f, dkl, **_: f(dkl=0.0),
+    "the sample's part of the gradient left out": lambda f, dz, **_: f(dz=0 * dz),
+    "the half of the KL left out": lambda f, dkl, **_: f(dkl=2 * dkl),
+    "a mean in place of a sum over each example": lambda f, dkl, mu, **_: f(dkl=dkl / _width(mu)) if len(mu) else None,
+    "logvar used as the log of a deviation": lambda f, logvar, **_: f(logvar=2 * logvar),
+    "the sign of the result": lambda f, **_: [-np.asarray(x, np.float64) for x in f()],
+    "the sign of the gradient": partial(_scaled, gradient=lambda x: -1),
+    "the sign of the loss, but not of the gradient": partial(_scaled, loss=lambda x: -1),
+    "1/N left out: a sum in place of a mean": partial(_scaled, loss=np.size, gradient=np.size),
+    "1/N left out of the gradient": partial(_scaled, gradient=np.size),
+    "1/N left out of the loss, but not of the gradient": partial(_scaled, loss=np.size),
+    "1/B in place of 1/N: the mean over the examples of sums": partial(_scaled, loss=_width, gradient=_width),
+    "the 2 of the square's gradient left out": partial(_scaled, gradient=lambda x: 0.5, square=True),
+    "half the square": partial(_scaled, loss=lambda x: 0.5, gradient=lambda x: 0.5, square=True),
+    # random numbers
+    "stream left out": lambda f, stream, **_: f(stream=0),
+    "the seed's high word left out": lambda f, seed, **_: f(seed=seed & 0xFFFFFFFF),
+    "the pair of Box-Muller swapped": _pairs_swapped,
+}  # fmt: skip
 
 
-def _ddpm(wrong):
-    def step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
-        mean = diffusion.ddpm_step(xt, eps_hat, t, s, 0 * z, abar, variance, clip)
-        abar_t, abar_s = _at(abar, t, xt), _at(abar, s, xt)
-        beta = 1 - abar_t / abar_s
-        sigma2 = beta * (1 - abar_s) / (1 - abar_t) if variance == "small" else beta
-        if wrong == "last":
-            return mean + np.sqrt(sigma2) * z
-        if wrong == "not at 1":
-            return mean + np.where((_column(t, xt) > 1) | (abar_s < 1), np.sqrt(sigma2), 0) * z
-        if wrong == "variance":
-            return mean + np.where(abar_s < 1, sigma2, 0) * z
-        free = diffusion.ddpm_step(xt, eps_hat, t, s, 0 * z, abar, variance)  # "result": clipped where it should be x0_hat that is
-        return (free if clip is None else np.clip(free, -clip, clip)) + np.where(abar_s < 1, np.sqrt(sigma2), 0) * z
-
-    return step
-
-
-def _ddim(wrong):
-    def step(xt, eps_hat, t, s, z, eta, abar, clip=None):
-        abar_t, abar_s = _at(abar, t, xt), _at(abar, s, xt)
-        x0_hat = (xt - np.sqrt(1 - abar_t) * eps_hat) / np.sqrt(abar_t)
-        if clip is not None:
-            x0_hat = np.clip(x0_hat, -clip, clip)
-            eps_hat = eps_hat if wrong == "stale eps" else (xt - np.sqrt(abar_t) * x0_hat) / np.sqrt(1 - abar_t)
-        sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)
-        if wrong == "beta":
-            sigma = eta * np.sqrt(1 - abar_t / abar_s) * (abar_s < 1)
-        direction = np.maximum(1 - abar_s - (0 if wrong == "direction" else sigma**2), 0) ** (1 if wrong == "direction's root" else 0.5)
-        return (abar_s if wrong == "signal's root" else np.sqrt(abar_s)) * x0_hat + direction * eps_hat + (sigma**2 if wrong == "variance" else sigma) * (0 if z is None else z)
-
-    return step
+# --- mistakes in one operation ---------------------------------------------------------------------------------------
 
 
 def _rootless(equation):
-    """{name: wrong function} of an equation in signal = sqrt(abar_t) and noise = sqrt(1 - abar_t), without one root or both. equation: (signal, noise, **arguments)."""
-    def without(signal, noise):
-        def wrong(t, abar, **a):
-            at = _at(abar, t, next(x for x in a.values() if isinstance(x, np.ndarray)))
-            return equation(signal(at), noise(1 - at), **a)
-
-        return wrong
+    """The roots left out of signal = sqrt(abar_t) and noise = sqrt(1 - abar_t). equation: of both and the data."""
+    def wrong(signal, noise, f, t, abar, **data):
+        abar_t = at(abar, t, next(x for x in data.values() if isinstance(x, np.ndarray)), "t")
+        return equation(signal(abar_t), noise(1 - abar_t), **data)
 
     return {
-        "alpha-bar without its root": without(np.positive, np.positive), "alpha-bar without its root, 1 - alpha-bar with it": without(np.positive, np.sqrt),
-        "1 - alpha-bar without its root": without(np.sqrt, np.positive),
-    }  # fmt: skip
+        "alpha-bar without its root": partial(wrong, np.positive, np.positive),
+        "alpha-bar without its root, 1 - alpha-bar with it": partial(wrong, np.positive, np.sqrt),
+        "1 - alpha-bar without its root": partial(wrong, np.sqrt, np.positive),
+    }
 
 
-def _guided(step):
-    """A wrong step, with guidance before it and its own noise."""
-    def guided(xt, uncond, cond, w, t, s, seed, abar, stream=0, **options):
-        return step(xt, guidance.guide(uncond, cond, w), t, s, philox.normal(seed, xt.shape, stream), abar=abar, **options)
-
-    return guided
+def _noise(f, xt, z):
+    """The noise of a step alone, sigma z."""
+    return f(xt=np.zeros_like(xt), eps_hat=np.zeros_like(xt), z=z)[0]
 
 
-def _posterior(variance):
-    return lambda x0, xt, t, s, abar: (diffusion.posterior(x0, xt, t, s, abar)[0], variance(diffusion.posterior(x0, xt, t, s, abar)[1], abar[t], abar[s]))
+def _variance_as_deviation(f, xt, z, **_):
+    return f(z=np.zeros_like(xt))[0] + _noise(f, xt, np.ones_like(xt)) ** 2 * z
 
 
-def _dpmpp_sign(**a):
-    right, x0_hat = fused.guided_dpmpp_2m_step(**a)
-    return 2 * fused.guided_dpmpp_2m_step(**(a | dict(x0_last=None, u=None)))[0] - right, x0_hat
+def _noise_at_the_end(f, xt, t, s, z, abar, variance, except_from_1=False, **_):
+    abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
+    sigma2 = 1 - abar_t / abar_s
+    if variance == "small":
+        sigma2 = per_example(diffusion.posterior(xt, xt, t, s, abar)[1], xt, "variance")
+    where = (per_example(t, xt, "t") > 1) | (abar_s < 1) if except_from_1 else True
+    return f(z=np.zeros_like(xt))[0] + np.where(where, np.sqrt(sigma2), 0) * z
 
 
-def _euler(x, denoised, denoised_next, sigma, sigma_next):
-    ratio = _column(np.divide(sigma_next, sigma), x)
-    return ratio * x + (1 - ratio) * denoised
+def _mean_clipped(f, xt, z, clip, **_):
+    mean = f(z=np.zeros_like(z), clip=None)[0]
+    return (mean if clip is None else np.clip(mean, -clip, clip)) + _noise(f, xt, z)
 
 
-def _adam(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, inside=False):
-    g = g if inside else g + weight_decay * p
-    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
-    mhat, vhat = m / (1 - beta1**step), v / (1 - beta2**step)
-    return p - lr * (mhat / np.sqrt(vhat + eps) + weight_decay * p if inside else mhat / (np.sqrt(vhat) + eps)), m, v
+def _beta_tilde(abar_t, abar_s):
+    return (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
 
 
-def _kl(z_std=lambda logvar: np.exp(logvar / 2), part=lambda kl, mu: kl):
-    def both(mu, logvar, eps):
-        return mu + z_std(logvar) * eps, part(vae.gaussian_kl(mu, logvar), mu)
-
-    return both
-
-
-def _log_deviation(logvar, **a):
-    dmu, dlogvar, deps = vae.reparameterize_kl_backward(logvar=2 * logvar, **a)
-    return dmu, 2 * dlogvar, deps
-
-
-def _variance_as_deviation(dz, dkl, mu, logvar, eps):
-    dmu, dlogvar = vae.gaussian_kl_backward(dkl, mu, logvar)
-    return dmu + dz, dlogvar + dz * eps * np.exp(logvar) / 2, np.exp(logvar) * dz
+def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, sigma2=_beta_tilde, again=True):
+    """`diffusion.ddim_step` with a part of it replaced. again: derive eps from the clipped x0."""
+    abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
+    x0_hat = diffusion.x0_from_eps(xt, eps_hat, t, abar)
+    if clip is not None:
+        x0_hat = np.clip(x0_hat, -clip, clip)
+        eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if again else eps_hat
+    sigma = eta * np.sqrt(sigma2(abar_t, abar_s))
+    return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
 
 
-def _nll_mean(gradient):
-    def both(logits, x, dnll=1.0):
-        nll, dlogits = vae.bernoulli_nll_grad(logits, x, dnll)
-        return (nll / _width(x), dlogits / _width(x) if gradient else dlogits) if len(x) else (nll, dlogits)
+def _guided(step, mistakes):
+    """The mistakes of a step, with guidance before it and noise of its own."""
+    def guided(wrong, f, xt, uncond, cond, w, seed, stream, **a):
+        a |= dict(xt=xt, eps_hat=guidance.guide(uncond, cond, w), z=philox.normal(seed, xt.shape, stream))
+        return wrong(lambda **changed: [step(**(a | changed))], **a)
 
-    return both
-
-
-def _twice(truth):
-    return lambda **a: [2 * x for x in _outputs(truth(**a))]
+    return {name: partial(guided, wrong) for name, wrong in mistakes.items()}
 
 
-def _with_ema(adam):
-    def step(avg, decay, **a):
-        p, m, v = adam(**a)
-        return p, m, v, optim.ema_step(avg, p, decay)
-
-    return step
+def _latent_gradient(f, dz, logvar, **_):
+    """exp(logvar) in place of exp(logvar / 2) in the sample's part; the KL's part is right."""
+    return [sample + kl for sample, kl in zip(f(logvar=2 * logvar, dkl=0.0), f(dz=np.zeros_like(dz)))]
 
 
-def _old_average(p, avg, decay, **a):
-    return *optim.adam_step(p, **a), optim.ema_step(avg, p, decay)
+def _norm(grads):
+    return np.sqrt(sum(np.sum(g * g) for g in grads))
 
 
 DDPM = {
-    "noise added on the last step": _ddpm("last"), "noise added on the last step, unless that starts at t = 1": _ddpm("not at 1"),
-    "a variance used as a deviation": _ddpm("variance"), "the mean clipped in place of x0": _ddpm("result"),
-}  # fmt: skip
+    "noise added on the last step": _noise_at_the_end,
+    "noise added on the last step, unless that starts at t = 1": partial(_noise_at_the_end, except_from_1=True),
+    "a variance used as a deviation": _variance_as_deviation,
+    "the mean clipped in place of x0": _mean_clipped,
+}
 DDIM = {
-    "x0 clipped but eps not re-derived": _ddim("stale eps"), "sigma^2 not taken out of the direction's variance": _ddim("direction"),
-    "a variance used as a deviation": _ddim("variance"), "beta in place of beta-tilde": _ddim("beta"),
-    "alpha-bar of the next time without its root": _ddim("signal's root"), "the direction's variance used as its deviation": _ddim("direction's root"),
-}  # fmt: skip
-ADAM = {"eps inside the root": lambda **a: _adam(**a, inside=True), "weight decay added to the gradient": _adam}
-WRONG = {
+    "x0 clipped but eps not re-derived": partial(_ddim, again=False),
+    "sigma^2 not taken out of the direction's variance": lambda f, xt, z, **_: f(eta=0.0)[0] + _noise(f, xt, z),
+    "a variance used as a deviation": _variance_as_deviation,
+    "beta in place of beta-tilde": partial(_ddim, sigma2=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
+    "alpha-bar of the next time without its root": partial(_ddim, signal=np.positive),
+    "the direction's variance used as its deviation": partial(_ddim, direction=np.positive),
+}
+HALF_SQUARE = {"the half of the square left out": lambda f, **_: [2 * x for x in f()]}
+OWN = {
     "diffusion.ddpm_step": DDPM,
     "diffusion.ddim_step": DDIM,
-    "fused.guided_ddpm_step": {name: _guided(step) for name, step in DDPM.items()},
-    "fused.guided_ddim_step": {name: _guided(step) for name, step in DDIM.items()},
+    "fused.guided_ddpm_step": _guided(diffusion.ddpm_step, DDPM),
+    "fused.guided_ddim_step": _guided(diffusion.ddim_step, DDIM),
     "diffusion.q_sample": _rootless(lambda signal, noise, x0, eps: signal * x0 + noise * eps),
     "diffusion.q_sample_backward": _rootless(lambda signal, noise, dxt: (signal * dxt, noise * dxt)),
     "diffusion.x0_from_eps": _rootless(lambda signal, noise, xt, eps: (xt - noise * eps) / signal),
@@ -285,33 +254,47 @@ WRONG = {
     "diffusion.v_target": _rootless(lambda signal, noise, x0, eps: signal * eps - noise * x0),
     "diffusion.x0_from_v": _rootless(lambda signal, noise, xt, v: signal * xt - noise * v),
     "diffusion.eps_from_v": _rootless(lambda signal, noise, xt, v: noise * xt + signal * v),
-    "fused.q_sample_noise": _rootless(lambda signal, noise, x0, seed, stream: signal * x0 + noise * philox.normal(seed, x0.shape, stream)),
-    "diffusion.score_from_eps": {"a variance used as a deviation": lambda eps, t, abar: -eps / (1 - _at(abar, t, eps))},
+    "fused.q_sample_noise": _rootless(
+        lambda signal, noise, x0, seed, stream: signal * x0 + noise * philox.normal(seed, x0.shape, stream)),
+    "diffusion.score_from_eps": {"a variance used as a deviation": lambda f, eps, **_: f(eps=-f()[0])},  # divided twice
     "diffusion.posterior": {
-        "beta in place of beta-tilde": _posterior(lambda v, t, s: 1 - t / s),
-        "a deviation in place of the variance": _posterior(lambda v, t, s: np.sqrt(v)),
+        "beta in place of beta-tilde": lambda f, t, s, abar, **_: [f()[0], 1 - abar[t] / abar[s]],
+        "a deviation in place of the variance": lambda f, **_: [f()[0], np.sqrt(f()[1])],
     },
-    "fused.guided_dpmpp_2m_step": {"sign of the history's term": _dpmpp_sign},
-    "fused.guided_flow_step": {"sign of the step: t - s": lambda **a: 2 * a["xt"] - fused.guided_flow_step(**a)},
-    "fused.heun_step": {"the correction left out: Euler's step": _euler},
-    "optim.adam_step": ADAM,
-    "fused.adam_ema_step": {name: _with_ema(step) for name, step in ADAM.items()} | {"the average of the old weights": _old_average},
-    "optim.ema_step": {"the decay and its complement changed over": lambda avg, p, decay: optim.ema_step(avg, p, 1 - decay)},
+    "fused.guided_dpmpp_2m_step": {
+        "sign of the history's term":
+            lambda f, x0_last, **_: None if x0_last is None else f(x0_last=2 * f()[1] - x0_last)},
+    "fused.guided_flow_step": {"sign of the step: t - s": lambda f, uncond, cond, **_: f(uncond=-uncond, cond=-cond)},
+    "fused.heun_step": {  # with the same prediction the slope is the same
+        "the correction left out: Euler's step": lambda f, denoised, **_: f(denoised_next=denoised)},
+    "fused.adam_ema_step": {
+        "the average of the old weights": lambda f, p, avg, decay, **_: [*f()[:3], optim.ema_step(avg, p, decay)]},
+    "optim.ema_step": {"decay and 1 - decay swapped": lambda f, decay, **_: f(decay=1 - decay)},
     "optim.clip_by_global_norm": {
-        "each array by its own norm": lambda grads, max_norm: [optim.clip_by_global_norm([g], max_norm)[0] for g in grads],
-        "scaled also where the norm is small": lambda grads, max_norm: [g * (max_norm / np.sqrt(sum(np.sum(x * x) for x in grads))) for g in grads],
-        "the square of the norm in place of the norm": lambda grads, max_norm: [g * min(1, max_norm / sum(np.sum(x * x) for x in grads)) for g in grads],
+        "each array by its own norm": lambda f, grads, **_: [f(grads=[g]) for g in grads],
+        "scaled also where the norm is small": lambda f, grads, max_norm: [g * max_norm / _norm(grads) for g in grads],
+        "the square of the norm in place of the norm": lambda f, grads, max_norm: f(max_norm=max_norm / _norm(grads)),
     },
     "vae.reparameterize_kl": {
-        "the half of the KL left out": _kl(part=lambda kl, mu: 2 * kl),
-        "a mean in place of a sum over each example": _kl(part=lambda kl, mu: kl / _width(mu) if len(mu) else kl),
-        "a variance used as a deviation": _kl(z_std=np.exp),
+        "the half of the KL left out": lambda f, **_: [f()[0], 2 * f()[1]],
+        "a mean in place of a sum over each example": lambda f, mu, **_: [f()[0], f()[1] / _width(mu)],
+        "a variance used as a deviation": lambda f, logvar, **_: [f(logvar=2 * logvar)[0], f()[1]],
     },
-    "vae.reparameterize_kl_backward": {"logvar used as the log of a deviation": _log_deviation, "a variance used as a deviation": _variance_as_deviation},
+    "vae.reparameterize_kl_backward": {
+        "logvar used as the log of a deviation":
+            lambda f, logvar, **_: [c * x for c, x in zip((1, 2, 1), f(logvar=2 * logvar))],
+        "a variance used as a deviation": _latent_gradient,
+    },
     "vae.bernoulli_nll_grad": {
-        "a mean in place of a sum over each example": _nll_mean(gradient=True), "a mean in place of a sum over each example, but not in the gradient": _nll_mean(gradient=False),
+        "the sign of the gradient": lambda f, **_: [f()[0], -f()[1]],
+        "a mean in place of a sum over each example": lambda f, x, **_: [y / _width(x) for y in f()],
+        "a mean in place of a sum over each example, but not in the gradient":
+            lambda f, x, **_: [f()[0] / _width(x), f()[1]],
     },
-    "gan.generator_loss_grad": {"the saturating loss in place of the non-saturating one": gan.generator_loss_saturating_grad},
-    "gan.generator_loss_saturating_grad": {"the non-saturating loss in place of the saturating one": gan.generator_loss_grad},
-    **{f"gan.{name}_grad": {"the half of the square left out": _twice(getattr(gan, f"{name}_grad"))} for name in ("least_squares_discriminator_loss", "least_squares_generator_loss")},
+    "gan.generator_loss_grad": {
+        "the saturating loss in place of this": lambda f, fake_logits: gan.generator_loss_saturating_grad(fake_logits)},
+    "gan.generator_loss_saturating_grad": {
+        "the non-saturating loss in place of this": lambda f, fake_logits: gan.generator_loss_grad(fake_logits)},
+    "gan.least_squares_discriminator_loss_grad": HALF_SQUARE,
+    "gan.least_squares_generator_loss_grad": HALF_SQUARE,
 }  # fmt: skip

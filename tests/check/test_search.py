@@ -1,0 +1,118 @@
+"""The search: right functions pass, and each kind of failure is found and reported as itself."""
+import sys
+
+import numpy as np
+import pytest
+
+from kernels import registry
+from kernels.check import assert_right, check, laws
+from kernels.numba_cpu import diffusion
+from ref.diffusion import ddim_step
+from tests.check.wrong import KINDS, Q, wrong
+
+FEW = dict(examples=100)
+OURS = ("philox.bits", "philox.normal", "optim.adam_step", "optim.clip_by_global_norm", "vae.bernoulli_nll_grad",
+        "vae.reparameterize_kl", "gan.discriminator_loss_grad")  # fmt: skip
+
+
+@pytest.mark.parametrize("op", [op for op in registry.OPS if op.half or op.name in OURS], ids=lambda op: op.name)
+def test_our_own_kernels_pass(op):
+    verdict = check(registry.kernel(op, "numba_cpu"), op.name, examples=60)
+    assert verdict and 0 <= verdict.error <= 1 and verdict.dtypes == op.dtypes, str(verdict)
+    assert laws.LAWS[0].name in verdict.laws
+
+
+def test_a_slow_function_passes_and_is_timed():
+    def slow(xt, eps_hat, t, s, z, eta, abar, clip=None):
+        each = zip(xt, eps_hat, np.broadcast_to(t, len(xt)).tolist(), np.broadcast_to(s, len(xt)).tolist(), z)
+        rows = [ddim_step(x[None], e[None], t, s, n[None], eta, abar, clip) for x, e, t, s, n in each]
+        return np.concatenate(rows).astype(xt.dtype) if rows else xt.copy()
+
+    verdict = check(slow, "diffusion.ddim_step", seconds=0.01, **FEW)
+    assert verdict and verdict.speed["ratio"] > 1 and len(verdict.laws) == len(laws.LAWS), str(verdict)
+    report = " ".join(str(verdict).split())
+    assert all(part in report for part in (*verdict.laws, "numba_cpu", verdict.op, f"{verdict.error:.2f}"))
+    assert_right(slow, "ddim_step", examples=5)
+
+
+def test_a_function_that_refuses_strides_passes_with_a_note():
+    def refuses(**arguments):
+        if not all(x.flags.carray for x in arguments.values() if isinstance(x, np.ndarray)):
+            raise ValueError("contiguous arrays, please")
+        return diffusion.ddim_step(**arguments)
+
+    verdict = check(refuses, "ddim_step", **FEW)
+    assert verdict and "ValueError: contiguous arrays, please" in verdict.notes[0] and "please" in str(verdict)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_failure_is_reported_as_itself(kind):
+    verdict = check(KINDS[kind], "q_sample", dtype="float32", **FEW)
+    parts = {
+        "wrong shape": ["(1,)", "(1, 1)"], "wrong dtype": ["float32", "float64"], "writes its inputs": ["x0"],
+        "raises": ["ZeroDivisionError"], "wrong number of results": ["1", "2"], "breaks a law": [laws.LAWS[1].name],
+    }.get(kind, [])  # fmt: skip
+    assert verdict.kind == kind and all(part in verdict.message for part in parts) and not verdict.cause, str(verdict)
+    with pytest.raises(AssertionError, match=kind.upper()):
+        assert_right(KINDS[kind], "q_sample", dtype="float32", **FEW)
+
+
+def test_a_wrong_dtype_is_reported_with_whether_the_values_are_right():
+    def off(x0, t, eps, abar):
+        return np.float64(Q(x0, t, eps, abar)) + 1
+
+    right, both = (check(function, "q_sample", dtype="float32", **FEW) for function in (KINDS["wrong dtype"], off))
+    assert right.kind == both.kind == "wrong dtype" and right.message != both.message
+
+
+def test_a_function_that_exits_raises_and_one_that_is_interrupted_stops():
+    def leaves(x0, t, eps, abar):
+        sys.exit(3)
+
+    def interrupted(x0, t, eps, abar):
+        raise KeyboardInterrupt
+
+    verdict = check(leaves, "q_sample", **FEW)
+    assert verdict.kind == "raises" and verdict.message == "SystemExit: 3" and not verdict.cause
+    with pytest.raises(KeyboardInterrupt):
+        check(interrupted, "q_sample", **FEW)
+
+
+def test_a_result_in_place_of_an_input_is_reported_as_that():
+    def in_place(x0, t, eps, abar):
+        x0[...] = Q(x0.copy(), t, eps, abar)
+
+    verdict = check(in_place, "q_sample", **FEW)
+    assert verdict.kind == "writes its inputs" and "x0" in verdict.message
+
+
+def test_a_function_that_is_wrong_now_and_then_is_caught():
+    calls = iter(range(10**9))
+
+    def flaky(x0, t, eps, abar):
+        return Q(x0, t, eps, abar) + (next(calls) % 7 == 6)
+
+    assert not check(flaky, "q_sample", dtype="float64", **FEW)
+
+
+def test_half_precision_is_float32_until_it_is_stored():
+    def halves(x0, t, eps, abar):
+        return Q(x0.astype(np.float32), t, eps.astype(np.float32), abar).astype(x0.dtype)
+
+    def rounded(x0, t, eps, abar):
+        return x0 * np.sqrt(abar[np.ravel(t)[0]]).astype(x0.dtype)
+
+    for dtype in registry.HALVES:
+        assert check(halves, "q_sample", dtype=dtype, **FEW), dtype
+        assert not check(rounded, "q_sample", dtype=dtype, **FEW)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_the_report_fits_the_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    exponential = {"np.exp(logvar / 2)": "np.exp(logvar)"}
+    for op, how in (("ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"}), ("reparameterize_kl", exponential)):
+        verdict = check(wrong(op, how), op, dtype="float32", **FEW)
+        report, code = str(verdict).removesuffix(verdict.code), verdict.code
+        assert str(verdict) == report + code and all(x.split()[0] in report for x in (verdict.cause, verdict.smallest))
+        assert max(map(len, report.split("\n"))) <= columns and max(map(len, code.split("\n"))) <= 80, str(verdict)
