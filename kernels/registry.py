@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernels import coefficients, plain, tolerance
-from ref import diffusion, fused, gan, layers, optim, philox, schedules, vae
+from ref import diffusion, fused, gan, layers, optim, philox, schedules, shapes, vae
 
 BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library it needs
 FLOATS = ("float32", "float64")
@@ -345,14 +345,14 @@ def _kl_sizes(mu, logvar):
 
 
 def _latent_backward_sizes(dz, dkl, mu, logvar, eps):
-    dkl, dz = np.abs(vae._upstream("dkl", dkl, mu)), np.abs(dz)
+    dkl, dz = np.abs(shapes.per_example(dkl, mu, "dkl")), np.abs(dz)
     std = np.exp(logvar / 2)
     return dz + dkl * np.abs(mu), (dz * std * np.abs(eps) + dkl * (np.exp(logvar) + 1)) / 2, std * dz
 
 
 def _pixel_sizes(logits, x, dnll):
     gradient = (1 - x) * layers.sigmoid(logits) + x * layers.sigmoid(-logits)
-    return plain.per_example(x * layers.softplus(-logits) + (1 - x) * layers.softplus(logits)), np.abs(vae._upstream("dnll", dnll, x)) * gradient
+    return plain.per_example(x * layers.softplus(-logits) + (1 - x) * layers.softplus(logits)), np.abs(shapes.per_example(dnll, x, "dnll")) * gradient
 
 
 def _gan_sizes(curve, places, **logits):
@@ -381,7 +381,7 @@ def _gan_op(name, bench):
 def _heun_sizes(x, denoised, denoised_next, sigma, sigma_next):
     """Of the two slopes as the equation adds them; what the kernels fold is less, but the truth is rounded on the way too."""
     x, denoised, denoised_next = (np.abs(np.asarray(a, np.float64)) for a in (x, denoised, denoised_next))
-    sigma, sigma_next = diffusion._column(sigma, x, "sigma"), diffusion._column(sigma_next, x, "sigma_next")
+    sigma, sigma_next = shapes.per_example(sigma, x, "sigma"), shapes.per_example(sigma_next, x, "sigma_next")
     d = (x + denoised) / sigma
     d_next = (x + (sigma - sigma_next) * d + denoised_next) / sigma_next
     return x + (sigma - sigma_next) * (d + d_next) / 2

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from ref.diffusion import _column, _same_shape
+from ref.shapes import example_sum, per_example, same_shape
 
 
 def boundary_scalings(sigma, sigma_min=0.002, sigma_data=0.5):
@@ -41,7 +41,7 @@ def pseudo_huber_loss(a, b, c):
     Returns L, a float.
     Raises ValueError where shapes differ, there is no example or c <= 0.
     """
-    a, b = _same_shape(a=a, b=b)
+    a, b = same_shape(a=a, b=b)
     return np.mean(_pseudo_huber(a, b, c))
 
 
@@ -52,8 +52,8 @@ def pseudo_huber_loss_backward(dloss, a, b, c):
     Returns da, db, each (B, ...) float64.
     Raises as `pseudo_huber_loss` does.
     """
-    a, b = _same_shape(a=a, b=b)
-    root = _column(_pseudo_huber(a, b, c) + c, a, "root")
+    a, b = same_shape(a=a, b=b)
+    root = per_example(_pseudo_huber(a, b, c) + c, a, "root")
     da = dloss / len(a) * (a - b) / root
     return da, -da
 
@@ -68,7 +68,7 @@ def consistency_loss(student, target, sigma_t, sigma_s, c):
     Returns L, a float.
     Raises ValueError where shapes differ, there is no example, not sigma_t > sigma_s >= 0 or c <= 0.
     """
-    student, target = _same_shape(student=student, target=target)
+    student, target = same_shape(student=student, target=target)
     sigma_t, sigma_s = _pair(sigma_t, sigma_s, student)
     return np.mean(_pseudo_huber(student, target, c) / np.ravel(sigma_t - sigma_s))
 
@@ -82,7 +82,7 @@ def consistency_loss_backward(dloss, student, target, sigma_t, sigma_s, c):
     Returns dstudent (B, ...) float64.
     Raises as `consistency_loss` does.
     """
-    student, target = _same_shape(student=student, target=target)
+    student, target = same_shape(student=student, target=target)
     sigma_t, sigma_s = _pair(sigma_t, sigma_s, student)
     return pseudo_huber_loss_backward(dloss, student, target, c)[0] / (sigma_t - sigma_s)
 
@@ -94,7 +94,7 @@ def training_pair(x0, eps, sigma_t, sigma_s):
     Returns x_t, where the student looks, and x_s, where the teacher does, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s >= 0.
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
+    x0, eps = same_shape(x0=x0, eps=eps)
     sigma_t, sigma_s = _pair(sigma_t, sigma_s, x0)
     return x0 + sigma_t * eps, x0 + sigma_s * eps
 
@@ -110,15 +110,15 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
     Returns x_t, x_s, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s > 0.
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
+    x0, eps = same_shape(x0=x0, eps=eps)
     t, s = _pair(sigma_t, sigma_s, x0)
     if not np.all(s > 0):
         raise ValueError(f"sigma_s: expected positive numbers, for a Heun step divides by it, got {sigma_s}")
     xt = x0 + t * eps
-    xt, x0_hat = _same_shape(xt=xt, denoised=denoise(xt, sigma_t))
+    xt, x0_hat = same_shape(xt=xt, denoised=denoise(xt, sigma_t))
     d = (xt - x0_hat) / t
     xs = xt + (s - t) * d
-    xs, x0_hat = _same_shape(xs=xs, denoised=denoise(xs, sigma_s))
+    xs, x0_hat = same_shape(xs=xs, denoised=denoise(xs, sigma_s))
     return xt, xt + (s - t) * (d + (xs - x0_hat) / s) / 2
 
 
@@ -189,14 +189,14 @@ def _pseudo_huber(a, b, c):
     if not c > 0:
         raise ValueError(f"c: expected a positive number, got {c}")
     if a.ndim == 0 or len(a) == 0:
-        raise ValueError(f"expected shape (B, ...) with at least one example, got {a.shape}")
-    squared = np.sum((a - b) ** 2, axis=tuple(range(1, a.ndim)))
+        raise ValueError(f"a and b: expected shape (B, ...) with at least one example, got {a.shape}")
+    squared = example_sum((a - b) ** 2)
     return squared / (np.sqrt(squared + c**2) + c)
 
 
 def _pair(sigma_t, sigma_s, x):
     """The two noise levels, each shaped to multiply x (B, ...)."""
-    levels = [_column(np.asarray(sigma, np.float64), x, name) for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s))]
+    levels = [per_example(np.asarray(sigma, np.float64), x, name) for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s))]
     if not np.all((levels[0] > levels[1]) & (levels[1] >= 0)):
         raise ValueError(f"expected sigma_t > sigma_s >= 0, got {sigma_t} and {sigma_s}")
     return levels

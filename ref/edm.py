@@ -8,7 +8,7 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _column
+from ref.shapes import per_example, unit_interval
 
 
 def scalings(sigma, sigma_data=0.5):
@@ -44,9 +44,7 @@ def sigma_from_abar(abar):
 
     abar: any shape, in [0, 1]. Returns sigma of that shape, float64; inf at abar = 0. Raises ValueError for a value outside [0, 1].
     """
-    abar = np.asarray(abar, np.float64)
-    if not np.all((abar >= 0) & (abar <= 1)):
-        raise ValueError(f"abar: expected values in [0, 1], got {abar}")
+    abar = unit_interval(abar, "abar")
     with np.errstate(divide="ignore"):
         return np.sqrt((1 - abar) / abar)
 
@@ -93,7 +91,7 @@ def vp_from_ve(x, sigma):
     Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
     """
     x = np.asarray(x, np.float64)
-    return x / np.sqrt(1 + _column(_level(sigma), x, "sigma") ** 2)
+    return x / np.sqrt(1 + per_example(_level(sigma), x, "sigma") ** 2)
 
 
 def ve_from_vp(xt, sigma):
@@ -103,7 +101,7 @@ def ve_from_vp(xt, sigma):
     Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
     """
     xt = np.asarray(xt, np.float64)
-    return xt * np.sqrt(1 + _column(_level(sigma), xt, "sigma") ** 2)
+    return xt * np.sqrt(1 + per_example(_level(sigma), xt, "sigma") ** 2)
 
 
 def _positive(sigma, sigma_data):

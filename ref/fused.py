@@ -14,13 +14,14 @@ Papers
 import numpy as np
 
 from ref.diffusion import (
-    _column, _same_shape, ddim_step, ddpm_step, eps_from_v, eps_from_x0, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
+    ddim_step, ddpm_step, eps_from_v, eps_from_x0, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
 )  # fmt: skip
 from ref.guidance import guide
 from ref.nets.mlp import chapter, chapter_backward, residual
 from ref.optim import adam_step, ema_step
 from ref.philox import below, normal
 from ref.samplers import ddim, dpmpp_2m_step
+from ref.shapes import per_example, same_shape
 
 PER_STEP = 4  # streams of a training step: batch indices, times, what else a loop draws, noise
 
@@ -98,8 +99,8 @@ def guided_flow_step(xt, uncond, cond, w, t, s):
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ or not 0 <= s < t <= 1.
     """
-    xt, v = _same_shape(xt=xt, velocity=guide(uncond, cond, w))
-    t, s = _column(t, xt, "t"), _column(s, xt, "s")
+    xt, v = same_shape(xt=xt, velocity=guide(uncond, cond, w))
+    t, s = per_example(t, xt, "t"), per_example(s, xt, "s")
     if not np.all((s >= 0) & (s < t) & (t <= 1)):
         raise ValueError(f"a step goes from t <= 1 to 0 <= s < t, got t = {t.ravel()} and s = {s.ravel()}")
     return xt + (s - t) * v
@@ -116,8 +117,8 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next):
     Returns x_next (B, ...) float64.
     Raises ValueError where shapes differ or not 0 < sigma_next < sigma.
     """
-    x, denoised, denoised_next = _same_shape(x=x, denoised=denoised, denoised_next=denoised_next)
-    sigma, sigma_next = _column(sigma, x, "sigma"), _column(sigma_next, x, "sigma_next")
+    x, denoised, denoised_next = same_shape(x=x, denoised=denoised, denoised_next=denoised_next)
+    sigma, sigma_next = per_example(sigma, x, "sigma"), per_example(sigma_next, x, "sigma_next")
     if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
         raise ValueError(f"expected 0 < sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = {sigma_next.ravel()}")
     d = (x - denoised) / sigma

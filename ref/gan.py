@@ -15,8 +15,8 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _same_shape
 from ref.layers import relu, relu_backward, sigmoid, softplus
+from ref.shapes import float64, not_empty, per_example, same_shape, unit_interval
 
 
 def discriminator_loss(real_logits, fake_logits):
@@ -26,7 +26,7 @@ def discriminator_loss(real_logits, fake_logits):
     Returns L = mean(softplus(-real_logits)) + mean(softplus(fake_logits)), a float.
     Raises ValueError where there is nothing to average.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return np.mean(softplus(-real_logits)) + np.mean(softplus(fake_logits))
 
 
@@ -37,7 +37,7 @@ def discriminator_loss_backward(dloss, real_logits, fake_logits):
     Returns dreal_logits, dfake_logits, each of its shape, float64.
     Raises as `discriminator_loss` does.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return -dloss * sigmoid(-real_logits) / real_logits.size, dloss * sigmoid(fake_logits) / fake_logits.size
 
 
@@ -49,7 +49,7 @@ def generator_loss(fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    fake_logits = _logits(fake_logits=fake_logits)[0]
+    fake_logits = not_empty(fake_logits=fake_logits)[0]
     return np.mean(softplus(-fake_logits))
 
 
@@ -60,7 +60,7 @@ def generator_loss_backward(dloss, fake_logits):
     Returns dfake_logits of its shape, float64.
     Raises as `generator_loss` does.
     """
-    fake_logits = _logits(fake_logits=fake_logits)[0]
+    fake_logits = not_empty(fake_logits=fake_logits)[0]
     return -dloss * sigmoid(-fake_logits) / fake_logits.size
 
 
@@ -71,7 +71,7 @@ def generator_loss_saturating(fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    fake_logits = _logits(fake_logits=fake_logits)[0]
+    fake_logits = not_empty(fake_logits=fake_logits)[0]
     return -np.mean(softplus(fake_logits))
 
 
@@ -82,7 +82,7 @@ def generator_loss_saturating_backward(dloss, fake_logits):
     Returns dfake_logits of its shape, float64.
     Raises as `generator_loss_saturating` does.
     """
-    fake_logits = _logits(fake_logits=fake_logits)[0]
+    fake_logits = not_empty(fake_logits=fake_logits)[0]
     return -dloss * sigmoid(fake_logits) / fake_logits.size
 
 
@@ -93,7 +93,7 @@ def hinge_discriminator_loss(real_logits, fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return np.mean(relu(1 - real_logits)) + np.mean(relu(1 + fake_logits))
 
 
@@ -105,7 +105,7 @@ def hinge_discriminator_loss_backward(dloss, real_logits, fake_logits):
     Returns dreal_logits, dfake_logits, each of its shape, float64.
     Raises as `hinge_discriminator_loss` does.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     dreal_logits = -relu_backward(dloss / real_logits.size, 1 - real_logits)
     return dreal_logits, relu_backward(dloss / fake_logits.size, 1 + fake_logits)
 
@@ -117,7 +117,7 @@ def hinge_generator_loss(fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    return -np.mean(_logits(fake_logits=fake_logits)[0])
+    return -np.mean(not_empty(fake_logits=fake_logits)[0])
 
 
 def hinge_generator_loss_backward(dloss, fake_logits):
@@ -127,7 +127,7 @@ def hinge_generator_loss_backward(dloss, fake_logits):
     Returns dfake_logits of its shape, float64.
     Raises as `hinge_generator_loss` does.
     """
-    fake_logits = _logits(fake_logits=fake_logits)[0]
+    fake_logits = not_empty(fake_logits=fake_logits)[0]
     return np.full(fake_logits.shape, -dloss / fake_logits.size)
 
 
@@ -138,7 +138,7 @@ def least_squares_discriminator_loss(real_logits, fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return np.mean((real_logits - 1) ** 2) / 2 + np.mean(fake_logits**2) / 2
 
 
@@ -149,7 +149,7 @@ def least_squares_discriminator_loss_backward(dloss, real_logits, fake_logits):
     Returns dreal_logits, dfake_logits, each of its shape, float64.
     Raises as `least_squares_discriminator_loss` does.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return dloss * (real_logits - 1) / real_logits.size, dloss * fake_logits / fake_logits.size
 
 
@@ -160,7 +160,7 @@ def least_squares_generator_loss(fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    return np.mean((_logits(fake_logits=fake_logits)[0] - 1) ** 2) / 2
+    return np.mean((not_empty(fake_logits=fake_logits)[0] - 1) ** 2) / 2
 
 
 def least_squares_generator_loss_backward(dloss, fake_logits):
@@ -170,7 +170,7 @@ def least_squares_generator_loss_backward(dloss, fake_logits):
     Returns dfake_logits of its shape, float64.
     Raises as `least_squares_generator_loss` does.
     """
-    fake_logits = _logits(fake_logits=fake_logits)[0]
+    fake_logits = not_empty(fake_logits=fake_logits)[0]
     return dloss * (fake_logits - 1) / fake_logits.size
 
 
@@ -183,7 +183,7 @@ def wasserstein_discriminator_loss(real_logits, fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return np.mean(fake_logits) - np.mean(real_logits)
 
 
@@ -194,7 +194,7 @@ def wasserstein_discriminator_loss_backward(dloss, real_logits, fake_logits):
     Returns dreal_logits, dfake_logits, each of its shape, float64.
     Raises as `wasserstein_discriminator_loss` does.
     """
-    real_logits, fake_logits = _logits(real_logits=real_logits, fake_logits=fake_logits)
+    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return np.full(real_logits.shape, -dloss / real_logits.size), np.full(fake_logits.shape, dloss / fake_logits.size)
 
 
@@ -205,7 +205,7 @@ def wasserstein_generator_loss(fake_logits):
     Returns L, a float.
     Raises ValueError where there is nothing to average.
     """
-    return -np.mean(_logits(fake_logits=fake_logits)[0])
+    return -np.mean(not_empty(fake_logits=fake_logits)[0])
 
 
 def wasserstein_generator_loss_backward(dloss, fake_logits):
@@ -215,7 +215,7 @@ def wasserstein_generator_loss_backward(dloss, fake_logits):
     Returns dfake_logits of its shape, float64.
     Raises as `wasserstein_generator_loss` does.
     """
-    fake_logits = _logits(fake_logits=fake_logits)[0]
+    fake_logits = not_empty(fake_logits=fake_logits)[0]
     return np.full(fake_logits.shape, -dloss / fake_logits.size)
 
 
@@ -271,13 +271,10 @@ def interpolate(real, fake, alpha):
     Returns x (B, ...) float64.
     Raises ValueError where shapes differ, alpha is not (B,), or alpha is outside [0, 1].
     """
-    real, fake = _same_shape(real=real, fake=fake)
-    alpha = np.asarray(alpha, np.float64)
-    if real.ndim == 0 or alpha.shape != real.shape[:1]:
-        raise ValueError(f"expected real and fake (B, ...) and alpha (B,), got {real.shape} and {alpha.shape}")
-    if not np.all((alpha >= 0) & (alpha <= 1)):
-        raise ValueError(f"alpha: expected 0 <= alpha <= 1, got {alpha.min()} to {alpha.max()}")
-    alpha = alpha.reshape(alpha.shape + (1,) * (real.ndim - 1))
+    real, fake = same_shape(real=real, fake=fake)
+    if real.ndim == 0 or np.shape(alpha) != real.shape[:1]:
+        raise ValueError(f"alpha: expected shape (B,) for real and fake (B, ...), got {np.shape(alpha)} for {real.shape}")
+    alpha = per_example(unit_interval(alpha, "alpha"), real, "alpha")
     return alpha * real + (1 - alpha) * fake
 
 
@@ -316,7 +313,7 @@ def r1_penalty(network, params, x):
     Raises as `gradient_penalty` does.
     """
     dx, inner = _input_gradient(network, params, x)
-    return np.sum(_float64(dx) ** 2) / (2 * len(dx)), {"dx": dx, "network": inner}
+    return np.sum(float64(dx) ** 2) / (2 * len(dx)), {"dx": dx, "network": inner}
 
 
 def r1_penalty_backward(dloss, network, params, cache):
@@ -336,7 +333,7 @@ def optimal_discriminator(p_data, p_g):
     Returns D* of their shape, float64; 1/2 where both are 0, where any D is as good ([GAN] proposition 1).
     Raises ValueError where shapes differ or a value is below 0.
     """
-    p_data, p_g = _same_shape(p_data=p_data, p_g=p_g)
+    p_data, p_g = same_shape(p_data=p_data, p_g=p_g)
     _not_negative(p_data=p_data, p_g=p_g)
     return np.divide(p_data, p_data + p_g, out=np.full(p_data.shape, 0.5), where=~(p_data + p_g == 0))[()]
 
@@ -350,25 +347,13 @@ def jensen_shannon(p, q):
     Returns JSD (...), a float for one pair; 0 for p = q, at most log 2, which it is for p and q with nothing in common.
     Raises ValueError where shapes differ, a value is below 0, or a sum is not 1 to within 1e-6.
     """
-    p, q = _same_shape(p=p, q=q)
+    p, q = same_shape(p=p, q=q)
     _not_negative(p=p, q=q)
     for name, values in {"p": p, "q": q}.items():
         if values.ndim == 0 or not np.all(np.abs(values.sum(axis=-1) - 1) <= 1e-6):
             raise ValueError(f"{name}: expected shape (..., n) with sums over n of 1, got shape {values.shape} with {values.sum(axis=-1)}")
     terms = _p_log_p_over_m(p, q) + _p_log_p_over_m(q, p)
     return np.sum(terms, axis=-1) / 2
-
-
-def _float64(x):
-    return np.asarray(x, np.result_type(np.float64, np.asarray(x).dtype))
-
-
-def _logits(**arrays):
-    """The arguments as float64, after a check that there is something to average."""
-    for name, a in arrays.items():
-        if np.size(a) == 0:
-            raise ValueError(f"{name}: expected at least one element, got shape {np.shape(a)}")
-    return [_float64(a) for a in arrays.values()]
 
 
 def _input_gradient(network, params, x):
@@ -383,7 +368,7 @@ def _input_gradient(network, params, x):
 
 def _norm(dx):
     """|dx_b|, shaped (B, 1, ..., 1)."""
-    return np.sqrt(np.sum(_float64(dx) ** 2, axis=tuple(range(1, dx.ndim)), keepdims=True))
+    return np.sqrt(np.sum(float64(dx) ** 2, axis=tuple(range(1, dx.ndim)), keepdims=True))
 
 
 def _not_negative(**arrays):

@@ -12,7 +12,8 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _at, _same_shape, _step, posterior
+from ref.diffusion import posterior
+from ref.shapes import at, example_sum, float64, same_shape, step
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
@@ -105,7 +106,7 @@ def discretized_gaussian_log_likelihood_backward(dout, x, means, log_scales):
     Returns dmeans, dlog_scales, each (B, ...) float64.
     Raises as `discretized_gaussian_log_likelihood` does.
     """
-    dout, x, means, log_scales = _same_shape(dout=dout, x=x, means=means, log_scales=log_scales)
+    dout, x, means, log_scales = same_shape(dout=dout, x=x, means=means, log_scales=log_scales)
     m, h, end, side = _bin(x, means, log_scales)
     _, mass, at_a = _mass(m, h, end)
     at_a = dout * at_a / mass
@@ -128,7 +129,7 @@ def learned_logvar(v, t, s, abar):
     Returns logvar (B, ...) float64, the logarithm of a variance.
     Raises ValueError where not 0 <= s < t <= T, or where a variance on the way is 0 (abar[t] = abar[s], abar[1] = 1).
     """
-    v = np.asarray(v, np.result_type(np.float64, np.asarray(v).dtype))
+    v = float64(v)
     small, large = _log_variances(t, s, abar, v)
     return v * large + (1 - v) * small
 
@@ -160,7 +161,7 @@ def vlb_terms(x0, xt, t, s, mean_hat, logvar_hat, abar):
     Raises ValueError where shapes differ, an example has no elements, not 0 <= s < t <= T, x0 is outside [-1, 1] where
     s = 0, or beta_tilde is 0 where s >= 1 (abar[s] = 1 or abar[t] = abar[s]).
     """
-    x0, xt, mean_hat, logvar_hat = _same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
+    x0, xt, mean_hat, logvar_hat = same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
     last, mean, logvar = _true_step(x0, xt, t, s, abar)
     nats = np.zeros(x0.shape, np.result_type(mean_hat, logvar_hat))
     nats[last] = -discretized_gaussian_log_likelihood(x0[last], mean_hat[last], logvar_hat[last] / 2)
@@ -175,7 +176,7 @@ def vlb_terms_backward(dbits, x0, xt, t, s, mean_hat, logvar_hat, abar):
     Returns dmean_hat, dlogvar_hat, each (B, ...) float64.
     Raises as `vlb_terms` does.
     """
-    x0, xt, mean_hat, logvar_hat = _same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
+    x0, xt, mean_hat, logvar_hat = same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
     last, mean, logvar = _true_step(x0, xt, t, s, abar)
     dnats = _share(dbits, x0.shape)
     dmean_hat, dlogvar_hat = np.zeros(x0.shape), np.zeros(x0.shape)
@@ -193,7 +194,7 @@ def vlb_prior(x0, abar):
     Returns bits per dimension (B,) float64: 0 where abar[T] = 0.
     Raises ValueError where an example has no elements or abar[T] = 1.
     """
-    x0 = np.asarray(x0, np.result_type(np.float64, np.asarray(x0).dtype))
+    x0 = float64(x0)
     abar_T = _last_of(abar, x0)
     return _bits(normal_kl(np.sqrt(abar_T) * x0, np.log(1 - abar_T), 0.0, 0.0))
 
@@ -215,7 +216,7 @@ def vlb_prior_backward(dbits, x0, abar):
 def _bin(x, means, log_scales):
     """The bin of x in deviations from the mean: its centre m and half width h, turned round where side = -1, so that m >= 0
     for a bin with two ends; where `end`, the bin has one end, m - h, and reaches from it to infinity."""
-    x, means, log_scales = _same_shape(x=x, means=means, log_scales=log_scales)
+    x, means, log_scales = same_shape(x=x, means=means, log_scales=log_scales)
     if np.any(np.abs(x) > 1):
         raise ValueError(f"x: expected values in [-1, 1], got {x.min()} to {x.max()}")
     end = np.abs(x) > 0.999
@@ -261,18 +262,18 @@ def _erfcx(z):
 def _alike(**arrays):
     """The arguments as arrays of one shape, a single number repeated, after a check that no other shapes differ."""
     shape = next((np.shape(a) for a in arrays.values() if np.ndim(a)), ())
-    return _same_shape(**{name: a if np.ndim(a) else np.broadcast_to(a, shape) for name, a in arrays.items()})
+    return same_shape(**{name: a if np.ndim(a) else np.broadcast_to(a, shape) for name, a in arrays.items()})
 
 
 def _log_variances(t, s, abar, x):
     """log beta tilde and log beta of the step from t to s, shaped to multiply x."""
-    abar_t, abar_s = _step(abar, t, s, x)
+    abar_t, abar_s = step(abar, t, s, x)
     beta = 1 - abar_t / abar_s
     if np.any(np.asarray(s) == 0):  # the smallest step's beta tilde, for its own is 0
         if np.size(abar) < 3:
             raise ValueError(f"abar: expected T >= 2 for the log-variance of a step to s = 0, got T = {np.size(abar) - 1}")
         t, s = np.where(np.asarray(s) == 0, np.maximum(t, 2), t), np.maximum(s, 1)
-        abar_t, abar_s = _step(abar, t, s, x)
+        abar_t, abar_s = step(abar, t, s, x)
     beta_tilde = (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
     if not np.all((beta > 0) & (beta_tilde > 0)):
         raise ValueError("abar: expected abar[t] < abar[s] < 1, for a variance of 0 has no logarithm")
@@ -290,7 +291,7 @@ def _true_step(x0, xt, t, s, abar):
 
 
 def _last_of(abar, x0):
-    abar_T = _at(abar, np.size(abar) - 1, x0, "T")
+    abar_T = at(abar, np.size(abar) - 1, x0, "T")
     if not abar_T < 1:
         raise ValueError("abar: expected abar[T] < 1, got 1: no noise at all")
     return abar_T
@@ -305,7 +306,7 @@ def _dims(shape):
 
 def _bits(nats):
     """The sum over each example in bits per dimension."""
-    return nats.sum(axis=tuple(range(1, nats.ndim))) / (_dims(nats.shape) * np.log(2.0))
+    return example_sum(nats) / (_dims(nats.shape) * np.log(2.0))
 
 
 def _share(dbits, shape):

@@ -26,7 +26,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ref.diffusion import _same_shape, _step, ddim_step, ddpm_step, q_sample, x0_from_eps
+from ref.diffusion import ddim_step, ddpm_step, q_sample, x0_from_eps
+from ref.shapes import same_shape, step
 
 
 def ddpm(model, xT, times, noise, abar, variance="small", clip=None):
@@ -74,11 +75,11 @@ def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
     """
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
-    xt, x0_hat, x0_last = _same_shape(xt=xt, x0_hat=x0_hat, x0_last=x0_hat if x0_last is None else x0_last)
-    abar_t, abar_s = _step(abar, t, s, xt)
+    xt, x0_hat, x0_last = same_shape(xt=xt, x0_hat=x0_hat, x0_last=x0_hat if x0_last is None else x0_last)
+    abar_t, abar_s = step(abar, t, s, xt)
     h, D = _climb(abar_t, abar_s), x0_hat
     if u is not None:
-        half = np.where(h < np.inf, h / (2 * _climb(*_step(abar, u, t, xt))), 0.0)  # 1 / (2 r)
+        half = np.where(h < np.inf, h / (2 * _climb(*step(abar, u, t, xt))), 0.0)  # 1 / (2 r)
         D = (1 + half) * x0_hat - half * np.where(half > 0, x0_last, 0.0)
     return np.sqrt((1 - abar_s) / (1 - abar_t)) * xt - np.sqrt(abar_s) * np.expm1(-h) * D
 

@@ -15,6 +15,7 @@ Papers
 import numpy as np
 
 from ref.flow import shift_times
+from ref.shapes import unit_interval
 
 
 def linear_betas(T=1000, start=1e-4, end=0.02):
@@ -76,9 +77,7 @@ def snr(abar):
     Returns the same shape, float64; inf where abar = 1 (t = 0).
     Raises ValueError for a value outside [0, 1].
     """
-    abar = np.asarray(abar, np.float64)
-    if not np.all((abar >= 0) & (abar <= 1)):
-        raise ValueError("abar: expected values in [0, 1]")
+    abar = unit_interval(abar, "abar")
     with np.errstate(divide="ignore"):
         return abar / (1 - abar)
 

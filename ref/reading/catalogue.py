@@ -15,6 +15,7 @@ from pathlib import Path
 import ref
 
 ROOT = Path(ref.__file__).parent.parent
+NO_MATH = "ref.__main__", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"  # how the equations are read, shown and called
 # The chapter's order. A module that is not named here comes last, by its name.
 CHAPTER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
            "layers", "nets", "optim", "vae", "gan"]  # fmt: skip
@@ -25,7 +26,7 @@ PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|propositio
 @functools.cache
 def equations():
     """{full name: function} in the reading order: the chapter's, but first what a function needs."""
-    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(("ref.reading", "ref.__main__"))]
+    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(NO_MATH)]
     place = {name: CHAPTER.index(part) if (part := name.split(".")[1]) in CHAPTER else len(CHAPTER) for name in names}
     here = {full(f): f for name in sorted(names, key=lambda name: (place[name], name)) for f in vars(importlib.import_module(name)).values()
             if inspect.isfunction(f) and f.__module__ == name and not f.__name__.startswith("_")}  # fmt: skip
@@ -55,7 +56,7 @@ def needs(function):
         seen.add(f)
         for node in ast.walk(tree(f)):
             called = f.__globals__.get(node.id) if isinstance(node, ast.Name) else None
-            if inspect.isfunction(called) and called.__module__.startswith("ref.") and called not in seen:
+            if inspect.isfunction(called) and called.__module__.startswith("ref.") and not called.__module__.startswith(NO_MATH) and called not in seen:
                 if called.__name__.startswith("_"):
                     visit(called)
                 else:

@@ -194,12 +194,17 @@ def _statements(code):
     return known
 
 
+def _helper(run):
+    """Whether it is a private function, or one of `ref.shapes`."""
+    return run.name.startswith("_") or run.place[0] == f"{MATH}shapes.py"
+
+
 def _tidy(run):
-    """Take out private functions that made no new number, and bare calls that left nothing to see."""
+    """Take out helpers that made no new number, and bare calls that left nothing to see."""
     for step in run.steps:
         for called in step.calls:
             _tidy(called)
-        step.calls = [called for called in step.calls if not called.name.startswith("_") or _new_numbers(called)]
+        step.calls = [called for called in step.calls if not _helper(called) or _new_numbers(called)]
     run.steps = [s for s in run.steps if s.made or s.calls or not re.match(r"\s*[\w.]+\(", s.source)]
 
 

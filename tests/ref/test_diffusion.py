@@ -326,7 +326,7 @@ ZERO_SNR = np.array([1.0, 0.5, 0.0])
     (lambda: diffusion.ddim_step(X, X, 2, 1, X, np.nan, T20), ValueError, "eta: expected 0 <= eta <= 1, got nan"),
     (lambda: diffusion.ddim_step(X, X, 2, 1, X, 0.5, T20, clip=-1), ValueError, "clip: expected a positive number or None, got -1"),
     (lambda: diffusion.eps_loss(X, X[:1]), ValueError, r"got eps_hat \(2, 3\), eps \(1, 3\)"),
-    (lambda: diffusion.eps_loss(X[:0], X[:0]), ValueError, r"eps_hat and eps: expected at least one element, got shape \(0, 3\)"),
+    (lambda: diffusion.eps_loss(X[:0], X[:0]), ValueError, r"eps_hat: expected at least one element, got shape \(0, 3\)"),
     (lambda: diffusion.eps_loss_backward(1.0, X, X[:1]), ValueError, r"got eps_hat \(2, 3\), eps \(1, 3\)"),
     (lambda: diffusion.eps_loss_backward(1.0, X[:0], X[:0]), ValueError, "expected at least one element"),
 ])
