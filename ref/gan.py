@@ -283,7 +283,7 @@ def gradient_penalty(network, params, x):
 
     network: two functions, the gradient of D in its input and that gradient's backward, as `ref.nets.gan` has them:
         input_gradient(params, x) returns dx (B, ...), row b of it the gradient of D(x_b), and a cache;
-        input_gradient_backward(ddx, params, cache) returns the gradient of sum(ddx dx) in the parameters, a dict.
+        input_gradient_backward(ddx, params, cache) returns the gradients of sum(ddx dx) in x and in the parameters.
     D(x_b) must depend on x_b alone, so there may be no batch norm in it. params: its dict. x: (B, ...), B >= 1, from `interpolate`.
     Returns L, a float, and a cache.
     Raises ValueError where dx has not the shape of x, or there is nothing to average.
@@ -296,13 +296,13 @@ def gradient_penalty_backward(dloss, network, params, cache):
     """Gradients of `gradient_penalty` in the parameters: through  ddx_b = 2 dloss / B (1 - 1 / |dx_b|) dx_b,  0 where dx_b = 0.
 
     dloss: float. network, params: as in `gradient_penalty`. cache: of the forward.
-    Returns a dict.
+    Returns dparams.
     """
     dx = cache["dx"].astype(np.float64)
     norm = _norm(dx)
     unit = np.divide(dx, norm, out=np.zeros_like(dx), where=norm > 0)
     ddx = 2 * dloss / len(dx) * (norm - 1) * unit
-    return network[1](ddx.astype(cache["dx"].dtype), params, cache["network"])
+    return network[1](ddx.astype(cache["dx"].dtype), params, cache["network"])[1]
 
 
 def r1_penalty(network, params, x):
@@ -320,10 +320,10 @@ def r1_penalty_backward(dloss, network, params, cache):
     """Gradients of `r1_penalty` in the parameters: through  ddx_b = dloss / B dx_b.
 
     dloss: float. network, params: as in `gradient_penalty`. cache: of the forward.
-    Returns a dict.
+    Returns dparams.
     """
     dx = cache["dx"]
-    return network[1]((dloss / len(dx) * dx.astype(np.float64)).astype(dx.dtype), params, cache["network"])
+    return network[1]((dloss / len(dx) * dx.astype(np.float64)).astype(dx.dtype), params, cache["network"])[1]
 
 
 def optimal_discriminator(p_data, p_g):

@@ -44,8 +44,10 @@ def equations():
 
 
 def full(function):
-    """Its name with its module. function: of `ref`."""
-    return f"{function.__module__}.{function.__name__}"
+    """Its name with its module, or with the package that exports it: `ref.layers.relu`. function: of `ref`."""
+    package = function.__module__.rpartition(".")[0]
+    exported = getattr(importlib.import_module(package), function.__name__, None) is function
+    return f"{package if exported else function.__module__}.{function.__name__}"
 
 
 def needs(function):

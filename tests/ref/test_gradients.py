@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import ref
-from ref import diffusion, schedules
+from ref import diffusion, schedules, tree
 from ref.nets import gan as gan_nets
 from ref.nets import vae as vae_nets
 from ref.nets.mlp import residual_init
+from ref.reading.catalogue import full
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 RNG = np.random.default_rng(20)
@@ -42,7 +43,7 @@ def numbers(*shape):
 
 
 def redrawn(params):
-    return {name: numbers(*a.shape) for name, a in params.items()}
+    return tree.map(lambda a: numbers(*a.shape), params)
 
 
 SMOOTH = np.array([[-3.0, -0.4, 0.0], [0.7, 2.5, 20.0]])
@@ -78,11 +79,11 @@ WORKED = {
     "ref.layers.softplus": Worked(dict(x=SMOOTH), ("x",)),
     "ref.layers.embedding": Worked(dict(w=numbers(4, 3), index=np.array([[2, 0], [2, 3]])), ("w",)),  # 2 twice, 1 never
     "ref.layers.cross_entropy": Worked(dict(logits=numbers(3, 4), labels=np.array([3, 0, 3])), ("logits",)),
-    "ref.nets.mlp.chapter": Worked(dict(params=dict(w1=numbers(6, 4), b1=numbers(6), w2=numbers(3, 6), b2=numbers(3)),
-                                        x=numbers(4, 3), t=np.array([1, 2, 3, 4])), ("params",)),
+    "ref.nets.mlp.simple_mlp": Worked(dict(params=dict(w1=numbers(6, 4), b1=numbers(6), w2=numbers(3, 6), b2=numbers(3)),
+                                        x=numbers(4, 3), t=np.array([1, 2, 3, 4])), ("x", "params")),
     # residual_init for the names and shapes only: it starts each w2 at 0, and nothing would reach w1
     "ref.nets.mlp.residual": Worked(dict(params=redrawn(residual_init(0, 3, 4, 2, 2, 6)),
-                                         x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])), ("params",)),
+                                         x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])), ("x", "params")),
     "ref.vae.reparameterize": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
     "ref.vae.reparameterize_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
     "ref.vae.gaussian_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2)), ("mu", "logvar")),
@@ -103,12 +104,13 @@ WORKED = {
     "ref.gan.gradient_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
     "ref.gan.r1_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
     # inits for the names and shapes only: a bias that is 0 hides what reaches it
-    "ref.nets.vae.encoder": Worked(dict(params=redrawn(vae_nets.encoder_init(0, 3, 4, 2)), x=numbers(4, 3)), ("params", "x")),
-    "ref.nets.vae.decoder": Worked(dict(params=redrawn(vae_nets.decoder_init(0, 3, 4, 2)), z=numbers(4, 2)), ("params", "z")),
-    "ref.nets.gan.generator": Worked(dict(params=redrawn(gan_nets.generator_init(0, 2, 4, 3)), z=numbers(4, 2)), ("params",)),
-    "ref.nets.gan.discriminator": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params", "x")),
-    "ref.nets.gan.discriminator_input_gradient": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params",)),
+    "ref.nets.vae.encoder": Worked(dict(params=redrawn(vae_nets.encoder_init(0, 3, 4, 2)), x=numbers(4, 3)), ("x", "params")),
+    "ref.nets.vae.decoder": Worked(dict(params=redrawn(vae_nets.decoder_init(0, 3, 4, 2)), z=numbers(4, 2)), ("z", "params")),
+    "ref.nets.gan.generator": Worked(dict(params=redrawn(gan_nets.generator_init(0, 2, 4, 3)), z=numbers(4, 2)), ("z", "params")),
+    "ref.nets.gan.discriminator": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("x", "params")),
+    "ref.nets.gan.discriminator_input_gradient": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("x", "params")),
     "ref.flow.flow_loss": Worked(dict(v=numbers(3, 2), x0=numbers(3, 2), eps=numbers(3, 2)), ("v", "x0", "eps")),
+    "ref.nets.mlp.residual_block": Worked(dict(params=redrawn(residual_init(0, 3, 4, 1, 2, 6))["blocks"][0], h=numbers(3, 4), c=numbers(3, 4)), ("h", "c", "params")),
 }
 
 
@@ -121,7 +123,7 @@ def find_pairs():
             if name.endswith("_backward") and backward.__module__ == module.__name__:
                 forward = getattr(module, name.removesuffix("_backward"), None)
                 assert forward is not None, f"{module.__name__}.{name} has no forward beside it"
-                pairs[f"{module.__name__}.{forward.__name__}"] = forward, backward
+                pairs[full(forward)] = forward, backward
     return pairs
 
 
@@ -209,8 +211,7 @@ def pulled_back(forward, backward, worked, w):
     assert len(gradients) == len(worked.wrt), f"{len(gradients)} gradients for the arguments {worked.wrt}"
     for name, gradient in zip(worked.wrt, gradients):
         argument = worked.arguments[name]
-        if isinstance(argument, dict):
-            assert sorted(gradient) == sorted(argument), f"d{name} has the keys {sorted(gradient)}"
+        assert sorted(tree.named(gradient)) == sorted(tree.named(argument)), f"d{name} has the leaves {sorted(tree.named(gradient))}"
         for g, a in zip(leaves(gradient), leaves(argument), strict=True):
             assert g.shape == a.shape and g.dtype == np.float64, f"d{name} is {g.dtype} {g.shape}, {name} is {a.dtype} {a.shape}"
     return vector(list(gradients))
@@ -218,8 +219,8 @@ def pulled_back(forward, backward, worked, w):
 
 def check_pair(forward, backward, worked):
     """Raises AssertionError where the backward is not the transposed derivative of the forward."""
-    order = [name for name in inspect.signature(forward).parameters if name in worked.wrt]
-    assert order == list(worked.wrt), f"gradients come in the order of f's arguments, {order}"
+    order = sorted((name for name in inspect.signature(forward).parameters if name in worked.wrt), key=lambda name: name == "params")
+    assert order == list(worked.wrt), f"gradients come in the order of f's arguments, the parameters' last, {order}"
     exact = "complex step" if worked.analytic else "central differences"
     tolerance = 1e-13 if worked.analytic else 1e-9
     inputs = sum(vector(worked.arguments[name]).size for name in worked.wrt)
@@ -276,7 +277,7 @@ def wrong(gradients, how):
     elif how == "rolled by one":
         changed = [np.roll(g.ravel(), 1).reshape(g.shape) for g in parts]
     elif how == "float32":
-        return tuple(np.asarray(g, np.float32) if not isinstance(g, dict) else {k: v.astype(np.float32) for k, v in g.items()} for g in gradients)
+        return tuple(tree.map(np.float32, g) for g in gradients)
     new = iter(vector(changed) - vector(parts))
     out = []
     for gradient in gradients:

