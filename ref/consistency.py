@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from ref.edm import heun_step
 from ref.shapes import example_sum, per_example, same_shape
 
 
@@ -102,10 +103,10 @@ def training_pair(x0, eps, sigma_t, sigma_s):
 def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
     """[CM] algorithm 2:  x_t = x0 + sigma_t eps, and x_s from it by one Heun step of the diffusion model's ODE, [EDM] algorithm 1:
 
-        d = (x_t - denoise(x_t, sigma_t)) / sigma_t,      x' = x_t + (sigma_s - sigma_t) d
-        d' = (x' - denoise(x', sigma_s)) / sigma_s,       x_s = x_t + (sigma_s - sigma_t) (d + d') / 2
+        x' = x_t + (sigma_s - sigma_t) (x_t - denoise(x_t, sigma_t)) / sigma_t
+        x_s = heun_step(x_t, denoise(x_t, sigma_t), denoise(x', sigma_s), sigma_t, sigma_s)
 
-    denoise: callable (x, sigma) -> x0_hat (B, ...); it gets sigma_t and sigma_s as they came. x0, eps: (B, ...).
+    denoise: callable (x, sigma) -> x0_hat (B, ...); it is called with sigma_t and sigma_s as given. x0, eps: (B, ...).
     sigma_t, sigma_s: one or (B,), sigma_t > sigma_s > 0.
     Returns x_t, x_s, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s > 0.
@@ -113,13 +114,13 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
     x0, eps = same_shape(x0=x0, eps=eps)
     t, s = _pair(sigma_t, sigma_s, x0)
     if not np.all(s > 0):
-        raise ValueError(f"sigma_s: expected positive numbers, for a Heun step divides by it, got {sigma_s}")
+        raise ValueError(f"sigma_s: expected positive numbers, since a Heun step divides by it, got {sigma_s}")
+    # Euler step
     xt = x0 + t * eps
-    xt, x0_hat = same_shape(xt=xt, denoised=denoise(xt, sigma_t))
-    d = (xt - x0_hat) / t
-    xs = xt + (s - t) * d
-    xs, x0_hat = same_shape(xs=xs, denoised=denoise(xs, sigma_s))
-    return xt, xt + (s - t) * (d + (xs - x0_hat) / s) / 2
+    denoised = denoise(xt, sigma_t)
+    x_euler = xt + (s - t) * (xt - denoised) / t
+    # Second-order correction
+    return xt, heun_step(xt, denoised, denoise(x_euler, sigma_s), sigma_t, sigma_s)
 
 
 def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):

@@ -1,4 +1,4 @@
-"""Diffusion told by the noise level sigma: x = x0 + sigma eps, preconditioning, and the way to and from alpha-bar.
+"""Diffusion by noise level sigma: x = x0 + sigma eps, preconditioning, and the way to and from alpha-bar.
 
 Everything here is float64, whatever comes in. sigma is a deviation; its square is the variance of the noise. A state of the
 variance-preserving diffusion is x_t = sqrt(abar_t) (x0 + sigma eps), with the same x0 and eps.
@@ -8,7 +8,7 @@ Papers
 """
 import numpy as np
 
-from ref.shapes import per_example, unit_interval
+from ref.shapes import per_example, same_shape, unit_interval
 
 
 def scalings(sigma, sigma_data=0.5):
@@ -102,6 +102,30 @@ def ve_from_vp(xt, sigma):
     """
     xt = np.asarray(xt, np.float64)
     return xt * np.sqrt(1 + per_example(_level(sigma), xt, "sigma") ** 2)
+
+
+def heun_step(x, denoised, denoised_next, sigma, sigma_next):
+    """The corrected step of [EDM] algorithm 1, lines 4 to 8, from the two predictions of x0 that it makes:
+
+        d_cur = (x - denoised) / sigma,   x_euler = x + (sigma_next - sigma) d_cur
+        d_prime = (x_euler - denoised_next) / sigma_next
+        x_next = x + (sigma_next - sigma) (d_cur + d_prime) / 2
+
+    x, denoised: (B, ...), at sigma. denoised_next: (B, ...), the prediction at x_euler and sigma_next. sigma, sigma_next:
+    numbers or (B,), 0 < sigma_next < sigma; at sigma_next = 0 the step is x_euler, which is denoised.
+    Returns x_next (B, ...) float64.
+    Raises ValueError where shapes differ or not 0 < sigma_next < sigma.
+    """
+    x, denoised, denoised_next = same_shape(x=x, denoised=denoised, denoised_next=denoised_next)
+    sigma, sigma_next = per_example(sigma, x, "sigma"), per_example(sigma_next, x, "sigma_next")
+    if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
+        raise ValueError(f"sigma_next: expected 0 < sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = {sigma_next.ravel()}")
+    # Euler step
+    d_cur = (x - denoised) / sigma
+    x_euler = x + (sigma_next - sigma) * d_cur
+    # Second-order correction
+    d_prime = (x_euler - denoised_next) / sigma_next
+    return x + (sigma_next - sigma) * (d_cur + d_prime) / 2
 
 
 def _positive(sigma, sigma_data):
