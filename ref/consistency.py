@@ -117,7 +117,7 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
         raise ValueError(f"sigma_s: expected positive numbers, since a Heun step divides by it, got {sigma_s}")
     # Euler step
     xt = x0 + t * eps
-    denoised = denoise(xt, sigma_t)
+    xt, denoised = same_shape(xt=xt, denoised=denoise(xt, sigma_t))
     x_euler = xt + (s - t) * (xt - denoised) / t
     # Second-order correction
     return xt, heun_step(xt, denoised, denoise(x_euler, sigma_s), sigma_t, sigma_s)

@@ -44,7 +44,7 @@ def flow_loss(v, x0, eps):
     Raises ValueError where shapes differ or there is nothing to average.
     """
     v, x0, eps = same_shape(v=v, x0=x0, eps=eps)
-    not_empty(v=v)
+    not_empty(v=v, x0=x0, eps=eps)
     return np.mean((v - (eps - x0)) ** 2)
 
 
@@ -56,7 +56,7 @@ def flow_loss_backward(dloss, v, x0, eps):
     Raises as `flow_loss` does.
     """
     v, x0, eps = same_shape(v=v, x0=x0, eps=eps)
-    not_empty(v=v)
+    not_empty(v=v, x0=x0, eps=eps)
     dv = 2 * (v - (eps - x0)) / v.size * dloss
     return dv, dv.copy(), -dv
 

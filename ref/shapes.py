@@ -20,9 +20,8 @@ def same_shape(**arrays):
 
 def not_empty(**arrays):
     """The arrays as float64, in order. arrays: by name. Raises ValueError where one has no element: there is nothing to average."""
-    for name, a in arrays.items():
-        if np.size(a) == 0:
-            raise ValueError(f"{name}: expected at least one element, got shape {np.shape(a)}")
+    if any(np.size(a) == 0 for a in arrays.values()):
+        raise ValueError(f"{', '.join(arrays)}: expected at least one element, got {', '.join(str(np.shape(a)) for a in arrays.values())}")
     return [float64(a) for a in arrays.values()]
 
 

@@ -179,32 +179,32 @@ def test_float64_whatever_comes_in_and_nothing_overwritten():
 X = np.ones((2, 3))
 
 
-@pytest.mark.parametrize("call, error, says", [
-    (lambda: consistency.boundary_scalings(-1.0), ValueError, "expected sigma >= 0, .* got -1.0"),
-    (lambda: consistency.boundary_scalings(1.0, -1.0), ValueError, "expected sigma >= 0, sigma_min >= 0"),
-    (lambda: consistency.boundary_scalings(1.0, 0.1, 0.0), ValueError, "sigma_data > 0"),
-    (lambda: consistency.pseudo_huber_loss(X, X[:1], 1), ValueError, r"got a \(2, 3\), b \(1, 3\)"),
-    (lambda: consistency.pseudo_huber_loss(X, X, 0), ValueError, "c: expected a positive number, got 0"),
-    (lambda: consistency.pseudo_huber_loss(X[:0], X[:0], 1), ValueError, r"at least one example, got \(0, 3\)"),
-    (lambda: consistency.pseudo_huber_loss_backward(1.0, X, X[:, :1], 1), ValueError, r"got a \(2, 3\), b \(2, 1\)"),
-    (lambda: consistency.pseudo_huber_loss_backward(1.0, X[:0], X[:0], 1), ValueError, "at least one example"),
-    (lambda: consistency.consistency_loss(X, X[0], 2, 1, 1), ValueError, r"got student \(2, 3\), target \(3,\)"),
-    (lambda: consistency.consistency_loss(X, X, 1, 2, 1), ValueError, "expected sigma_t > sigma_s >= 0, got 1 and 2"),
-    (lambda: consistency.consistency_loss(X, X, np.ones(3), 0, 1), ValueError, r"sigma_t: expected one number or shape \(2,\)"),
-    (lambda: consistency.consistency_loss_backward(1.0, X, X, 2, np.ones((2, 1)), 1), ValueError, r"sigma_s: expected one number or"),
-    (lambda: consistency.training_pair(X, X[0], 2, 1), ValueError, r"got x0 \(2, 3\), eps \(3,\)"),
-    (lambda: consistency.training_pair(X, X, 2, -1), ValueError, "expected sigma_t > sigma_s >= 0, got 2 and -1"),
-    (lambda: consistency.distillation_pair(denoise, X, X, 2, 0), ValueError, "sigma_s: expected positive numbers"),
-    (lambda: consistency.distillation_pair(lambda x, sigma: x[0], X, X, 2, 1), ValueError, r"got xt \(2, 3\), denoised \(3,\)"),
-    (lambda: consistency.training_step(lambda x, sigma: x[0], exact, X, X, 2, 1, 1), ValueError, r"got student \(3,\), target \(2, 3\)"),
-    (lambda: consistency.distillation_step(exact, exact, denoise, X, X, 2, 1, 0), ValueError, "c: expected a positive number"),
-    (lambda: consistency.lognormal_sigma_weights([1.0, 2.0]), ValueError, "sigmas: expected .* descending"),
-    (lambda: consistency.lognormal_sigma_weights([1.0, 0.0]), ValueError, "sigmas: expected .* positive"),
-    (lambda: consistency.lognormal_sigma_weights([2.0, 1.0], std=0), ValueError, "std: expected a positive number, got 0"),
-    (lambda: consistency.discretization_steps(8, 8), ValueError, "expected 0 <= k < K"),
-    (lambda: consistency.discretization_steps(0, 8, 10, 5), ValueError, "1 <= s0 <= s1"),
-    (lambda: consistency.discretization_steps(0, 7), ValueError, "K: expected at least 8 steps"),
+@pytest.mark.parametrize("call, error, argument", [
+    (lambda: consistency.boundary_scalings(-1.0), ValueError, "sigma"),
+    (lambda: consistency.boundary_scalings(1.0, -1.0), ValueError, "sigma_min"),
+    (lambda: consistency.boundary_scalings(1.0, 0.1, 0.0), ValueError, "sigma_data"),
+    (lambda: consistency.pseudo_huber_loss(X, X[:1], 1), ValueError, "a.*b"),
+    (lambda: consistency.pseudo_huber_loss(X, X, 0), ValueError, "c"),
+    (lambda: consistency.pseudo_huber_loss(X[:0], X[:0], 1), ValueError, "0, 3"),
+    (lambda: consistency.pseudo_huber_loss_backward(1.0, X, X[:, :1], 1), ValueError, "a.*b"),
+    (lambda: consistency.pseudo_huber_loss_backward(1.0, X[:0], X[:0], 1), ValueError, "0, 3"),
+    (lambda: consistency.consistency_loss(X, X[0], 2, 1, 1), ValueError, "student.*target"),
+    (lambda: consistency.consistency_loss(X, X, 1, 2, 1), ValueError, "sigma_s"),
+    (lambda: consistency.consistency_loss(X, X, np.ones(3), 0, 1), ValueError, "sigma_t"),
+    (lambda: consistency.consistency_loss_backward(1.0, X, X, 2, np.ones((2, 1)), 1), ValueError, "sigma_s"),
+    (lambda: consistency.training_pair(X, X[0], 2, 1), ValueError, "x0.*eps"),
+    (lambda: consistency.training_pair(X, X, 2, -1), ValueError, "sigma_s"),
+    (lambda: consistency.distillation_pair(denoise, X, X, 2, 0), ValueError, "sigma_s"),
+    (lambda: consistency.distillation_pair(lambda x, sigma: x[0], X, X, 2, 1), ValueError, "xt.*denoised"),
+    (lambda: consistency.training_step(lambda x, sigma: x[0], exact, X, X, 2, 1, 1), ValueError, "student.*target"),
+    (lambda: consistency.distillation_step(exact, exact, denoise, X, X, 2, 1, 0), ValueError, "c"),
+    (lambda: consistency.lognormal_sigma_weights([1.0, 2.0]), ValueError, "sigmas"),
+    (lambda: consistency.lognormal_sigma_weights([1.0, 0.0]), ValueError, "sigmas"),
+    (lambda: consistency.lognormal_sigma_weights([2.0, 1.0], std=0), ValueError, "std"),
+    (lambda: consistency.discretization_steps(8, 8), ValueError, "k"),
+    (lambda: consistency.discretization_steps(0, 8, 10, 5), ValueError, "s0.*s1"),
+    (lambda: consistency.discretization_steps(0, 7), ValueError, "K"),
 ])
-def test_bad_input_is_refused_by_name(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_is_refused_by_name(call, error, argument):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         call()

@@ -228,7 +228,7 @@ def test_ddim_without_noise_needs_none():
     xt, eps_hat = np.random.default_rng(5).standard_normal((2, 2, 3))
     np.testing.assert_array_equal(diffusion.ddim_step(xt, eps_hat, 9, 4, None, 0, T20),
                                   diffusion.ddim_step(xt, eps_hat, 9, 4, np.full_like(xt, np.inf), 0.0, T20))
-    with pytest.raises(ValueError, match=r"expected equal shapes, got .*z \(\)"):
+    with pytest.raises(ValueError, match=r"\bz\b"):
         diffusion.ddim_step(xt, eps_hat, 9, 4, None, 0.5, T20)
 
 
@@ -288,48 +288,48 @@ X = np.ones((2, 3))
 ZERO_SNR = np.array([1.0, 0.5, 0.0])
 
 
-@pytest.mark.parametrize("call, error, says", [
-    (lambda: diffusion.q_sample(X, np.array([1, 2]), X[:, :2], T20), ValueError, r"expected equal shapes, got x0 \(2, 3\), eps \(2, 2\)"),
-    (lambda: diffusion.q_sample(X, np.array([1, 2, 3]), X, T20), ValueError, r"t: expected one int or shape \(2,\) for data of shape \(2, 3\), got \(3,\)"),
-    (lambda: diffusion.q_sample(X.T, np.array([1, 2]), X.T, T20), ValueError, r"t: expected one int or shape \(3,\)"),
-    (lambda: diffusion.q_sample(X, np.array([1, 21]), X, T20), ValueError, r"t: expected 0 <= t <= T = 20, got 1 to 21"),
-    (lambda: diffusion.q_sample(X, -1, X, T20), ValueError, r"t: expected 0 <= t <= T = 20, got -1 to -1"),
-    (lambda: diffusion.q_sample(X, 1.0, X, T20), TypeError, "t: expected ints, got float64"),
-    (lambda: diffusion.q_sample(X, np.array([True, False]), X, T20), TypeError, "t: expected ints, got bool"),
-    (lambda: diffusion.q_sample_backward(X, 21, T20), ValueError, "t: expected 0 <= t <= T = 20, got 21"),
-    (lambda: diffusion.posterior(X, X[:1], 2, 1, T20), ValueError, r"got x0 \(2, 3\), xt \(1, 3\)"),
-    (lambda: diffusion.posterior(X, X, 2, 2, T20), ValueError, "a step goes from t to s < t, got t = 2 and s = 2"),
-    (lambda: diffusion.x0_from_eps(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), eps \(3,\)"),
-    (lambda: diffusion.x0_from_eps(X, X, 2, ZERO_SNR), ValueError, r"abar\[t\] = 0: x0 cannot be had from eps"),
-    (lambda: diffusion.eps_from_x0(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), x0 \(3,\)"),
-    (lambda: diffusion.eps_from_x0(X, X, np.array([0, 2]), T20), ValueError, r"1 - abar\[t\] = 0: at t = 0 there is no noise"),
-    (lambda: diffusion.v_target(X, X[0], 2, T20), ValueError, r"got x0 \(2, 3\), eps \(3,\)"),
-    (lambda: diffusion.x0_from_v(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), v \(3,\)"),
-    (lambda: diffusion.eps_from_v(X, X[0], 2, T20), ValueError, r"got xt \(2, 3\), v \(3,\)"),
-    (lambda: diffusion.score_from_eps(X, 0, T20), ValueError, "at t = 0 the score does not exist"),
-    (lambda: diffusion.eps_from_score(X, 21, T20), ValueError, "t: expected 0 <= t <= T = 20, got 21"),
-    (lambda: diffusion.eps_from_score(X, 1.0, T20), TypeError, "t: expected ints, got float64"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X[0], T20), ValueError, r"got xt \(2, 3\), eps_hat \(2, 3\), z \(3,\)"),
-    (lambda: diffusion.ddpm_step(X, X, 1, 2, X, T20), ValueError, "a step goes from t to s < t, got t = 1 and s = 2"),
-    (lambda: diffusion.ddpm_step(X, X, np.array([3, 1]), np.array([2, 1]), X, T20), ValueError, "a step goes from t to s < t"),
-    (lambda: diffusion.ddpm_step(X, X, 21, 1, X, T20), ValueError, "t: expected 0 <= t <= T = 20, got 21"),
-    (lambda: diffusion.ddpm_step(X, X, 2, -1, X, T20), ValueError, "s: expected 0 <= s <= T = 20, got -1"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1.5, X, T20), TypeError, "s: expected ints, got float64"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, ZERO_SNR), ValueError, r"abar\[t\] = 0"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, "middle"), ValueError, "variance: expected .* got 'middle'"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=0), ValueError, "clip: expected a positive number or None, got 0"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=np.nan), ValueError, "clip: expected a positive number or None, got nan"),
-    (lambda: diffusion.ddim_step(X, X[:1], 2, 1, X, 0.5, T20), ValueError, r"got xt \(2, 3\), eps_hat \(1, 3\), z \(2, 3\)"),
-    (lambda: diffusion.ddim_step(X, X, 2, 2, X, 0.5, T20), ValueError, "a step goes from t to s < t, got t = 2 and s = 2"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 1.5, T20), ValueError, "eta: expected 0 <= eta <= 1, got 1.5"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, -0.1, T20), ValueError, "eta: expected 0 <= eta <= 1, got -0.1"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, np.nan, T20), ValueError, "eta: expected 0 <= eta <= 1, got nan"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 0.5, T20, clip=-1), ValueError, "clip: expected a positive number or None, got -1"),
-    (lambda: diffusion.eps_loss(X, X[:1]), ValueError, r"got eps_hat \(2, 3\), eps \(1, 3\)"),
-    (lambda: diffusion.eps_loss(X[:0], X[:0]), ValueError, r"eps_hat: expected at least one element, got shape \(0, 3\)"),
-    (lambda: diffusion.eps_loss_backward(1.0, X, X[:1]), ValueError, r"got eps_hat \(2, 3\), eps \(1, 3\)"),
-    (lambda: diffusion.eps_loss_backward(1.0, X[:0], X[:0]), ValueError, "expected at least one element"),
+@pytest.mark.parametrize("call, error, argument", [
+    (lambda: diffusion.q_sample(X, np.array([1, 2]), X[:, :2], T20), ValueError, "x0.*eps"),
+    (lambda: diffusion.q_sample(X, np.array([1, 2, 3]), X, T20), ValueError, "t"),
+    (lambda: diffusion.q_sample(X.T, np.array([1, 2]), X.T, T20), ValueError, "t"),
+    (lambda: diffusion.q_sample(X, np.array([1, 21]), X, T20), ValueError, "t"),
+    (lambda: diffusion.q_sample(X, -1, X, T20), ValueError, "t"),
+    (lambda: diffusion.q_sample(X, 1.0, X, T20), TypeError, "t"),
+    (lambda: diffusion.q_sample(X, np.array([True, False]), X, T20), TypeError, "t"),
+    (lambda: diffusion.q_sample_backward(X, 21, T20), ValueError, "t"),
+    (lambda: diffusion.posterior(X, X[:1], 2, 1, T20), ValueError, "x0.*xt"),
+    (lambda: diffusion.posterior(X, X, 2, 2, T20), ValueError, "s"),
+    (lambda: diffusion.x0_from_eps(X, X[0], 2, T20), ValueError, "xt.*eps"),
+    (lambda: diffusion.x0_from_eps(X, X, 2, ZERO_SNR), ValueError, "abar"),
+    (lambda: diffusion.eps_from_x0(X, X[0], 2, T20), ValueError, "xt.*x0"),
+    (lambda: diffusion.eps_from_x0(X, X, np.array([0, 2]), T20), ValueError, "abar"),
+    (lambda: diffusion.v_target(X, X[0], 2, T20), ValueError, "x0.*eps"),
+    (lambda: diffusion.x0_from_v(X, X[0], 2, T20), ValueError, "xt.*v"),
+    (lambda: diffusion.eps_from_v(X, X[0], 2, T20), ValueError, "xt.*v"),
+    (lambda: diffusion.score_from_eps(X, 0, T20), ValueError, "abar"),
+    (lambda: diffusion.eps_from_score(X, 21, T20), ValueError, "t"),
+    (lambda: diffusion.eps_from_score(X, 1.0, T20), TypeError, "t"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X[0], T20), ValueError, "xt.*eps_hat.*z"),
+    (lambda: diffusion.ddpm_step(X, X, 1, 2, X, T20), ValueError, "s"),
+    (lambda: diffusion.ddpm_step(X, X, np.array([3, 1]), np.array([2, 1]), X, T20), ValueError, "s"),
+    (lambda: diffusion.ddpm_step(X, X, 21, 1, X, T20), ValueError, "t"),
+    (lambda: diffusion.ddpm_step(X, X, 2, -1, X, T20), ValueError, "s"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1.5, X, T20), TypeError, "s"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, ZERO_SNR), ValueError, "abar"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, "middle"), ValueError, "variance"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=0), ValueError, "clip"),
+    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=np.nan), ValueError, "clip"),
+    (lambda: diffusion.ddim_step(X, X[:1], 2, 1, X, 0.5, T20), ValueError, "xt.*eps_hat.*z"),
+    (lambda: diffusion.ddim_step(X, X, 2, 2, X, 0.5, T20), ValueError, "s"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 1.5, T20), ValueError, "eta"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, -0.1, T20), ValueError, "eta"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, np.nan, T20), ValueError, "eta"),
+    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 0.5, T20, clip=-1), ValueError, "clip"),
+    (lambda: diffusion.eps_loss(X, X[:1]), ValueError, "eps_hat.*eps"),
+    (lambda: diffusion.eps_loss(X[:0], X[:0]), ValueError, "eps_hat.*eps"),
+    (lambda: diffusion.eps_loss_backward(1.0, X, X[:1]), ValueError, "eps_hat.*eps"),
+    (lambda: diffusion.eps_loss_backward(1.0, X[:0], X[:0]), ValueError, "eps_hat.*eps"),
 ])
-def test_bad_input_is_refused_by_name(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_is_refused_by_name(call, error, argument):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         call()

@@ -101,28 +101,28 @@ def test_vp_and_ve_are_inverses_and_hold_the_same_data_and_noise(seed):
     assert np.abs(edm.ve_from_vp(xt, sigma) - x).max() < 1e-13
 
 
-@pytest.mark.parametrize("call, says", [
-    (lambda: edm.scalings(0.0), "expected sigma > 0 and sigma_data > 0, got 0.0 and 0.5"),
-    (lambda: edm.scalings([1.0, np.nan]), "expected sigma > 0"),
-    (lambda: edm.scalings(1.0, 0), "expected sigma > 0 and sigma_data > 0, got 1.0 and 0"),
-    (lambda: edm.loss_weight(-1.0), "expected sigma > 0 and sigma_data > 0, got -1.0 and 0.5"),
-    (lambda: edm.loss_weight(1.0, -1), "expected sigma > 0 and sigma_data > 0, got 1.0 and -1"),
-    (lambda: edm.sigma_from_abar(1.1), r"abar: expected values in \[0, 1\], got 1.1"),
-    (lambda: edm.sigma_from_abar(np.nan), r"abar: expected values in \[0, 1\], got nan"),
-    (lambda: edm.abar_from_sigma(-1.0), "sigma: expected values >= 0, got -1.0"),
-    (lambda: edm.sigma_at(21, ABAR), "t: expected 0 <= t <= T = 20, got 21"),
-    (lambda: edm.sigma_at(-0.1, ABAR), "t: expected 0 <= t <= T = 20, got -0.1"),
-    (lambda: edm.sigma_at(1, [1, 0.5, 0]), r"abar: expected shape \(T \+ 1,\), strictly descending to more than 0, got \[1\.  0\.5 0\. \]"),
-    (lambda: edm.sigma_at(1, [1, 0.5, 0.5]), "abar: expected .*strictly descending"),
-    (lambda: edm.time_at(0.1, [[1, 0.5]]), "abar: expected shape"),
-    (lambda: edm.time_at(0.1, [1]), "abar: expected shape"),
-    (lambda: edm.time_at(1.5, [1, 0.64, 0.36]), "sigma: expected 0 <= sigma <= 1.33.* = sigma_T, got 1.5"),
-    (lambda: edm.time_at(-0.1, ABAR), "sigma: expected 0 <= sigma"),
-    (lambda: edm.vp_from_ve(X, -1.0), "sigma: expected values >= 0, got -1.0"),
-    (lambda: edm.vp_from_ve(X, np.ones(3)), r"sigma: expected one number or shape \(2,\) for data of shape \(2, 3\), got \(3,\)"),
-    (lambda: edm.ve_from_vp(X, np.nan), "sigma: expected values >= 0, got nan"),
-    (lambda: edm.ve_from_vp(X, np.ones((2, 1))), r"sigma: expected one number or shape \(2,\) .*got \(2, 1\)"),
+@pytest.mark.parametrize("call, argument", [
+    (lambda: edm.scalings(0.0), "sigma"),
+    (lambda: edm.scalings([1.0, np.nan]), "sigma"),
+    (lambda: edm.scalings(1.0, 0), "sigma_data"),
+    (lambda: edm.loss_weight(-1.0), "sigma"),
+    (lambda: edm.loss_weight(1.0, -1), "sigma_data"),
+    (lambda: edm.sigma_from_abar(1.1), "abar"),
+    (lambda: edm.sigma_from_abar(np.nan), "abar"),
+    (lambda: edm.abar_from_sigma(-1.0), "sigma"),
+    (lambda: edm.sigma_at(21, ABAR), "t"),
+    (lambda: edm.sigma_at(-0.1, ABAR), "t"),
+    (lambda: edm.sigma_at(1, [1, 0.5, 0]), "abar"),
+    (lambda: edm.sigma_at(1, [1, 0.5, 0.5]), "abar"),
+    (lambda: edm.time_at(0.1, [[1, 0.5]]), "abar"),
+    (lambda: edm.time_at(0.1, [1]), "abar"),
+    (lambda: edm.time_at(1.5, [1, 0.64, 0.36]), "sigma"),
+    (lambda: edm.time_at(-0.1, ABAR), "sigma"),
+    (lambda: edm.vp_from_ve(X, -1.0), "sigma"),
+    (lambda: edm.vp_from_ve(X, np.ones(3)), "sigma"),
+    (lambda: edm.ve_from_vp(X, np.nan), "sigma"),
+    (lambda: edm.ve_from_vp(X, np.ones((2, 1))), "sigma"),
 ])
-def test_bad_input_is_refused_by_name(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_is_refused_by_name(call, argument):
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         call()

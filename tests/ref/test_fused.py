@@ -186,39 +186,39 @@ def test_another_seed_or_stream_is_another_result_and_the_same_is_the_same(call)
     np.testing.assert_array_equal(one, call(x, 7, 3))
     for seed, stream in ((8, 3), (7, 4), (3, 7), (7 + 2**32, 3), (7, 3 + 2**32)):
         assert not np.isclose(one, call(x, seed, stream), rtol=1e-6, atol=0).any()
-    for seed, stream, says in ((-1, 0, "seed: expected"), (0, 2**64, "stream: expected")):
-        with pytest.raises(ValueError, match=says):
+    for seed, stream, argument in ((-1, 0, "seed"), (0, 2**64, "stream")):
+        with pytest.raises(ValueError, match=rf"\b{argument}\b"):
             call(x, seed, stream)
 
 
 X = np.ones((2, 3))
 
 
-@pytest.mark.parametrize("call, says", [
-    (lambda: fused.q_sample_noise(X, np.array([1, 2, 3]), 0, ABAR), r"t: expected one int or shape \(2,\)"),
-    (lambda: fused.q_sample_noise(X, 21, 0, ABAR), "t: expected 0 <= t <= T = 20, got 21"),
-    (lambda: fused.eps_loss_grad(X, X[0]), r"got eps_hat \(2, 3\), eps \(3,\)"),
-    (lambda: fused.eps_loss_noise(X[:0], 0), "expected at least one element"),
-    (lambda: fused.guided_ddpm_step(X, X, X[0], 1, 2, 1, 0, ABAR), "uncond"),
-    (lambda: fused.guided_ddpm_step(X, X[:1], X[:1], 1, 2, 1, 0, ABAR), r"xt \(2, 3\), eps_hat \(1, 3\)"),
-    (lambda: fused.guided_ddpm_step(X, X, X, 1, 1, 1, 0, ABAR), "a step goes from t to s < t"),
-    (lambda: fused.guided_ddpm_step(X, X, X, 1, 2, 1, 0, ABAR, "other"), "variance: expected .*got 'other'"),
-    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, None, 2, 1, ABAR), "x0_last and u: expected both or neither"),
-    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, 2, 2, 1, ABAR), "a step goes from t to s < t, got t = 2 and s = 2"),
-    (lambda: fused.guided_flow_step(X, X, X, 1, 0.5, 0.5), "a step goes from t <= 1 to 0 <= s < t"),
-    (lambda: fused.guided_flow_step(X, X, X, 1, 1.5, 0.5), "a step goes from t <= 1 to 0 <= s < t"),
-    (lambda: fused.guided_flow_step(X, X, X, 1, np.ones(7), 0.5), "t: expected one number or shape"),
-    (lambda: fused.heun_step(X, X, X, 1.0, 0.0), "expected 0 < sigma_next < sigma"),
-    (lambda: fused.heun_step(X, X, X, 1.0, 1.0), "expected 0 < sigma_next < sigma"),
-    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 2.0, ABAR), "eta: expected 0 <= eta <= 1, got 2.0"),
-    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 0.0, ABAR, -1.0), "clip: expected a positive number or None, got -1.0"),
-    (lambda: fused.adam_ema_step(X, X, X, X, X[0], 1, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), r"avg and p: expected equal shapes, got \(3,\)"),
-    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, guidance=([0, 1], 2.0)), "guidance: expected None for a net without classes"),
-    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, predict="mu"), "predict: expected .* got 'mu'"),
+@pytest.mark.parametrize("call, argument", [
+    (lambda: fused.q_sample_noise(X, np.array([1, 2, 3]), 0, ABAR), "t"),
+    (lambda: fused.q_sample_noise(X, 21, 0, ABAR), "t"),
+    (lambda: fused.eps_loss_grad(X, X[0]), "eps_hat.*eps"),
+    (lambda: fused.eps_loss_noise(X[:0], 0), "eps_hat"),
+    (lambda: fused.guided_ddpm_step(X, X, X[0], 1, 2, 1, 0, ABAR), "uncond.*cond"),
+    (lambda: fused.guided_ddpm_step(X, X[:1], X[:1], 1, 2, 1, 0, ABAR), "xt.*eps_hat"),
+    (lambda: fused.guided_ddpm_step(X, X, X, 1, 1, 1, 0, ABAR), "s"),
+    (lambda: fused.guided_ddpm_step(X, X, X, 1, 2, 1, 0, ABAR, "other"), "variance"),
+    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, None, 2, 1, ABAR), "x0_last.*u"),
+    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, 2, 2, 1, ABAR), "s"),
+    (lambda: fused.guided_flow_step(X, X, X, 1, 0.5, 0.5), "s"),
+    (lambda: fused.guided_flow_step(X, X, X, 1, 1.5, 0.5), "s"),
+    (lambda: fused.guided_flow_step(X, X, X, 1, np.ones(7), 0.5), "t"),
+    (lambda: fused.heun_step(X, X, X, 1.0, 0.0), "sigma_next"),
+    (lambda: fused.heun_step(X, X, X, 1.0, 1.0), "sigma_next"),
+    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 2.0, ABAR), "eta"),
+    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 0.0, ABAR, -1.0), "clip"),
+    (lambda: fused.adam_ema_step(X, X, X, X, X[0], 1, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "avg.*p"),
+    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, guidance=([0, 1], 2.0)), "guidance"),
+    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, predict="mu"), "predict"),
     (lambda: fused.mlp_sample(NETS["simple_mlp"], philox.normal(0, (2, 6)), [4, 9], ABAR), "times"),
-    (lambda: fused.mlp_train(NETS["simple_mlp"], X, 0, 4, 0.1, 0, ABAR), "steps and batch: expected at least 1, got 0 and 4"),
-    (lambda: fused.adam_ema_step(X, X, X, X, X, 0, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "step: expected at least 1, got 0"),
+    (lambda: fused.mlp_train(NETS["simple_mlp"], X, 0, 4, 0.1, 0, ABAR), "steps.*batch"),
+    (lambda: fused.adam_ema_step(X, X, X, X, X, 0, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "step"),
 ])
-def test_bad_input_is_refused_by_name(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_is_refused_by_name(call, argument):
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         call()

@@ -115,9 +115,9 @@ def test_the_discriminator_keeps_its_dtype_penalties_and_all(act):
 
 def test_an_activation_that_is_not_there_is_refused():
     for f in (discriminator, discriminator_input_gradient):
-        with pytest.raises(ValueError, match="act: expected one of leaky_relu, softplus, tanh, got 'relu'"):
+        with pytest.raises(ValueError, match=r"\bact\b"):
             f(PARAMS, REAL, "relu")
-        with pytest.raises(ValueError, match=r"expected x \(\.\.\., n\), w \(m, n\), b \(m,\), got x \(4, 3\)"):
+        with pytest.raises(ValueError, match=r"\bx.*w.*b\b"):
             f(PARAMS, REAL[:, :3], "tanh")
 
 
@@ -263,35 +263,35 @@ X, P = np.ones((2, 3)), np.array([0.5, 0.5])
 @pytest.mark.parametrize("name", DISCRIMINATOR_LOSSES)
 def test_a_discriminator_loss_of_nothing_is_refused(name):
     for call in (getattr(gan, name), lambda real, fake: getattr(gan, f"{name}_backward")(1.0, real, fake)):
-        with pytest.raises(ValueError, match=r"real_logits: expected at least one element, got shape \(0,\)"):
+        with pytest.raises(ValueError, match=r"\breal_logits\b"):
             call(np.zeros(0), X)
-        with pytest.raises(ValueError, match=r"fake_logits: expected at least one element, got shape \(2, 0\)"):
+        with pytest.raises(ValueError, match=r"\bfake_logits\b"):
             call(X, X[:, :0])
 
 
 @pytest.mark.parametrize("name", GENERATOR_LOSSES)
 def test_a_generator_loss_of_nothing_is_refused(name):
     for call in (getattr(gan, name), lambda fake: getattr(gan, f"{name}_backward")(1.0, fake)):
-        with pytest.raises(ValueError, match=r"fake_logits: expected at least one element, got shape \(0,\)"):
+        with pytest.raises(ValueError, match=r"\bfake_logits\b"):
             call(np.zeros(0))
 
 
-@pytest.mark.parametrize("call, says", [
-    (lambda: gan.interpolate(X, X[0], np.ones(2)), r"expected equal shapes, got real \(2, 3\), fake \(3,\)"),
+@pytest.mark.parametrize("call, argument", [
+    (lambda: gan.interpolate(X, X[0], np.ones(2)), "real.*fake"),
     (lambda: gan.interpolate(X, X, np.ones((2, 1))), "alpha"),
     (lambda: gan.interpolate(X, X, 0.5), "alpha"),
     (lambda: gan.interpolate(X, X, np.array([0.5, 1.5])), "alpha"),
-    (lambda: gan.gradient_penalty(network("tanh"), PARAMS, REAL[:0]), r"x: expected shape \(B, \.\.\.\) with B >= 1, got \(0, 4\)"),
-    (lambda: gan.r1_penalty(network("tanh"), PARAMS, 1.0), r"x: expected shape \(B, \.\.\.\) with B >= 1, got \(\)"),
-    (lambda: gan.gradient_penalty((lambda params, x: (x.sum(axis=1), None), None), {}, X), r"input gradient: expected the shape of x, \(2, 3\), got \(2,\)"),
-    (lambda: gan.optimal_discriminator(P, X), r"expected equal shapes, got p_data \(2,\), p_g \(2, 3\)"),
-    (lambda: gan.optimal_discriminator(P, -P), "p_g: expected values >= 0, got -0.5"),
-    (lambda: gan.optimal_discriminator(np.array([np.nan, 1]), P), "p_data: expected values >= 0, got nan"),
-    (lambda: gan.jensen_shannon(P, np.ones(1)), r"got p \(2,\), q \(1,\)"),
-    (lambda: gan.jensen_shannon(P, np.array([1.5, -0.5])), "q: expected values >= 0, got -0.5"),
-    (lambda: gan.jensen_shannon(2 * P, P), r"p: expected shape \(\.\.\., n\) with sums over n of 1, got shape \(2,\) with 2\.0"),
-    (lambda: gan.jensen_shannon(1.0, 1.0), r"p: expected shape \(\.\.\., n\)"),
+    (lambda: gan.gradient_penalty(network("tanh"), PARAMS, REAL[:0]), "x"),
+    (lambda: gan.r1_penalty(network("tanh"), PARAMS, 1.0), "x"),
+    (lambda: gan.gradient_penalty((lambda params, x: (x.sum(axis=1), None), None), {}, X), "x"),
+    (lambda: gan.optimal_discriminator(P, X), "p_data.*p_g"),
+    (lambda: gan.optimal_discriminator(P, -P), "p_g"),
+    (lambda: gan.optimal_discriminator(np.array([np.nan, 1]), P), "p_data"),
+    (lambda: gan.jensen_shannon(P, np.ones(1)), "p.*q"),
+    (lambda: gan.jensen_shannon(P, np.array([1.5, -0.5])), "q"),
+    (lambda: gan.jensen_shannon(2 * P, P), "p"),
+    (lambda: gan.jensen_shannon(1.0, 1.0), "p"),
 ])  # fmt: skip
-def test_bad_input_is_refused_by_name(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_is_refused_by_name(call, argument):
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         call()

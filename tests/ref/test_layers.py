@@ -79,15 +79,15 @@ def test_cross_entropy_by_hand_and_without_overflow():
     assert layers.cross_entropy(np.array([[1e4, 0.0]]), np.array([1])) == 1e4
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: layers.linear(np.ones((2, 3)), np.ones((4, 5)), np.ones(4)), r"got x \(2, 3\), w \(4, 5\), b \(4,\)"),
-    (lambda: layers.linear(np.ones((2, 3)), np.ones((4, 3)), np.ones(1)), r"b \(m,\), got .* b \(1,\)"),
-    (lambda: layers.linear_backward(np.ones((3, 4)), np.ones((2, 3)), np.ones((4, 3))), r"expected dy \(2, 4\) .* got \(3, 4\)"),
-    (lambda: layers.embedding(np.ones((4, 2)), np.array([4])), "index: expected 0 <= index < 4, got 4 to 4"),
-    (lambda: layers.embedding(np.ones((4, 2)), np.array([-1])), "got -1 to -1"),
-    (lambda: layers.time_embedding(np.arange(3), 5), "width: expected an even number, got 5"),
-    (lambda: layers.cross_entropy(np.ones((2, 3)), np.zeros(3, int)), r"got \(2, 3\) and \(3,\)"),
+@pytest.mark.parametrize("call, argument", [
+    (lambda: layers.linear(np.ones((2, 3)), np.ones((4, 5)), np.ones(4)), "x.*w.*b"),
+    (lambda: layers.linear(np.ones((2, 3)), np.ones((4, 3)), np.ones(1)), "b"),
+    (lambda: layers.linear_backward(np.ones((3, 4)), np.ones((2, 3)), np.ones((4, 3))), "dy"),
+    (lambda: layers.embedding(np.ones((4, 2)), np.array([4])), "index"),
+    (lambda: layers.embedding(np.ones((4, 2)), np.array([-1])), "index"),
+    (lambda: layers.time_embedding(np.arange(3), 5), "width"),
+    (lambda: layers.cross_entropy(np.ones((2, 3)), np.zeros(3, int)), "logits.*labels"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_does_not_fit_is_refused(call, argument):
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         call()

@@ -248,31 +248,31 @@ X = np.full((2, 3), 0.5)
 FLAT = np.array([1.0, 0.5, 0.5, 0.2])
 
 
-@pytest.mark.parametrize("call, error, says", [
-    (lambda: objectives.min_snr_weight(-1.0, 5, "x0"), ValueError, r"snr: expected values in \[0, inf\]"),
-    (lambda: objectives.min_snr_weight(np.nan, 5, "x0"), ValueError, "snr: expected"),
-    (lambda: objectives.min_snr_weight(1.0, 0, "x0"), ValueError, "gamma: expected a positive number, got 0"),
-    (lambda: objectives.min_snr_weight(1.0, 5, "score"), ValueError, "prediction: expected .* got 'score'"),
-    (lambda: objectives.normal_kl(X, X, X[0], X), ValueError, r"got mean1 \(2, 3\), logvar1 \(2, 3\), mean2 \(3,\), logvar2 \(2, 3\)"),
-    (lambda: objectives.normal_kl_backward(X[:1], X, X, X, X), ValueError, r"expected equal shapes, got dkl \(1, 3\)"),
-    (lambda: objectives.discretized_gaussian_log_likelihood(X, X, X[0]), ValueError, r"got x \(2, 3\), means \(2, 3\), log_scales \(3,\)"),
-    (lambda: objectives.discretized_gaussian_log_likelihood(X + X + X, X, X), ValueError, r"x: expected values in \[-1, 1\], got 1.5 to 1.5"),
-    (lambda: objectives.discretized_gaussian_log_likelihood_backward(X[0], X, X, X), ValueError, r"got dout \(3,\), x \(2, 3\)"),
-    (lambda: objectives.learned_logvar(X, 2, 2, T20), ValueError, "a step goes from t to s < t"),
-    (lambda: objectives.learned_logvar(X, 2.0, 1, T20), TypeError, "t: expected ints, got float64"),
-    (lambda: objectives.learned_logvar(X, 2, 1, FLAT), ValueError, r"abar: expected abar\[t\] < abar\[s\] < 1"),
-    (lambda: objectives.learned_logvar(X, 1, 0, FLAT), ValueError, r"abar: expected abar\[t\] < abar\[s\] < 1"),
-    (lambda: objectives.learned_logvar(X, 1, 0, T20[:2]), ValueError, "abar: expected T >= 2"),
-    (lambda: objectives.learned_logvar_backward(X, 21, 1, T20), ValueError, "t: expected 0 <= t <= T = 20, got 21"),
-    (lambda: objectives.vlb_terms(X, X, 2, 1, X[:1], X, T20), ValueError, r"got x0 \(2, 3\), xt \(2, 3\), mean_hat \(1, 3\)"),
-    (lambda: objectives.vlb_terms(X, X, 2, 1, X, X, FLAT), ValueError, "a variance of 0 has no logarithm"),
-    (lambda: objectives.vlb_terms(X * 3, X, 2, 0, X, X, T20), ValueError, r"x: expected values in \[-1, 1\]"),
-    (lambda: objectives.vlb_terms(X[:, :0], X[:, :0], 2, 1, X[:, :0], X[:, :0], T20), ValueError, "at least one element an example"),
-    (lambda: objectives.vlb_terms_backward(np.ones(3), X, X, 2, 1, X, X, T20), ValueError, r"dbits: expected shape \(2,\), got \(3,\)"),
-    (lambda: objectives.vlb_prior(X, np.array([1.0, 1.0])), ValueError, r"expected abar\[T\] < 1"),
-    (lambda: objectives.vlb_prior(X, np.array([1.0, -0.5])), ValueError, "abar: expected"),
-    (lambda: objectives.vlb_prior_backward(1.0, X, T20), ValueError, r"dbits: expected shape \(2,\), got \(\)"),
+@pytest.mark.parametrize("call, error, argument", [
+    (lambda: objectives.min_snr_weight(-1.0, 5, "x0"), ValueError, "snr"),
+    (lambda: objectives.min_snr_weight(np.nan, 5, "x0"), ValueError, "snr"),
+    (lambda: objectives.min_snr_weight(1.0, 0, "x0"), ValueError, "gamma"),
+    (lambda: objectives.min_snr_weight(1.0, 5, "score"), ValueError, "prediction"),
+    (lambda: objectives.normal_kl(X, X, X[0], X), ValueError, "mean1.*logvar1.*mean2.*logvar2"),
+    (lambda: objectives.normal_kl_backward(X[:1], X, X, X, X), ValueError, "dkl"),
+    (lambda: objectives.discretized_gaussian_log_likelihood(X, X, X[0]), ValueError, "x.*means.*log_scales"),
+    (lambda: objectives.discretized_gaussian_log_likelihood(X + X + X, X, X), ValueError, "x"),
+    (lambda: objectives.discretized_gaussian_log_likelihood_backward(X[0], X, X, X), ValueError, "dout.*x"),
+    (lambda: objectives.learned_logvar(X, 2, 2, T20), ValueError, "s"),
+    (lambda: objectives.learned_logvar(X, 2.0, 1, T20), TypeError, "t"),
+    (lambda: objectives.learned_logvar(X, 2, 1, FLAT), ValueError, "abar"),
+    (lambda: objectives.learned_logvar(X, 1, 0, FLAT), ValueError, "abar"),
+    (lambda: objectives.learned_logvar(X, 1, 0, T20[:2]), ValueError, "abar"),
+    (lambda: objectives.learned_logvar_backward(X, 21, 1, T20), ValueError, "t"),
+    (lambda: objectives.vlb_terms(X, X, 2, 1, X[:1], X, T20), ValueError, "x0.*xt.*mean_hat"),
+    (lambda: objectives.vlb_terms(X, X, 2, 1, X, X, FLAT), ValueError, "abar"),
+    (lambda: objectives.vlb_terms(X * 3, X, 2, 0, X, X, T20), ValueError, "x"),
+    (lambda: objectives.vlb_terms(X[:, :0], X[:, :0], 2, 1, X[:, :0], X[:, :0], T20), ValueError, "2, 0"),
+    (lambda: objectives.vlb_terms_backward(np.ones(3), X, X, 2, 1, X, X, T20), ValueError, "dbits"),
+    (lambda: objectives.vlb_prior(X, np.array([1.0, 1.0])), ValueError, "abar"),
+    (lambda: objectives.vlb_prior(X, np.array([1.0, -0.5])), ValueError, "abar"),
+    (lambda: objectives.vlb_prior_backward(1.0, X, T20), ValueError, "dbits"),
 ])
-def test_bad_input_is_refused_by_name(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_is_refused_by_name(call, error, argument):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         call()

@@ -143,18 +143,18 @@ def test_the_last_pair_of_an_odd_size_is_whole(size):
 
 
 @pytest.mark.parametrize("draw", [philox.bits, philox.uniform, philox.normal])
-@pytest.mark.parametrize("seed, stream, error, says", [
-    (-1, 0, ValueError, r"seed: expected 0 <= seed < 2\*\*64, got -1"),
-    (2**64, 0, ValueError, r"seed: .*got 18446744073709551616"),
-    (0, -5, ValueError, r"stream: expected 0 <= stream < 2\*\*64, got -5"),
-    (0, 2**64, ValueError, r"stream: .*got 18446744073709551616"),
-    (1.0, 0, TypeError, r"seed: expected an int, got float"),
-    (None, 0, TypeError, r"seed: expected an int, got NoneType"),
-    (0, "1", TypeError, r"stream: expected an int, got str"),
-    (True, 0, TypeError, r"seed: expected an int, got bool"),
+@pytest.mark.parametrize("seed, stream, error, argument", [
+    (-1, 0, ValueError, "seed"),
+    (2**64, 0, ValueError, "seed"),
+    (0, -5, ValueError, "stream"),
+    (0, 2**64, ValueError, "stream"),
+    (1.0, 0, TypeError, "seed"),
+    (None, 0, TypeError, "seed"),
+    (0, "1", TypeError, "stream"),
+    (True, 0, TypeError, "seed"),
 ])
-def test_bad_seeds_and_streams_are_refused(draw, seed, stream, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_seeds_and_streams_are_refused(draw, seed, stream, error, argument):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         draw(seed, 4, stream)
 
 
@@ -162,16 +162,16 @@ def test_numpy_integers_are_seeds_too():
     np.testing.assert_array_equal(philox.bits(np.uint64(2**64 - 1), np.int64(8)), philox.bits(2**64 - 1, 8))
 
 
-@pytest.mark.parametrize("counter, key, rounds, error, says", [
-    (np.zeros(4, np.int32), np.zeros(2, np.uint32), 10, TypeError, "counter: expected uint32, got int32"),
-    (np.zeros(4, np.uint32), np.zeros(2, np.uint64), 10, TypeError, "key: expected uint32, got uint64"),
-    (np.zeros(3, np.uint32), np.zeros(2, np.uint32), 10, ValueError, r"counter: expected a last axis of 4, got shape \(3,\)"),
-    (np.zeros(4, np.uint32), np.zeros((2, 4), np.uint32), 10, ValueError, r"key: expected a last axis of 2, got shape"),
-    (np.uint32(0), np.zeros(2, np.uint32), 10, ValueError, r"counter: expected a last axis of 4, got shape \(\)"),
-    (np.zeros(4, np.uint32), np.zeros(2, np.uint32), 0, ValueError, "rounds: expected at least 1, got 0"),
+@pytest.mark.parametrize("counter, key, rounds, error, argument", [
+    (np.zeros(4, np.int32), np.zeros(2, np.uint32), 10, TypeError, "counter"),
+    (np.zeros(4, np.uint32), np.zeros(2, np.uint64), 10, TypeError, "key"),
+    (np.zeros(3, np.uint32), np.zeros(2, np.uint32), 10, ValueError, "counter"),
+    (np.zeros(4, np.uint32), np.zeros((2, 4), np.uint32), 10, ValueError, "key"),
+    (np.uint32(0), np.zeros(2, np.uint32), 10, ValueError, "counter"),
+    (np.zeros(4, np.uint32), np.zeros(2, np.uint32), 0, ValueError, "rounds"),
 ])
-def test_bad_counters_and_keys_are_refused(counter, key, rounds, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_counters_and_keys_are_refused(counter, key, rounds, error, argument):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         philox.philox4x32(counter, key, rounds)
 
 
@@ -186,7 +186,7 @@ def test_integers_are_the_high_word_of_a_product(n):
 
 @pytest.mark.parametrize("n", [0, -1, 2**32 + 1])
 def test_integers_below_what_32_bits_cannot_count_are_refused(n):
-    with pytest.raises(ValueError, match=rf"n: expected 1 <= n <= 2\*\*32, got {n}"):
+    with pytest.raises(ValueError, match=r"\bn\b"):
         philox.below(0, 3, n)
 
 

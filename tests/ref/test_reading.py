@@ -71,7 +71,7 @@ def test_an_argument_without_an_example_is_told():
     def scaled(x0, unheard_of):
         return x0 * unheard_of
 
-    with pytest.raises(LookupError, match="no worked example for its argument unheard_of; ref/reading/examples.py"):
+    with pytest.raises(LookupError, match=r"\bunheard_of\b"):
         examples.example(scaled)
 
 

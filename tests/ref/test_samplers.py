@@ -132,7 +132,7 @@ def test_the_last_noise_is_not_looked_at_and_may_be_missing(name):
         other = NOISE.copy()
         other[i] += 1
         assert np.all(BY_TIME[name](model, X, TIMES, other, ABAR) != out) or name == "inpaint", f"noise {i} is not used"
-    with pytest.raises(ValueError, match=r"noise: expected one of shape \(2, 3\) for step 3, got 3"):
+    with pytest.raises(ValueError, match=r"\bnoise\b"):
         BY_TIME[name](model, X, TIMES, NOISE[:3], ABAR)
 
 
@@ -140,7 +140,7 @@ def test_the_last_noise_is_not_looked_at_and_may_be_missing(name):
 def test_a_run_that_ends_above_0_needs_all_its_noise(name):
     whole = BY_TIME[name](model, X, TIMES[:3], NOISE[:2], ABAR)
     assert np.all(whole != BY_TIME[name](model, X, TIMES[:3], 2 * NOISE[:2], ABAR))
-    with pytest.raises(ValueError, match=r"noise: expected one of shape \(2, 3\) for step 1, got 1"):
+    with pytest.raises(ValueError, match=r"\bnoise\b"):
         BY_TIME[name](model, X, TIMES[:3], NOISE[:1], ABAR)
 
 
@@ -314,9 +314,9 @@ def test_churn_raises_the_variance_to_that_of_its_level(s_churn, gamma):
     x, level = calls[0]
     assert_close(np.array(level), np.array((1 + gamma) * SIGMAS[0]))
     assert_close((x**2).sum(), np.float64(level**2))
-    with pytest.raises(ValueError, match=r"noise: expected one of shape \(2, 3\) for step 3, got 3"):
+    with pytest.raises(ValueError, match=r"\bnoise\b"):
         samplers.heun(half, X, SIGMAS, NOISE[:3], s_churn)
-    with pytest.raises(ValueError, match=r"noise: expected one of shape \(2, 3\) for step 0, got None"):
+    with pytest.raises(ValueError, match=r"\bnoise\b"):
         samplers.heun(half, X, SIGMAS, s_churn=s_churn)
 
 
@@ -341,7 +341,7 @@ def test_consistency_by_hand():
     for sigmas in ([5, 2], [5, 2, 0]):  # a last 0 is the end and no call
         assert_close(samplers.consistency(half, x, sigmas, noise, 1.2), np.array([[2.4]]))
         assert_close(samplers.consistency(half, x, sigmas, noise[:1], 1.2), np.array([[2.4]]))
-    with pytest.raises(ValueError, match=r"noise: expected one of shape \(1, 1\) for step 0, got 0"):
+    with pytest.raises(ValueError, match=r"\bnoise\b"):
         samplers.consistency(half, x, [5, 2], noise[:0], 1.2)
 
 
@@ -387,77 +387,77 @@ def wide(x, level):
     return np.zeros((1, 3))
 
 
-@pytest.mark.parametrize("times, says", [
-    ([5], r"times: expected shape \(n \+ 1,\) of ints, n >= 1, got shape \(1,\) of int64"),
-    ([[5, 0]], r"times: expected shape \(n \+ 1,\) of ints, n >= 1, got shape \(1, 2\) of int64"),
-    ([5.0, 0.0], "times: .*of ints, n >= 1, got .*float64"),
-    ([0, 5], r"times: expected to descend within 0 to T = 20, got \[0 5\]"),
-    ([5, 5, 0], r"times: expected to descend within 0 to T = 20, got \[5 5 0\]"),
-    ([21, 0], r"times: expected to descend within 0 to T = 20, got \[21  0\]"),
-    ([5, -1], r"times: expected to descend within 0 to T = 20, got \[ 5 -1\]"),
+@pytest.mark.parametrize("times, argument", [
+    ([5], "times"),
+    ([[5, 0]], "times"),
+    ([5.0, 0.0], "times"),
+    ([0, 5], "times"),
+    ([5, 5, 0], "times"),
+    ([21, 0], "times"),
+    ([5, -1], "times"),
 ])
 @pytest.mark.parametrize("name", BY_TIME)
-def test_bad_times_are_refused(name, times, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_times_are_refused(name, times, argument):
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         BY_TIME[name](model, X, times, NOISE, ABAR)
 
 
 @pytest.mark.parametrize("name", BY_TIME)
 def test_no_terminal_signal_and_other_shapes_are_refused(name):
-    with pytest.raises(ValueError, match=r"abar\[t\] = 0: x0 cannot be had from eps"):
+    with pytest.raises(ValueError, match=r"\babar\b"):
         BY_TIME[name](model, X, [2, 1, 0], NOISE, ZERO_SNR)
-    with pytest.raises(ValueError, match=r"expected equal shapes, got .* \(2, 3\), .* \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(1, 3\)"):
         BY_TIME[name](wide, X, [2, 1, 0], NOISE, ABAR)
     if name in NOISY:
-        with pytest.raises(ValueError, match=r"noise: expected shape \(2, 3\) for step 0, got \(3,\)"):
+        with pytest.raises(ValueError, match=r"\bnoise\b"):
             BY_TIME[name](model, X, [2, 1, 0], NOISE[:, 0], ABAR)
-        with pytest.raises(ValueError, match=r"noise: expected one of shape \(2, 3\) for step 0, got None"):
+        with pytest.raises(ValueError, match=r"\bnoise\b"):
             BY_TIME[name](model, X, [2, 1, 0], None, ABAR)
 
 
 @pytest.mark.parametrize("name", BY_LEVEL)
 def test_an_answer_of_another_shape_is_refused(name):
-    with pytest.raises(ValueError, match=r"expected an answer of the shape it was asked about, \(2, 3\), got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"\(1, 3\)"):
         BY_LEVEL[name][0](wide, X)
 
 
-@pytest.mark.parametrize("call, says", [
-    (lambda: samplers.ddpm(model, X, TIMES, NOISE, ABAR, "middle"), "variance: expected .* got 'middle'"),
-    (lambda: samplers.ddpm(model, X, TIMES, NOISE, ABAR, clip=0), "clip: expected a positive number or None, got 0"),
-    (lambda: samplers.ddim(model, X, TIMES, NOISE, 1.5, ABAR), "eta: expected 0 <= eta <= 1, got 1.5"),
-    (lambda: samplers.unipc(model, X, TIMES, ABAR, 0), "order: expected an int, at least 1, got 0"),
-    (lambda: samplers.unipc(model, X, TIMES, ABAR, 1.5), "order: expected an int, at least 1, got 1.5"),
-    (lambda: samplers.unipc(model, X, TIMES, ABAR, "2"), "order: expected an int, at least 1, got '2'"),
-    (lambda: samplers.dpmpp_2m_step(X, X, X, None, 2, 1, ABAR), "x0_last and u: expected both or neither"),
-    (lambda: samplers.dpmpp_2m_step(X, X, None, 3, 2, 1, ABAR), "x0_last and u: expected both or neither"),
-    (lambda: samplers.dpmpp_2m_step(X, X, X, 2, 2, 1, ABAR), "a step goes from t to s < t, got t = 2 and s = 2"),
-    (lambda: samplers.dpmpp_2m_step(X, X[:1], X, 3, 2, 1, ABAR), r"got xt \(2, 3\), x0_hat \(1, 3\), x0_last \(2, 3\)"),
-    (lambda: samplers.dpmpp_2m_step(X, X, X[0], 3, 2, 1, ABAR), r"got xt \(2, 3\), x0_hat \(2, 3\), x0_last \(3,\)"),
-    (lambda: samplers.dpmpp_2m_step(X, X, None, None, 2, 1, ZERO_SNR), r"abar: expected 0 < abar\[t\] < 1 .*, got"),
-    (lambda: samplers.dpmpp_2m_step(X, X, X, 3, 2, 1, [1, 0.8, 0.5, 0]), r"abar: expected 0 < abar\[t\] < 1 .*, got"),
-    (lambda: samplers.dpmpp_2m_step(X, X, None, None, 2, 1, [1, 1, 1]), r"1 - abar\[t\] = 0"),
-    (lambda: samplers.euler(half, X, [1.0]), r"sigmas: expected at least 2 levels that descend to 0 or more, got \[1\.\]"),
-    (lambda: samplers.euler(half, X, [0, 1]), r"sigmas: expected at least 2 levels that descend to 0 or more, got \[0\. 1\.\]"),
-    (lambda: samplers.heun(half, X, [1, -1]), r"sigmas: .* got \[ 1\. -1\.\]"),
-    (lambda: samplers.heun(half, X, [2, np.nan, 0]), "sigmas: .*nan"),
-    (lambda: samplers.heun(half, X, [[2, 1]]), "sigmas: expected at least 2 levels"),
-    (lambda: samplers.heun(half, X, SIGMAS, NOISE, -1), "s_churn: expected a number >= 0, got -1"),
-    (lambda: samplers.heun(half, X, SIGMAS, NOISE, np.nan), "s_churn: expected a number >= 0, got nan"),
-    (lambda: samplers.heun(half, X, SIGMAS, NOISE[:, 0], 1), r"noise: expected shape \(2, 3\) for step 0, got \(3,\)"),
-    (lambda: samplers.flow_euler(half, X, [1.0]), r"times: expected shape \(n \+ 1,\) with n >= 1, descending within 1 to 0, got \[1\.\]"),
-    (lambda: samplers.flow_euler(half, X, [0, 1]), r"times: .*descending within 1 to 0, got \[0\. 1\.\]"),
-    (lambda: samplers.flow_heun(half, X, [1.5, 0]), r"times: .*descending within 1 to 0, got \[1\.5 0\. \]"),
-    (lambda: samplers.flow_heun(half, X, [1, -0.5]), r"times: .*descending within 1 to 0, got \[ 1\.  -0\.5\]"),
-    (lambda: samplers.consistency(half, X, [], NOISE, 0.002), "sigmas: expected at least 1 levels"),
-    (lambda: samplers.consistency(half, X, [0], NOISE, 0.002), r"sigmas: expected levels >= sigma_min = 0.002 >= 0, got \[\]"),
-    (lambda: samplers.consistency(half, X, [3, 1], NOISE, 2), r"sigmas: expected levels >= sigma_min = 2 >= 0, got \[3.0, 1.0\]"),
-    (lambda: samplers.consistency(half, X, [3, 1], NOISE, -1), "sigmas: expected levels >= sigma_min = -1 >= 0"),
-    (lambda: samplers.consistency(half, X, [3, 1], NOISE[:, 0], 0.1), r"noise: expected shape \(2, 3\) for step 0, got \(3,\)"),
-    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN[0], MASK, ABAR), r"got xT \(2, 3\), known \(3,\), mask \(2, 3\)"),
-    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN, MASK[0], ABAR), r"got xT \(2, 3\), known \(2, 3\), mask \(3,\)"),
-    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN, MASK / 2, ABAR), "mask: expected 0 or 1 everywhere"),
-    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN, np.full(X.shape, np.nan), ABAR), "mask: expected 0 or 1 everywhere"),
+@pytest.mark.parametrize("call, argument", [
+    (lambda: samplers.ddpm(model, X, TIMES, NOISE, ABAR, "middle"), "variance"),
+    (lambda: samplers.ddpm(model, X, TIMES, NOISE, ABAR, clip=0), "clip"),
+    (lambda: samplers.ddim(model, X, TIMES, NOISE, 1.5, ABAR), "eta"),
+    (lambda: samplers.unipc(model, X, TIMES, ABAR, 0), "order"),
+    (lambda: samplers.unipc(model, X, TIMES, ABAR, 1.5), "order"),
+    (lambda: samplers.unipc(model, X, TIMES, ABAR, "2"), "order"),
+    (lambda: samplers.dpmpp_2m_step(X, X, X, None, 2, 1, ABAR), "x0_last.*u"),
+    (lambda: samplers.dpmpp_2m_step(X, X, None, 3, 2, 1, ABAR), "x0_last.*u"),
+    (lambda: samplers.dpmpp_2m_step(X, X, X, 2, 2, 1, ABAR), "s"),
+    (lambda: samplers.dpmpp_2m_step(X, X[:1], X, 3, 2, 1, ABAR), "xt.*x0_hat.*x0_last"),
+    (lambda: samplers.dpmpp_2m_step(X, X, X[0], 3, 2, 1, ABAR), "xt.*x0_hat.*x0_last"),
+    (lambda: samplers.dpmpp_2m_step(X, X, None, None, 2, 1, ZERO_SNR), "abar"),
+    (lambda: samplers.dpmpp_2m_step(X, X, X, 3, 2, 1, [1, 0.8, 0.5, 0]), "abar"),
+    (lambda: samplers.dpmpp_2m_step(X, X, None, None, 2, 1, [1, 1, 1]), "abar"),
+    (lambda: samplers.euler(half, X, [1.0]), "sigmas"),
+    (lambda: samplers.euler(half, X, [0, 1]), "sigmas"),
+    (lambda: samplers.heun(half, X, [1, -1]), "sigmas"),
+    (lambda: samplers.heun(half, X, [2, np.nan, 0]), "sigmas"),
+    (lambda: samplers.heun(half, X, [[2, 1]]), "sigmas"),
+    (lambda: samplers.heun(half, X, SIGMAS, NOISE, -1), "s_churn"),
+    (lambda: samplers.heun(half, X, SIGMAS, NOISE, np.nan), "s_churn"),
+    (lambda: samplers.heun(half, X, SIGMAS, NOISE[:, 0], 1), "noise"),
+    (lambda: samplers.flow_euler(half, X, [1.0]), "times"),
+    (lambda: samplers.flow_euler(half, X, [0, 1]), "times"),
+    (lambda: samplers.flow_heun(half, X, [1.5, 0]), "times"),
+    (lambda: samplers.flow_heun(half, X, [1, -0.5]), "times"),
+    (lambda: samplers.consistency(half, X, [], NOISE, 0.002), "sigmas"),
+    (lambda: samplers.consistency(half, X, [0], NOISE, 0.002), "sigmas"),
+    (lambda: samplers.consistency(half, X, [3, 1], NOISE, 2), "sigmas"),
+    (lambda: samplers.consistency(half, X, [3, 1], NOISE, -1), "sigmas"),
+    (lambda: samplers.consistency(half, X, [3, 1], NOISE[:, 0], 0.1), "noise"),
+    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN[0], MASK, ABAR), "xT.*known.*mask"),
+    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN, MASK[0], ABAR), "xT.*known.*mask"),
+    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN, MASK / 2, ABAR), "mask"),
+    (lambda: samplers.inpaint(model, X, TIMES, NOISE, KNOWN, np.full(X.shape, np.nan), ABAR), "mask"),
 ])
-def test_bad_input_is_refused_by_name(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_is_refused_by_name(call, argument):
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         call()

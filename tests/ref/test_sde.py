@@ -140,28 +140,28 @@ def same(x, t, probe):
     return x, probe
 
 
-@pytest.mark.parametrize("call, error, says", [
-    (lambda: sde.vp_drift(X, 1.5), ValueError, r"t: expected values in \[0, 1\], got 1.5"),
-    (lambda: sde.vp_drift(X, np.nan), ValueError, r"t: expected values in \[0, 1\]"),
-    (lambda: sde.vp_drift(X, np.ones(3)), ValueError, r"t: expected one number or shape \(2,\) for data of shape \(2, 2\), got \(3,\)"),
-    (lambda: sde.vp_diffusion(0.5, 0.0, 1.0), ValueError, "expected 0 < beta_min <= beta_max, got 0.0 and 1.0"),
-    (lambda: sde.vp_marginal(0.5, 2.0, 1.0), ValueError, "expected 0 < beta_min <= beta_max"),
-    (lambda: sde.vp_marginal(-0.1), ValueError, "t: expected values"),
-    (lambda: sde.ve_drift(X, -1), ValueError, "t: expected values"),
-    (lambda: sde.ve_diffusion(0.5, 1.0, 1.0), ValueError, "expected 0 < sigma_min < sigma_max, got 1.0 and 1.0"),
-    (lambda: sde.ve_marginal(0.5, 0.0, 1.0), ValueError, "expected 0 < sigma_min < sigma_max"),
-    (lambda: sde.reverse_drift(X, 1.0, X[:1]), ValueError, r"got f \(2, 2\), score \(1, 2\)"),
-    (lambda: sde.reverse_drift(X, np.ones((2, 2)), X), ValueError, r"g: expected one number or shape \(2,\)"),
-    (lambda: sde.probability_flow_drift(X, 1.0, X[0]), ValueError, r"got f \(2, 2\), score \(2,\)"),
-    (lambda: sde.drift_and_jvp(lambda x, t: x, X, 0.5, X, 0), ValueError, "h: expected a positive number, got 0"),
-    (lambda: sde.log_likelihood(same, X, [0, 1], X[:1]), ValueError, r"got x \(2, 2\), probe \(1, 2\)"),
-    (lambda: sde.log_likelihood(same, X, [1, 0], X), ValueError, "times: expected .* ascending from data to noise"),
-    (lambda: sde.log_likelihood(same, X, [0], X), ValueError, "times: expected"),
-    (lambda: sde.log_likelihood(same, X, [0, 1], X, 0), ValueError, "prior_std: expected a positive number, got 0"),
-    (lambda: sde.log_likelihood(lambda x, t, p: (x, p[:, 0]), X, [0, 1], X), ValueError, r"got drift \(2, 2\), jvp \(2,\), x \(2, 2\)"),
-    (lambda: sde.bits_per_dimension(1.0, 0), ValueError, "expected dims >= 1 and bin_width > 0, got dims=0"),
-    (lambda: sde.bits_per_dimension(1.0, 1, -1.0), ValueError, "got dims=1, bin_width=-1.0"),
+@pytest.mark.parametrize("call, error, argument", [
+    (lambda: sde.vp_drift(X, 1.5), ValueError, "t"),
+    (lambda: sde.vp_drift(X, np.nan), ValueError, "t"),
+    (lambda: sde.vp_drift(X, np.ones(3)), ValueError, "t"),
+    (lambda: sde.vp_diffusion(0.5, 0.0, 1.0), ValueError, "beta_min"),
+    (lambda: sde.vp_marginal(0.5, 2.0, 1.0), ValueError, "beta_min"),
+    (lambda: sde.vp_marginal(-0.1), ValueError, "t"),
+    (lambda: sde.ve_drift(X, -1), ValueError, "t"),
+    (lambda: sde.ve_diffusion(0.5, 1.0, 1.0), ValueError, "sigma_min"),
+    (lambda: sde.ve_marginal(0.5, 0.0, 1.0), ValueError, "sigma_min"),
+    (lambda: sde.reverse_drift(X, 1.0, X[:1]), ValueError, "f.*score"),
+    (lambda: sde.reverse_drift(X, np.ones((2, 2)), X), ValueError, "g"),
+    (lambda: sde.probability_flow_drift(X, 1.0, X[0]), ValueError, "f.*score"),
+    (lambda: sde.drift_and_jvp(lambda x, t: x, X, 0.5, X, 0), ValueError, "h"),
+    (lambda: sde.log_likelihood(same, X, [0, 1], X[:1]), ValueError, "x.*probe"),
+    (lambda: sde.log_likelihood(same, X, [1, 0], X), ValueError, "times"),
+    (lambda: sde.log_likelihood(same, X, [0], X), ValueError, "times"),
+    (lambda: sde.log_likelihood(same, X, [0, 1], X, 0), ValueError, "prior_std"),
+    (lambda: sde.log_likelihood(lambda x, t, p: (x, p[:, 0]), X, [0, 1], X), ValueError, "drift.*jvp.*x"),
+    (lambda: sde.bits_per_dimension(1.0, 0), ValueError, "dims"),
+    (lambda: sde.bits_per_dimension(1.0, 1, -1.0), ValueError, "bin_width"),
 ])
-def test_bad_input_is_refused_by_name(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_is_refused_by_name(call, error, argument):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
         call()

@@ -253,34 +253,34 @@ def test_one_upstream_number_holds_for_every_example():
 X, B = np.full((2, 3), 0.5), np.ones(2)
 
 
-@pytest.mark.parametrize("call, says", [
-    (lambda: vae.reparameterize(X, X[0], X), r"expected equal shapes, got mu \(2, 3\), logvar \(3,\), eps \(2, 3\)"),
-    (lambda: vae.reparameterize_backward(X, X, X[:1]), r"got dz \(2, 3\), logvar \(2, 3\), eps \(1, 3\)"),
-    (lambda: vae.gaussian_kl(X, X[:1]), r"got mu \(2, 3\), logvar \(1, 3\)"),
-    (lambda: vae.gaussian_kl(1.0, 1.0), r"mu and logvar: expected shape \(B, \.\.\.\), got \(\)"),
+@pytest.mark.parametrize("call, argument", [
+    (lambda: vae.reparameterize(X, X[0], X), "mu.*logvar.*eps"),
+    (lambda: vae.reparameterize_backward(X, X, X[:1]), "dz.*logvar.*eps"),
+    (lambda: vae.gaussian_kl(X, X[:1]), "mu.*logvar"),
+    (lambda: vae.gaussian_kl(1.0, 1.0), "mu.*logvar"),
     (lambda: vae.gaussian_kl_backward(np.ones(3), X, X), "dkl"),
-    (lambda: vae.bernoulli_nll(X, X.T), r"got logits \(2, 3\), x \(3, 2\)"),
-    (lambda: vae.bernoulli_nll(X, 2 * X - 1.5), r"x: expected values in \[0, 1\], got -0\.5 to -0\.5"),
-    (lambda: vae.bernoulli_nll(X, np.array([[0, 1, 255], [0, 0, 0]])), r"x: expected values in \[0, 1\], got 0\.0 to 255\.0"),
-    (lambda: vae.bernoulli_nll_backward(B, X, -X), r"x: expected values in \[0, 1\]"),
+    (lambda: vae.bernoulli_nll(X, X.T), "logits.*x"),
+    (lambda: vae.bernoulli_nll(X, 2 * X - 1.5), "x"),
+    (lambda: vae.bernoulli_nll(X, np.array([[0, 1, 255], [0, 0, 0]])), "x"),
+    (lambda: vae.bernoulli_nll_backward(B, X, -X), "x"),
     (lambda: vae.bernoulli_nll_backward(X, X, X), "dnll"),
-    (lambda: vae.gaussian_nll(X, X, 0.0), r"got x \(2, 3\), mean \(2, 3\), logvar \(\)"),
+    (lambda: vae.gaussian_nll(X, X, 0.0), "x.*mean.*logvar"),
     (lambda: vae.gaussian_nll_backward(np.ones((2, 1)), X, X, X), "dnll"),
-    (lambda: vae.elbo(B, np.ones(3)), r"got nll \(2,\), kl \(3,\)"),
-    (lambda: vae.elbo(X, X), r"nll and kl: expected shape \(B,\) with B >= 1, got \(2, 3\)"),
-    (lambda: vae.elbo(B[:0], B[:0]), r"with B >= 1, got \(0,\)"),
-    (lambda: vae.elbo(B, B, -1.0), "beta: expected beta >= 0, got -1.0"),
-    (lambda: vae.elbo(B, B, np.nan), "beta: expected beta >= 0, got nan"),
-    (lambda: vae.elbo_backward(1.0, B, B, -1.0), "beta: expected beta >= 0, got -1.0"),
-    (lambda: vae.elbo_backward(1.0, B, X), r"got nll \(2,\), kl \(2, 3\)"),
-    (lambda: vae.clamp_logvar(X, 1.0, -1.0), "expected low <= high, got low=1.0, high=-1.0"),
-    (lambda: vae.clamp_logvar_backward(X, X, 1.0, -1.0), "expected low <= high, got low=1.0, high=-1.0"),
-    (lambda: vae.clamp_logvar_backward(X, X[0]), r"got dclamped \(2, 3\), logvar \(3,\)"),
-    (lambda: vae.importance_weighted_bound(B), r"log_w: expected shape \(B, K\) with B >= 1 and K >= 1, got \(2,\)"),
-    (lambda: vae.importance_weighted_bound(X[:, :0]), r"log_w: expected shape \(B, K\) .* got \(2, 0\)"),
-    (lambda: vae.importance_weighted_bound(np.array([[0.0, 1.0], [-np.inf, -np.inf]])), "log_w: expected a finite largest weight .* got -inf"),
-    (lambda: vae.importance_weighted_bound_backward(1.0, np.array([[np.inf, 0.0]])), "log_w: expected a finite largest .* got inf"),
+    (lambda: vae.elbo(B, np.ones(3)), "nll.*kl"),
+    (lambda: vae.elbo(X, X), "nll.*kl"),
+    (lambda: vae.elbo(B[:0], B[:0]), "nll.*kl"),
+    (lambda: vae.elbo(B, B, -1.0), "beta"),
+    (lambda: vae.elbo(B, B, np.nan), "beta"),
+    (lambda: vae.elbo_backward(1.0, B, B, -1.0), "beta"),
+    (lambda: vae.elbo_backward(1.0, B, X), "nll.*kl"),
+    (lambda: vae.clamp_logvar(X, 1.0, -1.0), "low"),
+    (lambda: vae.clamp_logvar_backward(X, X, 1.0, -1.0), "low"),
+    (lambda: vae.clamp_logvar_backward(X, X[0]), "dclamped.*logvar"),
+    (lambda: vae.importance_weighted_bound(B), "log_w"),
+    (lambda: vae.importance_weighted_bound(X[:, :0]), "log_w"),
+    (lambda: vae.importance_weighted_bound(np.array([[0.0, 1.0], [-np.inf, -np.inf]])), "log_w"),
+    (lambda: vae.importance_weighted_bound_backward(1.0, np.array([[np.inf, 0.0]])), "log_w"),
 ])  # fmt: skip
-def test_bad_input_is_refused_by_name(call, says):
-    with pytest.raises(ValueError, match=says):
+def test_bad_input_is_refused_by_name(call, argument):
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         call()
