@@ -3,7 +3,7 @@ import argparse
 import os
 import sys
 
-from ref.reading import catalogue, examples, page, text
+from ref.reading import catalogue, page, text, worked
 
 
 def main(words=None):
@@ -25,7 +25,7 @@ def main(words=None):
         if asked.command == "show":
             print("\n".join(text.source(function)), flush=True)
             return 0
-        ran, differences = examples.run(function, examples.settings(function, asked.set))
+        ran, differences = worked.run(function, worked.settings(function, asked.set))
         refused = isinstance(ran.returned, Exception)
         if asked.html and not refused:
             page.write(asked.html, page.page(function, ran, differences))

@@ -1,4 +1,4 @@
-"""What a diffusion model is trained and judged by, beside the simple loss: weights, Gaussian divergences, the variational bound.
+"""What a diffusion model is trained and judged by, next to the simple loss: weights, Gaussian divergences, the variational bound.
 
 float64 whatever comes in. B examples first, then any data axes; `abar`, t and s as in `ref.diffusion`. A mean is a mean,
 a logvar the logarithm of a variance, a log_scale the logarithm of a deviation. Nats, unless the name says bits.
@@ -8,11 +8,11 @@ Papers
     [iDDPM]   Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
     [MinSNR]  Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023
     [VAE]     Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
-    [erfc]    Hunter, Regan, "A Note on the Evaluation of the Complementary Error Function", 1972
 """
 import numpy as np
 
 from ref.diffusion import posterior
+from ref.numerics import erfcx
 from ref.shapes import at, example_sum, float64, same_shape, step
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -25,16 +25,14 @@ def min_snr_weight(snr, gamma, prediction):
         "eps"  min(SNR, gamma) / SNR
         "v"    min(SNR, gamma) / (SNR + 1)
 
-    All three are one loss, |x0_hat - x0|^2 min(SNR, gamma), told in the error of what is predicted.
+    All three are one loss, |x0_hat - x0|^2 min(SNR, gamma), each in terms of the error of its prediction.
     snr: any shape, values in [0, inf]. gamma: > 0; 5 in the paper. prediction: one of the three names.
     Returns weights of the shape of snr, float64. At SNR = 0 the weight of eps is 1, its limit.
     Raises ValueError for an SNR below 0 or NaN, gamma <= 0, or another prediction.
     """
     snr = np.asarray(snr, np.float64)
-    if not np.all(snr >= 0):
-        raise ValueError("snr: expected values in [0, inf]")
-    if not gamma > 0:
-        raise ValueError(f"gamma: expected a positive number, got {gamma}")
+    if not np.all(snr >= 0) or not gamma > 0:
+        raise ValueError(f"snr and gamma: expected snr in [0, inf] and gamma > 0, got {snr} and {gamma}")
     if prediction == "x0":
         return np.minimum(snr, gamma)
     if prediction == "eps":
@@ -210,9 +208,6 @@ def vlb_prior_backward(dbits, x0, abar):
     return _share(dbits, x0.shape) * _last_of(abar, x0) * x0
 
 
-# --- the probability of a bin ---------------------------------------------------------------------------------------
-
-
 def _bin(x, means, log_scales):
     """The bin of x in deviations from the mean: its centre m and half width h, turned round where side = -1, so that m >= 0
     for a bin with two ends; where `end`, the bin has one end, m - h, and reaches from it to infinity."""
@@ -237,7 +232,7 @@ def _mass(m, h, end):
     right = ~narrow & (np.real(a) >= 0)
     mn, hn = np.where(narrow, m, 0), np.where(narrow, h, 0)
     inside = hn * sum(w * np.exp(-hn * u * (mn + hn * u / 2)) for u, w in zip(NODES, WEIGHTS)) / np.sqrt(2 * np.pi)
-    tail_a, tail_b = (_erfcx(np.where(np.real(e) < 0, -e, e) / np.sqrt(2)) / 2 for e in (a, b))  # over e^(-a^2 / 2), e^(-b^2 / 2)
+    tail_a, tail_b = (erfcx(np.where(np.real(e) < 0, -e, e) / np.sqrt(2)) / 2 for e in (a, b))  # over e^(-a^2 / 2), e^(-b^2 / 2)
     tail_b = np.where(end, 0, tail_b)
     outside = tail_a - np.exp(np.where(right & ~end, -2 * m * h, 0)) * tail_b
     astride = 1 - np.exp(-(a**2) / 2) * tail_a - np.exp(-(b**2) / 2) * tail_b
@@ -245,18 +240,6 @@ def _mass(m, h, end):
     mass = np.where(narrow, inside, np.where(right, outside, astride))
     at_a = np.exp(np.where(narrow, hn * (mn - hn / 2), np.where(right, 0, -(a**2) / 2))) / np.sqrt(2 * np.pi)
     return peak, mass, at_a
-
-
-def _erfcx(z):
-    """e^(z^2) erfc(z) for Re z >= 0, [erfc]: the midpoint sum of (z / pi) integral e^(-t^2) / (z^2 + t^2) dt with step 1/2, and
-    what the pole at t = i z adds to it as long as that counts. All terms are positive; for real z within a few 1e-16 of the value."""
-    step = 0.5
-    near = np.where(np.real(z) < np.pi / step, z, 0)
-    pole = np.where(np.real(z) < np.pi / step, 2 * np.exp(near**2) / (1 + np.exp(2 * np.pi * near / step)), 0)
-    return pole + z * sum(2 * step / np.pi * np.exp(-(t**2)) / (z**2 + t**2) for t in (np.arange(13) + 0.5) * step)
-
-
-# --- shapes and units -----------------------------------------------------------------------------------------------
 
 
 def _alike(**arrays):

@@ -50,11 +50,12 @@ def page(function, run, differences):
         code = "\n".join(f"<i>{line + i}</i>{part}" for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
         parts.append(f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{_made(values, mark)}</div>')
     if differences:
-        parts.append("<h2>Gradients, each beside the central difference of sum(what came from above * what the forward returns)</h2>")
+        parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward returns)</h2>")
     for gradient in differences:
         first, second, apart = text.beside(*gradient)
         parts.append(f'<div class="row"><div class="made"><b>{escape(gradient[0])}</b> {first}</div><div class="made">{second} <small>{apart}</small></div></div>')
-    return "\n".join([*parts, "</body></html>\n"])
+    cited = "".join(f"<p>{escape(paper)}</p>" for paper in catalogue.cited(function))
+    return "\n".join([*parts, f"<h2>Papers</h2>{cited}" if cited else "", "</body></html>\n"])
 
 
 def _made(named, mark=""):

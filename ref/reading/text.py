@@ -37,7 +37,7 @@ def listing():
         paper = "   ".join(filter(None, (catalogue.paper(f), after and f"after {after}")))
         lines.append(f"{n:>3}  {name.removeprefix('ref.'):<40}  {catalogue.where(f):<26}  {paper}".rstrip())
         lines += [f"       {line}" for line in catalogue.formulas(f) or [catalogue.sentence(f)]]
-    return lines
+    return [*lines, "", "papers", *(f"    {paper}" for paper in catalogue.papers())]
 
 
 def source(function):
@@ -45,7 +45,7 @@ def source(function):
     lines, first = inspect.getsourcelines(function)
     numbered = [f"{n:>4}  {line}" for n, line in enumerate(colouring()("".join(lines).rstrip()).split("\n"), first)]
     found = catalogue.elsewhere(function)
-    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else [])
+    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else []) + _papers(function)
 
 
 def traced(function, run, differences):
@@ -62,11 +62,11 @@ def traced(function, run, differences):
             shown = colour(part) if line else part
             lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {right[i] if i < len(right) else ''}".rstrip())
     if differences:
-        lines += ["", "gradients, each beside the central difference of sum(what came from above * what the forward returns)"]
+        lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
     for gradient in differences:
         first, second, apart = beside(*gradient)
         lines += [f"    {gradient[0]:<16}{first}", f"    {'difference':<16}{second}   {apart}"]
-    return lines
+    return lines + _papers(function)
 
 
 def beside(name, gradient, difference, size):
@@ -91,6 +91,12 @@ def _head(function):
     """Its name, place and paper, then its equations."""
     first = "   ".join(filter(None, (catalogue.full(function), catalogue.where(function), catalogue.paper(function))))
     return [first, "", *(f"    {line}" for line in catalogue.formulas(function) or [catalogue.sentence(function)]), ""]
+
+
+def _papers(function):
+    """The papers that it cites, in full."""
+    cited = catalogue.cited(function)
+    return ["", "papers", *(f"    {paper}" for paper in cited)] if cited else []
 
 
 def _aligned(lines):

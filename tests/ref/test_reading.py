@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ref import diffusion, layers
+from ref import diffusion, examples, layers
 from ref.__main__ import main
-from ref.reading import catalogue, examples, page, text, trace, typeset
+from ref.examples import base
+from ref.reading import catalogue, page, text, trace, typeset, worked
 from tests import ROOT
 
 EQUATIONS = catalogue.equations()
@@ -53,7 +54,7 @@ def test_every_public_function_of_the_math_is_an_equation():
 def test_every_equation_traces(name):
     """On its worked example, to what it returns untraced; its gradients are near their finite differences; its page is well formed."""
     function = EQUATIONS[name]
-    run, differences = examples.run(function)
+    run, differences = worked.run(function)
     assert run.name == function.__name__ and run.steps and not isinstance(run.returned, Exception), run.returned
     arguments = dict(run.given)
     if not any(callable(leaf) for _, leaf in trace.leaves("", list(arguments.values()))):
@@ -76,8 +77,10 @@ def test_an_argument_without_an_example_is_told():
 
 
 def test_no_table_has_an_entry_for_what_is_not_there():
-    assert set(examples.FUNCTIONS) <= set(EQUATIONS)
-    assert all(importlib.import_module(name) for name in examples.MODULES)
+    for path in sorted((ROOT / "ref/examples").glob("*.py")):
+        if path.stem not in ("__init__", "base"):
+            tables = importlib.import_module(f"ref.examples.{path.stem}")
+            assert {f"ref.{path.stem}.{name}" for name in getattr(tables, "FUNCTIONS", {})} <= set(EQUATIONS)
 
 
 # --- the trace, by hand -----------------------------------------------------------------------------------------------
@@ -121,10 +124,10 @@ def test_philox_gives_its_published_words(capsys):
 
 
 def test_a_written_element_a_loop_and_a_second_call_are_followed():
-    run, _ = examples.run(layers.embedding_backward)
+    run, _ = worked.run(layers.embedding_backward)
     written = [step.made[0][1] for step in run.steps if step.made and step.made[0][0] == "dw"]
     assert len(written) == 2 and not written[0].any() and written[1].any()
-    run, _ = examples.run(EQUATIONS["ref.samplers.ddim"])
+    run, _ = worked.run(EQUATIONS["ref.samplers.ddim"])
     assert [dict(step.made)["t"] for step in run.steps if step.source.startswith("for")] == [1000, 667, 333]
     lines = text.traced(EQUATIONS["ref.samplers.ddim"], run, [])
     assert [line.split("  ")[0] for line in map(str.strip, lines) if line.startswith("ddim_step")] == ["ddim_step", "ddim_step, as above", "ddim_step, as above"]
@@ -175,7 +178,7 @@ def test_the_trace_that_ran_before_is_back_after():
     was = sys.gettrace()
     sys.settrace(before)
     try:
-        examples.run(diffusion.q_sample, {"t": 5000})
+        worked.run(diffusion.q_sample, {"t": 5000})
         after = sys.gettrace()
     finally:
         sys.settrace(was)
@@ -185,8 +188,8 @@ def test_the_trace_that_ran_before_is_back_after():
 def test_one_setting_moves_what_follows_from_it():
     early, late = (examples.example(diffusion.ddim_step, {"t": t}) for t in (10, 900))
     assert early["s"] == 5 and late["s"] == 450
-    np.testing.assert_allclose(late["xt"], diffusion.q_sample(examples.digits(), 900, late["eps_hat"] / 0.9, late["abar"]), rtol=1e-12)
-    assert np.abs(early["xt"] - examples.digits()).mean() < 0.1 < np.abs(late["xt"] - examples.digits()).mean()
+    np.testing.assert_allclose(late["xt"], diffusion.q_sample(base.digits(), 900, late["eps_hat"] / 0.9, late["abar"]), rtol=1e-12)
+    assert np.abs(early["xt"] - base.digits()).mean() < 0.1 < np.abs(late["xt"] - base.digits()).mean()
 
 
 # --- the list and the source ------------------------------------------------------------------------------------------
