@@ -1,7 +1,7 @@
 """Consistency models: a network that goes from any noise level to the data in one call, and the two ways to train it.
 
 Noise levels are deviations, x_sigma = x0 + sigma eps, from sigma_min (data) to sigma_max; a pair of neighbours on a descending
-grid is sigma_t > sigma_s, the paper's t_{n+1} and t_n. float64 whatever comes in, B examples first. `f(x, sigma) -> x0_hat` is
+grid is sigma_t > sigma_s, the paper's t_{n+1} and t_n. float64, B examples first. `f(x, sigma) -> x0_hat` is
 the student, `denoise(x, sigma) -> x0_hat` a trained diffusion model.
 
 Papers
@@ -75,7 +75,7 @@ def consistency_loss(student, target, sigma_t, sigma_s, c):
 
 
 def consistency_loss_backward(dloss, student, target, sigma_t, sigma_s, c):
-    """Gradient of `consistency_loss` in the student's output alone, for the teacher's stands still ([CM] algorithms 2 and 3):
+    """Gradient of `consistency_loss` in the student's output alone, since the teacher is fixed ([CM] algorithms 2 and 3):
 
         dstudent = (student - target) / sqrt(|student - target|^2 + c^2) / (sigma_t - sigma_s) / B dloss
 
@@ -92,7 +92,7 @@ def training_pair(x0, eps, sigma_t, sigma_s):
     """[CM] algorithm 3:  x_t = x0 + sigma_t eps,  x_s = x0 + sigma_s eps, one noise for both.
 
     x0, eps: (B, ...). sigma_t, sigma_s: one or (B,), sigma_t > sigma_s >= 0.
-    Returns x_t, where the student looks, and x_s, where the teacher does, each (B, ...) float64.
+    Returns x_t, the student's input, and x_s, the teacher's, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s >= 0.
     """
     x0, eps = same_shape(x0=x0, eps=eps)
@@ -128,7 +128,7 @@ def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):
     on the points of `training_pair`.
 
     f, teacher: callables (x, sigma) -> x0_hat (B, ...); the teacher has f's own weights ([iCT] section 3.2) or their moving
-    average. What f's backward needs beside dstudent, f keeps itself. x0, eps, sigma_t, sigma_s: as in `training_pair`.
+    average. f keeps what its backward needs in addition to dstudent. x0, eps, sigma_t, sigma_s: as in `training_pair`.
     c: as in `pseudo_huber_loss`.
     Returns L (a float) and dstudent (B, ...), its gradient in the output of f; through the teacher none goes.
     Raises as `training_pair` and `consistency_loss` do.

@@ -1,6 +1,6 @@
 """Forward noising, the conversions between eps, x0, v and score, the posterior, and the DDPM and DDIM steps.
 
-Everything here is float64, whatever comes in. B examples first, then any data axes. `abar` is (T + 1,) from
+Everything here is float64. B examples first, then any data axes. `abar` is (T + 1,) from
 `ref.schedules.alpha_bar`, abar[0] = 1; t = 0 is data, t = T is noise. A step goes from t to any s < t.
 
 Papers
@@ -67,7 +67,7 @@ def x0_from_eps(xt, eps, t, abar):
     """
     xt, eps = same_shape(xt=xt, eps=eps)
     abar_t = at(abar, t, xt, "t")
-    nonzero(abar_t, "abar[t]", "x0 cannot be had from eps; predict v or x0")
+    nonzero(abar_t, "abar[t]", "x0 cannot be recovered from eps; predict v or x0")
     return (xt - np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)
 
 
@@ -150,7 +150,7 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
         x0_hat = x0_from_eps(x_t, eps_hat), clipped to [-clip, clip];   mean as in `posterior`
         sigma^2 = beta tilde ("small", exact for point-mass data) or beta = 1 - abar_t / abar_s ("large", for N(0, I) data)
 
-    No noise is added where s = 0, whatever the variance; z is not looked at there.
+    No noise is added where s = 0, whatever the variance; z is ignored there.
 
     xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.
@@ -176,8 +176,8 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
         sigma  = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)
         x_s    = sqrt(abar_s) x0_hat + sqrt(1 - abar_s - sigma^2) eps_hat + sigma z
 
-    With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and does
-    not look at z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
+    With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and
+    ignores z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
 
     xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.

@@ -1,6 +1,6 @@
-"""Diffusion by noise level sigma: x = x0 + sigma eps, preconditioning, and the way to and from alpha-bar.
+"""Diffusion by noise level sigma: x = x0 + sigma eps, preconditioning, and conversions to and from alpha-bar.
 
-Everything here is float64, whatever comes in. sigma is a deviation; its square is the variance of the noise. A state of the
+Everything here is float64. sigma is a deviation; its square is the variance of the noise. A state of the
 variance-preserving diffusion is x_t = sqrt(abar_t) (x0 + sigma eps), with the same x0 and eps.
 
 Papers
@@ -19,7 +19,7 @@ def scalings(sigma, sigma_data=0.5):
         c_in    = 1 / sqrt(sigma^2 + sigma_data^2)
         c_noise = ln(sigma) / 4
 
-    so that what F reads, and what it must say, have unit variance. sigma: > 0, any shape. sigma_data: > 0, the data's deviation.
+    so that the input and the target of F have unit variance. sigma: > 0, any shape. sigma_data: > 0, the data's deviation.
     Returns c_skip, c_out, c_in, c_noise, each of the shape of sigma, float64.
     Raises ValueError where sigma or sigma_data is not positive.
     """
@@ -40,7 +40,7 @@ def loss_weight(sigma, sigma_data=0.5):
 
 
 def sigma_from_abar(abar):
-    """sigma = sqrt((1 - abar) / abar), the noise beside a signal of 1.
+    """sigma = sqrt((1 - abar) / abar), the noise next to a signal of 1.
 
     abar: any shape, in [0, 1]. Returns sigma of that shape, float64; inf at abar = 0. Raises ValueError for a value outside [0, 1].
     """
@@ -72,7 +72,7 @@ def sigma_at(t, abar):
 
 
 def time_at(sigma, abar):
-    """The inverse of `sigma_at`: the time, whole or not, at which the noise is sigma. A network trained on whole times is asked there.
+    """The inverse of `sigma_at`: the time, whole or not, at which the noise is sigma. A network trained on whole times is called there.
 
     sigma: any shape, in [0, sigma_from_abar(abar[T])]. abar: as in `sigma_at`.
     Returns t of the shape of sigma, float64, in [0, T].

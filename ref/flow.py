@@ -1,6 +1,6 @@
-"""Flow matching on straight lines: the path, its velocity, the loss, the times, and the way to and from a diffusion.
+"""Flow matching on straight lines: the path, its velocity, the loss, the times, and conversions to and from a diffusion.
 
-Everything here is float64, whatever comes in. B examples first, then any data axes. t = 0 is data, t = 1 is noise,
+Everything here is float64. B examples first, then any data axes. t = 0 is data, t = 1 is noise,
 x_t = (1 - t) x0 + t eps, and the velocity eps - x0 points to the noise: a sampler goes from t = 1 down to 0.
 
 Papers
@@ -26,7 +26,7 @@ def interpolate(x0, eps, t):
 
 
 def velocity_target(x0, eps):
-    """[RF] eq. 1 with time turned round:  v = d x_t / dt = eps - x0, the same at every t.
+    """[RF] eq. 1 with time reversed:  v = d x_t / dt = eps - x0, the same at every t.
 
     x0, eps: (B, ...).
     Returns v (B, ...) float64.
@@ -137,7 +137,7 @@ def velocity_from_x0(xt, x0, t):
     xt, x0 = same_shape(xt=xt, x0=x0)
     t = _time(t, xt)
     if np.any(t == 0):
-        raise ValueError("t = 0: x_t is x0 and does not tell the velocity")
+        raise ValueError("t = 0: x_t is x0 and does not determine the velocity")
     return (xt - x0) / t
 
 
@@ -151,7 +151,7 @@ def velocity_from_eps(xt, eps, t):
     xt, eps = same_shape(xt=xt, eps=eps)
     t = _time(t, xt)
     if np.any(t == 1):
-        raise ValueError("t = 1: x_t is eps and does not tell the velocity")
+        raise ValueError("t = 1: x_t is eps and does not determine the velocity")
     return (eps - xt) / (1 - t)
 
 

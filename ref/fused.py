@@ -1,6 +1,6 @@
 """The truth for each fused kernel: literal compositions of the equations, one pass over memory when fused.
 
-The noise is made from (seed, stream) where it is needed, and never stored. Symbols as in `ref.diffusion`.
+The noise is generated from (seed, stream) where it is needed, and never stored. Symbols as in `ref.diffusion`.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -43,7 +43,7 @@ def eps_loss_grad(eps_hat, eps):
 
 
 def eps_loss_noise(eps_hat, seed, stream=0):
-    """[DDPM] eq. 14 and its gradient against the noise of (seed, stream), which is made again and never stored.
+    """[DDPM] eq. 14 and its gradient against the noise of (seed, stream), which is regenerated and never stored.
 
     eps_hat: (B, ...). seed, stream: those that made x_t in `q_sample_noise`.
     Returns L (a float), deps_hat (B, ...) float64. Raises as `eps_loss` and `normal` do.
@@ -78,7 +78,7 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar):
-    """[CFG] eq. 6 (w = 1 + its w), then one step of [DPM-Solver++] algorithm 2, and what the next step needs of this one:
+    """[CFG] eq. 6 (w = 1 + its w), then one step of [DPM-Solver++] algorithm 2, and the x0_hat that the next step needs:
 
         x0_hat = x0_from_eps(x_t, uncond + w (cond - uncond), t, abar),   x_s = dpmpp_2m_step(x_t, x0_hat, x0_last, u, t, s, abar)
 

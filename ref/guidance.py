@@ -1,4 +1,4 @@
-"""Guidance: how a conditional and an unconditional prediction are put together.
+"""Guidance: how a conditional and an unconditional prediction are combined.
 
 Papers
     [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022

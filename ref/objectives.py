@@ -1,6 +1,6 @@
 """What a diffusion model is trained and judged by, next to the simple loss: weights, Gaussian divergences, the variational bound.
 
-float64 whatever comes in. B examples first, then any data axes; `abar`, t and s as in `ref.diffusion`. A mean is a mean,
+float64. B examples first, then any data axes; `abar`, t and s as in `ref.diffusion`. A mean is a mean,
 a logvar the logarithm of a variance, a log_scale the logarithm of a deviation. Nats, unless the name says bits.
 
 Papers
@@ -209,7 +209,7 @@ def vlb_prior_backward(dbits, x0, abar):
 
 
 def _bin(x, means, log_scales):
-    """The bin of x in deviations from the mean: its centre m and half width h, turned round where side = -1, so that m >= 0
+    """The bin of x in deviations from the mean: its centre m and half width h, mirrored where side = -1, so that m >= 0
     for a bin with two ends; where `end`, the bin has one end, m - h, and reaches from it to infinity."""
     x, means, log_scales = same_shape(x=x, means=means, log_scales=log_scales)
     if np.any(np.abs(x) > 1):

@@ -88,7 +88,7 @@ def zero_terminal_snr(abar):
         sqrt(abar_t) <- (sqrt(abar_t) - sqrt(abar_T)) sqrt(abar_1) / (sqrt(abar_1) - sqrt(abar_T))
 
     abar: (T + 1,), abar[0] = 1, T >= 2, abar[1] > abar[T].
-    Returns (T + 1,) float64; entry 0 stays 1. Where abar[T] = 0, x0 cannot be had from eps: predict v or x0.
+    Returns (T + 1,) float64; entry 0 stays 1. Where abar[T] = 0, x0 cannot be recovered from eps: predict v or x0.
     Raises ValueError for another shape, or where abar[1] = abar[T].
     """
     abar = np.asarray(abar, np.float64)

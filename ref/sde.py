@@ -1,8 +1,8 @@
-"""Diffusion in continuous time: the VP and VE equations, the two ways back, and the exact likelihood along one of them.
+"""Diffusion in continuous time: the VP and VE equations, the two reverse processes, and the exact likelihood of one of them.
 
 t in [0, 1] is a float, or (B,) floats; t = 0 is data, t = 1 is noise. An SDE is dx = f(x, t) dt + g(t) dw, of drift f and
-diffusion g, a deviation per root of time; its marginal q(x_t | x0) = N(mean x0, std^2 I), std a deviation. float64 whatever
-comes in, B examples first.
+diffusion g, a deviation per root of time; its marginal q(x_t | x0) = N(mean x0, std^2 I), std a deviation. float64,
+B examples first.
 
 Papers
     [SDE]     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
@@ -117,7 +117,7 @@ def probability_flow_drift(f, g, score):
 
 def drift_and_jvp(drift, x, t, probe, h=1e-4):
     """A drift, and its Jacobian times a probe by the central difference (drift(x + h probe) - drift(x - h probe)) / (2 h), for
-    a `log_likelihood` of what has no hand-written derivative. Off by O(h^2), and by rounding of the drift over h.
+    the `log_likelihood` of a drift without a hand-written derivative. Off by O(h^2), and by rounding of the drift over h.
 
     drift: callable (x, t) -> dx/dt (B, ...). x, probe: (B, ...). t: float. h: > 0.
     Returns drift, J probe, each (B, ...) float64.
@@ -136,7 +136,7 @@ def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
 
     The divergence is probe . J probe ([SDE] eq. 40, Hutchinson's), with one probe for the whole solve as in [FFJORD]. It is
     unbiased for probes of mean 0 and covariance I, and exact for entries of +-1 where J is diagonal. For the exact divergence
-    of any J, give every example D times, with the D probes sqrt(D) e_i: the mean of the D results is free of chance.
+    of any J, give every example D times, with the D probes sqrt(D) e_i: the mean of the D results is exact.
     Solved by the classical Runge-Kutta method, [RK] chapter II, table 1.2, of order 4 in the steps between the times.
 
     drift_jvp: callable (x, t, probe) -> dx/dt, J probe; or probe^T J, which serves as well; each (B, ...), t a float.

@@ -1,6 +1,6 @@
 """The variational autoencoder: the reparameterised sample, the KL to the prior, the likelihoods, and the two bounds.
 
-Everything here is float64, whatever comes in. B examples first, then any data axes. KL and nll are summed over all axes
+Everything here is float64. B examples first, then any data axes. KL and nll are summed over all axes
 but the first, (B,), in nats; the bounds are means over the batch. logvar is a log-variance: std = exp(logvar / 2).
 
 Papers
@@ -71,7 +71,7 @@ def bernoulli_nll(logits, x):
         nll = -sum(x log y + (1 - x) log(1 - y)) = sum(x softplus(-logits) + (1 - x) softplus(logits))
 
     No term of the second form is below 0, so nothing cancels, and none overflows.
-    logits: (B, ...). x: (B, ...) in [0, 1]; in between it is the cross-entropy, which stays above 0.
+    logits: (B, ...). x: (B, ...) in [0, 1]; in between it is the cross-entropy, which is above 0.
     Returns nll (B,) float64, in nats.
     Raises ValueError where shapes differ or have no batch axis, or x is outside [0, 1].
     """
@@ -119,7 +119,7 @@ def gaussian_nll_backward(dnll, x, mean, logvar):
 
 
 def reparameterize_kl(mu, logvar, eps):
-    """Both things that an encoder's output is for, [VAE] eq. 10:  z = reparameterize(mu, logvar, eps),  kl = gaussian_kl(mu, logvar).
+    """Both uses of an encoder's output, [VAE] eq. 10:  z = reparameterize(mu, logvar, eps),  kl = gaussian_kl(mu, logvar).
 
     mu, logvar, eps: (B, ...), one shape.
     Returns z (B, ...) and kl (B,), float64. Raises as the two do.

@@ -1,6 +1,6 @@
 """What is in `ref`: every equation, where it stands, which paper it is from, what it needs, and where else its name lives.
 
-An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. All that is said of it is read from its source.
+An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. Everything shown about it is read from its source.
 """
 import ast
 import difflib

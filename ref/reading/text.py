@@ -53,7 +53,7 @@ def traced(function, run, differences):
     width, colour = max(120, shutil.get_terminal_size().columns) // 2, colouring()
     lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
     for depth, line, code, mark, values in trace.rows(run):
-        right = ["as it came"] if values is None else [mark.replace("→", "->") + words for words in _aligned(visible(values))]
+        right = ["unchanged"] if values is None else [mark.replace("→", "->") + words for words in _aligned(visible(values))]
         left, room = code.split("\n"), width - 2 * depth - 8
         right = [""] * len(left) * (max(map(len, left)) > room) + right
         for i in range(max(len(left), len(right))):
@@ -64,12 +64,12 @@ def traced(function, run, differences):
     if differences:
         lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
     for gradient in differences:
-        first, second, apart = beside(*gradient)
+        first, second, apart = compared(*gradient)
         lines += [f"    {gradient[0]:<16}{first}", f"    {'difference':<16}{second}   {apart}"]
     return lines + _papers(function)
 
 
-def beside(name, gradient, difference, size):
+def compared(name, gradient, difference, size):
     """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient, difference, size: of `trace.finite_differences`."""
     apart = np.abs(gradient - difference)[np.isfinite(difference)]
     of = f"all {size}" if apart.size == size else f"{apart.size} of {size} elements"

@@ -1,4 +1,4 @@
-"""One run of an equation, line by line: each statement with what it made, calls into `ref` inside the line that made them.
+"""One run of an equation, line by line: each statement with the values that it computed, calls into `ref` inside their line.
 
 What only checks is left out: an `if` that was not taken, and a private function that made no number that it was not given.
 """
@@ -18,7 +18,7 @@ from ref.tree import from_named, named
 
 MATH = f"{Path(ref.__file__).parent}/"
 READER = f"{MATH}reading/", f"{MATH}__main__.py", f"{MATH}tree.py"
-SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, beside its first three
+SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, in addition to its first three
 BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 
