@@ -3,32 +3,32 @@ import argparse
 import os
 import sys
 
-from ref.reading import catalogue, examples, page, text
+from ref.reading import catalogue, page, text, worked
 
 
 def main(words=None):
-    """Run the command. words: of the command line. Returns the exit status: 2 for what cannot be done as asked."""
+    """Run the command. words: of the command line. Returns the exit status: 2 for a request that cannot be met."""
     parser = argparse.ArgumentParser(prog="python -m ref", description="Read the math as it runs. Without a command: every equation, in reading order.")
     commands = parser.add_subparsers(dest="command")
     show = commands.add_parser("show", help="an equation, its source, and where its name lives in the backends and the tests")
-    run = commands.add_parser("trace", help="an equation on a worked example, line by line, with what each line made")
+    run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each line computes")
     for command in (show, run):
         command.add_argument("name", help="q_sample, or module.function where several modules have the name")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
     run.add_argument("--html", metavar="FILE", help="write the trace as one page instead, with pictures")
-    asked = parser.parse_args(words)
+    given = parser.parse_args(words)
     try:
-        if asked.command is None:
+        if given.command is None:
             print("\n".join(text.listing()), flush=True)
             return 0
-        function = catalogue.equations()[catalogue.find(asked.name)]
-        if asked.command == "show":
+        function = catalogue.equations()[catalogue.find(given.name)]
+        if given.command == "show":
             print("\n".join(text.source(function)), flush=True)
             return 0
-        ran, differences = examples.run(function, examples.settings(function, asked.set))
+        ran, differences = worked.run(function, worked.settings(function, given.set))
         refused = isinstance(ran.returned, Exception)
-        if asked.html and not refused:
-            page.write(asked.html, page.page(function, ran, differences))
+        if given.html and not refused:
+            page.write(given.html, page.page(function, ran, differences))
         else:
             print("\n".join(text.traced(function, ran, differences)), flush=True)
         if refused:

@@ -1,7 +1,7 @@
 """Consistency models: a network that goes from any noise level to the data in one call, and the two ways to train it.
 
 Noise levels are deviations, x_sigma = x0 + sigma eps, from sigma_min (data) to sigma_max; a pair of neighbours on a descending
-grid is sigma_t > sigma_s, the paper's t_{n+1} and t_n. float64 whatever comes in, B examples first. `f(x, sigma) -> x0_hat` is
+grid is sigma_t > sigma_s, the paper's t_{n+1} and t_n. float64, B examples first. `f(x, sigma) -> x0_hat` is
 the student, `denoise(x, sigma) -> x0_hat` a trained diffusion model.
 
 Papers
@@ -13,7 +13,8 @@ import math
 
 import numpy as np
 
-from ref.diffusion import _column, _same_shape
+from ref.edm import heun_step
+from ref.shapes import example_sum, per_example, same_shape
 
 
 def boundary_scalings(sigma, sigma_min=0.002, sigma_data=0.5):
@@ -41,7 +42,7 @@ def pseudo_huber_loss(a, b, c):
     Returns L, a float.
     Raises ValueError where shapes differ, there is no example or c <= 0.
     """
-    a, b = _same_shape(a=a, b=b)
+    a, b = same_shape(a=a, b=b)
     return np.mean(_pseudo_huber(a, b, c))
 
 
@@ -52,8 +53,8 @@ def pseudo_huber_loss_backward(dloss, a, b, c):
     Returns da, db, each (B, ...) float64.
     Raises as `pseudo_huber_loss` does.
     """
-    a, b = _same_shape(a=a, b=b)
-    root = _column(_pseudo_huber(a, b, c) + c, a, "root")
+    a, b = same_shape(a=a, b=b)
+    root = per_example(_pseudo_huber(a, b, c) + c, a, "root")
     da = dloss / len(a) * (a - b) / root
     return da, -da
 
@@ -68,13 +69,13 @@ def consistency_loss(student, target, sigma_t, sigma_s, c):
     Returns L, a float.
     Raises ValueError where shapes differ, there is no example, not sigma_t > sigma_s >= 0 or c <= 0.
     """
-    student, target = _same_shape(student=student, target=target)
+    student, target = same_shape(student=student, target=target)
     sigma_t, sigma_s = _pair(sigma_t, sigma_s, student)
     return np.mean(_pseudo_huber(student, target, c) / np.ravel(sigma_t - sigma_s))
 
 
 def consistency_loss_backward(dloss, student, target, sigma_t, sigma_s, c):
-    """Gradient of `consistency_loss` in the student's output alone, for the teacher's stands still ([CM] algorithms 2 and 3):
+    """Gradient of `consistency_loss` in the student's output alone, since the teacher is fixed ([CM] algorithms 2 and 3):
 
         dstudent = (student - target) / sqrt(|student - target|^2 + c^2) / (sigma_t - sigma_s) / B dloss
 
@@ -82,7 +83,7 @@ def consistency_loss_backward(dloss, student, target, sigma_t, sigma_s, c):
     Returns dstudent (B, ...) float64.
     Raises as `consistency_loss` does.
     """
-    student, target = _same_shape(student=student, target=target)
+    student, target = same_shape(student=student, target=target)
     sigma_t, sigma_s = _pair(sigma_t, sigma_s, student)
     return pseudo_huber_loss_backward(dloss, student, target, c)[0] / (sigma_t - sigma_s)
 
@@ -91,10 +92,10 @@ def training_pair(x0, eps, sigma_t, sigma_s):
     """[CM] algorithm 3:  x_t = x0 + sigma_t eps,  x_s = x0 + sigma_s eps, one noise for both.
 
     x0, eps: (B, ...). sigma_t, sigma_s: one or (B,), sigma_t > sigma_s >= 0.
-    Returns x_t, where the student looks, and x_s, where the teacher does, each (B, ...) float64.
+    Returns x_t, the student's input, and x_s, the teacher's, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s >= 0.
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
+    x0, eps = same_shape(x0=x0, eps=eps)
     sigma_t, sigma_s = _pair(sigma_t, sigma_s, x0)
     return x0 + sigma_t * eps, x0 + sigma_s * eps
 
@@ -102,24 +103,24 @@ def training_pair(x0, eps, sigma_t, sigma_s):
 def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
     """[CM] algorithm 2:  x_t = x0 + sigma_t eps, and x_s from it by one Heun step of the diffusion model's ODE, [EDM] algorithm 1:
 
-        d = (x_t - denoise(x_t, sigma_t)) / sigma_t,      x' = x_t + (sigma_s - sigma_t) d
-        d' = (x' - denoise(x', sigma_s)) / sigma_s,       x_s = x_t + (sigma_s - sigma_t) (d + d') / 2
+        x' = x_t + (sigma_s - sigma_t) (x_t - denoise(x_t, sigma_t)) / sigma_t
+        x_s = heun_step(x_t, denoise(x_t, sigma_t), denoise(x', sigma_s), sigma_t, sigma_s)
 
-    denoise: callable (x, sigma) -> x0_hat (B, ...); it gets sigma_t and sigma_s as they came. x0, eps: (B, ...).
+    denoise: callable (x, sigma) -> x0_hat (B, ...); it is called with sigma_t and sigma_s as given. x0, eps: (B, ...).
     sigma_t, sigma_s: one or (B,), sigma_t > sigma_s > 0.
     Returns x_t, x_s, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s > 0.
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
+    x0, eps = same_shape(x0=x0, eps=eps)
     t, s = _pair(sigma_t, sigma_s, x0)
     if not np.all(s > 0):
-        raise ValueError(f"sigma_s: expected positive numbers, for a Heun step divides by it, got {sigma_s}")
+        raise ValueError(f"sigma_s: expected positive numbers, since a Heun step divides by it, got {sigma_s}")
+    # Euler step
     xt = x0 + t * eps
-    xt, x0_hat = _same_shape(xt=xt, denoised=denoise(xt, sigma_t))
-    d = (xt - x0_hat) / t
-    xs = xt + (s - t) * d
-    xs, x0_hat = _same_shape(xs=xs, denoised=denoise(xs, sigma_s))
-    return xt, xt + (s - t) * (d + (xs - x0_hat) / s) / 2
+    xt, denoised = same_shape(xt=xt, denoised=denoise(xt, sigma_t))
+    x_euler = xt + (s - t) * (xt - denoised) / t
+    # Second-order correction
+    return xt, heun_step(xt, denoised, denoise(x_euler, sigma_s), sigma_t, sigma_s)
 
 
 def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):
@@ -127,7 +128,7 @@ def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):
     on the points of `training_pair`.
 
     f, teacher: callables (x, sigma) -> x0_hat (B, ...); the teacher has f's own weights ([iCT] section 3.2) or their moving
-    average. What f's backward needs beside dstudent, f keeps itself. x0, eps, sigma_t, sigma_s: as in `training_pair`.
+    average. f keeps what its backward needs in addition to dstudent. x0, eps, sigma_t, sigma_s: as in `training_pair`.
     c: as in `pseudo_huber_loss`.
     Returns L (a float) and dstudent (B, ...), its gradient in the output of f; through the teacher none goes.
     Raises as `training_pair` and `consistency_loss` do.
@@ -189,14 +190,14 @@ def _pseudo_huber(a, b, c):
     if not c > 0:
         raise ValueError(f"c: expected a positive number, got {c}")
     if a.ndim == 0 or len(a) == 0:
-        raise ValueError(f"expected shape (B, ...) with at least one example, got {a.shape}")
-    squared = np.sum((a - b) ** 2, axis=tuple(range(1, a.ndim)))
+        raise ValueError(f"a and b: expected shape (B, ...) with at least one example, got {a.shape}")
+    squared = example_sum((a - b) ** 2)
     return squared / (np.sqrt(squared + c**2) + c)
 
 
 def _pair(sigma_t, sigma_s, x):
     """The two noise levels, each shaped to multiply x (B, ...)."""
-    levels = [_column(np.asarray(sigma, np.float64), x, name) for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s))]
+    levels = [per_example(np.asarray(sigma, np.float64), x, name) for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s))]
     if not np.all((levels[0] > levels[1]) & (levels[1] >= 0)):
         raise ValueError(f"expected sigma_t > sigma_s >= 0, got {sigma_t} and {sigma_s}")
     return levels

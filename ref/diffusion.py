@@ -1,15 +1,18 @@
 """Forward noising, the conversions between eps, x0, v and score, the posterior, and the DDPM and DDIM steps.
 
-Everything here is float64, whatever comes in. B examples first, then any data axes. `abar` is (T + 1,) from
+Everything here is float64. B examples first, then any data axes. `abar` is (T + 1,) from
 `ref.schedules.alpha_bar`, abar[0] = 1; t = 0 is data, t = T is noise. A step goes from t to any s < t.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [DDIM]   Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021 (its alpha is abar here)
     [PD]     Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022
+    [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
     [SDE]    Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
 """
 import numpy as np
+
+from ref.shapes import at, float64, nonzero, not_empty, same_shape, step
 
 
 def q_sample(x0, t, eps, abar):
@@ -19,8 +22,8 @@ def q_sample(x0, t, eps, abar):
     Returns xt (B, ...) float64.
     Raises ValueError where shapes differ or t is out of range, TypeError where t is not an int.
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
-    abar_t = _at(abar, t, x0, "t")
+    x0, eps = same_shape(x0=x0, eps=eps)
+    abar_t = at(abar, t, x0, "t")
     return np.sqrt(abar_t) * x0 + np.sqrt(1 - abar_t) * eps
 
 
@@ -31,8 +34,8 @@ def q_sample_backward(dxt, t, abar):
     Returns dx0, deps, each (B, ...) float64.
     Raises as `q_sample` does.
     """
-    dxt = np.asarray(dxt, np.float64)
-    abar_t = _at(abar, t, dxt, "t")
+    dxt = float64(dxt)
+    abar_t = at(abar, t, dxt, "t")
     return np.sqrt(abar_t) * dxt, np.sqrt(1 - abar_t) * dxt
 
 
@@ -46,8 +49,8 @@ def posterior(x0, xt, t, s, abar):
     Returns mean (B, ...) and variance (not a deviation), a float or (B,) as t and s are.
     Raises ValueError where shapes differ, not 0 <= s < t <= T, or abar[t] = 1.
     """
-    x0, xt = _same_shape(x0=x0, xt=xt)
-    abar_t, abar_s = _step(abar, t, s, xt)
+    x0, xt = same_shape(x0=x0, xt=xt)
+    abar_t, abar_s = step(abar, t, s, xt)
     alpha = abar_t / abar_s
     beta = 1 - alpha
     mean = np.sqrt(abar_s) * beta / (1 - abar_t) * x0 + np.sqrt(alpha) * (1 - abar_s) / (1 - abar_t) * xt
@@ -62,9 +65,9 @@ def x0_from_eps(xt, eps, t, abar):
     Returns x0 (B, ...) float64.
     Raises ValueError where shapes differ, t is out of range, or abar[t] = 0 (zero terminal SNR: eps does not hold x0).
     """
-    xt, eps = _same_shape(xt=xt, eps=eps)
-    abar_t = _at(abar, t, xt, "t")
-    _nonzero(abar_t, "abar[t]", "x0 cannot be had from eps; predict v or x0")
+    xt, eps = same_shape(xt=xt, eps=eps)
+    abar_t = at(abar, t, xt, "t")
+    nonzero(abar_t, "abar[t]", "x0 cannot be recovered from eps; predict v or x0")
     return (xt - np.sqrt(1 - abar_t) * eps) / np.sqrt(abar_t)
 
 
@@ -75,9 +78,9 @@ def eps_from_x0(xt, x0, t, abar):
     Returns eps (B, ...) float64.
     Raises ValueError where shapes differ, t is out of range, or abar[t] = 1 (t = 0: there is no noise to find).
     """
-    xt, x0 = _same_shape(xt=xt, x0=x0)
-    abar_t = _at(abar, t, xt, "t")
-    _nonzero(1 - abar_t, "1 - abar[t]", "at t = 0 there is no noise to find")
+    xt, x0 = same_shape(xt=xt, x0=x0)
+    abar_t = at(abar, t, xt, "t")
+    nonzero(1 - abar_t, "1 - abar[t]", "at t = 0 there is no noise to find")
     return (xt - np.sqrt(abar_t) * x0) / np.sqrt(1 - abar_t)
 
 
@@ -88,8 +91,8 @@ def v_target(x0, eps, t, abar):
     Returns v (B, ...) float64.
     Raises ValueError where shapes differ or t is out of range.
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
-    abar_t = _at(abar, t, x0, "t")
+    x0, eps = same_shape(x0=x0, eps=eps)
+    abar_t = at(abar, t, x0, "t")
     return np.sqrt(abar_t) * eps - np.sqrt(1 - abar_t) * x0
 
 
@@ -100,8 +103,8 @@ def x0_from_v(xt, v, t, abar):
     Returns x0 (B, ...) float64.
     Raises ValueError where shapes differ or t is out of range.
     """
-    xt, v = _same_shape(xt=xt, v=v)
-    abar_t = _at(abar, t, xt, "t")
+    xt, v = same_shape(xt=xt, v=v)
+    abar_t = at(abar, t, xt, "t")
     return np.sqrt(abar_t) * xt - np.sqrt(1 - abar_t) * v
 
 
@@ -112,8 +115,8 @@ def eps_from_v(xt, v, t, abar):
     Returns eps (B, ...) float64.
     Raises ValueError where shapes differ or t is out of range.
     """
-    xt, v = _same_shape(xt=xt, v=v)
-    abar_t = _at(abar, t, xt, "t")
+    xt, v = same_shape(xt=xt, v=v)
+    abar_t = at(abar, t, xt, "t")
     return np.sqrt(1 - abar_t) * xt + np.sqrt(abar_t) * v
 
 
@@ -124,9 +127,9 @@ def score_from_eps(eps, t, abar):
     Returns the score (B, ...) float64.
     Raises ValueError where t is out of range or abar[t] = 1 (t = 0: the score of a point mass).
     """
-    eps = np.asarray(eps, np.float64)
-    abar_t = _at(abar, t, eps, "t")
-    _nonzero(1 - abar_t, "1 - abar[t]", "at t = 0 the score does not exist")
+    eps = float64(eps)
+    abar_t = at(abar, t, eps, "t")
+    nonzero(1 - abar_t, "1 - abar[t]", "at t = 0 the score does not exist")
     return -eps / np.sqrt(1 - abar_t)
 
 
@@ -137,8 +140,8 @@ def eps_from_score(score, t, abar):
     Returns eps (B, ...) float64.
     Raises ValueError where t is out of range.
     """
-    score = np.asarray(score, np.float64)
-    return -np.sqrt(1 - _at(abar, t, score, "t")) * score
+    score = float64(score)
+    return -np.sqrt(1 - at(abar, t, score, "t")) * score
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
@@ -147,14 +150,14 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
         x0_hat = x0_from_eps(x_t, eps_hat), clipped to [-clip, clip];   mean as in `posterior`
         sigma^2 = beta tilde ("small", exact for point-mass data) or beta = 1 - abar_t / abar_s ("large", for N(0, I) data)
 
-    No noise is added where s = 0, whatever the variance; z is not looked at there.
+    No noise is added where s = 0, whatever the variance; z is ignored there.
 
     xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or for another variance.
     """
-    xt, eps_hat, z = _same_shape(xt=xt, eps_hat=eps_hat, z=z)
-    abar_t, abar_s = _step(abar, t, s, xt)
+    xt, eps_hat, z = same_shape(xt=xt, eps_hat=eps_hat, z=z)
+    abar_t, abar_s = step(abar, t, s, xt)
     x0_hat = _clip(x0_from_eps(xt, eps_hat, t, abar), clip)
     mean, beta_tilde = posterior(x0_hat, xt, t, s, abar)
     if variance == "small":
@@ -173,8 +176,8 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
         sigma  = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)
         x_s    = sqrt(abar_s) x0_hat + sqrt(1 - abar_s - sigma^2) eps_hat + sigma z
 
-    With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and does
-    not look at z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
+    With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and
+    ignores z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
 
     xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.
@@ -184,8 +187,8 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
         raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
     if z is None and eta == 0:
         z = np.zeros(np.shape(xt))
-    xt, eps_hat, z = _same_shape(xt=xt, eps_hat=eps_hat, z=z)
-    abar_t, abar_s = _step(abar, t, s, xt)
+    xt, eps_hat, z = same_shape(xt=xt, eps_hat=eps_hat, z=z)
+    abar_t, abar_s = step(abar, t, s, xt)
     x0_hat = x0_from_eps(xt, eps_hat, t, abar)
     if clip is not None:
         x0_hat = _clip(x0_hat, clip)
@@ -193,6 +196,47 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
     sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)
     direction = np.sqrt(np.maximum(1 - abar_s - sigma**2, 0))  # rounding alone can bring it below 0
     return np.sqrt(abar_s) * x0_hat + direction * eps_hat + _noise(sigma, z)
+
+
+def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
+    """One step of [DPM-Solver++] algorithm 2 from t to s < t, after a step from u > t, with `log_snr_step`:
+
+        h = lambda_s - lambda_t,    r = (lambda_t - lambda_u) / h
+        D = (1 + 1 / (2 r)) x0_hat - 1 / (2 r) x0_last
+        x_s = sqrt(1 - abar_s) / sqrt(1 - abar_t) x_t - sqrt(abar_s) (e^-h - 1) D
+
+    Without x0_last, or where abar_s = 1 and lambda_s is infinite, D = x0_hat: the first order, DDIM with eta = 0.
+
+    xt, x0_hat, x0_last: (B, ...), the predictions at t and at u; x0_last and u may both be None. u, t, s: ints or (B,)
+    ints, 0 <= s < t < u <= T. abar: (T + 1,), strictly between 0 and 1 at t and u.
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not s < t < u, or abar[t] or abar[u] is 0 or 1; TypeError where a time is not an int.
+    """
+    if (x0_last is None) != (u is None):
+        raise ValueError("x0_last and u: expected both or neither")
+    xt, x0_hat, x0_last = same_shape(xt=xt, x0_hat=x0_hat, x0_last=x0_hat if x0_last is None else x0_last)
+    abar_t, abar_s = step(abar, t, s, xt)
+    h, D = log_snr_step(abar_t, abar_s), x0_hat
+    if u is not None:
+        half = np.where(h < np.inf, h / (2 * log_snr_step(*step(abar, u, t, xt))), 0.0)  # 1 / (2 r)
+        D = (1 + half) * x0_hat - half * np.where(half > 0, x0_last, 0.0)
+    return np.sqrt((1 - abar_s) / (1 - abar_t)) * xt - np.sqrt(abar_s) * np.expm1(-h) * D
+
+
+def log_snr_step(abar_t, abar_s):
+    """h = lambda_s - lambda_t, [DPM-Solver++] below eq. 8, where lambda = ln(sqrt(abar) / sqrt(1 - abar)), half the log of the SNR:
+
+        h = ln(1 + (abar_s - abar_t) / abar_t) / 2 + ln(1 + (abar_s - abar_t) / (1 - abar_s)) / 2
+
+    from the difference of the two abar, so that near neighbours lose no digits.
+    abar_t: in (0, 1), any shape. abar_s: in [0, 1], one that broadcasts with it.
+    Returns h, float64; inf where abar_s = 1.
+    Raises ValueError where abar_t is 0 or 1.
+    """
+    if not np.all((abar_t > 0) & (abar_t < 1)):
+        raise ValueError(f"abar: expected 0 < abar[t] < 1, got {np.ravel(abar_t)}")
+    with np.errstate(divide="ignore"):
+        return 0.5 * (np.log1p((abar_s - abar_t) / abar_t) + np.log1p((abar_s - abar_t) / (1 - abar_s)))
 
 
 def eps_loss(eps_hat, eps):
@@ -203,9 +247,8 @@ def eps_loss(eps_hat, eps):
     Returns L, a float.
     Raises ValueError where shapes differ or there is nothing to average.
     """
-    eps_hat, eps = _same_shape(eps_hat=eps_hat, eps=eps)
-    if eps.size == 0:
-        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {eps.shape}")
+    eps_hat, eps = same_shape(eps_hat=eps_hat, eps=eps)
+    not_empty(eps_hat=eps_hat, eps=eps)
     return np.mean((eps_hat - eps) ** 2)
 
 
@@ -216,55 +259,10 @@ def eps_loss_backward(dloss, eps_hat, eps):
     Returns deps_hat, deps, each of their shape, float64.
     Raises as `eps_loss` does.
     """
-    eps_hat, eps = _same_shape(eps_hat=eps_hat, eps=eps)
-    if eps.size == 0:
-        raise ValueError(f"eps_hat and eps: expected at least one element, got shape {eps.shape}")
+    eps_hat, eps = same_shape(eps_hat=eps_hat, eps=eps)
+    not_empty(eps_hat=eps_hat, eps=eps)
     deps_hat = 2 * (eps_hat - eps) / eps.size * dloss
     return deps_hat, -deps_hat
-
-
-def _same_shape(**arrays):
-    """The arguments as float64 (complex stays: the complex-step tests need it), after a check that no shape differs."""
-    shapes = {name: np.shape(a) for name, a in arrays.items()}
-    if len(set(shapes.values())) != 1:
-        raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {s}" for n, s in shapes.items()))
-    return [np.asarray(a, np.result_type(np.float64, np.asarray(a).dtype)) for a in arrays.values()]
-
-
-def _column(value, x, name):
-    """One number, or one for each example, shaped to multiply x (B, ...)."""
-    value = _same_shape(value=value)[0]
-    if value.ndim != 0 and value.shape != x.shape[:1]:
-        raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {value.shape}")
-    return value.reshape(value.shape + (1,) * (x.ndim - 1 if value.ndim else 0))
-
-
-def _at(abar, t, x, name):
-    """abar[t], shaped to multiply x (B, ...): a scalar for one int, (B, 1, ..., 1) for (B,) ints."""
-    abar, t = np.asarray(abar), np.asarray(t)
-    if abar.ndim != 1 or abar.dtype.kind not in "fiu" or not np.all((abar >= 0) & (abar <= 1)):
-        raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of {abar.dtype}")
-    if not np.issubdtype(t.dtype, np.integer):
-        raise TypeError(f"{name}: expected ints, got {t.dtype}")
-    if t.ndim != 0 and t.shape != x.shape[:1]:
-        raise ValueError(f"{name}: expected one int or shape {x.shape[:1]} for data of shape {x.shape}, got {t.shape}")
-    if t.size and not (0 <= t.min() and t.max() < abar.size):
-        raise ValueError(f"{name}: expected 0 <= {name} <= T = {abar.size - 1}, got {t.min()} to {t.max()}")
-    return abar[t].astype(np.float64).reshape(t.shape + (1,) * (x.ndim - 1 if t.ndim else 0))
-
-
-def _step(abar, t, s, x):
-    """abar[t] and abar[s] for a step from t down to s."""
-    abar_t, abar_s = _at(abar, t, x, "t"), _at(abar, s, x, "s")
-    if not np.all(np.asarray(s) < np.asarray(t)):
-        raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
-    _nonzero(1 - abar_t, "1 - abar[t]", "there is no noise to find")
-    return abar_t, abar_s
-
-
-def _nonzero(value, name, why):
-    if np.any(value == 0):
-        raise ValueError(f"{name} = 0: {why}")
 
 
 def _clip(x0, clip):

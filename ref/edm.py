@@ -1,6 +1,6 @@
-"""Diffusion told by the noise level sigma: x = x0 + sigma eps, preconditioning, and the way to and from alpha-bar.
+"""Diffusion by noise level sigma: x = x0 + sigma eps, preconditioning, and conversions to and from alpha-bar.
 
-Everything here is float64, whatever comes in. sigma is a deviation; its square is the variance of the noise. A state of the
+Everything here is float64. sigma is a deviation; its square is the variance of the noise. A state of the
 variance-preserving diffusion is x_t = sqrt(abar_t) (x0 + sigma eps), with the same x0 and eps.
 
 Papers
@@ -8,7 +8,7 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _column
+from ref.shapes import per_example, same_shape, unit_interval
 
 
 def scalings(sigma, sigma_data=0.5):
@@ -19,7 +19,7 @@ def scalings(sigma, sigma_data=0.5):
         c_in    = 1 / sqrt(sigma^2 + sigma_data^2)
         c_noise = ln(sigma) / 4
 
-    so that what F reads, and what it must say, have unit variance. sigma: > 0, any shape. sigma_data: > 0, the data's deviation.
+    so that the input and the target of F have unit variance. sigma: > 0, any shape. sigma_data: > 0, the data's deviation.
     Returns c_skip, c_out, c_in, c_noise, each of the shape of sigma, float64.
     Raises ValueError where sigma or sigma_data is not positive.
     """
@@ -40,13 +40,11 @@ def loss_weight(sigma, sigma_data=0.5):
 
 
 def sigma_from_abar(abar):
-    """sigma = sqrt((1 - abar) / abar), the noise beside a signal of 1.
+    """sigma = sqrt((1 - abar) / abar), the noise next to a signal of 1.
 
     abar: any shape, in [0, 1]. Returns sigma of that shape, float64; inf at abar = 0. Raises ValueError for a value outside [0, 1].
     """
-    abar = np.asarray(abar, np.float64)
-    if not np.all((abar >= 0) & (abar <= 1)):
-        raise ValueError(f"abar: expected values in [0, 1], got {abar}")
+    abar = unit_interval(abar, "abar")
     with np.errstate(divide="ignore"):
         return np.sqrt((1 - abar) / abar)
 
@@ -74,7 +72,7 @@ def sigma_at(t, abar):
 
 
 def time_at(sigma, abar):
-    """The inverse of `sigma_at`: the time, whole or not, at which the noise is sigma. A network trained on whole times is asked there.
+    """The inverse of `sigma_at`: the time, whole or not, at which the noise is sigma. A network trained on whole times is called there.
 
     sigma: any shape, in [0, sigma_from_abar(abar[T])]. abar: as in `sigma_at`.
     Returns t of the shape of sigma, float64, in [0, T].
@@ -93,7 +91,7 @@ def vp_from_ve(x, sigma):
     Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
     """
     x = np.asarray(x, np.float64)
-    return x / np.sqrt(1 + _column(_level(sigma), x, "sigma") ** 2)
+    return x / np.sqrt(1 + per_example(_level(sigma), x, "sigma") ** 2)
 
 
 def ve_from_vp(xt, sigma):
@@ -103,7 +101,31 @@ def ve_from_vp(xt, sigma):
     Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
     """
     xt = np.asarray(xt, np.float64)
-    return xt * np.sqrt(1 + _column(_level(sigma), xt, "sigma") ** 2)
+    return xt * np.sqrt(1 + per_example(_level(sigma), xt, "sigma") ** 2)
+
+
+def heun_step(x, denoised, denoised_next, sigma, sigma_next):
+    """The corrected step of [EDM] algorithm 1, lines 4 to 8, from the two predictions of x0 that it makes:
+
+        d_cur = (x - denoised) / sigma,   x_euler = x + (sigma_next - sigma) d_cur
+        d_prime = (x_euler - denoised_next) / sigma_next
+        x_next = x + (sigma_next - sigma) (d_cur + d_prime) / 2
+
+    x, denoised: (B, ...), at sigma. denoised_next: (B, ...), the prediction at x_euler and sigma_next. sigma, sigma_next:
+    numbers or (B,), 0 < sigma_next < sigma; at sigma_next = 0 the step is x_euler, which is denoised.
+    Returns x_next (B, ...) float64.
+    Raises ValueError where shapes differ or not 0 < sigma_next < sigma.
+    """
+    x, denoised, denoised_next = same_shape(x=x, denoised=denoised, denoised_next=denoised_next)
+    sigma, sigma_next = per_example(sigma, x, "sigma"), per_example(sigma_next, x, "sigma_next")
+    if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
+        raise ValueError(f"sigma_next: expected 0 < sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = {sigma_next.ravel()}")
+    # Euler step
+    d_cur = (x - denoised) / sigma
+    x_euler = x + (sigma_next - sigma) * d_cur
+    # Second-order correction
+    d_prime = (x_euler - denoised_next) / sigma_next
+    return x + (sigma_next - sigma) * (d_cur + d_prime) / 2
 
 
 def _positive(sigma, sigma_data):

@@ -1,6 +1,6 @@
-"""Flow matching on straight lines: the path, its velocity, the loss, the times, and the way to and from a diffusion.
+"""Flow matching on straight lines: the path, its velocity, the loss, the times, and conversions to and from a diffusion.
 
-Everything here is float64, whatever comes in. B examples first, then any data axes. t = 0 is data, t = 1 is noise,
+Everything here is float64. B examples first, then any data axes. t = 0 is data, t = 1 is noise,
 x_t = (1 - t) x0 + t eps, and the velocity eps - x0 points to the noise: a sampler goes from t = 1 down to 0.
 
 Papers
@@ -10,7 +10,7 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _column, _same_shape
+from ref.shapes import float64, not_empty, per_example, same_shape, unit_interval
 
 
 def interpolate(x0, eps, t):
@@ -20,19 +20,19 @@ def interpolate(x0, eps, t):
     Returns xt (B, ...) float64.
     Raises ValueError where shapes differ or t is outside [0, 1].
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
-    t = _at(t, x0)
+    x0, eps = same_shape(x0=x0, eps=eps)
+    t = _time(t, x0)
     return (1 - t) * x0 + t * eps
 
 
 def velocity_target(x0, eps):
-    """[RF] eq. 1 with time turned round:  v = d x_t / dt = eps - x0, the same at every t.
+    """[RF] eq. 1 with time reversed:  v = d x_t / dt = eps - x0, the same at every t.
 
     x0, eps: (B, ...).
     Returns v (B, ...) float64.
     Raises ValueError where shapes differ.
     """
-    x0, eps = _same_shape(x0=x0, eps=eps)
+    x0, eps = same_shape(x0=x0, eps=eps)
     return eps - x0
 
 
@@ -43,7 +43,8 @@ def flow_loss(v, x0, eps):
     Returns L, a float.
     Raises ValueError where shapes differ or there is nothing to average.
     """
-    v, x0, eps = _losing(v, x0, eps)
+    v, x0, eps = same_shape(v=v, x0=x0, eps=eps)
+    not_empty(v=v, x0=x0, eps=eps)
     return np.mean((v - (eps - x0)) ** 2)
 
 
@@ -54,7 +55,8 @@ def flow_loss_backward(dloss, v, x0, eps):
     Returns dv, dx0, deps, each (B, ...) float64.
     Raises as `flow_loss` does.
     """
-    v, x0, eps = _losing(v, x0, eps)
+    v, x0, eps = same_shape(v=v, x0=x0, eps=eps)
+    not_empty(v=v, x0=x0, eps=eps)
     dv = 2 * (v - (eps - x0)) / v.size * dloss
     return dv, dv.copy(), -dv
 
@@ -82,7 +84,7 @@ def shift_times(t, shift):
     """
     if not shift > 0:
         raise ValueError(f"shift: expected a positive number, got {shift}")
-    t = _time(t)
+    t = unit_interval(t, "t")
     return shift * t / ((1 - t) + shift * t)  # the denominator in a form that is never below the numerator
 
 
@@ -110,8 +112,8 @@ def x0_from_velocity(xt, v, t):
     Returns x0 (B, ...) float64.
     Raises ValueError where shapes differ or t is outside [0, 1].
     """
-    xt, v = _same_shape(xt=xt, v=v)
-    return xt - _at(t, xt) * v
+    xt, v = same_shape(xt=xt, v=v)
+    return xt - _time(t, xt) * v
 
 
 def eps_from_velocity(xt, v, t):
@@ -121,8 +123,8 @@ def eps_from_velocity(xt, v, t):
     Returns eps (B, ...) float64.
     Raises ValueError where shapes differ or t is outside [0, 1].
     """
-    xt, v = _same_shape(xt=xt, v=v)
-    return xt + (1 - _at(t, xt)) * v
+    xt, v = same_shape(xt=xt, v=v)
+    return xt + (1 - _time(t, xt)) * v
 
 
 def velocity_from_x0(xt, x0, t):
@@ -132,10 +134,10 @@ def velocity_from_x0(xt, x0, t):
     Returns v (B, ...) float64.
     Raises ValueError where shapes differ, t is outside [0, 1] or t = 0 (x_t is x0 there, and v is anything).
     """
-    xt, x0 = _same_shape(xt=xt, x0=x0)
-    t = _at(t, xt)
+    xt, x0 = same_shape(xt=xt, x0=x0)
+    t = _time(t, xt)
     if np.any(t == 0):
-        raise ValueError("t = 0: x_t is x0 and does not tell the velocity")
+        raise ValueError("t = 0: x_t is x0 and does not determine the velocity")
     return (xt - x0) / t
 
 
@@ -146,10 +148,10 @@ def velocity_from_eps(xt, eps, t):
     Returns v (B, ...) float64.
     Raises ValueError where shapes differ, t is outside [0, 1] or t = 1 (x_t is eps there, and v is anything).
     """
-    xt, eps = _same_shape(xt=xt, eps=eps)
-    t = _at(t, xt)
+    xt, eps = same_shape(xt=xt, eps=eps)
+    t = _time(t, xt)
     if np.any(t == 1):
-        raise ValueError("t = 1: x_t is eps and does not tell the velocity")
+        raise ValueError("t = 1: x_t is eps and does not determine the velocity")
     return (eps - xt) / (1 - t)
 
 
@@ -158,7 +160,7 @@ def abar_from_flow_time(t):
 
     t: any shape, in [0, 1]. Returns abar of that shape, float64, from 1 to 0. Raises ValueError for t outside [0, 1].
     """
-    t = _time(t)
+    t = unit_interval(t, "t")
     return (1 - t) ** 2 / ((1 - t) ** 2 + t**2)
 
 
@@ -167,9 +169,7 @@ def flow_time_from_abar(abar):
 
     abar: any shape, in [0, 1]. Returns t of that shape, float64. Raises ValueError for a value outside [0, 1].
     """
-    abar = np.asarray(abar, np.float64)
-    if not np.all((abar >= 0) & (abar <= 1)):
-        raise ValueError(f"abar: expected values in [0, 1], got {abar}")
+    abar = unit_interval(abar, "abar")
     return np.sqrt(1 - abar) / (np.sqrt(abar) + np.sqrt(1 - abar))
 
 
@@ -180,8 +180,8 @@ def vp_from_flow(xt, t):
     Returns (B, ...) float64.
     Raises ValueError where t does not fit or is outside [0, 1].
     """
-    xt = _same_shape(xt=xt)[0]
-    t = _at(t, xt)
+    xt = float64(xt)
+    t = _time(t, xt)
     return xt / np.sqrt((1 - t) ** 2 + t**2)
 
 
@@ -192,8 +192,8 @@ def flow_from_vp(xt, t):
     Returns (B, ...) float64.
     Raises ValueError where t does not fit or is outside [0, 1].
     """
-    xt = _same_shape(xt=xt)[0]
-    t = _at(t, xt)
+    xt = float64(xt)
+    t = _time(t, xt)
     return xt * np.sqrt((1 - t) ** 2 + t**2)
 
 
@@ -202,23 +202,9 @@ def reverse_time(t):
 
     t: any shape, in [0, 1]. Returns t' of that shape, float64; its own inverse. Raises ValueError for t outside [0, 1].
     """
-    return 1 - _time(t)
+    return 1 - unit_interval(t, "t")
 
 
-def _time(t):
-    t = np.asarray(t, np.float64)
-    if not np.all((t >= 0) & (t <= 1)):
-        raise ValueError(f"t: expected values in [0, 1], got {t}")
-    return t
-
-
-def _at(t, x):
+def _time(t, x):
     """t, after its check, shaped to multiply x (B, ...)."""
-    return _column(_time(t), x, "t")
-
-
-def _losing(v, x0, eps):
-    v, x0, eps = _same_shape(v=v, x0=x0, eps=eps)
-    if v.size == 0:
-        raise ValueError(f"v, x0 and eps: expected at least one element, got shape {v.shape}")
-    return v, x0, eps
+    return per_example(unit_interval(t, "t"), x, "t")

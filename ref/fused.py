@@ -1,29 +1,28 @@
 """The truth for each fused kernel: literal compositions of the equations, one pass over memory when fused.
 
-The noise is made from (seed, stream) where it is needed, and never stored. Symbols as in `ref.diffusion`.
+The noise is generated from (seed, stream) where it is needed, and never stored. Symbols as in `ref.diffusion`.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
-    [EDM]   Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
     [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
     [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
 import numpy as np
 
+from ref import tree
 from ref.diffusion import (
-    _column, _same_shape, ddim_step, ddpm_step, eps_from_v, eps_from_x0, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
+    ddim_step, ddpm_step, dpmpp_2m_step, eps_from_v, eps_from_x0, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
 )  # fmt: skip
+from ref.edm import heun_step  # noqa: F401  (its kernel is a fused one)
 from ref.guidance import guide
-from ref.nets.mlp import chapter, chapter_backward, residual
+from ref.nets.mlp import residual, simple_mlp, simple_mlp_backward
 from ref.optim import adam_step, ema_step
-from ref.philox import below, normal
-from ref.samplers import ddim, dpmpp_2m_step
-
-PER_STEP = 4  # streams of a training step: batch indices, times, what else a loop draws, noise
-
+from ref.philox import below, normal, stream as stream_of
+from ref.samplers import ddim
+from ref.shapes import per_example, same_shape
 
 def q_sample_noise(x0, t, seed, abar, stream=0):
     """[DDPM] eq. 4 with its own noise:  q_sample(x0, t, normal(seed, shape, stream), abar).
@@ -44,7 +43,7 @@ def eps_loss_grad(eps_hat, eps):
 
 
 def eps_loss_noise(eps_hat, seed, stream=0):
-    """[DDPM] eq. 14 and its gradient against the noise of (seed, stream), which is made again and never stored.
+    """[DDPM] eq. 14 and its gradient against the noise of (seed, stream), which is regenerated and never stored.
 
     eps_hat: (B, ...). seed, stream: those that made x_t in `q_sample_noise`.
     Returns L (a float), deps_hat (B, ...) float64. Raises as `eps_loss` and `normal` do.
@@ -79,7 +78,7 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar):
-    """[CFG] eq. 6 (w = 1 + its w), then one step of [DPM-Solver++] algorithm 2, and what the next step needs of this one:
+    """[CFG] eq. 6 (w = 1 + its w), then one step of [DPM-Solver++] algorithm 2, and the x0_hat that the next step needs:
 
         x0_hat = x0_from_eps(x_t, uncond + w (cond - uncond), t, abar),   x_s = dpmpp_2m_step(x_t, x0_hat, x0_last, u, t, s, abar)
 
@@ -98,31 +97,11 @@ def guided_flow_step(xt, uncond, cond, w, t, s):
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ or not 0 <= s < t <= 1.
     """
-    xt, v = _same_shape(xt=xt, velocity=guide(uncond, cond, w))
-    t, s = _column(t, xt, "t"), _column(s, xt, "s")
+    xt, v = same_shape(xt=xt, velocity=guide(uncond, cond, w))
+    t, s = per_example(t, xt, "t"), per_example(s, xt, "s")
     if not np.all((s >= 0) & (s < t) & (t <= 1)):
         raise ValueError(f"a step goes from t <= 1 to 0 <= s < t, got t = {t.ravel()} and s = {s.ravel()}")
     return xt + (s - t) * v
-
-
-def heun_step(x, denoised, denoised_next, sigma, sigma_next):
-    """The corrected step of [EDM] algorithm 1, lines 4 to 8, from the two predictions of x0 that it makes:
-
-        d = (x - denoised) / sigma,   x' = x + (sigma_next - sigma) d,   d' = (x' - denoised_next) / sigma_next
-        x_next = x + (sigma_next - sigma) (d + d') / 2
-
-    x, denoised: (B, ...), at sigma. denoised_next: (B, ...), the prediction at x' and sigma_next. sigma, sigma_next: numbers or (B,),
-    0 < sigma_next < sigma.
-    Returns x_next (B, ...) float64.
-    Raises ValueError where shapes differ or not 0 < sigma_next < sigma.
-    """
-    x, denoised, denoised_next = _same_shape(x=x, denoised=denoised, denoised_next=denoised_next)
-    sigma, sigma_next = _column(sigma, x, "sigma"), _column(sigma_next, x, "sigma_next")
-    if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
-        raise ValueError(f"expected 0 < sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = {sigma_next.ravel()}")
-    d = (x - denoised) / sigma
-    d_next = (x + (sigma_next - sigma) * d - denoised_next) / sigma_next
-    return x + (sigma_next - sigma) * (d + d_next) / 2
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay):
@@ -140,25 +119,26 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
 
         ddim(model, xT, times, noise, eta, abar, clip),   noise_i = normal(seed, shape, stream + i)
 
-    params: of `chapter` or of `residual`, told by their names. xT: (B, pixels). times: (n + 1,) ints, descending in [0, T].
-    abar: (T + 1,). eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last. guidance: for `residual`, None
-    for no label, or labels (B,) and w of [CFG] eq. 6 in `guide`'s convention. predict: what the net's output is, "eps", "x0" or "v".
-    clip: of x0_hat, > 0, or None.
+    params: of `simple_mlp`, or of `residual`, which has classes. xT: (B, pixels). times: (n + 1,) ints, descending in
+    [0, T]. abar: (T + 1,). eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last.
+    guidance: for `residual`, None for no label, or labels (B,) and w of [CFG] eq. 6 in `guide`'s convention. predict:
+    what the net predicts, "eps", "x0" or "v". clip: of x0_hat, > 0, or None.
     Returns x at the last time (B, pixels) float64.
     Raises ValueError for guidance of the net without classes or another `predict`, and as `ddim` does.
     """
     if predict not in ("eps", "x0", "v"):
         raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
-    if guidance is not None and "class.w" not in params:
+    if guidance is not None and "class" not in params:
         raise ValueError("guidance: expected None for a net without classes")
 
     def eps_hat(x, t, labels):
         rows = np.full(len(x), t)
-        out = residual(params, x, rows, labels)[0] if "class.w" in params else chapter(params, x, rows)[0]
+        out = simple_mlp(params, x, rows)[0] if labels is None else residual(params, x, rows, labels)[0]
         return out if predict == "eps" else eps_from_x0(x, out, t, abar) if predict == "x0" else eps_from_v(x, out, t, abar)
 
     def model(x, t):
-        uncond = eps_hat(x, t, np.full(len(x), len(params["class.w"]) - 1) if "class.w" in params else None)
+        no_label = np.full(len(x), len(params["class"]["w"]) - 1) if "class" in params else None
+        uncond = eps_hat(x, t, no_label)
         return uncond if guidance is None else guide(uncond, eps_hat(x, t, guidance[0]), guidance[1])
 
     noise = [normal(seed, np.shape(xT), (stream + i) % 2**64) for i in range(len(times) - 1)] if eta else None
@@ -166,32 +146,35 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
 
 
 def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0):
-    """Steps of the chapter's loop, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from (seed, step):
+    """Training steps of `simple_mlp`, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from (seed, step):
 
-        x0 = data[below(N)],  t = 1 + below(T),  x_t = q_sample_noise(x0, t),  L = mean((chapter(x_t, t) - eps)^2),  adam_ema_step
+        x0 = data[below(N)],  t = 1 + below(T),  x_t = q_sample_noise(x0, t),  L = mean((simple_mlp(x_t, t) - eps)^2),  adam_ema_step
 
-    Step i draws from the streams 4 i (indices), 4 i + 1 (times) and 4 i + 3 (noise), so that it does not matter where a run begins.
-    params: of `chapter`. data: (N, pixels). steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
+    Step i draws from the streams "batch", "time" and "noise" of step i, so that it does not matter where a run begins.
+    params: of `simple_mlp`. data: (N, pixels). steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
     state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in `adam_step`. decay: of the average.
-    Returns params, state (a dict: step, m, v, average) and the losses (steps,) float64. Nothing given is changed; arrays keep the
-    dtype of params.
+    Returns params, state (a dict: step, and m, v, average, each with the structure of params) and the losses (steps,)
+    float64. No argument is changed; arrays keep the dtype of params.
     Raises ValueError for steps or batch < 1, and as the functions above do.
     """
     if steps < 1 or batch < 1:
         raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
-    if state is None:
-        zeros = {name: np.zeros_like(p) for name, p in params.items()}
-        state = {"step": 0, "m": zeros, "v": zeros, "average": params}
-    params, m, v, average = (dict(part) for part in (params, state["m"], state["v"], state["average"]))
-    losses = np.empty(steps)
-    for i in range(steps):
-        step = state["step"] + 1 + i
-        stream = PER_STEP * step
-        x0, t = data[below(seed, batch, len(data), stream)], 1 + below(seed, batch, len(abar) - 1, stream + 1)
-        dtype = params["w1"].dtype
-        eps_hat, cache = chapter(params, q_sample_noise(x0, t, seed, abar, stream + 3).astype(dtype), t)
-        losses[i], deps_hat = eps_loss_noise(eps_hat, seed, stream + 3)
-        for name, g in chapter_backward(deps_hat.astype(dtype), params, cache).items():
-            new = adam_ema_step(params[name], g, m[name], v[name], average[name], step, lr, beta1, beta2, eps, weight_decay, decay)
-            params[name], m[name], v[name], average[name] = new
+    zeros = tree.zeros_like(params)
+    state = {"step": 0, "m": zeros, "v": zeros, "average": params} if state is None else state
+    m, v, average = state["m"], state["v"], state["average"]
+    losses, dtype = np.empty(steps), params["w1"].dtype
+    for step in range(state["step"] + 1, state["step"] + steps + 1):
+        # Draw a batch and its times, add the noise
+        batch_stream, time_stream, noise_stream = (stream_of(what, step) for what in ("batch", "time", "noise"))
+        x0 = data[below(seed, batch, len(data), batch_stream)]
+        t = 1 + below(seed, batch, len(abar) - 1, time_stream)
+        xt = q_sample_noise(x0, t, seed, abar, noise_stream).astype(dtype)
+        # Loss and gradients
+        eps_hat, cache = simple_mlp(params, xt, t)
+        losses[step - state["step"] - 1], deps_hat = eps_loss_noise(eps_hat, seed, noise_stream)
+        _, grads = simple_mlp_backward(deps_hat.astype(dtype), params, cache)
+        # Adam and the moving average
+        new = tree.map(lambda p, g, m, v, avg: adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay),
+                       params, grads, m, v, average)  # fmt: skip
+        params, m, v, average = (tree.map(lambda parts: parts[i], new) for i in range(4))
     return params, {"step": state["step"] + steps, "m": m, "v": v, "average": average}, losses

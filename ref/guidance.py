@@ -1,4 +1,4 @@
-"""Guidance: how a conditional and an unconditional prediction are put together.
+"""Guidance: how a conditional and an unconditional prediction are combined.
 
 Papers
     [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
@@ -6,6 +6,8 @@ Papers
     [Imagen]  Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022
 """
 import numpy as np
+
+from ref.shapes import same_shape
 
 
 def guide(uncond, cond, w):
@@ -16,7 +18,7 @@ def guide(uncond, cond, w):
     Returns (B, ...) float64.
     Raises ValueError where the shapes differ.
     """
-    uncond, cond = _pair(uncond, cond)
+    uncond, cond = same_shape(uncond=uncond, cond=cond)
     return uncond + w * (cond - uncond)
 
 
@@ -31,7 +33,7 @@ def guide_rescaled(uncond, cond, w, phi):
     """
     if not 0 <= phi <= 1:
         raise ValueError(f"phi: expected 0 <= phi <= 1, got {phi}")
-    uncond, cond = _pair(uncond, cond)
+    uncond, cond = same_shape(uncond=uncond, cond=cond)
     g = guide(uncond, cond, w)
     if g.size == 0:
         return g
@@ -72,10 +74,3 @@ def w_from_paper(w_paper):
 def w_to_paper(w):
     """The inverse of `w_from_paper`:  w_paper = w - 1. w: float, or an array of them. Returns the same shape."""
     return w - 1
-
-
-def _pair(uncond, cond):
-    uncond, cond = np.asarray(uncond, np.float64), np.asarray(cond, np.float64)
-    if uncond.shape != cond.shape:
-        raise ValueError(f"uncond and cond: expected equal shapes, got {uncond.shape} and {cond.shape}")
-    return uncond, cond

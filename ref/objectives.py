@@ -1,6 +1,6 @@
-"""What a diffusion model is trained and judged by, beside the simple loss: weights, Gaussian divergences, the variational bound.
+"""What a diffusion model is trained and judged by, next to the simple loss: weights, Gaussian divergences, the variational bound.
 
-float64 whatever comes in. B examples first, then any data axes; `abar`, t and s as in `ref.diffusion`. A mean is a mean,
+float64. B examples first, then any data axes; `abar`, t and s as in `ref.diffusion`. A mean is a mean,
 a logvar the logarithm of a variance, a log_scale the logarithm of a deviation. Nats, unless the name says bits.
 
 Papers
@@ -8,11 +8,12 @@ Papers
     [iDDPM]   Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
     [MinSNR]  Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023
     [VAE]     Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
-    [erfc]    Hunter, Regan, "A Note on the Evaluation of the Complementary Error Function", 1972
 """
 import numpy as np
 
-from ref.diffusion import _at, _same_shape, _step, posterior
+from ref.diffusion import posterior
+from ref.numerics import erfcx
+from ref.shapes import at, example_sum, float64, same_shape, step
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
@@ -24,16 +25,14 @@ def min_snr_weight(snr, gamma, prediction):
         "eps"  min(SNR, gamma) / SNR
         "v"    min(SNR, gamma) / (SNR + 1)
 
-    All three are one loss, |x0_hat - x0|^2 min(SNR, gamma), told in the error of what is predicted.
+    All three are one loss, |x0_hat - x0|^2 min(SNR, gamma), each in terms of the error of its prediction.
     snr: any shape, values in [0, inf]. gamma: > 0; 5 in the paper. prediction: one of the three names.
     Returns weights of the shape of snr, float64. At SNR = 0 the weight of eps is 1, its limit.
     Raises ValueError for an SNR below 0 or NaN, gamma <= 0, or another prediction.
     """
     snr = np.asarray(snr, np.float64)
-    if not np.all(snr >= 0):
-        raise ValueError("snr: expected values in [0, inf]")
-    if not gamma > 0:
-        raise ValueError(f"gamma: expected a positive number, got {gamma}")
+    if not np.all(snr >= 0) or not gamma > 0:
+        raise ValueError(f"snr and gamma: expected snr in [0, inf] and gamma > 0, got {snr} and {gamma}")
     if prediction == "x0":
         return np.minimum(snr, gamma)
     if prediction == "eps":
@@ -105,7 +104,7 @@ def discretized_gaussian_log_likelihood_backward(dout, x, means, log_scales):
     Returns dmeans, dlog_scales, each (B, ...) float64.
     Raises as `discretized_gaussian_log_likelihood` does.
     """
-    dout, x, means, log_scales = _same_shape(dout=dout, x=x, means=means, log_scales=log_scales)
+    dout, x, means, log_scales = same_shape(dout=dout, x=x, means=means, log_scales=log_scales)
     m, h, end, side = _bin(x, means, log_scales)
     _, mass, at_a = _mass(m, h, end)
     at_a = dout * at_a / mass
@@ -128,7 +127,7 @@ def learned_logvar(v, t, s, abar):
     Returns logvar (B, ...) float64, the logarithm of a variance.
     Raises ValueError where not 0 <= s < t <= T, or where a variance on the way is 0 (abar[t] = abar[s], abar[1] = 1).
     """
-    v = np.asarray(v, np.result_type(np.float64, np.asarray(v).dtype))
+    v = float64(v)
     small, large = _log_variances(t, s, abar, v)
     return v * large + (1 - v) * small
 
@@ -160,7 +159,7 @@ def vlb_terms(x0, xt, t, s, mean_hat, logvar_hat, abar):
     Raises ValueError where shapes differ, an example has no elements, not 0 <= s < t <= T, x0 is outside [-1, 1] where
     s = 0, or beta_tilde is 0 where s >= 1 (abar[s] = 1 or abar[t] = abar[s]).
     """
-    x0, xt, mean_hat, logvar_hat = _same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
+    x0, xt, mean_hat, logvar_hat = same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
     last, mean, logvar = _true_step(x0, xt, t, s, abar)
     nats = np.zeros(x0.shape, np.result_type(mean_hat, logvar_hat))
     nats[last] = -discretized_gaussian_log_likelihood(x0[last], mean_hat[last], logvar_hat[last] / 2)
@@ -175,7 +174,7 @@ def vlb_terms_backward(dbits, x0, xt, t, s, mean_hat, logvar_hat, abar):
     Returns dmean_hat, dlogvar_hat, each (B, ...) float64.
     Raises as `vlb_terms` does.
     """
-    x0, xt, mean_hat, logvar_hat = _same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
+    x0, xt, mean_hat, logvar_hat = same_shape(x0=x0, xt=xt, mean_hat=mean_hat, logvar_hat=logvar_hat)
     last, mean, logvar = _true_step(x0, xt, t, s, abar)
     dnats = _share(dbits, x0.shape)
     dmean_hat, dlogvar_hat = np.zeros(x0.shape), np.zeros(x0.shape)
@@ -193,7 +192,7 @@ def vlb_prior(x0, abar):
     Returns bits per dimension (B,) float64: 0 where abar[T] = 0.
     Raises ValueError where an example has no elements or abar[T] = 1.
     """
-    x0 = np.asarray(x0, np.result_type(np.float64, np.asarray(x0).dtype))
+    x0 = float64(x0)
     abar_T = _last_of(abar, x0)
     return _bits(normal_kl(np.sqrt(abar_T) * x0, np.log(1 - abar_T), 0.0, 0.0))
 
@@ -209,13 +208,10 @@ def vlb_prior_backward(dbits, x0, abar):
     return _share(dbits, x0.shape) * _last_of(abar, x0) * x0
 
 
-# --- the probability of a bin ---------------------------------------------------------------------------------------
-
-
 def _bin(x, means, log_scales):
-    """The bin of x in deviations from the mean: its centre m and half width h, turned round where side = -1, so that m >= 0
+    """The bin of x in deviations from the mean: its centre m and half width h, mirrored where side = -1, so that m >= 0
     for a bin with two ends; where `end`, the bin has one end, m - h, and reaches from it to infinity."""
-    x, means, log_scales = _same_shape(x=x, means=means, log_scales=log_scales)
+    x, means, log_scales = same_shape(x=x, means=means, log_scales=log_scales)
     if np.any(np.abs(x) > 1):
         raise ValueError(f"x: expected values in [-1, 1], got {x.min()} to {x.max()}")
     end = np.abs(x) > 0.999
@@ -236,7 +232,7 @@ def _mass(m, h, end):
     right = ~narrow & (np.real(a) >= 0)
     mn, hn = np.where(narrow, m, 0), np.where(narrow, h, 0)
     inside = hn * sum(w * np.exp(-hn * u * (mn + hn * u / 2)) for u, w in zip(NODES, WEIGHTS)) / np.sqrt(2 * np.pi)
-    tail_a, tail_b = (_erfcx(np.where(np.real(e) < 0, -e, e) / np.sqrt(2)) / 2 for e in (a, b))  # over e^(-a^2 / 2), e^(-b^2 / 2)
+    tail_a, tail_b = (erfcx(np.where(np.real(e) < 0, -e, e) / np.sqrt(2)) / 2 for e in (a, b))  # over e^(-a^2 / 2), e^(-b^2 / 2)
     tail_b = np.where(end, 0, tail_b)
     outside = tail_a - np.exp(np.where(right & ~end, -2 * m * h, 0)) * tail_b
     astride = 1 - np.exp(-(a**2) / 2) * tail_a - np.exp(-(b**2) / 2) * tail_b
@@ -246,33 +242,21 @@ def _mass(m, h, end):
     return peak, mass, at_a
 
 
-def _erfcx(z):
-    """e^(z^2) erfc(z) for Re z >= 0, [erfc]: the midpoint sum of (z / pi) integral e^(-t^2) / (z^2 + t^2) dt with step 1/2, and
-    what the pole at t = i z adds to it as long as that counts. All terms are positive; for real z within a few 1e-16 of the value."""
-    step = 0.5
-    near = np.where(np.real(z) < np.pi / step, z, 0)
-    pole = np.where(np.real(z) < np.pi / step, 2 * np.exp(near**2) / (1 + np.exp(2 * np.pi * near / step)), 0)
-    return pole + z * sum(2 * step / np.pi * np.exp(-(t**2)) / (z**2 + t**2) for t in (np.arange(13) + 0.5) * step)
-
-
-# --- shapes and units -----------------------------------------------------------------------------------------------
-
-
 def _alike(**arrays):
     """The arguments as arrays of one shape, a single number repeated, after a check that no other shapes differ."""
     shape = next((np.shape(a) for a in arrays.values() if np.ndim(a)), ())
-    return _same_shape(**{name: a if np.ndim(a) else np.broadcast_to(a, shape) for name, a in arrays.items()})
+    return same_shape(**{name: a if np.ndim(a) else np.broadcast_to(a, shape) for name, a in arrays.items()})
 
 
 def _log_variances(t, s, abar, x):
     """log beta tilde and log beta of the step from t to s, shaped to multiply x."""
-    abar_t, abar_s = _step(abar, t, s, x)
+    abar_t, abar_s = step(abar, t, s, x)
     beta = 1 - abar_t / abar_s
     if np.any(np.asarray(s) == 0):  # the smallest step's beta tilde, for its own is 0
         if np.size(abar) < 3:
             raise ValueError(f"abar: expected T >= 2 for the log-variance of a step to s = 0, got T = {np.size(abar) - 1}")
         t, s = np.where(np.asarray(s) == 0, np.maximum(t, 2), t), np.maximum(s, 1)
-        abar_t, abar_s = _step(abar, t, s, x)
+        abar_t, abar_s = step(abar, t, s, x)
     beta_tilde = (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
     if not np.all((beta > 0) & (beta_tilde > 0)):
         raise ValueError("abar: expected abar[t] < abar[s] < 1, for a variance of 0 has no logarithm")
@@ -290,7 +274,7 @@ def _true_step(x0, xt, t, s, abar):
 
 
 def _last_of(abar, x0):
-    abar_T = _at(abar, np.size(abar) - 1, x0, "T")
+    abar_T = at(abar, np.size(abar) - 1, x0, "T")
     if not abar_T < 1:
         raise ValueError("abar: expected abar[T] < 1, got 1: no noise at all")
     return abar_T
@@ -305,7 +289,7 @@ def _dims(shape):
 
 def _bits(nats):
     """The sum over each example in bits per dimension."""
-    return nats.sum(axis=tuple(range(1, nats.ndim))) / (_dims(nats.shape) * np.log(2.0))
+    return example_sum(nats) / (_dims(nats.shape) * np.log(2.0))
 
 
 def _share(dbits, shape):

@@ -12,6 +12,8 @@ import math
 
 import numpy as np
 
+from ref import tree
+
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
     """[Adam] algorithm 1; with weight_decay > 0, [AdamW] algorithm 2, line 12 (decoupled: not part of the gradient):
@@ -54,14 +56,12 @@ def ema_step(avg, p, decay):
 def clip_by_global_norm(grads, max_norm):
     """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) > max_norm.
 
-    grads: dict or list of arrays. max_norm: > 0.
-    Returns the same kind of collection with new arrays of the same dtypes; unchanged values where n <= max_norm.
+    grads: a tree of arrays (`ref.tree`). max_norm: > 0.
+    Returns a tree of that structure with new arrays of the same dtypes; unchanged values where n <= max_norm.
     Raises ValueError for max_norm <= 0.
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
-    arrays = list(grads.values()) if isinstance(grads, dict) else list(grads)
-    norm = math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in arrays))
+    norm = math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in tree.leaves(grads)))
     scale = max_norm / norm if norm > max_norm else 1.0
-    clipped = [g * scale for g in arrays]
-    return dict(zip(grads, clipped)) if isinstance(grads, dict) else clipped
+    return tree.map(lambda g: g * scale, grads)

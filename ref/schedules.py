@@ -15,6 +15,7 @@ Papers
 import numpy as np
 
 from ref.flow import shift_times
+from ref.shapes import unit_interval
 
 
 def linear_betas(T=1000, start=1e-4, end=0.02):
@@ -76,9 +77,7 @@ def snr(abar):
     Returns the same shape, float64; inf where abar = 1 (t = 0).
     Raises ValueError for a value outside [0, 1].
     """
-    abar = np.asarray(abar, np.float64)
-    if not np.all((abar >= 0) & (abar <= 1)):
-        raise ValueError("abar: expected values in [0, 1]")
+    abar = unit_interval(abar, "abar")
     with np.errstate(divide="ignore"):
         return abar / (1 - abar)
 
@@ -89,7 +88,7 @@ def zero_terminal_snr(abar):
         sqrt(abar_t) <- (sqrt(abar_t) - sqrt(abar_T)) sqrt(abar_1) / (sqrt(abar_1) - sqrt(abar_T))
 
     abar: (T + 1,), abar[0] = 1, T >= 2, abar[1] > abar[T].
-    Returns (T + 1,) float64; entry 0 stays 1. Where abar[T] = 0, x0 cannot be had from eps: predict v or x0.
+    Returns (T + 1,) float64; entry 0 stays 1. Where abar[T] = 0, x0 cannot be recovered from eps: predict v or x0.
     Raises ValueError for another shape, or where abar[1] = abar[T].
     """
     abar = np.asarray(abar, np.float64)

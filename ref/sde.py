@@ -1,8 +1,8 @@
-"""Diffusion in continuous time: the VP and VE equations, the two ways back, and the exact likelihood along one of them.
+"""Diffusion in continuous time: the VP and VE equations, the two reverse processes, and the exact likelihood of one of them.
 
 t in [0, 1] is a float, or (B,) floats; t = 0 is data, t = 1 is noise. An SDE is dx = f(x, t) dt + g(t) dw, of drift f and
-diffusion g, a deviation per root of time; its marginal q(x_t | x0) = N(mean x0, std^2 I), std a deviation. float64 whatever
-comes in, B examples first.
+diffusion g, a deviation per root of time; its marginal q(x_t | x0) = N(mean x0, std^2 I), std a deviation. float64,
+B examples first.
 
 Papers
     [SDE]     Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from ref.diffusion import _column, _same_shape
+from ref.shapes import float64, per_example, same_shape, unit_interval
 
 
 def vp_drift(x, t, beta_min=0.1, beta_max=20.0):
@@ -23,8 +23,8 @@ def vp_drift(x, t, beta_min=0.1, beta_max=20.0):
     Returns f (B, ...) float64.
     Raises ValueError where t is outside [0, 1] or of another shape, or not 0 < beta_min <= beta_max.
     """
-    x = _same_shape(x=x)[0]
-    return -0.5 * _column(_beta(t, beta_min, beta_max), x, "t") * x
+    x = float64(x)
+    return -0.5 * per_example(_beta(t, beta_min, beta_max), x, "t") * x
 
 
 def vp_diffusion(t, beta_min=0.1, beta_max=20.0):
@@ -46,7 +46,7 @@ def vp_marginal(t, beta_min=0.1, beta_max=20.0):
     Returns mean, which multiplies x0, and std, each of the shape of t, float64.
     Raises as `vp_drift` does.
     """
-    t = _time(t)
+    t = unit_interval(t, "t")
     _beta(t, beta_min, beta_max)
     total = t * beta_min + t**2 * (beta_max - beta_min) / 2
     return np.exp(-total / 2), np.sqrt(-np.expm1(-total))
@@ -59,8 +59,8 @@ def ve_drift(x, t):
     Returns f (B, ...) float64.
     Raises ValueError where t is outside [0, 1] or of another shape.
     """
-    x = _same_shape(x=x)[0]
-    return 0 * _column(_time(t), x, "t") * x
+    x = float64(x)
+    return 0 * per_example(unit_interval(t, "t"), x, "t") * x
 
 
 def ve_diffusion(t, sigma_min=0.01, sigma_max=50.0):
@@ -72,7 +72,7 @@ def ve_diffusion(t, sigma_min=0.01, sigma_max=50.0):
     Returns g of the shape of t, float64.
     Raises ValueError where t is outside [0, 1], or not 0 < sigma_min < sigma_max.
     """
-    t = _time(t)
+    t = unit_interval(t, "t")
     _check_sigmas(sigma_min, sigma_max)
     return sigma_min * (sigma_max / sigma_min) ** t * np.sqrt(2 * np.log(sigma_max / sigma_min))
 
@@ -87,7 +87,7 @@ def ve_marginal(t, sigma_min=0.01, sigma_max=50.0):
     Returns mean, which multiplies x0, and std, each of the shape of t, float64.
     Raises as `ve_diffusion` does.
     """
-    t = _time(t)
+    t = unit_interval(t, "t")
     _check_sigmas(sigma_min, sigma_max)
     return np.ones(t.shape)[()], sigma_min * np.sqrt(np.expm1(2 * t * np.log(sigma_max / sigma_min)))
 
@@ -100,8 +100,8 @@ def reverse_drift(f, g, score):
     Returns (B, ...) float64.
     Raises ValueError where shapes differ.
     """
-    f, score = _same_shape(f=f, score=score)
-    return f - _column(g, f, "g") ** 2 * score
+    f, score = same_shape(f=f, score=score)
+    return f - per_example(g, f, "g") ** 2 * score
 
 
 def probability_flow_drift(f, g, score):
@@ -111,19 +111,19 @@ def probability_flow_drift(f, g, score):
     Returns dx/dt (B, ...) float64.
     Raises as `reverse_drift` does.
     """
-    f, score = _same_shape(f=f, score=score)
-    return f - _column(g, f, "g") ** 2 * score / 2
+    f, score = same_shape(f=f, score=score)
+    return f - per_example(g, f, "g") ** 2 * score / 2
 
 
 def drift_and_jvp(drift, x, t, probe, h=1e-4):
     """A drift, and its Jacobian times a probe by the central difference (drift(x + h probe) - drift(x - h probe)) / (2 h), for
-    a `log_likelihood` of what has no hand-written derivative. Off by O(h^2), and by rounding of the drift over h.
+    the `log_likelihood` of a drift without a hand-written derivative. Off by O(h^2), and by rounding of the drift over h.
 
     drift: callable (x, t) -> dx/dt (B, ...). x, probe: (B, ...). t: float. h: > 0.
     Returns drift, J probe, each (B, ...) float64.
     Raises ValueError where shapes differ or h <= 0.
     """
-    x, probe = _same_shape(x=x, probe=probe)
+    x, probe = same_shape(x=x, probe=probe)
     if not h > 0:
         raise ValueError(f"h: expected a positive number, got {h}")
     return drift(x, t), (drift(x + h * probe, t) - drift(x - h * probe, t)) / (2 * h)
@@ -136,7 +136,7 @@ def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
 
     The divergence is probe . J probe ([SDE] eq. 40, Hutchinson's), with one probe for the whole solve as in [FFJORD]. It is
     unbiased for probes of mean 0 and covariance I, and exact for entries of +-1 where J is diagonal. For the exact divergence
-    of any J, give every example D times, with the D probes sqrt(D) e_i: the mean of the D results is free of chance.
+    of any J, give every example D times, with the D probes sqrt(D) e_i: the mean of the D results is exact.
     Solved by the classical Runge-Kutta method, [RK] chapter II, table 1.2, of order 4 in the steps between the times.
 
     drift_jvp: callable (x, t, probe) -> dx/dt, J probe; or probe^T J, which serves as well; each (B, ...), t a float.
@@ -144,7 +144,7 @@ def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
     Returns log p (B,) float64, in nats; see `bits_per_dimension`.
     Raises ValueError where shapes differ, times do not ascend or prior_std <= 0.
     """
-    x, probe = _same_shape(x=x, probe=probe)
+    x, probe = same_shape(x=x, probe=probe)
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or times.size < 2 or not np.all(np.diff(times) > 0):
         raise ValueError(f"times: expected shape (n + 1,) with n >= 1, ascending from data to noise, got {times}")
@@ -154,7 +154,7 @@ def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
 
     def slopes(x, t):
         f, jp = drift_jvp(x, t, probe)
-        f, jp, _ = _same_shape(drift=f, jvp=jp, x=x)
+        f, jp, _ = same_shape(drift=f, jvp=jp, x=x)
         return f, np.sum(probe * jp, axis=axes)
 
     divergence = np.zeros(x.shape[:1])
@@ -187,17 +187,10 @@ def bits_per_dimension(nats, dims, bin_width=1.0):
     return -np.asarray(nats, np.float64) / (dims * np.log(2.0)) - np.log2(bin_width)
 
 
-def _time(t):
-    t = _same_shape(t=t)[0]
-    if not np.all((np.real(t) >= 0) & (np.real(t) <= 1)):
-        raise ValueError(f"t: expected values in [0, 1], got {t}")
-    return t
-
-
 def _beta(t, beta_min, beta_max):
     if not 0 < beta_min <= beta_max:
         raise ValueError(f"expected 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
-    return beta_min + _time(t) * (beta_max - beta_min)
+    return beta_min + unit_interval(t, "t") * (beta_max - beta_min)
 
 
 def _check_sigmas(sigma_min, sigma_max):

@@ -1,6 +1,6 @@
 """The variational autoencoder: the reparameterised sample, the KL to the prior, the likelihoods, and the two bounds.
 
-Everything here is float64, whatever comes in. B examples first, then any data axes. KL and nll are summed over all axes
+Everything here is float64. B examples first, then any data axes. KL and nll are summed over all axes
 but the first, (B,), in nats; the bounds are means over the batch. logvar is a log-variance: std = exp(logvar / 2).
 
 Papers
@@ -11,8 +11,8 @@ Papers
 """
 import numpy as np
 
-from ref.diffusion import _same_shape
 from ref.layers import sigmoid, softplus
+from ref.shapes import example_sum, float64, per_example, same_shape
 
 LOG_2PI = np.log(2 * np.pi)
 
@@ -24,7 +24,7 @@ def reparameterize(mu, logvar, eps):
     Returns z of their shape, float64.
     Raises ValueError where shapes differ.
     """
-    mu, logvar, eps = _same_shape(mu=mu, logvar=logvar, eps=eps)
+    mu, logvar, eps = same_shape(mu=mu, logvar=logvar, eps=eps)
     return mu + np.exp(logvar / 2) * eps
 
 
@@ -35,7 +35,7 @@ def reparameterize_backward(dz, logvar, eps):
     Returns dmu, dlogvar, deps, each of their shape, float64.
     Raises as `reparameterize` does.
     """
-    dz, logvar, eps = _same_shape(dz=dz, logvar=logvar, eps=eps)
+    dz, logvar, eps = same_shape(dz=dz, logvar=logvar, eps=eps)
     std = np.exp(logvar / 2)
     return dz.copy(), dz * eps * std / 2, std * dz
 
@@ -50,7 +50,7 @@ def gaussian_kl(mu, logvar):
     Raises ValueError where shapes differ or have no batch axis.
     """
     mu, logvar = _batch(mu=mu, logvar=logvar)
-    return _per_example(mu**2 + (np.expm1(logvar) - logvar)) / 2  # expm1: near logvar = 0 exp - 1 would be rounding
+    return example_sum(mu**2 + (np.expm1(logvar) - logvar)) / 2  # expm1: near logvar = 0 exp - 1 would be rounding
 
 
 def gaussian_kl_backward(dkl, mu, logvar):
@@ -61,7 +61,7 @@ def gaussian_kl_backward(dkl, mu, logvar):
     Raises as `gaussian_kl` does, and where dkl is neither.
     """
     mu, logvar = _batch(mu=mu, logvar=logvar)
-    dkl = _upstream("dkl", dkl, mu)
+    dkl = per_example(dkl, mu, "dkl")
     return dkl * mu, dkl * np.expm1(logvar) / 2
 
 
@@ -71,13 +71,13 @@ def bernoulli_nll(logits, x):
         nll = -sum(x log y + (1 - x) log(1 - y)) = sum(x softplus(-logits) + (1 - x) softplus(logits))
 
     No term of the second form is below 0, so nothing cancels, and none overflows.
-    logits: (B, ...). x: (B, ...) in [0, 1]; in between it is the cross-entropy, which stays above 0.
+    logits: (B, ...). x: (B, ...) in [0, 1]; in between it is the cross-entropy, which is above 0.
     Returns nll (B,) float64, in nats.
     Raises ValueError where shapes differ or have no batch axis, or x is outside [0, 1].
     """
     logits, x = _batch(logits=logits, x=x)
     _unit_interval(x)
-    return _per_example(x * softplus(-logits) + (1 - x) * softplus(logits))
+    return example_sum(x * softplus(-logits) + (1 - x) * softplus(logits))
 
 
 def bernoulli_nll_backward(dnll, logits, x):
@@ -89,7 +89,7 @@ def bernoulli_nll_backward(dnll, logits, x):
     """
     logits, x = _batch(logits=logits, x=x)
     _unit_interval(x)
-    dnll = _upstream("dnll", dnll, x)
+    dnll = per_example(dnll, x, "dnll")
     dlogits = dnll * ((1 - x) * sigmoid(logits) - x * sigmoid(-logits))  # sigmoid(logits) - x would cancel near x = 1
     return dlogits, -dnll * logits
 
@@ -102,7 +102,7 @@ def gaussian_nll(x, mean, logvar):
     Raises ValueError where shapes differ or have no batch axis.
     """
     x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
-    return _per_example(LOG_2PI + logvar + (x - mean) ** 2 * np.exp(-logvar)) / 2
+    return example_sum(LOG_2PI + logvar + (x - mean) ** 2 * np.exp(-logvar)) / 2
 
 
 def gaussian_nll_backward(dnll, x, mean, logvar):
@@ -113,13 +113,13 @@ def gaussian_nll_backward(dnll, x, mean, logvar):
     Raises as `gaussian_nll` does, and where dnll is neither.
     """
     x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
-    dnll = _upstream("dnll", dnll, x)
+    dnll = per_example(dnll, x, "dnll")
     dx = dnll * (x - mean) * np.exp(-logvar)
     return dx, -dx, dnll * (1 - (x - mean) ** 2 * np.exp(-logvar)) / 2
 
 
 def reparameterize_kl(mu, logvar, eps):
-    """Both things that an encoder's output is for, [VAE] eq. 10:  z = reparameterize(mu, logvar, eps),  kl = gaussian_kl(mu, logvar).
+    """Both uses of an encoder's output, [VAE] eq. 10:  z = reparameterize(mu, logvar, eps),  kl = gaussian_kl(mu, logvar).
 
     mu, logvar, eps: (B, ...), one shape.
     Returns z (B, ...) and kl (B,), float64. Raises as the two do.
@@ -180,7 +180,7 @@ def clamp_logvar(logvar, low=-30.0, high=20.0):
     Raises ValueError where not low <= high.
     """
     _limits(low, high)
-    return np.clip(_same_shape(logvar=logvar)[0], low, high)
+    return np.clip(float64(logvar), low, high)
 
 
 def clamp_logvar_backward(dclamped, logvar, low=-30.0, high=20.0):
@@ -191,7 +191,7 @@ def clamp_logvar_backward(dclamped, logvar, low=-30.0, high=20.0):
     Raises ValueError where shapes differ or not low <= high.
     """
     _limits(low, high)
-    dclamped, logvar = _same_shape(dclamped=dclamped, logvar=logvar)
+    dclamped, logvar = same_shape(dclamped=dclamped, logvar=logvar)
     return np.where((logvar < low) | (logvar > high), 0.0, dclamped)
 
 
@@ -223,23 +223,10 @@ def importance_weighted_bound_backward(dbound, log_w):
 
 def _batch(**arrays):
     """The arguments as float64, after a check that they have one shape (B, ...)."""
-    arrays = dict(zip(arrays, _same_shape(**arrays)))
+    arrays = dict(zip(arrays, same_shape(**arrays)))
     if any(a.ndim == 0 for a in arrays.values()):
         raise ValueError(f"{' and '.join(arrays)}: expected shape (B, ...), got ()")
     return arrays.values()
-
-
-def _per_example(terms):
-    """The sum over all axes but the first."""
-    return terms.sum(axis=tuple(range(1, terms.ndim)))
-
-
-def _upstream(name, dout, x):
-    """The gradient of one number an example, or of all, shaped to multiply x (B, ...)."""
-    dout = np.asarray(dout, np.float64)
-    if dout.shape not in ((), x.shape[:1]):
-        raise ValueError(f"{name}: expected a number or shape {x.shape[:1]} for data of shape {x.shape}, got {dout.shape}")
-    return dout.reshape(dout.shape + (1,) * (x.ndim - 1)) if dout.ndim else dout
 
 
 def _unit_interval(x):
@@ -248,7 +235,7 @@ def _unit_interval(x):
 
 
 def _elbo_parts(nll, kl, beta):
-    nll, kl = _same_shape(nll=nll, kl=kl)
+    nll, kl = same_shape(nll=nll, kl=kl)
     if nll.ndim != 1 or nll.size == 0:
         raise ValueError(f"nll and kl: expected shape (B,) with B >= 1, got {nll.shape}")
     if not beta >= 0:
@@ -263,7 +250,7 @@ def _limits(low, high):
 
 def _weights(log_w):
     """log_w as float64, and its largest of each example, (B, 1)."""
-    log_w = _same_shape(log_w=log_w)[0]
+    log_w = float64(log_w)
     if log_w.ndim != 2 or log_w.size == 0:
         raise ValueError(f"log_w: expected shape (B, K) with B >= 1 and K >= 1, got {log_w.shape}")
     largest = np.max(np.real(log_w), axis=1, keepdims=True)

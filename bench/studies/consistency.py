@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.studies import data, fit, metrics, net, results
 from ref import consistency, edm, philox, samplers, schedules
-from ref.fused import PER_STEP
+from kernels.coefficients import PER_STEP
 from ref.nets import mlp
 
 SIGMA_MIN, SIGMA_MAX, SECOND = 0.1, 80.0, 4.0  # the data's end, the noise's, and where the second call starts

@@ -30,7 +30,7 @@ from bench.studies import classifier, data
 from kernels import registry
 from kernels.check import selftest
 from ref import diffusion, philox, schedules
-from ref.fused import PER_STEP
+from kernels.coefficients import PER_STEP
 from ref.nets import mlp
 
 T = 1000
@@ -125,7 +125,7 @@ def main(argv=None):
 
 def start(settings):
     """The state before the first step: parameters, Adam's moments, the averaged parameters, losses. settings: dict. Returns a dict."""
-    init = mlp.residual_init if settings["net"] == "residual" else mlp.chapter_init
+    init = mlp.residual_init if settings["net"] == "residual" else mlp.simple_mlp_init
     params = init(settings["seed"])
     zeros = {name: np.zeros_like(p) for name, p in params.items()}
     return {
@@ -182,13 +182,13 @@ def train_step(state, settings, digits):
 
     xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, stream + NOISE))
     residual = settings["net"] == "residual"
-    out, cache = mlp.residual(state["params"], xt, t, label) if residual else mlp.chapter(state["params"], xt, t)
+    out, cache = mlp.residual(state["params"], xt, t, label) if residual else mlp.simple_mlp(state["params"], xt, t)
     if predict == "eps":
         loss, dout = kernels.fused.eps_loss_noise(out, seed, stream + NOISE)  # the noise is made again, not kept
     else:
         target = x0 if predict == "x0" else kernels.diffusion.v_target(x0, _single(kernels.philox.normal(seed, x0.shape, stream + NOISE)), t, abar)
         loss, dout = kernels.fused.eps_loss_grad(out, _single(target))
-    grads = (mlp.residual_backward if residual else mlp.chapter_backward)(_single(dout), state["params"], cache)
+    grads = (mlp.residual_backward if residual else mlp.simple_mlp_backward)(_single(dout), state["params"], cache)
 
     lr = annealed(settings["lr"], step, settings["steps"]) if settings["anneal"] else settings["lr"]
     descend(kernels, [state[part] for part in PARTS], grads, step, lr, settings["ema"])

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.studies import data, digits, fit, metrics, net, results
 from ref import flow, philox, samplers, schedules
-from ref.fused import PER_STEP
+from kernels.coefficients import PER_STEP
 from ref.nets import mlp
 
 EARLIEST = 0.05

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.studies import digits, fit, results
 from ref import diffusion, philox
-from ref.fused import PER_STEP
+from kernels.coefficients import PER_STEP
 from ref.nets import mlp
 
 T = 1000

@@ -26,7 +26,7 @@ def run(out, progress, ends=ENDS, seed=0):
     """
     images = data.load()[0][0]
     told = dict(batch=128, lr=1e-3, seed=seed, abar=digits.alpha_bar("linear"), decay=0.99)
-    params = mlp.chapter_init(seed)
+    params = mlp.simple_mlp_init(seed)
     who = contestants()
     tick = results.ticker(progress, (1 + len(who)) * len(ends))
     exactly = follow(truth.mlp_train, {n: p.astype(np.float64) for n, p in params.items()}, images.astype(np.float64), ends, told, tick)

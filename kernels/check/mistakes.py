@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels import registry
 from ref import diffusion, gan, guidance, optim, philox
-from ref.diffusion import _at as at, _column as per_example  # at the merge: from ref.shapes import at, per_example
+from ref.shapes import at, per_example
 
 TIMES = ("u", "t", "s", "sigma", "sigma_next")
 SWAPPED = (

@@ -6,7 +6,7 @@ import numpy as np
 from kernels import coefficients
 from kernels.numpy_cpu.arrays import columns, guide, linear_of
 from kernels.numpy_cpu.diffusion import ddim_step, ddpm_step, eps_from_v, eps_from_x0, q_sample
-from kernels.numpy_cpu.mlp import nested, residual, simple_mlp, simple_mlp_backward
+from kernels.numpy_cpu.mlp import residual, simple_mlp, simple_mlp_backward
 from kernels.numpy_cpu.optim import adam_step, ema_step
 from kernels.numpy_cpu.philox import below, normal
 
@@ -77,8 +77,6 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None):
     """`ref.fused.mlp_sample`. params, xT, times, abar, eta, seed, stream, guidance, predict, clip: as there."""
-    params = nested(params)
-
     def eps_hat(x, t, labels):
         rows = np.full(len(x), t)
         out = residual(params, x, rows, labels) if "class" in params else simple_mlp(params, x, rows)[0]

@@ -44,14 +44,3 @@ def silu(x):
     """x / (1 + e^-x), from e^-|x|. x: array."""
     e = np.exp(np.where(x >= 0, -x, x))
     return x * (np.where(x >= 0, 1, e) / (1 + e))
-
-
-def nested(params):
-    """Until ref's residual net is nested: its flat names as a tree. params: dict."""
-    if "class.w" not in params:
-        return params
-    tree = {"blocks": [{} for _ in range(sum(name.endswith(".w1") for name in params))]}
-    for path, p in params.items():
-        name, leaf = path.split(".")
-        (tree["blocks"][int(name[5:])] if name.startswith("block") else tree.setdefault(name, {}))[leaf] = p
-    return tree

@@ -23,7 +23,7 @@ CASES = {  # of a trajectory: what is not the default; "w" of the residual net, 
 def simple_mlp(pixels=784, width=256, dtype=np.float32):
     """The simple net, its times scaled to the size of its pixels: next to times up to 1000 it hardly sees them. pixels,
     width: ints. dtype: of NumPy. Returns its parameters."""
-    params = mlp.chapter_init(0, pixels, width, dtype)
+    params = mlp.simple_mlp_init(0, pixels, width, dtype)
     return params | {"w1": params["w1"] * np.append(np.ones(pixels), 1e-3).astype(dtype)}
 
 
@@ -74,7 +74,7 @@ def in_orders(numpy, arguments):
 
 def hidden(params):
     """The number of hidden units. params: of either net."""
-    return (params["w2"] if "w2" in params else params["out.w"] if "out.w" in params else params["out"]["w"]).shape[1]
+    return (params["w2"] if "w2" in params else params["out"]["w"]).shape[1]
 
 
 def orders(width):

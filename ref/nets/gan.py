@@ -11,8 +11,7 @@ Papers
 import numpy as np
 
 from ref.layers import leaky_relu, leaky_relu_backward, linear, linear_backward, sigmoid, sigmoid_backward, softplus, tanh, tanh_backward
-from ref.nets.mlp import INIT_STREAM
-from ref.philox import normal
+from ref.philox import normal, stream
 
 ACTIVATIONS = {  # act, act' and act'', each of h
     "leaky_relu": (leaky_relu, lambda h: leaky_relu_backward(np.ones_like(h), h), np.zeros_like),
@@ -28,7 +27,7 @@ def generator_init(seed, latent=64, width=512, pixels=784, dtype=np.float32):
     seed: int. latent, width, pixels: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, latent), b1, w2 (width, width), b2, w3 (pixels, width), b3.
     """
-    return _init(seed, (latent, width, width, pixels), (2, 2, 0.01), INIT_STREAM, dtype)
+    return _init(seed, (latent, width, width, pixels), (2, 2, 0.01), 0, dtype)
 
 
 def generator(params, z):
@@ -47,11 +46,15 @@ def generator(params, z):
 
 
 def generator_backward(dx, params, cache):
-    """Gradients of `generator` in its parameters. dx: (B, pixels). params, cache: of the forward. Returns a dict."""
+    """Gradients of `generator` in z and in its parameters.
+
+    dx: (B, pixels). params, cache: of the forward.
+    Returns dz, dparams.
+    """
     da2, dw3, db3 = linear_backward(tanh_backward(dx, cache["x"]), cache["a2"], params["w3"])
     da1, dw2, db2 = linear_backward(leaky_relu_backward(da2, cache["h2"]), cache["a1"], params["w2"])
-    _, dw1, db1 = linear_backward(leaky_relu_backward(da1, cache["h1"]), cache["z"], params["w1"])
-    return {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}
+    dz, dw1, db1 = linear_backward(leaky_relu_backward(da1, cache["h1"]), cache["z"], params["w1"])
+    return dz, {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}
 
 
 def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
@@ -60,7 +63,7 @@ def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
     seed, pixels, width, dtype: as in `generator_init`.
     Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (1, width), b3.
     """
-    return _init(seed, (pixels, width, width, 1), (2, 2, 1), INIT_STREAM + 3, dtype)
+    return _init(seed, (pixels, width, width, 1), (2, 2, 1), 3, dtype)
 
 
 def discriminator(params, x, act):
@@ -80,15 +83,15 @@ def discriminator(params, x, act):
 
 
 def discriminator_backward(dlogits, params, cache):
-    """Gradients of `discriminator` in its parameters, and in x, by which the generator learns.
+    """Gradients of `discriminator` in x, by which the generator learns, and in its parameters.
 
     dlogits: (B,). params, cache: of the forward.
-    Returns a dict, and dx (B, n0).
+    Returns dx, dparams.
     """
     da2, dw3, db3 = linear_backward(dlogits[:, None], cache["a2"], params["w3"])
     da1, dw2, db2 = linear_backward(da2 * cache["s2"], cache["a1"], params["w2"])
     dx, dw1, db1 = linear_backward(da1 * cache["s1"], cache["x"], params["w1"])
-    return {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}, dx
+    return dx, {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}
 
 
 def discriminator_input_gradient(params, x, act):
@@ -113,28 +116,29 @@ def discriminator_input_gradient(params, x, act):
 
 
 def discriminator_input_gradient_backward(ddx, params, cache):
-    """Gradients of sum(ddx dx) in the parameters, the second-order part of training with a penalty. First back along u1, v1, u2,
-    then, by way of s1 and s2, whose derivative is c = act''(h), back along h2, a1 and h1. b3 moves no gradient.
+    """Gradients of sum(ddx dx) in x and in the parameters, the second-order part of training with a penalty. b3 moves no gradient.
 
     ddx: (B, n0). params, cache: of the forward.
-    Returns a dict.
+    Returns dx, dparams.
     """
     x, a1, s1, s2, u2, v1, u1 = (cache[name] for name in ("x", "a1", "s1", "s2", "u2", "v1", "u1"))
+    # Back along u1, v1 and u2
     dw1 = u1.T @ ddx
     du1 = ddx @ params["w1"].T
     dv1, ds1 = du1 * s1, du1 * v1
     dw2 = u2.T @ dv1
     du2 = dv1 @ params["w2"].T
     dw3, ds2 = np.sum(du2 * s2, axis=0, keepdims=True), du2 * params["w3"]
+    # By way of s1 and s2, whose derivative is c = act''(h), back along h2, a1 and h1
     da1, dw2_h2, db2 = linear_backward(ds2 * cache["c2"], a1, params["w2"])
-    _, dw1_h1, db1 = linear_backward(ds1 * cache["c1"] + da1 * s1, x, params["w1"])
-    return {"w1": dw1 + dw1_h1, "b1": db1, "w2": dw2 + dw2_h2, "b2": db2, "w3": dw3, "b3": np.zeros_like(params["b3"])}
+    dx, dw1_h1, db1 = linear_backward(ds1 * cache["c1"] + da1 * s1, x, params["w1"])
+    return dx, {"w1": dw1 + dw1_h1, "b1": db1, "w2": dw2 + dw2_h2, "b2": db2, "w3": dw3, "b3": np.zeros_like(params["b3"])}
 
 
-def _init(seed, widths, gains, stream, dtype):
+def _init(seed, widths, gains, first, dtype):
     params = {}
     for i, (inputs, outputs, gain) in enumerate(zip(widths, widths[1:], gains)):
-        params[f"w{i + 1}"] = ((gain / inputs) ** 0.5 * normal(seed, (outputs, inputs), stream + i)).astype(dtype)
+        params[f"w{i + 1}"] = ((gain / inputs) ** 0.5 * normal(seed, (outputs, inputs), stream("init", first + i))).astype(dtype)
         params[f"b{i + 1}"] = np.zeros(outputs, dtype)
     return params
 

@@ -10,8 +10,7 @@ Papers
 import numpy as np
 
 from ref.layers import linear, linear_backward, silu, silu_backward
-from ref.nets.mlp import INIT_STREAM
-from ref.philox import normal
+from ref.philox import normal, stream
 
 
 def encoder_init(seed, pixels=784, width=512, latent=32, dtype=np.float32):
@@ -20,7 +19,7 @@ def encoder_init(seed, pixels=784, width=512, latent=32, dtype=np.float32):
     seed: int. pixels, width, latent: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (2 latent, width), b3.
     """
-    return _init(seed, (pixels, width, width, 2 * latent), INIT_STREAM, dtype)
+    return _init(seed, (pixels, width, width, 2 * latent), 0, dtype)
 
 
 def encoder(params, x):
@@ -37,9 +36,10 @@ def encoder(params, x):
 
 
 def encoder_backward(dmu, dlogvar, params, cache):
-    """Gradients of `encoder` in its parameters and in x. dmu, dlogvar: (B, latent). params, cache: of the forward.
+    """Gradients of `encoder` in x and in its parameters.
 
-    Returns a dict, and dx (B, pixels).
+    dmu, dlogvar: (B, latent). params, cache: of the forward.
+    Returns dx, dparams.
     """
     return _down(np.concatenate([dmu, dlogvar], axis=1), params, cache)
 
@@ -50,7 +50,7 @@ def decoder_init(seed, pixels=784, width=512, latent=32, dtype=np.float32):
     seed, pixels, width, latent, dtype: as in `encoder_init`.
     Returns a dict with w1 (width, latent), b1, w2 (width, width), b2, w3 (pixels, width), b3.
     """
-    return _init(seed, (latent, width, width, pixels), INIT_STREAM + 3, dtype)
+    return _init(seed, (latent, width, width, pixels), 3, dtype)
 
 
 def decoder(params, z):
@@ -64,17 +64,18 @@ def decoder(params, z):
 
 
 def decoder_backward(dlogits, params, cache):
-    """Gradients of `decoder` in its parameters and in z, by which the encoder learns. dlogits: (B, pixels). params, cache: of the forward.
+    """Gradients of `decoder` in z, by which the encoder learns, and in its parameters.
 
-    Returns a dict, and dz (B, latent).
+    dlogits: (B, pixels). params, cache: of the forward.
+    Returns dz, dparams.
     """
     return _down(dlogits, params, cache)
 
 
-def _init(seed, widths, stream, dtype):
+def _init(seed, widths, first, dtype):
     params = {}
     for i, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
-        params[f"w{i + 1}"] = (inputs**-0.5 * normal(seed, (outputs, inputs), stream + i)).astype(dtype)
+        params[f"w{i + 1}"] = (inputs**-0.5 * normal(seed, (outputs, inputs), stream("init", first + i))).astype(dtype)
         params[f"b{i + 1}"] = np.zeros(outputs, dtype)
     return params
 
@@ -91,4 +92,4 @@ def _down(dout, params, cache):
     da2, dw3, db3 = linear_backward(dout, cache["a2"], params["w3"])
     da1, dw2, db2 = linear_backward(silu_backward(da2, cache["h2"]), cache["a1"], params["w2"])
     dx, dw1, db1 = linear_backward(silu_backward(da1, cache["h1"]), cache["x"], params["w1"])
-    return {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}, dx
+    return dx, {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}

@@ -1,6 +1,6 @@
 """What is in `ref`: every equation, where it stands, which paper it is from, what it needs, and where else its name lives.
 
-An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. All that is said of it is read from its source.
+An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. Everything shown about it is read from its source.
 """
 import ast
 import difflib
@@ -15,18 +15,19 @@ from pathlib import Path
 import ref
 
 ROOT = Path(ref.__file__).parent.parent
-# The chapter's order. A module that is not named here comes last, by its name.
-CHAPTER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
-           "layers", "nets", "optim", "vae", "gan"]  # fmt: skip
+NO_MATH = "ref.__main__", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"  # how the equations are read, shown and called
+# A module that is not named here comes last, by its name.
+READING_ORDER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
+                 "layers", "nets", "optim", "vae", "gan", "divergence", "numerics"]  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 
 
 @functools.cache
 def equations():
-    """{full name: function} in the reading order: the chapter's, but first what a function needs."""
-    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(("ref.reading", "ref.__main__"))]
-    place = {name: CHAPTER.index(part) if (part := name.split(".")[1]) in CHAPTER else len(CHAPTER) for name in names}
+    """{full name: function} in the reading order: of READING_ORDER, but first what a function needs."""
+    names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(NO_MATH)]
+    place = {name: READING_ORDER.index(part) if (part := name.split(".")[1]) in READING_ORDER else len(READING_ORDER) for name in names}
     here = {full(f): f for name in sorted(names, key=lambda name: (place[name], name)) for f in vars(importlib.import_module(name)).values()
             if inspect.isfunction(f) and f.__module__ == name and not f.__name__.startswith("_")}  # fmt: skip
     ordered = {}
@@ -43,8 +44,10 @@ def equations():
 
 
 def full(function):
-    """Its name with its module. function: of `ref`."""
-    return f"{function.__module__}.{function.__name__}"
+    """Its name with its module, or with the package that exports it: `ref.layers.relu`. function: of `ref`."""
+    package = function.__module__.rpartition(".")[0]
+    exported = getattr(importlib.import_module(package), function.__name__, None) is function
+    return f"{package if exported else function.__module__}.{function.__name__}"
 
 
 def needs(function):
@@ -55,7 +58,7 @@ def needs(function):
         seen.add(f)
         for node in ast.walk(tree(f)):
             called = f.__globals__.get(node.id) if isinstance(node, ast.Name) else None
-            if inspect.isfunction(called) and called.__module__.startswith("ref.") and called not in seen:
+            if inspect.isfunction(called) and called.__module__.startswith("ref.") and not called.__module__.startswith(NO_MATH) and called not in seen:
                 if called.__name__.startswith("_"):
                     visit(called)
                 else:
@@ -78,14 +81,23 @@ def find(name):
     Raises LookupError with the candidates where it is none or several.
     """
     fits = [known for known in equations() if f".{known}".endswith(f".{name}")]
+    module, _, last = name.removeprefix("ref.").rpartition(".")
+    if not fits and module in exporting(last):
+        fits = [full(getattr(importlib.import_module(f"ref.{module}"), last))]
     if len(fits) > 1:
         raise LookupError(f"{name} is in {len(fits)} modules: {', '.join(fit.removeprefix('ref.') for fit in fits)}. Say which")
     if not fits:
-        last = name.split(".")[-1]
         alike = {known.removeprefix("ref."): difflib.SequenceMatcher(None, known.split(".")[-1], last).ratio() for known in equations()}
         near = sorted((known for known in alike if alike[known] > 0.6), key=lambda known: -alike[known])[:5]
         raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near)}" if near else "; `python -m ref` lists them"))
     return fits[0]
+
+
+@functools.cache
+def exporting(name):
+    """The modules of `ref`, without "ref.", from which an equation can be imported under this name. name: str."""
+    modules = {known.rpartition(".")[0].removeprefix("ref.") for known in equations()}
+    return sorted(module for module in modules if getattr(importlib.import_module(f"ref.{module}"), name, None) in equations().values())
 
 
 def where(function):
@@ -101,6 +113,26 @@ def paper(function):
     numbered = [cited for cited in found if not cited.endswith("]")]
     gradient = f"gradient of {function.__name__.removesuffix('_backward')}" if function.__name__.endswith("_backward") else ""
     return ", ".join(dict.fromkeys(numbered or found)) or gradient
+
+
+@functools.cache
+def papers():
+    """["[DDPM] authors, title, year"] of all modules of the math, each once, in the reading order."""
+    return list(dict.fromkeys(f"{name} {citation}" for f in equations().values() for name, citation in _listed(inspect.getmodule(f)).items()))
+
+
+def _listed(module):
+    """{"[DDPM]": authors, title, year} of the papers in a module's docstring."""
+    found = re.findall(r"^ +(\[[^\]]+\]) +(.+(?:\n {8,}\S.*)*)", inspect.getdoc(module) or "", flags=re.M)
+    return {name: " ".join(citation.split()) for name, citation in found}
+
+
+def cited(function):
+    """["[DDPM] authors, title, year"] of the papers that its docstring names. function: of `ref`."""
+    own = _listed(inspect.getmodule(function))
+    elsewhere = {paper.split(" ")[0]: paper.partition(" ")[2] for paper in reversed(papers())}
+    known = elsewhere | own  # one name may stand for two papers in two modules
+    return [f"{name} {known[name]}" for name in dict.fromkeys(re.findall(r"\[[^\]\s]+\]", inspect.getdoc(function))) if name in known]
 
 
 def formulas(function):
@@ -123,14 +155,17 @@ def sentence(function):
 
 
 def elsewhere(function):
-    """["file:line  what"] where its name lives beside `ref`: in each backend, in the records, in the tests. function: of `ref`."""
-    name, module = function.__name__, function.__module__.removeprefix("ref.").replace(".", "/")
-    places, record = [f"kernels/{backend}/{module}.py" for backend in ("numba_cpu", "triton_gpu")], f"kernels/ops/{module}.py"
-    found = []
-    for path in [*places, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), record]:
+    """["file:line  what"] where its name lives next to `ref`: in each backend, in the records of operations, in the tests. function: of `ref`."""
+    name, modules = function.__name__, exporting(function.__name__)
+    kernels = [f"kernels/{backend}/{module.replace('.', '/')}.py" for backend in ("numpy_cpu", "numba_cpu", "triton_gpu") for module in modules]
+    records = [f"kernels/ops/{module.replace('.', '/')}.py" for module in modules]
+    tests, found = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), []
+    for path in [*kernels, *tests, *records]:
         source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
-        if path == record:
-            found += [f"{path}:{n}  {module}.{name}" for n, line in enumerate(source.split("\n"), 1) if re.match(rf" +(Op\()?{module}\.{name},", line)]
+        if path in records:
+            record = re.compile(rf"\s+(Op\()?\w+\.{name},")
+            found += [f"{path}:{n}  {name}" for n, line in enumerate(source.split("\n"), 1) if record.match(line)]
+            continue
         for node in ast.parse(source).body:
             named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
                      if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id", "np") != "np"}  # fmt: skip

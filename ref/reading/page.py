@@ -50,17 +50,18 @@ def page(function, run, differences):
         code = "\n".join(f"<i>{line + i}</i>{part}" for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
         parts.append(f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{_made(values, mark)}</div>')
     if differences:
-        parts.append("<h2>Gradients, each beside the central difference of sum(what came from above * what the forward returns)</h2>")
+        parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward returns)</h2>")
     for gradient in differences:
-        first, second, apart = text.beside(*gradient)
+        first, second, apart = text.compared(*gradient)
         parts.append(f'<div class="row"><div class="made"><b>{escape(gradient[0])}</b> {first}</div><div class="made">{second} <small>{apart}</small></div></div>')
-    return "\n".join([*parts, "</body></html>\n"])
+    cited = "".join(f"<p>{escape(paper)}</p>" for paper in catalogue.cited(function))
+    return "\n".join([*parts, f"<h2>Papers</h2>{cited}" if cited else "", "</body></html>\n"])
 
 
 def _made(named, mark=""):
     """Values with their pictures; None says that there is nothing new."""
     shown = [f"<div>{mark}<b>{escape(name)}</b> {escape(words)}{picture(value)}</div>" for name, words, value in text.visible(named or [])]
-    return f'<div class="made">{"<small>as it came</small>" if named is None else "".join(shown)}</div>'
+    return f'<div class="made">{"<small>unchanged</small>" if named is None else "".join(shown)}</div>'
 
 
 def picture(value):
@@ -99,12 +100,12 @@ def png(image):
 def write(path, content):
     """Write a file whole or not at all. path: file. content: str. Raises OSError where the folder is not there."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(content, encoding="utf-8")
-        os.replace(beside, path)
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            partial.unlink()

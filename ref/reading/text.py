@@ -37,7 +37,7 @@ def listing():
         paper = "   ".join(filter(None, (catalogue.paper(f), after and f"after {after}")))
         lines.append(f"{n:>3}  {name.removeprefix('ref.'):<40}  {catalogue.where(f):<26}  {paper}".rstrip())
         lines += [f"       {line}" for line in catalogue.formulas(f) or [catalogue.sentence(f)]]
-    return lines
+    return [*lines, "", "papers", *(f"    {paper}" for paper in catalogue.papers())]
 
 
 def source(function):
@@ -45,7 +45,7 @@ def source(function):
     lines, first = inspect.getsourcelines(function)
     numbered = [f"{n:>4}  {line}" for n, line in enumerate(colouring()("".join(lines).rstrip()).split("\n"), first)]
     found = catalogue.elsewhere(function)
-    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else [])
+    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else []) + _papers(function)
 
 
 def traced(function, run, differences):
@@ -53,7 +53,7 @@ def traced(function, run, differences):
     width, colour = max(120, shutil.get_terminal_size().columns) // 2, colouring()
     lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
     for depth, line, code, mark, values in trace.rows(run):
-        right = ["as it came"] if values is None else [mark.replace("→", "->") + words for words in _aligned(visible(values))]
+        right = ["unchanged"] if values is None else [mark.replace("→", "->") + words for words in _aligned(visible(values))]
         left, room = code.split("\n"), width - 2 * depth - 8
         right = [""] * len(left) * (max(map(len, left)) > room) + right
         for i in range(max(len(left), len(right))):
@@ -62,14 +62,14 @@ def traced(function, run, differences):
             shown = colour(part) if line else part
             lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {right[i] if i < len(right) else ''}".rstrip())
     if differences:
-        lines += ["", "gradients, each beside the central difference of sum(what came from above * what the forward returns)"]
+        lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
     for gradient in differences:
-        first, second, apart = beside(*gradient)
+        first, second, apart = compared(*gradient)
         lines += [f"    {gradient[0]:<16}{first}", f"    {'difference':<16}{second}   {apart}"]
-    return lines
+    return lines + _papers(function)
 
 
-def beside(name, gradient, difference, size):
+def compared(name, gradient, difference, size):
     """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient, difference, size: of `trace.finite_differences`."""
     apart = np.abs(gradient - difference)[np.isfinite(difference)]
     of = f"all {size}" if apart.size == size else f"{apart.size} of {size} elements"
@@ -91,6 +91,12 @@ def _head(function):
     """Its name, place and paper, then its equations."""
     first = "   ".join(filter(None, (catalogue.full(function), catalogue.where(function), catalogue.paper(function))))
     return [first, "", *(f"    {line}" for line in catalogue.formulas(function) or [catalogue.sentence(function)]), ""]
+
+
+def _papers(function):
+    """The papers that it cites, in full."""
+    cited = catalogue.cited(function)
+    return ["", "papers", *(f"    {paper}" for paper in cited)] if cited else []
 
 
 def _aligned(lines):

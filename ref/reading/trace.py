@@ -1,4 +1,4 @@
-"""One run of an equation, line by line: each statement with what it made, calls into `ref` inside the line that made them.
+"""One run of an equation, line by line: each statement with the values that it computed, calls into `ref` inside their line.
 
 What only checks is left out: an `if` that was not taken, and a private function that made no number that it was not given.
 """
@@ -14,10 +14,11 @@ import numpy as np
 
 import ref
 from ref.reading.catalogue import tree
+from ref.tree import from_named, named
 
 MATH = f"{Path(ref.__file__).parent}/"
-READER = f"{MATH}reading/", f"{MATH}__main__.py"
-SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, beside its first three
+READER = f"{MATH}reading/", f"{MATH}__main__.py", f"{MATH}tree.py"
+SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, in addition to its first three
 BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 
@@ -194,12 +195,17 @@ def _statements(code):
     return known
 
 
+def _helper(run):
+    """Whether it is a private function, or one of `ref.shapes`."""
+    return run.name.startswith("_") or run.place[0] == f"{MATH}shapes.py"
+
+
 def _tidy(run):
-    """Take out private functions that made no new number, and bare calls that left nothing to see."""
+    """Take out helpers that made no new number, and bare calls that left nothing to see."""
     for step in run.steps:
         for called in step.calls:
             _tidy(called)
-        step.calls = [called for called in step.calls if not called.name.startswith("_") or _new_numbers(called)]
+        step.calls = [called for called in step.calls if not _helper(called) or _new_numbers(called)]
     run.steps = [s for s in run.steps if s.made or s.calls or not re.match(r"\s*[\w.]+\(", s.source)]
 
 
@@ -236,9 +242,9 @@ def _returned(run):
 
 
 def gradient_names(backward):
-    """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ..." or "a dict". backward: of `ref`."""
-    said = re.search(r".*Returns ((?:(?:d\w+|a dict)(?:, and |, | and |\b))+)", inspect.getdoc(backward), flags=re.S)[1]
-    return ["params" if name == "a dict" else name[1:] for name in re.findall(r"a dict|d\w+", said)]
+    """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ...". backward: of `ref`."""
+    said = re.search(r".*Returns ((?:d\w+(?:, | and |\b))+)", inspect.getdoc(backward), flags=re.S)[1]
+    return [name[1:] for name in re.findall(r"d\w+", said)]
 
 
 def finite_differences(backward, forward, inputs, upstream, gradients):
@@ -253,7 +259,7 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
 
     table = []
     for name, gradient in zip(gradient_names(backward), gradients, strict=True):
-        whole, grads = (inputs[name], gradient) if isinstance(gradient, dict) else ({"": inputs[name]}, {"": gradient})
+        whole, grads = named(inputs[name]), named(gradient)
         for key, value in whole.items():
             value = np.asarray(value, np.float64)
             chosen = np.unique(np.append(np.arange(min(3, value.size)), np.linspace(0, value.size - 1, min(SAMPLED, value.size)).astype(int)))
@@ -262,11 +268,11 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
                 moved = value.copy()
                 moved.flat[i] += h
                 try:
-                    return loss(inputs | {name: whole | {key: moved} if key else moved[()]})
+                    return loss(inputs | {name: from_named(whole | {key: moved}) if key else moved[()]})
                 except ValueError:  # outside of what the forward takes, a step from its edge
                     return np.nan
 
             h = 1e-4
             slopes = [(8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h) for i in chosen]
-            table.append((f"d{name}" + (f"[{key!r}]" if key else ""), np.ravel(grads[key])[chosen], np.array(slopes), value.size))
+            table.append((f"d{name}.{key}".rstrip("."), np.ravel(grads[key])[chosen], np.array(slopes), value.size))
     return table

@@ -46,7 +46,7 @@ def examples(state):
 @pytest.fixture
 def small(monkeypatch):
     """The chapter's net with 20 pixels and 9 units, for Triton's interpreter."""
-    monkeypatch.setattr(mlp, "chapter_init", functools.partial(mlp.chapter_init, pixels=20, width=9))
+    monkeypatch.setattr(mlp, "simple_mlp_init", functools.partial(mlp.simple_mlp_init, pixels=20, width=9))
 
 
 def assert_same(a, b):
@@ -122,7 +122,7 @@ def test_the_pictures_of_the_way_are_those_of_one_step_after_another(net):
     for i, (t, s) in enumerate(pairwise(times)):
         way.append(x[0])
         if net == "chapter":
-            eps = mlp.chapter(state["average"], x, np.full(2, t))[0]
+            eps = mlp.simple_mlp(state["average"], x, np.full(2, t))[0]
             x = fused.guided_ddpm_step(x, eps, eps, 1.0, t, s, 0, abar, stream=digits.SAMPLING + 1 + i)
         else:
             cond, uncond = (diffusion.eps_from_x0(x, mlp.residual(state["average"], x, np.full(2, t), asked)[0], t, abar) for asked in (labels, np.full(2, digits.NO_LABEL)))

@@ -185,7 +185,7 @@ def test_both_students_start_as_the_net_and_leave_it_as_it_was():
 
 
 def test_training_is_followed_in_pieces_and_measured_by_the_rule():
-    params, images = mlp.chapter_init(0, 6, 5), np.sign(philox.normal(0, (20, 6), 1)).astype(np.float32)
+    params, images = mlp.simple_mlp_init(0, 6, 5), np.sign(philox.normal(0, (20, 6), 1)).astype(np.float32)
     told, ends, ticks = dict(batch=7, lr=1e-3, seed=0, abar=ABAR, decay=0.9), (1, 2, 5), []
     exact = training.follow(fused.mlp_train, {n: p.astype(np.float64) for n, p in params.items()}, images.astype(np.float64), ends, told, lambda: ticks.append(1))
     paths = {f"NumPy, order {i}": training.follow(plain.mlp_train, params, images, ends, told, lambda: None, order) for i, order in enumerate(loops.orders(5))}

@@ -20,7 +20,7 @@ TOLD = {"eps": {}, "x0": {"predict": "x0"}, "v, clipped": {"predict": "v", "clip
 
 
 def chapter(pixels=784, width=256, dtype=np.float32):
-    return mlp.chapter_init(0, pixels, width, dtype)
+    return mlp.simple_mlp_init(0, pixels, width, dtype)
 
 
 def start(examples, pixels, dtype=np.float32):

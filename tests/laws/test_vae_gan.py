@@ -353,7 +353,7 @@ def test_the_mlp_discriminator_approaches_it_too():
     for step in range(1, 1201):
         logits, cache = discriminator(params, POINTS[:, None], "tanh")
         value, dlogits = value_and_gradient(kit(), logits)
-        gradients, _ = discriminator_backward(dlogits, params, cache)
+        _, gradients = discriminator_backward(dlogits, params, cache)
         for name in params:
             params[name], m[name], v[name] = optim.adam_step(params[name], gradients[name], m[name], v[name], step, 0.02, 0.9, 0.999, 1e-8, 0.0)
         assert value > lowest

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from ref import diffusion, flow, fused, guidance, optim, philox, samplers, schedules
+from ref import diffusion, flow, fused, guidance, optim, philox, samplers, schedules, tree
 from ref.nets import mlp
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
@@ -106,12 +106,12 @@ def test_adam_ema_step(case, decay):
 
 
 NETS = {
-    "chapter": mlp.chapter_init(3, 6, 5, np.float64),
-    "residual": {n: a + 0.1 * philox.normal(i, a.shape) for i, (n, a) in enumerate(mlp.residual_init(3, 6, 4, 2, 3, 6, np.float64).items())},
+    "simple_mlp": mlp.simple_mlp_init(3, 6, 5, np.float64),
+    "residual": tree.map(lambda a: a + 0.1 * philox.normal(a.size, a.shape), mlp.residual_init(3, 6, 4, 2, 3, 6, np.float64)),
 }
 
 
-@pytest.mark.parametrize("net, w", [("chapter", None), ("residual", None), ("residual", 2.5)])
+@pytest.mark.parametrize("net, w", [("simple_mlp", None), ("residual", None), ("residual", 2.5)])
 @pytest.mark.parametrize("eta, predict, clip", [(0.0, "eps", None), (0.6, "eps", 1.0), (0.0, "x0", 0.8), (1.0, "v", None)])
 def test_mlp_sample_is_the_loop_written_out(net, w, eta, predict, clip):
     params, x, labels = NETS[net], philox.normal(0, (3, 6)), np.array([2, 0, 1])
@@ -119,7 +119,7 @@ def test_mlp_sample_is_the_loop_written_out(net, w, eta, predict, clip):
 
     def eps_hat(x, t, labels):
         rows = np.array([t] * 3)
-        out = mlp.chapter(params, x, rows)[0] if net == "chapter" else mlp.residual(params, x, rows, labels)[0]
+        out = mlp.simple_mlp(params, x, rows)[0] if net == "simple_mlp" else mlp.residual(params, x, rows, labels)[0]
         return {"eps": out, "x0": diffusion.eps_from_x0(x, out, t, ABAR), "v": diffusion.eps_from_v(x, out, t, ABAR)}[predict]
 
     for t, s, stream in ((20, 11, 2**64 - 1), (11, 4, 0), (4, 0, 1)):  # the streams go round
@@ -130,7 +130,7 @@ def test_mlp_sample_is_the_loop_written_out(net, w, eta, predict, clip):
 
 
 def test_mlp_train_goes_on_from_where_it_stood_to_the_bit():
-    data, params = np.sign(philox.normal(1, (9, 6))), NETS["chapter"]
+    data, params = np.sign(philox.normal(1, (9, 6))), NETS["simple_mlp"]
     before = {name: p.copy() for name, p in params.items()}
     settings = dict(batch=4, lr=1e-2, seed=7, abar=ABAR, weight_decay=0.1, decay=0.9)
     whole, end, losses = fused.mlp_train(params, data, 5, **settings)
@@ -145,12 +145,12 @@ def test_mlp_train_goes_on_from_where_it_stood_to_the_bit():
 
 
 def test_mlp_train_takes_the_step_that_the_equations_say():
-    data, params = np.sign(philox.normal(1, (9, 6))), NETS["chapter"]
+    data, params = np.sign(philox.normal(1, (9, 6))), NETS["simple_mlp"]
     new, state, (loss,) = fused.mlp_train(params, data, 1, 4, 1e-2, 7, ABAR, decay=0.25)
     x0, t, eps = data[philox.below(7, 4, 9, 4)], 1 + philox.below(7, 4, 20, 5), philox.normal(7, (4, 6), 7)
-    eps_hat, cache = mlp.chapter(params, diffusion.q_sample(x0, t, eps, ABAR), t)
+    eps_hat, cache = mlp.simple_mlp(params, diffusion.q_sample(x0, t, eps, ABAR), t)
     assert loss == diffusion.eps_loss(eps_hat, eps)
-    for name, g in mlp.chapter_backward(diffusion.eps_loss_backward(1.0, eps_hat, eps)[0], params, cache).items():
+    for name, g in mlp.simple_mlp_backward(diffusion.eps_loss_backward(1.0, eps_hat, eps)[0], params, cache)[1].items():
         p, m, v = optim.adam_step(params[name], g, 0 * g, 0 * g, 1, 1e-2, 0.9, 0.999, 1e-8, 0.0)
         for got, want in ((new[name], p), (state["m"][name], m), (state["v"][name], v), (state["average"][name], 0.25 * params[name] + 0.75 * p)):
             np.testing.assert_array_equal(got, want)
@@ -158,7 +158,7 @@ def test_mlp_train_takes_the_step_that_the_equations_say():
 
 def test_mlp_train_learns():
     data = np.repeat([[1.0, -1.0, 1.0, 1.0, -1.0, -1.0]], 3, axis=0)
-    losses = fused.mlp_train(mlp.chapter_init(0, 6, 32), data, 600, 32, 3e-3, 0, ABAR)[2]
+    losses = fused.mlp_train(mlp.simple_mlp_init(0, 6, 32), data, 600, 32, 3e-3, 0, ABAR)[2]
     assert np.mean(losses[-100:]) < 0.6 * np.mean(losses[:20])
 
 
@@ -213,10 +213,10 @@ X = np.ones((2, 3))
     (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 2.0, ABAR), "eta"),
     (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 0.0, ABAR, -1.0), "clip"),
     (lambda: fused.adam_ema_step(X, X, X, X, X[0], 1, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "avg.*p"),
-    (lambda: fused.mlp_sample(NETS["chapter"], X, [20, 0], ABAR, guidance=([0, 1], 2.0)), "guidance"),
-    (lambda: fused.mlp_sample(NETS["chapter"], X, [20, 0], ABAR, predict="mu"), "predict"),
-    (lambda: fused.mlp_sample(NETS["chapter"], philox.normal(0, (2, 6)), [4, 9], ABAR), "times"),
-    (lambda: fused.mlp_train(NETS["chapter"], X, 0, 4, 0.1, 0, ABAR), "steps.*batch"),
+    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, guidance=([0, 1], 2.0)), "guidance"),
+    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, predict="mu"), "predict"),
+    (lambda: fused.mlp_sample(NETS["simple_mlp"], philox.normal(0, (2, 6)), [4, 9], ABAR), "times"),
+    (lambda: fused.mlp_train(NETS["simple_mlp"], X, 0, 4, 0.1, 0, ABAR), "steps.*batch"),
     (lambda: fused.adam_ema_step(X, X, X, X, X, 0, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "step"),
 ])
 def test_bad_input_is_refused_by_name(call, argument):

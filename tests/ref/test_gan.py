@@ -51,15 +51,15 @@ def test_discriminator_losses_replay_torch(name, act):
     real, real_cache = discriminator(PARAMS, REAL, ACTS[act])
     fake, fake_cache = discriminator(PARAMS, FAKE, ACTS[act])
     loss, (dreal, dfake) = both(PAIRS[name].__name__, real, fake)
-    from_real, _ = discriminator_backward(dreal, PARAMS, real_cache)
-    from_fake, _ = discriminator_backward(dfake, PARAMS, fake_cache)
+    _, from_real = discriminator_backward(dreal, PARAMS, real_cache)
+    _, from_fake = discriminator_backward(dfake, PARAMS, fake_cache)
     replay(f"gan/{act}/{name}", loss, {key: from_real[key] + from_fake[key] for key in from_real})
 
 
 @pytest.mark.parametrize("act", ACTS)
 def test_the_generators_loss_replays_torch(act):
     fake, cache = discriminator(PARAMS, FAKE, ACTS[act])
-    gradients, _ = discriminator_backward(gan.generator_loss_backward(1.0, fake), PARAMS, cache)
+    _, gradients = discriminator_backward(gan.generator_loss_backward(1.0, fake), PARAMS, cache)
     replay(f"gan/{act}/g_ns", gan.generator_loss(fake), gradients)
 
 
@@ -94,7 +94,7 @@ def test_the_discriminator_by_hand():
 @pytest.mark.parametrize("act", ACTS.values())
 def test_the_input_gradient_is_the_backward_of_ones(act):
     _, cache = discriminator(PARAMS, REAL, act)
-    _, dx = discriminator_backward(np.ones(4), PARAMS, cache)
+    dx, _ = discriminator_backward(np.ones(4), PARAMS, cache)
     assert_close(discriminator_input_gradient(PARAMS, REAL, act)[0], dx, scale=np.abs(dx).max())
 
 
@@ -103,7 +103,7 @@ def test_the_discriminator_keeps_its_dtype_penalties_and_all(act):
     params = {name: p.astype(np.float32) for name, p in PARAMS.items()}
     x = REAL.astype(np.float32)
     logits, cache = discriminator(params, x, act)
-    gradients, dx = discriminator_backward(np.ones(4, np.float32), params, cache)
+    dx, gradients = discriminator_backward(np.ones(4, np.float32), params, cache)
     arrays = [logits, dx, discriminator_input_gradient(params, x, act)[0], *gradients.values()]
     for penalty in (gan.gradient_penalty, gan.r1_penalty):
         loss, cache = penalty(network(act), params, x)
@@ -204,7 +204,7 @@ def test_losses_are_float64_whatever_comes_in_and_leave_it_alone(dtype):
 
 def linear_network():
     """D(x) = w . x: its gradient is w at every x, so the gradient of sum(ddx dx) in w is the sum of ddx over examples."""
-    return lambda params, x: (np.broadcast_to(params["w"], x.shape), None), lambda ddx, params, cache: {"w": ddx.sum(axis=0)}
+    return lambda params, x: (np.broadcast_to(params["w"], x.shape), None), lambda ddx, params, cache: (0 * ddx, {"w": ddx.sum(axis=0)})
 
 
 def test_penalties_by_hand():

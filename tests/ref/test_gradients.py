@@ -4,9 +4,9 @@
     dot product         <J u, w> = <u, J^T w> for random u and w, J^T w in one call of the backward, to 1e-13
     central differences five points in float64 along random directions, and nothing complex about them, to 1e-9
 
-A pair is tried on the numbers it has in WORKED; one without an entry fails. `f_backward(dout, ...)` takes one gradient for
+A pair is tried on its worked example (`ref.examples`), with the arguments in GIVEN in place of the example's. `f_backward(dout, ...)` takes one gradient for
 each output, then arrays under the names they have in `f`, its inputs or what it returned, and returns the gradients in the
-order of `f`'s differentiable arguments.
+order of `f`'s differentiable arguments, as its docstring names them.
 """
 import importlib
 import inspect
@@ -18,10 +18,13 @@ import numpy as np
 import pytest
 
 import ref
-from ref import diffusion, schedules
+from ref import diffusion, schedules, tree
+from ref.examples import example
 from ref.nets import gan as gan_nets
 from ref.nets import vae as vae_nets
 from ref.nets.mlp import residual_init
+from ref.reading.catalogue import full
+from ref.reading.trace import gradient_names
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 RNG = np.random.default_rng(20)
@@ -29,12 +32,10 @@ RNG = np.random.default_rng(20)
 
 @dataclass(frozen=True)
 class Worked:
-    """Arguments of `f` by name, and which of them it has gradients for. analytic: whether the complex step applies; where it
-    does not, central differences take its place and the entry says why."""
+    """Arguments of `f` by name, and which of them it has gradients for."""
 
     arguments: dict
     wrt: tuple
-    analytic: bool = True
 
 
 def numbers(*shape):
@@ -42,73 +43,48 @@ def numbers(*shape):
 
 
 def redrawn(params):
-    return {name: numbers(*a.shape) for name, a in params.items()}
+    return tree.map(lambda a: numbers(*a.shape), params)
 
 
 SMOOTH = np.array([[-3.0, -0.4, 0.0], [0.7, 2.5, 20.0]])
 OFF_THE_KINK = np.array([[-3.0, -0.4, -0.1], [0.7, 2.5, 0.2]])  # relu is analytic on either side of 0
 DISCRIMINATOR = dict(w1=numbers(5, 3), b1=numbers(5), w2=numbers(4, 5), b2=numbers(4), w3=numbers(1, 4), b3=numbers(1))
-SOFTPLUS_NET = (lambda params, x: gan_nets.discriminator_input_gradient(params, x, "softplus"), gan_nets.discriminator_input_gradient_backward)
 REAL, FAKE = np.array([-3.0, 0.4, 0.9, 1.3, 8.0]), np.array([[-2.0, -1.1], [0.3, 6.0]])  # hinge's kinks are at 1 and -1
 
-WORKED = {
-    "ref.diffusion.q_sample": Worked(dict(x0=numbers(3, 2, 3), t=np.array([0, 7, 20]), eps=numbers(3, 2, 3), abar=ABAR), ("x0", "eps")),
-    "ref.diffusion.eps_loss": Worked(dict(eps_hat=numbers(2, 3), eps=numbers(2, 3)), ("eps_hat", "eps")),
-    "ref.objectives.normal_kl": Worked(dict(mean1=numbers(2, 3), logvar1=numbers(2, 3), mean2=numbers(2, 3), logvar2=0.3),
-                                       ("mean1", "logvar1", "mean2", "logvar2")),
-    # open bins from both sides of their end, and one inside; bins wider than a deviation are in test_ref_objectives.py, for
+GIVEN = {  # arguments in place of the examples': kinks, repeated rows, ends of a range, biases off 0
+    "ref.diffusion.q_sample": dict(x0=numbers(3, 2, 3), t=np.array([0, 7, 20]), eps=numbers(3, 2, 3), abar=ABAR),
+    "ref.objectives.normal_kl": dict(mean1=numbers(2, 3), logvar1=numbers(2, 3), mean2=numbers(2, 3), logvar2=0.3),
+    # open bins from both sides of their end, and one inside; bins wider than a deviation are in test_objectives.py, for
     # central differences need steps that are small in deviations
-    "ref.objectives.discretized_gaussian_log_likelihood": Worked(
-        dict(x=2 * np.array([100, 100, 101, 0, 0, 255, 255]) / 255 - 1, means=np.array([0.3, -0.9, -0.2, -0.7, -1.3, 0.8, 1.2]),
-             log_scales=np.array([0.0, -0.5, -0.7, -0.5, -0.6, -0.4, 0.5])), ("means", "log_scales")),
-    "ref.objectives.learned_logvar": Worked(dict(v=numbers(3, 2), t=np.array([1, 7, 20]), s=np.array([0, 3, 19]), abar=ABAR), ("v",)),
-    "ref.objectives.vlb_terms": Worked(dict(x0=np.array([[0.2, -1.0], [-0.4, 1.0], [1.0, -0.6]]), xt=numbers(3, 2), t=np.array([1, 7, 2]),
+    "ref.objectives.discretized_gaussian_log_likelihood": dict(x=2 * np.array([100, 100, 101, 0, 0, 255, 255]) / 255 - 1, means=np.array([0.3, -0.9, -0.2, -0.7, -1.3, 0.8, 1.2]),
+             log_scales=np.array([0.0, -0.5, -0.7, -0.5, -0.6, -0.4, 0.5])),
+    "ref.objectives.learned_logvar": dict(v=numbers(3, 2), t=np.array([1, 7, 20]), s=np.array([0, 3, 19]), abar=ABAR),
+    "ref.objectives.vlb_terms": dict(x0=np.array([[0.2, -1.0], [-0.4, 1.0], [1.0, -0.6]]), xt=numbers(3, 2), t=np.array([1, 7, 2]),
                                             s=np.array([0, 6, 0]), mean_hat=numbers(3, 2), logvar_hat=numbers(3, 2), abar=ABAR),
-                                       ("mean_hat", "logvar_hat")),
-    "ref.objectives.vlb_prior": Worked(dict(x0=numbers(2, 3), abar=ABAR), ("x0",)),
-    "ref.consistency.pseudo_huber_loss": Worked(dict(a=numbers(3, 2, 2), b=numbers(3, 2, 2), c=0.3), ("a", "b")),
-    "ref.consistency.consistency_loss": Worked(dict(student=numbers(3, 2), target=numbers(3, 2), sigma_t=np.array([0.5, 2.0, 9.0]),
-                                                    sigma_s=np.array([0.3, 1.9, 4.0]), c=0.3), ("student",)),
-    "ref.layers.linear": Worked(dict(x=numbers(2, 3, 4), w=numbers(5, 4), b=numbers(5)), ("x", "w", "b")),
-    "ref.layers.relu": Worked(dict(x=OFF_THE_KINK), ("x",)),
-    "ref.layers.leaky_relu": Worked(dict(x=OFF_THE_KINK, slope=0.3), ("x",)),
-    "ref.layers.tanh": Worked(dict(x=SMOOTH), ("x",)),
-    "ref.layers.sigmoid": Worked(dict(x=SMOOTH), ("x",)),
-    "ref.layers.silu": Worked(dict(x=SMOOTH), ("x",)),
-    "ref.layers.softplus": Worked(dict(x=SMOOTH), ("x",)),
-    "ref.layers.embedding": Worked(dict(w=numbers(4, 3), index=np.array([[2, 0], [2, 3]])), ("w",)),  # 2 twice, 1 never
-    "ref.layers.cross_entropy": Worked(dict(logits=numbers(3, 4), labels=np.array([3, 0, 3])), ("logits",)),
-    "ref.nets.mlp.chapter": Worked(dict(params=dict(w1=numbers(6, 4), b1=numbers(6), w2=numbers(3, 6), b2=numbers(3)),
-                                        x=numbers(4, 3), t=np.array([1, 2, 3, 4])), ("params",)),
+    "ref.consistency.pseudo_huber_loss": dict(c=0.3),
+    "ref.consistency.consistency_loss": dict(student=numbers(3, 2), target=numbers(3, 2), sigma_t=np.array([0.5, 2.0, 9.0]),
+                                                    sigma_s=np.array([0.3, 1.9, 4.0]), c=0.3),
+    "ref.layers.relu": dict(x=OFF_THE_KINK),
+    "ref.layers.leaky_relu": dict(x=OFF_THE_KINK, slope=0.3),
+    "ref.layers.tanh": dict(x=SMOOTH),
+    "ref.layers.sigmoid": dict(x=SMOOTH),
+    "ref.layers.silu": dict(x=SMOOTH),
+    "ref.layers.softplus": dict(x=SMOOTH),
+    "ref.nets.mlp.simple_mlp": dict(params=dict(w1=numbers(6, 4), b1=numbers(6), w2=numbers(3, 6), b2=numbers(3)),
+                                        x=numbers(4, 3), t=np.array([1, 2, 3, 4])),
     # residual_init for the names and shapes only: it starts each w2 at 0, and nothing would reach w1
-    "ref.nets.mlp.residual": Worked(dict(params=redrawn(residual_init(0, 3, 4, 2, 2, 6)),
-                                         x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])), ("params",)),
-    "ref.vae.reparameterize": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
-    "ref.vae.reparameterize_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2), eps=numbers(3, 2, 2)), ("mu", "logvar", "eps")),
-    "ref.vae.gaussian_kl": Worked(dict(mu=numbers(3, 2, 2), logvar=numbers(3, 2, 2)), ("mu", "logvar")),
-    "ref.vae.bernoulli_nll": Worked(dict(logits=3 * numbers(3, 2, 2), x=RNG.uniform(size=(3, 2, 2))), ("logits", "x")),
-    "ref.vae.gaussian_nll": Worked(dict(x=numbers(3, 2, 2), mean=numbers(3, 2, 2), logvar=numbers(3, 2, 2)), ("x", "mean", "logvar")),
-    "ref.vae.elbo": Worked(dict(nll=numbers(4), kl=numbers(4), beta=0.3), ("nll", "kl")),
-    "ref.vae.clamp_logvar": Worked(dict(logvar=np.array([[-3.0, -0.9, 0.0], [1.9, 2.1, 50.0]]), low=-1.0, high=2.0), ("logvar",)),
-    "ref.vae.importance_weighted_bound": Worked(dict(log_w=5 * numbers(3, 4)), ("log_w",)),
-    "ref.gan.discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
-    "ref.gan.generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
-    "ref.gan.generator_loss_saturating": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
-    "ref.gan.hinge_discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
-    "ref.gan.hinge_generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
-    "ref.gan.least_squares_discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
-    "ref.gan.least_squares_generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
-    "ref.gan.wasserstein_discriminator_loss": Worked(dict(real_logits=REAL, fake_logits=FAKE), ("real_logits", "fake_logits")),
-    "ref.gan.wasserstein_generator_loss": Worked(dict(fake_logits=FAKE), ("fake_logits",)),
-    "ref.gan.gradient_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
-    "ref.gan.r1_penalty": Worked(dict(network=SOFTPLUS_NET, params=DISCRIMINATOR, x=numbers(4, 3)), ("params",)),
+    "ref.nets.mlp.residual": dict(params=redrawn(residual_init(0, 3, 4, 2, 2, 6)),
+                                         x=numbers(4, 3), t=np.array([1, 5, 9, 20]), labels=np.array([0, 2, 1, 2])),
+    "ref.vae.bernoulli_nll": dict(logits=3 * numbers(3, 2, 2), x=RNG.uniform(size=(3, 2, 2))),
+    "ref.vae.clamp_logvar": dict(logvar=np.array([[-3.0, -0.9, 0.0], [1.9, 2.1, 50.0]]), low=-1.0, high=2.0),
+    "ref.gan.hinge_discriminator_loss": dict(real_logits=REAL, fake_logits=FAKE),
     # inits for the names and shapes only: a bias that is 0 hides what reaches it
-    "ref.nets.vae.encoder": Worked(dict(params=redrawn(vae_nets.encoder_init(0, 3, 4, 2)), x=numbers(4, 3)), ("params", "x")),
-    "ref.nets.vae.decoder": Worked(dict(params=redrawn(vae_nets.decoder_init(0, 3, 4, 2)), z=numbers(4, 2)), ("params", "z")),
-    "ref.nets.gan.generator": Worked(dict(params=redrawn(gan_nets.generator_init(0, 2, 4, 3)), z=numbers(4, 2)), ("params",)),
-    "ref.nets.gan.discriminator": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params", "x")),
-    "ref.nets.gan.discriminator_input_gradient": Worked(dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"), ("params",)),
-    "ref.flow.flow_loss": Worked(dict(v=numbers(3, 2), x0=numbers(3, 2), eps=numbers(3, 2)), ("v", "x0", "eps")),
+    "ref.nets.vae.encoder": dict(params=redrawn(vae_nets.encoder_init(0, 3, 4, 2)), x=numbers(4, 3)),
+    "ref.nets.vae.decoder": dict(params=redrawn(vae_nets.decoder_init(0, 3, 4, 2)), z=numbers(4, 2)),
+    "ref.nets.gan.generator": dict(params=redrawn(gan_nets.generator_init(0, 2, 4, 3)), z=numbers(4, 2)),
+    "ref.nets.gan.discriminator": dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"),
+    "ref.nets.gan.discriminator_input_gradient": dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"),
+    "ref.nets.mlp.residual_block": dict(params=redrawn(residual_init(0, 3, 4, 1, 2, 6))["blocks"][0], h=numbers(3, 4), c=numbers(3, 4)),
 }
 
 
@@ -121,11 +97,13 @@ def find_pairs():
             if name.endswith("_backward") and backward.__module__ == module.__name__:
                 forward = getattr(module, name.removesuffix("_backward"), None)
                 assert forward is not None, f"{module.__name__}.{name} has no forward beside it"
-                pairs[f"{module.__name__}.{forward.__name__}"] = forward, backward
+                pairs[full(forward)] = forward, backward
     return pairs
 
 
 PAIRS = find_pairs()
+SMALL = np.array([[[-0.3, 0.8]], [[0.5, -0.9]]])  # (2, 1, 2), in place of the examples' two digits
+WORKED = {name: Worked(example(f, {"x0": SMALL} | GIVEN.get(name, {})), tuple(gradient_names(b))) for name, (f, b) in PAIRS.items()}
 
 
 # --- vectors of all the numbers in some arguments, and back --------------------------------------------------------
@@ -209,8 +187,7 @@ def pulled_back(forward, backward, worked, w):
     assert len(gradients) == len(worked.wrt), f"{len(gradients)} gradients for the arguments {worked.wrt}"
     for name, gradient in zip(worked.wrt, gradients):
         argument = worked.arguments[name]
-        if isinstance(argument, dict):
-            assert sorted(gradient) == sorted(argument), f"d{name} has the keys {sorted(gradient)}"
+        assert sorted(tree.named(gradient)) == sorted(tree.named(argument)), f"d{name} has the leaves {sorted(tree.named(gradient))}"
         for g, a in zip(leaves(gradient), leaves(argument), strict=True):
             assert g.shape == a.shape and g.dtype == np.float64, f"d{name} is {g.dtype} {g.shape}, {name} is {a.dtype} {a.shape}"
     return vector(list(gradients))
@@ -218,10 +195,9 @@ def pulled_back(forward, backward, worked, w):
 
 def check_pair(forward, backward, worked):
     """Raises AssertionError where the backward is not the transposed derivative of the forward."""
-    order = [name for name in inspect.signature(forward).parameters if name in worked.wrt]
-    assert order == list(worked.wrt), f"gradients come in the order of f's arguments, {order}"
-    exact = "complex step" if worked.analytic else "central differences"
-    tolerance = 1e-13 if worked.analytic else 1e-9
+    order = sorted((name for name in inspect.signature(forward).parameters if name in worked.wrt), key=lambda name: name == "params")
+    assert order == list(worked.wrt), f"gradients come in the order of f's arguments, the parameters' last, {order}"
+    exact, tolerance = "complex step", 1e-13
     inputs = sum(vector(worked.arguments[name]).size for name in worked.wrt)
     outputs = vector(outputs_and_cache(forward, worked.arguments)[0]).size
 
@@ -249,12 +225,11 @@ def check_pair(forward, backward, worked):
 
 def test_pairs_are_found_by_name():
     assert {"ref.diffusion.q_sample", "ref.diffusion.eps_loss"} <= set(PAIRS)
-    assert set(WORKED) <= set(PAIRS), f"worked numbers for what is not there: {set(WORKED) - set(PAIRS)}"
+    assert set(GIVEN) <= set(PAIRS), f"arguments for what is not there: {set(GIVEN) - set(PAIRS)}"
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_backward_is_the_transposed_derivative_of_forward(name):
-    assert name in WORKED, f"{name}_backward has no worked numbers in tests/test_gradients.py, so nothing checks it"
     check_pair(*PAIRS[name], WORKED[name])
 
 
@@ -276,7 +251,7 @@ def wrong(gradients, how):
     elif how == "rolled by one":
         changed = [np.roll(g.ravel(), 1).reshape(g.shape) for g in parts]
     elif how == "float32":
-        return tuple(np.asarray(g, np.float32) if not isinstance(g, dict) else {k: v.astype(np.float32) for k, v in g.items()} for g in gradients)
+        return tuple(tree.map(np.float32, g) for g in gradients)
     new = iter(vector(changed) - vector(parts))
     out = []
     for gradient in gradients:
@@ -286,7 +261,7 @@ def wrong(gradients, how):
 
 @pytest.mark.parametrize("how", ["nothing", "sign", "a missing factor", "a factor on the last one only", "one element by a millionth",
                                  "rolled by one", "float32"])
-@pytest.mark.parametrize("name", [name for name in PAIRS if name in WORKED])
+@pytest.mark.parametrize("name", PAIRS)
 def test_a_wrong_backward_is_rejected(name, how):
     forward, backward = PAIRS[name]
 

@@ -5,7 +5,7 @@ Gradients: tests/test_gradients.py.
 import numpy as np
 import pytest
 
-from ref import layers
+from ref import layers, tree
 from ref.nets import gan, mlp, vae
 from tests import assert_close
 
@@ -16,28 +16,28 @@ T = np.array([1, 500, 1000])
 def some(params):
     """The same names and shapes with numbers everywhere: a fresh residual block is the identity and hides what is in it."""
     rng = np.random.default_rng(1)
-    return {name: 0.3 * rng.standard_normal(p.shape) for name, p in params.items()}
+    return tree.map(lambda p: 0.3 * rng.standard_normal(p.shape), params)
 
 
-def test_the_chapters_net_by_hand():
+def test_simple_mlp_by_hand():
     params = {"w1": np.array([[1.0, 0, 0.5], [0, -1.0, 0]]), "b1": np.array([0.0, 1.0]), "w2": np.array([[1.0, 2.0], [0, 3.0]]), "b2": np.array([0.5, 0])}
-    out, _ = mlp.chapter(params, np.array([[1.0, -2.0], [-9.0, 4.0]]), np.array([4, 2]))
+    out, _ = mlp.simple_mlp(params, np.array([[1.0, -2.0], [-9.0, 4.0]]), np.array([4, 2]))
     # first: h = (1 + 0.5 * 4, 2 + 1) = (3, 3); second: h = (-9 + 1, -4 + 1), both cut by the relu
     assert_close(out, np.array([[3 + 6 + 0.5, 9.0], [0.5, 0.0]]))
 
 
-def test_the_chapters_net_has_its_shapes_and_its_init():
-    params = mlp.chapter_init(0)
+def test_simple_mlp_has_its_shapes_and_its_init():
+    params = mlp.simple_mlp_init(0)
     assert {n: p.shape for n, p in params.items()} == {"w1": (256, 785), "b1": (256,), "w2": (784, 256), "b2": (784,)}
     assert all(p.dtype == np.float32 for p in params.values())
     assert np.abs(params["w1"]).max() <= 785**-0.5 and np.std(params["w1"]) == pytest.approx(785**-0.5 / 3**0.5, rel=0.01)
-    assert not np.array_equal(params["w1"], mlp.chapter_init(1)["w1"])
+    assert not np.array_equal(params["w1"], mlp.simple_mlp_init(1)["w1"])
 
 
-def test_t_reaches_the_chapters_net_unscaled():
-    params = some(mlp.chapter_init(0, 6, 5, np.float64))
+def test_t_reaches_simple_mlp_unscaled():
+    params = some(mlp.simple_mlp_init(0, 6, 5, np.float64))
     params["b1"] += 1e4  # every unit on, so the net is linear in t
-    one, two, three = (mlp.chapter(params, X, np.full(3, t))[0] for t in (1, 2, 3))
+    one, two, three = (mlp.simple_mlp(params, X, np.full(3, t))[0] for t in (1, 2, 3))
     assert_close(two - one, three - two, rel=1e-9)
     assert_close(two - one, np.tile(params["w2"] @ params["w1"][:, 6], (3, 1)), rel=1e-9)
 
@@ -46,7 +46,7 @@ def test_a_fresh_residual_net_is_the_identity_in_its_blocks():
     params = mlp.residual_init(0, 6, 8, 3, 4, 6, np.float64)
     silu = lambda x: x / (1 + np.exp(-x))
     out, _ = mlp.residual(params, X, T, np.array([0, 1, 4]))
-    assert_close(out, silu(X @ params["in.w"].T) @ params["out.w"].T)
+    assert_close(out, silu(X @ params["in"]["w"].T) @ params["out"]["w"].T)
 
 
 def test_the_residual_net_hears_time_and_class_and_a_dropped_label():
@@ -60,13 +60,13 @@ def test_the_residual_net_hears_time_and_class_and_a_dropped_label():
         mlp.residual(params, X, T, np.array([0, 5, 2]))
 
 
-@pytest.mark.parametrize("net", ["chapter", "residual"])
+@pytest.mark.parametrize("net", ["simple_mlp", "residual"])
 def test_an_example_alone_and_in_its_batch_and_the_dtype(net):
-    if net == "chapter":
-        params = mlp.chapter_init(0, 6, 5)
-        run = lambda x, t: mlp.chapter(params, x, t)[0]
+    if net == "simple_mlp":
+        params = mlp.simple_mlp_init(0, 6, 5)
+        run = lambda x, t: mlp.simple_mlp(params, x, t)[0]
     else:
-        params = {n: p.astype(np.float32) for n, p in some(mlp.residual_init(0, 6, 8, 2, 4, 6)).items()}
+        params = tree.map(np.float32, some(mlp.residual_init(0, 6, 8, 2, 4, 6)))
         run = lambda x, t: mlp.residual(params, x, t, np.full(len(t), 3))[0]
     x = X.astype(np.float32)
     batch = run(x, T)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from kernels import coefficients
 from ref import philox
 from tests import assert_close, golden
 
@@ -350,3 +351,21 @@ def test_the_law_tests_can_fail(z):
     assert ks(z[:few] + 0.01, normal_cdf) > 1.63 and moments_off(z + 0.01)[0] > 3
     assert ks(z[:few] * 1.02, normal_cdf) > 1.63 and moments_off(z * 1.01)[1] > 3
     assert tail_off(np.clip(z, -4, 4)).min() > 3 and tail_off(1.05 * z).min() > 3
+
+
+def test_stream_gives_every_use_its_own_streams():
+    names = [*philox.TRAINING, *philox.BLOCKS]
+    taken = [philox.stream(what, step) for what in names for step in (0, 1, 2, 2**58 - 1)]
+    assert len(set(taken)) == len(taken) and min(taken) == 0 and max(taken) < 2**64
+    assert [philox.stream(what, 7) for what in philox.TRAINING] == [28, 29, 30, 31]
+    assert (philox.stream("sampling"), philox.stream("classifier", 2), philox.stream("init", 3)) == (1 << 60, (1 << 61) + 2, (1 << 62) + 3)
+
+
+def test_stream_of_a_training_step_is_the_kernels_own():
+    assert [philox.stream(what, 9) for what in philox.TRAINING] == [coefficients.PER_STEP * 9 + i for i in range(4)]
+
+
+@pytest.mark.parametrize("what, step, named", [("lunch", 0, "what"), ("noise", -1, "step"), ("sampling", 2**58, "step")])
+def test_stream_refuses_what_it_does_not_know(what, step, named):
+    with pytest.raises(ValueError, match=named):
+        philox.stream(what, step)

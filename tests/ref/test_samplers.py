@@ -124,7 +124,7 @@ def test_heun_that_ends_above_0_asks_twice_there_too():
 
 
 @pytest.mark.parametrize("name", NOISY)
-def test_the_last_noise_is_not_looked_at_and_may_be_missing(name):
+def test_the_last_noise_is_ignored_and_may_be_missing(name):
     out = BY_TIME[name](model, X, TIMES, NOISE, ABAR)
     np.testing.assert_array_equal(out, BY_TIME[name](model, X, TIMES, NOISE[:-1], ABAR))
     np.testing.assert_array_equal(out, BY_TIME[name](model, X, TIMES, [*NOISE[:-1], np.full_like(X, np.nan)], ABAR))
@@ -320,7 +320,7 @@ def test_churn_raises_the_variance_to_that_of_its_level(s_churn, gamma):
         samplers.heun(half, X, SIGMAS, s_churn=s_churn)
 
 
-def test_without_churn_noise_is_not_looked_at():
+def test_without_churn_noise_is_ignored():
     np.testing.assert_array_equal(samplers.heun(model, X, SIGMAS, np.full_like(NOISE, np.nan)), samplers.heun(model, X, SIGMAS))
     np.testing.assert_array_equal(samplers.heun(model, X, SIGMAS, NOISE, 5, s_min=9), samplers.heun(model, X, SIGMAS))
 

@@ -1,0 +1,52 @@
+"""The theory of adversarial training: the best discriminator and the divergence that it measures. float64.
+
+Papers
+    [GAN]  Goodfellow et al., "Generative Adversarial Nets", 2014
+    [JSD]  Lin, "Divergence Measures Based on the Shannon Entropy", 1991
+"""
+import numpy as np
+
+from ref.shapes import same_shape
+
+
+def optimal_discriminator(p_data, p_g):
+    """[GAN] eq. 2:  D*(x) = p_data(x) / (p_data(x) + p_g(x)).
+
+    p_data, p_g: one shape, densities or probabilities at the same points, >= 0.
+    Returns D* of their shape, float64; 1/2 where both are 0, where any D is as good ([GAN] proposition 1).
+    Raises ValueError where shapes differ or a value is below 0.
+    """
+    p_data, p_g = same_shape(p_data=p_data, p_g=p_g)
+    _not_negative(p_data=p_data, p_g=p_g)
+    return np.divide(p_data, p_data + p_g, out=np.full(p_data.shape, 0.5), where=~(p_data + p_g == 0))[()]
+
+
+def jensen_shannon(p, q):
+    """The Jensen-Shannon divergence, [JSD] with equal weights, in nats; the one of [GAN] eq. 6. With m = (p + q) / 2,
+
+        JSD = 1/2 sum(p log(p / m)) + 1/2 sum(q log(q / m)),   0 log 0 = 0
+
+    p, q: (..., n), one shape, probabilities that sum to 1 over the last axis.
+    Returns JSD (...), a float for one pair; 0 for p = q, at most log 2, which it is for p and q with nothing in common.
+    Raises ValueError where shapes differ, a value is below 0, or a sum is not 1 to within 1e-6.
+    """
+    p, q = same_shape(p=p, q=q)
+    _not_negative(p=p, q=q)
+    for name, values in {"p": p, "q": q}.items():
+        if values.ndim == 0 or not np.all(np.abs(values.sum(axis=-1) - 1) <= 1e-6):
+            raise ValueError(f"{name}: expected shape (..., n) with sums over n of 1, got shape {values.shape} with {values.sum(axis=-1)}")
+    terms = _p_log_p_over_m(p, q) + _p_log_p_over_m(q, p)
+    return np.sum(terms, axis=-1) / 2
+
+
+def _not_negative(**arrays):
+    for name, a in arrays.items():
+        if not np.all(a >= 0):
+            raise ValueError(f"{name}: expected values >= 0, got {a.min()}")
+
+
+def _p_log_p_over_m(p, q):
+    """p log(2 p / (p + q)), and 0 for p = 0. Where p and q are close it is p log(1 + (p - q) / (p + q)), which cancels nothing."""
+    total, close = np.where(p > 0, p + q, 1), p > q / 2
+    far = np.log(np.where(close | (p == 0), 1, 2 * p / total))
+    return p * np.where(close, np.log1p(np.where(close, (p - q) / total, 0)), far)

@@ -1,0 +1,6 @@
+"""Worked examples of `ref.numerics`."""
+import numpy as np
+
+ARGUMENTS = dict(
+    z=np.array([0.0, 0.5, 3.0, 40.0]),
+)
