@@ -38,10 +38,10 @@ def tests_of(path):
     found = [test for name in (*inner[::-1], top) for test in files if re.match(rf"test_{name}[_.]", test.name)]
     found = found if found and room == top else files
     if top == "ref":
-        module = ".".join((top, *inner))
-        laws = {test: imports(test.read_text()) for test in sorted(ROOT.glob("tests/laws/test_*.py"))}
-        found += [test for test, names in laws.items() if any(f"{name}.".startswith(f"{module}.") for name in names)]
         found += [ROOT / "tests/ref/test_gradients.py"] * ("_backward(" in path.read_text())
+        module = ".".join((top, *inner, ""))
+        laws = {test: imports(test.read_text()) for test in sorted(ROOT.glob("tests/laws/test_*.py"))}
+        found += [test for test, names in laws.items() if any(f"{name}.".startswith(module) for name in names)]
     return list(dict.fromkeys(test.relative_to(ROOT).as_posix() for test in found))
 
 

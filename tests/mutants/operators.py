@@ -17,7 +17,8 @@ DROPPED = set(
     "sqrt exp log log1p expm1 abs fabs square cos sin tanh cumprod cumsum mean sum rint round floor clip "
     "maximum minimum min max flip sorted".split()
 )
-COMMUTES = set("maximum minimum min max fma add multiply hypot array_equal isclose".split())
+# clip(x, -c, c) = clip(-c, x, c)
+COMMUTES = set("maximum minimum min max fma add multiply hypot array_equal isclose clip".split())
 
 
 def name_of(node):
