@@ -1,6 +1,7 @@
 """A whole trajectory and a whole training loop on the CPU against the truth, and the promises that they make."""
 import numpy as np
 import pytest
+from numba import config
 
 from kernels import registry, tolerance
 from kernels.check import selftest
@@ -15,6 +16,7 @@ from kernels.ops import loops
 from kernels.ops.loops import orders, residual, turned
 
 ABAR = schedules.alpha_bar(schedules.linear_betas())
+COMPILED = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="millions of multiply-adds take minutes in plain Python")
 TIMES = schedules.spaced_times(1000, 50, "trailing")
 TOLD = {"eps": {}, "x0": {"predict": "x0"}, "v, clipped": {"predict": "v", "clip": 1.5}, "eta = 0.7, clipped": {"eta": 0.7, "clip": 1.0}}
 
@@ -49,6 +51,7 @@ def hold(got, want, rough):
     assert np.array_equal(want[::-1], want) or tolerance.error(want[::-1], rule) > 3, "the tolerance is vacuous"
 
 
+@COMPILED
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 @pytest.mark.parametrize("end", range(10, 51, 10))
 def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy_at_every_tenth_step(told, end):
@@ -58,6 +61,7 @@ def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy_at_eve
     hold(fused.mlp_sample(nested(params), x, times, ABAR, seed=5, stream=2**64 - 3, **told), want, rough)
 
 
+@COMPILED
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 @pytest.mark.parametrize("w", [None, 0.0, 1.0, 3.0])
 def test_the_residual_trajectory_with_and_without_guidance(w, told):
@@ -72,6 +76,7 @@ def test_the_residual_trajectory_with_and_without_guidance(w, told):
 SHAPES = [(1, 16, 8), (5, 7, 5), (6, 16, 32), (7, 13, 33), (31, 48, 31), (32, 50, 7), (33, 5, 64), (47, 49, 17), (48, 97, 1), (49, 1, 3), (97, 100, 65), (129, 15, 9), (3, 1030, 4)]
 
 
+@COMPILED
 @pytest.mark.parametrize("examples, pixels, width", SHAPES)
 @pytest.mark.parametrize("net", ["chapter", "residual"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -186,6 +191,7 @@ def digits(examples, pixels, dtype=np.float32):
     return np.sign(philox.normal(1, (examples, pixels))).astype(dtype)
 
 
+@COMPILED
 @pytest.mark.parametrize("steps", [1, 10, 100])
 def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps):
     """With an eps of the gradients' size: below it Adam makes a gradient that is only its rounding into a whole step (see the next test)."""
@@ -198,6 +204,7 @@ def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps):
         hold(value, want[name], [r[name] for r in rough])
 
 
+@COMPILED
 def test_the_first_step_of_the_chapters_own_loop_errs_where_adam_says():
     """Its weights are p - lr g / (|g| + eps): a gradient within twice plain NumPy's error of the truth, and a weight within what that makes of it."""
     params, data, told = chapter(), digits(300, 784), dict(batch=128, lr=1e-3, seed=4, abar=ABAR, decay=0.9)
@@ -217,6 +224,7 @@ def test_the_first_step_of_the_chapters_own_loop_errs_where_adam_says():
         assert np.median(allowed) < 1e-7 and np.mean(np.abs(want[f"params {name}"] - params[name]) > 1e-4) > 0.5
 
 
+@COMPILED
 @pytest.mark.parametrize("examples, pixels, width", SHAPES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_training_on_any_batch_any_width_any_number_of_pixels(examples, pixels, width, dtype):
