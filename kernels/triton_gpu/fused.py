@@ -23,6 +23,7 @@ from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
 from kernels.triton_gpu.optim import adam, ema
+from kernels.triton_gpu.philox import key_words
 from kernels.triton_gpu.rowwise import ABSENT, ADDED, DRAWN, READ, rowwise
 
 
@@ -30,8 +31,7 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
     """[DDPM] eq. 4 with its own noise; arguments as in `ref.fused.q_sample_noise`."""
     arrays = read(STORED, x0=x0)
     c = coefficients.q_sample(t, abar, arrays.shape)
-    coefficients.noise_key(seed, stream)
-    return rowwise(linear, arrays, c, out, noise=DRAWN, key=(seed, stream))
+    return rowwise(linear, arrays, c, out, noise=DRAWN, key=key_words(seed, stream))
 
 
 def eps_loss_grad(eps_hat, eps, out=None):
@@ -48,10 +48,10 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
     """`eps_loss_grad` against the noise of (seed, stream), regenerated; arguments as in `ref.fused.eps_loss_noise`.
     The loss is float64 without axes, of the kind of the inputs."""
     arrays = read(SINGLE, eps_hat=eps_hat)
-    coefficients.noise_key(seed, stream)
+    key = key_words(seed, stream)
     partial = reduce.partial_sums(arrays)
     out, pointer = output("out", out, arrays)
-    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,), key=(seed, stream), warps=8)
+    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,), key=key, warps=8)
     return reduce.mean(partial, arrays), out
 
 
@@ -107,7 +107,7 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
 def _guided(f, arrays, c, w, clip, key, out):
     """A guided step whose last coefficient is that of the noise; none is made where it is 0 in every row."""
     limit = limit_of(clip)
-    coefficients.noise_key(*key)
+    key = key_words(*key)
     return rowwise(f, arrays, c, out, more=(float(w), limit), noise=ADDED if c[-1].any() else ABSENT, key=key)
 
 

@@ -17,7 +17,7 @@ from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.diffusion import ddim
 from kernels.triton_gpu.matmul import operand, pack, padded_product, product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, silu, tiles
-from kernels.triton_gpu.philox import four, of_four
+from kernels.triton_gpu.philox import four, key_words, of_four
 
 # ROWS, TILE, CHUNK, STAGES: a product's tile, how many terms at a time and how many loads ahead.
 TILES = dict(ROWS=16, TILE=32, CHUNK=64, STAGES=4)
@@ -27,9 +27,9 @@ PREPARE, ENTER, FIRST_HALF, SECOND_HALF, STEP = map(tl.constexpr, range(1, 6))
 
 # blocks: addresses of w1, b1, w2, b2 of each. w_time to blocks are None without a residual net.
 Weights = namedtuple("Weights", "w_in b_in w_out b_out w_time b_time classes blocks")
-# table: (steps, 8), of `coefficients.ddim_trajectory`, and t. streams: (steps,) of the noise. labels: (BRANCHES, B).
+# table: (steps, 8), of `coefficients.ddim_trajectory`, and t. keys: (steps, 4) of the noise. labels: (BRANCHES, B).
 # features: (steps, FEATURES), of the times. w: of the guidance. limit: of x0_hat, or None.
-Given = namedtuple("Given", "table streams labels features w limit")
+Given = namedtuple("Given", "table keys labels features w limit")
 # counter: of the barrier. time: (steps, HP), silu of the times' layer. h: what the blocks add to. Operands, rows in
 # whole ROWS and columns in whole CHUNKs, DP and HP: x_op; h_op and a_op, a branch after the other; g_op, what the
 # last layer takes; the weights.
@@ -52,23 +52,23 @@ def sample(out, x, net, times, table, key, limit, rounded):
     # Scratch memory
     bands = launch.programs(B, tile["ROWS"])
     rows, more, kind = bands * tile["ROWS"], branches * bands * tile["ROWS"] * HP if deep else 0, operand_dtype(rounded)
-    streams = np.array([(key[1] + i) % 2**64 for i in range(steps)], np.uint64).view(np.int64)
+    keys = np.array([key_words(key[0], (key[1] + i) % 2**64) for i in range(steps)], np.int32)
     features = coefficients.time_embedding(times[:-1], net.features).astype(np.float32)
-    filled = [np.vstack([table, times[:-1]]).T.astype(np.float32), streams, net.labels, features]
+    filled = [np.vstack([table, times[:-1]]).T.astype(np.float32), keys, net.labels, features]
     filled += [np.array([p.address for p in net.blocks], np.int64), np.zeros(2, np.int32)]
     empty = [(steps * HP if deep else 0, "float32"), (more, "float32")]
     empty += [(n, kind) for n in (rows * DP, more, more, rows * HP, HP * DP, DP * HP, 2 * depth * HP * HP)]
-    table, streams, labels, features, blocks, counter, *memory = launch.workspace(x, filled, empty)
+    table, keys, labels, features, blocks, counter, *memory = launch.workspace(x, filled, empty)
     # Launches: one, or in the interpreter one for each phase
     weights = Weights(*net[1:8], blocks if deep else None)
     most = max(branches * bands * (HP // tile["TILE"]), bands * (DP // tile["TILE"]))
     size = constants("Size", D=D, H=net.width, FEATURES=max(net.features, 1), DP=DP, HP=HP)
     tile, flags = constants("Tiles", **tile), constants("Flags", BRANCHES=branches, NOISY=noisy, BFLOAT16=rounded)
-    given, work = Given(table, streams, labels, features, net.w, limit), Work(counter, *memory)
+    given, work = Given(table, keys, labels, features, net.w, limit), Work(counter, *memory)
     for phase, span in _phases(steps, depth) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
             sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps,
-            depth, int(key[0]), barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS,
+            depth, barrier.PATIENCE, span, size, tile, flags, PHASE=phase.value, warps=WARPS,
             together=True,
         )  # fmt: skip
 
@@ -84,14 +84,14 @@ def _phases(steps, depth):
         yield STEP, Span(i, i + 1, 0, 0)
 
 
-@triton.jit(do_not_specialize=["B", "steps", "depth", "seed", "patience"])
+@triton.jit(do_not_specialize=["B", "steps", "depth", "patience"])
 def sample_pixels(
-    out, x, net, given, work, B, steps, depth, seed: tl.uint64, patience, span,
+    out, x, net, given, work, B, steps, depth, patience, span,
     size: tl.constexpr, tiles: tl.constexpr, flags: tl.constexpr, PHASE: tl.constexpr,
 ):  # fmt: skip
     """The trajectory by way of the pixels.
 
-    out, x: (B, D). net: `Weights`. given: `Given`. work: `Work`. B, steps, depth: ints. seed: of the noise. patience:
+    out, x: (B, D). net: `Weights`. given: `Given`. work: `Work`. B, steps, depth: ints. patience:
     of the barrier. span: `Span`, None for all. size: D, H, FEATURES, DP, HP. tiles: TILES. flags: BRANCHES, whether
     there is noise, whether operands are rounded to bfloat16. PHASE: or ALL.
     """
@@ -112,7 +112,7 @@ def sample_pixels(
                     second_half(net, given, work, B, block, size, tiles, flags)
                 turn = wait(work.counter, turn, PHASE)
         if PHASE == ALL or PHASE == STEP:
-            denoise(out, net, given, work, B, step, seed, size, tiles, flags)
+            denoise(out, net, given, work, B, step, size, tiles, flags)
         turn = wait(work.counter, turn, PHASE)
     if PHASE == ALL:
         if gave_up(work.counter, turn):
@@ -220,7 +220,7 @@ def second_half(net, given, work, B, block, size, tiles, flags):
 
 
 @triton.jit
-def denoise(out, net, given, work, B, step, seed, size, tiles, flags):
+def denoise(out, net, given, work, B, step, size, tiles, flags):
     """The last layer, and [DDIM] eq. 12 with the noise of each element. step: number.
     The rest as in `sample_pixels`."""
     pixels: tl.constexpr = size.DP // tiles.TILE
@@ -241,17 +241,19 @@ def denoise(out, net, given, work, B, step, seed, size, tiles, flags):
         if flags.NOISY:
             sigma = tl.load(c + 6)
             if sigma != 0:
-                xs = tl.fma(sigma, normals_at(place, seed, tl.load(given.streams + step)), xs)
+                key = given.keys + 4 * step
+                words = (tl.load(key), tl.load(key + 1), tl.load(key + 2), tl.load(key + 3))
+                xs = tl.fma(sigma, normals_at(place, words), xs)
         tl.store(out + place, xs, mask=real)
         xs = tl.where((column < size.D)[None, :], xs, 0.0)
         tl.store(work.x_op + row[:, None] * size.DP + column[None, :], operand(xs, flags.BFLOAT16))
 
 
 @triton.jit
-def normals_at(element, seed, stream):
+def normals_at(element, key):
     """The normal of each element, whichever tile it is in: each makes its whole block. element: int64.
-    seed, stream: 64-bit words."""
-    z0, z1, z2, z3 = four(element // 4, seed, stream)
+    key: as in `words_of`."""
+    z0, z1, z2, z3 = four(element // 4, key)
     return of_four(element, z0, z1, z2, z3)
 
 

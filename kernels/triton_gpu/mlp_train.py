@@ -15,7 +15,7 @@ from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.matmul import operand, pack, padded_product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, simple, tiles
 from kernels.triton_gpu.mlp_descend import Kept, Layers, descend, descend_vectors, loaded, own, padded_rows, store
-from kernels.triton_gpu.philox import four, joined, of_four, words_of
+from kernels.triton_gpu.philox import four, joined, key_words, of_four, words_of
 from kernels.triton_gpu.reduce import tree_sum
 
 PER_STEP = tl.constexpr(coefficients.PER_STEP)
@@ -26,9 +26,9 @@ TILES = dict(ROWS=16, UNITS=32, PIXELS=32, OUT=64, IN=64, CHUNK=64, BATCH=128, S
 # next x_t, weights
 PREPARE, NOISE, HIDDEN, OUTPUT, BACK, DESCEND = map(tl.constexpr, range(1, 7))
 
-# data: (N, D). adam: (steps, 8) and alphas: (T + 1, 2), of `coefficients`. keep, take: of the average. scale: of the
-# loss's gradient.
-Given = namedtuple("Given", "data adam alphas keep take scale")
+# data: (N, D). seed: its two words. adam: (steps, 8) and alphas: (T + 1, 2), of `coefficients`. keep, take: of the average.
+# scale: of the loss's gradient.
+Given = namedtuple("Given", "data seed adam alphas keep take scale")
 # counter: of the barrier. index: (batch,). t: (2, batch). z: (batch, D). partial: one for each tile of the output.
 # Operands, rows in whole BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there: of the examples,
 # and the weights. t and x_op are of this step and of the next.
@@ -57,24 +57,25 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     DP, HP = padded(D, tile["CHUNK"]), padded(H, tile["CHUNK"])
     bands, rows = launch.programs(batch, tile["ROWS"]), launch.programs(batch, tile["BATCH"]) * tile["BATCH"]
     wide, kind = max(DP, HP), operand_dtype(rounded)
-    filled = [adam_table.astype(np.float32), alphas.T.astype(np.float32), np.zeros(2, np.int32)]
+    filled = [adam_table.astype(np.float32), alphas.T.astype(np.float32)]
+    filled += [np.array(key_words(seed, 0)[:2], np.int32), np.zeros(2, np.int32)]
     empty = [(batch, "int32"), (2 * batch, "int32"), (batch * D, "float32")]
     empty += [(bands * (DP // tile["PIXELS"]), "float32")]
     empty += [(n, kind) for n in (2 * rows * wide, *[rows * wide] * 3, HP * DP, DP * HP)]
-    adam_at, alphas_at, *memory = launch.workspace(data, filled, empty)
+    adam_at, alphas_at, seed_at, *memory = launch.workspace(data, filled, empty)
     # Launches: one, or in the interpreter one for each phase
     owned = 2 * launch.programs(D, tile["OUT"]) * launch.programs(H, tile["IN"])
     most = max(bands * (HP // tile["UNITS"]), bands * (DP // tile["PIXELS"]), owned)
     programs = min(most, launch.processors(data))
     stationary = owned <= programs and not device.INTERPRETED
     losses_at = arrays.pointer_to(losses, data.kind)
-    given = Given(data.pointers[0], adam_at, alphas_at, *average, 2.0 / (batch * D))
+    given = Given(data.pointers[0], seed_at, adam_at, alphas_at, *average, 2.0 / (batch * D))
     groups = constants("Size", D=D, H=H, DP=DP, HP=HP, WIDE=wide, TILES=owned), constants("Tiles", **tile)
     flags = dict(STATIONARY=stationary, BFLOAT16=rounded)
     for phase, span in _phases(steps) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
             training_loop, programs, data, kept, losses_at, given, Work(*memory), batch, N, T, done + 1, steps,
-            int(seed), barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8,
+            barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8,
             together=True,
         )  # fmt: skip
     if not device.INTERPRETED and device.read_int(memory[0].address + 4):
@@ -105,21 +106,21 @@ def _phases(steps):
             yield phase, Span(i, i + 1)
 
 
-@triton.jit(do_not_specialize=["batch", "N", "T", "begun", "steps", "seed", "patience"])
+@triton.jit(do_not_specialize=["batch", "N", "T", "begun", "steps", "patience"])
 def training_loop(
-    kept, losses, given, work, batch, N, T, begun, steps, seed: tl.uint64, patience, span,
+    kept, losses, given, work, batch, N, T, begun, steps, patience, span,
     size: tl.constexpr, tiles: tl.constexpr, flags: tl.constexpr,
 ):  # fmt: skip
     """Steps of the tutorial loop.
 
     kept: `Kept` of `Layers`, changed. losses: (steps,). given: `Given`. work: `Work`. batch, N, T, steps: ints.
-    begun: the number of the first of all steps. seed: of what is random. patience: of the barrier. span: `Span`, None
+    begun: the number of the first of all steps. patience: of the barrier. span: `Span`, None
     for all. size: D, H, DP, HP, the larger of those, tiles of weights. tiles: TILES. flags: whether a program has the
     same tile of weights in every step, in its registers, and whether operands are rounded, and the phase or ALL.
     """
     PHASE: tl.constexpr = flags.PHASE
     last = tl.num_programs(0) - 1 - tl.program_id(0)  # the last programs have less to do, and do the rest
-    begun = begun.to(tl.int64)
+    begun, seed = begun.to(tl.int64), (tl.load(given.seed), tl.load(given.seed + 1))
     first_step, end_step = (0, steps) if span is None else span
     # The first step's examples, times and noise
     if PHASE == ALL or PHASE == PREPARE:
@@ -177,9 +178,16 @@ def meanwhile(losses, given, work, step, begun, batch, steps, seed, size, tiles,
 
 
 @triton.jit
+def key_of(seed, stream):
+    """The four words of a key. seed: its two words. stream: int64."""
+    low, high = (stream & 0xFFFFFFFF).to(tl.uint32), (stream >> 32).to(tl.uint32)
+    return seed[0], seed[1], low.to(tl.int32, bitcast=True), high.to(tl.int32, bitcast=True)
+
+
+@triton.jit
 def below(element, n, seed, stream):
     """floor(word n / 2^32) of each element. element: int64. n: int up to 2^32. seed, stream: of the words."""
-    w0, w1, w2, w3 = words_of(element // 4, seed, stream)
+    w0, w1, w2, w3 = words_of(element // 4, key_of(seed, stream))
     return (of_four(element, w0, w1, w2, w3).to(tl.uint64) * n.to(tl.uint64) >> 32).to(tl.int64)
 
 
@@ -200,7 +208,7 @@ def add_noise(given, work, which, step, batch, seed, program, programs, size, ti
     does it. The rest as in `training_loop`."""
     x, t = work.x_op + which * padded_rows(batch, tiles) * size.WIDE, work.t + which * batch
     for first in range(program * 2048, batch * size.D, programs * 2048):
-        z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), seed, step * PER_STEP + 3)
+        z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), key_of(seed, step * PER_STEP + 3))
         e, eps = first + tl.arange(0, 2048), joined(z0, z1, z2, z3, 2048)
         row, real = e // size.D, e < batch * size.D
         column = e - row * size.D

@@ -42,19 +42,24 @@ def normal(seed, shape, stream=0, dtype=np.float32, out=None):
 
 
 def _fill(values, seed, shape, stream, dtype, out):
-    coefficients.noise_key(seed, stream)
+    key = key_words(seed, stream)
     shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
     like = arrays.fresh(shape, dtype, out)
     out, pointer = arrays.output("out", out, like)
     grid = launch.programs(like.size, BLOCK)
-    launch.run(_filled, grid, like, pointer, like.size, int(seed), int(stream), values, BLOCK)
+    launch.run(_filled, grid, like, pointer, like.size, *key, values, BLOCK)
     return out
 
 
-@triton.jit(do_not_specialize=["seed", "stream"])
-def _filled(out, size, seed: tl.uint64, stream: tl.uint64, VALUES: tl.constexpr, BLOCK: tl.constexpr):
+def key_words(seed, stream):
+    """The four words of a key as ints that Triton passes in 32 bits. seed, stream: ints in [0, 2**64)."""
+    return coefficients.noise_key(seed, stream).view(np.int32).tolist()
+
+
+@triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])
+def _filled(out, size, k0, k1, s0, s1, VALUES: tl.constexpr, BLOCK: tl.constexpr):
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
-    tl.store(out + base + i, stored(VALUES(out, tl.program_id(0), seed, stream, BLOCK), out), mask=base + i < size)
+    tl.store(out + base + i, stored(VALUES(out, tl.program_id(0), (k0, k1, s0, s1), BLOCK), out), mask=base + i < size)
 
 
 @triton.jit
@@ -64,14 +69,13 @@ def blocks_of(program, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def words_of(block, seed, stream):
-    """The four words of each Philox block. block: numbers, int64.
-    seed, stream: 64-bit words, the key and half the counter."""
+def words_of(block, key):
+    """The four words of each Philox block. block: numbers, int64. key: the words of seed and stream, four int32."""
     zero = (block * 0).to(tl.uint32)
-    seed, stream = seed.to(tl.uint64), stream.to(tl.uint64)
+    k0, k1, s0, s1 = key
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
-    c2, c3 = zero + stream.to(tl.uint32), zero + (stream >> 32).to(tl.uint32)
-    k0, k1 = zero + seed.to(tl.uint32), zero + (seed >> 32).to(tl.uint32)
+    c2, c3 = zero + s0.to(tl.uint32, bitcast=True), zero + s1.to(tl.uint32, bitcast=True)
+    k0, k1 = zero + k0.to(tl.uint32, bitcast=True), zero + k1.to(tl.uint32, bitcast=True)
     for _ in tl.static_range(10):
         p0, p1 = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
         c0, c1 = (p1 >> 32).to(tl.uint32) ^ c1 ^ k0, p1.to(tl.uint32)
@@ -146,39 +150,39 @@ def pair32(w0, w1):
 
 
 @triton.jit
-def four(block, seed, stream):
-    """The four normals of each Philox block. block, seed, stream: as in `words_of`."""
-    w0, w1, w2, w3 = words_of(block, seed, stream)
+def four(block, key):
+    """The four normals of each Philox block. block, key: as in `words_of`."""
+    w0, w1, w2, w3 = words_of(block, key)
     z0, z1 = pair32(w0, w1)
     z2, z3 = pair32(w2, w3)
     return z0, z1, z2, z3
 
 
 @triton.jit
-def bits_of(out, program, seed, stream, BLOCK: tl.constexpr):
+def bits_of(out, program, key, BLOCK: tl.constexpr):
     """The words of the program's BLOCK elements. Arguments as in `normals_of`."""
-    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), seed, stream)
+    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), key)
     return joined(w0, w1, w2, w3, BLOCK)
 
 
 @triton.jit
-def uniforms_of(out, program, seed, stream, BLOCK: tl.constexpr):
+def uniforms_of(out, program, key, BLOCK: tl.constexpr):
     """The uniforms of the program's BLOCK elements. Arguments as in `normals_of`."""
-    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), seed, stream)
+    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), key)
     return joined(u01(w0), u01(w1), u01(w2), u01(w3), BLOCK)
 
 
 @triton.jit
-def normals_of(out, program, seed, stream, BLOCK: tl.constexpr):
+def normals_of(out, program, key, BLOCK: tl.constexpr):
     """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. out:
-    pointer to what is stored. program: its number. seed, stream: as in `words_of`. BLOCK: elements."""
+    pointer to what is stored. program: its number. key: as in `words_of`. BLOCK: elements."""
     if out.dtype.element_ty == tl.float32:
-        z0, z1, z2, z3 = four(blocks_of(program, BLOCK), seed, stream)
+        z0, z1, z2, z3 = four(blocks_of(program, BLOCK), key)
         return joined(z0, z1, z2, z3, BLOCK)
     else:
         even = program.to(tl.int64) * (BLOCK // 4) + 2 * tl.arange(0, BLOCK // 8)
-        z0, z1, z2, z3 = four(even, seed, stream)
-        z4, z5, z6, z7 = four(even + 1, seed, stream)
+        z0, z1, z2, z3 = four(even, key)
+        z4, z5, z6, z7 = four(even + 1, key)
         low = tl.join(tl.join(tl.join(z0, z4), tl.join(z2, z6)), tl.join(tl.join(z1, z5), tl.join(z3, z7)))
         return tl.reshape(low, (BLOCK,))
 

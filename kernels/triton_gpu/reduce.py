@@ -48,17 +48,17 @@ def add(f, partial, arrays, outs=(), c=(), key=None, first=0, other=None, dtype=
     """Fills partial sums, and writes outs.
 
     f: from `triton.jit`, as above. partial: `Partial`. arrays: `Arrays` that are read. outs: pointers. c: numbers.
-    key: seed and stream of a last array of noise, made in registers, or None. first: place of the first partial sum.
+    key: `philox.key_words` of a last array of noise, made in registers, or None. first: place of the first partial sum.
     other: arrays, outs and c of a second set that the same launch sums, or None. dtype: of f's total. warps: of a
     program.
     """
-    own, (seed, stream) = programs(arrays), key or (0, 0)
+    own, words = programs(arrays), key or (0, 0, 0, 0)
     part, grid = Part(tuple(outs), tuple(arrays.pointers), arrays.size, c), own
     if other is not None:
         grid += programs(other[0])
         other = Part(tuple(other[1]), tuple(other[0].pointers), other[0].size, other[2])
     launch.run(
-        _add, grid, arrays, partial.pointer, part, other, own, first, int(seed), int(stream), f, key is not None, dtype,
+        _add, grid, arrays, partial.pointer, part, other, own, first, *words, f, key is not None, dtype,
         BLOCK, TILES, warps=warps,
     )  # fmt: skip
 
@@ -146,9 +146,9 @@ def store_after(outs, y, base, i, inside):
         tl.store(outs[k] + base + i, stored(y[k + 1], outs[k]), mask=inside)
 
 
-@triton.jit(do_not_specialize=["programs", "first", "seed", "stream"])
+@triton.jit(do_not_specialize=["programs", "first", "k0", "k1", "s0", "s1"])
 def _add(
-    partial, part, other, programs, first, seed: tl.uint64, stream: tl.uint64,
+    partial, part, other, programs, first, k0, k1, s0, s1,
     F: tl.constexpr, NOISE: tl.constexpr, DTYPE: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     i, program = tl.arange(0, BLOCK), tl.program_id(0)
@@ -164,7 +164,7 @@ def _add(
         base = block * BLOCK
         inside = base + i < size
         if NOISE:
-            y = F(total, *loaded(ins, base, i, inside, 0), normals_of(outs[0], block, seed, stream, BLOCK), *c)
+            y = F(total, *loaded(ins, base, i, inside, 0), normals_of(outs[0], block, (k0, k1, s0, s1), BLOCK), *c)
         else:
             y = F(total, *loaded(ins, base, i, inside, 0), *c)
         store_after(outs, y, base, i, inside)

@@ -19,6 +19,7 @@ from kernels.triton_gpu.philox import BLOCK as NOISE_BLOCK
 from kernels.triton_gpu.philox import normals_of, stored
 
 BLOCK = 1024  # elements of a program, 256 Philox blocks; with 4 warps a thread's stores are 16 bytes wide
+ELEMENTS, NOISY_ELEMENTS = tl.constexpr(BLOCK), tl.constexpr(NOISE_BLOCK)
 ONE, BLOCK_IN_ROW, BLOCK_IN_TWO, SEVERAL = map(tl.constexpr, range(4))  # rows in a block
 # Where the noise z of f(x, ..., z, c0, ..., sigma) is from. NO: there is no z. READ: it is the last array, which is
 # not read where sigma = 0, the last coefficient. DRAWN: made in registers. ADDED: the same, but f gets None, and
@@ -45,12 +46,12 @@ def table(coefficients, like, block=BLOCK):
     return Table((0.0,) * k, launch.scratch(coefficients.astype(np.float32), like), rows, n, how.value, block)
 
 
-def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=(0, 0)):
+def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=(0, 0, 0, 0)):
     """Applies an element function.
 
     f: from `triton.jit`, as above. arrays: `Arrays` that it reads. coefficients: (K, R) float64, for R = 1 or B rows.
     out: None, an array, or one for each of the writes > 1 results. more: numbers or pointers after the coefficients.
-    noise: NO, READ, DRAWN, ADDED or ABSENT. key: seed and stream of noise that is made.
+    noise: NO, READ, DRAWN, ADDED or ABSENT. key: `philox.key_words` of noise that is made.
     Returns the array written, or a tuple of them.
     """
     rows = table(coefficients, arrays, NOISE_BLOCK if noise is DRAWN else BLOCK)
@@ -59,19 +60,20 @@ def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=
         pointers = (pointer,)
     else:
         made, pointers = memory.outputs(out, writes, arrays)
-    grid, ins, (seed, stream) = launch.programs(arrays.size, rows.block), tuple(arrays.pointers), key
+    grid, ins = launch.programs(arrays.size, rows.block), tuple(arrays.pointers)
     launch.run(
         _apply, grid, arrays, pointers, ins, arrays.size, rows.pointer, rows.rows, rows.row_size, rows.scalars,
-        int(seed), int(stream), more, f, noise.value, rows.how, rows.block,
+        *key, more, f, noise.value, rows.how,
     )  # fmt: skip
     return made
 
 
-@triton.jit(do_not_specialize=["rows", "n", "seed", "stream"])
+@triton.jit(do_not_specialize=["rows", "n", "k0", "k1", "s0", "s1"])
 def _apply(
-    outs, ins, size, table, rows, n, c, seed: tl.uint64, stream: tl.uint64, more,
-    F: tl.constexpr, NOISE: tl.constexpr, HOW: tl.constexpr, BLOCK: tl.constexpr,
+    outs, ins, size, table, rows, n, c, k0, k1, s0, s1, more,
+    F: tl.constexpr, NOISE: tl.constexpr, HOW: tl.constexpr,
 ):  # fmt: skip
+    BLOCK: tl.constexpr = NOISY_ELEMENTS if NOISE == DRAWN else ELEMENTS
     base, i = tl.program_id(0).to(tl.int64) * BLOCK, tl.arange(0, BLOCK)
     inside = base + i < size
     # Coefficients of each element's row
@@ -87,11 +89,11 @@ def _apply(
         y = F(*x, tl.load(ins[len(ins) - 1] + base + i, mask=noisy, other=0).to(tl.float32), *c, *more)
     elif NOISE == DRAWN:
         x = loaded(ins, base, i, inside)
-        y = F(*x, normals_of(outs[0], tl.program_id(0), seed, stream, BLOCK), *c, *more)
+        y = F(*x, normals_of(outs[0], tl.program_id(0), (k0, k1, s0, s1), BLOCK), *c, *more)
     else:
         y = F(*loaded(ins, base, i, inside), None, *c, *more)
         if NOISE == ADDED:
-            y = with_noise(y, c[len(c) - 1], normals_of(outs[0], tl.program_id(0), seed, stream, BLOCK))
+            y = with_noise(y, c[len(c) - 1], normals_of(outs[0], tl.program_id(0), (k0, k1, s0, s1), BLOCK))
     store(outs, y, base, i, inside)
 
 

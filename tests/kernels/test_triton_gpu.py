@@ -210,9 +210,9 @@ def test_normals_past_the_carry_into_the_second_counter_word(block):
     import triton
     import triton.language as tl
 
-    @triton.jit(do_not_specialize=["program", "seed", "stream"])
-    def far(out, program, seed: tl.uint64, stream: tl.uint64, BLOCK: tl.constexpr):
-        tl.store(out + tl.arange(0, BLOCK), philox.normals_of(out, program, seed, stream, BLOCK))
+    @triton.jit(do_not_specialize=["program", "k0", "k1", "s0", "s1"])
+    def far(out, program, k0, k1, s0, s1, BLOCK: tl.constexpr):
+        tl.store(out + tl.arange(0, BLOCK), philox.normals_of(out, program, (k0, k1, s0, s1), BLOCK))
 
     key = np.array([1, 2, 3, 4], np.uint32)
     counter = np.empty((BLOCK // 4, 4), np.uint32)
@@ -223,8 +223,8 @@ def test_normals_past_the_carry_into_the_second_counter_word(block):
     r, (sin, cos) = np.sqrt(-2 * np.log(u)), truth_philox._sincospi(a)
     want = np.stack([r * sin, r * cos], axis=-1).reshape(-1)
     out = SEND(np.zeros(BLOCK, np.float32))
-    like, (seed, stream) = arrays.read(("float32",), out=out), key.view(np.uint64).tolist()
-    launch.run(far, 1, like, *like.pointers, block // (BLOCK // 4), seed, stream, BLOCK=BLOCK)
+    like = arrays.read(("float32",), out=out)
+    launch.run(far, 1, like, *like.pointers, block // (BLOCK // 4), *key.view(np.int32).tolist(), BLOCK=BLOCK)
     assert np.all(np.abs(RECEIVE(out) - want) <= 3 * 2.0**-23 * np.abs(want))
 
 
