@@ -1,0 +1,82 @@
+"""NumPy: the NumPy backend's function with `out=`, and the equation with its temporaries kept from call to call."""
+import inspect
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from bench.peers import loops, sound
+from bench.peers.equations import EQUATIONS, columns, data, table
+from bench.records import in_place, tuned
+
+GENERATORS = {"SFC64": np.random.SFC64, "PCG64": np.random.PCG64}  # the fastest, and the default
+SCRATCH = {"vae.reparameterize_kl": 2, "vae.reparameterize_kl_backward": 1, "vae.bernoulli_nll_grad": 2}  # arrays to work in
+
+
+def make(column, op, arguments, shape):
+    """See `bench.peers`. column: "numpy" or "hidden"."""
+    if op.name in loops.NUMPY:
+        return loops.NUMPY[op.name](column, op, arguments)
+    if column != "numpy":
+        return {}
+    known, draws = EQUATIONS.get(op.name), sound.draws(op, arguments)
+    if known and draws:  # its own generator is much faster than Philox in NumPy
+        return {f"{name}, out=": _kept(op, arguments, shape, np.random.Generator(g(1))) for name, g in GENERATORS.items()}
+    function, own = _with_out(op, arguments, shape)
+    found = {"out=": partial(function, **own)}
+    if "scratch" in inspect.signature(function).parameters:
+        return found | {"temporaries kept": partial(function, **own, scratch=_scratch(op, arguments, shape))}
+    return found | ({"temporaries kept": _kept(op, arguments, shape, None)} if known else {})
+
+
+def _with_out(op, arguments, shape):
+    """The NumPy backend's function and its arguments: its own copies of the data, and `out` where it takes one."""
+    function = tuned(op)
+    own = {k: np.array(v) if isinstance(v, np.ndarray) and v.shape == tuple(shape) else v for k, v in arguments.items()}
+    if "out" not in inspect.signature(function).parameters or not op.writes:
+        return function, own
+    out = tuple(own[name] for name in in_place(op)) or tuple(np.empty(shape, np.float32) for _ in range(op.writes))
+    return function, own | {"out": out if len(out) > 1 else out[0]}
+
+
+def _scratch(op, arguments, shape):
+    if op.name in SCRATCH:
+        return np.empty((SCRATCH[op.name], *shape), np.float32)
+    return [np.empty((3, *shape), np.float32) for _ in data(op, arguments, shape)]  # a GAN's loss: three for each logits
+
+
+def _kept(op, arguments, shape, generator):
+    x = data(op, arguments, shape)
+    term, out, e, z = (np.empty_like(next(iter(x.values()))) for _ in range(4))
+    memory, fold, run = SimpleNamespace(out=out, e=e, z=z), table(op, arguments, shape), EQUATIONS[op.name].kept or _adam
+
+    def add(a, c, b, out):  # a + c b
+        return np.add(a, np.multiply(b, c, out=term), out=out)
+
+    def lerp(a, b, w, out):  # a + w (b - a)
+        difference = term if out is a else out
+        np.multiply(np.subtract(b, a, out=difference), np.float32(w), out=difference)
+        return np.add(difference, a, out=out)
+
+    def normal(out):
+        return generator.standard_normal(dtype=np.float32, out=out)
+
+    k = SimpleNamespace(
+        mul=np.multiply, sub=np.subtract, dot=np.dot, add=add, lerp=lerp, clip=lambda x, by: np.clip(x, -by, by, out=x), normal=normal, term=term
+    )
+    return lambda: run(k, columns(fold()) if fold else None, arguments, memory, *x.values())
+
+
+def _adam(k, c, a, m, p, g, mean, square, avg=None):
+    """[AdamW] over its state, and the moving average where there is one."""
+    # the moments
+    k.add(np.multiply(mean, c[0], out=mean), c[1], g, mean)
+    np.multiply(g, g, out=m.e)
+    k.add(np.multiply(square, c[2], out=square), c[3], m.e, square)
+    # the step
+    np.multiply(c[5], np.sqrt(square, out=m.e), out=m.e)
+    np.divide(mean, np.add(m.e, c[6], out=m.e), out=m.e)
+    np.multiply(c[4], m.e, out=m.e)
+    k.add(m.e, c[7], p, m.e)
+    np.subtract(p, m.e, out=p)
+    return (p, mean, square) if avg is None else (p, mean, square, k.add(np.multiply(avg, c[8], out=avg), c[9], p, avg))

@@ -1,0 +1,93 @@
+"""Is a peer right? Loosely, for it is compared in speed and not in accuracy; where it draws its own noise, by its moments."""
+import inspect
+from functools import cached_property
+
+import numpy as np
+
+from kernels import tolerance
+from kernels.registry import outputs
+from ref import philox
+
+LOOSE = 64  # a peer may err this many times more than a kernel
+ENOUGH = 1_000_000  # of a larger output, evenly spaced elements up to this number are compared
+LOSS = 0.25  # a loss of training on other examples and noise may differ by this part
+
+
+def draws(op, arguments):
+    """Whether the operation makes noise with these arguments. op: record. arguments: dict."""
+    eta = inspect.signature(op.truth).parameters.get("eta")
+    return "seed" in arguments and arguments.get("eta", eta.default if eta else 1) != 0
+
+
+class Truth:
+    """The truth of one call, to hold peers against.
+
+    op: record. arguments: of the call, on the host. shape: of the data. expected: the `tolerance.Rule` of each output. loose: in how
+    many times the allowed error.
+    """
+
+    def __init__(self, op, arguments, shape, expected, loose=LOOSE):
+        self.op, self.arguments, self.shape, self.expected, self.loose = op, arguments, tuple(shape), expected, loose
+
+    def check(self, result):
+        """Raises ValueError that says how a peer's result is wrong. result: what it returned, in its own arrays."""
+        found = [self._home(r) for r in outputs(result)]
+        if "steps" in self.arguments:  # training: each library draws its own examples, times and noise
+            loss, want = float(np.ravel(found[-1])[-1]), float(self.expected[-1].truth[-1])
+            if not abs(loss - want) <= LOSS * want:
+                raise ValueError(f"its last loss is {loss:.4g}, expected {want:.4g} within {LOSS:.0%}")
+        elif draws(self.op, self.arguments):
+            self._check_noise(found)
+        else:
+            for out, rule in zip(found, self.expected, strict=True):
+                units = tolerance.error(*_thinned(out, rule))
+                if not units <= self.loose:
+                    raise ValueError(f"its error is {units:.3g} times the error allowed to a kernel")
+
+    def _home(self, result):
+        """A NumPy array of the data's shape, or a float."""
+        array = result.cpu().numpy() if hasattr(result, "cpu") else np.asarray(result)
+        return float(array) if array.ndim == 0 else array.reshape(self.shape) if array.size == np.prod(self.shape) else array
+
+    def _thin(self, x):
+        """Some columns of a large array, (B, n) float64."""
+        return np.asarray(x).reshape(self.shape[0], -1)[:, :: max(int(np.prod(self.shape)) // ENOUGH, 1)].astype(np.float64)
+
+    @cached_property
+    def _noise(self):
+        """The truth's last output, its noise, and the standard deviation with which it adds it, by row, from two seeds."""
+        seeds = [self.arguments["seed"], (self.arguments["seed"] + 1) % 2**64]
+        z, other_z = (self._thin(philox.normal(seed, self.shape, self.arguments.get("stream", 0))) for seed in seeds)
+        truth, other = (self._thin(outputs(self.op.truth(**self.arguments | {"seed": seed}))[-1]) for seed in seeds)
+        sigma = np.sum((other - truth) * (other_z - z), 1, keepdims=True) / np.sum((other_z - z) ** 2, 1, keepdims=True)
+        return truth, z, sigma
+
+    def _check_noise(self, found):
+        """What is linear in its noise is solved for it: z has the moments of a standard normal and no correlation with the data."""
+        truth, z, sigma = self._noise
+        rows = np.abs(sigma[:, 0]) > 1e-3 * np.max(np.abs(sigma))
+        out = self._thin(found[-1])
+        own = (z + (out - truth) / np.where(sigma == 0, 1, sigma))[rows]
+        # moments, and six standard deviations of their estimates
+        bounds = {"mean": (np.mean(own), 0, 1), "variance": (np.mean(own**2), 1, 2), "skewness": (np.mean(own**3), 0, 15), "kurtosis": (np.mean(own**4), 3, 96)}
+        for name, a in self.arguments.items():
+            if isinstance(a, np.ndarray) and a.shape == self.shape:
+                a = self._thin(a)[rows]
+                bounds[f"correlation with {name}"] = np.mean(own * a) / np.sqrt(np.mean(a**2)), 0, 1
+        for name, (value, wanted, variance) in bounds.items():
+            bound = 6 * np.sqrt(variance / own.size) + 1e-4
+            if not abs(value - wanted) <= bound:
+                raise ValueError(f"the {name} of its noise is {value:.4g}, expected {wanted} within {bound:.2g}")
+        # a loss is the same multiple of the squares of its gradient as the truth's
+        if isinstance(found[0], float):
+            want = float(self.expected[0].truth) * np.mean(np.square(found[-1], dtype=np.float64)) / np.mean(self.expected[-1].truth ** 2)
+            if not abs(found[0] - want) <= 1e-3 * want:
+                raise ValueError(f"its loss {found[0]:.6g} is not the mean of the squares in its gradient, {want:.6g}")
+
+
+def _thinned(out, rule):
+    out = np.asarray(out)
+    step = max(out.size // ENOUGH, 1)
+    if step == 1 or out.shape != rule.truth.shape:
+        return out, rule
+    return out.reshape(-1)[::step], tolerance.Rule(rule.truth.reshape(-1)[::step], rule.allowed.reshape(-1)[::step])

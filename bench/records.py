@@ -1,0 +1,40 @@
+"""What the benchmark takes from a record of the registry beyond its name, in one place.
+
+MERGE: each function is `return op.FIELD` once the record has the field; the tables below are for records without it.
+"""
+from kernels import plain, registry
+
+IN_PLACE = {"optim.adam_step": ("p", "m", "v"), "fused.adam_ema_step": ("p", "m", "v", "avg"), "optim.ema_step": ("avg",)}
+
+
+def in_place(op):
+    """The arguments that the operation updates where they stand, as a training loop does, in the order of its results. Names, () for none."""
+    return getattr(op, "in_place", IN_PLACE.get(op.name, ()))
+
+
+def takes_dtype(op):
+    """Whether the operation takes the dtype of its result as an argument."""
+    return getattr(op, "takes_dtype", op.name == "philox.normal")
+
+
+def rows(op):
+    """What the operation's data are, "images" or "matrix": it decides in which shapes it is timed."""
+    return getattr(op, "rows", "matrix" if op.name.split(".")[0] in ("vae", "gan") else "images")
+
+
+def sums(op):
+    """Whether a result depends on the whole batch."""
+    return getattr(op, "sums", "loss" in op.name)
+
+
+def flops(op):
+    """None, or a function of the arguments: the floating-point operations of a call."""
+    return getattr(op, "flops", None)
+
+
+def tuned(op):
+    """The NumPy backend's function of the operation. MERGE: `registry.kernel(op, "numpy_cpu")`."""
+    if op.name.startswith("gan."):
+        name = op.name.removeprefix("gan.").removesuffix("_grad")
+        return lambda out=None, scratch=None, **logits: plain.gan_loss_grad(name, *logits.values(), out=out, scratch=scratch)
+    return op.plain if hasattr(op, "plain") else registry.kernel(op, "numpy_cpu")
