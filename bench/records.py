@@ -2,7 +2,7 @@
 
 MERGE: each function is `return op.FIELD` once the record has the field; the tables below are for records without it.
 """
-from kernels import plain, registry
+from kernels import plain
 
 IN_PLACE = {"optim.adam_step": ("p", "m", "v"), "fused.adam_ema_step": ("p", "m", "v", "avg"), "optim.ema_step": ("avg",)}
 
@@ -27,14 +27,29 @@ def sums(op):
     return getattr(op, "sums", "loss" in op.name)
 
 
-def flops(op):
-    """None, or a function of the arguments: the floating-point operations of a call."""
-    return getattr(op, "flops", None)
+def has_flops(op):
+    """Whether arithmetic bounds the operation, not memory: a loop of a network."""
+    return getattr(op, "flops", None) is not None
+
+
+def flops(op, arguments):
+    """The floating-point operations of a call, or None where memory bounds it."""
+    return op.flops(**arguments) if has_flops(op) else None
+
+
+def precisions(op):
+    """The precisions of a GPU's products in addition to float32. Names."""
+    return getattr(op, "precisions", ())
 
 
 def tuned(op):
-    """The NumPy backend's function of the operation. MERGE: `registry.kernel(op, "numpy_cpu")`."""
+    """The NumPy backend's function of the operation. MERGE: `return registry.kernel(op, "numpy_cpu")`."""
     if op.name.startswith("gan."):
         name = op.name.removeprefix("gan.").removesuffix("_grad")
         return lambda out=None, scratch=None, **logits: plain.gan_loss_grad(name, *logits.values(), out=out, scratch=scratch)
-    return op.plain if hasattr(op, "plain") else registry.kernel(op, "numpy_cpu")
+    return op.plain
+
+
+def gan_losses():
+    """{name: (the curve's name, [(slope, shift), ...], sign)}. MERGE: of `kernels.numpy_cpu.gan.LOSSES`, curve.__name__."""
+    return plain.GAN

@@ -27,18 +27,12 @@ def _holding(op, row, backend, kind):
 
 
 def shapes(op, row, backend, kind):
-    """The shapes in which a row is timed. op: name. row: its label. backend: name. kind: "images", "matrix", or None for
-    an operation that is timed only where targets.csv names it. Returns tuples."""
+    """The shapes in which a row is timed. op: name. row: its label. backend: name. kind: "images" or "matrix". Returns tuples."""
     return list(dict.fromkeys(line["shape"] for line in _holding(op, row, backend, kind)))
 
 
-def known(op):
-    """Whether targets.csv names the operation itself. op: name."""
-    return any(line["op"] == op for line in lines())
-
-
 def demands(result, kind, column):
-    """Whether targets.csv sets the column for a row's shape, whatever its dtype. result: with op, row, backend, shape. kind: as in `shapes`."""
+    """Whether a row's shape has a target in the column, whatever its dtype. result: with op, row, backend, shape. kind: as in `shapes`."""
     held = _holding(result["op"], result["row"], result["backend"], kind)
     return any(line["shape"] == result["shape"] and line["column"] == column for line in held)
 

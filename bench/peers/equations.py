@@ -10,8 +10,8 @@ from collections import namedtuple
 
 import numpy as np
 
+from bench.records import gan_losses
 from kernels import coefficients
-from kernels.plain import GAN
 from kernels.registry import PER_EXAMPLE
 
 Equation = namedtuple("Equation", "f fold kept", defaults=(None, None))
@@ -134,7 +134,7 @@ def _bernoulli_nll_grad(xp, c, a, logits, x):
 
 
 def _gan(name, xp, c, a, *logits):
-    curve, places, sign = GAN[name]
+    curve, places, sign = gan_losses()[name]
     f = {
         "softplus": lambda u: (xp.softplus(u), xp.sigmoid(u)), "hinge": lambda u: (xp.relu(u), u > 0),
         "square": lambda u: (u * u / 2, u), "line": lambda u: (u, xp.ones_like(u)),
@@ -202,4 +202,4 @@ EQUATIONS = {
     "vae.reparameterize_kl": Equation(_reparameterize_kl),
     "vae.reparameterize_kl_backward": Equation(_reparameterize_kl_backward),
     "vae.bernoulli_nll_grad": Equation(_bernoulli_nll_grad),
-} | {f"gan.{name}_grad": Equation(functools.partial(_gan, name)) for name in GAN}  # fmt: skip
+} | {f"gan.{name}_grad": Equation(functools.partial(_gan, name)) for name in gan_losses()}  # fmt: skip

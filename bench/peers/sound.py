@@ -32,11 +32,11 @@ class Truth:
     def check(self, result):
         """Raises ValueError that says how a peer's result is wrong. result: what it returned, in its own arrays."""
         found = [self._home(r) for r in outputs(result)]
-        if "steps" in self.arguments:  # training: each library draws its own examples, times and noise
+        if "steps" in self.arguments and len(found) < len(self.expected):  # training on its own examples, times and noise
             loss, want = float(np.ravel(found[-1])[-1]), float(self.expected[-1].truth[-1])
             if not abs(loss - want) <= LOSS * want:
                 raise ValueError(f"its last loss is {loss:.4g}, expected {want:.4g} within {LOSS:.0%}")
-        elif draws(self.op, self.arguments):
+        elif draws(self.op, self.arguments) and "steps" not in self.arguments:
             self._check_noise(found)
         else:
             for out, rule in zip(found, self.expected, strict=True):
