@@ -1,12 +1,14 @@
 """The equations of the timed operations, once for every library, and the coefficients that they multiply by.
 
-f(xp, c, a, *data) returns new arrays; xp has clip, sqrt, exp, mean, softplus, sigmoid, relu, ones_like and normal(like).
-kept(k, c, a, m, *data) writes into memory that is kept from call to call, m.out, m.e and m.z; k has mul, sub, add, lerp,
-clip, dot and normal(out). c are the coefficients of `kernels.coefficients`, a the arguments, data arrays (B, n).
+f(k, c, a, m, *data) is an equation in a library's primitives k: mul, plus, minus, over, sqrt(x), add(a, c, b) = a + c b,
+lerp(a, b, w) = a + w (b - a), clip, normal(like), each with `out`. c are the coefficients of `kernels.coefficients`, a the
+arguments, data arrays (B, n), m.out, m.e and m.z memory. A library either writes into `out` or ignores it and returns new
+arrays (`functional`), so f uses what its calls return. Equations that use `k.xp` are functional only.
 """
 import functools
 import math
 from collections import namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -14,11 +16,12 @@ from bench.records import gan_losses
 from kernels import coefficients
 from kernels.registry import PER_EXAMPLE
 
-Equation = namedtuple("Equation", "f fold kept", defaults=(None, None))
+Equation = namedtuple("Equation", "f fold in_place", defaults=(None, True))
+NOTHING = SimpleNamespace(out=None, e=None, z=None)
 
 
 def table(op, arguments, shape):
-    """A function of nothing that folds the coefficients, float32 (K, R), or None where there are none. op: record. arguments, shape: of the call."""
+    """A function of nothing that folds the coefficients, float32 (K, R), or None. op: record. arguments, shape: of the call."""
     fold = EQUATIONS[op.name].fold
     return fold and (lambda: fold(arguments, shape).astype(np.float32))
 
@@ -29,133 +32,113 @@ def columns(folded):
 
 
 def data(op, arguments, shape):
-    """The peer's own copies of the data, as (B, n), by name in the equation's order. op: record. arguments, shape: of the call."""
-    found = {k: v for k, v in arguments.items() if isinstance(v, np.ndarray) and v.shape == tuple(shape) and k not in (*PER_EXAMPLE, "abar")}
-    return {k: np.array(v).reshape(shape[0], -1) for k, v in found.items()} or {"like": np.empty((shape[0], math.prod(shape[1:])), np.float32)}
+    """The peer's own copies of the data, (B, n), by name in the equation's order. op: record. arguments, shape: of the call."""
+    names = [k for k, v in arguments.items() if np.shape(v) == tuple(shape) and k not in (*PER_EXAMPLE, "abar", "shape")]
+    copies = {k: np.array(arguments[k]).reshape(shape[0], -1) for k in names}
+    return copies or {"like": np.empty((shape[0], math.prod(shape[1:])), np.float32)}
 
 
-# --- one after another, each as its paper has it ---------------------------------------------------------------------
+def functional(xp):
+    """Primitives that return new arrays. xp: clip, sqrt, mean and normal of a library, and what `k.xp` is used for."""
+    return SimpleNamespace(
+        xp=xp, mul=lambda a, b, out: a * b, plus=lambda a, b, out: a + b, minus=lambda a, b, out: a - b, over=lambda a, b, out: a / b,
+        sqrt=lambda x, out: xp.sqrt(x), add=lambda a, c, b, out: a + c * b, lerp=lambda a, b, w, out: a + w * (b - a),
+        clip=lambda x, by, out: xp.clip(x, -by, by), normal=lambda like, out: xp.normal(like), square_mean=lambda x: xp.mean(x * x),
+    )  # fmt: skip
 
 
-def _linear(xp, c, a, x, y):
-    return c[0] * x + c[1] * y
+# --- each as its paper has it -----------------------------------------------------------------------------------------
 
 
-def _linear_kept(k, c, a, m, x, y):
+def _linear(k, c, a, m, x, y):
     return _combine(k, c, x, y, m.out)
 
 
 def _combine(k, c, x, y, out):
-    k.mul(x, c[0], out=out)
-    return k.add(out, c[1], y, out)
+    return k.add(k.mul(x, c[0], out=out), c[1], y, out=out)
 
 
-def _guided(a, uncond, cond):
-    return uncond + a["w"] * (cond - uncond)
+def _guided(k, a, m, uncond, cond):
+    return k.lerp(uncond, cond, a["w"], out=m.e)
 
 
-def _ddpm(xp, c, a, xt, e, z):
-    return c[2] * xp.clip(c[0] * xt + c[1] * e, -a["clip"], a["clip"]) + c[3] * xt + c[4] * z
+def _noise(k, m, like):
+    return k.normal(like, out=m.z)
 
 
-def _ddpm_kept(k, c, a, m, xt, e, z):
-    k.clip(_combine(k, c, xt, e, m.out), a["clip"])
-    k.mul(m.out, c[2], out=m.out)
-    return k.add(k.add(m.out, c[3], xt, m.out), c[4], z, m.out)
+def _ddpm(k, c, a, m, xt, e, z):
+    x0 = k.clip(_combine(k, c, xt, e, m.out), a["clip"], out=m.out)
+    return k.add(_combine(k, c[2:], x0, xt, m.out), c[4], z, out=m.out)
 
 
-def _ddim(xp, c, a, xt, e, z=None):
-    xs = c[4] * (c[0] * xt + c[1] * e) + c[5] * e
-    return xs if z is None else xs + c[6] * z
+def _ddim(k, c, a, m, xt, e, z=None):
+    xs = _combine(k, c[4:], _combine(k, c, xt, e, m.out), e, m.out)
+    return xs if z is None else k.add(xs, c[6], z, out=m.out)
 
 
-def _ddim_kept(k, c, a, m, xt, e, z=None):
-    k.mul(_combine(k, c, xt, e, m.out), c[4], out=m.out)
-    xs = k.add(m.out, c[5], e, m.out)
-    return xs if z is None else k.add(xs, c[6], z, m.out)
+def _guided_ddim(k, c, a, m, xt, u, v):
+    return _ddim(k, c, a, m, xt, _guided(k, a, m, u, v), _noise(k, m, xt) if a["eta"] else None)
 
 
-def _guided_ddim(xp, c, a, xt, u, v):
-    return _ddim(xp, c, a, xt, _guided(a, u, v), xp.normal(xt) if a["eta"] else None)
+def _dpmpp_2m(k, c, a, m, xt, u, v, last):
+    x0 = _combine(k, c, xt, _guided(k, a, m, u, v), m.z)
+    return k.add(_combine(k, c[2:], xt, x0, m.out), c[4], last, out=m.out), x0
 
 
-def _guided_ddim_kept(k, c, a, m, xt, u, v):
-    return _ddim_kept(k, c, a, m, xt, k.lerp(u, v, a["w"], m.e), k.normal(m.z) if a["eta"] else None)
+def _heun(k, c, a, m, x, d, d_next):
+    return k.add(_combine(k, c, x, d, m.out), c[2], d_next, out=m.out)
 
 
-def _dpmpp_2m(xp, c, a, xt, u, v, last):
-    x0 = c[0] * xt + c[1] * _guided(a, u, v)
-    return c[2] * xt + c[3] * x0 + c[4] * last, x0
+def _loss_grad(k, c, a, m, eps_hat, eps):
+    d = k.minus(eps_hat, eps, out=m.out)
+    return k.square_mean(d), k.mul(d, 2 / math.prod(d.shape), out=m.out)
 
 
-def _dpmpp_2m_kept(k, c, a, m, xt, u, v, last):
-    x0 = _combine(k, c, xt, k.lerp(u, v, a["w"], m.e), m.z)
-    return k.add(_combine(k, c[2:], xt, x0, m.out), c[4], last, m.out), x0
+def adam(k, c, a, m, p, g, mean, square):
+    """[AdamW] of the parameters p and their moments."""
+    mean = _combine(k, c, mean, g, mean)
+    square = _combine(k, c[2:], square, k.mul(g, g, out=m.e), square)
+    root = k.plus(k.mul(k.sqrt(square, out=m.e), c[5], out=m.e), c[6], out=m.e)
+    step = k.add(k.mul(k.over(mean, root, out=m.e), c[4], out=m.e), c[7], p, out=m.e)
+    return k.minus(p, step, out=p), mean, square
 
 
-def _heun_kept(k, c, a, m, x, d, d_next):
-    return k.add(_combine(k, c, x, d, m.out), c[2], d_next, m.out)
+def adam_ema(k, c, a, m, p, g, mean, square, avg):
+    """The same with the moving average of p."""
+    p, mean, square = adam(k, c, a, m, p, g, mean, square)
+    return p, mean, square, _combine(k, c[8:], avg, p, avg)
 
 
-def _loss_grad(xp, c, a, eps_hat, eps):
-    d = eps_hat - eps
-    return xp.mean(d * d), (2 / math.prod(d.shape)) * d
-
-
-def _loss_grad_kept(k, c, a, m, eps_hat, eps):
-    d = k.sub(eps_hat, eps, out=m.out)
-    flat, n = d.reshape(-1), math.prod(d.shape)
-    loss = k.dot(flat, flat) / n
-    return loss, k.mul(d, np.float32(2 / n), out=m.out)
-
-
-def adam(xp, c, a, p, g, m, v):
-    m, v = c[0] * m + c[1] * g, c[2] * v + c[3] * (g * g)
-    return p - (c[4] * m / (c[5] * xp.sqrt(v) + c[6]) + c[7] * p), m, v
-
-
-def adam_ema(xp, c, a, p, g, m, v, avg):
-    p, m, v = adam(xp, c, a, p, g, m, v)
-    return p, m, v, c[8] * avg + c[9] * p
-
-
-def _reparameterize_kl(xp, c, a, mu, logvar, eps):
-    std = xp.exp(logvar / 2)
+def _reparameterize_kl(k, c, a, m, mu, logvar, eps):
+    std = k.xp.exp(logvar / 2)
     return mu + std * eps, (mu * mu + std * std - 1 - logvar).sum(1) / 2
 
 
-def _reparameterize_kl_backward(xp, c, a, dz, mu, logvar, eps):
-    std = xp.exp(logvar / 2)
+def _reparameterize_kl_backward(k, c, a, m, dz, mu, logvar, eps):
+    std = k.xp.exp(logvar / 2)
     return dz + a["dkl"] * mu, (dz * eps * std + a["dkl"] * (std * std - 1)) / 2, std * dz
 
 
-def _bernoulli_nll_grad(xp, c, a, logits, x):
-    return (xp.softplus(logits) - x * logits).sum(1), a["dnll"] * (xp.sigmoid(logits) - x)
+def _bernoulli_nll_grad(k, c, a, m, logits, x):
+    return (k.xp.softplus(logits) - x * logits).sum(1), a["dnll"] * (k.xp.sigmoid(logits) - x)
 
 
-def _gan(name, xp, c, a, *logits):
+def _gan(name, k, c, a, m, *logits):
     curve, places, sign = gan_losses()[name]
     f = {
-        "softplus": lambda u: (xp.softplus(u), xp.sigmoid(u)), "hinge": lambda u: (xp.relu(u), u > 0),
-        "square": lambda u: (u * u / 2, u), "line": lambda u: (u, xp.ones_like(u)),
+        "softplus": lambda u: (k.xp.softplus(u), k.xp.sigmoid(u)), "hinge": lambda u: (k.xp.relu(u), u > 0),
+        "square": lambda u: (u * u / 2, u), "line": lambda u: (u, k.xp.ones_like(u)),
     }[curve]  # fmt: skip
     found = [(*f(slope * x + shift), slope / math.prod(x.shape)) for x, (slope, shift) in zip(logits, places)]
-    return sign * sum(xp.mean(value) for value, _, _ in found), *(sign * n * derivative for _, derivative, n in found)
+    return sign * sum(k.xp.mean(value) for value, _, _ in found), *(sign * n * derivative for _, derivative, n in found)
 
 
 # --- their coefficients, and the table --------------------------------------------------------------------------------
 
 
-def _fold_q_sample(a, shape):
-    return coefficients.q_sample(a["t"], a["abar"], shape)
-
-
-def _fold_ddpm(a, shape):
-    return coefficients.ddpm_step(a["t"], a["s"], a["abar"], "small", shape)
-
-
-def _fold_ddim(a, shape):
-    return coefficients.ddim_step(a["t"], a["s"], a["eta"], a["abar"], shape)
+def _fold(name, *taken, fixed=()):
+    """A fold of `kernels.coefficients`. name: the function. taken: the arguments that it takes, before shape. fixed: others after them."""
+    return lambda a, shape: getattr(coefficients, name)(*(a[n] for n in taken), *fixed, shape)
 
 
 def _fold_adam(a, shape):
@@ -166,40 +149,27 @@ def _fold_ema(a, shape):
     return coefficients.ema_step(a["decay"])
 
 
+Q_SAMPLE, DDIM = _fold("q_sample", "t", "abar"), _fold("ddim_step", "t", "s", "eta", "abar")
+DDPM = _fold("ddpm_step", "t", "s", "abar", fixed=("small",))
 EQUATIONS = {
-    "philox.normal": Equation(lambda xp, c, a, like: xp.normal(like), None, lambda k, c, a, m, like: k.normal(m.z)),
-    "diffusion.q_sample": Equation(_linear, _fold_q_sample, _linear_kept),
-    "diffusion.ddpm_step": Equation(_ddpm, _fold_ddpm, _ddpm_kept),
-    "diffusion.ddim_step": Equation(_ddim, _fold_ddim, _ddim_kept),
-    "fused.q_sample_noise": Equation(
-        lambda xp, c, a, x0: _linear(xp, c, a, x0, xp.normal(x0)), _fold_q_sample,
-        lambda k, c, a, m, x0: _linear_kept(k, c, a, m, x0, k.normal(m.z)),
-    ),
-    "fused.eps_loss_grad": Equation(_loss_grad, None, _loss_grad_kept),
-    "fused.eps_loss_noise": Equation(
-        lambda xp, c, a, eps_hat: _loss_grad(xp, c, a, eps_hat, xp.normal(eps_hat)), None,
-        lambda k, c, a, m, eps_hat: _loss_grad_kept(k, c, a, m, eps_hat, k.normal(m.z)),
-    ),
+    "philox.normal": Equation(lambda k, c, a, m, like: _noise(k, m, like)),
+    "diffusion.q_sample": Equation(_linear, Q_SAMPLE),
+    "diffusion.ddpm_step": Equation(_ddpm, DDPM),
+    "diffusion.ddim_step": Equation(_ddim, DDIM),
+    "fused.q_sample_noise": Equation(lambda k, c, a, m, x0: _linear(k, c, a, m, x0, _noise(k, m, x0)), Q_SAMPLE),
+    "fused.eps_loss_grad": Equation(_loss_grad),
+    "fused.eps_loss_noise": Equation(lambda k, c, a, m, eps_hat: _loss_grad(k, c, a, m, eps_hat, _noise(k, m, eps_hat))),
     "fused.guided_ddpm_step": Equation(
-        lambda xp, c, a, xt, u, v: _ddpm(xp, c, a, xt, _guided(a, u, v), xp.normal(xt)), _fold_ddpm,
-        lambda k, c, a, m, xt, u, v: _ddpm_kept(k, c, a, m, xt, k.lerp(u, v, a["w"], m.e), k.normal(m.z)),
-    ),
-    "fused.guided_ddim_step": Equation(_guided_ddim, _fold_ddim, _guided_ddim_kept),
-    "fused.guided_dpmpp_2m_step": Equation(
-        _dpmpp_2m, lambda a, shape: coefficients.dpmpp_2m_step(a["u"], a["t"], a["s"], a["abar"], shape), _dpmpp_2m_kept
-    ),
+        lambda k, c, a, m, xt, u, v: _ddpm(k, c, a, m, xt, _guided(k, a, m, u, v), _noise(k, m, xt)), DDPM),
+    "fused.guided_ddim_step": Equation(_guided_ddim, DDIM),
+    "fused.guided_dpmpp_2m_step": Equation(_dpmpp_2m, _fold("dpmpp_2m_step", "u", "t", "s", "abar")),
     "fused.guided_flow_step": Equation(
-        lambda xp, c, a, xt, u, v: xt + c[0] * _guided(a, u, v), lambda a, shape: coefficients.flow_step(a["t"], a["s"], shape),
-        lambda k, c, a, m, xt, u, v: k.add(xt, c[0], k.lerp(u, v, a["w"], m.e), m.out),
-    ),
-    "fused.heun_step": Equation(
-        lambda xp, c, a, x, d, d_next: c[0] * x + c[1] * d + c[2] * d_next,
-        lambda a, shape: coefficients.heun_step(a["sigma"], a["sigma_next"], shape), _heun_kept,
-    ),
+        lambda k, c, a, m, xt, u, v: k.add(xt, c[0], _guided(k, a, m, u, v), out=m.out), _fold("flow_step", "t", "s")),
+    "fused.heun_step": Equation(_heun, _fold("heun_step", "sigma", "sigma_next")),
     "optim.adam_step": Equation(adam, _fold_adam),
     "fused.adam_ema_step": Equation(adam_ema, lambda a, shape: np.concatenate([_fold_adam(a, shape), _fold_ema(a, shape)])),
-    "optim.ema_step": Equation(_linear, _fold_ema, lambda k, c, a, m, avg, p: k.lerp(avg, p, 1 - a["decay"], avg)),
-    "vae.reparameterize_kl": Equation(_reparameterize_kl),
-    "vae.reparameterize_kl_backward": Equation(_reparameterize_kl_backward),
-    "vae.bernoulli_nll_grad": Equation(_bernoulli_nll_grad),
-} | {f"gan.{name}_grad": Equation(functools.partial(_gan, name)) for name in gan_losses()}  # fmt: skip
+    "optim.ema_step": Equation(lambda k, c, a, m, avg, p: k.lerp(avg, p, 1 - a["decay"], out=avg)),
+    "vae.reparameterize_kl": Equation(_reparameterize_kl, in_place=False),
+    "vae.reparameterize_kl_backward": Equation(_reparameterize_kl_backward, in_place=False),
+    "vae.bernoulli_nll_grad": Equation(_bernoulli_nll_grad, in_place=False),
+} | {f"gan.{name}_grad": Equation(functools.partial(_gan, name), in_place=False) for name in gan_losses()}  # fmt: skip

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from bench.peers import sound
-from bench.peers.equations import EQUATIONS, data, table
+from bench.peers.equations import EQUATIONS, NOTHING, data, functional, table
 from bench.records import in_place
 
 
@@ -26,7 +26,7 @@ def _compiled(op, arguments, shape, kind):
             clip=jnp.clip, sqrt=jnp.sqrt, exp=jnp.exp, mean=jnp.mean, softplus=jax.nn.softplus, sigmoid=jax.nn.sigmoid, relu=jax.nn.relu,
             ones_like=jnp.ones_like, normal=lambda like: jax.random.normal(key, like.shape, jnp.float32),
         )  # fmt: skip
-        return f(xp, c, arguments, *x)
+        return f(functional(xp), c, arguments, NOTHING, *x)
 
     compiled = jax.jit(compute, donate_argnums=tuple(2 + list(x).index(name) for name in in_place(op)))
 

@@ -8,7 +8,7 @@ from bench.records import in_place
 X0, GUIDED = "(c0 * x0 + c1 * x1)", "(x1 + w * (x2 - x1))"
 EXPRESSIONS = {
     "diffusion.q_sample": "c0 * x0 + c1 * x1",
-    "optim.ema_step": "c0 * x0 + c1 * x1",
+    "optim.ema_step": "x0 + (one - decay) * (x1 - x0)",
     "diffusion.ddim_step": f"c4 * {X0} + c5 * x1 + c6 * x2",
     "fused.guided_ddim_step": f"c4 * (c0 * x0 + c1 * {GUIDED}) + c5 * {GUIDED}",
     "fused.guided_flow_step": f"x0 + c0 * {GUIDED}",
@@ -23,11 +23,12 @@ def make(column, op, arguments, shape):
     if op.name not in (*EXPRESSIONS, "optim.adam_step") or op.name not in EQUATIONS or "seed" in arguments and arguments["eta"]:
         return {}
     x, fold = list(data(op, arguments, shape).values()), table(op, arguments, shape)
-    named = {f"x{i}": v for i, v in enumerate(x)} | {n: np.float32(arguments[n]) for n in ("w", "clip") if arguments.get(n) is not None}
+    settings = {n: np.float32(arguments[n]) for n in ("w", "clip", "decay") if arguments.get(n) is not None}
+    named = {f"x{i}": v for i, v in enumerate(x)} | settings | {"one": np.float32(1)}
     target = x[0] if in_place(op) else np.empty_like(x[0])
 
     def names():
-        return named | {f"c{i}": v for i, v in enumerate(columns(fold()))}
+        return named | {f"c{i}": v for i, v in enumerate(columns(fold()) if fold else ())}
 
     def adam():
         n = names()

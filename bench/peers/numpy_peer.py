@@ -26,7 +26,7 @@ def make(column, op, arguments, shape):
     found = {"out=": partial(function, **own)}
     if "scratch" in inspect.signature(function).parameters:
         return found | {"temporaries kept": partial(function, **own, scratch=_scratch(op, arguments, shape))}
-    return found | ({"temporaries kept": _kept(op, arguments, shape, None)} if known else {})
+    return found | ({"temporaries kept": _kept(op, arguments, shape, None)} if known and known.in_place else {})
 
 
 def _with_out(op, arguments, shape):
@@ -48,35 +48,22 @@ def _scratch(op, arguments, shape):
 def _kept(op, arguments, shape, generator):
     x = data(op, arguments, shape)
     term, out, e, z = (np.empty_like(next(iter(x.values()))) for _ in range(4))
-    memory, fold, run = SimpleNamespace(out=out, e=e, z=z), table(op, arguments, shape), EQUATIONS[op.name].kept or _adam
+    memory, fold, f = SimpleNamespace(out=out, e=e, z=z), table(op, arguments, shape), EQUATIONS[op.name].f
 
-    def add(a, c, b, out):  # a + c b
+    def add(a, c, b, out):
         return np.add(a, np.multiply(b, c, out=term), out=out)
 
-    def lerp(a, b, w, out):  # a + w (b - a)
+    def lerp(a, b, w, out):
         difference = term if out is a else out
         np.multiply(np.subtract(b, a, out=difference), np.float32(w), out=difference)
         return np.add(difference, a, out=out)
 
-    def normal(out):
-        return generator.standard_normal(dtype=np.float32, out=out)
+    def square_mean(x):
+        flat = x.reshape(-1)
+        return np.dot(flat, flat) / flat.size
 
     k = SimpleNamespace(
-        mul=np.multiply, sub=np.subtract, dot=np.dot, add=add, lerp=lerp, clip=lambda x, by: np.clip(x, -by, by, out=x), normal=normal, term=term
-    )
-    return lambda: run(k, columns(fold()) if fold else None, arguments, memory, *x.values())
-
-
-def _adam(k, c, a, m, p, g, mean, square, avg=None):
-    """[AdamW] over its state, and the moving average where there is one."""
-    # the moments
-    k.add(np.multiply(mean, c[0], out=mean), c[1], g, mean)
-    np.multiply(g, g, out=m.e)
-    k.add(np.multiply(square, c[2], out=square), c[3], m.e, square)
-    # the step
-    np.multiply(c[5], np.sqrt(square, out=m.e), out=m.e)
-    np.divide(mean, np.add(m.e, c[6], out=m.e), out=m.e)
-    np.multiply(c[4], m.e, out=m.e)
-    k.add(m.e, c[7], p, m.e)
-    np.subtract(p, m.e, out=p)
-    return (p, mean, square) if avg is None else (p, mean, square, k.add(np.multiply(avg, c[8], out=avg), c[9], p, avg))
+        mul=np.multiply, plus=np.add, minus=np.subtract, over=np.divide, sqrt=np.sqrt, add=add, lerp=lerp, square_mean=square_mean,
+        clip=lambda x, by, out: np.clip(x, -by, by, out=out), normal=lambda like, out: generator.standard_normal(dtype=np.float32, out=out),
+    )  # fmt: skip
+    return lambda: f(k, columns(fold()) if fold else None, arguments, memory, *x.values())

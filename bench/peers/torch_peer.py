@@ -1,26 +1,33 @@
 """torch, eager and with `out=`, under torch.compile, and on a GPU replayed as a CUDA graph."""
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 
 from bench.peers import loops
-from bench.peers.equations import EQUATIONS, adam, adam_ema, columns, data, table
+from bench.peers.equations import EQUATIONS, NOTHING, adam, adam_ema, data, functional, table
 from bench.records import in_place
 
-XP = SimpleNamespace(
+EAGER = functional(SimpleNamespace(
     clip=torch.clamp, sqrt=torch.sqrt, exp=torch.exp, mean=torch.mean, softplus=torch.nn.functional.softplus, sigmoid=torch.sigmoid,
     relu=torch.relu, ones_like=torch.ones_like, normal=torch.randn_like,
-)  # fmt: skip
+))  # fmt: skip
 
 
-def _add(a, c, b, out):  # a + c b
-    return torch.addcmul(a, b, c, out=out) if torch.is_tensor(c) else torch.add(a, b, alpha=c, out=out)
+def _add(a, c, b, out):
+    if torch.is_tensor(c):
+        return torch.addcmul(a, b, c, out=out)
+    return a.add_(b, alpha=c) if out is a else torch.add(a, b, alpha=c, out=out)
 
 
-KEPT = SimpleNamespace(
-    mul=torch.mul, sub=torch.sub, dot=torch.dot, add=_add, lerp=lambda a, b, w, out: torch.lerp(a, b, w, out=out),
-    clip=lambda x, by: x.clamp_(-by, by), normal=lambda out: out.normal_(),
+def _square_mean(x):
+    flat = x.view(-1)
+    return torch.dot(flat, flat) / flat.numel()
+
+
+IN_PLACE = SimpleNamespace(
+    mul=lambda a, b, out: a.mul_(b) if out is a else torch.mul(a, b, out=out), minus=torch.sub, add=_add, square_mean=_square_mean,
+    lerp=lambda a, b, w, out: a.lerp_(b, w) if out is a else torch.lerp(a, b, w, out=out),  # a method costs less than `out`
+    normal=lambda like, out: out.normal_(), clip=lambda x, by, out: x.clamp_(-by, by),
 )  # fmt: skip
 
 
@@ -36,14 +43,17 @@ def make(column, op, arguments, shape):
         return {"compiled": _compiled(op, arguments, shape)}
     if EQUATIONS[op.name].f in (adam, adam_ema):
         return {"fused AdamW": _adam(op, arguments, shape)}
-    x, fold, (f, _, kept) = list(_tensors(op, arguments, shape).values()), table(op, arguments, shape), EQUATIONS[op.name]
+    x, fold, (f, _, in_place) = list(_tensors(op, arguments, shape).values()), table(op, arguments, shape), EQUATIONS[op.name]
 
     def c():
-        return [torch.from_numpy(k).to(x[0].device) if np.ndim(k) else float(k) for k in columns(fold())] if fold else None
+        folded = fold() if fold else None
+        if folded is None or folded.shape[1] == 1:
+            return folded if folded is None else folded[:, 0].tolist()
+        return torch.from_numpy(folded[..., None]).to(x[0].device).unbind()
 
     memory = SimpleNamespace(**{name: torch.empty_like(x[0]) for name in ("out", "e", "z")})
-    eager = {"eager": lambda: f(XP, c(), arguments, *x)}
-    return eager | ({"out=": lambda: kept(KEPT, c(), arguments, memory, *x)} if kept else {})
+    found = {"eager": lambda: f(EAGER, c(), arguments, NOTHING, *x)}
+    return found | ({"out=": lambda: f(IN_PLACE, c(), arguments, memory, *x)} if in_place else {})
 
 
 def _tensors(op, arguments, shape):
@@ -59,7 +69,7 @@ def _compiled(op, arguments, shape):
     """The equation under `torch.compile`. Coefficients are a tensor, so that no step compiles again."""
     x, fold, f = _tensors(op, arguments, shape), table(op, arguments, shape), EQUATIONS[op.name].f
     torch.compiler.reset()
-    compiled = torch.compile(lambda c, *x: f(XP, c, arguments, *x), dynamic=False)
+    compiled = torch.compile(lambda c, *x: f(EAGER, c, arguments, NOTHING, *x), dynamic=False)
     device = next(iter(x.values())).device
 
     def run():
