@@ -1,4 +1,5 @@
-"""`python -m bench`: every kernel against the truth, then against what people would use instead. Exit status 1 on any FAIL."""
+"""`python -m bench`: every kernel against the truth, then against what people would use instead. Exit status 1 on any
+FAIL."""
 import argparse
 import importlib.util
 import math
@@ -10,8 +11,10 @@ from bench import files, machine, measure, peers, plot, records, report, targets
 from kernels import registry, timing
 from kernels.check import selftest
 
-SWEEP_OPS = (("diffusion.q_sample", ""), ("fused.q_sample_noise", ""), ("fused.guided_ddim_step", "eta = 0"), ("optim.adam_step", ""))
-SWEEP_BYTES = {"numba_cpu": [1 << k for k in range(10, 29, 2)], "triton_gpu": [1 << k for k in range(16, 33, 2)]}  # moved by a call
+SWEEP_OPS = {  # and their rows
+    "diffusion.q_sample": "", "fused.q_sample_noise": "", "fused.guided_ddim_step": "eta = 0", "optim.adam_step": "",
+}  # fmt: skip
+SWEEP_BYTES = {"numba_cpu": range(10, 29, 2), "triton_gpu": range(16, 33, 2)}  # powers of 2, moved by a call
 SPREAD = 15  # percent; a median row that spreads more is worth a warning
 
 
@@ -19,9 +22,11 @@ def arguments(argv):
     """The command line. argv: its words. Exits with status 2 and a line that says why where they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.replace("`", ""))
     parser.add_argument("--op", default="", help="only operations with this in their name")
-    parser.add_argument("--backend", choices=measure.BACKENDS, action="append", help="only this one; may be repeated (default: all that run here)")
-    parser.add_argument("--shape", type=_shape, action="append", help="such as 256,3,32,32; may be repeated (default: those of bench/targets.csv)")
-    parser.add_argument("--peers", type=_columns, default=list(peers.COLUMNS), help=f"of {','.join(peers.COLUMNS)} (default: all that are installed)")
+    more = dict(action="append")
+    parser.add_argument("--backend", choices=measure.BACKENDS, help="may be repeated (default: all here)", **more)
+    parser.add_argument("--shape", type=_shape, help="as 256,3,32,32; may be repeated (default: targets.csv)", **more)
+    columns = ",".join(peers.COLUMNS)
+    parser.add_argument("--peers", type=_columns, default=columns, help=f"of {columns} (default: all installed)")
     parser.add_argument("--threads", type=_number(int, 1), default=1, help="of every library (default: 1)")
     parser.add_argument("--seconds", type=_number(float, 0), default=1.0, help="of timing, a row (default: 1)")
     parser.add_argument("--csv", type=_file, help="write the rows to this file, such as bench/results/NAME.csv")
@@ -29,9 +34,9 @@ def arguments(argv):
     words = parser.parse_args(argv)
     timed = [op.name for op in registry.OPS if op.bench]
     if not any(words.op in name for name in timed):
-        parser.error(f"--op: no timed operation has {words.op!r} in its name; expected part of one of {', '.join(timed)}")
-    if words.plot and not any(words.op in name for name, _ in SWEEP_OPS):
-        parser.error(f"--plot: no operation of the sweep has {words.op!r} in its name; expected part of one of {', '.join(dict(SWEEP_OPS))}")
+        parser.error(f"--op: expected part of one of {', '.join(timed)}, got {words.op!r}")
+    if words.plot and not any(words.op in name for name in SWEEP_OPS):
+        parser.error(f"--plot: expected an --op that is part of one of {', '.join(SWEEP_OPS)}, got {words.op!r}")
     words.backend = words.backend or list(measure.BACKENDS)
     if lacking := missing(bool(words.plot)):
         parser.error(lacking)
@@ -46,14 +51,14 @@ def _shape(text):
     except ValueError:
         shape = ()
     if len(shape) < 2 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least two positive integers separated by commas, such as 256,3,32,32, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected two or more positive integers, such as 256,3,32,32, got {text!r}")
     return shape
 
 
 def _columns(text):
     names = text.split(",")
     if not set(names) <= set(peers.COLUMNS):
-        raise argparse.ArgumentTypeError(f"expected names of {', '.join(peers.COLUMNS)} separated by commas, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(peers.COLUMNS)}, got {text!r}")
     return names
 
 
@@ -64,7 +69,7 @@ def _number(kind, least):
         except ValueError:
             value = math.nan
         if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"expected {'an integer' if kind is int else 'a number'} of at least {least}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {kind.__name__} >= {least}, got {text!r}")
         return value
 
     return read
@@ -86,15 +91,16 @@ def missing(plotting):
 def sweep(ops, backends):
     """The points of the picture, as `measure.rows` gives rows. ops: records. backends: names."""
     found = []
-    for op, label, options in ((op, *row) for op in ops for row in op.bench.items() if (op.name, row[0]) in SWEEP_OPS):
-        one = registry.bytes_moved(op, timing.problem(op, options, (1, 1)), measure.DTYPE)
-        found += [(op, label, options, b, (4, max(n // one // 4, 1)), measure.DTYPE) for b in backends for n in SWEEP_BYTES[b]]
+    for op, label in ((op, SWEEP_OPS[op.name]) for op in ops if op.name in SWEEP_OPS):
+        one = registry.bytes_moved(op, timing.problem(op, op.bench[label], (1, 1)), measure.DTYPE)
+        shapes = [(b, (4, max((1 << k) // one // 4, 1))) for b in backends for k in SWEEP_BYTES[b]]
+        found += [(op, label, op.bench[label], b, shape, measure.DTYPE) for b, shape in shapes]
     return found
 
 
 def run(jobs, seconds, libraries, say, progress=list):
-    """Measures rows. jobs: (kind, row of `measure.rows`). seconds, libraries, say: as in `measure.row`. progress: wraps the
-    list of jobs. Returns the rows, and the exit status: 1 where a kernel is wrong."""
+    """Measures rows. jobs: (kind, row of `measure.rows`). seconds, libraries, say: as in `measure.row`. progress: wraps
+    the list of jobs. Returns the rows, and the exit status: 1 where a kernel is wrong."""
     found, float32_copy = [], {}
     for kind, (op, label, options, backend, shape, dtype) in progress(jobs):
         used = [c for c in libraries if kind != plot.SWEEP or c == "numpy"]
@@ -147,7 +153,7 @@ def main(argv=None):
     jobs = [("row", job) for job in measure.rows(ops, backends, words.shape)]
     jobs += [(plot.SWEEP, job) for job in sweep(ops, backends)] if words.plot else []
     if not jobs:
-        print(f"python -m bench: nothing to time: no backend of {', '.join(words.backend)} that runs here has {words.op!r}", file=sys.stderr)
+        print(f"python -m bench: nothing to time: no backend here has {words.op!r}", file=sys.stderr)
         return 2
     _settle(words, backends, libraries)
     bar = tqdm(jobs, file=sys.stderr, unit="row", disable=None)
@@ -164,7 +170,8 @@ def main(argv=None):
     report.print_tables(rows, here, shutil.get_terminal_size((10**4, 24)).columns)
     spread = sorted(row["spread"] for row in rows if row["spread"] is not None)
     if spread and spread[len(spread) // 2] > SPREAD:
-        print(f"the rounds of half of the rows spread by more than {spread[len(spread) // 2]:.0f} %: another program is running, or --seconds is too short")
+        percent = f"{spread[len(spread) // 2]:.0f} %"
+        print(f"half of the rows spread by more than {percent}: another program is running, or --seconds is too short")
     if words.plot:
         if not any(row["kind"] == plot.SWEEP and not row["failure"] for row in rows):
             print(f"python -m bench: every row of the sweep failed, so {words.plot} is not written", file=sys.stderr)

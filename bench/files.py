@@ -5,7 +5,8 @@ from pathlib import Path
 
 
 def write_atomic(path, content):
-    """Write a file completely or leave it as it was: under a temporary name in its folder, then moved. path: file. content: bytes.
+    """Write a file completely or leave it as it was: under a temporary name in its folder, then moved. path: file.
+    content: bytes.
 
     Raises OSError where the folder does not exist or cannot be written.
     """

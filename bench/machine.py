@@ -29,7 +29,8 @@ def triad(nbytes):
 
 @functools.cache
 def peak():
-    """A call of multiply-adds on registers, whose loads are always the same lines, and its floating-point operations."""
+    """A call of multiply-adds on registers, whose loads are always the same lines, and its floating-point
+    operations."""
     from kernels.numba_cpu.engine import COMPILE
     from kernels.numba_cpu.matmul import ROWS, lanes, lines, tile
 
@@ -45,7 +46,8 @@ def peak():
 def busy():
     """A line that says that other programs use this machine, or "" where nothing is known to."""
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count()
-    return f"this machine is busy: load average {load:.1f} on {cores} cores, so times will spread" if load > max(0.5, cores / 4) else ""
+    line = f"this machine is busy: load average {load:.1f} on {cores} cores, so times will spread"
+    return line if load > max(0.5, cores / 4) else ""
 
 
 def gpu():
@@ -77,7 +79,8 @@ def caches():
 
 
 def describe(threads, on_gpu=False):
-    """What every row of a result says about where it comes from. threads: int. on_gpu: whether a GPU did the work. Returns {column: text}."""
+    """What every row of a result says about where it comes from. threads: int. on_gpu: whether a GPU did the work.
+    Returns {column: text}."""
     if on_gpu:
         today = datetime.date.today().isoformat()
         return {"machine": gpu(), "caches": "", "threads": "", "date": today, "versions": versions()}

@@ -15,11 +15,14 @@ def why_not(path):
     from matplotlib.backend_bases import FigureCanvasBase
 
     known, ending = FigureCanvasBase.get_supported_filetypes(), Path(path).suffix[1:] or "png"
-    return files.why_unwritable(path) if ending in known else f"expected a file that ends in one of {', '.join(known)}, got {path}"
+    if ending not in known:
+        return f"expected a file that ends in one of {', '.join(known)}, got {path}"
+    return files.why_unwritable(path)
 
 
 def draw(rows, machine, path):
-    """Kernels and NumPy as lines, the copy limit as another. rows: of `bench.measure`, with "kind". machine: of `report.read_csv`. path: file.
+    """Kernels and NumPy as lines, the copy limit as another. rows: of `bench.measure`, with "kind". machine: of
+    `report.read_csv`. path: file.
 
     Raises ValueError where there is no sweep among the rows.
     """
@@ -40,7 +43,8 @@ def draw(rows, machine, path):
         label = name[0].split(".")[1] + (f", {name[1]}" if name[1] else "")
         axes.plot(size, [r["gbs"] for r in mine], "-o", color=colour, lw=1.4, ms=3.2, label=label)
         if any(r["numpy"] is not None for r in mine):
-            axes.plot(size, [np.nan if r["numpy"] is None else r["gbs"] / r["numpy"] for r in mine], "--o", color=colour, **numpy)
+            theirs = [np.nan if r["numpy"] is None else r["gbs"] / r["numpy"] for r in mine]
+            axes.plot(size, theirs, "--o", color=colour, **numpy)
     size, copy = _binned([r["bytes"] for r in rows], [r["copy_gbs"] for r in rows])
     axes.plot(size, copy, "-", color="black", lw=2.2, zorder=1, label="copy limit")
     if any(r["numpy"] is not None for r in rows):
@@ -55,7 +59,7 @@ def draw(rows, machine, path):
 
 def _style(axes, machine):
     """Logarithmic axes in bytes and GB/s, the sizes of the caches, the legend and the machine."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullLocator
 
     axes.set(xscale="log", yscale="log", xlabel="bytes moved by one call", ylabel="achieved bandwidth (GB/s)")
     words, (low, high) = machine["caches"].split(), axes.get_xlim()
@@ -66,7 +70,7 @@ def _style(axes, machine):
             place = dict(xycoords=("data", "axes fraction"), xytext=(-2, -3), textcoords="offset points")
             axes.annotate(level, (held, 1), ha="right", va="top", color="0.45", **place)
     axes.xaxis.set_major_locator(FixedLocator([1e3 * 10**k for k in range(8)]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1e9:g} GB" if v >= 1e9 else f"{v / 1e6:g} MB" if v >= 1e6 else f"{v / 1e3:g} kB"))
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.grid(axis="y", color="0.92", lw=0.6)

@@ -4,11 +4,13 @@ MERGE: each function is `return op.FIELD` once the record has the field; the tab
 """
 from kernels import plain
 
-IN_PLACE = {"optim.adam_step": ("p", "m", "v"), "fused.adam_ema_step": ("p", "m", "v", "avg"), "optim.ema_step": ("avg",)}
+ADAM = ("p", "m", "v")
+IN_PLACE = {"optim.adam_step": ADAM, "fused.adam_ema_step": (*ADAM, "avg"), "optim.ema_step": ("avg",)}
 
 
 def in_place(op):
-    """The arguments that the operation updates where they stand, as a training loop does, in the order of its results. Names, () for none."""
+    """The arguments that the operation updates where they stand, as a training loop does, in the order of its results.
+    Names, () for none."""
     return getattr(op, "in_place", IN_PLACE.get(op.name, ()))
 
 
@@ -46,10 +48,12 @@ def tuned(op):
     """The NumPy backend's function of the operation. MERGE: `return registry.kernel(op, "numpy_cpu")`."""
     if op.name.startswith("gan."):
         name = op.name.removeprefix("gan.").removesuffix("_grad")
-        return lambda out=None, scratch=None, **logits: plain.gan_loss_grad(name, *logits.values(), out=out, scratch=scratch)
+        f = plain.gan_loss_grad
+        return lambda out=None, scratch=None, **logits: f(name, *logits.values(), out=out, scratch=scratch)
     return op.plain
 
 
 def gan_losses():
-    """{name: (the curve's name, [(slope, shift), ...], sign)}. MERGE: of `kernels.numpy_cpu.gan.LOSSES`, curve.__name__."""
+    """{name: (the curve's name, [(slope, shift), ...], sign)}. MERGE: of `kernels.numpy_cpu.gan.LOSSES`,
+    curve.__name__."""
     return plain.GAN

@@ -1,9 +1,8 @@
 """Rows of the benchmark as CSV, as tables on the terminal and as Markdown, so that no figure is typed by hand.
 
 `python -m bench.report` writes every table into bench/results/README.md, from bench/results/*.csv and from the studies
-`training` and `conformance`, and eight rows into README.md, between the markers of each page. With `--plot FILE` it draws
-the sweep of sizes in a CSV (`python -m bench --plot ... --csv ...`).
-"""
+`training` and `conformance`, and eight rows into README.md, between the markers of each page. With `--plot FILE` it
+draws the sweep of sizes in a CSV (`python -m bench --plot ... --csv ...`). """
 import argparse
 import csv
 import io
@@ -21,18 +20,22 @@ MACHINE = ("machine", "caches", "threads", "date", "versions")
 TEXT = ("op", "row", "kind", "backend", "shape", "dtype", "failure", "target", "met")
 FIELDS = (*MACHINE, *TEXT[:7], *NUMBERS, *(f"{c}_how" for c in COLUMNS), *TEXT[7:])
 EIGHT = (  # the rows of README.md
-    ("diffusion.q_sample", ""), ("fused.guided_ddim_step", "eta = 0"), ("fused.heun_step", ""), ("fused.eps_loss_grad", ""),
-    ("fused.adam_ema_step", ""), ("philox.normal", ""), ("vae.reparameterize_kl", ""), ("gan.discriminator_loss_grad", ""),
+    ("diffusion.q_sample", ""), ("fused.guided_ddim_step", "eta = 0"), ("fused.heun_step", ""),
+    ("fused.eps_loss_grad", ""), ("fused.adam_ema_step", ""), ("philox.normal", ""), ("vae.reparameterize_kl", ""),
+    ("gan.discriminator_loss_grad", ""),
 )  # fmt: skip
 whole = files.write_atomic  # MERGE: the studies' name for it; remove when they import bench.files
-LARGE = {"numba_cpu": ((256, 3, 32, 32), (4096, 784)), "triton_gpu": ((64, 3, 1024, 1024), (65536, 784))}  # their shapes
+LARGE = {  # their shapes
+    "numba_cpu": ((256, 3, 32, 32), (4096, 784)), "triton_gpu": ((64, 3, 1024, 1024), (65536, 784)),
+}  # fmt: skip
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 
 def write_csv(path, rows, machine):
-    """All rows or none. path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`. Raises OSError where it cannot be written."""
+    """All rows or none. path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`. Raises
+    OSError where it cannot be written."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, FIELDS, extrasaction="raise")
     writer.writeheader()
@@ -43,12 +46,13 @@ def write_csv(path, rows, machine):
 
 
 def read_csv(path):
-    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine. Raises ValueError for another kind of file."""
+    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine. Raises
+    ValueError for another kind of file."""
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
         names = set(reader.fieldnames or ())
         if not {*MACHINE, *TEXT, "median_us"} <= names <= set(FIELDS):
-            raise ValueError(f"{path}: expected the columns that `python -m bench --csv` writes, got {reader.fieldnames}")
+            raise ValueError(f"{path}: expected the columns of `python -m bench --csv`, got {reader.fieldnames}")
         rows = [dict.fromkeys(FIELDS, "") | row for row in reader]
     machine = {name: rows[0][name] if rows else "" for name in MACHINE}
     for row in rows:
@@ -80,24 +84,26 @@ SHOWN = {
     "spread %": ("spread", "{:.0f}".format, "spread %: interquartile range of the rounds over their median"),
     **{f"x {title}": (column, _short, "") for column, title in COLUMNS.items()},
     "GB/s": ("gbs", _short, "GB/s: every input read once and every output written once"),
-    "% copy": ("copy", "{:.0f}".format, "% copy: of the speed of NumPy's copy, on a GPU the driver's, of as many bytes in the same rounds"),
-    "% triad": ("triad", "{:.0f}".format, "% triad: of the speed of the STREAM triad of as many bytes in the same rounds"),
-    "x launch": ("launch", _short, "x launch: time of a call, of many in a row by the host's clock, over that of the Triton launches it makes"),
-    "GFLOP/s": ("gflops", _short, "GFLOP/s: floating-point operations over the median; of sampling, those of hidden-space sampling"),
-    "% peak": ("peak", "{:.0f}".format, "% peak: of one core's multiply-adds on registers in the same rounds"),
+    "% copy": ("copy", "{:.0f}".format, "% copy: of the speed of a copy of as many bytes, NumPy's or the driver's"),
+    "% triad": ("triad", "{:.0f}".format, "% triad: of the speed of the STREAM triad of as many bytes"),
+    "x launch": ("launch", _short, "x launch: host time of a call over that of its bare Triton launches"),
+    "GFLOP/s": ("gflops", _short, "GFLOP/s: of sampling, the operations of hidden-space sampling"),
+    "% peak": ("peak", "{:.0f}".format, "% peak: of one core's multiply-adds on registers"),
     "error": ("error", "{:.2f}".format, "error: the worst of the row, in units of the allowed one"),
     "target": ("target", str, ""),
     "met": ("met", str, ""),
 }
 LEFT = ("op", "dtype", "target", "met")
 PEERS = (
-    "x NumPy and others: times faster than the fastest of the library's variants. NumPy: the NumPy backend with out=, or its temporaries kept; "
-    "noise by SFC64 or PCG64. torch: eager, or with out= and in place; Adam is its fused AdamW"
+    "x NumPy and others: times faster than the fastest of the library's variants, all timed in the same rounds. "
+    "NumPy: the NumPy backend with out=, or its temporaries kept; noise by SFC64 or PCG64. torch: eager, or with out= "
+    "and in place; Adam is its fused AdamW"
 )
 
 
 def groups(rows):
-    """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops. rows: of `bench.measure`; sweeps are left out."""
+    """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops. rows: of
+    `bench.measure`; sweeps are left out."""
     found = {}
     for row in (row for row in rows if row["kind"] != plot.SWEEP):
         found.setdefault((row["backend"], "loops of networks" if row["gflops"] else str(row["shape"])), []).append(row)
@@ -106,10 +112,12 @@ def groups(rows):
 
 
 def table(rows):
-    """The rows of one table as text: (header, lines). A column that is blank in every row is left out. rows: as in `groups`."""
-    dtypes = {row["dtype"] for row in rows}
-    titles = [t for t, (field, _, _) in SHOWN.items() if any(row[field] not in (None, "") for row in rows) and (t != "dtype" or len(dtypes) > 1)]
-    titles += ["median"] * ("median" not in titles)
+    """The rows of one table as text: (header, lines). A column that is blank in every row is left out. rows: as in
+    `groups`."""
+    fields = {title: field for title, (field, *_) in SHOWN.items()}
+    titles = [t for t, field in fields.items() if t == "median" or any(row[field] not in (None, "") for row in rows)]
+    if len({row["dtype"] for row in rows}) == 1:
+        titles.remove("dtype")
     lines = []
     for row in rows:
         name = row["op"].split(".")[1] + (f", {row['row']}" if row["row"] else "")
@@ -119,7 +127,8 @@ def table(rows):
 
 
 def folded(header, lines, width):
-    """The columns of a table in parts that are no wider than width, each with the first column. Yields lists of indices."""
+    """The columns of a table in parts that are no wider than width, each with the first column. Yields lists of
+    indices."""
     widths = [max(map(len, column)) + 3 for column in zip(header, *lines)]
     part = [0]
     for i in range(1, len(header)):
@@ -138,8 +147,8 @@ def memory_lines(rows):
         if timed:
             mb = sorted(row["bytes"] / 1e6 for row in timed)
             speeds = {k: sorted(row[k] for row in timed) for k in ("copy_gbs", "triad_gbs") if timed[0][k] is not None}
-            said = ", ".join(f"{k[:-4]} {v[len(v) // 2]:.1f} GB/s ({v[0]:.1f} to {v[-1]:.1f})" for k, v in speeds.items())
-            lines.append(f"{title}: {said}, moving {mb[0]:.3g} to {mb[-1]:.3g} MB")
+            said = [f"{k[:-4]} {v[len(v) // 2]:.1f} GB/s ({v[0]:.1f} to {v[-1]:.1f})" for k, v in speeds.items()]
+            lines.append(f"{title}: {', '.join(said)}, moving {mb[0]:.3g} to {mb[-1]:.3g} MB")
     return lines
 
 
@@ -157,7 +166,8 @@ def title(machine):
 
 
 def print_tables(rows, machine, width):
-    """The tables on stdout, by rich; the columns of a wide one are folded, never cut. rows, machine: as above. width: of the terminal."""
+    """The tables on stdout, by rich; the columns of a wide one are folded, never cut. rows, machine: as above. width:
+    of the terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -199,21 +209,21 @@ def markdown(rows, machine):
 
 def eight_rows(found):
     """The table of README.md. found: [(rows, machine)], of `read_csv`."""
-    lines, rows = [], [row for mine, _ in found for row in mine if row["kind"] != plot.SWEEP]
+    lines, rows = [], [row for mine, _ in found for row in mine if row["kind"] == "row" and row["dtype"] == "float32"]
     for op, label in EIGHT:
         mine = [row for row in rows if (row["op"], row["row"]) == (op, label)]
-        cpu, gpu = (next((r for r in mine if r["backend"] == b and r["shape"] in LARGE[b] and r["dtype"] == "float32"), {}) for b in LARGE)
+        cpu, gpu = (next((r for r in mine if r["backend"] == b and r["shape"] in LARGE[b]), {}) for b in LARGE)
         error = max((row["error"] for row in mine if row["error"] is not None), default=None)
-        cells = [(cpu.get("numpy"), "{:.1f}"), (cpu.get("copy"), "{:.0f}"), (gpu.get("copy"), "{:.0f}"), (error, "{:.2f}")]
+        cells = zip((cpu.get("numpy"), cpu.get("copy"), gpu.get("copy"), error), (".1f", ".0f", ".0f", ".2f"))
         name = f"`{op.split('.')[1]}`" + (f", {label}" if label else "")
-        lines.append([name, *("" if value is None else form.format(value) for value, form in cells)])
+        lines.append([name, *("" if value is None else format(value, form) for value, form in cells)])
     header = ["operation", "CPU, times NumPy", "CPU, % of copy", "GPU, % of copy", "worst error / bound"]
     return _markdown(header, lines, left=header[:1])
 
 
 def training(path):
-    """The table of the study `training`: the distance of the weights from the reference's and, in brackets, the worst weight in units
-    of the rule. Of NumPy's orders, the worst. path: its CSV."""
+    """The table of the study `training`: the distance of the weights from the reference's and, in brackets, the worst
+    weight in units of the rule. Of NumPy's orders, the worst. path: its CSV."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
     for row in rows:
         row["who"] = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]
@@ -232,18 +242,19 @@ def conformance(path):
     """The summary of the study `conformance`, and every comparison that differs. path: its CSV."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
     differ = [row for row in rows if row["verdict"] == "differs"]
-    lines = [[r["theirs"], f"`{r['ours']}`", r["dtype"], r["ulps"], r["convention"], "yes" if r["documented"] else ""] for r in differ]
-    header = ["theirs", "ours", "dtype", "ulps", "what reproduces it", "documented by theirs"]
-    count = f"{rows[0]['versions']}: of {len(rows)} comparisons {len(rows) - len(differ)} agree and {len(differ)} differ."
-    return f"{count}\n\n{_markdown(header, lines, left=[h for h in header if h != 'ulps'])}"
+    lines = [[r["theirs"], f"`{r['ours']}`", r["dtype"], f"{float(r['ulps']):.3g}", r["convention"]] for r in differ]
+    count = f"of {len(rows)} comparisons {len(rows) - len(differ)} agree and {len(differ)} differ."
+    header = ["theirs", "ours", "dtype", "ulps", "what reproduces it, or the cause"]
+    return f"{rows[0]['versions']}: {count}\n\n{_markdown(header, lines, left=[h for h in header if h != 'ulps'])}"
 
 
 def main(argv=None):
     """`python -m bench.report`. argv: the command line's words. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.split("\n\n")[1].replace("\n", " "))
-    parser.add_argument("csv", nargs="*", help="files that `python -m bench --csv` wrote (default: bench/results/*.csv)")
-    parser.add_argument("--readme", default=ROOT / "README.md", type=Path, help="the page for eight rows (default: README.md)")
-    parser.add_argument("--page", default=RESULTS / "README.md", type=Path, help="the page for all tables (default: bench/results/README.md)")
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.split("\n\n")[1])
+    page, readme = RESULTS / "README.md", ROOT / "README.md"
+    parser.add_argument("csv", nargs="*", help="files of `python -m bench --csv` (default: bench/results/*.csv)")
+    parser.add_argument("--page", default=page, type=Path, help="for all tables (default: bench/results/README.md)")
+    parser.add_argument("--readme", default=readme, type=Path, help="for eight rows (default: README.md)")
     parser.add_argument("--plot", metavar="FILE", help="draw the sweep of the CSV instead; the pages stay")
     words = parser.parse_args(argv)
     try:

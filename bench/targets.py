@@ -1,9 +1,8 @@
 """What each row must reach: the reader of targets.csv, which also says in which shapes operations are timed.
 
-A line of targets.csv holds for one operation, or for all whose data are "images" or a "matrix"; row `*` is every row. Its
-value is the least that its column must reach, of AT_MOST the most; without a value the shape is timed and nothing is
-demanded. A target stays in the file when it is missed, and the tables show it.
-"""
+A line of targets.csv holds for one operation, or for all whose data are "images" or a "matrix"; row `*` is every row.
+Its value is the least that its column must reach, of AT_MOST the most; without a value the shape is timed and nothing
+is demanded. A target stays in the file when it is missed, and the tables show it. """
 import csv
 import functools
 from pathlib import Path
@@ -18,29 +17,37 @@ HALF = "half_copy"  # of float16 and bfloat16: copy, in percent of the float32 r
 def lines():
     """targets.csv as a list of dicts, shapes as tuples of ints, values as floats or None."""
     with open(FILE, newline="") as file:
-        return [line | {"shape": tuple(map(int, line["shape"].split("x"))), "value": float(line["value"]) if line["value"] else None}
-                for line in csv.DictReader(file)]  # fmt: skip
+        found = list(csv.DictReader(file))
+    for line in found:
+        line["shape"] = tuple(map(int, line["shape"].split("x")))
+        line["value"] = float(line["value"]) if line["value"] else None
+    return found
 
 
 def _holding(op, row, backend, kind):
-    return [line for line in lines() if line["backend"] == backend and line["op"] in (op, kind) and line["row"] in ("*", row)]
+    mine = [line for line in lines() if line["backend"] == backend and line["op"] in (op, kind)]
+    return [line for line in mine if line["row"] in ("*", row)]
 
 
 def shapes(op, row, backend, kind):
-    """The shapes in which a row is timed. op: name. row: its label. backend: name. kind: "images" or "matrix". Returns tuples."""
+    """The shapes in which a row is timed. op: name. row: its label. backend: name. kind: "images" or "matrix". Returns
+    tuples."""
     return list(dict.fromkeys(line["shape"] for line in _holding(op, row, backend, kind)))
 
 
 def demands(result, kind, column):
-    """Whether a row's shape has a target in the column, whatever its dtype. result: with op, row, backend, shape. kind: as in `shapes`."""
+    """Whether a row's shape has a target in the column, whatever its dtype. result: with op, row, backend, shape. kind:
+    as in `shapes`."""
     held = _holding(result["op"], result["row"], result["backend"], kind)
     return any(line["shape"] == result["shape"] and line["column"] == column for line in held)
 
 
 def wanted(result, kind):
-    """{column: least (or most) value} of one row of `bench.measure`, empty where nothing is demanded. kind: as in `shapes`."""
+    """{column: least (or most) value} of one row of `bench.measure`, empty where nothing is demanded. kind: as in
+    `shapes`."""
     held = _holding(result["op"], result["row"], result["backend"], kind)
-    found = {line["column"]: line["value"] for line in held if line["shape"] == result["shape"] and line["value"] is not None}
+    held = [line for line in held if line["shape"] == result["shape"] and line["value"] is not None]
+    found = {line["column"]: line["value"] for line in held}
     percent = found.pop(HALF, None)
     if result["dtype"] in HALVES:
         return {"copy": percent / 100 * result["float32_copy"]} if percent and result["float32_copy"] else {}
@@ -50,9 +57,8 @@ def wanted(result, kind):
 def judge(result, kind):
     """The target of a row in words, and whether it was met.
 
-    result: a row of `bench.measure`. kind: as in `shapes`. Returns (target, met): "" where nothing is demanded; met is "yes", or "no" with the
-    columns that missed it, or "not measured" with those whose library is not installed.
-    """
+    result: a row of `bench.measure`. kind: as in `shapes`. Returns (target, met): "" where nothing is demanded; met is
+    "yes", or "no" with the columns that missed it, or "not measured" with those whose library is not installed. """
     demanded = wanted(result, kind)
     words = {c: f"{'<= ' if c in AT_MOST else ''}{v:.3g}{'%' if c in PERCENT else 'x'}" for c, v in demanded.items()}
     words |= {c: f"<= {v:g} us" for c, v in demanded.items() if c == "median_us"}

@@ -1,10 +1,9 @@
 """The equations of the timed operations, once for every library, and the coefficients that they multiply by.
 
-f(k, c, a, m, *data) is an equation in a library's primitives k: mul, plus, minus, over, sqrt(x), add(a, c, b) = a + c b,
-lerp(a, b, w) = a + w (b - a), clip, normal(like), each with `out`. c are the coefficients of `kernels.coefficients`, a the
-arguments, data arrays (B, n), m.out, m.e and m.z memory. A library either writes into `out` or ignores it and returns new
-arrays (`functional`), so f uses what its calls return. Equations that use `k.xp` are functional only.
-"""
+f(k, c, a, m, *data) is an equation in a library's primitives k: mul, plus, minus, over, sqrt(x), add(a, c, b) = a + c
+b, lerp(a, b, w) = a + w (b - a), clip, normal(like), each with `out`. c are the coefficients of `kernels.coefficients`,
+a the arguments, data arrays (B, n), m.out, m.e and m.z memory. A library either writes into `out` or ignores it and
+returns new arrays (`functional`), so f uses what its calls return. Equations that use `k.xp` are functional only. """
 import functools
 import math
 from collections import namedtuple
@@ -21,7 +20,8 @@ NOTHING = SimpleNamespace(out=None, e=None, z=None)
 
 
 def table(op, arguments, shape):
-    """A function of nothing that folds the coefficients, float32 (K, R), or None. op: record. arguments, shape: of the call."""
+    """A function of nothing that folds the coefficients, float32 (K, R), or None. op: record. arguments, shape: of the
+    call."""
     fold = EQUATIONS[op.name].fold
     return fold and (lambda: fold(arguments, shape).astype(np.float32))
 
@@ -32,18 +32,20 @@ def columns(folded):
 
 
 def data(op, arguments, shape):
-    """The peer's own copies of the data, (B, n), by name in the equation's order. op: record. arguments, shape: of the call."""
-    names = [k for k, v in arguments.items() if np.shape(v) == tuple(shape) and k not in (*PER_EXAMPLE, "abar", "shape")]
-    copies = {k: np.array(arguments[k]).reshape(shape[0], -1) for k in names}
+    """The peer's own copies of the data, (B, n), by name in the equation's order. op: record. arguments, shape: of the
+    call."""
+    arrays = {k: v for k, v in arguments.items() if getattr(v, "shape", None) == tuple(shape)}
+    copies = {k: np.array(v).reshape(shape[0], -1) for k, v in arrays.items() if k not in (*PER_EXAMPLE, "abar")}
     return copies or {"like": np.empty((shape[0], math.prod(shape[1:])), np.float32)}
 
 
 def functional(xp):
     """Primitives that return new arrays. xp: clip, sqrt, mean and normal of a library, and what `k.xp` is used for."""
     return SimpleNamespace(
-        xp=xp, mul=lambda a, b, out: a * b, plus=lambda a, b, out: a + b, minus=lambda a, b, out: a - b, over=lambda a, b, out: a / b,
-        sqrt=lambda x, out: xp.sqrt(x), add=lambda a, c, b, out: a + c * b, lerp=lambda a, b, w, out: a + w * (b - a),
-        clip=lambda x, by, out: xp.clip(x, -by, by), normal=lambda like, out: xp.normal(like), square_mean=lambda x: xp.mean(x * x),
+        xp=xp, mul=lambda a, b, out: a * b, plus=lambda a, b, out: a + b, minus=lambda a, b, out: a - b,
+        over=lambda a, b, out: a / b, sqrt=lambda x, out: xp.sqrt(x), add=lambda a, c, b, out: a + c * b,
+        lerp=lambda a, b, w, out: a + w * (b - a), clip=lambda x, by, out: xp.clip(x, -by, by),
+        normal=lambda like, out: xp.normal(like), square_mean=lambda x: xp.mean(x * x),
     )  # fmt: skip
 
 
@@ -137,16 +139,18 @@ def _gan(name, k, c, a, m, *logits):
 
 
 def _fold(name, *taken, fixed=()):
-    """A fold of `kernels.coefficients`. name: the function. taken: the arguments that it takes, before shape. fixed: others after them."""
+    """A fold of `kernels.coefficients`. name: the function. taken: the arguments that it takes, before shape. fixed:
+    others after them."""
     return lambda a, shape: getattr(coefficients, name)(*(a[n] for n in taken), *fixed, shape)
 
 
 def _fold_adam(a, shape):
-    return coefficients.adam_step(*(a[name] for name in ("step", "lr", "beta1", "beta2", "eps", "weight_decay")))[:, None]
+    settings = (a[name] for name in ("step", "lr", "beta1", "beta2", "eps", "weight_decay"))
+    return coefficients.adam_step(*settings)[:, None]
 
 
-def _fold_ema(a, shape):
-    return coefficients.ema_step(a["decay"])
+def _fold_adam_ema(a, shape):
+    return np.concatenate([_fold_adam(a, shape), coefficients.ema_step(a["decay"])])
 
 
 Q_SAMPLE, DDIM = _fold("q_sample", "t", "abar"), _fold("ddim_step", "t", "s", "eta", "abar")
@@ -158,7 +162,7 @@ EQUATIONS = {
     "diffusion.ddim_step": Equation(_ddim, DDIM),
     "fused.q_sample_noise": Equation(lambda k, c, a, m, x0: _linear(k, c, a, m, x0, _noise(k, m, x0)), Q_SAMPLE),
     "fused.eps_loss_grad": Equation(_loss_grad),
-    "fused.eps_loss_noise": Equation(lambda k, c, a, m, eps_hat: _loss_grad(k, c, a, m, eps_hat, _noise(k, m, eps_hat))),
+    "fused.eps_loss_noise": Equation(lambda k, c, a, m, x: _loss_grad(k, c, a, m, x, _noise(k, m, x))),
     "fused.guided_ddpm_step": Equation(
         lambda k, c, a, m, xt, u, v: _ddpm(k, c, a, m, xt, _guided(k, a, m, u, v), _noise(k, m, xt)), DDPM),
     "fused.guided_ddim_step": Equation(_guided_ddim, DDIM),
@@ -167,7 +171,7 @@ EQUATIONS = {
         lambda k, c, a, m, xt, u, v: k.add(xt, c[0], _guided(k, a, m, u, v), out=m.out), _fold("flow_step", "t", "s")),
     "fused.heun_step": Equation(_heun, _fold("heun_step", "sigma", "sigma_next")),
     "optim.adam_step": Equation(adam, _fold_adam),
-    "fused.adam_ema_step": Equation(adam_ema, lambda a, shape: np.concatenate([_fold_adam(a, shape), _fold_ema(a, shape)])),
+    "fused.adam_ema_step": Equation(adam_ema, _fold_adam_ema),
     "optim.ema_step": Equation(lambda k, c, a, m, avg, p: k.lerp(avg, p, 1 - a["decay"], out=avg)),
     "vae.reparameterize_kl": Equation(_reparameterize_kl, in_place=False),
     "vae.reparameterize_kl_backward": Equation(_reparameterize_kl_backward, in_place=False),

@@ -18,13 +18,14 @@ def make(column, op, arguments, shape):
 
 
 def _compiled(op, arguments, shape, kind):
-    x, fold, f = {k: jnp.array(v) for k, v in data(op, arguments, shape).items()}, table(op, arguments, shape), EQUATIONS[op.name].f
+    x = {k: jnp.array(v) for k, v in data(op, arguments, shape).items()}
+    fold, f = table(op, arguments, shape), EQUATIONS[op.name].f
     key = kind and jax.random.key(1, impl=kind)
 
     def compute(c, key, *x):
         xp = SimpleNamespace(
-            clip=jnp.clip, sqrt=jnp.sqrt, exp=jnp.exp, mean=jnp.mean, softplus=jax.nn.softplus, sigmoid=jax.nn.sigmoid, relu=jax.nn.relu,
-            ones_like=jnp.ones_like, normal=lambda like: jax.random.normal(key, like.shape, jnp.float32),
+            clip=jnp.clip, sqrt=jnp.sqrt, exp=jnp.exp, mean=jnp.mean, softplus=jax.nn.softplus, sigmoid=jax.nn.sigmoid,
+            relu=jax.nn.relu, ones_like=jnp.ones_like, normal=lambda x: jax.random.normal(key, x.shape, x.dtype),
         )  # fmt: skip
         return f(functional(xp), c, arguments, NOTHING, *x)
 

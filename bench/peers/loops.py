@@ -1,4 +1,5 @@
-"""Sampling and training of `ref.nets.mlp.simple_mlp` in NumPy. Each maker takes (column, op, arguments) and returns {how: call}."""
+"""Sampling and training of `ref.nets.mlp.simple_mlp` in NumPy. Each maker takes (column, op, arguments) and returns
+{how: call}."""
 import numpy as np
 
 from bench.records import tuned
@@ -8,7 +9,8 @@ TORCH = ("fused.mlp_sample", "fused.mlp_train")
 
 
 def plain_sampling(arguments):
-    """Whether the arguments of `mlp_sample` are those of the loops here: eps predicted, no noise, no clip, no guidance."""
+    """Whether the arguments of `mlp_sample` are those of the loops here: eps predicted, no noise, no clip, no
+    guidance."""
     plain = {"eta": 0, "predict": "eps", "clip": None, "guidance": None}
     return "w1" in arguments["params"] and all(arguments.get(name, value) == value for name, value in plain.items())
 
@@ -21,7 +23,7 @@ def net(arguments):
 def _sample(column, op, arguments):
     if not plain_sampling(arguments):
         return {}
-    return {"through pixels": _by_pixels(arguments)} if column == "numpy" else {"hidden-space": _by_hidden_layer(arguments)}
+    return {column: (_by_pixels if column == "numpy" else _by_hidden_layer)(arguments)}
 
 
 def _by_pixels(a):
@@ -50,7 +52,8 @@ def _by_hidden_layer(a):
     """The same with u = W1 x as the state, as the kernels iterate: what part of their lead is algebra. A step is
     u <- a u + b ((W1 W2) h + W1 b2), and x at the end is a combination of x_T and of all h."""
     w1, b1, w2, b2 = net(a)
-    lines, whole, offset = coefficients.ddim_chain(coefficients.ddim_trajectory(a["times"], 0.0, a["abar"], "eps"), "eps")
+    table = coefficients.ddim_trajectory(a["times"], 0.0, a["abar"], "eps")
+    lines, whole, offset = coefficients.ddim_chain(table, "eps")
     lines, feature = lines.astype(np.float32), w1[:, -1]
     u, h, total, e = (np.empty((len(a["xT"]), len(w1)), np.float32) for _ in range(4))
 

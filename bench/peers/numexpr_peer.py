@@ -20,7 +20,8 @@ ADAM = {2: "c0 * x2 + c1 * x1", 3: "c2 * x3 + c3 * (x1 * x1)", 0: "x0 - (c4 * x2
 
 def make(column, op, arguments, shape):
     """See `bench.peers`. column: "numexpr"."""
-    if op.name not in (*EXPRESSIONS, "optim.adam_step") or op.name not in EQUATIONS or "seed" in arguments and arguments["eta"]:
+    known = op.name in EQUATIONS and op.name in (*EXPRESSIONS, "optim.adam_step")
+    if not known or "seed" in arguments and arguments["eta"]:
         return {}
     x, fold = list(data(op, arguments, shape).values()), table(op, arguments, shape)
     settings = {n: np.float32(arguments[n]) for n in ("w", "clip", "decay") if arguments.get(n) is not None}

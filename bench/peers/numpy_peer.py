@@ -10,7 +10,8 @@ from bench.peers.equations import EQUATIONS, columns, data, table
 from bench.records import in_place, tuned
 
 GENERATORS = {"SFC64": np.random.SFC64, "PCG64": np.random.PCG64}  # the fastest, and the default
-SCRATCH = {"vae.reparameterize_kl": 2, "vae.reparameterize_kl_backward": 1, "vae.bernoulli_nll_grad": 2}  # arrays to work in
+# arrays to work in
+SCRATCH = {"vae.reparameterize_kl": 2, "vae.reparameterize_kl_backward": 1, "vae.bernoulli_nll_grad": 2}
 
 
 def make(column, op, arguments, shape):
@@ -21,7 +22,8 @@ def make(column, op, arguments, shape):
         return {}
     known, draws = EQUATIONS.get(op.name), sound.draws(op, arguments)
     if known and draws:  # its own generator is much faster than Philox in NumPy
-        return {f"{name}, out=": _kept(op, arguments, shape, np.random.Generator(g(1))) for name, g in GENERATORS.items()}
+        made = {name: np.random.Generator(bits(1)) for name, bits in GENERATORS.items()}
+        return {f"{name}, out=": _kept(op, arguments, shape, generator) for name, generator in made.items()}
     function, own = _with_out(op, arguments, shape)
     found = {"out=": partial(function, **own)}
     if "scratch" in inspect.signature(function).parameters:
@@ -42,7 +44,7 @@ def _with_out(op, arguments, shape):
 def _scratch(op, arguments, shape):
     if op.name in SCRATCH:
         return np.empty((SCRATCH[op.name], *shape), np.float32)
-    return [np.empty((3, *shape), np.float32) for _ in data(op, arguments, shape)]  # a GAN's loss: three for each logits
+    return [np.empty((3, *shape), np.float32) for _ in data(op, arguments, shape)]  # of a GAN's loss, for each logits
 
 
 def _kept(op, arguments, shape, generator):
@@ -63,7 +65,8 @@ def _kept(op, arguments, shape, generator):
         return np.dot(flat, flat) / flat.size
 
     k = SimpleNamespace(
-        mul=np.multiply, plus=np.add, minus=np.subtract, over=np.divide, sqrt=np.sqrt, add=add, lerp=lerp, square_mean=square_mean,
-        clip=lambda x, by, out: np.clip(x, -by, by, out=out), normal=lambda like, out: generator.standard_normal(dtype=np.float32, out=out),
+        mul=np.multiply, plus=np.add, minus=np.subtract, over=np.divide, sqrt=np.sqrt, add=add, lerp=lerp,
+        square_mean=square_mean, clip=lambda x, by, out: np.clip(x, -by, by, out=out),
+        normal=lambda like, out: generator.standard_normal(dtype=np.float32, out=out),
     )  # fmt: skip
     return lambda: f(k, columns(fold()) if fold else None, arguments, memory, *x.values())

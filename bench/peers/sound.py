@@ -1,4 +1,5 @@
-"""Is a peer right? Loosely, for it is compared in speed and not in accuracy; where it draws its own noise, by its moments."""
+"""Is a peer right? Loosely, for it is compared in speed and not in accuracy; where it draws its own noise, by its
+moments."""
 import inspect
 from functools import cached_property
 
@@ -22,9 +23,8 @@ def draws(op, arguments):
 class Truth:
     """The truth of one call, to hold peers against.
 
-    op: record. arguments: of the call, on the host. shape: of the data. expected: the `tolerance.Rule` of each output. loose: in how
-    many times the allowed error.
-    """
+    op: record. arguments: of the call, on the host. shape: of the data. expected: the `tolerance.Rule` of each output.
+    loose: in how many times the allowed error. """
 
     def __init__(self, op, arguments, shape, expected, loose=LOOSE):
         self.op, self.arguments, self.shape, self.expected, self.loose = op, arguments, tuple(shape), expected, loose
@@ -32,11 +32,12 @@ class Truth:
     def check(self, result):
         """Raises ValueError that says how a peer's result is wrong. result: what it returned, in its own arrays."""
         found = [self._home(r) for r in outputs(result)]
-        if "steps" in self.arguments and len(found) < len(self.expected):  # training on its own examples, times and noise
+        trained = "steps" in self.arguments
+        if trained and len(found) < len(self.expected):  # the last loss, of its own examples, times and noise
             loss, want = float(np.ravel(found[-1])[-1]), float(self.expected[-1].truth[-1])
             if not abs(loss - want) <= LOSS * want:
                 raise ValueError(f"its last loss is {loss:.4g}, expected {want:.4g} within {LOSS:.0%}")
-        elif draws(self.op, self.arguments) and "steps" not in self.arguments:
+        elif draws(self.op, self.arguments) and not trained:
             self._check_noise(found)
         else:
             for out, rule in zip(found, self.expected, strict=True):
@@ -47,15 +48,19 @@ class Truth:
     def _home(self, result):
         """A NumPy array of the data's shape, or a float."""
         array = result.cpu().numpy() if hasattr(result, "cpu") else np.asarray(result)
-        return float(array) if array.ndim == 0 else array.reshape(self.shape) if array.size == np.prod(self.shape) else array
+        if array.ndim == 0:
+            return float(array)
+        return array.reshape(self.shape) if array.size == np.prod(self.shape) else array
 
     def _thin(self, x):
         """Some columns of a large array, (B, n) float64."""
-        return np.asarray(x).reshape(self.shape[0], -1)[:, :: max(int(np.prod(self.shape)) // ENOUGH, 1)].astype(np.float64)
+        step = max(int(np.prod(self.shape)) // ENOUGH, 1)
+        return np.asarray(x).reshape(self.shape[0], -1)[:, ::step].astype(np.float64)
 
     @cached_property
     def _noise(self):
-        """The truth's last output, its noise, and the standard deviation with which it adds it, by row, from two seeds."""
+        """The truth's last output, its noise, and the standard deviation with which it adds it, by row, from two
+        seeds."""
         seeds = [self.arguments["seed"], (self.arguments["seed"] + 1) % 2**64]
         z, other_z = (self._thin(philox.normal(seed, self.shape, self.arguments.get("stream", 0))) for seed in seeds)
         truth, other = (self._thin(outputs(self.op.truth(**self.arguments | {"seed": seed}))[-1]) for seed in seeds)
@@ -63,13 +68,15 @@ class Truth:
         return truth, z, sigma
 
     def _check_noise(self, found):
-        """What is linear in its noise is solved for it: z has the moments of a standard normal and no correlation with the data."""
+        """What is linear in its noise is solved for it: z has the moments of a standard normal and no correlation with
+        the data."""
         truth, z, sigma = self._noise
         rows = np.abs(sigma[:, 0]) > 1e-3 * np.max(np.abs(sigma))
         out = self._thin(found[-1])
         own = (z + (out - truth) / np.where(sigma == 0, 1, sigma))[rows]
         # moments, and six standard deviations of their estimates
-        bounds = {"mean": (np.mean(own), 0, 1), "variance": (np.mean(own**2), 1, 2), "skewness": (np.mean(own**3), 0, 15), "kurtosis": (np.mean(own**4), 3, 96)}
+        moments = {"mean": (0, 1), "variance": (1, 2), "skewness": (0, 15), "kurtosis": (3, 96)}
+        bounds = {name: (np.mean(own**n), *rest) for n, (name, rest) in enumerate(moments.items(), 1)}
         for name, a in self.arguments.items():
             if isinstance(a, np.ndarray) and a.shape == self.shape:
                 a = self._thin(a)[rows]
@@ -80,7 +87,8 @@ class Truth:
                 raise ValueError(f"the {name} of its noise is {value:.4g}, expected {wanted} within {bound:.2g}")
         # a loss is the same multiple of the squares of its gradient as the truth's
         if isinstance(found[0], float):
-            want = float(self.expected[0].truth) * np.mean(np.square(found[-1], dtype=np.float64)) / np.mean(self.expected[-1].truth ** 2)
+            squares = [np.mean(np.square(x, dtype=np.float64)) for x in (found[-1], self.expected[-1].truth)]
+            want = float(self.expected[0].truth) * squares[0] / squares[1]
             if not abs(found[0] - want) <= 1e-3 * want:
                 raise ValueError(f"its loss {found[0]:.6g} is not the mean of the squares in its gradient, {want:.6g}")
 

@@ -63,12 +63,14 @@ def _graph(call):
 
 
 def _trainer(a, column, on_gpu):
-    """Steps of [DDPM] algorithm 1 with its own noise, torch's fused AdamW and the moving average. The call returns the last loss, (1,)."""
+    """Steps of [DDPM] algorithm 1 with its own noise, torch's fused AdamW and the moving average. The call returns the
+    last loss, (1,)."""
     weights = [_there(array, on_gpu).requires_grad_() for array in loops.net(a)]
     average = [w.detach().clone() for w in weights]
-    settings = dict(lr=a["lr"], weight_decay=a.get("weight_decay", 0.0), eps=a.get("eps", 1e-8), fused=True, capturable=on_gpu)
-    optimizer = torch.optim.AdamW(weights, **settings)
-    x, signal, noise = (_there(array, on_gpu).float() for array in (a["data"], np.sqrt(a["abar"]), np.sqrt(1 - a["abar"])))
+    settings = dict(lr=a["lr"], weight_decay=a.get("weight_decay", 0.0), eps=a.get("eps", 1e-8))
+    optimizer = torch.optim.AdamW(weights, **settings, fused=True, capturable=on_gpu)
+    x, abar = (_there(a[name], on_gpu) for name in ("data", "abar"))
+    signal, noise = abar.sqrt().float(), (1 - abar).sqrt().float()
 
     def loss_of(x0, t, z):
         xt = signal[t][:, None] * x0 + noise[t][:, None] * z

@@ -8,8 +8,8 @@ from bench.peers.equations import EQUATIONS, NOTHING, adam, adam_ema, data, func
 from bench.records import in_place
 
 EAGER = functional(SimpleNamespace(
-    clip=torch.clamp, sqrt=torch.sqrt, exp=torch.exp, mean=torch.mean, softplus=torch.nn.functional.softplus, sigmoid=torch.sigmoid,
-    relu=torch.relu, ones_like=torch.ones_like, normal=torch.randn_like,
+    clip=torch.clamp, sqrt=torch.sqrt, exp=torch.exp, mean=torch.mean, softplus=torch.nn.functional.softplus,
+    sigmoid=torch.sigmoid, relu=torch.relu, ones_like=torch.ones_like, normal=torch.randn_like,
 ))  # fmt: skip
 
 
@@ -25,8 +25,9 @@ def _square_mean(x):
 
 
 IN_PLACE = SimpleNamespace(
-    mul=lambda a, b, out: a.mul_(b) if out is a else torch.mul(a, b, out=out), minus=torch.sub, add=_add, square_mean=_square_mean,
-    lerp=lambda a, b, w, out: a.lerp_(b, w) if out is a else torch.lerp(a, b, w, out=out),  # a method costs less than `out`
+    # a method costs less than `out`
+    mul=lambda a, b, out: a.mul_(b) if out is a else torch.mul(a, b, out=out), minus=torch.sub, add=_add,
+    lerp=lambda a, b, w, out: a.lerp_(b, w) if out is a else torch.lerp(a, b, w, out=out), square_mean=_square_mean,
     normal=lambda like, out: out.normal_(), clip=lambda x, by, out: x.clamp_(-by, by),
 )  # fmt: skip
 
@@ -43,7 +44,8 @@ def make(column, op, arguments, shape):
         return {"compiled": _compiled(op, arguments, shape)}
     if EQUATIONS[op.name].f in (adam, adam_ema):
         return {"fused AdamW": _adam(op, arguments, shape)}
-    x, fold, (f, _, in_place) = list(_tensors(op, arguments, shape).values()), table(op, arguments, shape), EQUATIONS[op.name]
+    x, fold = list(_tensors(op, arguments, shape).values()), table(op, arguments, shape)
+    f, _, writes_over = EQUATIONS[op.name]
 
     def c():
         folded = fold() if fold else None
@@ -53,11 +55,12 @@ def make(column, op, arguments, shape):
 
     memory = SimpleNamespace(**{name: torch.empty_like(x[0]) for name in ("out", "e", "z")})
     found = {"eager": lambda: f(EAGER, c(), arguments, NOTHING, *x)}
-    return found | ({"out=": lambda: f(IN_PLACE, c(), arguments, memory, *x)} if in_place else {})
+    return found | ({"out=": lambda: f(IN_PLACE, c(), arguments, memory, *x)} if writes_over else {})
 
 
 def _tensors(op, arguments, shape):
-    """The peer's own copies of the data as tensors (B, n), by name, where the arguments are: on the host or on the GPU."""
+    """The peer's own copies of the data as tensors (B, n), by name, where the arguments are: on the host or on the
+    GPU."""
     there = {k: v for k, v in arguments.items() if hasattr(v, "__cuda_array_interface__")}
     if there:
         return {k: torch.as_tensor(v, device="cuda").reshape(shape[0], -1).clone() for k, v in there.items()}
@@ -84,8 +87,9 @@ def _adam(op, a, shape):
     x = _tensors(op, a, shape)
     p = x["p"].requires_grad_()
     p.grad = x["g"]
-    optimizer = torch.optim.AdamW([p], lr=a["lr"], betas=(a["beta1"], a["beta2"]), eps=a["eps"], weight_decay=a["weight_decay"], fused=True)
-    optimizer.state[p] = {"step": torch.tensor(a["step"] - 1.0, device=p.device), "exp_avg": x["m"], "exp_avg_sq": x["v"]}
+    settings = dict(lr=a["lr"], betas=(a["beta1"], a["beta2"]), eps=a["eps"], weight_decay=a["weight_decay"])
+    optimizer, before = torch.optim.AdamW([p], **settings, fused=True), torch.tensor(a["step"] - 1.0, device=p.device)
+    optimizer.state[p] = {"step": before, "exp_avg": x["m"], "exp_avg_sq": x["v"]}
 
     def run():
         optimizer.step()

@@ -171,7 +171,8 @@ def test_the_committed_results_can_be_read_and_fill_their_page():
     page = (report.RESULTS / "README.md").read_text()
     for path in report.RESULTS.glob("*.csv"):
         rows, there = report.read_csv(path)
-        assert report.markdown(rows, there) in page and all(row["target"] for row in rows if row["met"])
+        tables = [line for line in report.markdown(rows, there).splitlines() if line.startswith("|")]
+        assert len(tables) > 20 and all(line in page for line in tables) and all(row["target"] for row in rows if row["met"])
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 10**4])
