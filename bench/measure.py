@@ -72,7 +72,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     made = (_on_gpu if gpu and not loop else _on_host)(op, options, backend, shape, dtype)
     few, few_there, arguments, few_shape = made
     if not loop:
-        result["bytes"] = _bytes_moved(op, arguments, shape, dtype)
+        result["bytes"] = registry.bytes_moved(op, few, dtype) * math.prod(shape) // math.prod(few_shape)
     expected = registry.expected(op, few, dtype)
     extra = _dtype(op, dtype) | ({"precision": precision} if precision else {})
     try:
@@ -132,13 +132,6 @@ def _random(shape, dtype, stream, positive=False):
     send = registry.carriers("triton_gpu")[0]
     out = send(np.zeros(1, np.float32).astype(registry.like(dtype))).new_empty(shape) if dtype == "bfloat16" else None
     return philox.normal(1, shape, stream, dtype=dtype, out=out)
-
-
-def _bytes_moved(op, arguments, shape, dtype):
-    if not any(hasattr(a, "__cuda_array_interface__") for a in arguments.values()) and "shape" not in arguments:
-        return registry.bytes_moved(op, arguments, dtype)
-    data = [a for a in arguments.values() if hasattr(a, "__cuda_array_interface__")]
-    return math.prod(shape) * (2 if dtype in registry.HALVES else 4) * (len(data) + op.writes)
 
 
 def _dtype(op, dtype):

@@ -24,21 +24,23 @@ def make(column, op, arguments, shape):
     if known and draws:  # its own generator is much faster than Philox in NumPy
         made = {name: np.random.Generator(bits(1)) for name, bits in GENERATORS.items()}
         return {f"{name}, out=": _kept(op, arguments, shape, generator) for name, generator in made.items()}
-    function, own = _with_out(op, arguments, shape)
+    function = tuned(op)
+    if function is None:
+        return {}
+    own = _with_out(op, function, arguments, shape)
     found = {"out=": partial(function, **own)}
     if "scratch" in inspect.signature(function).parameters:
         return found | {"temporaries kept": partial(function, **own, scratch=_scratch(op, arguments, shape))}
     return found | ({"temporaries kept": _kept(op, arguments, shape, None)} if known and known.in_place else {})
 
 
-def _with_out(op, arguments, shape):
-    """The NumPy backend's function and its arguments: its own copies of the data, and `out` where it takes one."""
-    function = tuned(op)
+def _with_out(op, function, arguments, shape):
+    """The arguments of the NumPy backend's function: its own copies of the data, and `out` where it takes one."""
     own = {k: np.array(v) if isinstance(v, np.ndarray) and v.shape == tuple(shape) else v for k, v in arguments.items()}
     if "out" not in inspect.signature(function).parameters or not op.writes:
-        return function, own
+        return own
     out = tuple(own[name] for name in in_place(op)) or tuple(np.empty(shape, np.float32) for _ in range(op.writes))
-    return function, own | {"out": out if len(out) > 1 else out[0]}
+    return own | {"out": out if len(out) > 1 else out[0]}
 
 
 def _scratch(op, arguments, shape):
