@@ -2,8 +2,10 @@
 checked, and only then are they timed, in turn, together with this machine's limits: copy and triad of as many bytes, or
 its peak.
 
-Where an array is too large for the host to check, on a GPU and in the loops of a network, fewer examples are checked,
-and the timed call must give these examples the same bits. """
+Where the arrays are too large for the host to check, fewer examples are: on a GPU a smaller shape, and the first examples
+of the timed call must have the bits that they have alone; of a trajectory the first examples of the timed call; of
+training the first steps.
+"""
 import inspect
 import math
 from functools import partial
@@ -220,7 +222,8 @@ def sound_peers(op, truth, few, arguments, shape, columns, gpu, say):
     """The peers that agree with the truth, {(column, how): call} on the timed arguments.
 
     op: record. truth: `Truth` of few. few, arguments: what is checked and what is timed, where the backend wants them.
-    shape: of the timed data. columns: names. gpu: whether the data are there. say: as in `row`. """
+    shape: of the timed data. columns: names. gpu: whether the data are there. say: as in `row`.
+    """
     if op.name not in (*EQUATIONS, *LOOPS):
         say(f"{op.name}: compared with the NumPy backend only; bench/peers/equations.py has no entry for it")
     mark, found = {"on_gpu": True} if gpu else {}, {}
@@ -247,7 +250,8 @@ def compared(times, moved, flops=None, steps=1):
     """The numbers of a row from its times: of a library's variants, the fastest counts.
 
     times: {(column, how): (rounds,) nanoseconds}, with the kernel among them. moved: bytes, or None. flops: of a call,
-    or None. steps: of a call, where it is quoted by the step. Returns {column: value}. """
+    or None. steps: of a call, where it is quoted by the step. Returns {column: value}.
+    """
     ours = times["kernel", ""]
     ns = float(np.median(ours))
     low, high = np.percentile(ours, [25, 75])

@@ -2,7 +2,8 @@
 
 `python -m bench.report` writes every table into bench/results/README.md, from bench/results/*.csv and from the studies
 `training` and `conformance`, and eight rows into README.md, between the markers of each page. With `--plot FILE` it
-draws the sweep of sizes in a CSV (`python -m bench --plot ... --csv ...`). """
+draws the sweep of sizes in a CSV (`python -m bench --plot ... --csv ...`).
+"""
 import argparse
 import csv
 import io

@@ -2,7 +2,8 @@
 
 A line of targets.csv holds for one operation, or for all whose data are "images" or a "matrix"; row `*` is every row.
 Its value is the least that its column must reach, of AT_MOST the most; without a value the shape is timed and nothing
-is demanded. A target stays in the file when it is missed, and the tables show it. """
+is demanded. A target stays in the file when it is missed, and the tables show it.
+"""
 import csv
 import functools
 from pathlib import Path
@@ -58,7 +59,8 @@ def judge(result, kind):
     """The target of a row in words, and whether it was met.
 
     result: a row of `bench.measure`. kind: as in `shapes`. Returns (target, met): "" where nothing is demanded; met is
-    "yes", or "no" with the columns that missed it, or "not measured" with those whose library is not installed. """
+    "yes", or "no" with the columns that missed it, or "not measured" with those whose library is not installed.
+    """
     demanded = wanted(result, kind)
     words = {c: f"{'<= ' if c in AT_MOST else ''}{v:.3g}{'%' if c in PERCENT else 'x'}" for c, v in demanded.items()}
     words |= {c: f"<= {v:g} us" for c, v in demanded.items() if c == "median_us"}

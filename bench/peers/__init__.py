@@ -9,7 +9,8 @@ library can use it. Where an operation makes noise, each library uses its own ge
 
 A maker takes (op, arguments, shape), op a record of the registry, and returns {how: call}: `how` names the variants of
 a library, of which the fastest counts. Without an entry in `equations` NumPy's column is the NumPy backend, and the
-other libraries return {}. """
+other libraries return {}.
+"""
 import importlib
 import importlib.util
 

@@ -3,7 +3,8 @@
 f(k, c, a, m, *data) is an equation in a library's primitives k: mul, plus, minus, over, sqrt(x), add(a, c, b) = a + c
 b, lerp(a, b, w) = a + w (b - a), clip, normal(like), each with `out`. c are the coefficients of `kernels.coefficients`,
 a the arguments, data arrays (B, n), m.out, m.e and m.z memory. A library either writes into `out` or ignores it and
-returns new arrays (`functional`), so f uses what its calls return. Equations that use `k.xp` are functional only. """
+returns new arrays (`functional`), so f uses what its calls return. Equations that use `k.xp` are functional only.
+"""
 import functools
 import math
 from collections import namedtuple

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from bench.records import sums
 from kernels import tolerance
 from kernels.registry import outputs
 from ref import philox
@@ -24,7 +25,8 @@ class Truth:
     """The truth of one call, to hold peers against.
 
     op: record. arguments: of the call, on the host. shape: of the data. expected: the `tolerance.Rule` of each output.
-    loose: in how many times the allowed error. """
+    loose: in how many times the allowed error.
+    """
 
     def __init__(self, op, arguments, shape, expected, loose=LOOSE):
         self.op, self.arguments, self.shape, self.expected, self.loose = op, arguments, tuple(shape), expected, loose
@@ -52,18 +54,21 @@ class Truth:
             return float(array)
         return array.reshape(self.shape) if array.size == np.prod(self.shape) else array
 
-    def _thin(self, x):
-        """Some columns of a large array, (B, n) float64."""
-        step = max(int(np.prod(self.shape)) // ENOUGH, 1)
-        return np.asarray(x).reshape(self.shape[0], -1)[:, ::step].astype(np.float64)
+    def _part(self, x):
+        """The first examples of x as (rows, n) float64: all of them where a result depends on the whole batch, else enough."""
+        n = int(np.prod(self.shape[1:]))
+        rows = self.shape[0] if sums(self.op) else max(min(self.shape[0], ENOUGH // n), 1)
+        return np.asarray(x)[:rows].reshape(-1, n).astype(np.float64)
 
     @cached_property
     def _noise(self):
-        """The truth's last output, its noise, and the standard deviation with which it adds it, by row, from two
-        seeds."""
-        seeds = [self.arguments["seed"], (self.arguments["seed"] + 1) % 2**64]
-        z, other_z = (self._thin(philox.normal(seed, self.shape, self.arguments.get("stream", 0))) for seed in seeds)
-        truth, other = (self._thin(outputs(self.op.truth(**self.arguments | {"seed": seed}))[-1]) for seed in seeds)
+        """The truth's last output, its noise, and the standard deviation with which it adds it, by row, from two seeds."""
+        shape = (len(self._part(self.expected[-1].truth)), *self.shape[1:])
+        first = {k: v[: shape[0]] for k, v in self.arguments.items() if k != "abar" and isinstance(v, np.ndarray)}
+        first = self.arguments | first | ({"shape": shape} if "shape" in self.arguments else {})
+        seeds = [first["seed"], (first["seed"] + 1) % 2**64]
+        z, other_z = (self._part(philox.normal(seed, shape, first.get("stream", 0))) for seed in seeds)
+        truth, other = (self._part(outputs(self.op.truth(**first | {"seed": seed}))[-1]) for seed in seeds)
         sigma = np.sum((other - truth) * (other_z - z), 1, keepdims=True) / np.sum((other_z - z) ** 2, 1, keepdims=True)
         return truth, z, sigma
 
@@ -72,14 +77,13 @@ class Truth:
         the data."""
         truth, z, sigma = self._noise
         rows = np.abs(sigma[:, 0]) > 1e-3 * np.max(np.abs(sigma))
-        out = self._thin(found[-1])
-        own = (z + (out - truth) / np.where(sigma == 0, 1, sigma))[rows]
+        own = (z + (self._part(found[-1]) - truth) / np.where(sigma == 0, 1, sigma))[rows]
         # moments, and six standard deviations of their estimates
         moments = {"mean": (0, 1), "variance": (1, 2), "skewness": (0, 15), "kurtosis": (3, 96)}
         bounds = {name: (np.mean(own**n), *rest) for n, (name, rest) in enumerate(moments.items(), 1)}
         for name, a in self.arguments.items():
             if isinstance(a, np.ndarray) and a.shape == self.shape:
-                a = self._thin(a)[rows]
+                a = self._part(a)[rows]
                 bounds[f"correlation with {name}"] = np.mean(own * a) / np.sqrt(np.mean(a**2)), 0, 1
         for name, (value, wanted, variance) in bounds.items():
             bound = 6 * np.sqrt(variance / own.size) + 1e-4

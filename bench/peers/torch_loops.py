@@ -21,6 +21,11 @@ def _there(array, on_gpu):
     return torch.as_tensor(array, device="cuda").clone() if on_gpu else torch.from_numpy(np.array(array))
 
 
+def _compiled(f):
+    torch.compiler.reset()  # else a second shape is compiled for any shape
+    return torch.compile(f, dynamic=False)
+
+
 def _sampler(a, column, on_gpu):
     w1, b1, w2, b2, x_T = (_there(array, on_gpu) for array in (*loops.net(a), a["xT"]))
     w, feature = w1[:, :-1].contiguous().T, w1[:, -1].contiguous()
@@ -31,7 +36,7 @@ def _sampler(a, column, on_gpu):
         e = torch.addmm(b2, torch.relu(torch.addmm(b1 + t * feature, x, w)), w2.T)
         return c[4] * (c[0] * x + c[1] * e) + c[5] * e
 
-    run = torch.compile(step) if column == "compile" else step
+    run = _compiled(step) if column == "compile" else step
 
     def call():
         x = x_T
@@ -77,7 +82,7 @@ def _trainer(a, column, on_gpu):
         h = torch.relu(linear(torch.cat([xt, t[:, None].float()], 1), weights[0], weights[1]))
         return mse_loss(linear(h, weights[2], weights[3]), z)
 
-    run = torch.compile(loss_of) if column == "compile" else loss_of
+    run = _compiled(loss_of) if column == "compile" else loss_of
 
     def step():
         with torch.enable_grad():
