@@ -98,11 +98,13 @@ def sweep(ops, backends):
     return found
 
 
-def run(jobs, seconds, libraries, say, progress=list):
-    """Measures rows. jobs: (kind, row of `measure.rows`). seconds, libraries, say: as in `measure.row`. progress: wraps
-    the list of jobs. Returns the rows, and the exit status: 1 where a kernel is wrong."""
+def run(jobs, seconds, libraries, say):
+    """Measures rows. jobs: (kind, row of `measure.rows`), perhaps in a progress bar. seconds, libraries, say: as in
+    `measure.row`. Returns the rows, and the exit status: 1 where a kernel is wrong."""
     found, float32_copy = [], {}
-    for kind, (op, label, options, backend, shape, dtype) in progress(jobs):
+    for kind, (op, label, options, backend, shape, dtype) in jobs:
+        if hasattr(jobs, "set_postfix_str"):
+            jobs.set_postfix_str(f"{op.name} {shape} {dtype}")
         used = [c for c in libraries if kind != plot.SWEEP or c == "numpy"]
         row = measure.row(op, label, options, backend, shape, dtype, seconds, used, say)
         if dtype == measure.DTYPE:
@@ -157,13 +159,7 @@ def main(argv=None):
         return 2
     _settle(words, backends, libraries)
     bar = tqdm(jobs, file=sys.stderr, unit="row", disable=None)
-
-    def progress(_):
-        for job in bar:
-            bar.set_postfix_str(f"{job[1][0].name} {job[1][4]} {job[1][5]}")
-            yield job
-
-    rows, status = run(jobs, words.seconds, libraries, lambda line: bar.write(line, file=sys.stderr), progress)
+    rows, status = run(bar, words.seconds, libraries, lambda line: bar.write(line, file=sys.stderr))
     here = machine.describe(words.threads, on_gpu=backends == ["triton_gpu"])
     if words.csv:
         report.write_csv(words.csv, rows, here)

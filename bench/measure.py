@@ -2,9 +2,9 @@
 checked, and only then are they timed, in turn, together with this machine's limits: copy and triad of as many bytes, or
 its peak.
 
-Where the arrays are too large for the host to check, fewer examples are: on a GPU a smaller shape, and the first examples
-of the timed call must have the bits that they have alone; of a trajectory the first examples of the timed call; of
-training the first steps.
+Where the arrays are too large for the host to check, fewer examples are: on a GPU a smaller shape, and the first
+examples of the timed call must have the bits that they have alone; of a trajectory the first examples of the timed
+call; of training the first steps.
 """
 import inspect
 import math

@@ -55,14 +55,14 @@ class Truth:
         return array.reshape(self.shape) if array.size == np.prod(self.shape) else array
 
     def _part(self, x):
-        """The first examples of x as (rows, n) float64: all of them where a result depends on the whole batch, else enough."""
+        """The first examples of x as (rows, n) float64: enough of them, or all where a result depends on all."""
         n = int(np.prod(self.shape[1:]))
         rows = self.shape[0] if sums(self.op) else max(min(self.shape[0], ENOUGH // n), 1)
         return np.asarray(x)[:rows].reshape(-1, n).astype(np.float64)
 
     @cached_property
     def _noise(self):
-        """The truth's last output, its noise, and the standard deviation with which it adds it, by row, from two seeds."""
+        """The truth's last output, its noise, and the standard deviation of that by row, from two seeds."""
         shape = (len(self._part(self.expected[-1].truth)), *self.shape[1:])
         first = {k: v[: shape[0]] for k, v in self.arguments.items() if k != "abar" and isinstance(v, np.ndarray)}
         first = self.arguments | first | ({"shape": shape} if "shape" in self.arguments else {})

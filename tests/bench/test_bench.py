@@ -1,4 +1,4 @@
-"""The benchmark's own promises: nothing wrong is timed, a row survives its CSV, targets stay, pages are filled by a command."""
+"""The benchmark's promises: nothing wrong is timed, rows survive their CSV, targets stay, a command fills the pages."""
 import csv
 import re
 
@@ -11,31 +11,42 @@ from bench.peers import equations, sound
 from kernels import registry, timing
 from kernels.numba_cpu import diffusion
 
-MACHINE = {"machine": "a machine, 2 cores", "caches": "L1 32K L2 1024K", "threads": "1", "date": "2026-01-01", "versions": "python 3"}
+MACHINE = dict(machine="a machine", caches="L1 32K L2 1024K", threads="1", date="2026-01-01", versions="python 3")
 OPS = {op.name: op for op in registry.OPS}
 Q_SAMPLE, HEADLINE, SMALL = OPS["diffusion.q_sample"], (256, 3, 32, 32), (32, 784)
 needs_loops = pytest.mark.skipif("fused.mlp_sample" not in OPS, reason="the loops are no records here")
 
 
+NUMBERS = dict(
+    bytes=9437184, median_us=300.0, gbs=31.4, copy_gbs=30.0, triad_gbs=32.0, copy=104.0, triad=98.0, numpy=4.5,
+    numpy_how="out=",
+)  # fmt: skip
+
+
 def row(**changes):
-    found = {"kind": "row"} | measure.empty(Q_SAMPLE, "", "numba_cpu", HEADLINE, "float32") | dict(
-        bytes=9437184, median_us=300.0, gbs=31.4, copy_gbs=30.0, triad_gbs=32.0, copy=104.0, triad=98.0, numpy=4.5, numpy_how="out=") | changes
+    nothing = measure.empty(Q_SAMPLE, "", "numba_cpu", HEADLINE, "float32")
+    found = {"kind": "row"} | nothing | NUMBERS | changes
     found["target"], found["met"] = targets.judge(found, "images")
     return found
 
 
 def timed(op, label="", options=None, shape=(4, 33), say=pytest.fail, libraries=("numpy",)):
-    return measure.row(op, label, op.bench.get(label, {}) if options is None else options, "numba_cpu", shape, "float32", 0.0, libraries, say)
+    options = op.bench.get(label, {}) if options is None else options
+    return measure.row(op, label, options, "numba_cpu", shape, "float32", 0.0, libraries, say)
 
 
 def test_a_right_kernel_is_timed_with_its_peers_and_limits_and_its_error_is_kept():
     found = timed(Q_SAMPLE)
-    assert found["failure"] == "" and found["bytes"] == 3 * 4 * 4 * 33 and 0 < found["error"] <= 1 and found["spread"] >= 0
+    assert (
+        found["failure"] == "" and found["bytes"] == 3 * 4 * 4 * 33 and 0 < found["error"] <= 1 and found["spread"] >= 0
+    )
     assert all(found[name] > 0 for name in ("median_us", "gbs", "copy", "triad", "numpy")) and found["numpy_how"]
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch):
-    monkeypatch.setattr(registry, "kernel", lambda op, backend: lambda x0, t, eps, abar, out: diffusion.q_sample(x0, t, -eps, abar, out))
+    monkeypatch.setattr(
+        registry, "kernel", lambda op, backend: lambda x0, t, eps, abar, out: diffusion.q_sample(x0, t, -eps, abar, out)
+    )
     found = timed(Q_SAMPLE)
     assert "Mismatch" in found["failure"] and found["median_us"] is None and found["numpy"] is None
     rows, status = command.run([("row", (Q_SAMPLE, "", {}, "numba_cpu", (4, 33), "float32"))], 0.0, [], pytest.fail)
@@ -60,7 +71,9 @@ def test_every_peer_does_the_kernels_work(op, label):
 def test_an_operation_without_a_peer_entry_is_timed_against_the_numpy_backend(monkeypatch):
     monkeypatch.delitem(equations.EQUATIONS, "fused.heun_step")
     said = []
-    found = timed(OPS["fused.heun_step"], say=said.append, libraries=["numpy", *peers.available(["torch", "numexpr"])[0]])
+    found = timed(
+        OPS["fused.heun_step"], say=said.append, libraries=["numpy", *peers.available(["torch", "numexpr"])[0]]
+    )
     assert found["failure"] == "" and found["numpy"] > 0 and found["torch"] is None and found["numexpr"] is None
     assert any("fused.heun_step" in line for line in said)
 
@@ -73,7 +86,14 @@ def test_a_peer_that_is_wrong_or_raises_is_left_out_and_reported(monkeypatch):
     assert found["failure"] == "" and len(said) == 2 and "zeros" in said[0] and "ZeroDivisionError" in said[1]
 
 
-@pytest.mark.parametrize("name, op", [("q_sample_noise", "fused.q_sample_noise"), ("eps_loss_noise", "fused.eps_loss_noise"), ("normal", "philox.normal")])
+@pytest.mark.parametrize(
+    "name, op",
+    [
+        ("q_sample_noise", "fused.q_sample_noise"),
+        ("eps_loss_noise", "fused.eps_loss_noise"),
+        ("normal", "philox.normal"),
+    ],
+)
 def test_noise_of_a_peer_is_refused_unless_it_is_normal(name, op):
     op, shape, rng = OPS[op], (8, 2048), np.random.default_rng(1)
     arguments = timing.problem(op, {}, shape)
@@ -82,7 +102,9 @@ def test_noise_of_a_peer_is_refused_unless_it_is_normal(name, op):
     c = equations.columns(equations.table(op, arguments, shape)()) if equations.EQUATIONS[op.name].fold else None
 
     def result(noise):
-        xp = type("NumPy", (), {"normal": staticmethod(lambda x: noise.astype(np.float32)), "mean": staticmethod(np.mean)})
+        xp = type(
+            "NumPy", (), {"normal": staticmethod(lambda x: noise.astype(np.float32)), "mean": staticmethod(np.mean)}
+        )
         return equations.EQUATIONS[op.name].f(equations.functional(xp), c, arguments, equations.NOTHING, *like.values())
 
     truth.check(result(rng.standard_normal(shape)))
@@ -120,7 +142,10 @@ def test_a_target_stays_in_the_table_when_it_is_missed():
     assert row(numpy=None)["met"] == "not measured: numpy"
     gpu = dict(backend="triton_gpu", shape=(64, 3, 1024, 1024), dtype="float16", float32_copy=100.0)
     assert row(**gpu, copy=91.0)["met"] == "yes" and row(**gpu, copy=89.0)["met"] == "no: copy"
-    assert row(backend="triton_gpu", shape=SMALL, launch=1.4)["met"] == "no: launch" and row(backend="triton_gpu", shape=SMALL, launch=1.2)["met"] == "yes"
+    assert (
+        row(backend="triton_gpu", shape=SMALL, launch=1.4)["met"] == "no: launch"
+        and row(backend="triton_gpu", shape=SMALL, launch=1.2)["met"] == "yes"
+    )
     loop = dict(op="fused.mlp_sample", row="batch 64, bfloat16", backend="triton_gpu", shape=(64, 784))
     assert row(**loop, median_us=160.0)["met"] == "no: median" and row(**loop, median_us=140.0)["met"] == "yes"
     names = {f"{op.name} {label}" for op in registry.OPS for label in op.bench} | {"images *", "matrix *"}
@@ -133,13 +158,24 @@ def test_a_target_stays_in_the_table_when_it_is_missed():
 def test_rows_are_timed_in_the_shapes_of_the_targets_or_of_the_words():
     small = [op for op in registry.OPS if op.name in ("diffusion.q_sample", "vae.reparameterize_kl")]
     found = [(op.name, shape) for op, *_, shape, _ in measure.rows(small, ["numba_cpu"])]
-    assert ("vae.reparameterize_kl", (4096, 784)) in found and ("diffusion.q_sample", HEADLINE) in found and ("diffusion.q_sample", (4096, 784)) not in found
+    assert (
+        ("vae.reparameterize_kl", (4096, 784)) in found
+        and ("diffusion.q_sample", HEADLINE) in found
+        and ("diffusion.q_sample", (4096, 784)) not in found
+    )
     assert [shape for *_, shape, _ in measure.rows(small, ["numba_cpu"], [(2, 5)])] == [(2, 5)] * 2
 
 
 def test_rows_survive_their_csv_and_fill_the_pages(tmp_path):
     wrong = row(failure="Mismatch: worst at (0, 0)", median_us=None, gbs=None, copy=None, triad=None, numpy=None)
-    rows = [row(error=0.25), wrong, row(kind=plot.SWEEP), row(op="fused.mlp_sample", row="batch 64", shape=(64, 784), bytes=None, copy_gbs=None, gflops=110.0, hidden=1.5)]
+    rows = [
+        row(error=0.25),
+        wrong,
+        row(kind=plot.SWEEP),
+        row(
+            op="fused.mlp_sample", row="batch 64", shape=(64, 784), bytes=None, copy_gbs=None, gflops=110.0, hidden=1.5
+        ),
+    ]
     report.write_csv(tmp_path / "r.csv", rows, MACHINE)
     back, there = report.read_csv(tmp_path / "r.csv")
     assert there == MACHINE and [p.name for p in tmp_path.iterdir()] == ["r.csv"]
@@ -156,13 +192,19 @@ def test_rows_survive_their_csv_and_fill_the_pages(tmp_path):
         report.read_csv(tmp_path / "other.csv")
     # the pages
     page, readme = tmp_path / "page.md", tmp_path / "readme.md"
-    page.write_text("".join(f"<!-- {name}:begin -->\nOLD\n<!-- {name}:end -->\n" for name in ("tables", "training", "conformance")))
+    page.write_text(
+        "".join(f"<!-- {name}:begin -->\nOLD\n<!-- {name}:end -->\n" for name in ("tables", "training", "conformance"))
+    )
     readme.write_text("before\n<!-- bench:begin -->\nOLD\n<!-- bench:end -->\nafter")
     assert report.main([str(tmp_path / "r.csv"), "--page", str(page), "--readme", str(readme)]) == 0
     text = readme.read_text()
     assert "OLD" not in text + page.read_text() and text.startswith("before") and text.endswith("after")
     assert len([line for line in text.splitlines() if line.startswith("| `")]) == 8
-    assert re.search(r"\| `q_sample` \| 4.5 \| 104 \|  \| 0.25 \|", text) and "FAIL" in page.read_text() and "no: FAIL" in page.read_text()
+    assert (
+        re.search(r"\| `q_sample` \| 4.5 \| 104 \|  \| 0.25 \|", text)
+        and "FAIL" in page.read_text()
+        and "no: FAIL" in page.read_text()
+    )
     readme.write_text("no markers")
     assert report.main([str(tmp_path / "r.csv"), "--page", str(page), "--readme", str(readme)]) == 2
 
@@ -172,7 +214,11 @@ def test_the_committed_results_can_be_read_and_fill_their_page():
     for path in report.RESULTS.glob("*.csv"):
         rows, there = report.read_csv(path)
         tables = [line for line in report.markdown(rows, there).splitlines() if line.startswith("|")]
-        assert len(tables) > 20 and all(line in page for line in tables) and all(row["target"] for row in rows if row["met"])
+        assert (
+            len(tables) > 20
+            and all(line in page for line in tables)
+            and all(row["target"] for row in rows if row["met"])
+        )
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 10**4])
@@ -189,16 +235,15 @@ def test_a_table_is_folded_and_no_number_is_cut(width, capsys):
     assert width < 80 or all(len(line.rstrip()) <= width for line in tables) and key < width
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--op", "unet"], "--op"), (["--shape", "3,x"], "--shape"), (["--shape", "7"], "--shape"), (["--peers", "caffe"], "--peers"),
-    (["--csv", "/nowhere/at/all.csv"], "--csv"), (["--csv", "/proc/rows.csv"], "--csv"), (["--csv", "/tmp"], "--csv"), (["--seconds", "-1"], "--seconds"),
-    (["--seconds", "nan"], "--seconds"), (["--threads", "0"], "--threads"), (["--backend", "cuda"], "--backend"), (["--plot", "/nowhere/x.png"], "--plot"),
-    (["--op", "hinge", "--plot", "/tmp/hinge.png"], "--plot"), (["--plot", "/tmp/picture.docx"], "--plot"),
+@pytest.mark.parametrize("words", [
+    "--op unet", "--shape 3,x", "--shape 7", "--peers caffe", "--csv /nowhere/at/all.csv", "--csv /proc/rows.csv",
+    "--csv /tmp", "--seconds -1", "--seconds nan", "--threads 0", "--backend cuda", "--plot /nowhere/x.png",
+    "--plot /tmp/hinge.png --op hinge", "--plot /tmp/picture.docx",
 ])  # fmt: skip
-def test_bad_words_are_refused_before_the_work(words, message, capsys):
+def test_bad_words_are_refused_before_the_work(words, capsys):
     with pytest.raises(SystemExit) as stop:
-        command.arguments(words)
-    assert stop.value.code == 2 and f"error: argument {message}" in (err := capsys.readouterr().err) or f"error: {message}" in err
+        command.arguments(words.split())
+    assert stop.value.code == 2 and re.search(rf"error: (argument )?{words.split()[0]}: ", capsys.readouterr().err)
 
 
 def test_help_has_no_default_of_none(capsys):
@@ -236,5 +281,7 @@ def test_a_loop_is_timed_where_it_is_right_and_not_where_it_is_wrong(name, monke
     assert found["failure"] == "" and found["gflops"] > 0 and 0 < found["peak"] < 200 and found["gbs"] is None
     assert all(found[c] > 0 for c in columns if (name, c) != ("fused.mlp_train", "hidden"))
     right = registry.kernel(op, "numba_cpu")
-    monkeypatch.setattr(registry, "kernel", lambda op, backend: lambda **a: right(**a | {"seed": 1, "abar": a["abar"] ** 1.01}))
+    monkeypatch.setattr(
+        registry, "kernel", lambda op, backend: lambda **a: right(**a | {"seed": 1, "abar": a["abar"] ** 1.01})
+    )
     assert timed(op, label, options, (40, 64), libraries=[])["failure"]
