@@ -1,7 +1,8 @@
-"""How fast the kernels are, on this machine, beside what people would use instead. `python -m bench` prints the table.
+"""How fast the kernels are on this machine, next to what people would use instead. `python -m bench` prints the tables.
 
-measure.py  one row: check the kernel, check the peers, then time them in turn
-clocks.py   those of the GPU          machine.py  what this machine's memory can do, and its name
-peers.py    the same operations in NumPy, torch, torch.compile, JAX and numexpr
-targets.py  what each row must reach  report.py   table, CSV, README, picture
+measure.py  one row: check the kernel, check the peers, time them in turn      clocks.py   the clocks of a GPU
+machine.py  the name and the limits of this machine, and whether it is busy    peers/      the same in other libraries
+targets.py  reads targets.csv, what each row must reach                        records.py  what a record says
+report.py   CSV, tables, bench/results/README.md, eight rows of README.md      plot.py     the picture of a sweep
+files.py    files written completely or not at all                             studies/    experiments on real data
 """

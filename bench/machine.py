@@ -1,5 +1,6 @@
 """What this machine is and how fast its memory is: the STREAM triad at the sizes that the kernels are timed at."""
 import datetime
+import functools
 import importlib.metadata
 import os
 import platform
@@ -24,6 +25,29 @@ def triad(nbytes):
     b = np.ones(max(nbytes // 12, 1), np.float32)
     a, c, scalar = np.empty_like(b), np.full_like(b, 2), np.float32(3)
     return lambda: _triad(a, b, c, scalar)
+
+
+@functools.cache
+def peak():
+    """A call of multiply-adds on registers, whose loads are always the same lines, and its floating-point
+    operations."""
+    from kernels.numba_cpu.engine import COMPILE
+    from kernels.numba_cpu.matmul import ROWS, lanes, lines, tile
+
+    @numba.njit(**COMPILE | {"cache": False})
+    def chains(out, a, b, depth):
+        tile(out, 0, lanes(out), a, 0, 0, 0, ROWS, b, 0, 0, depth)
+
+    like, depth = np.zeros(1, np.float32), 100_000
+    out, a, b = lines(ROWS * lanes(like), like), lines(16, like), lines(64, like)
+    return lambda: chains(out, a, b, depth), 2 * ROWS * lanes(like) * depth
+
+
+def busy():
+    """A line that says that other programs use this machine, or "" where nothing is known to."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count()
+    line = f"this machine is busy: load average {load:.1f} on {cores} cores, so times will spread"
+    return line if load > max(0.5, cores / 4) else ""
 
 
 def gpu():
@@ -55,7 +79,8 @@ def caches():
 
 
 def describe(threads, on_gpu=False):
-    """What every row of a result says about where it comes from. threads: int. on_gpu: whether a GPU did the work. Returns {column: text}."""
+    """What every row of a result says about where it comes from. threads: int. on_gpu: whether a GPU did the work.
+    Returns {column: text}."""
     if on_gpu:
         today = datetime.date.today().isoformat()
         return {"machine": gpu(), "caches": "", "threads": "", "date": today, "versions": versions()}

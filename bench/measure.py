@@ -1,208 +1,277 @@
-"""One row of the benchmark: the kernel is held to the truth on the arguments that will be timed, each peer is looked at
-too, and only then are they timed, in turn, together with this machine's copy and triad of as many bytes."""
+"""One row of the benchmark: the kernel is checked against the truth on the arguments that will be timed, its peers are
+checked, and only then are they timed, in turn, together with this machine's limits: copy and triad of as many bytes, or
+its peak.
+
+Where the arrays are too large for the host to check, fewer examples are: on a GPU a smaller shape, and the first
+examples of the timed call must have the bits that they have alone; of a trajectory the first examples of the timed
+call; of training the first steps.
+"""
+import inspect
+import math
 from functools import partial
 
 import numpy as np
 
-from bench import clocks, machine, peers, targets
+from bench import clocks, machine, peers, records, targets
+from bench.peers.equations import EQUATIONS
+from bench.peers.loops import TORCH as LOOPS
+from bench.peers.sound import LOOSE, Truth
 from kernels import registry, timing, tolerance
 
 DTYPE = "float32"
-CHECKED = (2, 3, 256, 256)  # on the GPU, arrays are too large for the host to check: these are, and the large run's first two examples
+BACKENDS = ("numba_cpu", "triton_gpu")
+ON_GPU, IN_LOOPS = (2, 3, 256, 256), 8  # what is checked: a shape; examples
+STEPS, TRAINED = 5, 2.0  # of training, that are checked; its rule is NumPy's worst of four orders, which others exceed
+ROUNDED = 2.0**14  # products of 8 or 11 bits may err this many times more; tests hold them to NumPy rounded alike
+NUMBERS = (
+    "bytes", "median_us", "spread", "error", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", "launch", "float32_copy",
+    "gflops", "peak_gflops", "peak", *peers.COLUMNS,
+)  # fmt: skip
 
 
-PEERS = {"numba_cpu": peers.HOST, "triton_gpu": peers.ON_GPU}  # of each backend that can be timed
+def rows(ops, backends, shapes=None):
+    """Every row to measure: (op, row, options, backend, shape, dtype). ops: records. backends: names. shapes: tuples,
+    or None for the row's own or those of targets.csv. On a GPU there is one more row for each half in memory and each
+    precision of products."""
+    found = []
+    for backend, op in ((b, op) for b in backends for op in ops if registry.kernel(op, b) is not None):
+        gpu = backend == "triton_gpu"
+        for label, options in op.bench.items():
+            if options.get("on", backend) != backend:
+                continue
+            own = [options["shape"]] if "shape" in options else None
+            for shape in shapes or own or targets.shapes(op.name, label, backend, records.rows(op)):
+                halves = registry.HALVES if gpu and op.half and not _short(op, label, backend, shape) else ()
+                found += [(op, label, options, backend, shape, dtype) for dtype in (DTYPE, *halves)]
+                for precision in records.precisions(op) if gpu else ():
+                    more = options | {"precision": precision}
+                    found.append((op, f"{label}, {precision}", more, backend, shape, DTYPE))
+    order = list(dict.fromkeys((backend, shape) for *_, backend, shape, _ in found))
+    return sorted(found, key=lambda row: order.index(row[3:5]))
 
 
-def rows(ops, backends, shapes=targets.shapes):
-    """Every row there is to measure: (op, row, options, backend, shape, dtype). ops: records. backends: names. shapes: of op's name and
-    a backend, the tuples."""
-    return [
-        (op, row, options, backend, shape, dtype)
-        for backend in backends
-        for shape in dict.fromkeys(shape for op in ops for shape in shapes(op.name, backend))
-        for op in ops
-        if shape in shapes(op.name, backend)
-        for row, options in op.bench.items()
-        for dtype in [DTYPE, *(registry.HALVES if op.half and backend == "triton_gpu" and shape != targets.SMALL else ())]
-        if registry.kernel(op, backend) is not None and op.flops is None  # the loops: see bench.trajectory
-    ]
+def _short(op, row, backend, shape):
+    """Whether the row is about what a call costs: then it is timed by the host's clock, next to its bare launches."""
+    return targets.demands(dict(op=op.name, row=row, backend=backend, shape=shape), records.rows(op), "launch")
 
 
-def into(op, own, dtype, fresh):
-    """The arguments that say where op writes: over its state as a training loop does, else into memory that is already there.
-
-    op: `registry.Op`. own: its arguments. dtype: name. fresh: makes an array for the result. Returns {name: value}.
-    """
-    extra = {"dtype": dtype} if op.takes_dtype else {}
-    if op.in_place:
-        out = tuple(own[name] for name in op.in_place)
-        extra["out"] = out if len(out) > 1 else out[0]
-    elif op.writes:
-        out = tuple(fresh() for _ in range(op.writes))
-        extra["out"] = out if len(out) > 1 else out[0]
-    return extra
+def empty(op, label, backend, shape, dtype):
+    """A row with nothing measured yet. op: record. label, backend, dtype: names. shape: tuple."""
+    words = dict(op=op.name, row=label, backend=backend, shape=shape, dtype=dtype, failure="", target="", met="")
+    return words | dict.fromkeys(NUMBERS) | {f"{c}_how": "" for c in peers.COLUMNS}
 
 
-def prepared(op, function, arguments, shape):
-    """A call of nothing that runs the kernel on its own copies of the arguments. op, function, arguments, shape: as in `row`. Returns the function."""
-    own = {k: np.array(v) if k in registry.arrays(arguments) else v for k, v in arguments.items()}
-    return partial(function, **own, **into(op, own, DTYPE, lambda: np.empty(shape, DTYPE)))
-
-
-def row(op, label, options, backend, shape, seconds, libraries, say):
+def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     """Checks and times one row.
 
-    op: `registry.Op`. label, options: its row. backend: name. shape: tuple. seconds: of timing. libraries: columns of
-    peers that can be used here. say: takes a line about a peer that was left out.
+    op: `registry.Op`. label, options: its row. backend, dtype: names. shape: tuple. seconds: of timing. libraries:
+    columns of peers that can be used here. say: takes a line about a peer that was left out.
     Returns {column: value}; where the kernel is wrong, `failure` says how and nothing was timed.
     """
-    arguments = timing.problem(op, options, shape)
-    moved = registry.bytes_moved(op, arguments, DTYPE)
-    result = empty(op, label, backend, shape, DTYPE, moved)
-    expected = registry.expected(op, arguments, DTYPE)
-    run = prepared(op, registry.kernel(op, backend), arguments, shape)
+    result, function = empty(op, label, backend, shape, dtype), registry.kernel(op, backend)
+    gpu, loop, precision = backend == "triton_gpu", records.has_flops(op), options.get("precision")
+    options = {name: value for name, value in options.items() if name not in ("precision", "shape", "on")}
+    made = (_on_gpu if gpu and not loop else _on_host)(op, options, backend, shape, dtype)
+    few, few_there, arguments, few_shape = made
+    if not loop:
+        result["bytes"] = registry.bytes_moved(op, few, dtype) * math.prod(shape) // math.prod(few_shape)
+    expected = registry.expected(op, few, dtype)
+    extra = _dtype(op, dtype) | ({"precision": precision} if precision else {})
     try:
-        for out, rule in zip(registry.outputs(run()), expected, strict=True):
-            tolerance.assert_matches(out, rule)
+        run = prepared(op, function, arguments, shape, dtype, gpu, extra)
+        alone = few is not arguments and not (loop and few_shape != shape)
+        found = function(**_own(few_there, gpu), **extra) if alone else run()
+        loose = ROUNDED if precision else TRAINED if "steps" in few else 1
+        result["error"] = _checked(found, expected, registry.carriers(backend)[1], loose)
+        if gpu and not loop and not records.sums(op):
+            _same_alone(op, function, arguments, shape, backend, extra)
     except Exception as reason:  # whatever it is, it is the verdict, and nothing is timed
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
-    contestants = {("kernel", ""): run, ("copy", ""): timing.copy(moved), ("triad", ""): machine.triad(moved)}
-    for column in libraries:
-        for how, peer in sound_peers(op, arguments, shape, column, backend, expected, say):
-            contestants[column, how] = peer
-    return result | compared(timing.interleave(contestants, seconds), moved)
+    short = gpu and _short(op, label, backend, shape)
+    contestants = {("kernel", ""): run} | _limits(result["bytes"], gpu, short and run)
+    if dtype == DTYPE:
+        truth = Truth(op, few, few_shape, expected, ROUNDED if gpu and loop else LOOSE)
+        there = [c for c in peers.ON_GPU if not (short and c == "compile")]  # how torch.compile launches is its own
+        columns = [c for c in libraries if not gpu or c in there]
+        contestants |= sound_peers(op, truth, few_there, arguments, shape, columns, gpu, say)
+    clock = clocks.calls if short else clocks.events if gpu else timing.wall
+    times = timing.interleave(contestants, seconds, clock=clock)
+    return result | compared(times, result["bytes"], records.flops(op, arguments), arguments.get("steps", 1))
 
 
-def empty(op, label, backend, shape, dtype, moved):
-    """A row with nothing measured yet. moved: bytes. The rest as in `row`."""
-    return dict(
-        op=op.name, row=label, backend=backend, shape=shape, dtype=dtype, bytes=moved, failure="", median_us=None, gbs=None,
-        copy_gbs=None, triad_gbs=None, copy=None, triad=None, launch=None, float32_copy=None,
-    ) | {k: v for c in peers.COLUMNS for k, v in ((c, None), (f"{c}_how", ""))}  # fmt: skip
+def _on_host(op, options, backend, shape, dtype):
+    """(what is checked, the same where the backend wants it, what is timed, the shape of what is checked)."""
+    arguments = timing.problem(op, options, shape)
+    if not records.has_flops(op):
+        return arguments, arguments, arguments, shape
+    send = registry.carriers(backend)[0]
+    if "steps" in arguments:  # of training, fewer steps
+        few, few_shape = arguments | {"steps": min(arguments["steps"], STEPS)}, shape
+    else:  # of sampling, the first examples
+        few_shape = (min(IN_LOOPS, shape[0]), *shape[1:])
+        few = {k: v[:IN_LOOPS] if getattr(v, "shape", ()) == tuple(shape) else v for k, v in arguments.items()}
+    return few, registry.sent(few, send), registry.sent(arguments, send), few_shape
 
 
-def gpu_row(op, label, options, backend, shape, dtype, seconds, libraries, say):
-    """`row` on the GPU, its data made there. A small shape is timed by the host's clock over many calls, beside the bare
-    launches that a call makes; a large one by events. The arguments as in `row`, and dtype: name.
-    """
-    from kernels.triton_gpu import arrays, launch
-
-    few = timing.problem(op, options, CHECKED, dtype=dtype)
-    few_there = registry.sent(few, arrays.send)
-    data = [name for name in registry.arrays(few)]
+def _on_gpu(op, options, backend, shape, dtype):
+    """The same with the timed data made on the GPU."""
+    few = timing.problem(op, options, ON_GPU, dtype=dtype)
+    names = list(registry.arrays(few))
     arguments = timing.problem(op, options, (shape[0],) + (1,) * (len(shape) - 1), dtype=dtype)
     arguments |= {"shape": shape} if "shape" in arguments else {}
-    for i, name in enumerate(data):
-        arguments[name] = _on_gpu(shape, dtype, i, positive=name == "v" or name == "x" and "logits" in data)  # a second moment; pixels
-    size = int(np.prod(shape)) * (2 if dtype in registry.HALVES else 4)
-    moved = size * (len(data) + op.writes)
-    result = empty(op, label, backend, shape, dtype, moved)
-    function, expected = registry.kernel(op, backend), registry.expected(op, few, dtype)
-    try:
-        for out, rule in zip(registry.call(op, function, few_there, dtype), expected, strict=True):
-            tolerance.assert_matches(arrays.receive(out), rule)
-        _same_as_alone(op, function, arguments, shape, dtype, data)
-    except Exception as reason:
-        return result | {"failure": f"{type(reason).__name__}: {reason}"}
-    run = partial(function, **arguments, **into(op, arguments, dtype, lambda: _on_gpu(shape, dtype, 9, positive=False)))
-    contestants = {("kernel", ""): run, ("copy", ""): timing.gpu_copy(moved)}
-    if dtype == DTYPE:
-        for column in [c for c in libraries if c != "compile" or shape != targets.SMALL]:  # its launch is not ours to judge
-            found = sound_peers(op, few_there | {"on_gpu": True}, CHECKED, column, backend, expected, say, few)
-            if found:
-                made = peers.ON_GPU[column](op.name, arguments | {"on_gpu": True}, shape)
-                contestants |= {(column, how): made[how] for how, _ in found}
-    if shape == targets.SMALL:
-        contestants[("launch", "")] = _bare(launch, run)
-        return result | compared(timing.interleave(contestants, seconds, clock=clocks.calls), moved)
-    return result | compared(timing.interleave(contestants, seconds, clock=clocks.events), moved)
+    for i, name in enumerate(names):
+        positive = name == "v" or name == "x" and "logits" in names  # a second moment; pixels
+        arguments[name] = _random(shape, dtype, i, positive)
+    return few, registry.sent(few, registry.carriers(backend)[0]), arguments, ON_GPU
 
 
-def _on_gpu(shape, dtype, stream, positive):
-    """Normals (uniforms where only positive numbers make sense) made where they are used; in bfloat16 by torch's memory."""
-    from kernels.triton_gpu import arrays, philox
+def _random(shape, dtype, stream, positive=False):
+    """Normals, or uniforms where only positive numbers make sense, made on the GPU; in bfloat16 in torch's memory."""
+    from kernels.triton_gpu import philox
 
     if positive:
         return philox.uniform(1, shape, stream)
-    out = arrays.send(np.zeros(1, np.float32).astype(registry.like(dtype))) if dtype == "bfloat16" else None
-    return philox.normal(1, shape, stream, dtype=dtype, out=None if out is None else out.new_empty(shape))
+    send = registry.carriers("triton_gpu")[0]
+    out = send(np.zeros(1, np.float32).astype(registry.like(dtype))).new_empty(shape) if dtype == "bfloat16" else None
+    return philox.normal(1, shape, stream, dtype=dtype, out=out)
 
 
-def _same_as_alone(op, function, arguments, shape, dtype, data):
-    """The first two examples of the large run are to the bit what the kernel makes of them alone; that is in its shape checked."""
-    from kernels.triton_gpu import arrays
+def _dtype(op, dtype):
+    return {"dtype": dtype} if records.takes_dtype(op) else {}
 
-    if op.sums or shape[0] < 2:
-        return
-    two = (2,) + tuple(shape[1:])
-    alone = dict(arguments) | {name: arguments[name][:2] for name in data} | ({"shape": two} if "shape" in arguments else {})
-    alone |= {name: arguments[name][:2] for name in registry.PER_EXAMPLE if isinstance(arguments.get(name), np.ndarray)}
-    for large, small in zip(registry.call(op, function, arguments, dtype), registry.call(op, function, alone, dtype), strict=True):
-        if not np.array_equal(arrays.receive(large[:2]), arrays.receive(small)):
+
+def _own(arguments, gpu):
+    """Copies of the data arrays on the host, so that a call in place leaves the arguments as they are."""
+    data = registry.arrays(arguments)
+    return {k: np.array(v) if k in data and not gpu else v for k, v in arguments.items()}
+
+
+def prepared(op, function, arguments, shape, dtype, gpu, extra):
+    """A call of nothing that runs the kernel on its own copies of the arguments. It writes where a training loop would,
+    over its state, or else into memory that exists already. op, arguments, shape, dtype: as in `row`. function: the
+    backend's. gpu: whether the data are there. extra: further arguments."""
+    own, extra = _own(arguments, gpu), dict(extra)
+    if op.writes and "out" in inspect.signature(function).parameters:
+        fresh = (_random(shape, dtype, 9) if gpu else np.empty(shape, dtype) for _ in range(op.writes))
+        out = tuple(own[name] for name in records.in_place(op)) or tuple(fresh)
+        extra["out"] = out if len(out) > 1 else out[0]
+    return partial(function, **own, **extra)
+
+
+def _checked(found, expected, receive, loose):
+    """The worst error in units of the allowed one. Raises Mismatch where it is more than loose."""
+    worst = 0.0
+    for out, rule in zip(map(receive, registry.outputs(found)), expected, strict=True):
+        out = out[: len(rule.truth)] if np.ndim(out) else out  # the first examples of a long trajectory
+        units = tolerance.error(out, rule)
+        if loose == 1:
+            tolerance.assert_matches(out, rule)
+        elif not units <= loose:
+            raise tolerance.Mismatch(f"its error is {units:.3g} times the allowed one, expected at most {loose:.3g}")
+        worst = max(worst, units)
+    return worst
+
+
+def _same_alone(op, function, arguments, shape, backend, extra):
+    """The first examples of the timed call have the bits that they have without the others."""
+    count, receive = min(2, shape[0]), registry.carriers(backend)[1]
+    alone = {k: v[:count] if tuple(getattr(v, "shape", ())) == tuple(shape) else v for k, v in arguments.items()}
+    alone |= {"shape": (count, *shape[1:])} if "shape" in arguments else {}
+    rows = [name for name in registry.PER_EXAMPLE if isinstance(arguments.get(name), np.ndarray)]
+    alone |= {name: arguments[name][:count] for name in rows}
+    large, small = (registry.outputs(function(**a, **extra)) for a in (arguments, alone))
+    for one, other in zip(large, small, strict=True):
+        if not np.array_equal(receive(one[:count]), receive(other)):
             raise tolerance.Mismatch(f"{op.name} {shape}: an example in its batch is not the example alone")
 
 
-def _bare(launch, run):
-    """The launches that run makes, with nothing before them: what Triton itself needs."""
-    made, before = [], launch.run
+def _limits(moved, gpu, launches):
+    """What the machine can do, to time with the kernel. moved: bytes, None for arithmetic. launches: the call whose
+    bare launches count, or false."""
+    if moved is None:
+        return {} if gpu else {("peak", ""): machine.peak()[0]}
+    if not gpu:
+        return {("copy", ""): timing.copy(moved), ("triad", ""): machine.triad(moved)}
+    return {("copy", ""): timing.gpu_copy(moved)} | ({("launch", ""): _bare(launches)} if launches else {})
 
-    def recorded(kernel, grid, arrays, *args, warps=4, **constants):
-        made.append(partial(kernel[(grid,)], *args, num_warps=warps, enable_fp_fusion=False, **constants))
-        before(kernel, grid, arrays, *args, warps=warps, **constants)
 
-    launch.run = recorded
+def _bare(run):
+    """The launches that run makes with nothing before them: what Triton itself needs."""
+    from triton.runtime import JITFunction
+
+    made, before = [], JITFunction.run
+
+    def recorded(self, *args, grid, warmup, **constants):
+        made.append(partial(self[grid], *args, **constants))
+        return before(self, *args, grid=grid, warmup=warmup, **constants)
+
+    JITFunction.run = recorded
     try:
         memory = run()
     finally:
-        launch.run = before
+        JITFunction.run = before
 
     def bare(memory=memory):
-        for one in made:
-            one()
+        for launch in made:
+            launch()
 
     return bare
 
 
-def sound_peers(op, arguments, shape, column, backend, expected, say, on_host=None):
-    """The variants of one library that agree with the truth, as (how, call).
+def sound_peers(op, truth, few, arguments, shape, columns, gpu, say):
+    """The peers that agree with the truth, {(column, how): call} on the timed arguments.
 
-    op, arguments, shape, backend, say: as in `row`. column: the library's. expected: the rules of the outputs. on_host: the
-    arguments on the host, where they are not there.
+    op: record. truth: `Truth` of few. few, arguments: what is checked and what is timed, where the backend wants them.
+    shape: of the timed data. columns: names. gpu: whether the data are there. say: as in `row`.
     """
-    found = []
-    try:
-        made = PEERS[backend][column](op.name, arguments, shape)
-    except Exception as reason:
-        say(f"{column} left out at {op.name} {shape}: {type(reason).__name__}: {_first_line(reason)}")
-        return found
-    for how, call in made.items():
+    if op.name not in (*EQUATIONS, *LOOPS):
+        say(f"{op.name}: compared with the NumPy backend only; bench/peers/equations.py has no entry for it")
+    mark, found = {"on_gpu": True} if gpu else {}, {}
+    for column in columns:
         try:
-            peers.check(op.name, on_host or arguments, shape, peers.home(call(), shape), expected)
-            found.append((how, call))
+            made = peers.make(column, op, few | mark, truth.shape)
         except Exception as reason:
-            say(f"{column} ({how}) left out at {op.name} {shape}: {type(reason).__name__}: {_first_line(reason)}")
+            say(f"{column} left out at {op.name} {shape}: {_first_line(reason)}")
+            continue
+        right = []
+        for how, call in made.items():
+            try:
+                truth.check(call())
+                right.append(how)
+            except Exception as reason:
+                say(f"{column} ({how}) left out at {op.name} {shape}: {_first_line(reason)}")
+        if right and few is not arguments:
+            made = peers.make(column, op, arguments | mark, shape)
+        found |= {(column, how): made[how] for how in right}
     return found
 
 
-def compared(times, moved):
+def compared(times, moved, flops=None, steps=1):
     """The numbers of a row from its times: of a library's variants, the fastest counts.
 
-    times: {(column, how): (rounds,) nanoseconds}, with kernel and copy among them. moved: bytes. Returns {column: value}.
+    times: {(column, how): (rounds,) nanoseconds}, with the kernel among them. moved: bytes, or None. flops: of a call,
+    or None. steps: of a call, where it is quoted by the step. Returns {column: value}.
     """
     ours = times["kernel", ""]
-    found = {"median_us": float(np.median(ours)) / 1e3, "gbs": moved / float(np.median(ours))}
+    ns = float(np.median(ours))
+    low, high = np.percentile(ours, [25, 75])
+    found = {"median_us": ns / steps / 1e3, "spread": 100 * float(high - low) / ns, "gflops": flops and flops / ns}
+    found |= {"gbs": moved / ns} if moved else {}
     for limit in ("copy", "triad"):
         if (limit, "") in times:
             found[limit] = 100 * timing.times_faster(ours, times[limit, ""])
             found[f"{limit}_gbs"] = moved / float(np.median(times[limit, ""]))
+    if ("peak", "") in times:
+        found["peak_gflops"] = machine.peak()[1] / float(np.median(times["peak", ""]))
+        found["peak"] = 100 * found["gflops"] / found["peak_gflops"]
     if ("launch", "") in times:
         found["launch"] = 1 / timing.times_faster(ours, times["launch", ""])
-    for column in {c for c, _ in times} - {"kernel", "copy", "triad", "launch"}:
+    for column in {c for c, _ in times} & set(peers.COLUMNS):
         how = min((h for c, h in times if c == column), key=lambda h: np.median(times[column, h]))
         found |= {column: timing.times_faster(ours, times[column, how]), f"{column}_how": how}
     return found
 
 
 def _first_line(reason):
-    return (str(reason).strip().splitlines() or ["no reason given"])[0][:200]
+    text = str(reason).strip() or "no reason given"
+    return f"{type(reason).__name__}: {text.splitlines()[0][:200]}"

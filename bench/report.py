@@ -1,314 +1,281 @@
-"""Rows of the benchmark as a table, a CSV, a picture, and as the README's table, so that no figure is typed by hand.
+"""Rows of the benchmark as CSV, as tables on the terminal and as Markdown, so that no figure is typed by hand.
 
-`python -m bench.report` writes the rows of bench/results/*.csv, and of bench/results/studies/trajectory*.csv, between the README's markers. With `--plot FILE` it
-draws the picture of a CSV that holds a sweep of sizes (`python -m bench --plot ... --csv ...`).
+`python -m bench.report` writes every table into bench/results/README.md, from bench/results/*.csv and from the studies
+`training` and `conformance`, and eight rows into README.md, between the markers of each page. With `--plot FILE` it
+draws the sweep of sizes in a CSV (`python -m bench --plot ... --csv ...`).
 """
 import argparse
 import csv
 import io
-import os
 import sys
-import tempfile
+import textwrap
 from pathlib import Path
 
-import numpy as np
-
-from bench import targets
+from bench import files, plot
+from bench.measure import NUMBERS
 from bench.peers import COLUMNS
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-LOOPS_BEGIN, LOOPS_END = "<!-- trajectory:begin -->", "<!-- trajectory:end -->"
-TRAINING_BEGIN, TRAINING_END = "<!-- training:begin -->", "<!-- training:end -->"
-SWEEP = "sweep"  # the row name of a picture's points
-TEXT = ("machine", "caches", "threads", "date", "versions", "op", "row", "kind", "backend", "shape", "dtype", "failure")
-NUMBERS = ("bytes", "median_us", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", "launch", "float32_copy", *COLUMNS)
-FIELDS = (*TEXT, *NUMBERS, *(f"{c}_how" for c in COLUMNS), "target", "met")
+RESULTS = ROOT / "bench" / "results"
+MACHINE = ("machine", "caches", "threads", "date", "versions")
+TEXT = ("op", "row", "kind", "backend", "shape", "dtype", "failure", "target", "met")
+FIELDS = (*MACHINE, *TEXT[:7], *NUMBERS, *(f"{c}_how" for c in COLUMNS), *TEXT[7:])
+EIGHT = (  # the rows of README.md
+    ("diffusion.q_sample", ""), ("fused.guided_ddim_step", "eta = 0"), ("fused.heun_step", ""),
+    ("fused.eps_loss_grad", ""), ("fused.adam_ema_step", ""), ("philox.normal", ""), ("vae.reparameterize_kl", ""),
+    ("gan.discriminator_loss_grad", ""),
+)  # fmt: skip
+whole = files.write_atomic  # MERGE: the studies' name for it; remove when they import bench.files
+LARGE = {  # their shapes
+    "numba_cpu": ((256, 3, 32, 32), (4096, 784)), "triton_gpu": ((64, 3, 1024, 1024), (65536, 784)),
+}  # fmt: skip
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
 
 
 def write_csv(path, rows, machine):
-    """All rows or none: written beside `path`, then moved there.
-
-    path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`. Raises OSError where the folder is not there.
-    """
+    """All rows or none. path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`. Raises
+    OSError where it cannot be written."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, FIELDS, extrasaction="raise")
     writer.writeheader()
     for row in rows:
-        target, met = targets.judge(row) if row["kind"] != SWEEP else ("", "")
-        shape = "x".join(map(str, row["shape"]))
-        writer.writerow(machine | row | {"shape": shape, "target": target, "met": met} | {n: _written(row[n]) for n in NUMBERS})
-    whole(path, table.getvalue().encode())
-
-
-def whole(path, content):
-    """Write a file so that it is there with all of its content, or as it was: beside its place, then moved. path: file. content: bytes.
-
-    Raises OSError where the folder is not there.
-    """
-    path = Path(path)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
-
-
-def _written(value):
-    return "" if value is None else value if isinstance(value, int) else f"{value:.6g}"
+        numbers = {n: "" if row[n] is None else row[n] if isinstance(row[n], int) else f"{row[n]:.6g}" for n in NUMBERS}
+        writer.writerow(machine | row | {"shape": "x".join(map(str, row["shape"]))} | numbers)
+    files.write_atomic(path, table.getvalue().encode())
 
 
 def read_csv(path):
-    """The rows of a CSV that `write_csv` wrote. path: file. Returns rows, machine. Raises ValueError where it is another kind of file."""
+    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine. Raises
+    ValueError for another kind of file."""
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != FIELDS:
-            raise ValueError(f"{path}: expected the columns that `python -m bench --csv` writes, got {reader.fieldnames}")
-        rows = list(reader)
-    machine = {name: rows[0][name] for name in TEXT[:5]} if rows else {}
+        names = set(reader.fieldnames or ())
+        if not {*MACHINE, *TEXT, "median_us"} <= names <= set(FIELDS):
+            raise ValueError(f"{path}: expected the columns of `python -m bench --csv`, got {reader.fieldnames}")
+        rows = [dict.fromkeys(FIELDS, "") | row for row in reader]
+    machine = {name: rows[0][name] if rows else "" for name in MACHINE}
     for row in rows:
-        row["shape"] = tuple(map(int, row["shape"].split("x")))
-        row |= {n: float(row[n]) if row[n] else None for n in NUMBERS}
-        for name in TEXT[:5]:
+        row |= {"shape": tuple(map(int, row["shape"].split("x")))} | {n: _number(row[n]) for n in NUMBERS}
+        for name in MACHINE:
             del row[name]
     return rows, machine
 
 
-def table(rows):
-    """The rows as text: (header, lines). A peer's column is there where any row has it. rows: as above, sweeps left out."""
-    rows = [row for row in rows if row["kind"] != SWEEP]
-    present = [c for c in COLUMNS if any(row[c] is not None for row in rows)]
-    several = len({row["backend"] for row in rows}) > 1
-    more = {c: title for c, title in {"triad": "% triad", "launch": "x launch"}.items() if any(row[c] is not None for row in rows)}
-    header = ["op", "shape", "dtype", "median", *(f"x {COLUMNS[c]}" for c in present), "GB/s", "% copy", *more.values(), "target", "met"]
-    lines = []
-    for row in rows:
-        name = row["op"].split(".")[1] + (f", {row['row']}" if row["row"] else "") + (f" [{row['backend']}]" if several else "")
-        target, met = targets.judge(row)
-        if row["failure"]:
-            lines.append([name, str(row["shape"]), row["dtype"], "FAIL", *[""] * (len(header) - 6), target, met])
-            continue
-        numbers = [_time(row["median_us"]), *(_ratio(row[c]) for c in present), _ratio(row["gbs"]), _percent(row["copy"])]
-        numbers += [_ratio(row[c]) if c == "launch" else _percent(row[c]) for c in more]
-        lines.append([name, str(row["shape"]), row["dtype"], *numbers, target, met])
-    return header, lines
+def _number(text):
+    return None if not text else int(text) if text.isdigit() else float(text)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def _time(us):
     return f"{us:.1f} us" if us < 1000 else f"{us / 1000:.2f} ms"
 
 
-def _ratio(value):
-    return "" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+def _short(value):
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def _percent(value):
-    return "" if value is None else f"{value:.0f}"
+# title: the field, how it is written, what it means
+SHOWN = {
+    "dtype": ("dtype", str, ""),
+    "median": ("median_us", _time, "median: of interleaved rounds; of training, of one step"),
+    "spread %": ("spread", "{:.0f}".format, "spread %: interquartile range of the rounds over their median"),
+    **{f"x {title}": (column, _short, "") for column, title in COLUMNS.items()},
+    "GB/s": ("gbs", _short, "GB/s: every input read once and every output written once"),
+    "% copy": ("copy", "{:.0f}".format, "% copy: of the speed of a copy of as many bytes, NumPy's or the driver's"),
+    "% triad": ("triad", "{:.0f}".format, "% triad: of the speed of the STREAM triad of as many bytes"),
+    "x launch": ("launch", _short, "x launch: host time of a call over that of its bare Triton launches"),
+    "GFLOP/s": ("gflops", _short, "GFLOP/s: of sampling, the operations of hidden-space sampling"),
+    "% peak": ("peak", "{:.0f}".format, "% peak: of one core's multiply-adds on registers"),
+    "error": ("error", "{:.2f}".format, "error: the worst of the row, in units of the allowed one"),
+    "target": ("target", str, ""),
+    "met": ("met", str, ""),
+}
+LEFT = ("op", "dtype", "target", "met")
+PEERS = (
+    "x NumPy and others: times faster than the fastest of the library's variants, all timed in the same rounds. "
+    "NumPy: the NumPy backend with out=, or its temporaries kept; noise by SFC64 or PCG64. torch: eager, or with out= "
+    "and in place; Adam is its fused AdamW"
+)
+
+
+def groups(rows):
+    """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops. rows: of
+    `bench.measure`; sweeps are left out."""
+    found = {}
+    for row in (row for row in rows if row["kind"] != plot.SWEEP):
+        found.setdefault((row["backend"], "loops of networks" if row["gflops"] else str(row["shape"])), []).append(row)
+    several = len({backend for backend, _ in found}) > 1
+    return [(f"{title} on {backend}" if several else title, mine) for (backend, title), mine in found.items()]
+
+
+def table(rows):
+    """The rows of one table as text: (header, lines). A column that is blank in every row is left out. rows: as in
+    `groups`."""
+    fields = {title: field for title, (field, *_) in SHOWN.items()}
+    titles = [t for t, field in fields.items() if t == "median" or any(row[field] not in (None, "") for row in rows)]
+    if len({row["dtype"] for row in rows}) == 1:
+        titles.remove("dtype")
+    lines = []
+    for row in rows:
+        name = row["op"].split(".")[1] + (f", {row['row']}" if row["row"] else "")
+        cells = {t: "" if row[SHOWN[t][0]] in (None, "") else SHOWN[t][1](row[SHOWN[t][0]]) for t in titles}
+        lines.append([name, *(cells | ({"median": "FAIL"} if row["failure"] else {})).values()])
+    return ["op", *titles], lines
+
+
+def folded(header, lines, width):
+    """The columns of a table in parts that are no wider than width, each with the first column. Yields lists of
+    indices."""
+    widths = [max(map(len, column)) + 3 for column in zip(header, *lines)]
+    part = [0]
+    for i in range(1, len(header)):
+        if len(part) > 1 and sum(widths[k] for k in part) + widths[i] > width:
+            yield part
+            part = [0]
+        part.append(i)
+    yield part
 
 
 def memory_lines(rows):
-    """What copy and triad reached, a line a shape, so that the percentages can be read. rows: as above."""
+    """What copy and triad reached, a line a shape, so that the percentages can be read. rows: as in `groups`."""
     lines = []
-    for shape in dict.fromkeys(row["shape"] for row in rows if row["kind"] != SWEEP):
-        timed = [row for row in rows if row["shape"] == shape and row["copy_gbs"] is not None]
+    for title, group in groups(rows):
+        timed = [row for row in group if row["copy_gbs"] is not None]
         if timed:
             mb = sorted(row["bytes"] / 1e6 for row in timed)
             speeds = {k: sorted(row[k] for row in timed) for k in ("copy_gbs", "triad_gbs") if timed[0][k] is not None}
-            said = ", ".join(f"{k[:-4]} {v[len(v) // 2]:.1f} GB/s ({v[0]:.1f} to {v[-1]:.1f})" for k, v in speeds.items())
-            lines.append(f"{shape}: {said}, moving {mb[0]:.3g} to {mb[-1]:.3g} MB")
+            said = [f"{k[:-4]} {v[len(v) // 2]:.1f} GB/s ({v[0]:.1f} to {v[-1]:.1f})" for k, v in speeds.items()]
+            lines.append(f"{title}: {', '.join(said)}, moving {mb[0]:.3g} to {mb[-1]:.3g} MB")
     return lines
 
 
-GPU_LEGEND = (
-    "x torch: times faster than the faster of eager and out=/in place on the same GPU; Adam: fused AdamW. GB/s counts every input read "
-    "once and every output written once; copy is the driver's copy from device to device of as many bytes in the same rounds. "
-    "(32, 784): host time a call of many in a row; x launch: times the bare Triton launches that the call makes."
-)
-LEGEND = (
-    "x NumPy: times faster than NumPy (the faster of kernels.numpy_cpu with out= and the same with its temporaries kept; noise by "
-    "the faster of SFC64 and PCG64). x torch: the faster of eager and out=/in place; Adam: fused AdamW. GB/s counts every input "
-    "read once and every output written once; copy and triad move as many bytes in the same rounds of the same run."
-)
+def legend(rows):
+    """What the columns that the tables of rows have mean, a line each."""
+    titles = {title for _, group in groups(rows) for title in table(group)[0][1:]}
+    peers = [PEERS] if titles & {f"x {title}" for title in COLUMNS.values()} else []
+    return peers + [said for title, (_, _, said) in SHOWN.items() if said and title in titles]
 
 
-def _legend(rows):
-    return GPU_LEGEND if any(row["backend"] == "triton_gpu" for row in rows) else LEGEND
-
-
-def _title(machine):
-    threads = f", {machine['threads']} thread(s)" if machine["threads"] else ""
+def title(machine):
+    """The machine, threads and date in one line. machine: from `read_csv` or `machine.describe`."""
+    threads = f", {machine['threads']} thread{'' if machine['threads'] == '1' else 's'}" if machine["threads"] else ""
     return f"{machine['machine']}{threads}, {machine['date']}"
 
 
-def print_table(rows, machine):
-    """The table on stdout, by rich. rows, machine: as above."""
+def print_tables(rows, machine, width):
+    """The tables on stdout, by rich; the columns of a wide one are folded, never cut. rows, machine: as above. width:
+    of the terminal."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 190, highlight=False)
-    header, lines = table(rows)
-    sheet = Table(title=_title(machine), title_justify="left", pad_edge=False)
-    for name in header:
-        sheet.add_column(name, justify="left" if name in ("op", "shape", "dtype", "target", "met") else "right", no_wrap=name in ("op", "shape", "median"))
-    for i, line in enumerate(lines):
-        last = i + 1 == len(lines) or lines[i + 1][1] != line[1]
-        sheet.add_row(*line, style="red" if "FAIL" in line else None, end_section=last)
-    console.print(sheet)
-    for line in (*memory_lines(rows), _legend(rows), machine["versions"]):
-        console.print(line, markup=False)
-    for row in rows:
-        if row["failure"]:
-            console.print(f"FAIL {row['op']} {row['row']} {row['shape']} on {row['backend']}, not timed: {row['failure']}", style="red", markup=False)
+    console = Console(width=10**4, highlight=False, soft_wrap=True)
+    console.print(title(machine), style="bold", markup=False)
+    for name, group in groups(rows):
+        header, lines = table(group)
+        console.print(name, style="bold", markup=False)
+        for part in folded(header, lines, width):
+            sheet = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+            for i in part:
+                sheet.add_column(header[i], justify="left" if header[i] in LEFT else "right", no_wrap=True)
+            for line in lines:
+                sheet.add_row(*(line[i] for i in part), style="red" if "FAIL" in line else None)
+            console.print(sheet, "")
+    for line in (*memory_lines(rows), *legend(rows), machine["versions"]):
+        console.print(textwrap.fill(line, width, subsequent_indent="  "), markup=False)
+    for row in (row for row in rows if row["failure"]):
+        said = f"FAIL {row['op']} {row['row']} {row['shape']} on {row['backend']}, not timed: {row['failure']}"
+        console.print(said, style="red", markup=False)
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def _markdown(header, lines, left=LEFT):
+    rule = [":--" if name in left else "--:" for name in header]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
 
 
 def markdown(rows, machine):
-    """The same as Markdown, the first shape in sight and the others folded away. rows, machine: as above."""
-    header, lines = table(rows)
-    left = {"op", "shape", "dtype", "target", "met"}
-    out = [f"**{_title(machine)}.** {machine['versions']}.", ""]
-    shapes = list(dict.fromkeys(line[1] for line in lines))
-    for i, shape in enumerate(shapes):
-        if i == 1:
-            out += ["", f"<details><summary>The same at {' and '.join(shapes[1:])}</summary>", ""]
-        chosen = [line for line in lines if line[1] == shape]
-        out += ["", *("| " + " | ".join(cells) + " |" for cells in (header, [":--" if h in left else "--:" for h in header], *chosen))]
-    out += ["", "</details>"] if len(shapes) > 1 else []
-    return "\n".join([*out, "", *(f"- {line}" for line in memory_lines(rows)), f"- {_legend(rows)}"])
+    """The tables of one CSV as Markdown. rows, machine: of `read_csv`."""
+    parts = [f"## {title(machine)}", f"{machine['versions']}."]
+    for name, group in groups(rows):
+        parts += [f"### {name}", _markdown(*table(group))]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in (*memory_lines(rows), *legend(rows)))])
 
 
-def filled(readme, text, begin=BEGIN, end=END):
-    """readme with what stands between the markers replaced. readme, text, begin, end: str.
-
-    Raises ValueError where the markers are not there exactly once, in order.
-    """
-    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
-        raise ValueError(f"expected one {begin} and after it one {end}")
-    before, rest = readme.split(begin)
-    return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
-
-
-def loops_markdown(path):
-    """The table of a CSV that `python -m bench.trajectory --csv` wrote, under what it says of the machine. path: file. Returns text."""
-    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
-    columns = {"op": "what", "batch": "batch", "precision": "precision", "us": "us", "GFLOP/s": "gflops", "% of a core": "peak_share"}
-    columns |= {f"x {said}": c for c, said in targets.LOOP_COLUMNS.items()} | {"target": "target", "met": "met"}
-    columns = {said: c for said, c in columns.items() if any(row[c] for row in rows)}
-    shown = {"peak_share": "{:.0%}", "us": "{:,.0f}", "gflops": "{:,.0f}"} | dict.fromkeys(targets.LOOP_COLUMNS, "{:.2f}")
-    found = [f"**{_title(rows[0])}.** {rows[0]['versions']}.", "", "", f"| {' | '.join(columns)} |"]
-    found.append(f"| {' | '.join(':--' if c in ('what', 'precision', 'target', 'met') else '--:' for c in columns.values())} |")
-    for row in rows:
-        found.append(f"| {' | '.join(shown[c].format(float(row[c])).rstrip('%') if c in shown and row[c] else row[c] for c in columns.values())} |")
-    return "\n".join(found)
+def eight_rows(found):
+    """The table of README.md. found: [(rows, machine)], of `read_csv`."""
+    lines, rows = [], [row for mine, _ in found for row in mine if row["kind"] == "row" and row["dtype"] == "float32"]
+    for op, label in EIGHT:
+        mine = [row for row in rows if (row["op"], row["row"]) == (op, label)]
+        cpu, gpu = (next((r for r in mine if r["backend"] == b and r["shape"] in LARGE[b]), {}) for b in LARGE)
+        error = max((row["error"] for row in mine if row["error"] is not None), default=None)
+        cells = zip((cpu.get("numpy"), cpu.get("copy"), gpu.get("copy"), error), (".1f", ".0f", ".0f", ".2f"))
+        name = f"`{op.split('.')[1]}`" + (f", {label}" if label else "")
+        lines.append([name, *("" if value is None else format(value, form) for value, form in cells)])
+    header = ["operation", "CPU, times NumPy", "CPU, % of copy", "GPU, % of copy", "worst error / bound"]
+    return _markdown(header, lines, left=header[:1])
 
 
-def training_markdown(path):
-    """The table of the study `training`: how far the weights are from the reference's and, in brackets, the worst weight in units of the rule; of NumPy's
-    orders the worst. path: its CSV. Returns text."""
+def training(path):
+    """The table of the study `training`: the distance of the weights from the reference's and, in brackets, the worst
+    weight in units of the rule. Of NumPy's orders, the worst. path: its CSV."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
     for row in rows:
         row["who"] = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]
     names, steps = (list(dict.fromkeys(row[c] for row in rows)) for c in ("who", "steps"))
-    found = [f"| after steps | {' | '.join(names)} |", f"| --: |{' --: |' * len(names)}"]
+    lines = []
     for step in steps:
-        said = []
+        lines.append([f"{int(step):,}"])
         for name in names:
-            these = [row for row in rows if (row["who"], row["steps"]) == (name, step)]
-            apart, units = (max((float(row[c]) for row in these if row[c]), default=None) for c in ("apart", "units"))
-            said.append(f"{apart:.1e}" + ("" if units is None else f" ({units:.3f})"))
-        found.append(f"| {int(step):,} | {' | '.join(said)} |")
-    return "\n".join(found)
+            mine = [row for row in rows if (row["who"], row["steps"]) == (name, step)]
+            apart, units = (max((float(row[c]) for row in mine if row[c]), default=None) for c in ("apart", "units"))
+            lines[-1].append(f"{apart:.1e}" + ("" if units is None else f" ({units:.3f})"))
+    return _markdown(["after steps", *names], lines)
 
 
-def plot(rows, machine, path):
-    """The picture: bandwidth against bytes moved by a call, kernels and NumPy, the copy limit as a line.
-
-    rows: sweeps among them. machine: as above. path: file, its ending says the format. Raises ValueError where there is no sweep.
-    """
-    rows = sorted((r for r in rows if r["kind"] == SWEEP and r["gbs"] is not None), key=lambda r: r["bytes"])
-    if not rows:
-        raise ValueError("no sweep of sizes among the rows; `python -m bench --plot FILE --csv FILE` measures one")
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    plt.rcParams.update({"font.size": 8, "font.family": "sans-serif", "axes.linewidth": 0.6, "savefig.dpi": 300})
-    figure, axes = plt.subplots(figsize=(6.3, 3.8), layout="constrained")
-    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
-    for name, colour in zip(dict.fromkeys((r["op"], r["row"], r["backend"]) for r in rows), colours * 9):
-        mine = [r for r in rows if (r["op"], r["row"], r["backend"]) == name]
-        size = [r["bytes"] for r in mine]
-        label = name[0].split(".")[1] + (f", {name[1]}" if name[1] else "")
-        axes.plot(size, [r["gbs"] for r in mine], "-o", color=colour, lw=1.4, ms=3.2, label=label)
-        if any(r["numpy"] is not None for r in mine):
-            axes.plot(size, [np.nan if r["numpy"] is None else r["gbs"] / r["numpy"] for r in mine], "--o", color=colour, lw=0.9, ms=2.6, mfc="white")
-    size, copy = _binned([r["bytes"] for r in rows], [r["copy_gbs"] for r in rows])
-    axes.plot(size, copy, "-", color="black", lw=2.2, zorder=1, label="copy limit")
-    if any(r["numpy"] is not None for r in rows):
-        axes.plot([], [], "--o", color="0.4", lw=0.9, ms=2.6, mfc="white", label="NumPy (same colour)")
-    axes.set(xscale="log", yscale="log", xlabel="bytes moved by one call", ylabel="achieved bandwidth (GB/s)")
-    lo, hi = size[0] / 1.4, size[-1] * 1.4
-    axes.set_xlim(lo, hi)
-    for level, held in _caches(machine["caches"]).items():
-        if lo < held < hi:
-            axes.axvline(held, color="0.75", lw=0.7, zorder=0)
-            axes.annotate(level, (held, 1), xycoords=("data", "axes fraction"), xytext=(-2, -3), textcoords="offset points", ha="right", va="top", color="0.45")
-    axes.xaxis.set_major_locator(FixedLocator([1e3 * 10**k for k in range(8)]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1e9:g} GB" if v >= 1e9 else f"{v / 1e6:g} MB" if v >= 1e6 else f"{v / 1e3:g} kB"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.grid(axis="y", color="0.92", lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
-    axes.set_title(f"{_title(machine)}, float32", loc="left", fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=Path(path).suffix[1:] or "png")
-    plt.close(figure)
-    whole(path, picture.getvalue())
-
-
-def _binned(size, value):
-    """One point for sizes within 30 % of each other: the median."""
-    size, value = np.asarray(size, float), np.asarray(value, float)
-    group = np.concatenate([[0], np.cumsum(np.diff(np.log(size)) > 0.3)])
-    return [[float(np.median(a[group == g])) for g in np.unique(group)] for a in (size, value)]
-
-
-def _caches(text):
-    words = text.split()
-    return {level: int(size.rstrip("K")) << 10 for level, size in zip(words[::2], words[1::2])}
+def conformance(path):
+    """The summary of the study `conformance`, and every comparison that differs. path: its CSV."""
+    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
+    differ = [row for row in rows if row["verdict"] == "differs"]
+    lines = [[r["theirs"], f"`{r['ours']}`", r["dtype"], f"{float(r['ulps']):.3g}", r["convention"]] for r in differ]
+    count = f"of {len(rows)} comparisons {len(rows) - len(differ)} agree and {len(differ)} differ."
+    header = ["theirs", "ours", "dtype", "ulps", "what reproduces it, or the cause"]
+    return f"{rows[0]['versions']}: {count}\n\n{_markdown(header, lines, left=[h for h in header if h != 'ulps'])}"
 
 
 def main(argv=None):
     """`python -m bench.report`. argv: the command line's words. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description="Write the README's table of results from CSV files.")
-    parser.add_argument("csv", nargs="*", help="files that `python -m bench --csv` wrote (default: bench/results/*.csv)")
-    parser.add_argument("--readme", default=str(ROOT / "README.md"), help="the file with the markers")
-    parser.add_argument("--plot", metavar="FILE", help="draw the sweep of the (one) CSV instead; the README stays")
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.split("\n\n")[1])
+    page, readme = RESULTS / "README.md", ROOT / "README.md"
+    parser.add_argument("csv", nargs="*", help="files of `python -m bench --csv` (default: bench/results/*.csv)")
+    parser.add_argument("--page", default=page, type=Path, help="for all tables (default: bench/results/README.md)")
+    parser.add_argument("--readme", default=readme, type=Path, help="for eight rows (default: README.md)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the sweep of the CSV instead; the pages stay")
     words = parser.parse_args(argv)
-    paths = words.csv or sorted(map(str, (ROOT / "bench" / "results").glob("*.csv")))
     try:
+        paths = words.csv or sorted(RESULTS.glob("*.csv"))
         if not paths:
             raise ValueError("no CSV in bench/results; make one with `python -m bench --csv bench/results/NAME.csv`")
         found = [read_csv(path) for path in paths]
         if words.plot:
-            plot([row for rows, _ in found for row in rows], found[0][1], words.plot)
+            plot.draw([row for rows, _ in found for row in rows], found[0][1], words.plot)
             return 0
-        readme = Path(words.readme)
-        text = filled(readme.read_text(), "\n\n".join(markdown(*each) for each in found))
-        loops = sorted((ROOT / "bench" / "results" / "studies").glob("trajectory*.csv"))
-        text = filled(text, "\n\n".join(map(loops_markdown, loops)), LOOPS_BEGIN, LOOPS_END) if LOOPS_BEGIN in text else text
-        text = filled(text, training_markdown(ROOT / "bench" / "results" / "studies" / "training.csv"), TRAINING_BEGIN, TRAINING_END) if TRAINING_BEGIN in text else text
+        page = files.fill(words.page.read_text(), "tables", "\n\n".join(markdown(*each) for each in found))
+        for study in (training, conformance):
+            page = files.fill(page, study.__name__, study(RESULTS / "studies" / f"{study.__name__}.csv"))
+        readme = files.fill(words.readme.read_text(), "bench", eight_rows(found))
+        for path, text in ((words.page, page), (words.readme, readme)):
+            files.write_atomic(path, text.encode())
+            print(f"{path}: tables of {', '.join(map(str, paths))}")
     except (OSError, ValueError) as reason:
         print(f"python -m bench.report: {reason}", file=sys.stderr)
         return 2
-    whole(readme, text.encode())
-    print(f"{readme}: the tables are those of {', '.join(map(str, [*paths, *loops]))}")
     return 0
 
 

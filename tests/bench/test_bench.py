@@ -1,4 +1,4 @@
-"""The benchmark's own promises: nothing wrong is timed, a row survives its CSV, targets stay, the README is filled by a command."""
+"""The benchmark's promises: nothing wrong is timed, rows survive their CSV, targets stay, a command fills the pages."""
 import csv
 import re
 
@@ -6,123 +6,282 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import machine, measure, peers, report, targets, trajectory
+from bench import files, machine, measure, peers, plot, records, report, targets
+from bench.peers import equations, sound
 from kernels import registry, timing
-from kernels.numba_cpu import diffusion, fused
+from kernels.numba_cpu import diffusion
 
-MACHINE = {"machine": "a machine, 2 cores", "caches": "L1 32K L2 1024K", "threads": "1", "date": "2026-01-01", "versions": "python 3"}
-Q_SAMPLE = next(op for op in registry.OPS if op.name == "diffusion.q_sample")
+MACHINE = dict(machine="a machine", caches="L1 32K L2 1024K", threads="1", date="2026-01-01", versions="python 3")
+OPS = {op.name: op for op in registry.OPS}
+Q_SAMPLE, HEADLINE, SMALL = OPS["diffusion.q_sample"], (256, 3, 32, 32), (32, 784)
+needs_loops = pytest.mark.skipif("fused.mlp_sample" not in OPS, reason="the loops are no records here")
+
+
+NUMBERS = dict(
+    bytes=9437184, median_us=300.0, gbs=31.4, copy_gbs=30.0, triad_gbs=32.0, copy=104.0, triad=98.0, numpy=4.5,
+    numpy_how="out=",
+)  # fmt: skip
 
 
 def row(**changes):
-    return {"kind": "row"} | measure.empty(Q_SAMPLE, "", "numba_cpu", targets.HEADLINE, "float32", 9437184) | dict(
-        median_us=300.0, gbs=31.4, copy_gbs=30.0, triad_gbs=32.0, copy=104.0, triad=98.0, numpy=4.5, numpy_how="out=") | changes
+    nothing = measure.empty(Q_SAMPLE, "", "numba_cpu", HEADLINE, "float32")
+    found = {"kind": "row"} | nothing | NUMBERS | changes
+    found["target"], found["met"] = targets.judge(found, "images")
+    return found
 
 
-def test_a_right_kernel_is_timed_with_its_peers_copy_and_triad():
-    found = measure.row(Q_SAMPLE, "", {}, "numba_cpu", (4, 33), 0.0, ["numpy"], pytest.fail)
-    assert found["failure"] == "" and found["bytes"] == 3 * 4 * 4 * 33
-    assert all(found[name] > 0 for name in ("median_us", "gbs", "copy", "triad", "numpy")) and found["numpy_how"] in ("out=", "temporaries kept")
+def timed(op, label="", options=None, shape=(4, 33), say=pytest.fail, libraries=("numpy",)):
+    options = op.bench.get(label, {}) if options is None else options
+    return measure.row(op, label, options, "numba_cpu", shape, "float32", 0.0, libraries, say)
+
+
+def test_a_right_kernel_is_timed_with_its_peers_and_limits_and_its_error_is_kept():
+    found = timed(Q_SAMPLE)
+    assert (
+        found["failure"] == "" and found["bytes"] == 3 * 4 * 4 * 33 and 0 < found["error"] <= 1 and found["spread"] >= 0
+    )
+    assert all(found[name] > 0 for name in ("median_us", "gbs", "copy", "triad", "numpy")) and found["numpy_how"]
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch):
-    monkeypatch.setattr(registry, "kernel", lambda op, backend: lambda x0, t, eps, abar, out: diffusion.q_sample(x0, t, -eps, abar, out))
-    found = measure.row(Q_SAMPLE, "", {}, "numba_cpu", (4, 33), 0.0, ["numpy"], pytest.fail)
+    monkeypatch.setattr(
+        registry, "kernel", lambda op, backend: lambda x0, t, eps, abar, out: diffusion.q_sample(x0, t, -eps, abar, out)
+    )
+    found = timed(Q_SAMPLE)
     assert "Mismatch" in found["failure"] and found["median_us"] is None and found["numpy"] is None
     rows, status = command.run([("row", (Q_SAMPLE, "", {}, "numba_cpu", (4, 33), "float32"))], 0.0, [], pytest.fail)
     assert status == 1 and rows[0]["failure"]
 
 
-@pytest.mark.parametrize("op, label", [(op, label) for op in registry.OPS if op.flops is None for label in op.bench], ids=lambda x: getattr(x, "name", x))
-def test_every_numpy_peer_does_the_kernels_work(op, label):
-    shape, options = (8, 2048), op.bench[label]
-    arguments = timing.problem(op, options, shape)
-    made = peers.HOST["numpy"](op.name, arguments, shape)
-    assert made
-    for call in made.values():
-        peers.check(op.name, arguments, shape, peers.home(call(), shape), registry.expected(op, arguments, "float32"))
+BENCHED = [(op, label) for op in registry.OPS for label in op.bench if not records.has_flops(op)]
 
 
-def test_a_peer_with_wrong_noise_is_refused():
-    op = next(op for op in registry.OPS if op.name == "fused.q_sample_noise")
+@pytest.mark.parametrize("op, label", BENCHED, ids=lambda x: getattr(x, "name", x))
+def test_every_peer_does_the_kernels_work(op, label):
     shape = (8, 2048)
+    arguments = timing.problem(op, op.bench[label], shape)
+    truth = sound.Truth(op, arguments, shape, registry.expected(op, arguments, "float32"))
+    for column in peers.available(["numpy", "torch", "numexpr"])[0]:  # what compiles takes too long here
+        made = peers.make(column, op, arguments, shape)
+        assert made or column == "numexpr"
+        for call in made.values():
+            truth.check(call())
+
+
+def test_an_operation_without_a_peer_entry_is_timed_against_the_numpy_backend(monkeypatch):
+    monkeypatch.delitem(equations.EQUATIONS, "fused.heun_step")
+    said = []
+    found = timed(
+        OPS["fused.heun_step"], say=said.append, libraries=["numpy", *peers.available(["torch", "numexpr"])[0]]
+    )
+    assert found["failure"] == "" and found["numpy"] > 0 and found["torch"] is None and found["numexpr"] is None
+    assert any("fused.heun_step" in line for line in said)
+
+
+def test_a_peer_that_is_wrong_or_raises_is_left_out_and_reported(monkeypatch):
+    makers = {"wrong": lambda: {"zeros": lambda: np.zeros((4, 33))}, "raises": lambda: 1 / 0}
+    monkeypatch.setattr(peers, "make", lambda column, op, arguments, shape: makers[column]())
+    said = []
+    found = timed(Q_SAMPLE, say=said.append, libraries=["wrong", "raises"])
+    assert found["failure"] == "" and len(said) == 2 and "zeros" in said[0] and "ZeroDivisionError" in said[1]
+
+
+@pytest.mark.parametrize(
+    "name, op",
+    [
+        ("q_sample_noise", "fused.q_sample_noise"),
+        ("eps_loss_noise", "fused.eps_loss_noise"),
+        ("normal", "philox.normal"),
+    ],
+)
+def test_noise_of_a_peer_is_refused_unless_it_is_normal(name, op):
+    op, shape, rng = OPS[op], (8, 2048), np.random.default_rng(1)
     arguments = timing.problem(op, {}, shape)
-    for noise in (np.random.default_rng(0).random(shape), np.zeros(shape), arguments["x0"]):
-        out = diffusion.q_sample(arguments["x0"], arguments["t"], noise.astype(np.float32), arguments["abar"])
+    truth = sound.Truth(op, arguments, shape, registry.expected(op, arguments, "float32"))
+    like = {"like": np.empty(shape, np.float32)} if name == "normal" else equations.data(op, arguments, shape)
+    c = equations.columns(equations.table(op, arguments, shape)()) if equations.EQUATIONS[op.name].fold else None
+
+    def result(noise):
+        xp = type(
+            "NumPy", (), {"normal": staticmethod(lambda x: noise.astype(np.float32)), "mean": staticmethod(np.mean)}
+        )
+        return equations.EQUATIONS[op.name].f(equations.functional(xp), c, arguments, equations.NOTHING, *like.values())
+
+    truth.check(result(rng.standard_normal(shape)))
+    data = next((v for v in arguments.values() if np.shape(v) == shape), np.ones(shape))
+    for noise in (rng.random(shape), np.zeros(shape), data, 1.05 * rng.standard_normal(shape)):
         with pytest.raises(ValueError, match="noise"):
-            peers.check(op.name, arguments, shape, [out], registry.expected(op, arguments, "float32"))
+            truth.check(result(noise))
+    if name == "eps_loss_noise":
+        loss, gradient = result(rng.standard_normal(shape))
+        with pytest.raises(ValueError, match="loss"):
+            truth.check((1.01 * loss, gradient))
 
 
 def test_rounds_begin_with_another_contestant_each_time_and_the_ratio_is_of_the_rounds():
     called = []
-    times = timing.interleave({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 0.0, least=4, clock=lambda run: run() or 10_000_000)
+    runs = {"a": lambda: called.append("a"), "b": lambda: called.append("b")}
+    times = timing.interleave(runs, 0.0, least=4, clock=lambda run: run() or 10_000_000)
     assert called[2:] == ["a", "b", "a", "b", "b", "a", "a", "b", "b", "a"]
     assert {name: list(t) for name, t in times.items()} == {"a": [1e7] * 4, "b": [1e7] * 4}
     assert timing.times_faster([1.0, 2.0, 4.0], [3.0, 6.0, 4.0]) == 3.0
 
 
+def test_the_fastest_variant_counts_and_arithmetic_is_counted_by_the_step(monkeypatch):
+    monkeypatch.setattr(machine, "peak", lambda: (None, 1000))
+    times = {"kernel": [10.0, 10.0, 12.0], "peak": [5.0] * 3, "slow": [40.0] * 3, "fast": [20.0] * 3}
+    times = {("numpy", k) if k in ("slow", "fast") else (k, ""): np.array(t) for k, t in times.items()}
+    found = measure.compared(times, None, flops=1000, steps=10)
+    assert found["median_us"] == 1e-3 and found["gflops"] == 100 and found["peak_gflops"] == 200 and found["peak"] == 50
+    assert found["numpy"] == 2 and found["numpy_how"] == "fast" and found["spread"] == pytest.approx(10)
+
+
 def test_a_target_stays_in_the_table_when_it_is_missed():
-    assert targets.judge(row()) == ("numpy 4x, triad 90%", "yes")
-    assert targets.judge(row(numpy=3.9, triad=50.0)) == ("numpy 4x, triad 90%", "no: numpy, triad")
-    assert targets.judge(row(numpy=None)) == ("numpy 4x, triad 90%", "not measured: numpy")
-    assert targets.judge(row(failure="Mismatch")) == ("numpy 4x, triad 90%", "no: FAIL")
-    gpu = dict(backend="triton_gpu", shape=targets.GPU_BIG, dtype="float16", float32_copy=100.0)
-    assert targets.judge(row(**gpu, copy=91.0))[1] == "yes" and targets.judge(row(**gpu, copy=89.0))[1] == "no: copy"
-    assert targets.judge(row(backend="triton_gpu", shape=targets.SMALL, launch=1.4)) == ("launch <= 1.3x", "no: launch")
+    assert row()["met"] == "yes" and targets.wanted(row(), "images") == {"numpy": 4, "triad": 90}
+    assert row(numpy=3.9, triad=50.0)["met"] == "no: numpy, triad" and row(failure="Mismatch")["met"].startswith("no")
+    assert row(numpy=None)["met"] == "not measured: numpy"
+    gpu = dict(backend="triton_gpu", shape=(64, 3, 1024, 1024), dtype="float16", float32_copy=100.0)
+    assert row(**gpu, copy=91.0)["met"] == "yes" and row(**gpu, copy=89.0)["met"] == "no: copy"
+    assert (
+        row(backend="triton_gpu", shape=SMALL, launch=1.4)["met"] == "no: launch"
+        and row(backend="triton_gpu", shape=SMALL, launch=1.2)["met"] == "yes"
+    )
+    loop = dict(op="fused.mlp_sample", row="batch 64, bfloat16", backend="triton_gpu", shape=(64, 784))
+    assert row(**loop, median_us=160.0)["met"] == "no: median" and row(**loop, median_us=140.0)["met"] == "yes"
+    names = {f"{op.name} {label}" for op in registry.OPS for label in op.bench} | {"images *", "matrix *"}
+    for line in targets.lines():
+        label = re.sub(", bfloat16$", "", line["row"])
+        assert f"{line['op']} {label}" in names or "mlp" in line["op"] and "fused.mlp_sample" not in OPS
+        assert line["value"] is None or line["column"] == targets.HALF or line["column"] in measure.NUMBERS
 
 
-def test_rows_survive_their_csv_and_fill_the_readme(tmp_path):
-    rows = [row(), row(failure="Mismatch: worst at (0, 0)", median_us=None, gbs=None, copy=None, triad=None, numpy=None), row(kind=report.SWEEP)]
+def test_rows_are_timed_in_the_shapes_of_the_targets_or_of_the_words():
+    small = [op for op in registry.OPS if op.name in ("diffusion.q_sample", "vae.reparameterize_kl")]
+    found = [(op.name, shape) for op, *_, shape, _ in measure.rows(small, ["numba_cpu"])]
+    assert (
+        ("vae.reparameterize_kl", (4096, 784)) in found
+        and ("diffusion.q_sample", HEADLINE) in found
+        and ("diffusion.q_sample", (4096, 784)) not in found
+    )
+    assert [shape for *_, shape, _ in measure.rows(small, ["numba_cpu"], [(2, 5)])] == [(2, 5)] * 2
+
+
+def test_rows_survive_their_csv_and_fill_the_pages(tmp_path):
+    wrong = row(failure="Mismatch: worst at (0, 0)", median_us=None, gbs=None, copy=None, triad=None, numpy=None)
+    rows = [
+        row(error=0.25),
+        wrong,
+        row(kind=plot.SWEEP),
+        row(
+            op="fused.mlp_sample", row="batch 64", shape=(64, 784), bytes=None, copy_gbs=None, gflops=110.0, hidden=1.5
+        ),
+    ]
     report.write_csv(tmp_path / "r.csv", rows, MACHINE)
-    back, machine = report.read_csv(tmp_path / "r.csv")
-    assert machine == MACHINE and [p.name for p in tmp_path.iterdir()] == ["r.csv"]
+    back, there = report.read_csv(tmp_path / "r.csv")
+    assert there == MACHINE and [p.name for p in tmp_path.iterdir()] == ["r.csv"]
     for one, other in zip(rows, back, strict=True):
-        assert {name: one[name] for name in report.NUMBERS} == {name: other[name] for name in report.NUMBERS}
-        assert one["shape"] == other["shape"] and one["failure"] == other["failure"]
-    text = report.markdown(back, machine)
-    assert "| q_sample | (256, 3, 32, 32) | float32 | 300.0 us | 4.5 |" in text and "| FAIL |" in text and text.count("| q_sample |") == 2
-    filled = report.filled(f"before\n{report.BEGIN}\nold\n{report.END}\nafter", text)
-    assert "old" not in filled and filled.startswith("before") and filled.endswith("after")
-    with pytest.raises(ValueError, match=re.escape(report.BEGIN)):
-        report.filled("no markers", text)
+        assert one == {name: other[name] for name in one}
+    # a file of an earlier version lacks columns
+    lines = (tmp_path / "r.csv").read_text().splitlines()
+    keep = [i for i, name in enumerate(report.FIELDS) if name not in ("error", "spread", "hidden", "hidden_how")]
+    old = "\n".join(",".join(line[i] for i in keep) for line in csv.reader(lines[:1]))
+    (tmp_path / "old.csv").write_text(old + "\n")
+    assert report.read_csv(tmp_path / "old.csv")[0] == []
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"other\.csv"):
+    with pytest.raises(ValueError, match="expected the columns"):
         report.read_csv(tmp_path / "other.csv")
+    # the pages
+    page, readme = tmp_path / "page.md", tmp_path / "readme.md"
+    page.write_text(
+        "".join(f"<!-- {name}:begin -->\nOLD\n<!-- {name}:end -->\n" for name in ("tables", "training", "conformance"))
+    )
+    readme.write_text("before\n<!-- bench:begin -->\nOLD\n<!-- bench:end -->\nafter")
+    assert report.main([str(tmp_path / "r.csv"), "--page", str(page), "--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert "OLD" not in text + page.read_text() and text.startswith("before") and text.endswith("after")
+    assert len([line for line in text.splitlines() if line.startswith("| `")]) == 8
+    assert (
+        re.search(r"\| `q_sample` \| 4.5 \| 104 \|  \| 0.25 \|", text)
+        and "FAIL" in page.read_text()
+        and "no: FAIL" in page.read_text()
+    )
+    readme.write_text("no markers")
+    assert report.main([str(tmp_path / "r.csv"), "--page", str(page), "--readme", str(readme)]) == 2
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--op", "unet"], "error: --op"), (["--shape", "3,x"], "argument --shape"), (["--peers", "caffe"], "argument --peers"),
-    (["--csv", "/nowhere/at/all.csv"], "argument --csv"), (["--seconds", "-1"], "error: --seconds"), (["--backend", "cuda"], "argument --backend"),
+def test_the_committed_results_can_be_read_and_fill_their_page():
+    page = (report.RESULTS / "README.md").read_text()
+    for path in report.RESULTS.glob("*.csv"):
+        rows, there = report.read_csv(path)
+        tables = [line for line in report.markdown(rows, there).splitlines() if line.startswith("|")]
+        assert (
+            len(tables) > 20
+            and all(line in page for line in tables)
+            and all(row["target"] for row in rows if row["met"])
+        )
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 10**4])
+def test_a_table_is_folded_and_no_number_is_cut(width, capsys):
+    rows = [row(spread=3.0, error=0.123, torch=2.0, median_us=123456.7), row(row="another", numexpr=1234.5)]
+    report.print_tables(rows, MACHINE, width)
+    out = capsys.readouterr().out
+    assert "…" not in out and "..." not in out
+    for number in ("123.46 ms", "4.5", "1,234", "0.12", "104", "numpy 4x, triad 90%"):
+        assert number in re.sub(r"\s+", " ", out)
+    assert "JAX" not in out and "x launch" not in out  # blank everywhere
+    key = max(len(cell) for header, lines in [report.table(rows)] for cell in [line[0] for line in lines])
+    tables = out.split("\n(256, 3, 32, 32)")[0].splitlines()
+    assert width < 80 or all(len(line.rstrip()) <= width for line in tables) and key < width
+
+
+@pytest.mark.parametrize("words", [
+    "--op unet", "--shape 3,x", "--shape 7", "--peers caffe", "--csv /nowhere/at/all.csv", "--csv /proc/rows.csv",
+    "--csv /tmp", "--seconds -1", "--seconds nan", "--threads 0", "--backend cuda", "--plot /nowhere/x.png",
+    "--plot /tmp/hinge.png --op hinge", "--plot /tmp/picture.docx",
 ])  # fmt: skip
-def test_bad_words_are_told(words, message, capsys):
+def test_bad_words_are_refused_before_the_work(words, capsys):
     with pytest.raises(SystemExit) as stop:
-        command.arguments(words)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+        command.arguments(words.split())
+    assert stop.value.code == 2 and re.search(rf"error: (argument )?{words.split()[0]}: ", capsys.readouterr().err)
 
 
-def test_the_copy_and_the_triad_move_the_bytes_they_say():
+def test_help_has_no_default_of_none(capsys):
+    for of in (command.arguments, report.main):
+        with pytest.raises(SystemExit):
+            of(["--help"])
+        assert "None" not in capsys.readouterr().out
+
+
+def test_a_file_is_written_completely_or_left_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    monkeypatch.setattr(files.os, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        files.write_atomic(path, b"new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path] and files.why_unwritable(path) == ""
+
+
+def test_the_limits_move_the_bytes_and_do_the_operations_they_state():
     assert timing.copy(800)() is None and machine.triad(1200)() is None
+    run, flops = machine.peak()
+    run()
+    assert flops > 1e6
     with pytest.raises(ValueError, match="--threads"):
         machine.pin(0)
 
 
-def test_a_trajectory_is_timed_where_it_is_right_and_not_where_it_is_wrong(monkeypatch):
-    found = next(trajectory.rows("numba_cpu", 0.0, []))
-    assert found["what"] == "mlp_sample" and found["us"] > 0 and found["numpy"] > 0 and 0 < found["peak_share"] < 2
-    right = fused.mlp_sample
-    monkeypatch.setattr(fused, "mlp_sample", lambda *a, out, **k: right(*a, **k) * np.float32(1.001))
-    with pytest.raises(AssertionError, match="mlp_sample"):
-        next(trajectory.rows("numba_cpu", 0.0, []))
-
-
-def test_a_loops_target_stays_and_its_table_is_filled(tmp_path):
-    found = {"what": "mlp_sample", "precision": "float32", "batch": 64, "us": 5e3, "gflops": 100.0, "numpy": 1.5, "compile": 1.1}
-    assert targets.judge_loop("numba_cpu", found)["met"] == "no: compile" and targets.judge_loop("numba_cpu", found | {"compile": 1.3})["met"] == "yes"
-    assert targets.judge_loop("triton_gpu", found | {"precision": "bfloat16", "us": 200.0})["met"] == "no: us"
-    assert targets.judge_loop("numba_cpu", {k: v for k, v in found.items() if k != "compile"})["met"] == ""  # without torch it is not known
-    row = {"machine": "here", "date": "today", "versions": "all"} | targets.judge_loop("numba_cpu", found)
-    with open(tmp_path / "t.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ("machine", "caches", "threads", "date", "versions", *trajectory.FIELDS))
-        writer.writeheader()
-        writer.writerow(row)
-    assert "| mlp_sample | 64 | float32 | 5,000 | 100 | 1.50 | 1.10 | numpy 1.4x, compile 1.2x | no: compile |" in report.loops_markdown(tmp_path / "t.csv")
+@needs_loops
+@pytest.mark.parametrize("name", ["fused.mlp_sample", "fused.mlp_train"])
+def test_a_loop_is_timed_where_it_is_right_and_not_where_it_is_wrong(name, monkeypatch):
+    op, label = OPS[name], next(iter(OPS[name].bench))
+    options = op.bench[label] | {"width": 32} | ({"batch": 16} if "train" in name else {})
+    columns = peers.available(["numpy", "hidden", "torch"])[0]
+    found = timed(op, label, options, (40, 64), libraries=columns)
+    assert found["failure"] == "" and found["gflops"] > 0 and 0 < found["peak"] < 200 and found["gbs"] is None
+    assert all(found[c] > 0 for c in columns if (name, c) != ("fused.mlp_train", "hidden"))
+    right = registry.kernel(op, "numba_cpu")
+    monkeypatch.setattr(
+        registry, "kernel", lambda op, backend: lambda **a: right(**a | {"seed": 1, "abar": a["abar"] ** 1.01})
+    )
+    assert timed(op, label, options, (40, 64), libraries=[])["failure"]

@@ -1,0 +1,39 @@
+"""JAX: the equation under `jax.jit`, state donated; noise by its default generator and by the hardware's."""
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+
+from bench.peers import sound
+from bench.peers.equations import EQUATIONS, NOTHING, data, functional, table
+from bench.records import in_place
+
+
+def make(column, op, arguments, shape):
+    """See `bench.peers`. column: "jax"."""
+    if op.name not in EQUATIONS:
+        return {}
+    kinds = ("threefry2x32", "rbg") if sound.draws(op, arguments) else (None,)
+    return {kind or "jit": _compiled(op, arguments, shape, kind) for kind in kinds}
+
+
+def _compiled(op, arguments, shape, kind):
+    x = {k: jnp.array(v) for k, v in data(op, arguments, shape).items()}
+    fold, f = table(op, arguments, shape), EQUATIONS[op.name].f
+    key = kind and jax.random.key(1, impl=kind)
+
+    def compute(c, key, *x):
+        xp = SimpleNamespace(
+            clip=jnp.clip, sqrt=jnp.sqrt, exp=jnp.exp, mean=jnp.mean, softplus=jax.nn.softplus, sigmoid=jax.nn.sigmoid,
+            relu=jax.nn.relu, ones_like=jnp.ones_like, normal=lambda x: jax.random.normal(key, x.shape, x.dtype),
+        )  # fmt: skip
+        return f(functional(xp), c, arguments, NOTHING, *x)
+
+    compiled = jax.jit(compute, donate_argnums=tuple(2 + list(x).index(name) for name in in_place(op)))
+
+    def run():
+        result = jax.block_until_ready(compiled(fold()[..., None] if fold else None, key, *x.values()))
+        x.update(zip(in_place(op), result if isinstance(result, tuple) else (result,)))
+        return result
+
+    return run
