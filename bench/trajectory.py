@@ -190,7 +190,7 @@ def rows(backend, seconds, libraries):
 
     fused, (send, receive) = importlib.import_module(f"kernels.{backend}.fused"), registry.carriers(backend)
     device, clock = ("cpu", timing.wall) if backend == "numba_cpu" else ("cuda", clocks.events)
-    abar, params = schedules.alpha_bar(schedules.linear_betas()), mlp.chapter_init(0)
+    abar, params = schedules.alpha_bar(schedules.linear_betas()), mlp.simple_mlp_init(0)
     exact, sent = {name: p.astype(np.float64) for name, p in params.items()}, {name: send(p) for name, p in params.items()}
     times = schedules.spaced_times(1000, STEPS, "trailing")
     table, (width, pixels) = coefficients.ddim_trajectory(times.tolist(), 0.0, abar, "eps"), params["w2"].T.shape

@@ -28,7 +28,7 @@ LOOPS = {  # name: (cases, of them the examples, the pixels and units of the net
 
 def chapter(pixels=784, width=256, dtype=np.float32):
     """The chapter's net with its times as small as its pixels: beside times up to 1000 it hardly sees them. pixels, width: ints. dtype: of NumPy."""
-    params = mlp.chapter_init(0, pixels, width, dtype)
+    params = mlp.simple_mlp_init(0, pixels, width, dtype)
     return params | {"w1": params["w1"] * np.append(np.ones(pixels), 1e-3).astype(dtype)}
 
 

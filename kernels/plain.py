@@ -10,7 +10,7 @@ import numpy as np
 from kernels import coefficients
 from ref import philox
 from ref.fused import PER_STEP
-from ref.nets.mlp import chapter, chapter_backward, residual
+from ref.nets.mlp import residual, simple_mlp, simple_mlp_backward
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
@@ -332,12 +332,12 @@ def _copy(out, z):
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None):
     """`ref.fused.mlp_sample` in xT's dtype. params, xT, times, abar, eta, seed, stream, guidance, predict, clip: as there."""
-    net = residual if "class.w" in params else chapter
+    net = residual if "class" in params else simple_mlp
     convert = {"eps": lambda x, out, t, abar: out, "x0": eps_from_x0, "v": eps_from_v}[predict]
     x = xT
     for i, (t, s) in enumerate(pairwise(np.asarray(times).tolist())):
         rows = np.full(len(x), t)
-        nothing = [np.full(len(x), len(params["class.w"]) - 1)] if net is residual else []
+        nothing = [np.full(len(x), len(params["class"]["w"]) - 1)] if net is residual else []
         e = convert(x, net(params, x, rows, *nothing)[0], t, abar)
         if guidance is not None:
             e = _guide(e, convert(x, net(params, x, rows, guidance[0])[0], t, abar), guidance[1])
@@ -356,9 +356,9 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         step, stream = done + 1 + i, PER_STEP * (done + 1 + i)
         x0, t = data[philox.below(seed, batch, len(data), stream)], 1 + philox.below(seed, batch, len(abar) - 1, stream + 1)
         z = normal(seed, shape, stream + 3, data.dtype)
-        eps_hat, cache = chapter(kept["params"], q_sample(x0, t, z, abar), t)
+        eps_hat, cache = simple_mlp(kept["params"], q_sample(x0, t, z, abar), t)
         losses[i], deps_hat = eps_loss_grad(eps_hat, z)
-        for n, g in chapter_backward(deps_hat, kept["params"], cache).items():
+        for n, g in simple_mlp_backward(deps_hat, kept["params"], cache)[1].items():
             p, m, v, average = (kept[part][n] for part in kept)
             adam_ema_step(p, g, m, v, average, step, lr, beta1, beta2, eps, weight_decay, decay, out=(p, m, v, average))
     return kept.pop("params"), {"step": done + steps} | kept, losses

@@ -17,7 +17,7 @@ from ref.diffusion import (
     _column, _same_shape, ddim_step, ddpm_step, eps_from_v, eps_from_x0, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
 )  # fmt: skip
 from ref.guidance import guide
-from ref.nets.mlp import chapter, chapter_backward, residual
+from ref.nets.mlp import residual, simple_mlp, simple_mlp_backward
 from ref.optim import adam_step, ema_step
 from ref.philox import below, normal
 from ref.samplers import ddim, dpmpp_2m_step
@@ -149,16 +149,16 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     """
     if predict not in ("eps", "x0", "v"):
         raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
-    if guidance is not None and "class.w" not in params:
+    if guidance is not None and "class" not in params:
         raise ValueError("guidance: expected None for a net without classes")
 
     def eps_hat(x, t, labels):
         rows = np.full(len(x), t)
-        out = residual(params, x, rows, labels)[0] if "class.w" in params else chapter(params, x, rows)[0]
+        out = residual(params, x, rows, labels)[0] if "class" in params else simple_mlp(params, x, rows)[0]
         return out if predict == "eps" else eps_from_x0(x, out, t, abar) if predict == "x0" else eps_from_v(x, out, t, abar)
 
     def model(x, t):
-        uncond = eps_hat(x, t, np.full(len(x), len(params["class.w"]) - 1) if "class.w" in params else None)
+        uncond = eps_hat(x, t, np.full(len(x), len(params["class"]["w"]) - 1) if "class" in params else None)
         return uncond if guidance is None else guide(uncond, eps_hat(x, t, guidance[0]), guidance[1])
 
     noise = [normal(seed, np.shape(xT), (stream + i) % 2**64) for i in range(len(times) - 1)] if eta else None
@@ -189,9 +189,9 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         stream = PER_STEP * step
         x0, t = data[below(seed, batch, len(data), stream)], 1 + below(seed, batch, len(abar) - 1, stream + 1)
         dtype = params["w1"].dtype
-        eps_hat, cache = chapter(params, q_sample_noise(x0, t, seed, abar, stream + 3).astype(dtype), t)
+        eps_hat, cache = simple_mlp(params, q_sample_noise(x0, t, seed, abar, stream + 3).astype(dtype), t)
         losses[i], deps_hat = eps_loss_noise(eps_hat, seed, stream + 3)
-        for name, g in chapter_backward(deps_hat.astype(dtype), params, cache).items():
+        for name, g in simple_mlp_backward(deps_hat.astype(dtype), params, cache)[1].items():
             new = adam_ema_step(params[name], g, m[name], v[name], average[name], step, lr, beta1, beta2, eps, weight_decay, decay)
             params[name], m[name], v[name], average[name] = new
     return params, {"step": state["step"] + steps, "m": m, "v": v, "average": average}, losses

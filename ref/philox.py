@@ -16,6 +16,23 @@ import numpy as np
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # multipliers, [Philox] section 4.3
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # Weyl increments of the key: golden ratio, sqrt(3) - 1
 
+TRAINING = ("batch", "time", "label", "noise")  # the streams of a training step
+BLOCKS = {"sampling": 1 << 60, "classifier": 1 << 61, "latent": 3 << 60, "init": 1 << 62, "augment": 5 << 60, "pixels": 6 << 60}
+
+
+def stream(what, step=0):
+    """The one allocator of streams: 4 step + 0 .. 3 for what a training step draws, else the start of a block of 2^60, plus step.
+
+    what: "batch", "time", "label" or "noise"; or a block: "init" (parameters), "sampling" (what is drawn after training), "classifier", "latent"
+    (the second latents of a step), "augment", "pixels". step: int >= 0. Returns an int.
+    Raises ValueError for another name or a step that leaves the block.
+    """
+    if what not in (*TRAINING, *BLOCKS):
+        raise ValueError(f"what: expected one of {', '.join((*TRAINING, *BLOCKS))}, got {what!r}")
+    if not 0 <= step < (1 << 58 if what in TRAINING else 1 << 60):
+        raise ValueError(f"step: expected a step of at least 0 within the block of {what}, got {step}")
+    return 4 * step + TRAINING.index(what) if what in TRAINING else BLOCKS[what] + step
+
 
 def philox4x32(counter, key, rounds=10):
     """Philox4x32-R, [Philox] section 4.3. Each round, with key k bumped by (W0, W1) before every round but the first:

@@ -178,6 +178,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     labels (B,) and w, both branches in the same pass. predict: what the net's output is, "eps", "x0" or "v". clip: of x0_hat, > 0, or None.
     Returns x at the last time (B, pixels), in out where given; an example's does not depend on its batch. Raises as `ref.fused.mlp_sample`.
     """
+    params = _flat(params)
     shape, dtype = engine.same(xT=xT)
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
@@ -200,6 +201,14 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     work = steps * shape[0] * sum(p.size for p in params.values())
     engine.run_tiles(kernel, -(-shape[0] // tile), work, memory, xT, tile, *weights, *more)
     return engine.finish(memory, out, shape)
+
+
+def _flat(params):
+    """The residual net's arrays under dotted names."""
+    if "class" not in params:
+        return params
+    flat = {f"{part}.{name}": p for part, arrays in params.items() if part != "blocks" for name, p in arrays.items()}
+    return flat | {f"block{i}.{name}": p for i, block in enumerate(params["blocks"]) for name, p in block.items()}
 
 
 def _hidden_is_shorter(pixels, width, steps, like):

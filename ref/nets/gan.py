@@ -50,8 +50,8 @@ def generator_backward(dx, params, cache):
     """Gradients of `generator` in its parameters. dx: (B, pixels). params, cache: of the forward. Returns a dict."""
     da2, dw3, db3 = linear_backward(tanh_backward(dx, cache["x"]), cache["a2"], params["w3"])
     da1, dw2, db2 = linear_backward(leaky_relu_backward(da2, cache["h2"]), cache["a1"], params["w2"])
-    _, dw1, db1 = linear_backward(leaky_relu_backward(da1, cache["h1"]), cache["z"], params["w1"])
-    return {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}
+    dz, dw1, db1 = linear_backward(leaky_relu_backward(da1, cache["h1"]), cache["z"], params["w1"])
+    return dz, {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}
 
 
 def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
@@ -88,7 +88,7 @@ def discriminator_backward(dlogits, params, cache):
     da2, dw3, db3 = linear_backward(dlogits[:, None], cache["a2"], params["w3"])
     da1, dw2, db2 = linear_backward(da2 * cache["s2"], cache["a1"], params["w2"])
     dx, dw1, db1 = linear_backward(da1 * cache["s1"], cache["x"], params["w1"])
-    return {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}, dx
+    return dx, {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}
 
 
 def discriminator_input_gradient(params, x, act):

@@ -91,4 +91,4 @@ def _down(dout, params, cache):
     da2, dw3, db3 = linear_backward(dout, cache["a2"], params["w3"])
     da1, dw2, db2 = linear_backward(silu_backward(da2, cache["h2"]), cache["a1"], params["w2"])
     dx, dw1, db1 = linear_backward(silu_backward(da1, cache["h1"]), cache["x"], params["w1"])
-    return {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}, dx
+    return dx, {"w1": dw1, "b1": db1, "w2": dw2, "b2": db2, "w3": dw3, "b3": db3}

@@ -135,15 +135,15 @@ FUNCTIONS = {
                                        uncond=lambda x0, eps: 0.9 * (eps - x0)),
     "ref.philox.below": dict(n=10),
     "ref.fused.adam_ema_step": MODULES["ref.optim"],
-    "ref.fused.mlp_sample": dict(params=lambda xT: mlp.chapter_init(0, xT.shape[1], 8, np.float64), xT=lambda x0: normal(4, (2, x0[0].size))),
-    "ref.fused.mlp_train": dict(params=lambda data: mlp.chapter_init(0, data.shape[1], 8, np.float64), data=lambda x0: x0.reshape(2, -1), steps=1,
+    "ref.fused.mlp_sample": dict(params=lambda xT: mlp.simple_mlp_init(0, xT.shape[1], 8, np.float64), xT=lambda x0: normal(4, (2, x0[0].size))),
+    "ref.fused.mlp_train": dict(params=lambda data: mlp.simple_mlp_init(0, data.shape[1], 8, np.float64), data=lambda x0: x0.reshape(2, -1), steps=1,
                                 batch=3, lr=1e-3),
     "ref.vae.bernoulli_nll": dict(x=lambda x0: 0.5 + 0.45 * x0),
     "ref.vae.gaussian_nll": dict(logvar=lambda x: np.full(x.shape, -1.0)),
     "ref.nets.gan.generator": dict(params=lambda latent, width, pixels: gan_nets.generator_init(0, latent, width, pixels, np.float64)),
     "ref.nets.vae.encoder": dict(params=lambda pixels, width, latent: vae_nets.encoder_init(0, pixels, width, latent, np.float64)),
     "ref.nets.vae.decoder": dict(params=lambda pixels, width, latent: vae_nets.decoder_init(0, pixels, width, latent, np.float64)),
-    "ref.nets.mlp.chapter": dict(params=lambda pixels, width: mlp.chapter_init(0, pixels, width, np.float64)),
+    "ref.nets.mlp.simple_mlp": dict(params=lambda pixels, width: mlp.simple_mlp_init(0, pixels, width, np.float64)),
     "ref.nets.mlp.residual": dict(params=lambda pixels, width, depth, classes, frequencies: {  # with the last layers of its blocks off 0
         n: a + _sines(a.shape) / 3 for n, a in mlp.residual_init(0, pixels, width, depth, classes, frequencies, np.float64).items()}),
 }  # fmt: skip

@@ -1,0 +1,1 @@
+from kernels.plain import mlp_train  # noqa: F401
