@@ -216,7 +216,7 @@ def test_bad_words_are_told(words, message, capsys):
 
 
 def test_a_backend_that_is_not_installed_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(ours, "available", lambda: (["numba_cpu"], {"triton_gpu": "triton is not installed"}))
+    monkeypatch.setattr(selftest, "available", lambda: (["numba_cpu"], {"triton_gpu": "triton is not installed"}))
     with pytest.raises(SystemExit) as stop:
         digits.main(["--net", "chapter", "--backend", "triton_gpu"])
     assert stop.value.code == 2 and "--backend triton_gpu: triton is not installed" in capsys.readouterr().err

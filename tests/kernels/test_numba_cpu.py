@@ -375,7 +375,7 @@ def test_the_truth_about_a_float32_kernel_is_float64(op):
 
 def test_our_own_check_passes_a_right_kernel_and_fails_a_wrong_one(monkeypatch):
     op = next(op for op in registry.OPS if op.name == "diffusion.v_target")
-    monkeypatch.setattr(ours, "SHAPES", [(1,), (5, 5, 5)])
+    monkeypatch.setattr(selftest, "SHAPES", [(1,), (5, 5, 5)])
     assert selftest.check(op, "numba_cpu", "float32").ok
     monkeypatch.setattr(registry, "kernel", lambda op, backend: diffusion.x0_from_eps)
     verdict = selftest.check(op, "numba_cpu", "float32")

@@ -17,7 +17,7 @@ from ref import fused as truth
 from ref import philox
 from ref.nets import mlp
 from kernels.loops import ABAR, orders, parts, residual, turned
-from tests.test_mlp import SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, start
+from tests.kernels.test_numba_cpu_mlp import SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, start
 
 pytestmark = pytest.mark.interpreter if launch.INTERPRETED else pytest.mark.gpu
 
@@ -165,7 +165,7 @@ def test_out_may_be_the_input_and_nothing_else_is_written():
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("steps", [1, 3] if launch.INTERPRETED else [1, 10, 100])
 def test_a_training_run_is_the_truth_to_within_twice_plain_numpy(steps, precision, rounded):
-    """With an eps of the gradients' size, as in `tests.test_mlp`."""
+    """With an eps of the gradients' size, as in `tests.kernels.test_numba_cpu_mlp`."""
     pixels, width, batch = (20, 9, 11) if launch.INTERPRETED else (784, 64, 64)
     params, data = loops.chapter(pixels, width), digits(300, pixels)
     told = dict(batch=batch, lr=1e-3, seed=3, abar=ABAR, eps=1e-4, weight_decay=0.01, decay=0.9)
