@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ref import philox
+
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -32,6 +34,13 @@ def load(folder=None):
 def scale(pixels):
     """Bytes 0 .. 255 as floats -1 .. 1, one row an image. pixels: (N, ...). Returns (N, 784) float32 for 28x28."""
     return (pixels.reshape(len(pixels), -1).astype(np.float32) / 127.5) - 1
+
+
+def mixture(means, stds, weights, count, seed, which, where):
+    """Points of a mixture of Gaussians, (count, D) float64. means: (K, D). stds, weights: (K,). count, seed: ints. which, where: streams of the component and
+    of the place in it."""
+    k = np.searchsorted(np.cumsum(weights)[:-1], philox.uniform(seed, (count,), which), side="right")
+    return means[k] + stds[k, None] * philox.normal(seed, (count, means.shape[1]), where)
 
 
 def _embedded():

@@ -1,8 +1,7 @@
-"""How good samples of digits are: do they show what was asked, how far is their distribution, are they true, are they all there.
+"""How good samples of digits are: adherence to the label, distance of the distributions, precision and recall, spread, sharpness.
 
-Everything but adherence is a distance between two clouds of features, which are what the last hidden layer of the judge
-(`bench.studies.classifier`, trained on held-out digits) says of an image. Such figures depend on how many points there are, so each
-is to be read beside the same figure for as many real digits.
+Frechet distance, precision and recall compare two clouds of features, the last hidden layer of the judge (`bench.studies.classifier`, trained
+on held-out digits). They depend on the number of points, so compare each with the same figure for as many real digits.
 
 Papers
     [FID]  Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017
@@ -11,7 +10,13 @@ Papers
 import numpy as np
 
 from bench.studies import classifier, data
-from ref.layers import linear, relu
+
+COLUMNS = {
+    "adherence": "share of samples that the classifier takes for the requested digit",
+    "frechet": "squared Frechet distance to real digits, in the classifier's hidden layer",
+    "precision": "share of samples within the manifold of real digits",
+    "recall": "share of real digits within the manifold of the samples",
+}
 
 
 def references(count, seed=0):
@@ -31,19 +36,18 @@ def references(count, seed=0):
 
 
 def judged(judge, real, images, labels):
-    """The four figures of samples. judge: from `references`. real: (images, labels) to compare with. images: (N, 784). labels: (N,), asked for.
+    """The four figures of samples. judge: from `references`. real: (images, labels) to compare with. images: (N, 784). labels: (N,), requested.
 
-    Returns a dict: adherence, the share that the judge takes for what was asked; frechet; precision and recall, in [0, 1].
+    Returns a dict: adherence, the share that the judge takes for the requested digit; frechet; precision and recall, in [0, 1].
     """
-    images = np.asarray(images, np.float32)
     there, here = features(judge, real[0]), features(judge, images)
     precision, recall = precision_recall(there, here)
     return {"adherence": classifier.accuracy(judge, images, labels), "frechet": frechet(there, here), "precision": precision, "recall": recall}
 
 
 def features(judge, images):
-    """The last hidden layer of the judge, (N, width) float64. judge: from `references`. images: (N, 784) float32."""
-    return relu(linear(images, judge["w1"], judge["b1"])).astype(np.float64)
+    """The last hidden layer of the judge, (N, width) float64. judge: from `references`. images: (N, 784)."""
+    return classifier.hidden(judge, np.asarray(images, np.float32)).astype(np.float64)
 
 
 def frechet(a, b):
@@ -81,7 +85,7 @@ def precision_recall(real, made, k=3):
 
 
 def spread(images, labels):
-    """Mean distance between two samples that were asked for the same digit, as the root mean square over pixels.
+    """Mean distance between two samples of the same requested digit, as the root mean square over pixels.
 
     images: (N, D). labels: (N,), each at least twice.
     Returns a float: the mean over classes of the mean over pairs of |a - b| / sqrt(D).
