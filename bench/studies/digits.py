@@ -28,11 +28,11 @@ JUDGED = 1 << 20  # the streams of the samples that are judged, in those of samp
 
 def main(argv=None):
     """Run the study. argv: list of words, or None for the command line's. Returns the exit status."""
-    args = _arguments(argv)
+    args = arguments(argv)
     if fit.backend(args.backend).interpreted:
         print(f"digits: --backend {args.backend}: there is no GPU here, and its interpreter would take days", file=sys.stderr)
         return 2
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "data")}
+    settings = settings_of(args)
     try:
         state, digits, held_out = _begin(args, settings)
         import tqdm  # noqa: F401  missing packages are reported before the work
@@ -149,7 +149,13 @@ def _net(name):
     return {"chapter": "simple_mlp"}.get(name, name)  # its old name
 
 
-def _arguments(argv):
+def settings_of(args):
+    """What decides the numbers, and stands in a checkpoint. args: from `arguments`. Returns a dict."""
+    return {k: v for k, v in vars(args).items() if k not in ("out", "resume", "data")}
+
+
+def arguments(argv):
+    """The command line's words, checked, with the net's defaults filled in. argv: list of words, or None. Returns argparse's namespace."""
     parser = argparse.ArgumentParser(prog="python -m bench.studies.digits", description=__doc__.split("\n\n")[0])
     parser.add_argument("--net", type=_net, choices=list(denoiser.DEFAULTS), default="residual", help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, help="training steps (default: 2400, simple_mlp 5000)")
