@@ -1,4 +1,4 @@
-"""diffusers and torch against the reference: do schedulers and losses keep the equations?
+"""The schedulers and losses of diffusers and torch against the reference.
 
 Single steps go through the checker of `kernels.check`, with alpha-bar given in float64, so that it is the equation that is compared. Whole
 samplers run their own loop on a model that is known exactly, data of N(0, 1/4), against `ref.samplers`; where the two differ, the convention

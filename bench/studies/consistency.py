@@ -1,4 +1,4 @@
-"""Consistency models: digits in one and two calls, against 1 to 50 of diffusion.
+"""Consistency models: one and two network calls against 1 to 50 of diffusion.
 
 The student predicts x0_hat and is tied to the boundary by f = c_skip x + (1 - c_skip) F, with c_skip of [CM] and a sigma_data of WITHIN: from
 a little above SIGMA_MIN on, F predicts x0 and never the noise of 784 pixels, which 512 units do not carry. It starts as the

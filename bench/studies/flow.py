@@ -22,9 +22,7 @@ STYLES = {
     "DDIM": dict(color="black", ls="--", marker="s"), "DDIM, clipped": dict(color="black", ls=":", marker="s"), "flow": dict(color="C0", marker="o"),
     "flow, Heun": dict(color="C0", ls="", marker="o", mfc="white"), "reflow": dict(color="C1", marker="^"), "reflow, Heun": dict(color="C1", ls="", marker="^", mfc="white"),
 }  # fmt: skip
-COLUMNS = {"by": "sampler and net, without guidance", "steps": "", "calls": "network calls"} | metrics.COLUMNS | {
-    "straightness": "S of the paths of Euler's method in 20 steps; 0 is straight", "seconds": "for all samples",
-}  # fmt: skip
+COLUMNS = {"by": "sampler and net, without guidance", "steps": "", "calls": "network calls"} | metrics.COLUMNS | {"straightness": "S of the paths of Euler's method in 20 steps; 0 is straight"}
 
 
 def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, count=1000, seed=0, train_steps=net.STEPS):

@@ -1,4 +1,4 @@
-"""A generative adversarial network: its losses, samples and distance over training.
+"""A generative adversarial network: losses, samples, distance over training.
 
 Two MLPs ([GAN] used such), unconditional. Each step moves the discriminator once, on digits, on fakes and on R1's penalty at the
 digits, then the generator once; samples come from the moving average of the generator.

@@ -11,7 +11,7 @@ Papers
 import numpy as np
 
 from bench.studies import denoiser, metrics, net, pictures, results
-from ref import guidance, philox, samplers, schedules
+from ref import guidance, schedules
 
 WEIGHTS = (1.0, 2.0, 5.0, 7.5, 10.0)
 REMEDIED = 7.5
@@ -66,10 +66,9 @@ def sample(params, labels, w, guide, limit, abar, steps, seed):
         outside.append(np.mean(np.abs(x0) > 1))
         return limit(x0)
 
-    xT = philox.normal(seed, (labels.size, 784), philox.stream("sampling"))
-    times = schedules.spaced_times(denoiser.T, steps, "trailing")
-    images = samplers.ddim(net.model(net.predictor(params, labels, w, watched, limited), abar), xT, times, None, 0.0, abar)
-    return images, np.column_stack([times[:-1], outside, common or np.full(steps, np.nan)])
+    images = net.ddim(net.predictor(params, labels, w, watched, limited), labels.size, abar, steps, seed)
+    times = schedules.spaced_times(denoiser.T, steps, "trailing")[:-1]
+    return images, np.column_stack([times, outside, common or np.full(steps, np.nan)])
 
 
 def common_share(push, classes):

@@ -1,4 +1,4 @@
-"""Bits of a held-out digit: by the probability-flow ODE and by the variational bound.
+"""Bits of a held-out digit: the probability-flow ODE and the variational bound.
 
 The net has the shape and the budget of `digits`, and predicts v: one that predicts x0 is off by a share of the signal where there is
 hardly noise. Its x0_hat is clipped to [-1, 1] in both. The ODE needs every noise level: the net is called at the

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.studies import data, denoiser
-from ref import diffusion, edm, guidance
+from ref import diffusion, edm, guidance, philox, samplers, schedules
 from ref.nets import mlp
 
 STEPS = 2400
@@ -63,6 +63,12 @@ def predictor(params, labels, w=2.0, guide=guidance.guide, limit=clip):
         return guided if limit is None else limit(guided)
 
     return x0_hat
+
+
+def ddim(x0_hat, rows, abar, steps, seed):
+    """Samples by DDIM, eta = 0, at trailing times. x0_hat: from `predictor`. rows: of them. steps: int. Returns (rows, 784) float64."""
+    xT = philox.normal(seed, (rows, 784), philox.stream("sampling"))
+    return samplers.ddim(model(x0_hat, abar), xT, schedules.spaced_times(denoiser.T, steps, "trailing"), None, 0.0, abar)
 
 
 def model(x0_hat, abar):

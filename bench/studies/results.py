@@ -17,6 +17,7 @@ from bench.studies import pictures
 
 ENDINGS = ("png", "csv", "txt")
 PARTS = ("seconds", "train_seconds", "sample_seconds", "cpu_seconds")  # columns of what was timed by itself
+REPEATED = {"calls", "steps", "step", "sampler_steps", "seed", "what", "from_t"}  # columns that say what a row is about
 WIDTH = 80  # characters of a line of text
 
 
@@ -75,12 +76,17 @@ def seconds(rows):
 
 
 def columns(rows, names):
-    """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first one again. rows: dicts. names: of columns. Returns a list of str."""
+    """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first ones again.
+
+    rows: dicts. names: of columns. Returns a list of str.
+    """
+    names = list(names)
+    first = [i for i, name in enumerate(names) if i == 0 or name in REPEATED]
     cells = [[name, *(_cell(row.get(name, "")) for row in rows)] for name in names]
     widths, lines, blocks = [max(map(len, column)) for column in cells], [], []
-    for i in range(1, len(cells)):
+    for i in [i for i in range(len(names)) if i not in first]:
         if not blocks or sum(widths[j] + 2 for j in blocks[-1]) + widths[i] > WIDTH:
-            blocks.append([0])
+            blocks.append(list(first))
         blocks[-1].append(i)
     for block in blocks:
         lines += [""] * bool(lines)

@@ -9,7 +9,7 @@ Papers
 import numpy as np
 
 from bench.studies import data, denoiser, metrics, net, pictures, results
-from ref import diffusion, philox, samplers, schedules
+from ref import diffusion, philox, schedules
 
 COLOURS = {"linear": "#D55E00", "cosine": "#0072B2"}
 DRAWN = (1, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
@@ -32,18 +32,11 @@ def run(out, progress, train_steps=net.STEPS, count=1000, calls=(10, 50), seed=0
     for name in COLOURS:
         params, abar, seconds = net.shared(out, this.tick, name, train_steps, seed)
         for n in calls:
-            drawn[name] = sample(params, labels, abar, n, seed)
+            drawn[name] = net.ddim(net.predictor(params, labels), count, abar, n, seed)
             figures = metrics.judged(judge, real, drawn[name], labels)
             rows.append({"schedule": name, **signal(abar), "sampler_steps": n, **figures, **{f"real_{k}": v for k, v in best.items()}, "train_seconds": seconds})
             this.tick()
     this.finish(rows, draw(rows, drawn, labels, seed))
-
-
-def sample(params, labels, abar, steps, seed):
-    """Digits (B, 784) by DDIM, eta = 0. params: of the net. labels: (B,). abar: (T + 1,). steps, seed: ints."""
-    xT = philox.normal(seed, (labels.size, 784), philox.stream("sampling"))
-    times = schedules.spaced_times(denoiser.T, steps, "trailing")
-    return samplers.ddim(net.model(net.predictor(params, labels), abar), xT, times, None, 0.0, abar)
 
 
 def signal(abar):

@@ -1,4 +1,4 @@
-"""A thousand training steps in one call: every backend's weights against the reference.
+"""A thousand training steps: the weights of every backend against the reference.
 
 `fused.mlp_train` of each backend and of NumPy in float32, on the same digits, times and noise, with Adam's own eps, below which a gradient's
 rounding becomes a whole step. So none stays at the float64 reference, and the measure is the distance of plain NumPy, in four orders of the

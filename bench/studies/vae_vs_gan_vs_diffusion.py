@@ -1,4 +1,4 @@
-"""Sharpness against diversity: a VAE, a GAN and diffusion, trained for equal times.
+"""Sharpness against diversity: VAE, GAN and diffusion, trained for equal times.
 
 All three are unconditional MLPs, as in the studies `vae`, `gan` and `digits`, and see the same digits, none shifted. The steps are fixed,
 so that a run can be repeated, and were chosen to take the same time; the table has the seconds they took. The diffusion model is
@@ -14,7 +14,6 @@ import time
 import numpy as np
 
 from bench.studies import classifier, data, denoiser, gan, metrics, net, pictures, results, vae
-from ref import philox, samplers, schedules
 
 CALLS = 50  # DDIM's, of the diffusion model
 FIGURES = {"sharpness": "mean gradient energy", "precision": "precision", "recall": "recall", "frechet": "Frechet distance"}
@@ -60,10 +59,8 @@ def run(out, progress, vae_steps=3400, gan_steps=2900, diffusion_steps=1900, cou
 
 def sample_diffusion(params, count, seed, limit=None):
     """[DDIM] with eta = 0. params: of the denoiser. count, seed: ints. limit: of x0_hat, as in `net.predictor`. Returns (count, 784) in [-1, 1]."""
-    abar = denoiser.alpha_bar(denoiser.DEFAULTS["residual"]["schedule"])
-    model = net.model(net.predictor(params, np.full(count, denoiser.NO_LABEL), w=1, limit=limit), abar)
-    xT = philox.normal(seed, (count, 784), philox.stream("sampling"))
-    return net.clip(samplers.ddim(model, xT, schedules.spaced_times(denoiser.T, CALLS, "trailing"), None, 0.0, abar))
+    x0_hat = net.predictor(params, np.full(count, denoiser.NO_LABEL), w=1, limit=limit)
+    return net.clip(net.ddim(x0_hat, count, denoiser.alpha_bar("cosine"), CALLS, seed))
 
 
 def draw(rows, made):
