@@ -64,7 +64,7 @@ def listed(known, out):
     for name, line in known.items():
         path, files = out / f"{name}.csv", f"{name}.png, .csv, .txt"
         took = f"run time {results.seconds(results.parsed(path.read_text()))}" if path.exists() else "not run yet"
-        lines += [f"{name}: {took}", f"    {line}", f"    writes {', '.join(filter(None, (files, NAMES[name])))}"]
+        lines += [f"{name}: {took}", f"  {line}", f"  writes {', '.join(filter(None, (files, NAMES[name])))}"]
     return "\n".join([*lines, f"Results: {out}"]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""A variational autoencoder: bounds on held-out digits, reconstructions, samples.
+"""A variational autoencoder: bounds on held-out digits, rebuilt ones, samples.
 
 Digits are binarised dynamically: a pixel is on with the probability that its grey gives, drawn anew in each training step, after
 the digit was shifted by at most a pixel each way; the held-out digits are drawn once. The net sees pixels of 0 and 1; pictures and

@@ -2,7 +2,6 @@
 
 The wrong ones are the readable source of `ref` with a word of it changed, so they share nothing with `kernels.variants` but the mistake.
 """
-import csv
 import functools
 import inspect
 import json
@@ -23,7 +22,6 @@ import ref.optim
 import ref.philox
 import ref.samplers
 import ref.vae
-from bench.studies import conformance
 from kernels import __main__ as command
 from kernels import registry, tolerance
 from kernels.check import laws, search, selftest
@@ -626,30 +624,3 @@ def test_the_command_without_words_is_about_ours(monkeypatch, capsys):
     monkeypatch.setattr(selftest, "available", lambda: (["numba_cpu"], {"triton_gpu": "not asked"}))
     assert command.main([]) == 0
     assert "triton_gpu: not checked, not asked" in capsys.readouterr().out
-
-
-# --- what was found of others ----------------------------------------------------------------------------------------
-
-
-def test_every_difference_that_was_found_is_explained():
-    """By the checker's cause, or by the truth with one convention changed, which then has to reproduce it."""
-    with open(ROOT / "bench" / "results" / "studies" / "conformance.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    apart = [r for r in rows if r["verdict"] == "differs"]
-    assert len(rows) > 60 and {"agrees", "differs"} == {r["verdict"] for r in rows}
-    for r in apart:
-        assert r["example"] and r["convention"] and float(r["ulps_explained"] or 0) <= conformance.AGREES, r
-    table = conformance.markdown(rows)
-    assert table.count("\n| ") == 1 + len(apart) and "diffusers" in rows[0]["versions"]
-    assert f"Of {len(rows)} comparisons" in conformance.sentences([r | {"ulps": float(r["ulps"])} | ({"ulps_explained": float(r["ulps_explained"])} if r["ulps_explained"] else {}) for r in rows])[0]
-
-
-def test_the_models_of_the_study_are_exact():
-    """For data of N(0, DATA_STD^2) each prediction is the regression of what it predicts on the state: cov / var."""
-    var, x = conformance.DATA_STD**2, np.ones((1, 1))
-    for t in (1, 500, 1000):
-        a = conformance.ABAR[t]
-        assert conformance.eps_model(x, t)[0, 0] == pytest.approx(np.sqrt(1 - a) / (a * var + 1 - a), rel=1e-12)
-    assert conformance.denoise(x, 2.0)[0, 0] == pytest.approx(var / (var + 4), rel=1e-12)
-    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx((0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2), rel=1e-12)
-    assert np.max(np.abs(conformance.in_float32(schedules.linear_betas()) / conformance.ABAR[1:] - 1)) < 1e-6
