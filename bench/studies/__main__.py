@@ -59,7 +59,8 @@ def studies():
 
 
 def listed(known, out):
-    """The list: each study with what it shows, the seconds its run took where they are recorded, and its files. known: from `studies`. out: folder of results. Returns text."""
+    """The list: each study with what it shows, the seconds its run took where they are recorded, and its files. known:
+    from `studies`. Returns text."""
     lines = []
     for name, line in known.items():
         path, files = out / f"{name}.csv", f"{name}.png, .csv, .txt"

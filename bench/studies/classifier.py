@@ -7,11 +7,8 @@ from ref.layers import cross_entropy_backward, linear, linear_backward, relu, re
 
 
 def train(images, labels, seed=0, steps=1500, batch=128, width=256):
-    """Adam on the cross entropy of randomly shifted digits (two pixels each way).
-
-    images: (N, 784) in [-1, 1]. labels: (N,) in 0 .. 9.
-    Returns the parameters, a dict for `logits`.
-    """
+    """Adam on the cross entropy of randomly shifted digits (two pixels each way). labels: (N,) in 0 .. 9. Returns the
+    parameters, a dict for `logits`."""
     params = {}
     for i, (name, shape) in enumerate({"w1": (width, 784), "b1": (width,), "w2": (10, width), "b2": (10,)}.items(), 1):
         spread = shape[-1] ** -0.5 if name[0] == "w" else 0.0
@@ -32,7 +29,8 @@ def train(images, labels, seed=0, steps=1500, batch=128, width=256):
 
 
 def hidden(params, images):
-    """The last hidden layer, (N, width), whose units are the features that samples are compared by. images: (N, 784) float32."""
+    """The last hidden layer, (N, width), whose units are the features that samples are compared by. images: (N, 784)
+    float32."""
     return relu(linear(images, params["w1"], params["b1"]))
 
 
@@ -42,7 +40,7 @@ def logits(params, images):
 
 
 def predicted(params, images):
-    """The digit that each image is taken for, (N,) ints. images: (N, 784)."""
+    """The digit that each image is taken for, (N,) ints."""
     return logits(params, np.asarray(images, np.float32)).argmax(axis=1)
 
 
@@ -52,7 +50,8 @@ def accuracy(params, images, labels):
 
 
 def shifted(images, by):
-    """Images moved by whole pixels, filled with black. images: (N, 784) in [-1, 1]. by: (N, 2) ints from -2 to 2, down and right of the window. Returns (N, 784)."""
+    """Images moved by whole pixels, filled with black. by: (N, 2) ints from -2 to 2, down and right of the window.
+    Returns (N, 784)."""
     padded = np.pad(images.reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)), constant_values=-1)
     rows = np.arange(28) + 2 + by[:, :1]
     columns = np.arange(28) + 2 + by[:, 1:]

@@ -1,8 +1,9 @@
 """The schedulers and losses of diffusers and torch against the reference.
 
-Single steps go through the checker of `kernels.check`, with alpha-bar given in float64, so that it is the equation that is compared. Whole
-samplers run their own loop on a model that is known exactly, data of N(0, 1/4), against `ref.samplers`; where the two differ, the convention
-that is said to explain it is computed too, by the functions of `ref`, and has to reproduce their result.
+Single steps go through the checker of `kernels.check`, with alpha-bar given in float64, so that it is the equation that
+is compared. Whole samplers run their own loop on a model that is known exactly, data of N(0, 1/4), against
+`ref.samplers`; where the two differ, the convention that is said to explain it is computed too, by the functions of
+`ref`, and has to reproduce their result.
 
 `python -m bench.studies.conformance` prints the differences as a table in Markdown, from the results that are there.
 """
@@ -29,8 +30,8 @@ COLUMNS = {
 
 
 def run(out, progress, examples=200):
-    """Compare all; conformance.png, conformance.csv and conformance.txt. out: folder. progress: called with (done, total). examples: of the
-    checker, for each operation and dtype. Raises ModuleNotFoundError where torch or diffusers is not installed."""
+    """Compare all; conformance.png, conformance.csv and conformance.txt. examples: of the checker, for each operation
+    and dtype. Raises ModuleNotFoundError where torch or diffusers is not installed."""
     try:
         import diffusers
         import torch
@@ -53,31 +54,36 @@ def run(out, progress, examples=200):
 
 
 def row(theirs, ours, dtype, ulps, steps=1, example="", why="", explained=None, documented=""):
-    """One line of the table. theirs, ours: names. dtype: they ran in. ulps: worst difference. steps: of a sampler. example: the smallest that shows it.
-    why: the convention. explained: ulps that are left when ours does as why says, or None. documented: where theirs says so. Returns a dict."""
+    """One line of the table. theirs, ours: names. dtype: they ran in. ulps: worst difference. steps: of a sampler.
+    example: the smallest that shows it. why: the convention. explained: ulps that are left when ours does as why says,
+    or None. documented: where theirs says so. Returns a dict."""
     verdict = "agrees" if ulps <= AGREES * steps else "differs"
     return {"theirs": theirs, "ours": ours, "dtype": dtype, "verdict": verdict, "ulps": ulps, "example": example, "convention": why,
             "ulps_explained": "" if explained is None else explained, "documented": documented}  # fmt: skip
 
 
 def ulps(theirs, ours, dtype):
-    """The largest difference in units of the last place of the largest element. theirs, ours: arrays. dtype: name, of theirs."""
+    """The largest difference in units of the last place of the largest element. theirs, ours: arrays. dtype: name, of
+    theirs."""
     theirs, ours = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
     return float(np.max(np.abs(theirs - ours)) / (np.finfo(dtype).eps * np.max(np.abs(ours))))
 
 
 def in_float32(betas):
-    """Alpha-bar from 1 - beta in float32, multiplied up in float64 and stored in float32, as torch.cumprod does. betas: (T,). Returns (T,) float32."""
+    """Alpha-bar from 1 - beta in float32, multiplied up in float64 and stored in float32, as torch.cumprod does. betas:
+    (T,). Returns (T,) float32."""
     return np.cumprod((1 - betas.astype(np.float32)).astype(np.float64)).astype(np.float32)
 
 
 def eps_model(x, t):
-    """What the noise is, on average, in x at time t, where the data are N(0, DATA_STD^2). x: (B, ...), NumPy or torch. t: int. Returns the same kind."""
+    """What the noise is, on average, in x at time t, where the data are N(0, DATA_STD^2). x: (B, ...), NumPy or torch.
+    t: int. Returns the same kind."""
     return x * float(np.sqrt(1 - ABAR[t]) / (ABAR[t] * DATA_STD**2 + 1 - ABAR[t]))
 
 
 def denoise(x, sigma):
-    """What the data are, on average, in x = x0 + sigma eps. x: (B, ...), NumPy or torch. sigma: number. Returns the same kind."""
+    """What the data are, on average, in x = x0 + sigma eps. x: (B, ...), NumPy or torch. sigma: number. Returns the
+    same kind."""
     return x * (DATA_STD**2 / (DATA_STD**2 + float(sigma) ** 2))
 
 
@@ -88,7 +94,7 @@ def velocity(x, t):
 
 
 def shown(rows):
-    """The counts that the text shows, by what is compared with. rows: of the CSV. Returns a list of dicts."""
+    """The counts that the text shows, by what is compared with. Returns a list of dicts."""
     found = []
     for kind in ("all", *dict.fromkeys(row["ours"].partition(" at its ")[0] for row in rows)):
         mine = [row for row in rows if kind in ("all", row["ours"].partition(" at its ")[0])]
@@ -113,7 +119,7 @@ def markdown(rows):
 
 
 def draw(rows):
-    """A mark for each comparison, how far apart the two are. rows: of `run`. Returns the figure."""
+    """A mark for each comparison, how far apart the two are."""
     figure, axis = pictures.pyplot().subplots(figsize=(8.6, 0.14 * len(rows) + 1), layout="constrained")
     for verdict, colour in (("agrees", "#0072B2"), ("differs", "#D55E00")):
         mine = {i: np.clip(row["ulps"], 1e-2, 1e16) for i, row in enumerate(rows) if row["verdict"] == verdict}

@@ -1,9 +1,10 @@
 """Consistency models: one and two network calls against 1 to 50 of diffusion.
 
-The student predicts x0_hat and is tied to the boundary by f = c_skip x + (1 - c_skip) F, with c_skip of [CM] and a sigma_data of WITHIN: from
-a little above SIGMA_MIN on, F predicts x0 and never the noise of 784 pixels, which 512 units do not carry. It starts as the
-shared net, and learns at a fifth of that net's rate. One student is trained alone, which knows no guidance; the other is distilled from the
-guided net, w = GUIDANCE. A guided call of the net evaluates it twice, a student's call once.
+The student predicts x0_hat and is tied to the boundary by f = c_skip x + (1 - c_skip) F, with c_skip of [CM] and a
+sigma_data of WITHIN: from a little above SIGMA_MIN on, F predicts x0 and never the noise of 784 pixels, which 512 units
+do not carry. It starts as the shared net, and learns at a fifth of that net's rate. One student is trained alone, which
+knows no guidance; the other is distilled from the guided net, w = GUIDANCE. A guided call of the net evaluates it
+twice, a student's call once.
 
 Papers
     [CM]   Song, Dhariwal, Chen, Sutskever, "Consistency Models", 2023
@@ -33,12 +34,9 @@ COLUMNS = {"way": "", "calls": "network calls"} | metrics.COLUMNS | {
 
 
 def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000, calls=(1, 2, 5, 10, 20, 50), seed=0):
-    """Train, distil, sample, measure, draw; consistency.png, consistency.csv and consistency.txt.
-
-    out: folder. progress: called with (done, total). train_steps: of the shared net. steps: of either student. batch: of their
-    training. count: samples a row, a multiple of 10. calls: of the net's own sampler, with 1 among them; the last one's samples are
-    compared with. seed: of everything random.
-    """
+    """Train, distil, sample, measure, draw; consistency.png, consistency.csv and consistency.txt. train_steps: of the
+    shared net. steps: of either student. batch: of their training. count: samples a row, a multiple of 10. calls: of
+    the net's own sampler, with 1 among them; the last one's samples are compared with."""
     judge, real, perfect = metrics.references(count, seed)
     settings = dict(train_steps=train_steps, steps=steps, batch=batch, count=count, seed=seed)
     this = results.Run("consistency", out, progress, train_steps + 2 * steps + 2 * len(calls), **settings)
@@ -66,23 +64,19 @@ def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000,
 
 
 def student(params, x, sigma, labels, abar):
-    """f(x, sigma) = c_skip x + (1 - c_skip) F, [CM] eq. 5 with F in the place of x0; F is the residual net at the time that `net.denoise` takes.
-
-    params: of the residual net. x: (B, pixels). sigma: (B,), from SIGMA_MIN to that of abar[T]. labels: (B,) ints. abar: (T + 1,).
-    Returns f (B, pixels) float64; 1 - c_skip (B, 1), by which a gradient goes back to F; the net's cache.
-    """
+    """f(x, sigma) = c_skip x + (1 - c_skip) F, [CM] eq. 5 with F in the place of x0; F is the residual net at the time
+    that `net.denoise` takes. params: of the residual net. x: (B, pixels). sigma: (B,), from SIGMA_MIN to that of
+    abar[T]. Returns f (B, pixels) float64; 1 - c_skip (B, 1), by which a gradient goes back to F; the net's cache."""
     c_skip = consistency.boundary_scalings(sigma, SIGMA_MIN, WITHIN)[0][:, None]
     F, cache = mlp.residual(params, edm.vp_from_ve(x, sigma).astype(params["in"]["w"].dtype), edm.time_at(sigma, abar), labels)
     return c_skip * x + (1 - c_skip) * F, 1 - c_skip, cache
 
 
 def gradients(params, x0, eps, sigma_t, sigma_s, labels, abar, denoise=None):
-    """Gradients in the parameters of one step of consistency training, [CM] algorithm 3, or distillation, algorithm 2, with the metric
-    and the weight of [iCT]; the teacher has the student's own weights.
-
-    params, labels, abar: as in `student`. x0, eps: (B, pixels). sigma_t, sigma_s: (B,), neighbours. denoise: None, or the diffusion
-    model to distil, (x, sigma (B,)) -> x0_hat. Returns a tree.
-    """
+    """Gradients in the parameters of one step of consistency training, [CM] algorithm 3, or distillation, algorithm 2,
+    with the metric and the weight of [iCT]; the teacher has the student's own weights. params, labels, abar: as in
+    `student`. x0, eps: (B, pixels). sigma_t, sigma_s: (B,), neighbours. denoise: None, or the diffusion model to
+    distil, (x, sigma (B,)) -> x0_hat. Returns a tree."""
     kept = {}
 
     def f(x, sigma):
@@ -101,11 +95,9 @@ def gradients(params, x0, eps, sigma_t, sigma_s, labels, abar, denoise=None):
 
 
 def train(shared, images, labels, abar, distilled, steps, batch, seed, tick, done=0):
-    """A student that starts as the shared net, on the same digits, levels and noise whether it is trained alone or distilled from that net.
-
-    shared: parameters. images: (N, pixels). labels: (N,). abar: (T + 1,). distilled: bool. steps, batch, seed: ints. tick: called
-    after each step. done: steps of the shared net, whose streams are spent. Returns the average parameters.
-    """
+    """A student that starts as the shared net, on the same digits, levels and noise whether it is trained alone or
+    distilled from that net. shared: parameters. images: (N, pixels). labels: (N,). distilled: bool. done: steps of the
+    shared net, whose streams are spent. Returns the average parameters."""
 
     def step_gradients(params, step):
         pick = fit.picked(len(images), seed, batch, done + step)
@@ -118,10 +110,8 @@ def train(shared, images, labels, abar, distilled, steps, batch, seed, tick, don
 
 
 def neighbours(share, step, steps):
-    """Pairs on the grid of a step, drawn as [iCT] sections 3.4 and 3.5 do. share: (B,) in (0, 1). step: from 1 to steps.
-
-    Returns sigma_t, sigma_s, each (B,), the upper and the lower one.
-    """
+    """Pairs on the grid of a step, drawn as [iCT] sections 3.4 and 3.5 do. share: (B,) in (0, 1). step: from 1 to
+    steps. Returns sigma_t, sigma_s, each (B,), the upper and the lower one."""
     sigmas = schedules.karras_sigmas(consistency.discretization_steps(step - 1, steps, FEWEST, MOST), SIGMA_MIN, SIGMA_MAX)[:-1]
     upto = np.cumsum(consistency.lognormal_sigma_weights(sigmas, LN_MEAN, LN_STD))
     i = np.searchsorted(upto[:-1], share, side="right")
@@ -129,10 +119,8 @@ def neighbours(share, step, steps):
 
 
 def sample(params, labels, abar, calls, seed):
-    """Digits in one or two calls, [CM] algorithm 1.
-
-    params: from `train`. labels: (B,) ints. abar: (T + 1,). calls: 1 or 2. seed: of the noise. Returns x0_hat (B, pixels) float64.
-    """
+    """Digits in one or two calls, [CM] algorithm 1. params: from `train`. calls: 1 or 2. Returns x0_hat (B, pixels)
+    float64."""
     shape = labels.size, params["in"]["w"].shape[1]
     first, second = (philox.normal(seed, shape, philox.stream("sampling", i)) for i in (0, 1))
 
@@ -143,12 +131,13 @@ def sample(params, labels, abar, calls, seed):
 
 
 def apart(a, b):
-    """Mean over the samples of the root mean square over pixels of a - b, as `metrics.spread` measures. a, b: (N, D). Returns a float."""
+    """Mean over the samples of the root mean square over pixels of a - b, as `metrics.spread` measures. a, b: (N, D).
+    Returns a float."""
     return float(np.mean(np.sqrt(np.mean((a - b) ** 2, axis=1))))
 
 
 def draw(rows, made, calls):
-    """The picture: three figures against calls, and samples. rows, made: of `run`. calls: of the net. Returns the figure."""
+    """The picture: three figures against calls, and samples. calls: of the net."""
     figure = pictures.pyplot().figure(figsize=(9.2, 6.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.7, 3.3])
     axes = top.subplots(1, 3)

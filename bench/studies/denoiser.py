@@ -1,7 +1,7 @@
 """A denoiser of digits: its training, step by step and to the bit repeatable, its checkpoints, and how it is sampled.
 
-Everything random is a function of (seed, step): batch, times, noise and dropped labels have streams of `ref.philox.stream`. So a run that was
-interrupted and resumed gives the numbers of one that was not, to the bit.
+Everything random is a function of (seed, step): batch, times, noise and dropped labels have streams of
+`ref.philox.stream`. So a run that was interrupted and resumed gives the numbers of one that was not, to the bit.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -37,16 +37,15 @@ def settings_of(net="residual", **change):
 
 
 def start(settings):
-    """The state before the first step: that of `fit.begin`, and the step, seconds and losses so far. settings: dict. Returns a dict."""
+    """The state before the first step: that of `fit.begin`, and the step, seconds and losses so far. Returns a dict."""
     init = mlp.residual_init if settings["net"] == "residual" else mlp.simple_mlp_init
     return {"step": 0, "seconds": 0.0, "digits": "", "losses": [], **fit.begin(init(settings["seed"]))}
 
 
 def train(state, settings, digits, tick):
-    """`train_run` for simple_mlp and its prediction of noise, else `train_step`, until settings["steps"], counting the seconds. Changes state.
-
-    state, settings, digits: as in `train_step`. tick: called after each step, or run of them.
-    """
+    """`train_run` for simple_mlp and its prediction of noise, else `train_step`, until settings["steps"], counting the
+    seconds. Changes state. state, settings, digits: as in `train_step`. tick: called after each step, or run of
+    them."""
     began = time.perf_counter() - state["seconds"]
     advance = train_run if settings["net"] == "simple_mlp" and settings["predict"] == "eps" else train_step
     digits = fit.backend(settings["backend"]).send(digits[0]), digits[1]
@@ -57,17 +56,17 @@ def train(state, settings, digits, tick):
 
 
 def trained(settings, digits, tick):
-    """The moving average of the parameters of a net trained from the start. settings, digits, tick: as in `train`. Returns a tree."""
+    """The moving average of the parameters of a net trained from the start. settings, digits, tick: as in `train`.
+    Returns a tree."""
     state = start(settings)
     train(state, settings, digits, tick)
     return state["average"]
 
 
 def train_run(state, settings, digits):
-    """The steps of simple_mlp up to the next multiple of RUN, in one call of `mlp_train`: to the bit the same wherever a run begins. Changes state.
-
-    state, settings: as in `train_step`. digits: images where the backend wants them, labels that are ignored.
-    """
+    """The steps of simple_mlp up to the next multiple of RUN, in one call of `mlp_train`: to the bit the same wherever
+    a run begins. Changes state. state, settings: as in `train_step`. digits: images where the backend wants them,
+    labels that are ignored."""
     kernels, step = fit.backend(settings["backend"]), state["step"]
     params, m, v, average = (tree.map(kernels.send, state[part]) for part in fit.PARTS)
     run = 1 if kernels.interpreted else RUN
@@ -81,10 +80,8 @@ def train_run(state, settings, digits):
 
 
 def train_step(state, settings, digits):
-    """One step of [DDPM] algorithm 1 with Adam and the moving average. Changes state.
-
-    state: from `start`. settings: dict. digits: images (N, 784) in [-1, 1], labels (N,).
-    """
+    """One step of [DDPM] algorithm 1 with Adam and the moving average. Changes state. state: from `start`. digits:
+    images (N, 784) in [-1, 1], labels (N,)."""
     kernels = fit.backend(settings["backend"])
     seed, step, predict = settings["seed"], state["step"] + 1, settings["predict"]
     abar, noise = alpha_bar(settings["schedule"]), philox.stream("noise", step)
@@ -112,16 +109,15 @@ def train_step(state, settings, digits):
 
 
 def dropped(labels, seed, step):
-    """Labels, each replaced by NO_LABEL with the chance DROPPED. labels: (B,). seed, step: ints. Returns (B,)."""
+    """Labels, each replaced by NO_LABEL with the chance DROPPED. seed, step: ints. Returns (B,)."""
     return np.where(philox.uniform(seed, labels.shape, philox.stream("label", step)) < DROPPED, NO_LABEL, labels)
 
 
 def sample(state, settings, labels, first=0):
-    """Digits for the labels: DDIM with guidance for the residual net; for simple_mlp eta = 1 over all T steps, which is DDPM.
-
-    state: trained. settings: dict. labels: (B,) ints; NO_LABEL for none. first: of the streams of sampling, that of x_T; the steps use those after it.
-    Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784). Raises FloatingPointError for samples that are not finite.
-    """
+    """Digits for the labels: DDIM with guidance for the residual net; for simple_mlp eta = 1 over all T steps, which is
+    DDPM. state: trained. labels: (B,) ints; NO_LABEL for none. first: of the streams of sampling, that of x_T; the
+    steps use those after it. Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784). Raises
+    FloatingPointError for samples that are not finite."""
     kernels, abar, seed = fit.backend(settings["backend"]), alpha_bar(settings["schedule"]), settings["seed"]
     how = dict(guidance=(labels, settings["guidance"]), clip=1.0) if settings["net"] == "residual" else dict(eta=1.0)
     params = tree.map(kernels.send, state["average"])
@@ -151,10 +147,8 @@ def save(path, state, settings):
 
 
 def load(path, settings):
-    """The state that `save` wrote. path: .npz. settings: dict.
-
-    Returns a dict as `start` does. Raises ValueError for another kind of file, other settings or other arrays, OSError where there is none.
-    """
+    """The state that `save` wrote. path: .npz. Returns a dict as `start` does. Raises ValueError for another kind of
+    file, other settings or other arrays, OSError where there is none."""
     if Path(path).exists() and not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another kind of file, or a part of one")
     with np.load(path, allow_pickle=False) as file:

@@ -1,10 +1,11 @@
 """Rectified flow: Euler and Heun against DDIM, before and after one reflow.
 
-The net is the shared one's shape, trained as long, and predicts x0_hat; the velocity is (x_t - x0_hat) / t. The loss is that of
-the velocity with the weight t^2, so that every time counts alike in x0_hat. (A net that predicts the velocity itself must carry the noise
-of 784 pixels through 512 units.) Training stops at t = EARLIEST, the last time at which the longest sampler here calls the net.
-DDIM runs as the flow does, with x0_hat as the net predicts it, and, as is the custom, with x0_hat clipped to [-1, 1] in each step.
-Reflow trains the net further on pairs (noise, the sample that the first flow makes of it).
+The net is the shared one's shape, trained as long, and predicts x0_hat; the velocity is (x_t - x0_hat) / t. The loss is
+that of the velocity with the weight t^2, so that every time counts alike in x0_hat. (A net that predicts the velocity
+itself must carry the noise of 784 pixels through 512 units.) Training stops at t = EARLIEST, the last time at which the
+longest sampler here calls the net. DDIM runs as the flow does, with x0_hat as the net predicts it, and, as is the
+custom, with x0_hat clipped to [-1, 1] in each step. Reflow trains the net further on pairs (noise, the sample that the
+first flow makes of it).
 
 Papers
     [RF]   Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
@@ -26,11 +27,8 @@ COLUMNS = {"by": "sampler and net, without guidance", "steps": "", "calls": "net
 
 
 def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, count=1000, seed=0, train_steps=net.STEPS):
-    """Train, reflow, sample, measure, draw; flow.png, flow.csv and flow.txt.
-
-    out: folder. progress: called with (done, total) steps. steps, reflow_steps: of training. pairs: that reflow learns from.
-    batch: of training. count: samples a row. seed: of everything random. train_steps: of the shared net.
-    """
+    """Train, reflow, sample, measure, draw; flow.png, flow.csv and flow.txt. steps, reflow_steps: of training. pairs:
+    that reflow learns from. batch: of training. count: samples a row. train_steps: of the shared net."""
     judge, real, perfect = metrics.references(count, seed)
     settings = dict(steps=steps, reflow_steps=reflow_steps, pairs=pairs, batch=batch, count=count, seed=seed)
     this = results.Run("flow", out, progress, train_steps + steps + reflow_steps, **settings)
@@ -53,10 +51,8 @@ def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, coun
 
 
 def ways(shared, abar, flows, eps, labels):
-    """The ways to sample: (name, steps, network calls, a function of nothing that returns images). shared: parameters of the shared net.
-
-    abar: (T + 1,). flows: {name: parameters}. eps: (B, pixels). labels: (B,).
-    """
+    """The ways to sample: (name, steps, network calls, a function of nothing that returns images). shared: parameters
+    of the shared net. flows: {name: parameters}. eps: (B, pixels)."""
     found = []
     for name, limit in (("DDIM", None), ("DDIM, clipped", net.clip)):
         model = net.model(net.predictor(shared, labels, 1.0, limit=limit), abar)
@@ -71,16 +67,15 @@ def ways(shared, abar, flows, eps, labels):
 
 
 def velocity(params, xt, t, labels):
-    """The net's velocity. params: of the residual net. xt: (B, pixels). t: (B,) in (0, 1]. labels: (B,) ints.
-
-    Returns v (B, pixels) float64, and the net's cache.
-    """
+    """The net's velocity. params: of the residual net. xt: (B, pixels). t: (B,) in (0, 1]. Returns v (B, pixels)
+    float64, and the net's cache."""
     x0_hat, cache = mlp.residual(params, xt.astype(params["in"]["w"].dtype), 1000 * t, labels)
     return flow.velocity_from_x0(xt, x0_hat, t), cache
 
 
 def gradients(params, x0, eps, t, labels):
-    """Gradients of `ref.flow.flow_loss`, each example weighted by t^2, in the parameters. params, labels: as in `velocity`. x0, eps: (B, pixels). t: (B,). Returns a tree."""
+    """Gradients of `ref.flow.flow_loss`, each example weighted by t^2, in the parameters. params, labels: as in
+    `velocity`. x0, eps: (B, pixels). t: (B,). Returns a tree."""
     v, cache = velocity(params, flow.interpolate(x0, eps, t), t, labels)
     dv = flow.flow_loss_backward(1.0, v, x0, eps)[0]
     dx0_hat = -t[:, None] * dv  # the weight t^2 times -dv / t
@@ -90,7 +85,7 @@ def gradients(params, x0, eps, t, labels):
 def train(images, labels, steps, batch, seed, tick):
     """[RF] algorithm 1 on digits and fresh noise, with times even from EARLIEST to 1 and dropped labels.
 
-    images: (N, 784). labels: (N,). steps, batch, seed: ints. tick: called after each step. Returns the average parameters.
+    labels: (N,). Returns the average parameters.
     """
 
     def step_gradients(params, step):
@@ -102,11 +97,9 @@ def train(images, labels, steps, batch, seed, tick):
 
 
 def reflow(params, eps, images, labels, steps, batch, seed, tick, done=0):
-    """One round of [RF] section 2.2: training continues with the pairs of a flow. Half the learning rate.
-
-    params: of the flow. eps, images: (N, 784), noise and what the flow made of it. labels: (N,), requested.
-    steps, batch, seed, tick: as in `train`. done: steps before these, whose streams are spent. Returns the average parameters.
-    """
+    """One round of [RF] section 2.2: training continues with the pairs of a flow. Half the learning rate. params: of
+    the flow. eps, images: (N, 784), noise and what the flow made of it. labels: (N,), requested. steps, batch, seed,
+    tick: as in `train`. done: steps before these, whose streams are spent. Returns the average parameters."""
 
     def step_gradients(params, step):
         pick, t, wanted = _draw(images, labels, batch, seed, done + step)
@@ -117,14 +110,13 @@ def reflow(params, eps, images, labels, steps, batch, seed, tick, done=0):
 
 def sample(params, eps, labels, times, solver):
     """The flow from noise to data. params, labels: as in `velocity`. eps: (B, pixels). times: descending from 1 to 0.
-
-    solver: `ref.samplers.flow_euler` or `flow_heun`. Returns x (B, pixels) float64.
-    """
+    solver: `ref.samplers.flow_euler` or `flow_heun`. Returns x (B, pixels) float64."""
     return solver(lambda x, t: velocity(params, x, np.full(len(x), t), labels)[0], eps, times)
 
 
 def path(params, eps, labels, steps):
-    """The states of Euler's method at equal steps of time, (steps + 1, B, pixels), for `ref.flow.straightness`. As in `sample`."""
+    """The states of Euler's method at equal steps of time, (steps + 1, B, pixels), for `ref.flow.straightness`. As in
+    `sample`."""
     states, times = [eps], schedules.flow_times(steps)
     for ends in zip(times[:-1], times[1:]):
         states.append(sample(params, states[-1], labels, np.array(ends), samplers.flow_euler))
@@ -132,7 +124,7 @@ def path(params, eps, labels, steps):
 
 
 def draw(rows, made):
-    """The picture: Frechet distance and adherence against calls, and samples. rows, made: of `run`. Returns the figure."""
+    """The picture: Frechet distance and adherence against calls, and samples."""
     figure = pictures.pyplot().figure(figsize=(8.6, 5.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[3, 2.6])
     axes = top.subplots(1, 2)

@@ -1,7 +1,7 @@
 """A generative adversarial network: losses, samples, distance over training.
 
-Two MLPs ([GAN] used such), unconditional. Each step moves the discriminator once, on digits, on fakes and on R1's penalty at the
-digits, then the generator once; samples come from the moving average of the generator.
+Two MLPs ([GAN] used such), unconditional. Each step moves the discriminator once, on digits, on fakes and on R1's
+penalty at the digits, then the generator once; samples come from the moving average of the generator.
 
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
@@ -48,10 +48,7 @@ DIGITS = Way(penalty="R1", weight=2.0, ema=0.998, anneal=True)
 
 
 def run(out, progress, steps=7000, batch=64, count=1000, seed=0):
-    """Train, sample, judge, draw; gan.png, gan.csv and gan.txt.
-
-    out: folder. progress: called with (done, total) steps. steps, batch: of training. count: samples, a multiple of 10. seed: of everything random.
-    """
+    """Train, sample, judge, draw; gan.png, gan.csv and gan.txt. steps, batch: of training."""
     judge, real, perfect = metrics.references(count, seed)
     this = results.Run("gan", out, progress, steps, steps=steps, batch=batch, count=count, seed=seed)
     (images, _), _ = data.load()
@@ -84,9 +81,9 @@ def train(images, steps, batch, seed, tick, watch=lambda step, generator: None):
 def alternate(generator, critic, real, way, steps, batch, seed, tick, watch):
     """[GAN] algorithm 1 with one step of each net in turn.
 
-    generator, critic: first parameters. real: step -> (batch, pixels). way: a `Way`. steps, batch, seed: ints. tick: called after each
-    step. watch: called with (step, the generator's average) after each step.
-    Returns the moving average of the generator's parameters, and (steps, 3): the discriminator's loss, the penalty with its weight, the generator's loss.
+    generator, critic: first parameters. real: step -> (batch, pixels). way: a `Way`. watch: called with (step, the
+    generator's average) after each step. Returns the moving average of the generator's parameters, and (steps, 3): the
+    discriminator's loss, the penalty with its weight, the generator's loss.
     """
     kernels, latent = fit.backend("numba_cpu"), generator["w1"].shape[1]
     generator, critic, losses = fit.begin(generator), fit.begin(critic), np.zeros((steps, 3))
@@ -108,10 +105,9 @@ def alternate(generator, critic, real, way, steps, batch, seed, tick, watch):
 
 
 def critic_gradients(critic, real, fake, way, alpha=None):
-    """The discriminator's loss, its penalty times its weight, and the gradients of their sum in its parameters.
-
-    critic: its parameters. real, fake: (B, pixels). way: a `Way`. alpha: (B,), uniform, for the gradient penalty. Returns two floats and a tree.
-    """
+    """The discriminator's loss, its penalty times its weight, and the gradients of their sum in its parameters. critic:
+    its parameters. real, fake: (B, pixels). way: a `Way`. alpha: (B,), uniform, for the gradient penalty. Returns two
+    floats and a tree."""
     logits, cache = nets.discriminator(critic, np.concatenate([real, fake]), ACT)
     halves = np.split(logits, 2)
     dlogits = np.concatenate(gan.discriminator_loss_backward(1.0, *halves)).astype(logits.dtype)
@@ -127,10 +123,8 @@ def critic_gradients(critic, real, fake, way, alpha=None):
 
 
 def generator_gradients(generator, critic, z, loss=gan.generator_loss, loss_backward=gan.generator_loss_backward):
-    """The generator's loss and its gradients in the generator's parameters.
-
-    generator, critic: their parameters. z: (B, latent). loss, loss_backward: of the logits. Returns a float and a tree.
-    """
+    """The generator's loss and its gradients in the generator's parameters. generator, critic: their parameters. z: (B,
+    latent). loss, loss_backward: of the logits. Returns a float and a tree."""
     fake, made = nets.generator(generator, z)
     logits, cache = nets.discriminator(critic, fake, ACT)
     dfake, _ = nets.discriminator_backward(loss_backward(1.0, logits).astype(logits.dtype), critic, cache)
@@ -138,18 +132,18 @@ def generator_gradients(generator, critic, z, loss=gan.generator_loss, loss_back
 
 
 def sample(generator, count, seed):
-    """Samples. generator: its parameters. count, seed: ints. Returns (count, pixels) float32."""
+    """Samples. generator: its parameters. Returns (count, pixels) float32."""
     return nets.generator(generator, normal(seed, (count, generator["w1"].shape[1]), philox.stream("sampling")))[0]
 
 
 def shown(rows):
-    """The rows that the text shows: samples, real digits, and the first and last of training with a distance. rows: of the CSV."""
+    """The rows that the text shows: samples, real digits, and the first and last of training with a distance."""
     watched = [row for row in rows[2:] if row["frechet"] != ""]
     return [*rows[:2], watched[0], watched[-1]]
 
 
 def draw(rows, samples):
-    """The picture: the losses, the distance, the digits found, the samples. rows, samples: of `run`. Returns the figure."""
+    """The picture: the losses, the distance, the digits found, the samples. rows, samples: of `run`."""
     figure = pictures.pyplot().figure(figsize=(8.6, 6.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.5, 4.3])
     left, middle, right = top.subplots(1, 3, width_ratios=[1.5, 1, 1])

@@ -1,8 +1,9 @@
 """GANs on a ring of eight Gaussians: lost modes, vanishing gradients, penalties.
 
-Four ways to train the same two small MLPs, some seeds each; the discriminator learns at 0.3 of the generator's rate. A sample is good within
-three deviations of its nearest mode; a mode is covered when at least a quarter of its fair share of the samples is good and there. Then the
-discriminator is trained alone, with a fixed generator, and the norm of the gradient that the generator would get is measured.
+Four ways to train the same two small MLPs, some seeds each; the discriminator learns at 0.3 of the generator's rate. A
+sample is good within three deviations of its nearest mode; a mode is covered when at least a quarter of its fair share
+of the samples is good and there. Then the discriminator is trained alone, with a fixed generator, and the norm of the
+gradient that the generator would get is measured.
 
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
@@ -42,11 +43,9 @@ COLUMNS = {
 
 
 def run(out, progress, steps=4000, batch=128, seeds=2, alone=1500, seed=0):
-    """Train in each way, measure the vanishing gradient, draw; gan_pathologies.png, gan_pathologies.csv and gan_pathologies.txt.
-
-    out: folder. progress: called with (done, total) steps. steps, batch: of training. seeds: trainings in each way. alone: steps of the
-    discriminator with a fixed generator. seed: the first one.
-    """
+    """Train in each way, measure the vanishing gradient, draw; gan_pathologies.png, gan_pathologies.csv and
+    gan_pathologies.txt. steps, batch: of training. seeds: trainings in each way. alone: steps of the discriminator with
+    a fixed generator. seed: the first one."""
     total = len(WAYS) * seeds * steps + len(ALONE) * alone
     this = results.Run("gan_pathologies", out, progress, total, steps=steps, batch=batch, seeds=seeds, alone=alone, seed=seed)
     rows, made, every = [], {}, max(1, steps // POINTS)
@@ -70,9 +69,8 @@ def run(out, progress, steps=4000, batch=128, seeds=2, alone=1500, seed=0):
 def vanishing(way, generator, steps, batch, seed, tick, lr=1e-3):
     """[Towards] figure 2: the generator is fixed, the discriminator learns, and both losses' gradients are measured.
 
-    way: of WAYS, how the discriminator learns. generator: parameters. steps, batch, seed: ints. tick: called after each step. lr: Adam's.
-    Returns a list of dicts: step, the mean of D over fakes, the norms of the generator's gradient by the saturating and the
-    non-saturating loss.
+    way: of WAYS, how the discriminator learns. generator: parameters. lr: Adam's. Returns a list of dicts: step, the
+    mean of D over fakes, the norms of the generator's gradient by the saturating and the non-saturating loss.
     """
     kernels, critic, rows = fit.backend("numba_cpu"), fit.begin(nets.discriminator_init(seed + 1, 2, WIDTH)), []
     z = normal(seed, (1000, LATENT), philox.stream("sampling", 1))
@@ -104,14 +102,14 @@ def covered(x):
 
 
 def shown(rows):
-    """The rows that the text shows: of each training halfway and the end, of each gradient the first and the last. rows: of the CSV."""
+    """The rows that the text shows: of each training halfway and the end, of each gradient the first and the last."""
     ends = _half_and_end(rows)
     alone = [[row for row in rows if row["what"] == "gradient" and row["way"] == way] for way in ALONE]
     return [row for row in rows if row["what"] == "modes" and row["step"] in ends] + [mine[i] for mine in alone for i in (0, -1)]
 
 
 def draw(rows, made):
-    """The picture: samples halfway and at the end, modes and good samples over training, the generator's gradient. rows, made: of `run`. Returns the figure."""
+    """The picture: samples halfway and at the end, modes and good samples over training, the generator's gradient."""
     figure = pictures.pyplot().figure(figsize=(8.6, 7.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[4.8, 2.6])
     real, first = ring(2000, 0, 0), min(own for _, own, _ in made)

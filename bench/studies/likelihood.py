@@ -1,19 +1,21 @@
 """Bits of a held-out digit: the probability-flow ODE and the variational bound.
 
-The net has the shape and the budget of `digits`, and predicts v: one that predicts x0 is off by a share of the signal where there is
-hardly noise. Its x0_hat is clipped to [-1, 1] in both. The ODE needs every noise level: the net is called at the
-time between two whole ones where sigma stands (`ref.edm.time_at`), and the ODE is solved in u = ln sigma, in which
-dx/du = x - x0_hat, from the noise of t = 1 to that of T. Both figures are bits of the 256 levels. A level is a bin of width 2/255,
-but the first and the last reach to infinity, as in [DDPM] eq. 13. The ODE's density becomes one of levels by noise within the bin, drawn
-once: evenly ("uniform", every bin closed), or as a Gaussian of the noise of t = 1 truncated to the bin ("truncated", [ODE]), which is what
-the net was trained on. Either bounds the ODE model's bits from above: E log P(level) >= E[log p(u) - log q(u | level)].
+The net has the shape and the budget of `digits`, and predicts v: one that predicts x0 is off by a share of the signal
+where there is hardly noise. Its x0_hat is clipped to [-1, 1] in both. The ODE needs every noise level: the net is
+called at the time between two whole ones where sigma stands (`ref.edm.time_at`), and the ODE is solved in u = ln sigma,
+in which dx/du = x - x0_hat, from the noise of t = 1 to that of T. Both figures are bits of the 256 levels. A level is a
+bin of width 2/255, but the first and the last reach to infinity, as in [DDPM] eq. 13. The ODE's density becomes one of
+levels by noise within the bin, drawn once: evenly ("uniform", every bin closed), or as a Gaussian of the noise of t = 1
+truncated to the bin ("truncated", [ODE]), which is what the net was trained on. Either bounds the ODE model's bits from
+above: E log P(level) >= E[log p(u) - log q(u | level)].
 
-No theorem says that the ODE's bits are the fewer once the score is not exact. So both are also measured from each of several t up:
-what the model spends on q(x_t | x0), by the ODE from there and by the terms of the bound from there. Below t both may use the same.
+No theorem says that the ODE's bits are the fewer once the score is not exact. So both are also measured from each of
+several t up: what the model spends on q(x_t | x0), by the ODE from there and by the terms of the bound from there.
+Below t both may use the same.
 
-The bound's steps have one variance for each t, the one under which training digits cost least: beta_tilde plus the mean square
-between the posterior's mean and the model's, [Analytic] theorem 1 but for the model's own mean, where the theorem has the best one.
-That of [DDPM], beta_tilde alone, is measured too.
+The bound's steps have one variance for each t, the one under which training digits cost least: beta_tilde plus the mean
+square between the posterior's mean and the model's, [Analytic] theorem 1 but for the model's own mean, where the
+theorem has the best one. That of [DDPM], beta_tilde alone, is measured too.
 
 Papers
     [DDPM]      Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -39,11 +41,8 @@ COLUMNS = {
 
 
 def run(out, progress, count=100, steps=2400, solver_steps=60, seed=0):
-    """Train, measure, draw; likelihood.png, likelihood.csv and likelihood.txt.
-
-    out: folder. progress: called with (done, total) steps. count: held-out digits judged, and as many training digits that variances
-    are fitted to. steps: of training. solver_steps: of each ODE. seed: of everything random.
-    """
+    """Train, measure, draw; likelihood.png, likelihood.csv and likelihood.txt. count: held-out digits judged, and as
+    many training digits that variances are fitted to. steps: of training. solver_steps: of each ODE."""
     (images, labels), held_out = data.load()
     abar = denoiser.alpha_bar("cosine")
     total = steps + len(abar) - 1 + 4 * solver_steps * (2 + len(FROM))
@@ -64,11 +63,9 @@ def run(out, progress, count=100, steps=2400, solver_steps=60, seed=0):
 
 
 def denoise(params, x, sigma, labels, abar):
-    """x0_hat of the net that predicts v, at any noise level: c_skip x - c_out v(c_in x) clipped to [-1, 1], at the time where abar has that level.
-
-    params: of the net. x: (B, pixels), x0 + sigma eps. sigma: float, from 0 to that of T, and rounding above. labels: (B,) ints. abar: (T + 1,).
-    Returns x0_hat (B, pixels) float64; where it was not clipped; the net's cache.
-    """
+    """x0_hat of the net that predicts v, at any noise level: c_skip x - c_out v(c_in x) clipped to [-1, 1], at the time
+    where abar has that level. x: (B, pixels), x0 + sigma eps. sigma: float, from 0 to that of T, and rounding above.
+    Returns x0_hat (B, pixels) float64; where it was not clipped; the net's cache."""
     t = edm.time_at(min(sigma, edm.sigma_at(len(abar) - 1, abar)), abar)
     c_skip, c_out, c_in = _scalings(sigma)
     v, cache = mlp.residual(params, (c_in * x).astype(params["in"]["w"].dtype), np.full(len(x), t), labels)
@@ -77,11 +74,9 @@ def denoise(params, x, sigma, labels, abar):
 
 
 def drift_and_vjp(params, x, u, probe, labels, abar):
-    """The probability-flow ODE in u = ln sigma, [SDE] eq. 13 for x = x0 + sigma eps:  dx/du = x - x0_hat, and probe^T of its Jacobian.
-
-    params, x, labels, abar: as in `denoise`. u: float. probe: (B, pixels).
-    Returns dx/du, probe^T J, each (B, pixels) float64.
-    """
+    """The probability-flow ODE in u = ln sigma, [SDE] eq. 13 for x = x0 + sigma eps: dx/du = x - x0_hat, and probe^T of
+    its Jacobian. params, x, labels, abar: as in `denoise`. u: float. probe: (B, pixels). Returns dx/du, probe^T J, each
+    (B, pixels) float64."""
     sigma = np.exp(u)
     x0_hat, free, cache = denoise(params, x, sigma, labels, abar)
     c_skip, c_out, c_in = _scalings(sigma)
@@ -91,19 +86,15 @@ def drift_and_vjp(params, x, u, probe, labels, abar):
 
 
 def spread_evenly(x, share):
-    """Levels spread over their bins, all closed.  x: (B, D) in [-1, 1]. share: (B, D) in (0, 1).
-
-    Returns points (B, D) and log q(points | x) (B,).
-    """
+    """Levels spread over their bins, all closed. x: (B, D) in [-1, 1]. share: (B, D) in (0, 1). Returns points (B, D)
+    and log q(points | x) (B,)."""
     return x + (2 * share - 1) * HALF_BIN, np.full(len(x), -x.shape[1] * np.log(2 * HALF_BIN))
 
 
 def spread_truncated(x, share, std):
-    """Levels spread over their bins by N(x, std^2) truncated to the bin; those of -1 and 1 reach to infinity.
-
-    x: (B, D) in [-1, 1]. share: (B, D) in (0, 1), which point of the bin by mass. std: > 0.
-    Returns points (B, D) and log q(points | x) (B,).
-    """
+    """Levels spread over their bins by N(x, std^2) truncated to the bin; those of -1 and 1 reach to infinity. x: (B, D)
+    in [-1, 1]. share: (B, D) in (0, 1), which point of the bin by mass. std: > 0. Returns points (B, D) and log
+    q(points | x) (B,)."""
     normal = NormalDist()
     inside = normal.cdf(HALF_BIN / std)
     low, high = np.where(x < -0.999, 0, 1 - inside), np.where(x > 0.999, 1, inside)
@@ -113,19 +104,16 @@ def spread_truncated(x, share, std):
 
 
 def noised(x, t, abar, seed):
-    """Digits at t, x + sigma_t eps (B, D), and log q(x_t | x) (B,). x: (B, D). t: int >= 1. abar: (T + 1,). seed: int."""
+    """Digits at t, x + sigma_t eps (B, D), and log q(x_t | x) (B,). x: (B, D). t: int >= 1."""
     sigma, eps = float(edm.sigma_from_abar(abar[t])), philox.normal(seed, x.shape, philox.stream("sampling", NOISED + t))
     return x + sigma * eps, np.sum(-0.5 * eps**2 - np.log(sigma) - 0.5 * np.log(2 * np.pi), axis=1)
 
 
 def ode_bits(params, points, log_q, labels, t, steps, abar, seed, tick):
-    """Bits per dimension by the ODE from the noise of t up, [SDE] eqs. 39 and 40 with one probe of +-1 for the whole solve:
-    -(log p(points) - log q(points)) in bits.
-
-    params, labels, abar: as in `denoise`. points: (B, D), x0 + sigma_t eps. log_q: (B,), of the points given the digit.
-    t: int, 1 <= t < T. steps: of Runge and Kutta, each four calls. seed: of the probe. tick: called after each call of the net.
-    Returns (B,) float64.
-    """
+    """Bits per dimension by the ODE from the noise of t up, [SDE] eqs. 39 and 40 with one probe of +-1 for the whole
+    solve: -(log p(points) - log q(points)) in bits. params, labels, abar: as in `denoise`. points: (B, D), x0 + sigma_t
+    eps. log_q: (B,), of the points given the digit. t: int, 1 <= t < T. steps: of Runge and Kutta, each four calls.
+    seed: of the probe. tick: called after each call of the net. Returns (B,) float64."""
     ends = edm.sigma_at(np.array([t, len(abar) - 1]), abar)
     probe = np.where(philox.uniform(seed, points.shape, philox.stream("sampling", PROBE)) < 0.5, -1.0, 1.0)
 
@@ -138,12 +126,9 @@ def ode_bits(params, points, log_q, labels, t, steps, abar, seed, tick):
 
 
 def bound_bits(params, x, labels, fit, fit_labels, abar, seed, tick):
-    """The variational bound over all T steps, [DDPM] eq. 5, with the small variance and with the one that fits.
-
-    params, labels, abar: as in `denoise`. x: (B, D), the digits judged. fit, fit_labels: those that the variances are fitted to.
-    seed: of the noise. tick: called after each step.
-    Returns bits per dimension of t = 1 .. T and of the prior, (T + 1, B), small and fitted.
-    """
+    """The variational bound over all T steps, [DDPM] eq. 5, with the small variance and with the one that fits. params,
+    labels, abar: as in `denoise`. x: (B, D), the digits judged. fit, fit_labels: those that the variances are fitted
+    to. Returns bits per dimension of t = 1 .. T and of the prior, (T + 1, B), small and fitted."""
     small, fitted = [], []
     for t in range(1, len(abar)):
         _, posterior, mean_hat, variance = _step(params, fit, fit_labels, t, abar, seed, 2 * t)
@@ -157,7 +142,8 @@ def bound_bits(params, x, labels, fit, fit_labels, abar, seed, tick):
 
 
 def draw(rows, abar):
-    """The picture: bits of the levels, bits from each time up by both, and their difference with two standard errors. rows: of `run`. abar: (T + 1,). Returns the figure."""
+    """The picture: bits of the levels, bits from each time up by both, and their difference with two standard
+    errors."""
     figure, (bars, left, right) = pictures.pyplot().subplots(1, 3, figsize=(11, 3.4), width_ratios=[1.1, 1, 1], layout="constrained")
     whole, ode = [row for row in rows if row["from_t"] == 0], [row for row in rows if row["by"] == "ODE"]
     colours = ["#0072B2" if row["by"].startswith("ODE") else "#D55E00" for row in whole]

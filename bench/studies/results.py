@@ -1,6 +1,7 @@
 """What a study leaves behind: NAME.png, NAME.csv and NAME.txt. The text is a function of the rows in the CSV.
 
-Every CSV ends with two columns: `settings`, what the study was run with, and `run_seconds`, what it took (empty where nobody recorded it).
+Every CSV ends with two columns: `settings`, what the study was run with, and `run_seconds`, what it took (empty where
+nobody recorded it).
 """
 import csv
 import importlib
@@ -25,10 +26,7 @@ class Run:
     """One run of a study: its clock, its progress, and its three files at the end."""
 
     def __init__(self, name, out, progress, total, **settings):
-        """name: of the study's module. out: folder, made where it is missing. progress: called with (done, total). settings: what it runs with.
-
-        Raises OSError where out cannot be written.
-        """
+        """name: of the study's module. settings: what it runs with. Raises OSError where out cannot be written."""
         writable(out, [f"{name}.{ending}" for ending in ENDINGS])
         self.name, self.out, self.began = name, Path(out), time.perf_counter()
         self.settings = ", ".join(f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in settings.items())
@@ -36,7 +34,8 @@ class Run:
         self.tick = lambda: progress(next(done), total)
 
     def finish(self, rows, figure):
-        """Write the three files, each atomically, the text last. rows: dicts, at least one; floats get six digits. figure: matplotlib's, closed afterwards."""
+        """Write the three files, each atomically, the text last. rows: dicts, at least one; floats get six digits.
+        figure: matplotlib's, closed afterwards."""
         keys = dict.fromkeys(key for row in rows for key in row)
         own = {"settings": self.settings, "run_seconds": time.perf_counter() - self.began}
         table, picture = written([{key: row.get(key, "") for key in keys} | own for row in rows]), png(figure)
@@ -45,7 +44,7 @@ class Run:
 
 
 def writable(out, names):
-    """Raise OSError, before the work, where the files could not be written after it. out: folder, made where it is missing. names: of the files."""
+    """Raise OSError, before the work, where the files could not be written after it. names: of the files."""
     Path(out).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out):
         pass
@@ -60,7 +59,8 @@ def hint(reason):
 
 
 def text(name, rows):
-    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. name: of the module. rows: from `parsed`. Returns text."""
+    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. name: of the
+    module. rows: from `parsed`. Returns text."""
     study = importlib.import_module(f"bench.studies.{name}")
     lines = [*_wrapped(f"Settings: {rows[0]['settings']}."), f"Run time: {seconds(rows)}.", ""]
     lines += columns(study.shown(rows) if hasattr(study, "shown") else rows, study.COLUMNS)
@@ -69,7 +69,8 @@ def text(name, rows):
 
 
 def seconds(rows):
-    """What a run took, in words: its seconds; of results that do not have them, the sum of the parts that were timed. rows: from `parsed`."""
+    """What a run took, in words: its seconds; of results that do not have them, the sum of the parts that were timed.
+    rows: from `parsed`."""
     whole = rows[0].get("run_seconds", "")
     parts = sum(sum({row[key] for row in rows if row[key] != "" and row[key] == row[key]}) for key in PARTS if key in rows[0])
     return f"{whole:.0f} s" if whole != "" else f"at least {parts:.0f} s" if parts else "not recorded"
@@ -77,9 +78,7 @@ def seconds(rows):
 
 def columns(rows, names):
     """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first ones again.
-
-    rows: dicts. names: of columns. Returns a list of str.
-    """
+    rows: dicts. names: of columns. Returns a list of str."""
     names = list(names)
     first = [i for i, name in enumerate(names) if i == 0 or name in REPEATED]
     cells = [[name, *(_cell(row.get(name, "")) for row in rows)] for name in names]

@@ -1,8 +1,8 @@
 """Noise prediction is score matching: a learned field against the exact score.
 
-A small net learns to predict the noise in points of a 2-D mixture of Gaussians, whose score at every noise level is known in closed
-form; the score it has learned is -eps_hat / sqrt(1 - abar_t). Both losses are computed, each from its own
-definition, and each next to the least that any predictor could reach, which is that of the exact score.
+A small net learns to predict the noise in points of a 2-D mixture of Gaussians, whose score at every noise level is
+known in closed form; the score it has learned is -eps_hat / sqrt(1 - abar_t). Both losses are computed, each from its
+own definition, and each next to the least that any predictor could reach, which is that of the exact score.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -27,11 +27,8 @@ COLUMNS = {
 
 
 def run(out, progress, steps=6000, batch=512, count=40000, seed=0):
-    """Train, measure, draw; score.png, score.csv and score.txt.
-
-    out: folder. progress: called with (done, total) steps. steps, batch: of the training. count: points measured on, a level.
-    seed: of everything random.
-    """
+    """Train, measure, draw; score.png, score.csv and score.txt. steps, batch: of the training. count: points measured
+    on, a level."""
     this = results.Run("score", out, progress, steps, steps=steps, batch=batch, count=count, seed=seed)
     abar = denoiser.alpha_bar("cosine")
     params = train(steps, batch, abar, seed, this.tick)
@@ -45,20 +42,16 @@ def mixture(count, seed, which, where):
 
 
 def log_density(x, abar_t):
-    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I).
-
-    x: (B, 2). abar_t: in [0, 1]. Returns (B,) float64.
-    """
+    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I). x: (B,
+    2). abar_t: in [0, 1]. Returns (B,) float64."""
     logs = _log_parts(x, abar_t)[0]
     top = logs.max(axis=1)
     return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
 
 
 def exact_score(x, abar_t):
-    """grad log q(x_t):  sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, with r_k the chance that x came from component k.
-
-    x, abar_t: as in `log_density`. Returns (B, 2) float64.
-    """
+    """grad log q(x_t): sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, with r_k the chance that x came from component k.
+    x, abar_t: as in `log_density`. Returns (B, 2) float64."""
     logs, towards, variance = _log_parts(x, abar_t)
     r = np.exp(logs - logs.max(axis=1, keepdims=True))
     r = r / r.sum(axis=1, keepdims=True) / variance
@@ -67,10 +60,7 @@ def exact_score(x, abar_t):
 
 def train(steps, batch, abar, seed, tick):
     """A residual MLP (2 -> 2, width 128, one class) trained by [DDPM] algorithm 1 to predict the noise; Adam, annealed.
-
-    steps, batch, seed: ints. abar: (T + 1,). tick: called after each step.
-    Returns the moving average of its parameters.
-    """
+    Returns the moving average of its parameters."""
     kernels = fit.backend("numba_cpu")
 
     def gradients(params, step):
@@ -96,8 +86,7 @@ def losses(eps_hat, x0, xt, eps, t, abar):
         [DDPM] eq. 14, simple      |eps_hat - eps|^2
         [DSM], denoising           |s_hat - grad log q(x_t | x0)|^2,   grad log q(x_t | x0) = (sqrt(abar_t) x0 - x_t) / (1 - abar_t)
 
-    eps_hat, x0, xt, eps: (B, D). t: int. abar: (T + 1,).
-    Returns the two, floats; the first is (1 - abar_t) times the second.
+    eps_hat, x0, xt, eps: (B, D). t: int. Returns the two, floats; the first is (1 - abar_t) times the second.
     """
     toward = (np.sqrt(abar[t]) * x0 - xt) / (1 - abar[t])
     s_hat = diffusion.score_from_eps(eps_hat, t, abar)
@@ -105,13 +94,10 @@ def losses(eps_hat, x0, xt, eps, t, abar):
 
 
 def measure(params, t, abar, count, seed):
-    """The learned field against the exact score at a level, over points drawn from the noised mixture, so weighted by its density.
-
-    params: from `train`. t: int. abar: (T + 1,). count, seed: ints.
-    Returns a row: t, abar, sigma; the relative error sqrt(E|s_hat - s|^2 / E|s|^2); both losses, and the eps loss of the exact
-    score; how far the losses are from the factor 1 - abar_t, relative; (1 - abar_t) E|s_hat - s|^2, which is what eps loss is
-    above that of the exact score.
-    """
+    """The learned field against the exact score at a level, over points drawn from the noised mixture, so weighted by
+    its density. params: from `train`. t: int. Returns a row: t, abar, sigma; the relative error sqrt(E|s_hat - s|^2 /
+    E|s|^2); both losses, and the eps loss of the exact score; how far the losses are from the factor 1 - abar_t,
+    relative; (1 - abar_t) E|s_hat - s|^2, which is what eps loss is above that of the exact score."""
     which, where, noise = (philox.stream("sampling", 4 * t + i) for i in range(3))
     x0, eps = mixture(count, seed, which, where), philox.normal(seed, (count, 2), noise)
     xt = diffusion.q_sample(x0, np.full(count, t), eps, abar)
@@ -128,10 +114,8 @@ def measure(params, t, abar, count, seed):
 
 
 def draw(params, rows, abar):
-    """The picture: exact and learned fields at four levels over the density, and the errors and losses at all. Returns the figure.
-
-    params: from `train`. rows: of `measure`. abar: (T + 1,).
-    """
+    """The picture: exact and learned fields at four levels over the density, and the errors and losses at all. params:
+    from `train`. rows: of `measure`."""
     figure = pictures.pyplot().figure(figsize=(8.6, 7.6), layout="constrained")
     fields, curves = figure.subfigures(2, 1, height_ratios=[4.4, 2.6])
     axes = fields.subplots(2, len(DRAWN), sharex=True, sharey=True)
@@ -158,7 +142,8 @@ def draw(params, rows, abar):
 
 
 def _field(axis, t, abar, field):
-    """Arrows of a field on a grid, where there is density; their lengths are compressed, |s| -> |s| / (|s| + 3), so that all are seen."""
+    """Arrows of a field on a grid, where there is density; their lengths are compressed, |s| -> |s| / (|s| + 3), so
+    that all are seen."""
     line = np.linspace(-2.6, 2.6, 121)
     fine = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     density = log_density(fine, abar[t])
@@ -173,7 +158,7 @@ def _field(axis, t, abar, field):
 
 
 def _log_parts(x, abar_t):
-    """log (weight_k N_k(x)) (B, K),  sqrt(abar_t) mean_k - x (B, K, 2),  the variances (K,)."""
+    """log (weight_k N_k(x)) (B, K), sqrt(abar_t) mean_k - x (B, K, 2), the variances (K,)."""
     variance = abar_t * STDS**2 + 1 - abar_t
     towards = np.sqrt(abar_t) * MEANS - np.asarray(x, np.float64)[:, None, :]
     return np.log(WEIGHTS / (2 * np.pi * variance)) - np.sum(towards**2, axis=2) / (2 * variance), towards, variance

@@ -1,8 +1,9 @@
 """Quality against network calls: six samplers at 1 to 100 steps, DDPM at 1000.
 
-One net, one noise, guidance w = 2, x0_hat clipped to [-1, 1] inside the model. DDPM, DDIM, DPM-Solver++(2M) and UniPC visit trailing
-times; Euler and Heun the noise levels of [EDM] eq. 5 from 80 to 0.02. Heun calls the net twice a step, but once in its last. The last row
-is what a step of `digits` adds to its network calls: two conversions of x0_hat to eps_hat and the fused guided DDIM step.
+One net, one noise, guidance w = 2, x0_hat clipped to [-1, 1] inside the model. DDPM, DDIM, DPM-Solver++(2M) and UniPC
+visit trailing times; Euler and Heun the noise levels of [EDM] eq. 5 from 80 to 0.02. Heun calls the net twice a step,
+but once in its last. The last row is what a step of `digits` adds to its network calls: two conversions of x0_hat to
+eps_hat and the fused guided DDIM step.
 
 Papers
     [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
@@ -27,11 +28,8 @@ COLUMNS = {"sampler": "", "steps": "", "calls": "network calls"} | metrics.COLUM
 
 
 def run(out, progress, train_steps=net.STEPS, count=500, steps=STEPS, longest=denoiser.T, seed=0):
-    """Sample, count, time, measure, draw; steps.png, steps.csv and steps.txt.
-
-    out: folder. progress: called with (done, total). train_steps: of the shared net. count: samples, a multiple of 10. steps: of
-    every sampler; a tuple. longest: steps of the long DDPM. seed: of everything random.
-    """
+    """Sample, count, time, measure, draw; steps.png, steps.csv and steps.txt. train_steps: of the shared net. steps: of
+    every sampler; a tuple. longest: steps of the long DDPM."""
     jobs = [("ddpm", longest), *((name, n) for name in COLOURS for n in steps)]
     judge, real, perfect = metrics.references(count, seed)
     this = results.Run("steps", out, progress, train_steps + len(jobs) + 1, train_steps=train_steps, count=count, seed=seed)
@@ -49,11 +47,8 @@ def run(out, progress, train_steps=net.STEPS, count=500, steps=STEPS, longest=de
 
 
 def sample(name, n, params, labels, abar, seed):
-    """Digits by a sampler of `ref.samplers` in n steps.
-
-    name: of COLOURS. n: int. params: of the net. labels: (B,). abar: (T + 1,). seed: int.
-    Returns images (B, 784), calls of the net, seconds in all, seconds in these calls.
-    """
+    """Digits by a sampler of `ref.samplers` in n steps. name: of COLOURS. n: int. Returns images (B, 784), calls of the
+    net, seconds in all, seconds in these calls."""
     spent = []
     x0_hat = net.predictor(params, labels)
 
@@ -95,11 +90,8 @@ class Noise:
 
 
 def overhead(params, labels, abar, seed, rounds=20):
-    """What a step of `digits` adds to its network calls, each timed in turn.
-
-    params: of the net. labels: (B,). abar: (T + 1,). seed: int. rounds: int.
-    Returns median seconds of a step over median seconds of its calls, a float.
-    """
+    """What a step of `digits` adds to its network calls, each timed in turn. rounds: int. Returns median seconds of a
+    step over median seconds of its calls, a float."""
     times = schedules.spaced_times(denoiser.T, rounds, "trailing").tolist()
     x = philox.normal(seed, (labels.size, 784), philox.stream("sampling")).astype(np.float32)
     calls, steps = [], []
@@ -115,12 +107,12 @@ def overhead(params, labels, abar, seed, rounds=20):
 
 
 def shown(rows):
-    """The rows that the text shows: the longest run, those of 10 and 50 steps, and what is not a sampler. rows: of the CSV."""
+    """The rows that the text shows: the longest run, those of 10 and 50 steps, and what is not a sampler."""
     return [row for i, row in enumerate(rows) if i == 0 or row["steps"] in (10, 50, "")]
 
 
 def draw(rows, count):
-    """The picture: the four figures and the seconds against the number of network calls. Returns the figure. rows: of `run`. count: of the samples."""
+    """The picture: the four figures and the seconds against the number of network calls. count: of the samples."""
     figure, axes = pictures.pyplot().subplots(2, 3, figsize=(9.2, 5.4), layout="constrained")
     long, real = rows[0], rows[-2]
     axis_labels = {"frechet": "Frechet distance", "precision": "precision (share)", "recall": "recall (share)", "adherence": "adherence (share)", "seconds": f"seconds for {count} digits"}

@@ -1,9 +1,9 @@
 """A variational autoencoder: bounds on held-out digits, rebuilt ones, samples.
 
-Digits are binarised dynamically: a pixel is on with the probability that its grey gives, drawn anew in each training step, after
-the digit was shifted by at most a pixel each way; the held-out digits are drawn once. The net sees pixels of 0 and 1; pictures and
-sharpness are in [-1, 1], of the decoder's mean unless said otherwise. The shift was chosen on a fifth of the training
-digits, kept out for that.
+Digits are binarised dynamically: a pixel is on with the probability that its grey gives, drawn anew in each training
+step, after the digit was shifted by at most a pixel each way; the held-out digits are drawn once. The net sees pixels
+of 0 and 1; pictures and sharpness are in [-1, 1], of the decoder's mean unless said otherwise. The shift was chosen on
+a fifth of the training digits, kept out for that.
 
 Papers
     [VAE]   Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
@@ -30,11 +30,8 @@ COLUMNS = {
 
 
 def run(out, progress, steps=7000, batch=128, count=1000, draws=100, seed=0):
-    """Train, bound, rebuild, sample, walk, draw; vae.png, vae.csv and vae.txt.
-
-    out: folder. progress: called with (done, total) steps. steps, batch: of training. count: samples. draws: of z for each digit
-    in the bounds. seed: of everything random.
-    """
+    """Train, bound, rebuild, sample, walk, draw; vae.png, vae.csv and vae.txt. steps, batch: of training. count:
+    samples. draws: of z for each digit in the bounds."""
     this = results.Run("vae", out, progress, steps, steps=steps, batch=batch, count=count, draws=draws, seed=seed)
     (images, _), (held, labels) = data.load()
     x, train_x = (binarised(some, seed, philox.stream("sampling", HELD_OUT + i)) for i, some in enumerate((held, images[: len(held)])))
@@ -61,9 +58,8 @@ def run(out, progress, steps=7000, batch=128, count=1000, draws=100, seed=0):
 def train(images, steps, batch, seed, tick, watch=lambda step, params: None, reach=1):
     """[VAE] algorithm 1 with one draw of z a digit.
 
-    images: (N, 784) float32 in [-1, 1]. steps, batch, seed: ints. tick: called after each step. watch: called with (step, parameters).
-    reach: how far digits are shifted, in pixels.
-    Returns the moving average of the parameters, a tree with those of both nets.
+    images: (N, 784) float32 in [-1, 1]. watch: called with (step, parameters). reach: how far digits are shifted, in
+    pixels. Returns the moving average of the parameters, a tree with those of both nets.
     """
     params = {"encoder": nets.encoder_init(seed, latent=LATENT), "decoder": nets.decoder_init(seed, latent=LATENT)}
 
@@ -80,7 +76,8 @@ def train(images, steps, batch, seed, tick, watch=lambda step, params: None, rea
 
 
 def gradients(params, x, eps):
-    """Gradients of the negative ELBO. params: of both nets. x: (B, 784) of 0 and 1. eps: (B, latent). Returns a tree."""
+    """Gradients of the negative ELBO. params: of both nets. x: (B, 784) of 0 and 1. eps: (B, latent). Returns a
+    tree."""
     mu, logvar, encoded = nets.encoder(params["encoder"], x)
     logits, decoded = nets.decoder(params["decoder"], vae.reparameterize(mu, logvar, eps).astype(x.dtype))
     each = np.full(len(x), 1 / len(x))  # of the negative ELBO, a mean, in each nll and each KL
@@ -92,12 +89,10 @@ def gradients(params, x, eps):
 
 
 def bounds(params, x, draws, seed):
-    """The negative ELBO and its parts, the negative [IWAE] bound, and the latents in use.
-
-    params: of both nets. x: (N, 784) of 0 and 1. draws: of z for each. seed: int.
-    Returns a dict: nll, the mean over draws, kl, negative_elbo, importance_weighted with all draws, in nats; standard error of the
-    ELBO over digits; active, how many latents have more than 0.01 nats.
-    """
+    """The negative ELBO and its parts, the negative [IWAE] bound, and the latents in use. params: of both nets. x: (N,
+    784) of 0 and 1. draws: of z for each. Returns a dict: nll, the mean over draws, kl, negative_elbo,
+    importance_weighted with all draws, in nats; standard error of the ELBO over digits; active, how many latents have
+    more than 0.01 nats."""
     nll, kl, log_w, of_latent = [], [], [], 0
     for i, some in enumerate(np.array_split(x, -(-len(x) * draws // 5000))):
         mu, logvar, _ = nets.encoder(params["encoder"], some)
@@ -122,22 +117,23 @@ def decoded(params, z):
 
 
 def sample(params, count, seed):
-    """Digits from the prior, the decoder's mean. params: of both nets. count, seed: ints. Returns (count, 784) float32."""
+    """Digits from the prior, the decoder's mean. params: of both nets. Returns (count, 784) float32."""
     return decoded(params, normal(seed, (count, LATENT), philox.stream("sampling")))
 
 
 def look(images):
-    """How images look: the mean gradient energy, and the share of pixels that are neither on nor off, between a tenth and nine. images: (N, 784). Returns a dict."""
+    """How images look: the mean gradient energy, and the share of pixels that are neither on nor off, between a tenth
+    and nine. Returns a dict."""
     return {"sharpness": metrics.sharpness(images), "undecided": float(np.mean(np.abs(images) < 0.8))}
 
 
 def binarised(images, seed, stream):
-    """Pixels of 0 and 1, each on with the probability of its grey. images: (N, 784) in [-1, 1]. seed, stream: ints. Returns float32 of its shape."""
+    """Pixels of 0 and 1, each on with the probability of its grey. seed, stream: ints. Returns float32 of its shape."""
     return (uniform(seed, images.shape, stream) < (images + 1) / 2).astype(np.float32)
 
 
 def draw(rows, made):
-    """The picture: the bound while training, sharpness, real and rebuilt digits, samples, the walk. rows, made: of `run`. Returns the figure."""
+    """The picture: the bound while training, sharpness, real and rebuilt digits, samples, the walk."""
     figure = pictures.pyplot().figure(figsize=(8.6, 8), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.5, 5.4])
     left, right = top.subplots(1, 2)
@@ -164,5 +160,5 @@ def draw(rows, made):
 
 
 def shown(rows):
-    """The rows that the text shows: the final figures, the images', and the last of either curve. rows: of the CSV."""
+    """The rows that the text shows: the final figures, the images', and the last of either curve."""
     return rows[:6] + rows[-2:]

@@ -1,9 +1,10 @@
 """Sharpness against diversity: VAE, GAN and diffusion, trained for equal times.
 
-All three are unconditional MLPs, as in the studies `vae`, `gan` and `digits`, and see the same digits, none shifted. The steps are fixed,
-so that a run can be repeated, and were chosen to take the same time; the table has the seconds they took. The diffusion model is
-sampled twice: as it is, and with x0_hat clipped to [-1, 1] in each step, as is the custom; final pixels are clipped either way.
-The GAN's penalty, rates and init were chosen by this Frechet distance, the other two models' settings were not, which favours the GAN.
+All three are unconditional MLPs, as in the studies `vae`, `gan` and `digits`, and see the same digits, none shifted.
+The steps are fixed, so that a run can be repeated, and were chosen to take the same time; the table has the seconds
+they took. The diffusion model is sampled twice: as it is, and with x0_hat clipped to [-1, 1] in each step, as is the
+custom; final pixels are clipped either way. The GAN's penalty, rates and init were chosen by this Frechet distance, the
+other two models' settings were not, which favours the GAN.
 
 Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
@@ -25,11 +26,8 @@ COLUMNS = {
 
 
 def run(out, progress, vae_steps=3400, gan_steps=2900, diffusion_steps=1900, count=1000, seed=0):
-    """Train the three, sample, judge, draw; vae_vs_gan_vs_diffusion.png, .csv and .txt.
-
-    out: folder. progress: called with (done, total) steps. vae_steps, gan_steps, diffusion_steps: of training. count: samples of each,
-    a multiple of 10. seed: of everything random.
-    """
+    """Train the three, sample, judge, draw; vae_vs_gan_vs_diffusion.png, .csv and .txt. vae_steps, gan_steps,
+    diffusion_steps: of training. count: samples of each, a multiple of 10."""
     judge, real, perfect = metrics.references(count, seed)
     total = vae_steps + gan_steps + diffusion_steps
     this = results.Run("vae_vs_gan_vs_diffusion", out, progress, total, vae_steps=vae_steps, gan_steps=gan_steps, diffusion_steps=diffusion_steps, count=count, seed=seed)
@@ -58,13 +56,14 @@ def run(out, progress, vae_steps=3400, gan_steps=2900, diffusion_steps=1900, cou
 
 
 def sample_diffusion(params, count, seed, limit=None):
-    """[DDIM] with eta = 0. params: of the denoiser. count, seed: ints. limit: of x0_hat, as in `net.predictor`. Returns (count, 784) in [-1, 1]."""
+    """[DDIM] with eta = 0. params: of the denoiser. count, seed: ints. limit: of x0_hat, as in `net.predictor`. Returns (count, 784) in [-1, 1].
+    """
     x0_hat = net.predictor(params, np.full(count, denoiser.NO_LABEL), w=1, limit=limit)
     return net.clip(net.ddim(x0_hat, count, denoiser.alpha_bar("cosine"), CALLS, seed))
 
 
 def draw(rows, made):
-    """The picture: the four figures of each, and uncurated samples. rows, made: of `run`. Returns the figure."""
+    """The picture: the four figures of each, and uncurated samples."""
     figure = pictures.pyplot().figure(figsize=(8.6, 6.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.7, 4.6])
     for axis, (key, text) in zip(top.subplots(1, 4), FIGURES.items()):
