@@ -1,7 +1,7 @@
 """Noise as a function of (seed, stream, index): counter-based bits, uniforms and normals.
 
 Element i (C order) of a tensor depends on seed, stream and i alone: not on the batch, the tile, the
-number of threads or the device. So a kernel can make the noise of element i again instead of storing it.
+number of threads or the device. So a kernel can regenerate the noise of element i instead of storing it.
 
     block i // 4:   counter = (block lo, block hi, stream lo, stream hi),   key = (seed lo, seed hi)
     words (w0, w1, w2, w3) = philox4x32(counter, key)   ->   elements 4 block .. 4 block + 3
@@ -16,21 +16,27 @@ import numpy as np
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # multipliers, [Philox] section 4.3
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # Weyl increments of the key: golden ratio, sqrt(3) - 1
 
-TRAINING = ("batch", "time", "label", "noise")  # the streams of a training step
-BLOCKS = {"sampling": 1 << 60, "classifier": 1 << 61, "latent": 3 << 60, "init": 1 << 62, "augment": 5 << 60, "pixels": 6 << 60}
+
+# Streams: a training step has four, and every other use a block of 2^60 of its own.
+TRAINING = "batch", "time", "label", "noise"
+BLOCKS = {name: i << 60 for i, name in enumerate(
+    ("sampling", "classifier", "latent", "init", "augment", "pixels", "test", "pairs", "bins", "probe", "bound"), start=1)}  # fmt: skip
 
 
 def stream(what, step=0):
-    """The one allocator of streams: 4 step + 0 .. 3 for what a training step draws, else the start of a block of 2^60, plus step.
+    """The stream of one use of noise, the same on every backend. No two uses share one:
 
-    what: "batch", "time", "label" or "noise"; or a block: "init" (parameters), "sampling" (what is drawn after training), "classifier", "latent"
-    (the second latents of a step), "augment", "pixels". step: int >= 0. Returns an int.
-    Raises ValueError for another name or a step that leaves the block.
+        stream("batch" | "time" | "label" | "noise", step) = 4 step + 0 | 1 | 2 | 3      what a training step draws
+        stream(block, step)                                = the block's first + step    for the other uses, see BLOCKS
+
+    what: one of these names. step: int >= 0.
+    Returns an int in [0, 2**64).
+    Raises ValueError for another name, or a step below 0 or past the end of its block.
     """
-    if what not in (*TRAINING, *BLOCKS):
-        raise ValueError(f"what: expected one of {', '.join((*TRAINING, *BLOCKS))}, got {what!r}")
-    if not 0 <= step < (1 << 58 if what in TRAINING else 1 << 60):
-        raise ValueError(f"step: expected a step of at least 0 within the block of {what}, got {step}")
+    if what not in TRAINING and what not in BLOCKS:
+        raise ValueError(f"what: expected one of {', '.join([*TRAINING, *BLOCKS])}, got {what!r}")
+    if not 0 <= step < 2**58:
+        raise ValueError(f"step: expected 0 <= step < 2**58, got {step}")
     return 4 * step + TRAINING.index(what) if what in TRAINING else BLOCKS[what] + step
 
 

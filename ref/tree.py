@@ -1,29 +1,39 @@
-"""Trees of parameters: dicts and lists of arrays, as `ref.nets` keeps them."""
+"""Trees of parameters: nested dicts, and lists where blocks are numbered, with arrays at the leaves.
+
+A dotted path names a leaf, as in published weight files: {"blocks": [{"w1": a}]} has the leaf "blocks.0.w1".
+"""
 import numpy as np
 
 
 def map(f, *trees):
-    """f of the arrays that stand at one place in all trees. trees: of one structure. Returns a tree of that structure."""
+    """f of the leaves that stand at the same place. f: callable. trees: of one structure.
+
+    Returns a tree of that structure. Raises ValueError where the structures differ.
+    """
     first = trees[0]
     if isinstance(first, dict):
-        return {name: map(f, *(tree[name] for tree in trees)) for name in first}
+        if any(not isinstance(tree, dict) or tree.keys() != first.keys() for tree in trees):
+            raise ValueError(f"trees: expected one structure, got {', '.join(_shown(tree) for tree in trees)}")
+        return {key: map(f, *(tree[key] for tree in trees)) for key in first}
     if isinstance(first, list):
-        return [map(f, *parts) for parts in zip(*trees, strict=True)]
+        if any(not isinstance(tree, list) or len(tree) != len(first) for tree in trees):
+            raise ValueError(f"trees: expected one structure, got {', '.join(_shown(tree) for tree in trees)}")
+        return [map(f, *parts) for parts in zip(*trees)]
     return f(*trees)
 
 
 def leaves(tree):
-    """The arrays of a tree, a list."""
+    """The leaves in order, a list. tree: of arrays."""
     return list(named(tree).values())
 
 
 def zeros_like(tree):
-    """A tree of zeros."""
+    """A tree of zeros of the same shapes and dtypes. tree: of arrays."""
     return map(np.zeros_like, tree)
 
 
 def named(tree):
-    """{dotted path: array}; a list's parts are numbered from 0, as in "blocks.0.w1"."""
+    """{dotted path: leaf}, in order. tree: of arrays."""
     if not isinstance(tree, (dict, list)):
         return {"": tree}
     parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
@@ -31,10 +41,14 @@ def named(tree):
 
 
 def from_named(named):
-    """The tree of dotted paths; parts whose keys are all numbers become a list. named: {dotted path: array}."""
-    parts = {}
+    """The inverse of `named`; an empty list or dict leaves no path and does not come back. named: {dotted path: leaf}."""
+    groups = {}
     for path, leaf in named.items():
         key, _, rest = path.partition(".")
-        parts.setdefault(key, {})[rest] = leaf
-    tree = {key: part[""] if "" in part else from_named(part) for key, part in parts.items()}
-    return [tree[key] for key in sorted(tree, key=int)] if tree and all(key.isdigit() for key in tree) else tree
+        groups.setdefault(key, {})[rest] = leaf
+    tree = {key: group[""] if "" in group else from_named(group) for key, group in groups.items()}
+    return [tree[str(i)] for i in range(len(tree))] if tree and all(key.isdecimal() for key in tree) else tree
+
+
+def _shown(tree):
+    return f"keys {list(tree)}" if isinstance(tree, dict) else f"{len(tree)} items" if isinstance(tree, list) else "a leaf"

@@ -35,7 +35,7 @@ def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, coun
     (images, labels), _ = data.load()
     shared, abar, _ = net.shared(out, this.tick, steps=train_steps, seed=seed)
     params = train(images, labels, steps, batch, seed, this.tick)
-    eps, wanted = philox.normal(seed, (pairs, images.shape[1]), philox.stream("sampling", 1)), np.arange(pairs) % 10
+    eps, wanted = philox.normal(seed, (pairs, images.shape[1]), philox.stream("pairs")), np.arange(pairs) % 10
     again = reflow(params, eps, sample(params, eps, wanted, schedules.flow_times(20), samplers.flow_euler), wanted, reflow_steps, batch, seed, this.tick, steps)
 
     wanted, eps = net.requested(count), philox.normal(seed, (count, images.shape[1]), philox.stream("sampling"))

@@ -33,7 +33,6 @@ from ref.nets import mlp
 
 HALF_BIN = 1 / 255
 FROM = (1, 10, 20, 50, 100, 200, 300, 400, 600)  # the times that the two are compared from
-WITHIN, PROBE, NOISED, BOUND = 0, 1, 2, 2000  # of the streams of sampling: the place in the bin, the probe, x_t, the bound's x_t
 COLUMNS = {
     "by": "", "from_t": "0 for the whole model, else counted from this time up", "bits": "per dimension, mean over digits", "error": "its standard error",
     "above_bound": "bits less those of the bound with the fitted variance", "above_bound_error": "its standard error",
@@ -51,7 +50,7 @@ def run(out, progress, count=100, steps=2400, solver_steps=60, seed=0):
     x, wanted = _evenly(*held_out, count)
     small, fitted = bound_bits(params, x, wanted, *_evenly(images, labels, count), abar, seed, this.tick)
     rows = [_row("bound, beta_tilde", 0, small.sum(axis=0)), _row("bound", 0, fitted.sum(axis=0))]
-    share, std = philox.uniform(seed, x.shape, philox.stream("sampling", WITHIN)), float(edm.sigma_at(1, abar))
+    share, std = philox.uniform(seed, x.shape, philox.stream("bins")), float(edm.sigma_at(1, abar))
     for name, spread in (("ODE, uniform", spread_evenly(x, share)), ("ODE, truncated", spread_truncated(x, share, std))):
         bits = ode_bits(params, *spread, wanted, 1, solver_steps, abar, seed, this.tick)
         rows.append(_row(name, 0, bits, fitted.sum(axis=0)))
@@ -105,7 +104,7 @@ def spread_truncated(x, share, std):
 
 def noised(x, t, abar, seed):
     """Digits at t, x + sigma_t eps (B, D), and log q(x_t | x) (B,). x: (B, D). t: int >= 1."""
-    sigma, eps = float(edm.sigma_from_abar(abar[t])), philox.normal(seed, x.shape, philox.stream("sampling", NOISED + t))
+    sigma, eps = float(edm.sigma_from_abar(abar[t])), philox.normal(seed, x.shape, philox.stream("sampling", t))
     return x + sigma * eps, np.sum(-0.5 * eps**2 - np.log(sigma) - 0.5 * np.log(2 * np.pi), axis=1)
 
 
@@ -115,7 +114,7 @@ def ode_bits(params, points, log_q, labels, t, steps, abar, seed, tick):
     eps. log_q: (B,), of the points given the digit. t: int, 1 <= t < T. steps: of Runge and Kutta, each four calls.
     seed: of the probe. tick: called after each call of the net. Returns (B,) float64."""
     ends = edm.sigma_at(np.array([t, len(abar) - 1]), abar)
-    probe = np.where(philox.uniform(seed, points.shape, philox.stream("sampling", PROBE)) < 0.5, -1.0, 1.0)
+    probe = np.where(philox.uniform(seed, points.shape, philox.stream("probe")) < 0.5, -1.0, 1.0)
 
     def slopes(x, u, probe):
         tick()
@@ -167,7 +166,7 @@ def draw(rows, abar):
 
 def _step(params, x, labels, t, abar, seed, which):
     """x_t, the posterior's mean of the step to t - 1, the model's, and the posterior's variance."""
-    xt = diffusion.q_sample(x, np.full(len(x), t), philox.normal(seed, x.shape, philox.stream("sampling", BOUND + which)), abar)
+    xt = diffusion.q_sample(x, np.full(len(x), t), philox.normal(seed, x.shape, philox.stream("bound", which)), abar)
     sigma = float(edm.sigma_from_abar(abar[t]))
     x0_hat = denoise(params, edm.ve_from_vp(xt, sigma), sigma, labels, abar)[0]
     posterior, variance = diffusion.posterior(x, xt, t, t - 1, abar)
