@@ -2,7 +2,7 @@
 
 measure.py  one row: check the kernel, check the peers, time them in turn      clocks.py   the clocks of a GPU
 machine.py  the name and the limits of this machine, and whether it is busy    peers/      the same in other libraries
-targets.py  reads targets.csv, what each row must reach                        records.py  what a record says
+targets.py  reads targets.csv, what each row must reach
 report.py   CSV, tables, bench/results/README.md, eight rows of README.md      plot.py     the picture of a sweep
 files.py    files written completely or not at all                             studies/    experiments on real data
 """

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 
-from bench import files, machine, measure, peers, plot, records, report, targets
+from bench import files, machine, measure, peers, plot, report, targets
 from kernels import registry, timing
 from kernels.check import selftest
 
@@ -111,7 +111,7 @@ def run(jobs, seconds, libraries, say):
             float32_copy[op.name, label, backend, shape] = row["copy"]
         row |= {"kind": kind, "float32_copy": float32_copy.get((op.name, label, backend, shape))}
         if kind != plot.SWEEP:
-            row["target"], row["met"] = targets.judge(row, records.rows(op))
+            row["target"], row["met"] = targets.judge(row, op.rows)
         found.append(row)
     return found, int(any(row["failure"] for row in found))
 

@@ -32,11 +32,11 @@ def peak():
     """A call of multiply-adds on registers, whose loads are always the same lines, and its floating-point
     operations."""
     from kernels.numba_cpu.engine import COMPILE
-    from kernels.numba_cpu.matmul import ROWS, lanes, lines, tile
+    from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile
 
     @numba.njit(**COMPILE | {"cache": False})
     def chains(out, a, b, depth):
-        tile(out, 0, lanes(out), a, 0, 0, 0, ROWS, b, 0, 0, depth)
+        tile(out, 0, lanes(out), Left(a, 0, 0, 0), ROWS, Right(b, 0, 0), depth)
 
     like, depth = np.zeros(1, np.float32), 100_000
     out, a, b = lines(ROWS * lanes(like), like), lines(16, like), lines(64, like)

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from bench import clocks, machine, peers, records, targets
+from bench import clocks, machine, peers, targets
 from bench.peers.equations import EQUATIONS
 from bench.peers.loops import TORCH as LOOPS
 from bench.peers.sound import LOOSE, Truth
@@ -40,10 +40,10 @@ def rows(ops, backends, shapes=None):
             if options.get("on", backend) != backend:
                 continue
             own = [options["shape"]] if "shape" in options else None
-            for shape in shapes or own or targets.shapes(op.name, label, backend, records.rows(op)):
+            for shape in shapes or own or targets.shapes(op.name, label, backend, op.rows):
                 halves = registry.HALVES if gpu and op.half and not _short(op, label, backend, shape) else ()
                 found += [(op, label, options, backend, shape, dtype) for dtype in (DTYPE, *halves)]
-                for precision in records.precisions(op) if gpu else ():
+                for precision in op.precisions if gpu else ():
                     more = options | {"precision": precision}
                     found.append((op, f"{label}, {precision}", more, backend, shape, DTYPE))
     order = list(dict.fromkeys((backend, shape) for *_, backend, shape, _ in found))
@@ -52,7 +52,7 @@ def rows(ops, backends, shapes=None):
 
 def _short(op, row, backend, shape):
     """Whether the row is about what a call costs: then it is timed by the host's clock, next to its bare launches."""
-    return targets.demands(dict(op=op.name, row=row, backend=backend, shape=shape), records.rows(op), "launch")
+    return targets.demands(dict(op=op.name, row=row, backend=backend, shape=shape), op.rows, "launch")
 
 
 def empty(op, label, backend, shape, dtype):
@@ -69,7 +69,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     Returns {column: value}; where the kernel is wrong, `failure` says how and nothing was timed.
     """
     result, function = empty(op, label, backend, shape, dtype), registry.kernel(op, backend)
-    gpu, loop, precision = backend == "triton_gpu", records.has_flops(op), options.get("precision")
+    gpu, loop, precision = backend == "triton_gpu", op.flops, options.get("precision")
     options = {name: value for name, value in options.items() if name not in ("precision", "shape", "on")}
     made = (_on_gpu if gpu and not loop else _on_host)(op, options, backend, shape, dtype)
     few, few_there, arguments, few_shape = made
@@ -83,7 +83,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
         found = function(**_own(few_there, gpu), **extra) if alone else run()
         loose = ROUNDED if precision else TRAINED if "steps" in few else 1
         result["error"] = _checked(found, expected, registry.carriers(backend)[1], loose)
-        if gpu and not loop and not records.sums(op):
+        if gpu and not loop and not op.sums:
             _same_alone(op, function, arguments, shape, backend, extra)
     except Exception as reason:  # whatever it is, it is the verdict, and nothing is timed
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
@@ -96,13 +96,13 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
         contestants |= sound_peers(op, truth, few_there, arguments, shape, columns, gpu, say)
     clock = clocks.calls if short else clocks.events if gpu else timing.wall
     times = timing.interleave(contestants, seconds, clock=clock)
-    return result | compared(times, result["bytes"], records.flops(op, arguments), arguments.get("steps", 1))
+    return result | compared(times, result["bytes"], op.flops and op.flops(**arguments), arguments.get("steps", 1))
 
 
 def _on_host(op, options, backend, shape, dtype):
     """(what is checked, the same where the backend wants it, what is timed, the shape of what is checked)."""
     arguments = timing.problem(op, options, shape)
-    if not records.has_flops(op):
+    if not op.flops:
         return arguments, arguments, arguments, shape
     send = registry.carriers(backend)[0]
     if "steps" in arguments:  # of training, fewer steps
@@ -137,7 +137,7 @@ def _random(shape, dtype, stream, positive=False):
 
 
 def _dtype(op, dtype):
-    return {"dtype": dtype} if records.takes_dtype(op) else {}
+    return {"dtype": dtype} if op.takes_dtype else {}
 
 
 def _own(arguments, gpu):
@@ -153,7 +153,7 @@ def prepared(op, function, arguments, shape, dtype, gpu, extra):
     own, extra = _own(arguments, gpu), dict(extra)
     if op.writes and "out" in inspect.signature(function).parameters:
         fresh = (_random(shape, dtype, 9) if gpu else np.empty(shape, dtype) for _ in range(op.writes))
-        out = tuple(own[name] for name in records.in_place(op)) or tuple(fresh)
+        out = tuple(own[name] for name in op.in_place) or tuple(fresh)
         extra["out"] = out if len(out) > 1 else out[0]
     return partial(function, **own, **extra)
 

@@ -25,7 +25,6 @@ EIGHT = (  # the rows of README.md
     ("fused.eps_loss_grad", ""), ("fused.adam_ema_step", ""), ("philox.normal", ""), ("vae.reparameterize_kl", ""),
     ("gan.discriminator_loss_grad", ""),
 )  # fmt: skip
-whole = files.write_atomic  # MERGE: the studies' name for it; remove when they import bench.files
 LARGE = {  # their shapes
     "numba_cpu": ((256, 3, 32, 32), (4096, 784)), "triton_gpu": ((64, 3, 1024, 1024), (65536, 784)),
 }  # fmt: skip

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bench.records import gan_losses
 from kernels import coefficients
+from kernels.numpy_cpu.gan import LOSSES
 from kernels.registry import PER_EXAMPLE
 
 Equation = namedtuple("Equation", "f fold in_place", defaults=(None, True))
@@ -127,11 +127,11 @@ def _bernoulli_nll_grad(k, c, a, m, logits, x):
 
 
 def _gan(name, k, c, a, m, *logits):
-    curve, places, sign = gan_losses()[name]
+    curve, places, sign = LOSSES[name]
     f = {
         "softplus": lambda u: (k.xp.softplus(u), k.xp.sigmoid(u)), "hinge": lambda u: (k.xp.relu(u), u > 0),
         "square": lambda u: (u * u / 2, u), "line": lambda u: (u, k.xp.ones_like(u)),
-    }[curve]  # fmt: skip
+    }[curve.__name__]  # fmt: skip
     found = [(*f(slope * x + shift), slope / math.prod(x.shape)) for x, (slope, shift) in zip(logits, places)]
     return sign * sum(k.xp.mean(value) for value, _, _ in found), *(sign * n * derivative for _, derivative, n in found)
 
@@ -177,4 +177,4 @@ EQUATIONS = {
     "vae.reparameterize_kl": Equation(_reparameterize_kl, in_place=False),
     "vae.reparameterize_kl_backward": Equation(_reparameterize_kl_backward, in_place=False),
     "vae.bernoulli_nll_grad": Equation(_bernoulli_nll_grad, in_place=False),
-} | {f"gan.{name}_grad": Equation(functools.partial(_gan, name), in_place=False) for name in gan_losses()}  # fmt: skip
+} | {f"gan.{name}_grad": Equation(functools.partial(_gan, name), in_place=False) for name in LOSSES}  # fmt: skip

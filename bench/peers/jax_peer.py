@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from bench.peers import sound
 from bench.peers.equations import EQUATIONS, NOTHING, data, functional, table
-from bench.records import in_place
 
 
 def make(column, op, arguments, shape):
@@ -29,11 +28,11 @@ def _compiled(op, arguments, shape, kind):
         )  # fmt: skip
         return f(functional(xp), c, arguments, NOTHING, *x)
 
-    compiled = jax.jit(compute, donate_argnums=tuple(2 + list(x).index(name) for name in in_place(op)))
+    compiled = jax.jit(compute, donate_argnums=tuple(2 + list(x).index(name) for name in op.in_place))
 
     def run():
         result = jax.block_until_ready(compiled(fold()[..., None] if fold else None, key, *x.values()))
-        x.update(zip(in_place(op), result if isinstance(result, tuple) else (result,)))
+        x.update(zip(op.in_place, result if isinstance(result, tuple) else (result,)))
         return result
 
     return run

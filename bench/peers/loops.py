@@ -2,8 +2,7 @@
 {how: call}."""
 import numpy as np
 
-from bench.records import tuned
-from kernels import coefficients
+from kernels import coefficients, registry
 
 TORCH = ("fused.mlp_sample", "fused.mlp_train")
 
@@ -73,7 +72,7 @@ def _by_hidden_layer(a):
 
 
 def _train(column, op, arguments):
-    function = tuned(op)
+    function = registry.kernel(op, "numpy_cpu")
     return {"out=": lambda: function(**arguments)} if column == "numpy" else {}
 
 

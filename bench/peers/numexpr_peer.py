@@ -3,7 +3,6 @@ import numexpr
 import numpy as np
 
 from bench.peers.equations import EQUATIONS, columns, data, table
-from bench.records import in_place
 
 X0, GUIDED = "(c0 * x0 + c1 * x1)", "(x1 + w * (x2 - x1))"
 EXPRESSIONS = {
@@ -26,7 +25,7 @@ def make(column, op, arguments, shape):
     x, fold = list(data(op, arguments, shape).values()), table(op, arguments, shape)
     settings = {n: np.float32(arguments[n]) for n in ("w", "clip", "decay") if arguments.get(n) is not None}
     named = {f"x{i}": v for i, v in enumerate(x)} | settings | {"one": np.float32(1)}
-    target = x[0] if in_place(op) else np.empty_like(x[0])
+    target = x[0] if op.in_place else np.empty_like(x[0])
 
     def names():
         return named | {f"c{i}": v for i, v in enumerate(columns(fold()) if fold else ())}

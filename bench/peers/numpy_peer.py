@@ -7,7 +7,7 @@ import numpy as np
 
 from bench.peers import loops, sound
 from bench.peers.equations import EQUATIONS, columns, data, table
-from bench.records import in_place, tuned
+from kernels import registry
 
 GENERATORS = {"SFC64": np.random.SFC64, "PCG64": np.random.PCG64}  # the fastest, and the default
 # arrays to work in
@@ -24,7 +24,7 @@ def make(column, op, arguments, shape):
     if known and draws:  # its own generator is much faster than Philox in NumPy
         made = {name: np.random.Generator(bits(1)) for name, bits in GENERATORS.items()}
         return {f"{name}, out=": _kept(op, arguments, shape, generator) for name, generator in made.items()}
-    function = tuned(op)
+    function = registry.kernel(op, "numpy_cpu")
     if function is None:
         return {}
     own = _with_out(op, function, arguments, shape)
@@ -39,7 +39,7 @@ def _with_out(op, function, arguments, shape):
     own = {k: np.array(v) if isinstance(v, np.ndarray) and v.shape == tuple(shape) else v for k, v in arguments.items()}
     if "out" not in inspect.signature(function).parameters or not op.writes:
         return own
-    out = tuple(own[name] for name in in_place(op)) or tuple(np.empty(shape, np.float32) for _ in range(op.writes))
+    out = tuple(own[name] for name in op.in_place) or tuple(np.empty(shape, np.float32) for _ in range(op.writes))
     return own | {"out": out if len(out) > 1 else out[0]}
 
 

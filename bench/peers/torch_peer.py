@@ -5,7 +5,6 @@ import torch
 
 from bench.peers import loops
 from bench.peers.equations import EQUATIONS, NOTHING, adam, adam_ema, data, functional, table
-from bench.records import in_place
 
 EAGER = functional(SimpleNamespace(
     clip=torch.clamp, sqrt=torch.sqrt, exp=torch.exp, mean=torch.mean, softplus=torch.nn.functional.softplus,
@@ -77,7 +76,7 @@ def _compiled(op, arguments, shape):
 
     def run():
         result = compiled(torch.from_numpy(fold()[..., None]).to(device) if fold else None, *x.values())
-        x.update(zip(in_place(op), result if isinstance(result, tuple) else (result,)))
+        x.update(zip(op.in_place, result if isinstance(result, tuple) else (result,)))
         return result
 
     return run

@@ -10,7 +10,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from bench import report
+from bench import files
 from bench.studies import results
 
 HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ def main(argv=None):
         elif args.text:
             for name in names:
                 table = (Path(args.out) / f"{name}.csv").read_text()
-                report.whole(Path(args.out) / f"{name}.txt", results.text(name, results.parsed(table)).encode())
+                files.write_atomic(Path(args.out) / f"{name}.txt", results.text(name, results.parsed(table)).encode())
         else:
             _run(names, Path(args.out), args.again)
     except (ValueError, OSError, ModuleNotFoundError) as reason:

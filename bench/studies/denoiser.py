@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import report
+from bench import files
 from bench.studies import fit
 from ref import philox, schedules, tree
 from ref.nets import mlp
@@ -143,7 +143,7 @@ def save(path, state, settings):
     arrays = {f"{part}/{name}": a for part in fit.PARTS for name, a in tree.named(state[part]).items()}
     content = io.BytesIO()
     np.savez(content, **{k: state[k] for k in ("step", "digits", "seconds", "losses")}, settings=json.dumps(settings, sort_keys=True), **arrays)
-    report.whole(path, content.getvalue())
+    files.write_atomic(path, content.getvalue())
 
 
 def load(path, settings):

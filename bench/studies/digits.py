@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import report
+from bench import files
 from bench.studies import classifier, data, denoiser, fit, pictures, results
 from kernels import registry
 from kernels.check import selftest
@@ -111,7 +111,7 @@ def _sample(args, state, settings, digits, held_out):
     title = f"{args.net} net, {args.steps} steps of {args.batch}, {trained:.0f} s; predicts {args.predict}, {args.schedule} schedule"
     title += f", guidance w = {args.guidance:g}" if by_digit else ""
     picture = draw(samples.reshape(-1, 12, 784), noised(digits[0][0], settings), path, title, by_digit)
-    report.whole(Path(args.out) / "digits.png", picture)
+    files.write_atomic(Path(args.out) / "digits.png", picture)
     tail = state["losses"][-200:]
     print(f"loss {np.mean(tail):.4f} (mean of the last {len(tail)}); trained in {trained:.0f} s, with samples {seconds:.0f} s\n{figures}", end="")
 
@@ -141,7 +141,7 @@ def draw(samples, noised_row, path_row, title, by_digit):
 def _write_losses(path, losses):
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("step", "loss"), *enumerate(losses, 1)])
-    report.whole(path, table.getvalue().encode())
+    files.write_atomic(path, table.getvalue().encode())
 
 
 def _net(name):

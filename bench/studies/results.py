@@ -13,7 +13,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from bench import report
+from bench import files
 from bench.studies import pictures
 
 ENDINGS = ("png", "csv", "txt")
@@ -40,7 +40,7 @@ class Run:
         own = {"settings": self.settings, "run_seconds": time.perf_counter() - self.began}
         table, picture = written([{key: row.get(key, "") for key in keys} | own for row in rows]), png(figure)
         for ending, content in zip(ENDINGS, (picture, table.encode(), text(self.name, parsed(table)).encode())):
-            report.whole(self.out / f"{self.name}.{ending}", content)
+            files.write_atomic(self.out / f"{self.name}.{ending}", content)
 
 
 def writable(out, names):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import files, machine, measure, peers, plot, records, report, targets
+from bench import files, machine, measure, peers, plot, report, targets
 from bench.peers import equations, sound
 from kernels import registry, timing
 from kernels.numba_cpu import diffusion
@@ -53,7 +53,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
     assert status == 1 and rows[0]["failure"]
 
 
-BENCHED = [(op, label) for op in registry.OPS for label in op.bench if not records.has_flops(op)]
+BENCHED = [(op, label) for op in registry.OPS for label in op.bench if not op.flops]
 
 
 @pytest.mark.parametrize("op, label", BENCHED, ids=lambda x: getattr(x, "name", x))
