@@ -1,13 +1,10 @@
 """`python -m ref`: the reading order, the source, the trace of every equation and its page."""
 import ast
-import html
 import importlib
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,9 +13,9 @@ import pytest
 from ref import diffusion, examples, layers
 from ref.__main__ import main
 from ref.examples import base
-from tests import ROOT
-from ref.reading import catalogue, page, text, trace, typeset, worked
 from ref.reading import catalogue, page, text, trace, worked
+from tests import ROOT
+
 EQUATIONS = catalogue.equations()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
