@@ -1,5 +1,4 @@
 """Samplers: diffusers' trajectories, the papers' equations in another form, calls counted, noise, and what is refused."""
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +23,10 @@ for array in (ABAR, X, KNOWN, NOISE, MASK):
 def model(xt, t):
     """An eps_hat, or whatever is asked for, that no solver follows exactly."""
     return np.tanh(0.7 * xt - 0.1) * (1 + 0.03 * t)
+
+
+def half(x, level):
+    return x / 2
 
 
 def asked(function):
@@ -175,181 +178,6 @@ def test_everything_is_float64_whatever_comes_in(name):
     single = BY_TIME[name](model, X.astype(np.float32), TIMES, NOISE, abar)
     assert single.dtype == np.float64
     np.testing.assert_array_equal(single, exact)
-
-
-# --- DPM-Solver++ and UniPC, by the papers' equations in another form ------------------------------------------------
-
-
-def alpha_sigma_lambda(t):
-    alpha, sigma = math.sqrt(ABAR[t]), math.sqrt(1 - ABAR[t])
-    return alpha, sigma, math.log(alpha / sigma) if sigma else math.inf
-
-
-def x0_by_hand(x, t):
-    alpha, sigma, _ = alpha_sigma_lambda(t)
-    return (x - sigma * math.tanh(0.7 * x - 0.1) * (1 + 0.03 * t)) / alpha
-
-
-def towards(x, t, s, x0, slope=0.0):
-    """Both ends of a step as [DPM-Solver++] section 4.1 has them: with x0 + slope (lambda - lambda_t) / 2 a constant of the step."""
-    (_, sigma_t, lambda_t), (alpha_s, sigma_s, lambda_s) = alpha_sigma_lambda(t), alpha_sigma_lambda(s)
-    h = lambda_s - lambda_t
-    return sigma_s / sigma_t * x + alpha_s * (1 - math.exp(-h)) * (x0 + (h / 2 * slope if slope else 0.0))
-
-
-def dpmpp_2m_by_hand(x, times):
-    past = None
-    for i, (t, s) in enumerate(pairwise(times)):
-        x0, lambda_t = x0_by_hand(x, t), alpha_sigma_lambda(t)[2]
-        inner = 0 < i < len(times) - 2
-        x = towards(x, t, s, x0, (x0 - past[0]) / (lambda_t - past[1]) if inner else 0.0)
-        past = x0, lambda_t
-    return x
-
-
-def exactly(x, t, s, knots):
-    """x_s by the exact integral of the polynomial through the knots (lambda - lambda_t, x0_hat):  with I_k the integral of
-    e^-(h - u) u^k from 0 to h, I_0 = 1 - e^-h and I_k = h^k - k I_{k-1}."""
-    (_, sigma_t, lambda_t), (alpha_s, sigma_s, lambda_s) = alpha_sigma_lambda(t), alpha_sigma_lambda(s)
-    h = lambda_s - lambda_t
-    polynomial = np.linalg.solve([[u**k for k in range(len(knots))] for u, _ in knots], [x0 for _, x0 in knots])
-    I, total = 1 - math.exp(-h), 0.0
-    for k, c in enumerate(polynomial):
-        I = h**k - k * I if k else I
-        total += c * I
-    return sigma_s / sigma_t * x + alpha_s * total
-
-
-def unipc_by_hand(x, times, order):
-    """UniP of order 2 takes 1/2 for its one coefficient, as UniC of order 1 does; all others integrate a polynomial exactly."""
-    seen, before = [], None
-    for i, (t, s) in enumerate(pairwise(times)):
-        here, now = alpha_sigma_lambda(t)[2], x0_by_hand(x, t)
-        if seen:
-            start, (last, x0) = times[i - 1], seen[-1]
-            if used == 1:
-                x = towards(before, start, t, (x0 + now) / 2)
-            else:
-                x = exactly(before, start, t, [(l - last, p) for l, p in [*seen[-used:], (here, now)]])
-        before, seen = x, [*seen, (here, now)]
-        used = min(order, i + 1, len(times) - 1 - i)
-        if used == 1:
-            x = towards(x, t, s, now)
-        elif used == 2:
-            x = towards(x, t, s, now, (now - seen[-2][1]) / (here - seen[-2][0]))
-        else:
-            x = exactly(x, t, s, [(l - here, p) for l, p in seen[-used:]])
-    return x
-
-
-@pytest.mark.parametrize("n", range(1, 6))
-def test_dpmpp_2m_by_hand(n):
-    for times in (TIMES[-n - 1:], TIMES[:n + 1]):  # ends at 0, and at 15, 11, 6, 2
-        expected = np.array([[dpmpp_2m_by_hand(x, times) for x in row] for row in X.tolist()])
-        assert_close(samplers.dpmpp_2m(model, X, times, ABAR), expected, scale=1.0)
-
-
-@pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("n", range(1, 6))
-def test_unipc_by_hand(n, order):
-    for times in (TIMES[-n - 1:], TIMES[:n + 1]):
-        expected = np.array([[unipc_by_hand(x, times, order) for x in row] for row in X.tolist()])
-        assert_close(samplers.unipc(model, X, times, ABAR, order), expected, scale=1.0)
-
-
-def test_one_step_of_dpmpp_2m_by_hand():
-    """alpha and sigma are 3/5, 4/5 at u, 4/5, 3/5 at t and 12/13, 5/13 at s; so e^lambda is 3/4, 4/3, 12/5, and the step's e^-h 5/9."""
-    abar = np.array([1, 144 / 169, 16 / 25, 9 / 25])
-    r = math.log(16 / 9) / math.log(9 / 5)
-    D = (1 + 1 / (2 * r)) * 2.0 - 1 / (2 * r) * 0.5
-    one = np.ones((1, 1))
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 1, abar), (25 / 39 * 3 + 12 / 13 * 4 / 9 * D) * one)
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, None, None, 2, 1, abar), (25 / 39 * 3 + 12 / 13 * 4 / 9 * 2) * one)
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 0, abar), 2 * one)  # to the data, of order 1
-
-
-@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc 1", "unipc 2", "unipc 3"])
-def test_first_order_is_ddim(name):
-    """So one step is one of DDIM; and of two, each of the first order, DPM-Solver++ has made DDIM's."""
-    assert_close(BY_TIME[name](model, X, [9, 4], None, ABAR), samplers.ddim(model, X, [9, 4], None, 0, ABAR), scale=1.0)
-    if name == "dpmpp_2m":
-        assert_close(BY_TIME[name](model, X, [9, 4, 0], None, ABAR), samplers.ddim(model, X, [9, 4, 0], None, 0, ABAR), scale=1.0)
-    three = BY_TIME[name](model, X, [9, 4, 2, 1], None, ABAR)
-    assert np.abs(three - samplers.ddim(model, X, [9, 4, 2, 1], None, 0, ABAR)).max() > 1e-3
-
-
-# --- by noise level -------------------------------------------------------------------------------------------------
-
-
-def half(x, level):
-    return x / 2
-
-
-def test_euler_and_heun_by_hand():
-    """From 4 at sigma = 2, d = 1; Euler's 3 at sigma = 1 has the slope 1.5, so Heun's is 4 - 1.25; and from there on, d = 1.375."""
-    x = np.full((1, 2), 4.0)
-    assert_close(samplers.euler(half, x, [2, 1]), np.full((1, 2), 3.0))
-    assert_close(samplers.euler(half, x, [2, 1, 0]), np.full((1, 2), 1.5))
-    assert_close(samplers.heun(half, x, [2, 1]), np.full((1, 2), 2.75))
-    assert_close(samplers.heun(half, x, [2, 1, 0]), np.full((1, 2), 1.375))
-
-
-def test_heun_with_churn_by_hand():
-    """gamma = 0.5 / 2: 2 is raised to 2.5 by noise of the deviation 1.5, here times s_noise = 2 times 0.5. x_hat = 5.5, d = 1.1; Euler's
-    3.85 has the slope 1.925; so 5.5 - 1.5 * 1.5125 = 3.23125 at 1. That is raised to 1.25 by 0.75 * 2 * (-1)."""
-    noise = np.array([0.5, -1.0]).reshape(2, 1, 1)
-    x = np.array([[4.0]])
-    one, both = np.array([[3.23125]]), np.array([[(3.23125 - 1.5) / 2]])
-    assert_close(samplers.heun(half, x, [2, 1, 0], noise, s_churn=0.5, s_min=2, s_noise=2), one / 2)
-    assert_close(samplers.heun(half, x, [2, 1, 0], noise, s_churn=0.5, s_noise=2), both)
-    quiet = samplers.heun(half, x, [2, 1, 0], noise, s_churn=0.5, s_max=1, s_noise=2)  # 2.75, as without churn, minus 1.5, halved
-    assert_close(quiet, np.array([[0.625]]))
-
-
-@pytest.mark.parametrize("s_churn, gamma", [(0.4, 0.1), (1.0, 0.25), (40, math.sqrt(2) - 1)])
-def test_churn_raises_the_variance_to_that_of_its_level(s_churn, gamma):
-    """x = x0 + sigma eps gets what sigma_hat^2 has more than sigma^2, and at most doubles it, since gamma <= sqrt(2) - 1."""
-    listening, calls = asked(lambda x, sigma: 0 * x)
-    samplers.heun(listening, np.array([[1.0], [0.0]]) * SIGMAS[0], SIGMAS, np.array([[0.0], [1.0]]) * np.ones((4, 2, 1)), s_churn)
-    x, level = calls[0]
-    assert_close(np.array(level), np.array((1 + gamma) * SIGMAS[0]))
-    assert_close((x**2).sum(), np.float64(level**2))
-    with pytest.raises(ValueError, match=r"\bnoise\b"):
-        samplers.heun(half, X, SIGMAS, NOISE[:3], s_churn)
-    with pytest.raises(ValueError, match=r"\bnoise\b"):
-        samplers.heun(half, X, SIGMAS, s_churn=s_churn)
-
-
-def test_without_churn_noise_is_ignored():
-    np.testing.assert_array_equal(samplers.heun(model, X, SIGMAS, np.full_like(NOISE, np.nan)), samplers.heun(model, X, SIGMAS))
-    np.testing.assert_array_equal(samplers.heun(model, X, SIGMAS, NOISE, 5, s_min=9), samplers.heun(model, X, SIGMAS))
-
-
-def test_flow_euler_and_flow_heun_by_hand():
-    """From 4 at t = 1, v = 2: 3 at t = 0.5, where v = 1.5. Heun's is 4 - 0.5 * 1.75 = 3.125; the step to 0 is Euler's."""
-    x = np.full((1, 2), 4.0)
-    assert_close(samplers.flow_euler(half, x, [1, 0.5]), np.full((1, 2), 3.0))
-    assert_close(samplers.flow_euler(half, x, [1, 0.5, 0]), np.full((1, 2), 2.25))
-    assert_close(samplers.flow_heun(half, x, [1, 0.5]), np.full((1, 2), 3.125))
-    assert_close(samplers.flow_heun(half, x, [1, 0.5, 0]), np.full((1, 2), 3.125 * 0.75))
-
-
-def test_consistency_by_hand():
-    """f halves. From 8 at sigma = 5 to 4; noise of sqrt(2^2 - 1.2^2) = 1.6 times 0.5 makes 4.8, and that 2.4."""
-    x, noise = np.array([[8.0]]), np.array([[[0.5]], [[np.nan]]])
-    assert_close(samplers.consistency(half, x, [5], None, 1.2), np.array([[4.0]]))
-    for sigmas in ([5, 2], [5, 2, 0]):  # a last 0 is the end and no call
-        assert_close(samplers.consistency(half, x, sigmas, noise, 1.2), np.array([[2.4]]))
-        assert_close(samplers.consistency(half, x, sigmas, noise[:1], 1.2), np.array([[2.4]]))
-    with pytest.raises(ValueError, match=r"\bnoise\b"):
-        samplers.consistency(half, x, [5, 2], noise[:0], 1.2)
-
-
-def test_consistency_down_to_sigma_min_ends_where_it_is():
-    """f(x, sigma_min) = x, and no noise is added on the way to sigma_min: the second call changes nothing."""
-    def f(x, sigma):
-        return x if sigma == 0.002 else x / 7
-    np.testing.assert_array_equal(samplers.consistency(f, X, [3, 0.002], NOISE, 0.002), X / 7)
 
 
 # --- inpainting -----------------------------------------------------------------------------------------------------
