@@ -167,7 +167,8 @@ def training_loop(
 @triton.jit
 def meanwhile(losses, given, work, step, begun, batch, steps, seed, size, tiles, flags):
     """The loss and the next step's x_t, by the programs without a tile of the hidden layer, or by all. Arguments
-    as in `training_loop`."""
+    as in `training_loop`.
+    seed: as in `key_of`."""
     busy, program = (batch + tiles.ROWS - 1) // tiles.ROWS * (size.HP // tiles.UNITS), tl.program_id(0)
     busy = tl.where(busy < tl.num_programs(0), busy, 0)
     if program == busy:
@@ -194,7 +195,8 @@ def below(element, n, seed, stream):
 @triton.jit
 def draw(work, which, step, batch, N, T, seed, program):
     """Examples and times of a step, of its streams 0 and 1. which: of the two places for times. step: number of all.
-    program: this one's turn. The rest as in `training_loop`."""
+    program: this one's turn. The rest as in `training_loop`.
+    seed: as in `key_of`."""
     t = work.t + which * batch
     for first in range(program * 128, batch, tl.num_programs(0) * 128):
         e = first + tl.arange(0, 128)
@@ -205,7 +207,8 @@ def draw(work, which, step, batch, N, T, seed, program):
 @triton.jit
 def add_noise(given, work, which, step, batch, seed, program, programs, size, tiles, flags):
     """x_t of a step, as an operand, and its noise, of stream 3. which, step: as in `draw`. program, programs: who
-    does it. The rest as in `training_loop`."""
+    does it. The rest as in `training_loop`.
+    seed: as in `key_of`."""
     x, t = work.x_op + which * padded_rows(batch, tiles) * size.WIDE, work.t + which * batch
     for first in range(program * 2048, batch * size.D, programs * 2048):
         z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), key_of(seed, step * PER_STEP + 3))
