@@ -7,22 +7,22 @@ Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [EDM]   Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
     [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
     [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
 import numpy as np
 
-from ref import tree
+from ref import edm, tree
 from ref.diffusion import (
     ddim_step, ddpm_step, dpmpp_2m_step, eps_from_v, eps_from_x0, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
 )  # fmt: skip
-from ref.edm import heun_step  # noqa: F401  (its kernel is a fused one)
 from ref.guidance import guide
 from ref.nets.mlp import residual, simple_mlp, simple_mlp_backward
 from ref.optim import adam_step, ema_step
 from ref.philox import below, normal, stream as stream_of
 from ref.samplers import ddim
-from ref.shapes import per_example, same_shape
+
 
 def q_sample_noise(x0, t, seed, abar, stream=0):
     """[DDPM] eq. 4 with its own noise:  q_sample(x0, t, normal(seed, shape, stream), abar).
@@ -102,6 +102,15 @@ def guided_flow_step(xt, uncond, cond, w, t, s):
     if not np.all((s >= 0) & (s < t) & (t <= 1)):
         raise ValueError(f"a step goes from t <= 1 to 0 <= s < t, got t = {t.ravel()} and s = {s.ravel()}")
     return xt + (s - t) * v
+
+
+def heun_step(x, denoised, denoised_next, sigma, sigma_next):
+    """[EDM] algorithm 1, lines 4 to 8, `ref.edm.heun_step`: both slopes in one pass.
+
+    x, denoised, denoised_next: (B, ...). sigma, sigma_next: numbers or (B,), 0 < sigma_next < sigma.
+    Returns x_next (B, ...) float64. Raises as `ref.edm.heun_step` does.
+    """
+    return edm.heun_step(x, denoised, denoised_next, sigma, sigma_next)
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay):

@@ -45,8 +45,10 @@ def documentation_gaps(files):
             for names in re.findall(r"as in ((?:`[\w.]+`(?:, | and )?)+)", text):
                 for full in re.findall(r"`([\w.]+)`", names):
                     other = full.rpartition(".")[2]
-                    near = (ast.get_docstring(own[other]) or "") if other in own else anywhere.get(other, "")
-                    wider += exact.get(full) or near
+                    beside = f"{path.rpartition('/')[0].replace('/', '.')}."  # in this file, in this folder, anywhere
+                    near = next((text for at, text in exact.items() if at.startswith(beside) and at.endswith(f".{other}")), "")
+                    own_text = ast.get_docstring(own[other]) if other in own else ""
+                    wider += exact.get(full) or own_text or near or anywhere.get(other, "")
             for p in has:
                 of_the_file = p == "out" and re.search(r"`out=?`", about_file)
                 if not re.search(rf"(?<![\w.]){p}(?!\w)", wider) and not of_the_file:

@@ -117,7 +117,7 @@ OURS = {"ref", "kernels", "bench"}
 
 
 def private(name):
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.startswith("__") and name not in ("_fields", "_asdict", "_replace")
 
 
 def private_uses(files):
