@@ -22,6 +22,7 @@ from ref.nets.mlp import residual, simple_mlp, simple_mlp_backward
 from ref.optim import adam_step, ema_step
 from ref.philox import below, normal, stream as stream_of
 from ref.samplers import ddim
+from ref.shapes import per_example, same_shape
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0):

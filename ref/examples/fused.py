@@ -2,7 +2,7 @@
 import numpy as np
 
 from ref import flow
-from ref.examples import optim
+from ref.examples import edm, optim
 from ref.nets import mlp
 from ref.philox import normal
 
@@ -11,6 +11,7 @@ FUNCTIONS = {
         t=0.8, s=0.6, xt=lambda x0, eps, t: flow.interpolate(x0, eps, t), cond=lambda x0, eps: eps - x0,
         uncond=lambda x0, eps: 0.9 * (eps - x0),
     ),
+    "heun_step": edm.FUNCTIONS["heun_step"],
     "adam_ema_step": optim.ARGUMENTS,
     "mlp_sample": dict(
         params=lambda xT: mlp.simple_mlp_init(0, xT.shape[1], 8, np.float64),

@@ -163,8 +163,8 @@ def elsewhere(function):
     for path in [*kernels, *tests, *records]:
         source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
         if path in records:
-            record = re.compile(rf"\s+(Op\()?\w+\.{name},")
-            found += [f"{path}:{n}  {name}" for n, line in enumerate(source.split("\n"), 1) if record.match(line)]
+            lines = enumerate(source.split("\n"), 1)
+            found += [f"{path}:{n}  {m[1]}" for n, line in lines if (m := re.match(rf" +(?:Op\()?(\w+\.{name}),", line))]
             continue
         for node in ast.parse(source).body:
             named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
