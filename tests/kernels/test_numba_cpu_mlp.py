@@ -8,7 +8,7 @@ from kernels.check import selftest
 from kernels.numba_cpu import fused, engine
 from kernels.numba_cpu import philox as kernel_philox
 from ref import fused as truth
-from ref import philox, schedules
+from ref import philox, schedules, tree
 from ref.nets import mlp
 from kernels.check import memory
 from kernels.numpy_cpu import fused as plain
@@ -30,7 +30,7 @@ def start(examples, pixels, dtype=np.float32):
 
 
 def exact(params):
-    return {name: p.astype(np.float64) for name, p in params.items()}
+    return tree.map(lambda p: p.astype(np.float64), params)
 
 
 def parts(result):
@@ -58,7 +58,7 @@ def test_the_chapters_trajectory_is_the_truth_to_within_twice_plain_numpy_at_eve
     params, x, times = chapter(), start(7, 784), TIMES[: end + 1]
     want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, stream=2**64 - 3, **told)
     rough = [plain.mlp_sample(turned(params, order), x, times, ABAR, seed=5, stream=2**64 - 3, **told) for order in orders(256)]
-    hold(fused.mlp_sample(nested(params), x, times, ABAR, seed=5, stream=2**64 - 3, **told), want, rough)
+    hold(fused.mlp_sample(params, x, times, ABAR, seed=5, stream=2**64 - 3, **told), want, rough)
 
 
 @COMPILED
@@ -70,7 +70,7 @@ def test_the_residual_trajectory_with_and_without_guidance(w, told):
     for times in (TIMES, TIMES[:11], [1000, 3], [20, 19, 0]):
         want = truth.mlp_sample(exact(params), x, times, ABAR, seed=5, guidance=guidance, **told)
         rough = [plain.mlp_sample(turned(params, order), x, times, ABAR, seed=5, guidance=guidance, **told) for order in orders(40)]
-        hold(fused.mlp_sample(nested(params), x, times, ABAR, seed=5, guidance=guidance, **told), want, rough)
+        hold(fused.mlp_sample(params, x, times, ABAR, seed=5, guidance=guidance, **told), want, rough)
 
 
 SHAPES = [(1, 16, 8), (5, 7, 5), (6, 16, 32), (7, 13, 33), (31, 48, 31), (32, 50, 7), (33, 5, 64), (47, 49, 17), (48, 97, 1), (49, 1, 3), (97, 100, 65), (129, 15, 9), (3, 1030, 4)]
@@ -84,7 +84,7 @@ def test_any_batch_any_width_any_number_of_pixels(net, examples, pixels, width, 
     params = chapter(pixels, width, dtype) if net == "chapter" else residual(pixels, width, dtype=dtype)
     x, times, told = start(examples, pixels, dtype), [900, 500, 20, 0], dict(eta=0.5, seed=3, stream=9)
     told |= dict(guidance=(np.arange(examples) % 5, 2.0)) if net == "residual" else {}
-    want, got = truth.mlp_sample(exact(params), x, times, ABAR, **told), fused.mlp_sample(nested(params), x, times, ABAR, **told)
+    want, got = truth.mlp_sample(exact(params), x, times, ABAR, **told), fused.mlp_sample(params, x, times, ABAR, **told)
     assert got.dtype == dtype
     if dtype == np.float64:
         assert np.all(np.abs(got - want) <= 1e-12 * np.abs(want).max())
@@ -110,7 +110,7 @@ def test_the_same_bits_on_any_number_of_threads_on_every_run_and_for_a_row_alone
     x = start(examples, pixels)
 
     def sample(rows, x, **told):
-        return fused.mlp_sample(nested(params), x, TIMES, ABAR, guidance=None if labels is None else (labels[rows], 2.0), **told)
+        return fused.mlp_sample(params, x, TIMES, ABAR, guidance=None if labels is None else (labels[rows], 2.0), **told)
 
     first, *others = runs_of(lambda: sample(slice(None), x, eta=0.5, seed=3))
     assert all(np.array_equal(other, first) for other in others)
@@ -128,19 +128,23 @@ def test_the_same_bits_on_any_number_of_threads_on_every_run_and_for_a_row_alone
 def test_inputs_of_any_layout_are_read_and_never_written_and_nothing_around_out_is(net, layout):
     params, x = chapter(21, 9) if net == "chapter" else residual(21, 9), start(6, 21)
     told = {} if net == "chapter" else dict(guidance=(np.arange(6) % 5, 2.0))
-    want = fused.mlp_sample(nested(params), x, [900, 20, 0], ABAR, 1.0, **told)
-    arenas = {name: memory.put(p, layout) for name, p in (params | {"x": x}).items()}
+    want = fused.mlp_sample(params, x, [900, 20, 0], ABAR, 1.0, **told)
+    arenas = {name: memory.put(p, layout) for name, p in (tree.named(params) | {"x": x}).items()}
     before = {name: arena.copy() for name, (arena, _) in arenas.items()}
     placed = {name: view for name, (_, view) in arenas.items()}
-    x = placed.pop("x")
-    assert np.array_equal(fused.mlp_sample(nested(placed), x, [900, 20, 0], ABAR, 1.0, **told), want)
+    x, placed = placed.pop("x"), tree.from_named({name: p for name, p in placed.items() if name != "x"})
+    assert np.array_equal(fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told), want)
     assert all(np.array_equal(arena, before[name], equal_nan=True) for name, (arena, _) in arenas.items())
     if layout != "read-only":
         arena, out = memory.place((6, 21), "float32", layout)
-        assert fused.mlp_sample(nested(placed), x, [900, 20, 0], ABAR, 1.0, **told, out=out) is out
+        assert fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told, out=out) is out
         assert np.array_equal(out, want) and memory.guards_intact(arena, out)
-        assert fused.mlp_sample(nested(placed), x, [900, 20, 0], ABAR, 1.0, **told, out=x) is x
+        assert fused.mlp_sample(placed, x, [900, 20, 0], ABAR, 1.0, **told, out=x) is x
         assert np.array_equal(x, want)
+
+
+def changed(name, shape):
+    return tree.from_named(tree.named(RESIDUAL) | {name: np.ones(shape, np.float32)})
 
 
 CHAPTER, RESIDUAL, X = chapter(6, 5), residual(6, 5), start(3, 6)
@@ -166,8 +170,8 @@ SAMPLE = {
     "another dtype": (dict(xT=X.astype(np.float64)), TypeError, "params"),
     "a weight too few": (dict(params={n: p for n, p in CHAPTER.items() if n != "b2"}), ValueError, "params"),
     "a bias of another length": (dict(params=CHAPTER | {"b1": CHAPTER["b1"][:4]}), ValueError, "params"),
-    "a block of another width": (dict(params=RESIDUAL | {"block1.w2": np.ones((5, 4), np.float32)}), ValueError, "params"),
-    "an odd width of the times' features": (dict(params=RESIDUAL | {"time.w": np.ones((5, 3), np.float32)}), ValueError, "width"),
+    "a block of another width": (dict(params=changed("blocks.1.w2", (5, 4))), ValueError, "params"),
+    "an odd width of the times' features": (dict(params=changed("time.w", (5, 3))), ValueError, "width"),
     "out of another shape": (dict(out=np.zeros((2, 6), np.float32)), ValueError, "out"),
     "out of another dtype": (dict(out=np.zeros((3, 6))), TypeError, "out"),
 }
@@ -183,7 +187,7 @@ def test_mlp_sample_refuses_bad_input_before_it_writes(change, error, argument):
 
 def test_no_examples_are_no_result():
     assert fused.mlp_sample(CHAPTER, X[:0], [900, 0], ABAR).shape == (0, 6)
-    assert fused.mlp_sample(nested(RESIDUAL), X[:0], [900, 0], ABAR, guidance=(np.zeros(0, int), 2.0)).shape == (0, 6)
+    assert fused.mlp_sample(RESIDUAL, X[:0], [900, 0], ABAR, guidance=(np.zeros(0, int), 2.0)).shape == (0, 6)
 
 
 def digits(examples, pixels, dtype=np.float32):

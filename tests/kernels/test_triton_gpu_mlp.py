@@ -18,7 +18,7 @@ from kernels.ops.loops import ABAR, orders, residual, turned
 from kernels.triton_gpu import barrier, device, fused, launch
 from kernels.triton_gpu import mlp as kernel
 from ref import fused as truth
-from ref import philox
+from ref import philox, tree
 from tests.kernels.test_numba_cpu_mlp import SAMPLE, TIMES, TOLD, TRAIN, chapter, digits, exact, hold, parts, rough_of, start
 
 pytestmark = pytest.mark.interpreter if device.INTERPRETED else pytest.mark.gpu
@@ -33,7 +33,7 @@ CASES = [pytest.param(precision, told, id=f"{precision}-{name}") for precision i
 
 
 def sent(arrays):
-    return nested({name: SEND(np.ascontiguousarray(a)) for name, a in arrays.items()})
+    return tree.map(lambda a: SEND(np.ascontiguousarray(a)), arrays)
 
 
 def sample(params, x, times=TIMES, **told):
