@@ -18,7 +18,6 @@ def kernels(*names):
 NUMBA = {"numpy", "numba", "llvmlite"} | kernels("coefficients", "numba_cpu")
 TRITON = {"numpy", "triton"} | kernels("coefficients", "triton_gpu")
 RECORDS = {"numpy", "ref"} | kernels("registry", "ops", "numpy_cpu", "coefficients", "tolerance", "timing")
-BEFORE_THE_MERGE = kernels("loops", "plain")  # modules that the branch `registry` removes
 # Where a file stands decides what it may import next to the standard library; the first line that fits holds. A folder
 # allows all that is inside it.
 MAY_IMPORT = {
@@ -27,12 +26,11 @@ MAY_IMPORT = {
     "kernels/coefficients.py": {"numpy"},  # every backend uses it, so it may not lead them to the truth
     "kernels/numpy_cpu/": {"numpy"} | kernels("coefficients", "numpy_cpu"),
     "kernels/numba_cpu/": NUMBA,
-    "kernels/triton_gpu/launch.py": TRITON | {"numba"},  # arrays on the device; in arrays.py after the merge
-    "kernels/triton_gpu/arrays.py": TRITON | {"numba"},
+    "kernels/triton_gpu/arrays.py": TRITON | {"numba"},  # arrays on the device
     "kernels/triton_gpu/": TRITON,
-    "kernels/check/": RECORDS | {"hypothesis"} | kernels("check") | BEFORE_THE_MERGE,
-    "kernels/__main__.py": RECORDS | kernels("check") | BEFORE_THE_MERGE,
-    "kernels/": RECORDS | {"hypothesis"} | BEFORE_THE_MERGE,
+    "kernels/check/": RECORDS | {"hypothesis"} | kernels("check"),
+    "kernels/__main__.py": RECORDS | kernels("check"),
+    "kernels/": RECORDS,
 }
 # bench and tests may use everything else; the math does not know its reader
 NEVER_IMPORTED_FROM = {
