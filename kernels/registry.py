@@ -14,7 +14,7 @@ from kernels.ops.record import Op, mapped, outputs
 
 BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library it needs
 HALF_ULPS = 0.51  # of a result that is float32 until it is stored: half a step, and the float32 rounding before it
-__all__ = ["BACKENDS", "FLOATS", "HALVES", "OPS", "PER_EXAMPLE", "VALUES", "Op", "like", "outputs"]
+__all__ = ["BACKENDS", "FLOATS", "HALVES", "OPS", "PER_EXAMPLE", "VALUES", "Op", "like", "mapped", "outputs"]
 
 OPS = [
     op for module in pkgutil.iter_modules(ops.__path__, "kernels.ops.")

@@ -6,6 +6,7 @@ An entry applies to operations that have the arguments it names, unless it retur
 """
 import inspect
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
@@ -14,10 +15,6 @@ from ref import diffusion, gan, guidance, optim, philox
 from ref.shapes import at, per_example
 
 TIMES = ("u", "t", "s", "sigma", "sigma_next")
-SWAPPED = (
-    ("uncond", "cond"), ("x0", "eps"), ("x0", "xt"), ("xt", "eps"), ("xt", "eps_hat"), ("xt", "v"),
-    ("denoised", "denoised_next"), ("avg", "p"), ("beta1", "beta2"),
-)  # fmt: skip
 
 
 def of(op):
@@ -26,8 +23,9 @@ def of(op):
     Returns {name: function of all arguments by name}, its own mistakes first. Each returns a flat list of outputs, or
     None where the mistake does not apply to these arguments, and raises what the truth raises.
     """
-    own = OWN.get(op.name, {})
-    both = own | {name: wrong for name, wrong in ANY.items() if name not in own}
+    pairs = [*combinations(op.data, 2), ("beta1", "beta2")]
+    swapped = {f"{one} and {other} swapped": _swapped(one, other) for one, other in pairs}
+    both = OWN.get(op.name, {}) | {n: wrong for n, wrong in (ANY | swapped).items() if n not in OWN.get(op.name, {})}
     return {name: lambda wrong=wrong, **a: _outputs(op.truth, wrong, a) for name, wrong in both.items()}
 
 
@@ -50,11 +48,10 @@ def _scaled(f, loss=None, gradient=None, square=False, **a):
     """A mistake in a mean and its gradient: the factor of each, a function of the data. square: only in a square."""
     squared = "eps_hat" in a and "xt" not in a
     data = a["eps_hat"] if squared else a.get("fake_logits")
-    if data is None or square and not squared or not np.ndim(data):
+    if square and not squared or not np.ndim(data):
         return None
-    right = f()
-    factors = [gradient if np.ndim(x) else loss for x in right]
-    return [c(data) * x if c else x for c, x in zip(factors, right)] if any(factors) else None
+    made = [(gradient if np.ndim(x) else loss, x) for x in f()]
+    return [factor(data) * x if factor else x for factor, x in made] if any(factor for factor, _ in made) else None
 
 
 def _width(x):
@@ -121,7 +118,6 @@ ANY = {
     "eta left out: always 1": lambda f, eta, **_: f(eta=1.0),
     "eta left out: always 0": lambda f, eta, **_: f(eta=0.0),
     "history left out: first order": lambda f, x0_last, **_: f(x0_last=None, u=None),
-    **{f"{one} and {other} swapped": _swapped(one, other) for one, other in SWAPPED},
     # optimisers
     "eps inside the root": _eps_inside_the_root,
     "weight decay added to the gradient":
