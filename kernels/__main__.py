@@ -92,13 +92,13 @@ def every_operation(named=""):
         print(f"{backend}: not checked, {why}")
     for backend in filter(selftest.interpreted, backends):
         print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
-    print(f"{'op':<42}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
+    print(f"error: the worst, in units of the allowed one\n{'op':<42}{'backend':<11}{'dtype':<9}{'cases':>5}{'error':>7}")
     failed = 0
     pairs = [(op, b) for op in registry.OPS if named in op.name for b in backends if registry.kernel(op, b)]
     for op, backend, dtype in [(op, backend, dtype) for op, backend in pairs for dtype in registry.dtypes(op, backend)]:
         row = selftest.check(op, backend, dtype)
         failed |= not row.ok
-        line = f"{row.op:<42}{backend:<12}{dtype:<10}{row.cases:>6}{row.error:>17.2f}"
+        line = f"{row.op:<42}{backend:<11}{dtype:<9}{row.cases:>5}{row.error:>7.2f}"
         print(line, " ok" if row.ok else f" FAIL  {row.failure}", flush=True)
     return int(failed)
 

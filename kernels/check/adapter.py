@@ -225,56 +225,44 @@ def _matched(function, op, mapping, held):
 
 def _carriers(arrays, device):
     """send, receive, wait, and whether times and alpha-bar are sent too."""
+    gpu, library = device == "cuda", importlib.import_module
     if device not in ("cpu", "cuda"):
         raise Usage(f"--device: expected cpu or cuda, got {device}")
     if arrays not in (None, *ARRAYS) or (arrays, device) in (("numpy", "cuda"), ("cupy", "cpu")):
         places = "numpy on the CPU only, cupy on the GPU only"
         raise Usage(f"--arrays: expected {', '.join(ARRAYS)} ({places}), got {arrays} on {device}")
-    carriers = {"torch": _torch, "jax": _jax, "cupy": _cupy}.get(arrays, _ours if device == "cuda" else _numpy)
     try:
-        return carriers(device)
+        if arrays == "torch":
+            return _torch(library("torch"), device)
+        if arrays == "jax":
+            jax = library("jax")
+            jax.config.update("jax_enable_x64", True)  # else float64 would silently be float32
+            place = jax.devices("gpu" if gpu else "cpu")[0]
+            return lambda a: jax.device_put(a, place), np.asarray, jax.block_until_ready, True
+        if arrays == "cupy":
+            cupy = library("cupy")
+            receive = lambda x: cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)  # noqa: E731
+            return cupy.asarray, receive, lambda _: cupy.cuda.get_current_stream().synchronize(), True
+        if gpu and library("kernels.triton_gpu.device").INTERPRETED:
+            raise RuntimeError("there is no GPU here")
+        if gpu:
+            return *registry.carriers("triton_gpu"), lambda _: library("numba.cuda").synchronize(), False
     except (ImportError, RuntimeError) as reason:
         raise Usage(f"--arrays {arrays or 'numpy'} --device {device}: {reason}") from None
+    return lambda a: a, np.asarray, lambda _: None, True
 
 
-def _numpy(device):
-    return lambda a: a, np.asarray, lambda r: None, True
-
-
-def _ours(device):
-    if importlib.import_module("kernels.triton_gpu.device").INTERPRETED:
-        raise Usage("--device cuda: there is no GPU here")
-    return *registry.carriers("triton_gpu"), lambda r: importlib.import_module("numba.cuda").synchronize(), False
-
-
-def _cupy(device):
-    cupy = importlib.import_module("cupy")
-    receive = lambda x: cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)  # noqa: E731
-    return cupy.asarray, receive, lambda r: cupy.cuda.get_current_stream().synchronize(), True
-
-
-def _jax(device):
-    jax = importlib.import_module("jax")
-    jax.config.update("jax_enable_x64", True)  # else float64 would silently be float32
-    place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
-    return lambda a: jax.device_put(a, place), np.asarray, jax.block_until_ready, True
-
-
-def _torch(device):
-    torch = importlib.import_module("torch")
+def _torch(torch, device):
     if device == "cuda" and not torch.cuda.is_available():
-        raise Usage("--device cuda: torch finds no GPU here")
+        raise RuntimeError("torch finds no GPU here")
 
     def send(a):
         half = a.dtype.name == "bfloat16"  # torch does not know NumPy's
         return (torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if half else torch.from_numpy(a)).to(device)
 
     def receive(x):
-        if not hasattr(x, "detach"):
-            return np.asarray(x)
-        x = x.detach().cpu()
-        if x.dtype is torch.bfloat16:
-            return x.contiguous().view(torch.int16).numpy().view(registry.like("bfloat16"))
-        return x.numpy()
+        if getattr(x, "dtype", None) is torch.bfloat16:
+            return x.detach().cpu().contiguous().view(torch.int16).numpy().view(registry.like("bfloat16"))
+        return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
 
-    return send, receive, lambda r: torch.cuda.synchronize() if device == "cuda" else None, True
+    return send, receive, lambda _: torch.cuda.synchronize() if device == "cuda" else None, True

@@ -46,9 +46,10 @@ FAILURES = {kind: type("Failure", (Failure,), {"kind": kind}) for kind in KINDS}
 
 @dataclass
 class Seen:
-    """What was seen in all cases so far."""
+    """What was seen in all cases so far. outputs: of the last one."""
 
     examples: int = 0
+    outputs: list = None
     error: float = 0.0
     laws: dict = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
@@ -105,12 +106,12 @@ def hold(call, case, seen):
     op = call.op
     rules = _rules(op, case.arguments, case.dtype)
     try:
-        outputs = called(call, case, case.arguments)
+        outputs = seen.outputs = called(call, case, case.arguments)
     except FAILURES["raises"] as refused:
         if not case.layouts:
             raise
         # to refuse strides is no mistake, to misread them is one
-        outputs = called(call, case := replace(case, layouts={}), case.arguments)
+        outputs = seen.outputs = called(call, case := replace(case, layouts={}), case.arguments)
         seen.notes[f"contiguous arrays only: {refused.message}"] = None
     _judge(case, op, outputs, rules)
     seen.examples += 1
@@ -123,17 +124,17 @@ def hold(call, case, seen):
         seen.laws |= dict.fromkeys([law.name] * len(tried))
 
 
-def failed(call, case):
-    """The `Failure` of a case, or None. call: `adapter.Caller`. case: `Case`."""
+def failed(call, case, seen=None):
+    """The `Failure` of a case, or None. call, case, seen: as in `hold`."""
     try:
-        hold(call, case, Seen())
+        hold(call, case, seen or Seen())
     except Failure as failure:
         return failure
 
 
 def redrawn(call, case, **changes):
-    """The case with other fields and the arguments that belong to them. call: `adapter.Caller`. case: `Case`. changes:
-    of its fields."""
+    """The case with other fields and the arguments that belong to them. call, case: as in `hold`. changes: the
+    fields."""
     case = replace(case, **changes)
     return replace(case, arguments=made(call, case.dtype, case.shape, case.values, case.seed, case.options))
 
@@ -142,16 +143,13 @@ def again(call, dtype, arguments, layouts=None):
     """The truth, the result and what is wrong, as text; printed scripts call it. call: `adapter.Caller`. dtype: name.
     arguments: from `made`. layouts: {name: of memory.LAYOUTS}. Raises what the function raises."""
     shape = next((x.shape for x in registry.arrays(arguments).values()), arguments.get("shape"))
-    case = Case(dtype, shape, "", 0, {}, layouts or {}, arguments)
-    lines = [f"expected {_truth(call.op, arguments, dtype)}"]
-    try:
-        lines.append(f"got      {called(call, case, arguments)}")
-        hold(call, case, Seen())
-    except Failure as failure:
-        if failure.kind == "raises":
-            raise failure.__cause__ from None
-        return "\n".join([*lines, f"{failure.kind}: {failure.message}"])
-    return "right, this time"
+    failure = failed(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), seen := Seen())
+    if failure is None:
+        return "right, this time"
+    if failure.kind == "raises":
+        raise failure.__cause__ from None
+    result = "" if seen.outputs is None else f"got      {seen.outputs}\n"
+    return f"expected {_truth(call.op, arguments, dtype)}\n{result}{failure.kind}: {failure.message}"
 
 
 def called(call, case, arguments):

@@ -99,9 +99,8 @@ def _reproduces(op, dtype, mistake, probes, in_float32):
 def _off(out, wanted, bound):
     """The worst distance in bounds. What is not finite in both counts as equal: that depends on the order of sums."""
     out, wanted = np.asarray(out, np.float64), np.asarray(wanted, np.float64)
-    same = (out == wanted) | (~np.isfinite(out) & ~np.isfinite(wanted))
-    units = np.where(same, 0.0, np.abs(out - wanted) / np.maximum(bound, 1e-300))
-    return float(np.max(np.where(np.isnan(units), np.inf, units), initial=0.0))
+    neither = ~(np.isfinite(out) | np.isfinite(wanted))
+    return tolerance.error(np.where(neither, wanted, out), tolerance.Rule(wanted, np.maximum(bound, 1e-300)))
 
 
 def _tail(call, dtype):
