@@ -93,7 +93,9 @@ def _reproduces(op, dtype, mistake, probes, in_float32):
             for t, w, out, size in zip(truth, truth if wrong is None else wrong, answer, sizes):
                 to_mistake = max(to_mistake, _off(out, w, eps * (np.abs(w) + size)))
                 to_truth = max(to_truth, _off(out, t, eps * size))
-    return applied and to_mistake <= NEAR and to_truth > 1 and to_mistake <= to_truth / 2
+        if to_mistake > NEAR:
+            return False
+    return applied and to_truth > 1 and to_mistake <= to_truth / 2
 
 
 def _off(out, wanted, bound):

@@ -11,7 +11,7 @@ import itertools
 import math
 import shutil
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import hypothesis
 import numpy as np
@@ -61,7 +61,7 @@ class Verdict:
     smallest: str = ""
     cause: str = ""
     code: str = ""
-    speed: dict = None
+    speed: dict = field(default_factory=dict)
 
     def __bool__(self):
         return not self.kind
@@ -78,7 +78,7 @@ class Verdict:
             parts += [("likely cause", self.cause)] * bool(self.cause)
         parts += [("not tested", ", ".join(self.untested))] * bool(self.untested)
         for name, text in TIMES.items():
-            if name in (self.speed or ()):
+            if name in self.speed:
                 parts.append(("yours" if name == "theirs_us" else self.speed["backend"], text.format(**self.speed)))
         return _report(headline, parts) + (f"\n\nThis code shows it:\n\n{self.code}" if self.code else "")
 
@@ -118,12 +118,11 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
     """
     call = caller(function, op, mapping, arrays, device, conventions, fixed)
     dtypes = _dtypes(call, dtype)
-    if examples < 1:
-        raise Usage(f"--examples: expected at least 1, got {examples}")
-    if not seconds >= 0:
-        raise Usage(f"--seconds: expected at least 0, got {seconds}")
-    name = getattr(function, "__qualname__", repr(function))
-    verdict = Verdict(call.op.name, name, dtypes, seed, 0, 0.0, untested=call.untested)
+    for option, value, least in (("--examples", examples, 1), ("--seconds", seconds, 0)):
+        if not value >= least:
+            raise Usage(f"{option}: expected at least {least}, got {value}")
+    own = getattr(function, "__qualname__", repr(function))
+    verdict = Verdict(call.op.name, own, dtypes, seed, 0, 0.0, untested=call.untested)
     seen = Seen()
     for name in dtypes:
         failure = _smallest(lambda draw: hold(call, _draw(draw, call, name), seen), examples, seed)
