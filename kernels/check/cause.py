@@ -32,7 +32,7 @@ def guess(call, failure):
 
 def _nan(call, failure):
     """Whether NaN is lost, or spreads."""
-    if "the truth is NaN" in failure.message:
+    if "expected nan" in failure.message:
         return "NaN is turned into a number, as a clamp by min and max does"
     if failure.case.values == "not finite" and not failed(call, redrawn(call, failure.case, values="normal")):
         return "0 times NaN, or NaN of another example"

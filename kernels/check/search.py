@@ -33,9 +33,9 @@ SHAPES = st.one_of(  # each is one choice of hypothesis, so that it shrinks to t
     st.sampled_from([(0,), (0, 4), (3, 0), (2, 0, 3)]),
 )
 TIMED = {"cpu": ("numba_cpu", (256, 3, 32, 32)), "cuda": ("triton_gpu", (64, 3, 256, 256))}  # our backend, the shape
-TIMES = {
-    "theirs_us": "{shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit",
-    "ours_us": "{ours_us:.1f} us, {ours_copy:.0f} % of it; yours takes {ratio:.2f} times as long",
+TIMES = {  # of a report, by the number that it needs
+    "theirs_us": ("yours", "{shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit"),
+    "ours_us": ("{backend}", "{ours_us:.1f} us, {ours_copy:.0f} % of it; yours takes {ratio:.2f} times as long"),
 }
 
 
@@ -77,9 +77,7 @@ class Verdict:
             parts = [("failure", part) for part in self.message.split("; ")] + [("smallest input", self.smallest)]
             parts += [("likely cause", self.cause)] * bool(self.cause)
         parts += [("not tested", ", ".join(self.untested))] * bool(self.untested)
-        for name, text in TIMES.items():
-            if name in self.speed:
-                parts.append(("yours" if name == "theirs_us" else self.speed["backend"], text.format(**self.speed)))
+        parts += [[x.format(**self.speed) for x in part] for name, part in TIMES.items() if name in self.speed]
         return _report(headline, parts) + (f"\n\nThis code shows it:\n\n{self.code}" if self.code else "")
 
     __repr__ = __str__
@@ -153,13 +151,10 @@ def _dtypes(call, dtype):
 
 def _wrong(call, verdict, failure):
     case, error = failure.case, failure.units if failure.kind == "wrong values" else math.inf
-    smallest = [f"{case.dtype}, shape {case.shape}", *(f"{n}={x}" for n, x in (case.options | case.layouts).items())]
-    if not case.literal:
-        smallest.append(f"values={case.values}")
-    return replace(
-        verdict, error=error, kind=failure.kind, message=failure.message, smallest=", ".join(smallest),
-        cause=guess(call, failure), code=script.code(call, failure),
-    )  # fmt: skip
+    drawn = case.options | case.layouts | ({} if case.literal else {"values": case.values})
+    smallest = ", ".join([f"{case.dtype}, shape {case.shape}", *(f"{n}={x}" for n, x in drawn.items())])
+    return replace(verdict, error=error, kind=failure.kind, message=failure.message, smallest=smallest,
+                   cause=guess(call, failure), code=script.code(call, failure))  # fmt: skip
 
 
 # --- drawing and shrinking -------------------------------------------------------------------------------------------
