@@ -92,6 +92,7 @@ WRONG = [  # operation, what is wrong, the cause
     ("q_sample", lambda f, abar, **_: f(abar=abar.astype(np.float32)), "float32 cancellation near t = 0"),
     ("q_sample", _along_the_last_axis, "t along the last axis"),
     ("q_sample", lambda f, t, **_: f(t=int(np.ravel(t)[0]) if np.size(t) else 0), "the first example's time used"),
+    ("q_sample", lambda f, **_: np.nan_to_num(f(), posinf=np.inf, neginf=-np.inf), "NaN is turned into a number"),
     ("q_sample_backward", SIGNAL | NOISE, ROOT),
     ("x0_from_eps", {"xt - np.sqrt(1 - abar_t) * eps": "xt + np.sqrt(1 - abar_t) * eps"}, "sign of eps"),
     ("x0_from_eps", SIGNAL, f"{ROOT}, 1 - alpha-bar with it"),
