@@ -4,6 +4,8 @@ import textwrap
 
 import numpy as np
 
+from kernels.check.case import LITERAL
+
 FILL = dict(width=79, break_long_words=False, break_on_hyphens=False)
 NUMPY = ("array", "bool", "float16", "float32", "float64", "inf", "int64", "nan", "uint32")  # what a repr may name
 
@@ -20,7 +22,7 @@ def code(call, failure):
     drawn = f"{case.dtype!r}, {case.shape}, {case.values!r}, {case.seed}, {case.options}"
     lines.append(_wrapped(f"arguments = case.made(call, {drawn})"))
     if case.literal:
-        texts = {n: repr_of(x) for n, x in case.arguments.items() if np.size(x) and not _long(x)}
+        texts = {n: repr_of(x) for n, x in case.arguments.items() if _short(x)}
         lines += ["arguments |= dict(", *(_wrapped(f"    {n}={x},") for n, x in texts.items()), ")"]
     layouts = f", {case.layouts}" if case.layouts else ""
     lines += [_wrapped(f"print(case.again(call, {case.dtype!r}, arguments{layouts}))"), _comment(failure.message)]
@@ -37,9 +39,9 @@ def repr_of(x):
         return repr(x)
 
 
-def _long(x):
-    """Whether it is alpha-bar, which its schedule gives."""
-    return isinstance(x, np.ndarray) and x.size > 12
+def _short(x):
+    """Whether it is printed: neither alpha-bar, which its schedule gives, nor empty."""
+    return all(0 < y.size <= LITERAL for y in (x if isinstance(x, list) else [x]) if isinstance(y, np.ndarray))
 
 
 def _source(function):

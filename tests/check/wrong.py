@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import inspect
+import re
 import types
 
 import numpy as np
@@ -18,34 +19,22 @@ def in_data_dtype(function, like=None):
 
     @functools.wraps(like or function)
     def wrapped(**arguments):
-        dtype = next(iter(registry.arrays(arguments).values())).dtype
+        dtype = next((x.dtype for x in registry.arrays(arguments).values()), np.float32)
         cast = [x.astype(dtype) if np.ndim(x) else float(x) for x in registry.outputs(function(**arguments))]
         return cast if len(cast) > 1 else cast[0]
 
     return wrapped
 
 
-class _Replace(ast.NodeTransformer):
-    def __init__(self, changes):
-        trees = {old: ast.parse(old, mode="eval").body for pair in changes.items() for old in pair}
-        self.changes = {ast.dump(trees[old]): trees[new] for old, new in changes.items()}
-        self.found = set()
-
-    def visit(self, node):
-        if isinstance(node, ast.expr) and (key := ast.dump(node)) in self.changes:
-            self.found.add(key)
-            return self.changes[key]
-        return self.generic_visit(node)
-
-
 def changed(name, changes):
     """The function of `ref` with expressions of its module replaced. name: module.function. changes: {old: new}."""
     module, function = name.split(".")
-    replace = _Replace(changes)
-    tree = replace.visit(ast.parse(inspect.getsource(importlib.import_module(f"ref.{module}"))))
-    assert len(replace.found) == len(changes), f"not in ref.{module}: an expression of {list(changes)}"
+    source = ast.unparse(ast.parse(inspect.getsource(importlib.import_module(f"ref.{module}"))))
+    for old, new in changes.items():
+        source, found = re.subn(rf"(?<!\w){re.escape(ast.unparse(ast.parse(old)))}(?!\w)", f"({new})", source)
+        assert found, f"not in ref.{module}: {old}"
     copy = types.ModuleType("changed")
-    exec(compile(ast.fix_missing_locations(tree), "changed", "exec"), copy.__dict__)
+    exec(source, copy.__dict__)
     return getattr(copy, function)
 
 
