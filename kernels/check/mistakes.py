@@ -54,8 +54,7 @@ def _scaled(f, loss=None, gradient=None, square=False, **a):
     return [factor(data) * x if factor else x for factor, x in made] if any(factor for factor, _ in made) else None
 
 
-def _width(x):
-    """The number of elements of one example."""
+def _width(x):  # the number of elements of one example
     return np.size(x) // len(x)
 
 
@@ -94,14 +93,12 @@ def _eps_inside_the_root(f, v, step, beta2, eps, **_):
 ANY = {
     # alpha-bar and times
     "alpha-bar off by one step: abar[t - 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[:-1])),
-    "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0":
-        lambda f, abar, **_: f(abar=np.roll(abar, 1)),
+    "alpha-bar off by one step: abar[t - 1] read at t, abar[-1] at 0": lambda f, abar, **_: f(abar=np.roll(abar, 1)),
     "alpha-bar off by one step: abar[t + 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[1:], abar[-1:])),
     "alpha of one step in place of alpha-bar": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[1:] / abar[:-1])),
     "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar":
         lambda f, abar, **_: f(abar=abar.astype(np.float32).astype(np.float64)),
-    "time runs the other way: T - t in place of t":
-        lambda f, t, abar, **a: f(t=len(abar) - 1 - t) if "s" not in a else None,
+    "time runs the other way: T - t in place of t": lambda f, t, abar, **_: f(t=len(abar) - 1 - t),
     "the next time taken as t - 1, whatever s is": lambda f, t, s, abar, **_: f(s=t - 1),
     "the first example's time used for all": _first_time,
     "t along the last axis": _last_axis,
@@ -190,18 +187,15 @@ def _mean_clipped(f, xt, z, clip, **_):
     return (mean if clip is None else np.clip(mean, -clip, clip)) + _noise(f, xt, z)
 
 
-def _beta_tilde(abar_t, abar_s):
-    return (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
-
-
-def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, sigma2=_beta_tilde, again=True):
-    """`diffusion.ddim_step` with a part of it replaced. again: derive eps from the clipped x0."""
+def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, small=True, again=True):
+    """`diffusion.ddim_step` with a part of it replaced. small: beta-tilde. again: derive eps from the clipped x0."""
     abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
     x0_hat = diffusion.x0_from_eps(xt, eps_hat, t, abar)
     if clip is not None:
         x0_hat = np.clip(x0_hat, -clip, clip)
         eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if again else eps_hat
-    sigma = eta * np.sqrt(sigma2(abar_t, abar_s))
+    beta = 1 - abar_t / abar_s
+    sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t) * beta if small else beta * (abar_s < 1))
     return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
 
 
@@ -233,7 +227,7 @@ DDIM = {
     "x0 clipped but eps not re-derived": partial(_ddim, again=False),
     "sigma^2 not taken out of the direction's variance": lambda f, xt, z, **_: f(eta=0.0)[0] + _noise(f, xt, z),
     "a variance used as a deviation": _variance_as_deviation,
-    "beta in place of beta-tilde": partial(_ddim, sigma2=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
+    "beta in place of beta-tilde": partial(_ddim, small=False),
     "alpha-bar of the next time without its root": partial(_ddim, signal=np.positive),
     "the direction's variance used as its deviation": partial(_ddim, direction=np.positive),
 }

@@ -73,7 +73,7 @@ STEP = "np.where(abar_s < 1, np.sqrt(sigma2), 0.0)"
 KL = "the half of the KL left out"
 WRONG = [  # operation, what is wrong, the cause
     ("q_sample", lambda f, t, **_: f(t=np.maximum(t - 1, 0)), f"{OFF}: abar[t - 1] read at t"),
-    ("q_sample", lambda f, t, abar, **_: f(t=(t - 1) % abar.size), f"{OFF}: abar[t - 1] read at t, and so"),
+    ("q_sample", lambda f, t, abar, **_: f(t=(t - 1) % abar.size), f"{OFF}: abar[t - 1] read at t, abar[-1] at 0"),
     ("q_sample", lambda f, t, abar, **_: f(t=np.minimum(t + 1, abar.size - 1)), f"{OFF}: abar[t + 1] read at t"),
     ("q_sample", SIGNAL | NOISE, ROOT),
     ("q_sample", SIGNAL, f"{ROOT}, 1 - alpha-bar with it"),
