@@ -25,7 +25,7 @@ def main(argv=None):
     """Check, print. argv: list of words, or None for the command line's. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
-    parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only operations with this in their name")
+    parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only those with this in their name")
     commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
     about = _arguments(commands)
     try:
@@ -86,13 +86,14 @@ def _arguments(commands):
 
 
 def every_operation(named=""):
-    """Check and print a line for each operation, backend and dtype. named: part of the name. Returns the exit status."""
+    """Print a line for each operation, backend and dtype. named: part of the name. Returns the exit status."""
     backends, missing = selftest.available()
     for backend, why in missing.items():
         print(f"{backend}: not checked, {why}")
     for backend in filter(selftest.interpreted, backends):
         print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
-    print(f"error: the worst, in units of the allowed one\n{'op':<42}{'backend':<11}{'dtype':<9}{'cases':>5}{'error':>7}")
+    print("error: the worst, in units of the allowed one")
+    print(f"{'op':<42}{'backend':<11}{'dtype':<9}{'cases':>5}{'error':>7}")
     failed = 0
     pairs = [(op, b) for op in registry.OPS if named in op.name for b in backends if registry.kernel(op, b)]
     for op, backend, dtype in [(op, backend, dtype) for op, backend in pairs for dtype in registry.dtypes(op, backend)]:

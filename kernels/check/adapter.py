@@ -48,8 +48,8 @@ class Caller:
     """A function and how it is called: give(theirs(arguments)) is its result.
 
     names: ours -> theirs, of the arguments that it takes. fixed: {name: value} as requested. held: the same by the
-    options of the operation, and the defaults of arguments that the function does not take. send, receive: of one array.
-    wait: until a result is there. every: whether times and alpha-bar are sent too; our kernels take NumPy arrays there.
+    options of the operation, and the defaults of arguments that the function does not take. send, receive: of one
+    array. wait: until a result is there. every: whether times and alpha-bar are sent too; our kernels take NumPy's.
     """
 
     function: object

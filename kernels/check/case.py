@@ -190,8 +190,8 @@ def called(call, case, arguments):
 
 def _bytes(call, theirs):
     """The bytes of every array that the function gets, by name."""
-    parts = {n: x if isinstance(x, list) else [x] for n, x in theirs.items()}
-    return {n: [np.asarray(call.receive(x)).tobytes() for x in part if hasattr(x, "shape")] for n, part in parts.items()}
+    parts = ((n, x if isinstance(x, list) else [x]) for n, x in theirs.items())
+    return {n: [np.asarray(call.receive(x)).tobytes() for x in part if hasattr(x, "shape")] for n, part in parts}
 
 
 def _judge(case, op, outputs, rules):

@@ -54,8 +54,9 @@ def _source(function):
 
 
 def _wrapped(line):
-    """A line of code, broken at spaces within its brackets."""
-    return textwrap.fill(line, subsequent_indent="        " if line[0] == " " else "    ", **FILL)
+    """A line of code, broken at spaces within its brackets, but not between a key and its value."""
+    wrapped = textwrap.fill(line.replace("': ", "':\0"), subsequent_indent=" " * (8 if line[0] == " " else 4), **FILL)
+    return wrapped.replace("\0", " ")
 
 
 def _comment(text):

@@ -213,10 +213,10 @@ def _simpler(call, failure):
     if not failure.case.literal:  # it is regenerated from its seed
         return failure
     # plainer numbers, one argument at a time
-    plainer = (np.zeros_like, np.ones_like, *(lambda x, n=n: np.round(np.float64(x), n).astype(x.dtype) for n in (0, 1)))
+    rounded = [lambda x, n=n: np.round(np.float64(x), n).astype(x.dtype) for n in (0, 1)]
     for name in failure.case.arguments:
         case, a = failure.case, failure.case.arguments
-        data = plainer if name in registry.arrays(a) else ()
+        data = [np.zeros_like, np.ones_like, *rounded] if name in registry.arrays(a) else []
         changes = [0] if name in ("seed", "stream") else [change(a[name]) for change in data]
         failure = simpler(replace(case, arguments=a | {name: x}) for x in changes)
     return failure
