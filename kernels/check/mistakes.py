@@ -25,7 +25,8 @@ def of(op):
     """
     pairs = [*combinations(op.data, 2), ("beta1", "beta2")]
     swapped = {f"{one} and {other} swapped": _swapped(one, other) for one, other in pairs}
-    both = OWN.get(op.name, {}) | {n: wrong for n, wrong in (ANY | swapped).items() if n not in OWN.get(op.name, {})}
+    own = OWN.get(op.name, {})
+    both = own | ANY | swapped | own
     return {name: lambda wrong=wrong, **a: _outputs(op.truth, wrong, a) for name, wrong in both.items()}
 
 
