@@ -25,7 +25,7 @@ def main(argv=None):
     """Check, print. argv: list of words, or None for the command line's. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
-    parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only operations with this in their name")
+    parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only those with this in their name")
     commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
     about = _arguments(commands)
     try:
@@ -39,10 +39,10 @@ def main(argv=None):
             return 0
         if not (words.op and words.against):
             about.error("expected an operation and --against MODULE:FUNCTION, or --list")
-        conventions = [name for name in CONVENTIONS if getattr(words, name)]
         verdict = search.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed,
-            dict(words.map), conventions, words.seconds, dict(words.fix),
+            dict(words.mapping), [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
+            {name: _value(text) for name, text in words.fixed},
         )  # fmt: skip
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
@@ -73,9 +73,9 @@ def _arguments(commands):
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--examples", type=int, default=200, metavar="N", help="cases of each dtype (default: 200)")
     add("--seed", type=int, default=0, metavar="N", help="of the cases (default: 0)")
-    add("--map", action="append", default=[], type=_pair, metavar="THEIRS=OURS",
+    add("--map", dest="mapping", action="append", default=[], type=_pair, metavar="THEIRS=OURS",
         help="an argument with another name; repeat it for more")
-    add("--fix", action="append", default=[], type=_held, metavar="NAME=VALUE",
+    add("--fix", dest="fixed", action="append", default=[], type=_pair, metavar="NAME=VALUE",
         help="hold an option or an argument at one value: variance=small, clip=None, eta=0; t=scalar for one time for "
              "all examples; repeat it for more")
     for name, (_, _, words) in CONVENTIONS.items():
@@ -86,21 +86,21 @@ def _arguments(commands):
 
 
 def every_operation(named=""):
-    """Check and print a line for each operation, backend and dtype. named: part of the name. Returns the exit status."""
+    """Print a line for each operation, backend and dtype. named: part of the name. Returns the exit status."""
     backends, missing = selftest.available()
     for backend, why in missing.items():
         print(f"{backend}: not checked, {why}")
     for backend in filter(selftest.interpreted, backends):
         print(f"{backend}: no GPU here, so in its interpreter, on small arrays")
-    print(f"{'op':<42}{'backend':<12}{'dtype':<10}{'cases':>6}{'worst / allowed':>17}")
-    failed = False
-    for op in (op for op in registry.OPS if named in op.name):
-        for backend in (b for b in backends if registry.kernel(op, b)):
-            for dtype in registry.dtypes(op, backend):
-                row = selftest.check(op, backend, dtype)
-                failed |= not row.ok
-                line = f"{row.op:<42}{backend:<12}{dtype:<10}{row.cases:>6}{row.error:>17.2f}"
-                print(line, " ok" if row.ok else f" FAIL  {row.failure}", flush=True)
+    print("error: the worst, in units of the allowed one")
+    print(f"{'op':<42}{'backend':<11}{'dtype':<9}{'cases':>5}{'error':>7}")
+    failed = 0
+    pairs = [(op, b) for op in registry.OPS if named in op.name for b in backends if registry.kernel(op, b)]
+    for op, backend, dtype in [(op, backend, dtype) for op, backend in pairs for dtype in registry.dtypes(op, backend)]:
+        row = selftest.check(op, backend, dtype)
+        failed |= not row.ok
+        line = f"{row.op:<42}{backend:<11}{dtype:<9}{row.cases:>5}{row.error:>7.2f}"
+        print(line, " ok" if row.ok else f" FAIL  {row.failure}", flush=True)
     return int(failed)
 
 
@@ -129,28 +129,26 @@ def _refuse(parser, message):
     raise Usage(message)
 
 
-def _pair(text, such="theirs=ours, such as noise_pred=eps_hat"):
+def _pair(text):
     first, _, second = text.partition("=")
     if not first or not second:
-        raise argparse.ArgumentTypeError(f"expected {such}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected name=value, such as eta=0 or noise_pred=eps_hat, got {text!r}")
     return first, second
 
 
-def _held(text):
-    name, value = _pair(text, "name=value, such as eta=0 or t=scalar")
+def _value(text):
     try:
-        return name, ast.literal_eval(value)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):  # a word
-        return name, value
+        return text
 
 
 def _coloured(verdict):
     """Print the report in colour."""
-    console, syntax = (importlib.import_module(f"rich.{name}") for name in ("console", "syntax"))
-    screen = console.Console()
-    report, style = str(verdict).removesuffix(verdict.code), "green" if verdict else "red"
-    screen.print(report, style=style, markup=False, highlight=False, soft_wrap=True)
+    screen = importlib.import_module("rich.console").Console(markup=False, highlight=False, soft_wrap=True)
+    screen.print(str(verdict).removesuffix(verdict.code), style="green" if verdict else "red")
     if verdict.code:
+        syntax = importlib.import_module("rich.syntax")
         screen.print(syntax.Syntax(verdict.code, "python", background_color="default", word_wrap=True))
 
 

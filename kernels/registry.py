@@ -14,7 +14,7 @@ from kernels.ops.record import Op, mapped, outputs
 
 BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library it needs
 HALF_ULPS = 0.51  # of a result that is float32 until it is stored: half a step, and the float32 rounding before it
-__all__ = ["BACKENDS", "FLOATS", "HALVES", "OPS", "PER_EXAMPLE", "VALUES", "Op", "like", "outputs"]
+__all__ = ["BACKENDS", "FLOATS", "HALVES", "OPS", "PER_EXAMPLE", "VALUES", "Op", "like", "mapped", "outputs"]
 
 OPS = [
     op for module in pkgutil.iter_modules(ops.__path__, "kernels.ops.")
@@ -40,11 +40,7 @@ def carriers(backend):
 
 def kernel(op, backend):
     """The backend's function for op, or None. op: `Op`. backend: of BACKENDS, or "numpy_cpu"."""
-    return _function(op.name, backend)
-
-
-def _function(name, backend):
-    module, function = name.split(".")
+    module, function = op.name.split(".")
     if importlib.util.find_spec(f"kernels.{backend}.{module}") is None:
         return None
     return getattr(importlib.import_module(f"kernels.{backend}.{module}"), function, None)
@@ -81,7 +77,7 @@ def exact(arguments):
 
 def expected(op, arguments, dtype):
     """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
-    half, numpy = dtype in HALVES, _function(op.name, "numpy_cpu")
+    half, numpy = dtype in HALVES, kernel(op, "numpy_cpu")
     with np.errstate(all="ignore"):
         truth = outputs(op.truth(**exact(arguments)))
         if op.orders:

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}  # above 0
-LARGEST = {
-    "float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127, "float32": (2 - 2.0**-23) * 2.0**127,
-    "float64": np.finfo(np.float64).max,
-}  # fmt: skip
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}  # above 0
+LARGEST = {d: (2 - eps) * 2.0**n for (d, eps), n in zip(EPS.items(), (15, 127, 127, 1023))}
 FEW = 8  # elements, of which any may equal another by chance
 
 
@@ -121,8 +118,7 @@ def _wrong(expected, pick):
         yield "the output rolled by one", np.roll(truth, 1)
     finite = np.flatnonzero(np.isfinite(truth))
     if finite.size:
-        moved = np.array(truth)
-        place = finite[pick % finite.size]
+        moved, place = np.array(truth), finite[pick % finite.size]
         moved.flat[place] += max(10 * expected.allowed.flat[place], np.spacing(np.abs(truth.flat[place])))
         yield "one element moved by ten tolerances", moved
 

@@ -3,6 +3,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import textwrap
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,10 +47,9 @@ CONVENTIONS = {  # name: (arguments that the operation must have, ours -> theirs
 class Caller:
     """A function and how it is called: give(theirs(arguments)) is its result.
 
-    names: ours -> theirs, of the arguments that it takes. conventions: of CONVENTIONS. fixed: {name: value} as
-    requested. held: the same by the options of the operation, and the defaults of arguments that the function does not
-    take. send, receive: of one array. wait: until a result is there. every: whether times and alpha-bar are sent too;
-    our kernels take them as NumPy arrays.
+    names: ours -> theirs, of the arguments that it takes. fixed: {name: value} as requested. held: the same by the
+    options of the operation, and the defaults of arguments that the function does not take. send, receive: of one
+    array. wait: until a result is there. every: whether times and alpha-bar are sent too; our kernels take NumPy's.
     """
 
     function: object
@@ -73,21 +73,14 @@ class Caller:
         words = [f"{n} = {v} (not an argument of the function)" for n, v in left.items()]
         return tuple(words + [f"{n} = {v} (fixed)" for n, v in self.fixed.items()])
 
-    def named(self, arguments):
-        """The arguments by the function's own names and conventions. arguments: dict."""
+    def theirs(self, arguments):
+        """The arguments by the function's own names and conventions, in its kind of arrays. arguments: dict."""
         for name in self.conventions:
             arguments = CONVENTIONS[name][1](arguments)
-        return {self.names[n]: x for n, x in arguments.items() if n in self.names}
-
-    def sent(self, named):
-        """The same as the kind of arrays that the function takes. named: from `named`."""
-        stay = {self.names.get(n) for n in (() if self.every else (*registry.PER_EXAMPLE, "abar"))}
-        moved = {n: self.send(x) for n, x in named.items() if isinstance(x, np.ndarray) and n not in stay}
-        return named | moved | {n: [self.send(y) for y in x] for n, x in named.items() if isinstance(x, list)}
-
-    def theirs(self, arguments):
-        """The arguments as the function gets them. arguments: dict."""
-        return self.sent(self.named(arguments))
+        stay = () if self.every else (*registry.PER_EXAMPLE, "abar")
+        send = lambda _, x: self.send(x) if isinstance(x, np.ndarray) else x  # noqa: E731
+        taken = {n: x for n, x in arguments.items() if n in self.names}
+        return {self.names[n]: x if n in stay else registry.mapped(send, x) for n, x in taken.items()}
 
     def give(self, theirs):
         """The function's own result. theirs: from `theirs`."""
@@ -102,37 +95,33 @@ def find(name):
         return found[0]
     if found:
         raise Usage(f"{name}: there are {', '.join(op.name for op in found)}; say which")
+    hint = "`python -m kernels check --list` shows them all"
     if place := _in_ref(name):
-        raise Usage(f"{name} is {place}, which has no kernel; `python -m kernels check --list` shows what has")
+        raise Usage(f"{name} is {place}, which has no kernel; {hint}")
     known = [n for op in registry.OPS for n in (op.name, op.name.split(".")[1])]
     close = ", ".join(difflib.get_close_matches(name, known, 4, 0.5))
-    close = f"close to it: {close}" if close else "`python -m kernels check --list` shows them all"
-    raise Usage(f"no operation is called {name}; {close}")
+    raise Usage(f"no operation is called {name}; {f'close to it: {close}' if close else hint}")
 
 
 def _in_ref(name):
     """The full name of the public function of `ref` that is called so, or None."""
-    for module in pkgutil.walk_packages(ref.__path__, "ref."):
-        if module.name.startswith(("ref.__main__", "ref.reading")):
-            continue
-        function = getattr(importlib.import_module(module.name), name.split(".")[-1], None)
-        if inspect.isfunction(function) and function.__module__ == module.name and function.__name__[0] != "_":
-            full = f"{module.name}.{function.__name__}"
-            if f".{full}".endswith(f".{name}"):
-                return full
+    modules = [m.name for m in pkgutil.walk_packages(ref.__path__, "ref.") if "reading" not in m.name]
+    functions = [getattr(importlib.import_module(m), name.split(".")[-1], None) for m in modules if "__main__" not in m]
+    full = [f"{f.__module__}.{f.__name__}" for f in functions if inspect.isfunction(f) and f.__name__[0] != "_"]
+    return next((n for n in full if n.startswith("ref.") and f".{n}".endswith(f".{name}")), None)
 
 
 def listing():
     """All that can be checked, as text: each operation with its arguments, and the first line of its docstring."""
-    truths = {op.name: op.truth for op in registry.OPS if not nested(op)}
-    lines = [f"{name}{inspect.signature(f)}\n    {inspect.getdoc(f).splitlines()[0]}" for name, f in truths.items()]
-    return "\n".join(lines)
+    wrap = textwrap.TextWrapper(79, break_long_words=False, break_on_hyphens=False, subsequent_indent=" " * 4)
+    truths = {op.name: op.truth for op in registry.OPS if not op.orders}
+    heads = {f"{name}{inspect.signature(f)}": inspect.getdoc(f).splitlines()[0] for name, f in truths.items()}
+    return "\n".join(f"{wrap.fill(head)}\n{wrap.fill('    ' + line)}" for head, line in heads.items())
 
 
 def defaults(op):
     """{name: value} of the arguments of the truth that may be left out. op: `registry.Op`."""
-    takes = inspect.signature(op.truth).parameters
-    return {n: p.default for n, p in takes.items() if p.default is not p.empty}
+    return {n: p.default for n, p in op.takes.items() if p.default is not p.empty}
 
 
 def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=(), fixed=None):
@@ -145,40 +134,39 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     Raises Usage where the signature does not fit or the arrays are not available.
     """
     op = find(op) if isinstance(op, str) else op
-    if dicts := nested(op):
-        raise Usage(f"{op.name} takes nested parameters ({', '.join(dicts)}), which the checker cannot draw. Compare "
-                    "results with `kernels.registry.expected` by `kernels.tolerance.assert_matches`")  # fmt: skip
-    takes = inspect.signature(op.truth).parameters
+    if op.orders:
+        raise Usage(f"{op.name} is a loop over nested parameters, which the checker cannot draw. Compare results with "
+                    "`kernels.registry.expected` by `kernels.tolerance.assert_matches`")  # fmt: skip
+    takes = op.takes
     for name in conventions:
         if name not in CONVENTIONS:
             raise Usage(f"conventions: expected names of {', '.join(CONVENTIONS)}, got {name}")
         if missing := CONVENTIONS[name][0] - takes.keys():
             raise Usage(f"{op.name} has no {' and '.join(sorted(missing))}, so {name} means nothing here")
-    mapping, fixed = dict(mapping or {}), fixed or {}
+    mapping, fixed = mapping or {}, fixed or {}
     if unknown := set(mapping.values()) - takes.keys():
         raise Usage(f"--map: {op.name} has no argument {', '.join(sorted(unknown))}; it has {', '.join(takes)}")
     options = _options(op, fixed)
     names, positional = _matched(function, op, mapping, options)
     held = {n: v for n, v in defaults(op).items() if n not in names} | options
-    carriers = _carriers(arrays, device)
-    arrays = arrays or "numpy"
-    return Caller(function, op, names, positional, tuple(conventions), fixed, held, arrays, device, *carriers)
+    how = arrays or "numpy", device, *_carriers(arrays, device)
+    return Caller(function, op, names, positional, tuple(conventions), fixed, held, *how)
 
 
 def _options(op, fixed):
     """What is held, by the names and values of the operation's input maker. Raises Usage for others."""
-    takes, example, found = inspect.signature(op.truth).parameters, _example(op, {}), {}
+    example, found = _example(op, {}), {}
     each = next((o for o in ("times", "each") if o in op.options), None)  # the option: one for all, or one for each
-    rows = [n for n in takes if each and n in registry.PER_EXAMPLE]
+    rows = [n for n in op.takes if each and n in registry.PER_EXAMPLE]
     # the times of a step depend on each other, so none is held alone
-    numbers = [n for n in takes if _number(example.get(n)) and (n not in rows or each == "each")]
-    known = [n for n in takes if n in op.options or n in rows or n in numbers]
-    known += [o for o in op.options if o not in takes and o != each]
+    numbers = [n for n in op.takes if _number(example.get(n)) and (n not in rows or each == "each")]
+    known = [n for n in op.takes if n in op.options or n in rows + numbers]
+    known += [o for o in op.options if o not in op.takes and o != each]
     for name, value in fixed.items():
-        choices = op.options.get(name, ())
-        numeric = name in numbers or any(map(_number, choices))
         if name not in known:
             raise Usage(f"--fix: {op.name} has no {name} that can be held; it has {', '.join(known) or 'none'}")
+        choices = op.options.get(name, ())
+        numeric = name in numbers or any(map(_number, choices))
         if name in rows and value in ("scalar", "each"):
             choice = op.options[each][value == "each"]
             if found.setdefault(each, choice) != choice:
@@ -186,7 +174,7 @@ def _options(op, fixed):
         elif value in choices or numeric and _number(value):
             found[name] = value
         else:
-            offered = ["scalar (one for all examples)", "each (one for each)"] if name in rows else []
+            offered = ["scalar (one for all examples)", "each (one for each)"] * (name in rows)
             offered += [str(c) for c in choices if not _number(c)] + ["a number"] * numeric
             raise Usage(f"--fix {name}={value}: expected {' or '.join(offered)}")
     try:
@@ -207,11 +195,6 @@ def _example(op, held):
     return made | {n: v for n, v in held.items() if n in made}
 
 
-def nested(op):
-    """The names of arguments that are dicts of arrays, as the parameters of a network are. op: `registry.Op`."""
-    return [name for name, value in _example(op, {}).items() if isinstance(value, dict)]
-
-
 def _matched(function, op, mapping, held):
     """{ours: theirs}, and theirs that go by position."""
     wanted = f"{op.name.split('.')[1]}{inspect.signature(op.truth)}"
@@ -221,20 +204,20 @@ def _matched(function, op, mapping, held):
         raise Usage(f"the arguments of the function are unknown ({reason}): wrap it in a def like {wanted}") from None
     if absent := mapping.keys() - has.keys():
         raise Usage(f"--map: the function has no argument {', '.join(sorted(absent))}; it has {', '.join(has)}")
-    takes = inspect.signature(op.truth).parameters
+    takes = [*op.takes, *["dtype"] * op.takes_dtype]
     names = {mapping.get(n, n): n for n in has}
     if any(p.kind is p.VAR_KEYWORD for p in has.values()):
-        names |= {n: n for n in takes if n not in names}
-    names = {ours: theirs for ours, theirs in names.items() if ours in takes or ours == "dtype"}
+        names = dict(zip(takes, takes)) | names
+    names = {ours: theirs for ours, theirs in names.items() if ours in takes}
     # some arguments have no effect where others are held
-    idle = ["abar"] if "schedule" in held else []
-    idle += ["z", "seed"] * (held.get("eta") == 0) + ["x0_last", "u"] * (held.get("history") is False)
-    missing = [n for n, p in takes.items() if p.default is p.empty and n not in (*held, *idle, *names)]
+    idle = ["abar"] * ("schedule" in held) + ["z", "seed"] * (held.get("eta") == 0)
+    idle += ["x0_last", "u"] * (held.get("history") is False)
+    missing = [n for n, p in op.takes.items() if p.default is p.empty and n not in (*held, *idle, *names)]
     needed = [n for n, p in has.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     extra = [n for n in needed if n not in names.values()]
     if missing or extra:
-        faults = [f"it does not take {', '.join(missing)}"] if missing else []
-        faults += [f"it needs {', '.join(extra)}, which the operation does not have"] if extra else []
+        faults = [f"it does not take {', '.join(missing)}"] * bool(missing)
+        faults += [f"it needs {', '.join(extra)}, which the operation does not have"] * bool(extra)
         raise Usage(f"the function does not fit: {'; '.join(faults)}. Expected {wanted}. --map theirs=ours gives other "
                     "names, --fix name=value holds an argument at one value")  # fmt: skip
     return names, tuple(n for n, p in has.items() if p.kind is p.POSITIONAL_ONLY and n in names.values())
@@ -242,56 +225,44 @@ def _matched(function, op, mapping, held):
 
 def _carriers(arrays, device):
     """send, receive, wait, and whether times and alpha-bar are sent too."""
+    gpu, library = device == "cuda", importlib.import_module
     if device not in ("cpu", "cuda"):
         raise Usage(f"--device: expected cpu or cuda, got {device}")
     if arrays not in (None, *ARRAYS) or (arrays, device) in (("numpy", "cuda"), ("cupy", "cpu")):
         places = "numpy on the CPU only, cupy on the GPU only"
         raise Usage(f"--arrays: expected {', '.join(ARRAYS)} ({places}), got {arrays} on {device}")
-    carriers = {"torch": _torch, "jax": _jax, "cupy": _cupy}.get(arrays, _ours if device == "cuda" else _numpy)
     try:
-        return carriers(device)
+        if arrays == "torch":
+            return _torch(library("torch"), device)
+        if arrays == "jax":
+            jax = library("jax")
+            jax.config.update("jax_enable_x64", True)  # else float64 would silently be float32
+            place = jax.devices("gpu" if gpu else "cpu")[0]
+            return lambda a: jax.device_put(a, place), np.asarray, jax.block_until_ready, True
+        if arrays == "cupy":
+            cupy = library("cupy")
+            receive = lambda x: cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)  # noqa: E731
+            return cupy.asarray, receive, lambda _: cupy.cuda.get_current_stream().synchronize(), True
+        if gpu and library("kernels.triton_gpu.device").INTERPRETED:
+            raise RuntimeError("there is no GPU here")
+        if gpu:
+            return *registry.carriers("triton_gpu"), lambda _: library("numba.cuda").synchronize(), False
     except (ImportError, RuntimeError) as reason:
         raise Usage(f"--arrays {arrays or 'numpy'} --device {device}: {reason}") from None
+    return lambda a: a, np.asarray, lambda _: None, True
 
 
-def _numpy(device):
-    return lambda a: a, np.asarray, lambda r: None, True
-
-
-def _ours(device):
-    if importlib.import_module("kernels.triton_gpu.device").INTERPRETED:
-        raise Usage("--device cuda: there is no GPU here")
-    return *registry.carriers("triton_gpu"), lambda r: importlib.import_module("numba.cuda").synchronize(), False
-
-
-def _cupy(device):
-    cupy = importlib.import_module("cupy")
-    receive = lambda x: cupy.asnumpy(x) if isinstance(x, cupy.ndarray) else np.asarray(x)  # noqa: E731
-    return cupy.asarray, receive, lambda r: cupy.cuda.get_current_stream().synchronize(), True
-
-
-def _jax(device):
-    jax = importlib.import_module("jax")
-    jax.config.update("jax_enable_x64", True)  # else float64 would silently be float32
-    place = jax.devices("gpu" if device == "cuda" else "cpu")[0]
-    return lambda a: jax.device_put(a, place), np.asarray, jax.block_until_ready, True
-
-
-def _torch(device):
-    torch = importlib.import_module("torch")
+def _torch(torch, device):
     if device == "cuda" and not torch.cuda.is_available():
-        raise Usage("--device cuda: torch finds no GPU here")
+        raise RuntimeError("torch finds no GPU here")
 
     def send(a):
         half = a.dtype.name == "bfloat16"  # torch does not know NumPy's
         return (torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if half else torch.from_numpy(a)).to(device)
 
     def receive(x):
-        if not hasattr(x, "detach"):
-            return np.asarray(x)
-        x = x.detach().cpu()
-        if x.dtype is torch.bfloat16:
-            return x.contiguous().view(torch.int16).numpy().view(registry.like("bfloat16"))
-        return x.numpy()
+        if getattr(x, "dtype", None) is torch.bfloat16:
+            return x.detach().cpu().contiguous().view(torch.int16).numpy().view(registry.like("bfloat16"))
+        return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
 
-    return send, receive, lambda r: torch.cuda.synchronize() if device == "cuda" else None, True
+    return send, receive, lambda _: torch.cuda.synchronize() if device == "cuda" else None, True

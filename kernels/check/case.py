@@ -33,12 +33,11 @@ class Case:
 
 
 class Failure(Exception):
-    """A case in which the function is not right. kind: of KINDS. units: the error in units of the allowed one. changed:
-    for a broken law the arguments of the second call, for inputs that were written their names."""
+    """A case in which the function is not right. kind: of KINDS. units: the error in units of the allowed one."""
 
-    def __init__(self, case, message, changed=None, units=math.inf):
+    def __init__(self, case, message, units=math.inf):
         super().__init__(message)
-        self.case, self.message, self.changed, self.units = case, message, changed, units
+        self.case, self.message, self.units = case, message, units
 
 
 # One class for each kind, so that hypothesis does not shrink one mistake into another
@@ -47,9 +46,10 @@ FAILURES = {kind: type("Failure", (Failure,), {"kind": kind}) for kind in KINDS}
 
 @dataclass
 class Seen:
-    """What was seen in all cases so far."""
+    """What was seen in all cases so far. outputs: of the last one."""
 
     examples: int = 0
+    outputs: list = None
     error: float = 0.0
     laws: dict = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
@@ -106,12 +106,12 @@ def hold(call, case, seen):
     op = call.op
     rules = _rules(op, case.arguments, case.dtype)
     try:
-        outputs = called(call, case, case.arguments)
+        outputs = seen.outputs = called(call, case, case.arguments)
     except FAILURES["raises"] as refused:
         if not case.layouts:
             raise
         # to refuse strides is no mistake, to misread them is one
-        outputs = called(call, case := replace(case, layouts={}), case.arguments)
+        outputs = seen.outputs = called(call, case := replace(case, layouts={}), case.arguments)
         seen.notes[f"contiguous arrays only: {refused.message}"] = None
     _judge(case, op, outputs, rules)
     seen.examples += 1
@@ -119,41 +119,51 @@ def hold(call, case, seen):
     for law in laws.LAWS:
         tried = []
         again = lambda a: tried.append(a) or called(call, case, a)  # noqa: E731
-        changed, pairs = laws.broken(law, case.arguments, outputs, again, lambda a: _truth(op, a, case.dtype))
-        if changed is not None:
-            raise FAILURES["breaks a law"](case, f"{law.name}; {apart(law, pairs, rules)}", changed)
+        if pairs := laws.broken(law, case.arguments, outputs, again, lambda a: _truth(op, a, case.dtype)):
+            raise FAILURES["breaks a law"](case, f"{law.name}; {apart(law, pairs, rules)}")
         seen.laws |= dict.fromkeys([law.name] * len(tried))
 
 
-def right(call, case):
-    """Whether the function is right in a case. call: `adapter.Caller`."""
+def failed(call, case, seen=None):
+    """The `Failure` of a case, or None. call, case, seen: as in `hold`."""
     try:
-        hold(call, case, Seen())
-    except Failure:
-        return False
-    return True
+        hold(call, case, seen or Seen())
+    except Failure as failure:
+        return failure
+
+
+def redrawn(call, case, **changes):
+    """The case with other fields and the arguments that belong to them. call, case: as in `hold`. changes: the
+    fields."""
+    case = replace(case, **changes)
+    return replace(case, arguments=made(call, case.dtype, case.shape, case.values, case.seed, case.options))
 
 
 def again(call, dtype, arguments, layouts=None):
-    """What is wrong in one case, as text; printed scripts call it. call: `adapter.Caller`. dtype: name. arguments: from
-    `made`. layouts: {name: of memory.LAYOUTS}."""
+    """The truth, the result and what is wrong, as text; printed scripts call it. call: `adapter.Caller`. dtype: name.
+    arguments: from `made`. layouts: {name: of memory.LAYOUTS}. Raises what the function raises."""
     shape = next((x.shape for x in registry.arrays(arguments).values()), arguments.get("shape"))
-    try:
-        hold(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), Seen())
-    except Failure as failure:
-        return f"{failure.kind}: {failure.message}"
-    return "right, this time"
+    failure = failed(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), seen := Seen())
+    if failure is None:
+        return "right, this time"
+    if failure.kind == "raises":
+        raise failure.__cause__ from None
+    result = "" if seen.outputs is None else f"got      {seen.outputs}\n"
+    return f"expected {_truth(call.op, arguments, dtype)}\n{result}{failure.kind}: {failure.message}"
 
 
 def called(call, case, arguments):
     """The outputs for arguments. Every input lies among NaN; neither it nor the memory around it may change. call:
     `adapter.Caller`. case: gives dtype and layouts. arguments: dict. Raises a Failure."""
-    arenas, placed = {}, {n: [y.copy() for y in x] if isinstance(x, list) else x for n, x in arguments.items()}
-    for name, x in arguments.items():
-        if name in registry.arrays(arguments):
-            arenas[name], placed[name] = memory.put(x, case.layouts.get(name, "C"))
-        elif isinstance(x, np.ndarray):
-            placed[name] = x.copy()
+    data, arenas = registry.arrays(arguments), {}
+
+    def place(path, x):
+        if path not in data:
+            return x.copy() if isinstance(x, np.ndarray) else x
+        arenas[path], view = memory.put(x, case.layouts.get(path, "C"))
+        return view
+
+    placed = {name: registry.mapped(place, x, name) for name, x in arguments.items()}
     around = {n: m.copy() for n, m in arenas.items()}
     # freed memory full of NaN: a new array that is not written is seldom right by luck
     value = -1 if case.dtype == "uint32" else np.nan
@@ -172,7 +182,7 @@ def called(call, case, arguments):
     if changed:
         nothing = " and returns nothing" if result is None else ""
         message = f"the call changes {', '.join(changed)}{nothing}; return a new array instead"
-        raise FAILURES["writes its inputs"](case, message, changed)
+        raise FAILURES["writes its inputs"](case, message)
     if outside := [n for n, m in arenas.items() if not np.array_equal(m, around[n])]:
         raise FAILURES["writes its inputs"](case, f"the call writes outside of the memory of {', '.join(outside)}")
     return outputs
@@ -180,9 +190,8 @@ def called(call, case, arguments):
 
 def _bytes(call, theirs):
     """The bytes of every array that the function gets, by name."""
-    parts = {n: x if isinstance(x, list) else [x] for n, x in theirs.items()}
-    arrays = {n: part for n, part in parts.items() if part and hasattr(part[0], "shape")}
-    return {n: [np.asarray(call.receive(x)).tobytes() for x in part] for n, part in arrays.items()}
+    parts = ((n, x if isinstance(x, list) else [x]) for n, x in theirs.items())
+    return {n: [np.asarray(call.receive(x)).tobytes() for x in part if hasattr(x, "shape")] for n, part in parts}
 
 
 def _judge(case, op, outputs, rules):

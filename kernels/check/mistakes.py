@@ -6,6 +6,7 @@ An entry applies to operations that have the arguments it names, unless it retur
 """
 import inspect
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
@@ -14,10 +15,6 @@ from ref import diffusion, gan, guidance, optim, philox
 from ref.shapes import at, per_example
 
 TIMES = ("u", "t", "s", "sigma", "sigma_next")
-SWAPPED = (
-    ("uncond", "cond"), ("x0", "eps"), ("x0", "xt"), ("xt", "eps"), ("xt", "eps_hat"), ("xt", "v"),
-    ("denoised", "denoised_next"), ("avg", "p"), ("beta1", "beta2"),
-)  # fmt: skip
 
 
 def of(op):
@@ -26,8 +23,10 @@ def of(op):
     Returns {name: function of all arguments by name}, its own mistakes first. Each returns a flat list of outputs, or
     None where the mistake does not apply to these arguments, and raises what the truth raises.
     """
+    pairs = [*combinations(op.data, 2), ("beta1", "beta2")]
+    swapped = {f"{one} and {other} swapped": _swapped(one, other) for one, other in pairs}
     own = OWN.get(op.name, {})
-    both = own | {name: wrong for name, wrong in ANY.items() if name not in own}
+    both = own | ANY | swapped | own
     return {name: lambda wrong=wrong, **a: _outputs(op.truth, wrong, a) for name, wrong in both.items()}
 
 
@@ -50,15 +49,13 @@ def _scaled(f, loss=None, gradient=None, square=False, **a):
     """A mistake in a mean and its gradient: the factor of each, a function of the data. square: only in a square."""
     squared = "eps_hat" in a and "xt" not in a
     data = a["eps_hat"] if squared else a.get("fake_logits")
-    if data is None or square and not squared or not np.ndim(data):
+    if square and not squared or not np.ndim(data):
         return None
-    right = f()
-    factors = [gradient if np.ndim(x) else loss for x in right]
-    return [c(data) * x if c else x for c, x in zip(factors, right)] if any(factors) else None
+    made = [(gradient if np.ndim(x) else loss, x) for x in f()]
+    return [factor(data) * x if factor else x for factor, x in made] if any(factor for factor, _ in made) else None
 
 
-def _width(x):
-    """The number of elements of one example."""
+def _width(x):  # the number of elements of one example
     return np.size(x) // len(x)
 
 
@@ -97,14 +94,12 @@ def _eps_inside_the_root(f, v, step, beta2, eps, **_):
 ANY = {
     # alpha-bar and times
     "alpha-bar off by one step: abar[t - 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[:-1])),
-    "alpha-bar off by one step: abar[t - 1] read at t, and so the last entry at t = 0":
-        lambda f, abar, **_: f(abar=np.roll(abar, 1)),
+    "alpha-bar off by one step: abar[t - 1] read at t, abar[-1] at 0": lambda f, abar, **_: f(abar=np.roll(abar, 1)),
     "alpha-bar off by one step: abar[t + 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[1:], abar[-1:])),
     "alpha of one step in place of alpha-bar": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[1:] / abar[:-1])),
     "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar":
         lambda f, abar, **_: f(abar=abar.astype(np.float32).astype(np.float64)),
-    "time runs the other way: T - t in place of t":
-        lambda f, t, abar, **a: f(t=len(abar) - 1 - t) if "s" not in a else None,
+    "time runs the other way: T - t in place of t": lambda f, t, abar, **_: f(t=len(abar) - 1 - t),
     "the next time taken as t - 1, whatever s is": lambda f, t, s, abar, **_: f(s=t - 1),
     "the first example's time used for all": _first_time,
     "t along the last axis": _last_axis,
@@ -121,7 +116,6 @@ ANY = {
     "eta left out: always 1": lambda f, eta, **_: f(eta=1.0),
     "eta left out: always 0": lambda f, eta, **_: f(eta=0.0),
     "history left out: first order": lambda f, x0_last, **_: f(x0_last=None, u=None),
-    **{f"{one} and {other} swapped": _swapped(one, other) for one, other in SWAPPED},
     # optimisers
     "eps inside the root": _eps_inside_the_root,
     "weight decay added to the gradient":
@@ -194,18 +188,15 @@ def _mean_clipped(f, xt, z, clip, **_):
     return (mean if clip is None else np.clip(mean, -clip, clip)) + _noise(f, xt, z)
 
 
-def _beta_tilde(abar_t, abar_s):
-    return (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
-
-
-def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, sigma2=_beta_tilde, again=True):
-    """`diffusion.ddim_step` with a part of it replaced. again: derive eps from the clipped x0."""
+def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np.sqrt, small=True, again=True):
+    """`diffusion.ddim_step` with a part of it replaced. small: beta-tilde. again: derive eps from the clipped x0."""
     abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
     x0_hat = diffusion.x0_from_eps(xt, eps_hat, t, abar)
     if clip is not None:
         x0_hat = np.clip(x0_hat, -clip, clip)
         eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if again else eps_hat
-    sigma = eta * np.sqrt(sigma2(abar_t, abar_s))
+    beta = 1 - abar_t / abar_s
+    sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t) * beta if small else beta * (abar_s < 1))
     return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
 
 
@@ -237,7 +228,7 @@ DDIM = {
     "x0 clipped but eps not re-derived": partial(_ddim, again=False),
     "sigma^2 not taken out of the direction's variance": lambda f, xt, z, **_: f(eta=0.0)[0] + _noise(f, xt, z),
     "a variance used as a deviation": _variance_as_deviation,
-    "beta in place of beta-tilde": partial(_ddim, sigma2=lambda abar_t, abar_s: (1 - abar_t / abar_s) * (abar_s < 1)),
+    "beta in place of beta-tilde": partial(_ddim, small=False),
     "alpha-bar of the next time without its root": partial(_ddim, signal=np.positive),
     "the direction's variance used as its deviation": partial(_ddim, direction=np.positive),
 }

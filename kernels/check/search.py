@@ -20,19 +20,23 @@ from hypothesis import strategies as st
 from kernels import registry, timing
 from kernels.check import memory, script, selftest
 from kernels.check.adapter import Usage, caller
-from kernels.check.case import LITERAL, Case, Failure, Seen, called, hold, made
+from kernels.check.case import LITERAL, Case, Failure, Seen, called, failed, hold, made, redrawn
 from kernels.check.cause import guess
 
 # torch has no negative strides; other libraries have memory of their own
 LAYOUTS = {"numpy": memory.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}
-SMALL = [shape for n in range(1, 5) for shape in itertools.product(range(1, 6), repeat=n)]
-SMALL.sort(key=lambda shape: (math.prod(shape), len(shape), shape))
+SMALL = sorted((shape for n in range(1, 5) for shape in itertools.product(range(1, 6), repeat=n)),
+               key=lambda shape: (math.prod(shape), len(shape), shape))  # fmt: skip
 SHAPES = st.one_of(  # each is one choice of hypothesis, so that it shrinks to the first
     st.sampled_from(SMALL),
     st.sampled_from([(1023,), (1024,), (1025,), (3, 1025), (7, 293), (2, 3, 31, 31), (2053,)]),
     st.sampled_from([(0,), (0, 4), (3, 0), (2, 0, 3)]),
 )
 TIMED = {"cpu": ("numba_cpu", (256, 3, 32, 32)), "cuda": ("triton_gpu", (64, 3, 256, 256))}  # our backend, the shape
+TIMES = {  # of a report, by the number that it needs
+    "theirs_us": ("yours", "{shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit"),
+    "ours_us": ("{backend}", "{ours_us:.1f} us, {ours_copy:.0f} % of it; yours takes {ratio:.2f} times as long"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,34 +67,27 @@ class Verdict:
         return not self.kind
 
     def __str__(self):
-        untested = [("not tested", ", ".join(self.untested))] if self.untested else []
         if self:
-            tested = f"{self.examples} examples of {', '.join(self.dtypes)} (seed {self.seed})"
-            parts = [("tested", tested), ("error", f"{self.error:.2f} of the allowed error at worst")]
+            headline = f"RIGHT: {self.function} computes {self.op}."
+            parts = [("tested", f"{self.examples} examples of {', '.join(self.dtypes)} (seed {self.seed})"),
+                     ("error", f"{self.error:.2f} of the allowed error at worst")]  # fmt: skip
             parts += [("law holds", law) for law in self.laws] + [("note", f"takes {note}") for note in self.notes]
-            return _report(f"RIGHT: {self.function} computes {self.op}.", parts + untested + self._times())
-        parts = [("failure", part) for part in self.message.split("; ")] + [("smallest input", self.smallest)]
-        parts += [("likely cause", self.cause)] if self.cause else []
-        report = _report(f"{self.kind.upper()}: {self.function} does not compute {self.op}.", parts + untested)
-        return f"{report}\n\nThis code shows it:\n\n{self.code}"
+        else:
+            headline = f"{self.kind.upper()}: {self.function} does not compute {self.op}."
+            parts = [("failure", part) for part in self.message.split("; ")] + [("smallest input", self.smallest)]
+            parts += [("likely cause", self.cause)] * bool(self.cause)
+        parts += [("not tested", ", ".join(self.untested))] * bool(self.untested)
+        parts += [[x.format(**self.speed) for x in part] for name, part in TIMES.items() if name in self.speed]
+        return _report(headline, parts) + (f"\n\nThis code shows it:\n\n{self.code}" if self.code else "")
 
     __repr__ = __str__
-
-    def _times(self):
-        if not self.speed:
-            return []
-        times = [("yours", "{shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit")]
-        if "ours_us" in self.speed:
-            ours = "{ours_us:.1f} us, {ours_copy:.0f} % of it; yours takes {ratio:.2f} times as long"
-            times.append(("{backend}", ours))
-        return [(name.format(**self.speed), text.format(**self.speed)) for name, text in times]
 
 
 def _report(headline, parts):
     """A headline and lines of a name and a text, wrapped to the terminal. A name that repeats is printed once."""
-    width = shutil.get_terminal_size().columns - 1
-    wrap = textwrap.TextWrapper(width, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False)
-    lines, last = [textwrap.fill(headline, width, break_long_words=False)], ""
+    wrap = textwrap.TextWrapper(shutil.get_terminal_size().columns - 1, break_long_words=False, break_on_hyphens=False)
+    lines, last = [wrap.fill(headline)], ""
+    wrap.subsequent_indent = " " * 18
     for name, text in parts:
         wrap.initial_indent = f"  {'' if name == last else name:<16}"
         lines.append(wrap.fill(text))
@@ -119,16 +116,15 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
     """
     call = caller(function, op, mapping, arrays, device, conventions, fixed)
     dtypes = _dtypes(call, dtype)
-    if examples < 1:
-        raise Usage(f"--examples: expected at least 1, got {examples}")
-    if not seconds >= 0:
-        raise Usage(f"--seconds: expected at least 0, got {seconds}")
-    name = getattr(function, "__qualname__", repr(function))
-    verdict = Verdict(call.op.name, name, dtypes, seed, 0, 0.0, untested=call.untested)
+    for option, value, least in (("--examples", examples, 1), ("--seconds", seconds, 0)):
+        if not value >= least:
+            raise Usage(f"{option}: expected at least {least}, got {value}")
+    own = getattr(function, "__qualname__", repr(function))
+    verdict = Verdict(call.op.name, own, dtypes, seed, 0, 0.0, untested=call.untested)
+    seen = Seen()
     for name in dtypes:
-        seen = Seen()
         failure = _smallest(lambda draw: hold(call, _draw(draw, call, name), seen), examples, seed)
-        verdict = replace(verdict, examples=verdict.examples + seen.examples, error=max(verdict.error, seen.error))
+        verdict = replace(verdict, examples=seen.examples, error=seen.error)
         if failure and failure.kind == "wrong number of results":  # perhaps it writes its result over an input
             alone = lambda draw: called(call, case := _draw(draw, call, name), case.arguments)  # noqa: E731
             found = _smallest(alone, examples, seed)
@@ -155,13 +151,10 @@ def _dtypes(call, dtype):
 
 def _wrong(call, verdict, failure):
     case, error = failure.case, failure.units if failure.kind == "wrong values" else math.inf
-    smallest = [f"{case.dtype}, shape {case.shape}", *(f"{n}={x}" for n, x in (case.options | case.layouts).items())]
-    if not case.literal:
-        smallest.append(f"values={case.values}")
-    return replace(
-        verdict, error=error, kind=failure.kind, message=failure.message, smallest=", ".join(smallest),
-        cause=guess(call, failure), code=script.code(call, failure),
-    )  # fmt: skip
+    drawn = case.options | case.layouts | ({} if case.literal else {"values": case.values})
+    smallest = ", ".join([f"{case.dtype}, shape {case.shape}", *(f"{n}={x}" for n, x in drawn.items())])
+    return replace(verdict, error=error, kind=failure.kind, message=failure.message, smallest=smallest,
+                   cause=guess(call, failure), code=script.code(call, failure))  # fmt: skip
 
 
 # --- drawing and shrinking -------------------------------------------------------------------------------------------
@@ -208,39 +201,25 @@ def _smallest(attempt, examples, seed):
 
 def _simpler(call, failure):
     """The same kind of failure in a small shape and with plainer numbers, where there is one."""
+    def simpler(cases):
+        found = (failed(call, case) for case in cases)
+        return next((f for f in found if f and f.kind == failure.kind and type(f.__cause__) is cause), failure)
+
+    cause, case = type(failure.__cause__), failure.case
     # a small shape, where hypothesis, one choice at a time, found none
-    for shape in [] if failure.case.literal else [s for s in SMALL if math.prod(s) <= LITERAL]:
-        case = failure.case
-        arguments = made(call, case.dtype, shape, case.values, case.seed, case.options)
-        if found := _same_kind(call, failure, replace(case, shape=shape, arguments=arguments)):
-            failure = found
-            break
+    if not case.literal:
+        small = (shape for shape in SMALL if math.prod(shape) <= LITERAL)
+        failure = simpler(redrawn(call, case, shape=shape) for shape in small)
     if not failure.case.literal:  # it is regenerated from its seed
         return failure
     # plainer numbers, one argument at a time
-    plainer = (np.zeros_like, np.ones_like, _rounded(0), _rounded(1))
-    data = registry.arrays(failure.case.arguments)
+    rounded = [lambda x, n=n: np.round(np.float64(x), n).astype(x.dtype) for n in (0, 1)]
     for name in failure.case.arguments:
-        for change in plainer if name in data else (lambda _: 0,) if name in ("seed", "stream") else ():
-            arguments = failure.case.arguments
-            case = replace(failure.case, arguments=arguments | {name: change(arguments[name])})
-            if found := _same_kind(call, failure, case):
-                failure = found
-                break
+        case, a = failure.case, failure.case.arguments
+        data = [np.zeros_like, np.ones_like, *rounded] if name in registry.arrays(a) else []
+        changes = [0] if name in ("seed", "stream") else [change(a[name]) for change in data]
+        failure = simpler(replace(case, arguments=a | {name: x}) for x in changes)
     return failure
-
-
-def _rounded(digits):
-    return lambda x: np.round(x.astype(np.float64), digits).astype(x.dtype)
-
-
-def _same_kind(call, failure, case):
-    """The Failure of another case if it is of the same kind, else None."""
-    try:
-        hold(call, case, Seen())
-    except Failure as found:
-        same_error = found.kind != "raises" or type(found.__cause__) is type(failure.__cause__)
-        return found if found.kind == failure.kind and same_error else None
 
 
 # --- how fast --------------------------------------------------------------------------------------------------------
@@ -248,22 +227,20 @@ def _same_kind(call, failure, case):
 
 def _speed(call, dtype, seconds):
     """Medians of theirs, ours and a copy of as many bytes, called in turn. Returns the numbers by name."""
-    op, (backend, shape) = call.op, TIMED[call.device]
-    rows, fixed = list(op.bench.values()) or [{}], call.held
-    options = {n: fixed.get(n, rows[0].get(n, choices[0])) for n, choices in op.options.items()}
+    op, fixed, (backend, shape) = call.op, call.held, TIMED[call.device]
+    row = next(iter(op.bench.values()), {})
+    options = {n: fixed.get(n, row.get(n, choices[0])) for n, choices in op.options.items()}
     arguments = timing.problem(op, options, shape, dtype=dtype)
     arguments |= {n: v for n, v in fixed.items() if n in arguments}
-    moved = registry.bytes_moved(op, arguments, dtype)
     theirs = call.theirs(arguments | {"dtype": dtype})
-    copied = timing.gpu_copy(moved) if call.device == "cuda" else timing.copy(moved)
+    copied = (timing.gpu_copy if call.device == "cuda" else timing.copy)(registry.bytes_moved(op, arguments, dtype))
     runs = {"theirs": lambda: call.wait(call.give(theirs)), "copy": lambda: call.wait(copied())}
     here = backend in selftest.available()[0] and dtype in registry.dtypes(op, backend)
     if here and (function := registry.kernel(op, backend)):
         sent = registry.sent(arguments, registry.carriers(backend)[0])
         runs["ours"] = lambda: call.wait(registry.call(op, function, sent, dtype))
     took = timing.interleave(runs, seconds)
-    found = {f"{name}_us": float(np.median(took[name])) / 1e3 for name in runs}
-    found |= {f"{name}_copy": 100 * timing.times_faster(took[name], took["copy"]) for name in runs if name != "copy"}
-    if "ours" in runs:
-        found["ratio"] = timing.times_faster(took["ours"], took["theirs"])
+    found = {f"{name}_us": float(np.median(t)) / 1e3 for name, t in took.items()}
+    found |= {f"{name}_copy": 100 * timing.times_faster(t, took["copy"]) for name, t in took.items() if name != "copy"}
+    found |= {"ratio": timing.times_faster(took["ours"], took["theirs"])} if "ours" in took else {}
     return found | {"shape": shape, "dtype": dtype, "backend": backend}

@@ -31,10 +31,7 @@ class Row:
 
 def available():
     """The backends whose library is installed, and {backend: why not} for the rest."""
-
-    def absent(name):
-        return importlib.util.find_spec(name) is None
-
+    absent = lambda name: importlib.util.find_spec(name) is None  # noqa: E731
     missing = {b: f"{lib} is not installed" for b, lib in registry.BACKENDS.items() if absent(lib)}
     missing |= {b: "not part of this tree" for b in registry.BACKENDS if absent(f"kernels.{b}")}
     return [b for b in registry.BACKENDS if b not in missing], missing

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import ref.diffusion
-from kernels.check import case, check
+from kernels import registry
+from kernels.check import case, check, laws, script
 from kernels.check.adapter import caller
 from kernels.numba_cpu import diffusion
-from ref import schedules
 from tests import ROOT
 from tests.check.wrong import KINDS, Q, wrong
 
-FEW = dict(examples=100)
+FEW = dict(dtype="float32", examples=100)
 
 
 def my_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
@@ -23,59 +23,58 @@ def my_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
     return step(xt=xt, eps_hat=eps_hat, t=t, s=s, z=z, eta=eta, abar=abar, clip=clip)
 
 
-def q_twice(x0, t, eps, abar):
-    """Wrong, and with the data in other strides."""
-    return 2 * Q(x0, t, np.ascontiguousarray(eps), abar)
+def pasted(code, **names):
+    """The names that the code of a verdict leaves, run here."""
+    exec(code, names)
+    return names
 
 
 @pytest.mark.parametrize("function, op, mapping", [
-    (my_step, "ddim_step", None), (q_twice, "q_sample", None), (diffusion.v_target, "x0_from_eps", {"x0": "xt"}),
-    (KINDS["breaks a law"], "q_sample", None),
+    (my_step, "ddim_step", None), (diffusion.v_target, "x0_from_eps", {"x0": "xt"}),
 ])  # fmt: skip
-def test_the_code_runs_in_a_new_process_and_shows_two_results(function, op, mapping):
-    verdict = check(function, op, mapping=mapping, **FEW)
-    here = "from tests.check.wrong import KINDS; theirs = KINDS['breaks a law']"
-    code = verdict.code.replace("# theirs: the function that was checked, <lambda>", here)
-    path = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, env=path)
-    assert done.returncode == 0, done.stderr + code
-    lines = done.stdout.strip().split("\n")
-    assert len(lines) >= 2 and lines[0] != lines[-1]
+def test_the_code_runs_in_a_new_process(function, op, mapping):
+    verdict, path = check(function, op, mapping=mapping, **FEW), os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", verdict.code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env=path)
+    expected, got, *_, last = done.stdout.strip().split("\n")
+    assert done.returncode == 0 and not done.stderr and last == f"{verdict.kind}: {verdict.message}"
+    assert expected.startswith("expected [array(") and got.startswith("got      [array(")
 
 
-def printed(capsys, verdict, function):
-    """What the code of a verdict prints, run here."""
-    name = verdict.code.split("# ")[1].split(":")[0]
-    exec(verdict.code, {name: function, "__name__": "pasted"})
-    return capsys.readouterr().out.strip()
+def _outside(x0, t, eps, abar):
+    if x0.flags.c_contiguous and x0.flags.writeable and x0.size:
+        np.lib.stride_tricks.as_strided(x0.reshape(-1), (x0.size + 1,))[-1] = 5
+    return Q(x0, t, eps, abar)
 
 
-SHOWN = {
-    "NaN": "[1.]\n[nan]", "wrong shape": "[(1,)]\n[(1, 1)]", "wrong dtype": "['float64']",
-    "writes its inputs": "[0.]\n[0.9999798]", "wrong number of results": "[0.]\n(array([0.], dtype=float32), 1.0)",
-    "breaks a law": "[[[[0. 0.]]]\n\n\n [[[0. 0.]]]]\n[[[[1.e-45 1.e-45]]]]",
+def _strides(x0, t, eps, abar):
+    return np.array(Q(x0, t, eps, abar)) * (1 if eps.flags.c_contiguous else 2)
+
+
+def _large_only(x0, t, eps, abar):
+    return Q(x0, t, eps, abar) * x0.dtype.type(1 if x0.size > 1000 else 1 - 1e-7)
+
+
+PARTS = {
+    "wrong shape": "expected (1,), got (1, 1)", "wrong dtype": "expected float32, got float64", "raises": "ZeroDiv",
+    "wrong number of results": "expected 1, got 2", "breaks a law": laws.LAWS[1].name, "writes its inputs": "x0",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_code_of_each_kind_shows_its_own_failure(capsys, kind):
-    verdict = check(KINDS[kind], "q_sample", dtype="float32", **FEW)
+@pytest.mark.parametrize("kind, function, part", [
+    *((kind, function, PARTS.get(kind, "")) for kind, function in KINDS.items()),
+    ("writes its inputs", _outside, "outside"), ("wrong values", _strides, ""), ("breaks a law", _large_only, "first"),
+])  # fmt: skip
+def test_each_kind_of_failure_is_reported_as_itself_and_shown(capsys, kind, function, part):
+    verdict = check(function, "q_sample", **FEW)
+    assert verdict.kind == kind and part in verdict.message and str(verdict).startswith(kind.upper()), str(verdict)
+    assert function is _strides or not verdict.cause
     if kind == "raises":
         with pytest.raises(ZeroDivisionError):
-            printed(capsys, verdict, KINDS[kind])
+            pasted(verdict.code, theirs=function)
     else:
-        assert printed(capsys, verdict, KINDS[kind]) == SHOWN[kind], verdict.code
-
-
-def test_the_code_of_a_write_outside_of_an_array_shows_it(capsys):
-    def outside(x0, t, eps, abar):
-        if x0.flags.c_contiguous and x0.flags.writeable and x0.size:
-            np.lib.stride_tricks.as_strided(x0.reshape(-1), (x0.size + 1,))[-1] = 5
-        return Q(x0, t, eps, abar)
-
-    verdict = check(outside, "q_sample", dtype="float32", **FEW)
-    shown = printed(capsys, verdict, outside)
-    assert shown == f"writes its inputs: {verdict.message}" and "x0" in verdict.message
+        pasted(verdict.code, theirs=function)
+        assert capsys.readouterr().out.strip().endswith(f"{kind}: {verdict.message}"), verdict.code
 
 
 def test_large_arrays_are_regenerated_and_shown_at_the_worst_element(capsys):
@@ -85,53 +84,22 @@ def test_large_arrays_are_regenerated_and_shown_at_the_worst_element(capsys):
         out.reshape(-1)[768:] = 7
         return out
 
-    verdict = check(tail, "q_sample", dtype="float32", fixed={"t": "each"}, **FEW)
-    scope = {"theirs": tail}
-    exec(verdict.code, scope)
-    assert capsys.readouterr().out.strip() == f"wrong values: {verdict.message}" and "(1023,)" in verdict.smallest
-    arguments, at = scope["arguments"], int(verdict.message.split("(")[1].split(",")[0])
+    verdict = check(tail, "q_sample", fixed={"t": "each"}, **FEW)
+    arguments = pasted(verdict.code, theirs=tail)["arguments"]
+    assert f"wrong values: {verdict.message}" in capsys.readouterr().out and "(1023,)" in verdict.smallest
+    at = int(verdict.message.split("(")[1].split(",")[0])
     truth = ref.diffusion.q_sample(**arguments)[at]
     values = ["255 of 1023", str(truth), "7.0", *(f"{n} = {arguments[n][at]!s}" for n in ("x0", "eps", "t"))]
     assert at >= 768 and all(value in verdict.message for value in values)
-    right = case.again(caller(Q, "q_sample"), "float32", arguments)
-    assert not right.startswith(case.KINDS)
+    assert not case.again(caller(Q, "q_sample"), "float32", arguments).startswith("expected")
 
 
-def test_a_law_broken_by_large_arrays_is_shown(capsys):
-    def law(x0, t, eps, abar):
-        return Q(x0, t, eps, abar) * x0.dtype.type(1 if x0.size > 1000 else 1 - 1e-7)
-
-    verdict = check(law, "q_sample", dtype="float32", **FEW)
-    assert verdict.kind == "breaks a law" and printed(capsys, verdict, law) == f"breaks a law: {verdict.message}"
-
-
-LINEAR = schedules.alpha_bar(schedules.linear_betas())
-RENAMED = {"sample": "x0", "timestep": "t", "noise": "eps", "alphas": "abar"}
-
-
-@pytest.mark.parametrize("positional", [False, True])
-def test_the_code_shows_what_the_function_gets(capsys, positional):
-    """Its own names, time counted from 0, alpha-bar without its 1, and sigma in place of it."""
-    got = []
-
-    def by_name(sample, timestep, noise, alphas):
-        got.append((sample, timestep, noise, alphas))
-        return Q(sample, timestep + 1, -noise, 1 / (1 + np.append(0, alphas) ** 2))
-
-    def by_position(sample, /, timestep, noise, alphas):
-        return by_name(sample, timestep, noise, alphas)
-
-    function = by_position if positional else by_name
-    verdict = check(function, "q_sample", dtype="float32", mapping=RENAMED, conventions=["zero_based", "sigmas"],
-                    fixed={"schedule": "linear"}, **FEW)  # fmt: skip
-    ours, given = verdict.code.split("given = dict(")
-    assert "    timestep=0,\n" in given and "    t=1,\n" in ours
-    assert "edm.sigma_from_abar(schedules.alpha_bar(schedules.linear_betas())[1:])" in given
-    got.clear()
-    truth, result = printed(capsys, verdict, function).split("\n")
-    sample, timestep, noise, alphas = got[0]
-    assert (timestep, alphas.size) == (0, 1000) and result != truth
-    assert truth == str(ref.diffusion.q_sample(sample, 1, noise, LINEAR))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "uint32", "int64"])
+def test_every_digit_of_an_array_is_printed(dtype):
+    x = np.array([[1 / 3, 1e-5, 2.5e4], [7, 0, 3]]).astype(registry.like(dtype))
+    names = {n: getattr(np, n) for n in ("array", *script.NUMPY)} | {"bfloat16": registry.like("bfloat16")}
+    again = eval(script.repr_of(x), names)
+    assert again.dtype == x.dtype and np.array_equal(again, x)
 
 
 class Box:
@@ -140,23 +108,22 @@ class Box:
     def __init__(self, array):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
-    def __repr__(self):
-        return f"Box({self.array})"
 
-
-@pytest.mark.parametrize("kind, shown", [
-    ("wrong values", "[0.01]\nBox([-0.01])"), ("writes its inputs", "Box([0.])\nBox([5.])"),
-    ("wrong dtype", "['float64']"),
-])  # fmt: skip
-def test_the_code_gives_other_kinds_of_arrays(capsys, monkeypatch, kind, shown):
-    def boxed(sample, t, eps, abar):
+@pytest.mark.parametrize("kind", ["wrong values", "writes its inputs", "wrong dtype"])
+def test_the_code_has_names_conventions_and_kinds_of_arrays(capsys, monkeypatch, kind):
+    """Its own names, by position, time counted from 0, sigma in place of an alpha-bar without its 1."""
+    def boxed(sample, /, t, eps, abar):
+        assert abar.array.size == 1000
         if kind == "writes its inputs":
             sample.array[...] = 5
-        result = Q(sample.array, int(t) + 1, eps.array, np.append(1, abar.array))
+        result = Q(sample.array, int(t) + 1, eps.array, 1 / (1 + np.append(0, abar.array) ** 2))
         result = -result if kind == "wrong values" else result
         return Box(result.astype(np.float64 if kind == "wrong dtype" else sample.dtype))
 
     monkeypatch.setattr("kernels.check.adapter._carriers", lambda *_: (Box, lambda x: x.array, lambda r: None, True))
-    verdict = check(boxed, "q_sample", dtype="float32", arrays="torch", mapping={"sample": "x0"},
-                    conventions=["zero_based"], fixed={"t": "scalar"}, **FEW)  # fmt: skip
-    assert verdict.kind == kind and printed(capsys, verdict, boxed) == shown, str(verdict)
+    verdict = check(boxed, "q_sample", arrays="torch", mapping={"sample": "x0"}, conventions=["zero_based", "sigmas"],
+                    fixed={"t": "scalar", "schedule": "linear"}, **FEW)  # fmt: skip
+    assert "'sample': 'x0'" in verdict.code and "'zero_based', 'sigmas'" in verdict.code
+    pasted(verdict.code, theirs=boxed)
+    shown = capsys.readouterr().out.strip()
+    assert verdict.kind == kind and shown.endswith(f"{kind}: {verdict.message}"), str(verdict)
