@@ -57,7 +57,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     weights = [w for part in net for w in (part if isinstance(part, tuple) else (part,))]
     memory, _ = engine.output(out, shape, dtype, x, *weights)
     work = (len(times) - 1) * shape[0] * sum(w.size for w in weights)
-    engine.run_parts(kernel, -(-shape[0] // tile), work, memory, x, tile, net, *more)
+    engine.run(kernel, work, memory, x, tile, net, *more, parts=-(-shape[0] // tile))
     return engine.finish(memory, out, shape)
 
 
@@ -98,8 +98,8 @@ def _hidden(net, chain):
     along = -(-width // across) * across
     padded, m, shift = np.zeros((pixels, along), dtype), lines(width * along, net.w1), np.empty(width, dtype)
     padded[:, :width] = net.w2.reshape(pixels, width)
-    work = width * net.w1.size
-    engine.run_parts(square, -(-width // ROWS), work, m, shift, net.w1, padded.reshape(-1), net.b2, width, along)
+    args = m, shift, net.w1, padded.reshape(-1), net.b2, width, along
+    engine.run(square, width * net.w1.size, *args, parts=-(-width // ROWS))
     return Hidden(m, shift, along, steps, dtype.type(whole), dtype.type(offset))
 
 
