@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 from llvmlite import ir
-from numba import config, types, uint64
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
@@ -92,15 +92,17 @@ def _(out, i, source, j):
 @inner
 def deliver(out, chunk, first, last, how):
     """out[first .. last - 1] = chunk[0 ..]. out, chunk: of one dtype. first, last: ints. how: AROUND or OVER."""
-    start, size = uint64(first), last - first
-    head, tail = size, size
-    if how == AROUND:
-        lane = LINE // out.itemsize
-        head = min(-(out.ctypes.data // out.itemsize + first) % lane, size)  # elements before the first cache line
-        tail = head + (size - head) // lane * lane
+    o, x = out[first:last], chunk[: last - first]
+    if how != AROUND:
+        for j in range(o.size):
+            o[j] = x[j]
+    else:
+        lane = LINE // o.itemsize
+        head = min(-(o.ctypes.data // o.itemsize) % lane, o.size)  # elements before the first 64-byte boundary
+        tail = head + (o.size - head) // lane * lane
+        for j in range(head):
+            o[j] = x[j]
         for j in range(head, tail, lane):
-            stream_line(out, first + j, chunk, j)
-    for j in range(head):
-        out[start + uint64(j)] = chunk[j]
-    for j in range(tail, size):
-        out[start + uint64(j)] = chunk[j]
+            stream_line(o, j, x, j)
+        for j in range(tail, o.size):
+            o[j] = x[j]

@@ -9,7 +9,7 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, mlp
 from kernels.numba_cpu.arrays import column
 from kernels.numba_cpu.diffusion import ddim_mean
@@ -39,7 +39,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     shape, dtype = engine.same(xT=xT)
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
-    times = coefficients.descending(times, abar)
+    times = arguments.descending(times, abar)
     table = coefficients.ddim_trajectory(times, eta, abar, predict)
     steps = Steps(table, _keys(seed, stream, len(times) - 1), _limit(clip, predict, dtype))
     x = engine.flat(xT)
@@ -70,7 +70,7 @@ def _keys(seed, stream, steps):
 def _limit(clip, predict, dtype):
     """The limit of x0_hat, of dtype. Where the net predicts x0 or v, x0_hat is always "clipped", to infinity at
     least."""
-    return dtype.type(coefficients.clip_limit(clip) if clip is not None or predict != "eps" else 0)
+    return dtype.type(arguments.clip_limit(clip) if clip is not None or predict != "eps" else 0)
 
 
 def _conditions(params, net, examples, times, guidance):
@@ -79,7 +79,7 @@ def _conditions(params, net, examples, times, guidance):
     w_time = mlp.weight(params, ("time", "w"), dtype, (width, None))
     b_time = mlp.weight(params, ("time", "b"), dtype, (width,))
     h = coefficients.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
-    labels, w = coefficients.branches(guidance, examples, net.classes.size // width - 1)
+    labels, w = arguments.branches(guidance, examples, net.classes.size // width - 1)
     return Conditions(labels, dtype.type(w), (h / (1 + np.exp(-h))).astype(dtype))
 
 

@@ -10,7 +10,7 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, philox
 from kernels.numba_cpu.arrays import column
 from kernels.numba_cpu.diffusion import linear
@@ -46,7 +46,7 @@ def mlp_train(
     shape, dtype = engine.same(data=data)
     if len(shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {shape}")
-    done = coefficients.steps_done(steps, batch, state)
+    done = arguments.steps_done(steps, batch, state)
     pixels, data = shape[1], engine.flat(data)
     net = _kept(params, state, pixels, dtype)
     width, losses, keep = net.b1.p.size, np.empty(steps), coefficients.ema_step(decay)
