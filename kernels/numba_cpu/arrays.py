@@ -2,7 +2,7 @@
 `pairs` have a plain body, and one that the compiler unrolls."""
 import numpy as np
 from numba.extending import overload
-from numba import types
+from numba import types, uint64
 
 from kernels.numba_cpu.engine import CHUNK, INLINE, element
 
@@ -46,27 +46,32 @@ def _(values):
 
 
 @element
-def item(a, j):
-    """a[j]. a: array. j: int."""
-    return a[j]
+def item(a, first, j):
+    """a[first + j]. a: array. first, j: ints >= 0: unsigned, no index counts from the end."""
+    return a[uint64(first) + uint64(j)]
 
 
 @element
-def put(a, value, j):
-    """a[j] = value. a: array. value: number. j: int."""
-    a[j] = value
+def put(a, value, first, j):
+    """a[first + j] = value. a: array. value: number. first, j: as in `item`."""
+    a[uint64(first) + uint64(j)] = value
+
+
+def chunks(outs):
+    """CHUNK elements for each of outs: rows of one array, so that the compiler has fewer arrays to tell apart."""
+    return tuple(np.empty((len(outs), CHUNK), outs[0].dtype))
+
+
+@overload(chunks, jit_options=INLINE)
+def _(outs):
+    count, rows = len(outs), tuple(range(len(outs)))
+    return lambda outs: each(row_of, rows, np.empty((count, CHUNK), outs[0].dtype))
 
 
 @element
-def part(a, lo, hi):
-    """The elements lo .. hi - 1 of a. a: array. lo, hi: ints."""
-    return a[lo:hi]
-
-
-@element
-def chunk(a):
-    """An array of CHUNK elements of a's dtype. a: array."""
-    return np.empty(CHUNK, a.dtype)
+def row_of(k, a):
+    """a[k]. k: int. a: array."""
+    return a[k]
 
 
 @element

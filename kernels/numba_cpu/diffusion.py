@@ -11,7 +11,7 @@ Papers
 """
 import numpy as np
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, reduce
 from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.intrinsics import fma
@@ -156,14 +156,14 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None)
     """[DDPM] algorithm 2 on the CPU, arguments as in `ref.diffusion.ddpm_step`."""
     shape, dtype = engine.same(xt=xt, eps_hat=eps_hat, z=z)
     table = coefficients.ddpm_step(t, s, abar, variance, shape)
-    return apply(DDPM, out, shape, dtype, table, xt, eps_hat, z, u=(coefficients.clip_limit(clip),))
+    return apply(DDPM, out, shape, dtype, table, xt, eps_hat, z, u=(arguments.clip_limit(clip),))
 
 
 def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
     """[DDIM] eq. 12 on the CPU, arguments as in `ref.diffusion.ddim_step`; z may be None where eta = 0."""
     shape, dtype = engine.same(xt=xt, eps_hat=eps_hat)
     table = coefficients.ddim_step(t, s, eta, abar, shape)
-    limit = 0.0 if clip is None else coefficients.clip_limit(clip)
+    limit = 0.0 if clip is None else arguments.clip_limit(clip)
     if z is not None or eta != 0:
         engine.same(xt=xt, z=z)
     return apply(DDIM, out, shape, dtype, table, xt, eps_hat, xt if z is None else z, u=(limit,))

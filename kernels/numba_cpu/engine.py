@@ -26,6 +26,11 @@ SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
 INLINE = dict(forceinline=True, error_model="numpy", fastmath={"contract"})
 element = register_jitable(**INLINE)  # decorates an equation: a plain Python function that is compiled into its kernels
 
+# Decorates an inner loop: it neither makes nor returns arrays, so that it need not count references to them, which costs
+# a chunk of 1024 elements a third of its time
+inner = register_jitable(_nrt=False, **INLINE)
+
+_PLAIN = numba.config.DISABLE_JIT
 _threads = numba.config.NUMBA_NUM_THREADS
 _pool = None
 
@@ -49,37 +54,24 @@ def get_num_threads():
     return _threads
 
 
-def run(kernel, size, *args):
+def run(kernel, size, *args, parts=None):
     """kernel(lo, hi, *args) over [0, size), in ranges that begin at multiples of CHUNK, one a thread.
 
-    kernel: a compiled function of this backend. size: elements in all. args: passed through.
+    kernel: a compiled function of this backend. size: elements, or multiply-adds, in all. args: passed through. parts:
+    None, or how many segments of rows or tiles of a product to number and share out in place of elements.
     """
-    chunks = -(-size // CHUNK)
-    _shared(kernel, size, size, lambda i: min(chunks * i // _threads * CHUNK, size), args)
-
-
-def run_parts(kernel, parts, work, *args):
-    """kernel(lo, hi, *args) over parts that are numbered from 0, in ranges, one a thread.
-
-    kernel: a compiled function of this backend. parts: segments of rows, or tiles of a product. work: elements or
-    multiply-adds in all. args: passed through.
-    """
-    _shared(kernel, work, parts, lambda i: parts * i // _threads, args)
-
-
-def _shared(kernel, work, end, edge, args):
-    """kernel(lo, hi, *args) from edge(i) to edge(i + 1) on thread i; from 0 to end on this one where work is too
-    small."""
     global _pool
-    if numba.config.DISABLE_JIT:  # NumPy's scalars warn where machine arithmetic does not
+    end, unit = (size, CHUNK) if parts is None else (parts, 1)
+    if _PLAIN:  # NumPy's scalars warn where machine arithmetic does not
         kernel = np.errstate(all="ignore")(kernel)
-    if work < PARALLEL or _threads == 1:
-        if work:
+    if size < PARALLEL or _threads == 1:
+        if size:
             kernel(0, end, *args)
         return
     if _pool is None:
         _pool = ThreadPoolExecutor(_threads - 1, thread_name_prefix="kernels")
-    edges = [edge(i) for i in range(_threads + 1)]
+    units = -(-end // unit)
+    edges = [min(units * i // _threads * unit, end) for i in range(_threads + 1)]
     jobs = [_pool.submit(kernel, lo, hi, *args) for lo, hi in zip(edges[1:-1], edges[2:])]
     kernel(edges[0], edges[1], *args)
     for job in jobs:
@@ -127,14 +119,6 @@ def flat(array):
     return array.reshape(-1) if array.flags.carray else np.array(array, order="C").reshape(-1)
 
 
-def row_size(array, table):
-    """Elements that share one column of a coefficient table: a whole batch for one column, an example for B.
-
-    array: flat data. table: (K, R).
-    """
-    return array.size // table.shape[1] if array.size else 1
-
-
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
@@ -166,17 +150,6 @@ def output(out, shape, dtype, *inputs):
     return memory, how
 
 
-def outputs(out, count, shape, dtype, *inputs):
-    """`output` for several results. out: None, or that many places. count: int. shape, dtype, inputs: as in `output`.
-
-    Returns the places, the flat memory of each, and one way to write for all.
-    """
-    places = (None,) * count if out is None else out
-    apart(places)
-    memory, how = zip(*(output(place, shape, dtype, *inputs) for place in places))
-    return places, memory, max(how)
-
-
 def apart(outs):
     """Raises ValueError where two of several results share memory. outs: what a caller gave as `out`."""
     outs = [out for out in outs if type(out) is np.ndarray]
@@ -203,16 +176,6 @@ def _describe(value):
 
 
 # --- compiled code ----------------------------------------------------------------------------------------------------
-
-
-def compiled(kernel, equation):
-    """kernel compiled, under the name of its equation: Numba keeps what it compiled by name and line, and two
-    processes that write to one name at once may exchange their code.
-
-    kernel: a function that was made for equation, an element function.
-    """
-    kernel.__qualname__ = f"{equation.__module__.rpartition('.')[2]}_{equation.__name__}_{kernel.__name__}"
-    return numba.njit(**COMPILE)(kernel)
 
 
 @numba.njit(cache=True)
@@ -244,5 +207,5 @@ def forget_stale_code(folder, files=None):
         written.replace(mark)
 
 
-if not numba.config.DISABLE_JIT:
+if not _PLAIN:
     forget_stale_code(Path(_nothing.stats.cache_path))

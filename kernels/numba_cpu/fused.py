@@ -15,7 +15,7 @@ Papers
 """
 import numpy as np
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, reduce
 from kernels.numba_cpu.diffusion import ddim, ddpm, linear
 from kernels.numba_cpu.engine import element
@@ -118,7 +118,7 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
     """[CFG] eq. 6, then [DDPM] algorithm 2 on the CPU, arguments as in `ref.fused.guided_ddpm_step`."""
     shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
     table = coefficients.ddpm_step(t, s, abar, variance, shape)
-    u, key = (coefficients.clip_limit(clip), float(w)), _noise_key(table, seed, stream)
+    u, key = (arguments.clip_limit(clip), float(w)), _noise_key(table, seed, stream)
     return apply(GUIDED_DDPM, out, shape, dtype, table, xt, uncond, cond, u=u, key=key)
 
 
@@ -127,7 +127,7 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     0."""
     shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
     table = coefficients.ddim_step(t, s, eta, abar, shape)
-    limit = 0.0 if clip is None else coefficients.clip_limit(clip)
+    limit = 0.0 if clip is None else arguments.clip_limit(clip)
     key = _noise_key(table, seed, stream)
     return apply(GUIDED_DDIM, out, shape, dtype, table, xt, uncond, cond, u=(limit, float(w)), key=key)
 

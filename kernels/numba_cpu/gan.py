@@ -133,8 +133,8 @@ def _two(kernel, real_logits, fake_logits, out, real_place, fake_place):
 def _mean(kernel, memory, logits, place, sign, how):
     """mean(F(slope logit + shift)) and, into memory, sign times its gradient. place: slope and shift."""
     slope, shift = place
-    u = float(slope), float(shift), sign * slope / logits.size
-    partial = np.empty(reduce.segments(logits.size))
-    engine.run_parts(kernel, partial.size, logits.size, how, reduce.NO_TABLE, logits.size, u, partial, memory, logits)
+    n = logits.size
+    u, partial = (float(slope), float(shift), sign * slope / n), np.empty(reduce.segments(n))
+    engine.run(kernel, n, how, reduce.NO_TABLE, n, u, partial, memory, logits, parts=partial.size)
     with np.errstate(invalid="ignore"):  # inf - inf
-        return float(partial.sum() / logits.size)
+        return float(np.add.reduce(partial) / n)

@@ -10,7 +10,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from kernels.numba_cpu.engine import AROUND, INLINE, element
+from kernels.numba_cpu.engine import AROUND, INLINE, inner
 
 LINE = 64  # bytes of a cache line, and of one store
 
@@ -89,7 +89,7 @@ def _(out, i, source, j):
     return lambda out, i, source, j: _stream_line(out, i, source, j)
 
 
-@element
+@inner
 def deliver(out, chunk, first, last, how):
     """out[first .. last - 1] = chunk[0 ..]. out, chunk: of one dtype. first, last: ints. how: AROUND or OVER."""
     o, x = out[first:last], chunk[: last - first]

@@ -9,7 +9,7 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, mlp
 from kernels.numba_cpu.arrays import column
 from kernels.numba_cpu.diffusion import ddim_mean
@@ -39,7 +39,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     shape, dtype = engine.same(xT=xT)
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
-    times = coefficients.descending(times, abar)
+    times = arguments.descending(times, abar)
     table = coefficients.ddim_trajectory(times, eta, abar, predict)
     steps = Steps(table, _keys(seed, stream, len(times) - 1), _limit(clip, predict, dtype))
     x = engine.flat(xT)
@@ -57,7 +57,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     weights = [w for part in net for w in (part if isinstance(part, tuple) else (part,))]
     memory, _ = engine.output(out, shape, dtype, x, *weights)
     work = (len(times) - 1) * shape[0] * sum(w.size for w in weights)
-    engine.run_parts(kernel, -(-shape[0] // tile), work, memory, x, tile, net, *more)
+    engine.run(kernel, work, memory, x, tile, net, *more, parts=-(-shape[0] // tile))
     return engine.finish(memory, out, shape)
 
 
@@ -70,7 +70,7 @@ def _keys(seed, stream, steps):
 def _limit(clip, predict, dtype):
     """The limit of x0_hat, of dtype. Where the net predicts x0 or v, x0_hat is always "clipped", to infinity at
     least."""
-    return dtype.type(coefficients.clip_limit(clip) if clip is not None or predict != "eps" else 0)
+    return dtype.type(arguments.clip_limit(clip) if clip is not None or predict != "eps" else 0)
 
 
 def _conditions(params, net, examples, times, guidance):
@@ -79,7 +79,7 @@ def _conditions(params, net, examples, times, guidance):
     w_time = mlp.weight(params, ("time", "w"), dtype, (width, None))
     b_time = mlp.weight(params, ("time", "b"), dtype, (width,))
     h = coefficients.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
-    labels, w = coefficients.branches(guidance, examples, net.classes.size // width - 1)
+    labels, w = arguments.branches(guidance, examples, net.classes.size // width - 1)
     return Conditions(labels, dtype.type(w), (h / (1 + np.exp(-h))).astype(dtype))
 
 
@@ -98,8 +98,8 @@ def _hidden(net, chain):
     along = -(-width // across) * across
     padded, m, shift = np.zeros((pixels, along), dtype), lines(width * along, net.w1), np.empty(width, dtype)
     padded[:, :width] = net.w2.reshape(pixels, width)
-    work = width * net.w1.size
-    engine.run_parts(square, -(-width // ROWS), work, m, shift, net.w1, padded.reshape(-1), net.b2, width, along)
+    args = m, shift, net.w1, padded.reshape(-1), net.b2, width, along
+    engine.run(square, width * net.w1.size, *args, parts=-(-width // ROWS))
     return Hidden(m, shift, along, steps, dtype.type(whole), dtype.type(offset))
 
 

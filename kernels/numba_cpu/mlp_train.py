@@ -10,9 +10,9 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, philox
-from kernels.numba_cpu.arrays import column, each, item, pairs, put
+from kernels.numba_cpu.arrays import column
 from kernels.numba_cpu.diffusion import linear
 from kernels.numba_cpu.engine import CHUNK, COMPILE, INLINE, OVER
 from kernels.numba_cpu.intrinsics import deliver, wide
@@ -20,6 +20,7 @@ from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, layer, lines, pro
 from kernels.numba_cpu.mlp import Simple, relu, relu_back, simple_weights, tile_noise, tile_of, transpose
 from kernels.numba_cpu.optim import adam_ema
 from kernels.numba_cpu.reduce import square_error, total
+from kernels.numba_cpu.rowwise import fill
 
 AHEAD = 16  # steps whose draws are made together: a step's products leave nothing of Python in the cache
 TWO, TEN = tuple(range(2)), tuple(range(10))  # the coefficients that noising and an update have
@@ -45,7 +46,7 @@ def mlp_train(
     shape, dtype = engine.same(data=data)
     if len(shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {shape}")
-    done = coefficients.steps_done(steps, batch, state)
+    done = arguments.steps_done(steps, batch, state)
     pixels, data = shape[1], engine.flat(data)
     net = _kept(params, state, pixels, dtype)
     width, losses, keep = net.b1.p.size, np.empty(steps), coefficients.ema_step(decay)
@@ -57,12 +58,12 @@ def mlp_train(
             ahead = [_drawn(seed, number, batch, shape[0], abar) for number in numbers]
         # forward, loss, and back to the hidden layer
         drawn = ahead[i % AHEAD]
-        engine.run_parts(train_examples, -(-batch // tile), 2 * work, tile, data, net, drawn, between)
+        engine.run(train_examples, 2 * work, tile, data, net, drawn, between, parts=-(-batch // tile))
         losses[i] = between.partial.sum() / (batch * pixels)
         # gradients of the weights, and the update
         adam = coefficients.adam_step(done + 1 + i, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
         table = np.concatenate([adam, keep])
-        engine.run_parts(train_weights, groups, work, batch, net, between, table)
+        engine.run(train_weights, work, batch, net, between, table, parts=groups)
     new, m, v, average = (_shaped(arrays, pixels, width) for arrays in zip(*net))
     return new, {"step": done + steps, "m": m, "v": v, "average": average}, losses
 
@@ -188,8 +189,7 @@ def descend(lo, weight, g, chunks, c):
         begin, end = lo + k, lo + k + size
         p, m, v, average = weight.p[begin:end], weight.m[begin:end], weight.v[begin:end], weight.average[begin:end]
         values, outs = (p, g[k : k + size], m, v, average), (chunks[0], chunks[1], chunks[2], chunks[3])
-        for j in range(size):
-            pairs(put, outs, adam_ema(c, (), *each(item, values, j)), j)
+        fill(adam_ema, c, (), size, outs, 0, values, 0, (), 0)
         flush(chunks[1], size)
         flush(chunks[2], size)
         deliver(weight.p, chunks[0], begin, end, OVER)

@@ -68,6 +68,6 @@ def clip_by_global_norm(grads, max_norm, out=None):
     norm = math.sqrt(sum(float(reduce.sums(reduce.sum_squares, a)) for a in arrays))
     table = np.array([[max_norm / norm if norm > max_norm else 1.0]])
     for a, (memory, how) in zip(arrays, places):
-        engine.run(SCALE, a.size, how, table, engine.row_size(a, table), (), memory, a)
+        engine.run(SCALE, a.size, how, table, a.size or 1, (), memory, a)
     clipped = [engine.finish(memory, o, shape) for (memory, _), o, (shape, _) in zip(places, outs, kinds)]
     return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped

@@ -8,11 +8,11 @@ import numpy as np
 from numba import float64, njit
 
 from kernels.numba_cpu import engine
-from kernels.numba_cpu.arrays import chunk, column, each, number, part
-from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, SUM
-from kernels.numba_cpu.intrinsics import deliver, wide
+from kernels.numba_cpu.arrays import chunks, column, each, number
+from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, SUM, element, inner
+from kernels.numba_cpu.intrinsics import deliver
 from kernels.numba_cpu.philox import normal_chunk
-from kernels.numba_cpu.rowwise import fill
+from kernels.numba_cpu.rowwise import compiled, fill
 
 NO_TABLE = np.empty((0, 1))  # of an equation without coefficients
 
@@ -63,91 +63,78 @@ def sum_squares(lo, hi, partial, x):
         partial[k] = squares(x[k * CHUNK : min((k + 1) * CHUNK, x.size)])
 
 
-@njit(**INLINE)
-def _of_terms(terms, values):
-    return total(terms[0])
-
-
-@njit(**INLINE)
-def _of_errors(terms, values):
-    return square_error(values[0], values[1])
-
-
-@njit(**INLINE)
-def _one_segment(element, summed, first, last, out, ins, noise, terms, parts, how, c, u):
-    """The elements first .. last - 1 of a row: their output straight into place, or by way of parts, and its sum,
-    before an input may be written over. ins: whole arrays. noise: the segment's. terms: a chunk for them, where the
-    element returns a term."""
-    values = (*each(part, ins, first, last), *each(part, noise, 0, last - first))
-    here = each(part, terms, 0, last - first)
+@inner
+def _segment(equation, summed, k, first, last, how, c, u, outs, part, terms, ins, at):
+    """Segment k: its output, straight into place or by way of part, and its sum, before an input may be written over.
+    outs: sums and output. part, terms: chunks. ins: arrays, of which the segment begins at `at`."""
     if how == DIRECT:
-        fill(element, c, u, (out[first:last], *here), values)
-        return summed(here, values)
-    fill(element, c, u, (*each(part, parts, 0, last - first), *here), values)
-    s = summed(here, values)
-    deliver(out, parts[0], first, last, how)
-    return s
+        fill(equation, c, u, last - first, (outs[1][first:last], *terms), 0, ins, at, (), 0)
+    else:
+        fill(equation, c, u, last - first, (part, *terms), 0, ins, at, (), 0)
+    outs[0][k] = summed(at, last - first, terms, ins)
+    if how != DIRECT:
+        deliver(outs[1], part, first, last, how)
 
 
-@njit(**INLINE)
-def _walk(element, summed, lo, hi, out, ins, terms, partial, how, table, n, ks, u):
-    """Segments lo .. hi - 1, numbered row by row; their sums to partial. table: one column for all rows, or for
-    each."""
-    parts, v, in_row = (chunk(out),), each(number, u, out), -(-n // CHUNK)
+@inner
+def _of_terms(at, count, terms, ins):
+    return total(terms[0][:count])
+
+
+@inner
+def _of_errors(at, count, terms, ins):
+    return square_error(ins[0][at : at + count], ins[1][at : at + count])
+
+
+@element
+def _walk(equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """Segments lo .. hi - 1, numbered row by row; their sums to outs[0]. table: one column for all rows, or for each."""
+    (part, terms), v, in_row = chunks((outs[1], outs[1])), each(number, u, outs[1]), -(-n // CHUNK)
     row, s = lo // in_row, lo % in_row
     for k in range(lo, hi):
         first = row * n + s * CHUNK
         last = min(first + CHUNK, (row + 1) * n)
-        c = column(table, min(row, table.shape[1] - 1), ks, out)
-        partial[k] = _one_segment(element, summed, first, last, out, ins, (), terms, parts, how, c, v)
+        c = column(table, min(row, table.shape[1] - 1), ks, part)
+        _segment(equation, _of_terms, k, first, last, how, c, v, outs, part, (terms,), ins, first)
         s += 1
         if s == in_row:
             row, s = row + 1, 0
 
 
-def reduction(element, inputs, coefficients, vectors=False):
-    """The kernel of an element function that returns its output and a term of a sum:
-    kernel(lo, hi, how, table, n, u, partial, out, *ins).
-
-    element: `element(c, u, *values)` as in `rowwise`. inputs: how many arrays, 1 to 3. coefficients: K of its table.
-    vectors: for `wide`."""
-    ks = tuple(range(coefficients))
-
-    def one(lo, hi, how, table, n, u, partial, out, a):
-        if vectors:
-            wide()
-        _walk(element, _of_terms, lo, hi, out, (a,), (chunk(out),), partial, how, table, n, ks, u)
-
-    def two(lo, hi, how, table, n, u, partial, out, a, b):
-        if vectors:
-            wide()
-        _walk(element, _of_terms, lo, hi, out, (a, b), (chunk(out),), partial, how, table, n, ks, u)
-
-    def three(lo, hi, how, table, n, u, partial, out, a, b, c):
-        if vectors:
-            wide()
-        _walk(element, _of_terms, lo, hi, out, (a, b, c), (chunk(out),), partial, how, table, n, ks, u)
-
-    return engine.compiled({1: one, 2: two, 3: three}[inputs], element)
+@element
+def _walk_errors(equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """Segments lo .. hi - 1 of one long row, with the `square_error` of its two inputs as the sum."""
+    (part,), v = chunks(outs[1:]), each(number, u, outs[1])
+    for k in range(lo, hi):
+        first = k * CHUNK
+        _segment(equation, _of_errors, k, first, min(first + CHUNK, n), how, (), v, outs, part, (), ins, first)
 
 
-def error_reduction(element, seeded=False):
-    """The kernel of an element function of two values that returns its output only, while the square of their
-    difference is added up: kernel(lo, hi, how, table, n, u, partial, out, a, b). Where seeded, b is a key, whose
-    noise is the second value. element: without coefficients."""
+@element
+def _walk_noisy_errors(equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """`_walk_errors` with the noise of a key, ins[1], as the second input."""
+    (part, z), v = chunks((outs[1], outs[1])), each(number, u, outs[1])
+    for k in range(lo, hi):
+        first, last = k * CHUNK, min((k + 1) * CHUNK, n)
+        normal_chunk(z, first, last, ins[1])
+        _noisy_segment(equation, k, first, last, how, v, outs, part, ins[0], z)
 
-    def errors(lo, hi, how, table, n, u, partial, out, a, b):
-        _walk(element, _of_errors, lo, hi, out, (a, b), (), partial, how, table, n, (), u)
 
-    def noisy_errors(lo, hi, how, table, n, u, partial, out, a, key):
-        wide()
-        parts, z, v = (chunk(out),), chunk(out), each(number, u, out)
-        for k in range(lo, hi):
-            first, last = k * CHUNK, min((k + 1) * CHUNK, n)
-            normal_chunk(z, first, last, key)
-            partial[k] = _one_segment(element, _of_errors, first, last, out, (a,), (z,), (), parts, how, (), v)
+@inner
+def _noisy_segment(equation, k, first, last, how, u, outs, part, x, z):
+    _segment(equation, _of_errors, k, first, last, how, (), u, outs, part, (), (x[first:last], z), 0)
 
-    return engine.compiled(noisy_errors if seeded else errors, element)
+
+def reduction(equation, inputs, coefficients, vectors=False):
+    """The kernel of an equation that returns its output and a term of a sum: kernel(lo, hi, how, table, n, u, partial,
+    out, *ins). equation, inputs, coefficients, vectors: as in `rowwise`."""
+    return compiled(_walk, equation, 2, inputs, coefficients, vectors)
+
+
+def error_reduction(equation, seeded=False):
+    """The kernel of an equation of two values that returns its output only, while the square of their difference is
+    added up. equation: without coefficients. seeded: whether the second input is a key, whose noise is the value."""
+    return compiled(_walk_noisy_errors if seeded else _walk_errors, equation, 2, 2, 0, seeded)
 
 
 def segments(n):
@@ -159,20 +146,21 @@ def sums(kernel, *arrays):
     """The float64 sum of a kernel like `sum_squares` over flat arrays of one size. kernel: compiled. arrays: flat."""
     size = arrays[0].size
     partial = np.empty(segments(size))
-    engine.run_parts(kernel, partial.size, size, partial, *arrays)
-    return partial.sum()
+    engine.run(kernel, size, partial, *arrays, parts=partial.size)
+    return np.add.reduce(partial)
 
 
-def apply(kernel, rows, n, out, shape, dtype, table, *arrays, u=(), key=()):
-    """One call of a kernel of `reduction` or `error_reduction` over rows of n elements.
+def apply(kernel, rows, n, out, shape, dtype, table, *arrays, u=(), key=None):
+    """One call of a kernel of `reduction` or `error_reduction` over rows of n elements, arguments as in
+    `rowwise.apply`.
 
-    out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. u: scalars. key: of the
-    noise.
-    Returns the sums (rows,) float64 and the output.
+    Returns the sums (rows,) float64 and the output. kernel, rows, n, out, shape, dtype, table, arrays, u, key: as there.
     """
-    flat = [engine.flat(a) for a in arrays]
-    memory, how = engine.output(out, shape, dtype, *flat)
-    partial = np.empty((rows, segments(n)))
-    more = () if type(key) is tuple else (key,)
-    engine.run_parts(kernel, partial.size, rows * n, how, table, n, u, partial.reshape(-1), memory, *flat, *more)
-    return partial.sum(axis=1), engine.finish(memory, out, shape)
+    ins = [engine.flat(a) for a in arrays]
+    memory, how = engine.output(out, shape, dtype, *ins)
+    if key is not None:
+        ins.append(key)
+    in_row = segments(n)
+    partial = np.empty(rows * in_row)
+    engine.run(kernel, rows * n, how, table, n, u, partial, memory, *ins, parts=partial.size)
+    return np.add.reduce(partial.reshape(rows, in_row), axis=1), engine.finish(memory, out, shape)

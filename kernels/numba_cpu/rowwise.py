@@ -1,137 +1,155 @@
 """The row loop: how rows, chunks, noise and outputs are walked, written once for every kernel that makes an element
 from its own place.
 
-An equation is an element function `element(c, u, *values)`: c are the coefficients of its row, u the scalars of the
+An equation is an element function `equation(c, u, *values)`: c are the coefficients of its row, u the scalars of the
 call, values the inputs' numbers at one place. It returns the output's number, or a tuple of them. `rowwise` makes a
-kernel of it, `apply` calls one.
+kernel of it, `apply` calls it.
 
 A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and
 takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
 from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
 half as much again."""
-from numba import njit
+import numba
 
 from kernels.numba_cpu import engine
-from kernels.numba_cpu.arrays import as_tuple, chunk, column, each, item, number, pairs, part, put
-from kernels.numba_cpu.engine import CHUNK, DIRECT, INLINE
+from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, item, number, pairs, put
+from kernels.numba_cpu.engine import CHUNK, DIRECT, element, inner
 from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.philox import normal_chunk
 
 
-@njit(**INLINE)
-def fill(element, c, u, outs, values):
-    """outs = element(c, u, *values), element by element. outs, values: tuples of arrays of one length."""
-    for j in range(outs[0].size):
-        pairs(put, outs, as_tuple(element(c, u, *each(item, values, j))), j)
+@inner
+def fill(equation, c, u, count, outs, to, ins, at, noise, z):
+    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays."""
+    for j in range(count):
+        values = equation(c, u, *each(item, ins, at, j), *each(item, noise, z, j))
+        pairs(put, outs, as_tuple(values), to, j)
 
 
-@njit(**INLINE)
-def _rows(element, lo, hi, outs, ins, noise, table, n, ks, u):
-    """Elements lo .. hi - 1, a row of n at a time, so that its coefficients are scalars of the inner loop. outs,
-    noise: arrays whose first element is lo. ins: whole arrays."""
+@inner
+def _rows(equation, lo, hi, outs, to, ins, noise, table, n, ks, u):
+    """Elements lo .. hi - 1, a row of n at a time, so that its coefficients are scalars of the inner loop. outs: from
+    to on. ins: whole arrays. noise: of lo and on."""
     i = lo
     while i < hi:
         row = i // n
         end = min(hi, (row + 1) * n)
-        values = (*each(part, ins, i, end), *each(part, noise, i - lo, end - lo))
-        fill(element, column(table, row, ks, outs[0]), u, each(part, outs, i - lo, end - lo), values)
+        fill(equation, column(table, row, ks, outs[0]), u, end - i, outs, to + i - lo, ins, i, noise, i - lo)
         i = end
 
 
-@njit(**INLINE)
-def _walk(element, lo, hi, outs, ins, how, table, n, ks, u):
+@element
+def _walk(equation, lo, hi, how, table, n, ks, u, outs, ins):
     """`_rows` into their place, or by way of chunks."""
     v = each(number, u, outs[0])
     if how == DIRECT:
-        _rows(element, lo, hi, each(part, outs, lo, hi), ins, (), table, n, ks, v)
+        _rows(equation, lo, hi, outs, lo, ins, (), table, n, ks, v)
     else:
-        parts = each(chunk, outs)
+        parts = chunks(outs)
         for first in range(lo, hi, CHUNK):
             last = min(first + CHUNK, hi)
-            _rows(element, first, last, parts, ins, (), table, n, ks, v)
+            _rows(equation, first, last, parts, 0, ins, (), table, n, ks, v)
             pairs(deliver, outs, parts, first, last, how)
 
 
-@njit(**INLINE)
-def _walk_noisy(element, lo, hi, outs, ins, key, how, table, n, ks, u):
-    """`_walk` with one more input, the noise of key, a chunk at a time in the first-level cache. An empty key means
+@element
+def _walk_noisy(equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """`_walk` with the noise of a key, the last of ins, a chunk at a time in the first-level cache. An empty key means
     no noise: then every sigma is 0, the noise is never read, and the first input stands for it."""
+    key, arrays = ins[-1], ins[:-1]
     if key.size == 0:
-        _walk(element, lo, hi, outs, (*ins, ins[0]), how, table, n, ks, u)
+        _walk(equation, lo, hi, how, table, n, ks, u, outs, (*arrays, arrays[0]))
         return
-    v, parts, noise = each(number, u, outs[0]), each(chunk, outs), each(chunk, outs)
+    v, parts, noise = each(number, u, outs[0]), chunks(outs), chunks(outs)
     for first in range(lo, hi, CHUNK):
         last = min(first + CHUNK, hi)
         normal_chunk(noise[0], first, last, key)
         if how == DIRECT:
-            _rows(element, first, last, each(part, outs, first, last), ins, noise, table, n, ks, v)
+            _rows(equation, first, last, outs, first, arrays, noise, table, n, ks, v)
         else:
-            _rows(element, first, last, parts, ins, noise, table, n, ks, v)
+            _rows(equation, first, last, parts, 0, arrays, noise, table, n, ks, v)
             pairs(deliver, outs, parts, first, last, how)
 
 
-def rowwise(element, inputs, coefficients, outputs=1, vectors=False):
-    """The kernel of an element function: kernel(lo, hi, how, table, n, u, *outs, *ins). It takes as many arguments as
-    there are arrays, since Numba needs 3 us to unpack a tuple of arrays.
+def compiled(walk, equation, outs, ins, coefficients, vectors):
+    """The kernel(lo, hi, how, table, n, u, *arrays) that walks over its arrays, outs of which are written. It takes as
+    many arguments as there are arrays, since Numba needs 3 us to unpack a tuple of arrays.
 
-    element: see above. inputs, outputs: how many arrays. coefficients: K of its table. vectors: for `wide`, of seven
-    arrays."""
+    walk: like `_walk`. equation: an element function. outs, ins: how many arrays. coefficients: K of its table.
+    vectors: for `wide`. It is named after its equation: Numba keeps what it compiled by name and line, and two
+    processes that write to one name at once may exchange their code."""
     ks = tuple(range(coefficients))
 
     def two(lo, hi, how, table, n, u, a, b):
-        _walk(element, lo, hi, (a,), (b,), how, table, n, ks, u)
+        walk(equation, lo, hi, how, table, n, ks, u, (a,), (b,))
 
     def three(lo, hi, how, table, n, u, a, b, c):
-        _walk(element, lo, hi, (a, b, c)[:outputs], (a, b, c)[outputs:], how, table, n, ks, u)
+        if vectors:
+            wide()
+        walk(equation, lo, hi, how, table, n, ks, u, (a, b, c)[:outs], (a, b, c)[outs:])
 
     def four(lo, hi, how, table, n, u, a, b, c, d):
-        _walk(element, lo, hi, (a, b, c, d)[:outputs], (a, b, c, d)[outputs:], how, table, n, ks, u)
+        if vectors:
+            wide()
+        walk(equation, lo, hi, how, table, n, ks, u, (a, b, c, d)[:outs], (a, b, c, d)[outs:])
+
+    def five(lo, hi, how, table, n, u, a, b, c, d, e):
+        if vectors:
+            wide()
+        walk(equation, lo, hi, how, table, n, ks, u, (a, b, c, d, e)[:outs], (a, b, c, d, e)[outs:])
 
     def six(lo, hi, how, table, n, u, a, b, c, d, e, f):
-        _walk(element, lo, hi, (a, b), (c, d, e, f), how, table, n, ks, u)
+        walk(equation, lo, hi, how, table, n, ks, u, (a, b), (c, d, e, f))
 
     def seven(lo, hi, how, table, n, u, a, b, c, d, e, f, g):
         if vectors:
             wide()
-        _walk(element, lo, hi, (a, b, c), (d, e, f, g), how, table, n, ks, u)
+        walk(equation, lo, hi, how, table, n, ks, u, (a, b, c), (d, e, f, g))
 
     def nine(lo, hi, how, table, n, u, a, b, c, d, e, f, g, h, i):
-        _walk(element, lo, hi, (a, b, c, d), (e, f, g, h, i), how, table, n, ks, u)
+        walk(equation, lo, hi, how, table, n, ks, u, (a, b, c, d), (e, f, g, h, i))
 
-    return engine.compiled({2: two, 3: three, 4: four, 6: six, 7: seven, 9: nine}[inputs + outputs], element)
-
-
-def noisy(element, inputs, coefficients):
-    """The same for an element whose last value is the noise of a key: kernel(lo, hi, how, table, n, u, key, out, *ins).
-    inputs: how many without the noise, 1 or 3. The rest as in `rowwise`."""
-    ks = tuple(range(coefficients))
-
-    def noisy_one(lo, hi, how, table, n, u, key, out, a):
-        wide()
-        _walk_noisy(element, lo, hi, (out,), (a,), key, how, table, n, ks, u)
-
-    def noisy_three(lo, hi, how, table, n, u, key, out, a, b, c):
-        wide()
-        _walk_noisy(element, lo, hi, (out,), (a, b, c), key, how, table, n, ks, u)
-
-    return engine.compiled({1: noisy_one, 3: noisy_three}[inputs], element)
+    kernel = {2: two, 3: three, 4: four, 5: five, 6: six, 7: seven, 9: nine}[outs + ins]
+    kernel.__qualname__ = f"{equation.__module__.rpartition('.')[2]}_{equation.__name__}{walk.__name__}_{outs + ins}"
+    return numba.njit(**engine.COMPILE)(kernel)
 
 
-def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=()):
+def rowwise(equation, inputs, coefficients, outputs=1, vectors=False):
+    """The kernel of an equation. inputs, outputs: how many arrays. coefficients, vectors: as in `compiled`."""
+    return compiled(_walk, equation, outputs, inputs, coefficients, vectors)
+
+
+def noisy(equation, inputs, coefficients):
+    """The kernel of an equation whose last value is the noise of a key, which is the last input. inputs: how many
+    without the noise. coefficients: as in `compiled`."""
+    return compiled(_walk_noisy, equation, 1, inputs + 1, coefficients, True)
+
+
+def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=None):
     """One call of a kernel of `rowwise` or `noisy` with one output, which is returned.
 
     out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. u: scalars. key: of the
     noise."""
-    flat = [engine.flat(a) for a in arrays]
-    memory, how = engine.output(out, shape, dtype, *flat)
-    more = (u,) if type(key) is tuple else (u, key)
-    engine.run(kernel, memory.size, how, table, engine.row_size(memory, table), *more, memory, *flat)
+    ins = [engine.flat(a) for a in arrays]
+    memory, how = engine.output(out, shape, dtype, *ins)
+    if key is not None:
+        ins.append(key)
+    size = memory.size
+    engine.run(kernel, size, how, table, size // table.shape[1] if size else 1, u, memory, *ins)
     return engine.finish(memory, out, shape)
 
 
 def apply_many(kernel, outputs, out, shape, dtype, table, *arrays, u=()):
     """The same with several outputs, a tuple. outputs: how many. out: a tuple, or None. The rest as in `apply`."""
-    flat = [engine.flat(a) for a in arrays]
-    places, memory, how = engine.outputs(out, outputs, shape, dtype, *flat)
-    engine.run(kernel, memory[0].size, how, table, engine.row_size(memory[0], table), u, *memory, *flat)
-    return tuple(engine.finish(m, place, shape) for m, place in zip(memory, places))
+    ins, memory, how = [engine.flat(a) for a in arrays], [], DIRECT
+    if out is None:
+        out = (None,) * outputs
+    else:
+        engine.apart(out)
+    for place in out:
+        flat, way = engine.output(place, shape, dtype, *ins)
+        memory.append(flat)
+        how = max(how, way)
+    size = flat.size
+    engine.run(kernel, size, how, table, size // table.shape[1] if size else 1, u, *memory, *ins)
+    return tuple([engine.finish(m, place, shape) for m, place in zip(memory, out)])

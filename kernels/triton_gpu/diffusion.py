@@ -14,7 +14,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.triton_gpu import reduce
 from kernels.triton_gpu.arrays import SINGLE, STORED, read
 from kernels.triton_gpu.rowwise import READ, rowwise, with_noise
@@ -109,7 +109,7 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
 
 def limit_of(clip):
     """clip as the element functions take it, after the check: None, or a float. clip: > 0, or None."""
-    return None if clip is None else coefficients.clip_limit(clip)
+    return None if clip is None else arguments.clip_limit(clip)
 
 
 @triton.jit

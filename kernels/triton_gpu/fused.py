@@ -17,7 +17,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels import coefficients
+from kernels import arguments, coefficients
 from kernels.triton_gpu import mlp, mlp_hidden, mlp_pixels, reduce
 from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
@@ -125,7 +125,7 @@ def mlp_sample(
     if len(arrays.shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
     rounded = mlp.rounds(precision)
-    times = coefficients.descending(times, abar)
+    times = arguments.descending(times, abar)
     table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
     coefficients.noise_key(seed, stream)
     if guidance is not None and "class" not in params:
@@ -156,7 +156,7 @@ def mlp_train(
     arrays = read(SINGLE, data=data)
     if len(arrays.shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
-    rounded, done = mlp.rounds(precision), coefficients.steps_done(steps, batch, state)
+    rounded, done = mlp.rounds(precision), arguments.steps_done(steps, batch, state)
     numbers = range(done + 1, done + 1 + steps)
     adam_table = np.array([coefficients.adam_step(n, lr, beta1, beta2, eps, weight_decay) for n in numbers])
     average = coefficients.ema_step(decay)[:, 0].tolist()

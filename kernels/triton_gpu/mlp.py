@@ -10,7 +10,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels import coefficients
+from kernels import arguments
 from kernels.triton_gpu import arrays, device, launch
 from kernels.triton_gpu.math import logistic
 
@@ -104,7 +104,7 @@ def residual(params, like, guidance):
     parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
     parts = {f"blocks.{i}.{part}": shape for i in range(depth) for part, shape in parts.items()}
     blocks = [_weight(params, name, like, shape)[0] for name, shape in parts.items()]
-    labels, w = coefficients.branches(guidance, like.shape[0], rows - 1)
+    labels, w = arguments.branches(guidance, like.shape[0], rows - 1)
     return Net(width, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, labels.astype(np.int32), w, features)
 
 
