@@ -22,7 +22,7 @@ from kernels.triton_gpu import mlp, mlp_hidden, mlp_pixels, reduce
 from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
-from kernels.triton_gpu.optim import adam, ema
+from kernels.triton_gpu.optim import adam_ema
 from kernels.triton_gpu.philox import key_words
 from kernels.triton_gpu.rowwise import ABSENT, ADDED, DRAWN, READ, rowwise
 
@@ -111,6 +111,13 @@ def _guided(f, arrays, c, w, clip, key, out):
     return rowwise(f, arrays, c, out, more=(float(w), limit), noise=ADDED if c[-1].any() else ABSENT, key=key)
 
 
+def _rounds(precision):
+    """Whether operands are rounded to bfloat16, after the check."""
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f'precision: expected "float32" or "bfloat16", got {precision!r}')
+    return precision == "bfloat16"
+
+
 def mlp_sample(
     params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None, precision="float32",
     out=None,
@@ -124,7 +131,7 @@ def mlp_sample(
     arrays = read(SINGLE, xT=xT)
     if len(arrays.shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
-    rounded = mlp.rounds(precision)
+    rounded = _rounds(precision)
     times = coefficients.descending(times, abar)
     table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
     coefficients.noise_key(seed, stream)
@@ -156,7 +163,7 @@ def mlp_train(
     arrays = read(SINGLE, data=data)
     if len(arrays.shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
-    rounded, done = mlp.rounds(precision), coefficients.steps_done(steps, batch, state)
+    rounded, done = _rounds(precision), coefficients.steps_done(steps, batch, state)
     numbers = range(done + 1, done + 1 + steps)
     adam_table = np.array([coefficients.adam_step(n, lr, beta1, beta2, eps, weight_decay) for n in numbers])
     average = coefficients.ema_step(decay)[:, 0].tolist()
@@ -209,10 +216,3 @@ def square_error_grad(total, eps_hat, eps, c):
     """(eps_hat - eps)^2, added to total; and c (eps_hat - eps). total, eps_hat, eps: blocks. c: number."""
     d = eps_hat - eps
     return tl.fma(d, d, total), c * d
-
-
-@triton.jit
-def adam_ema(p, g, m, v, avg, beta1, rest1, beta2, rest2, rate, root, eps, decay, keep, take):
-    """`adam`, then `ema` of the new p: p, m, v, avg. Arguments as in `adam` and `ema`."""
-    p_next, m_next, v_next = adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay)
-    return p_next, m_next, v_next, ema(avg, p_next, keep, take)

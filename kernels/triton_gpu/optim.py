@@ -71,6 +71,13 @@ def ema(avg, p, keep, take):
 
 
 @triton.jit
+def adam_ema(p, g, m, v, avg, beta1, rest1, beta2, rest2, rate, root, eps, decay, keep, take):
+    """`adam`, then `ema` of the new p: p, m, v, avg. Arguments as in `adam` and `ema`."""
+    p_next, m_next, v_next = adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay)
+    return p_next, m_next, v_next, ema(avg, p_next, keep, take)
+
+
+@triton.jit
 def squares(total, x):
     """x^2 in float64, added to total. total, x: blocks."""
     x = x.to(tl.float64)

@@ -46,7 +46,7 @@ def _fill(values, seed, shape, stream, dtype, out):
     shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
     like = arrays.fresh(shape, dtype, out)
     out, pointer = arrays.output("out", out, like)
-    grid = launch.programs(like.size, BLOCK)
+    grid = triton.cdiv(like.size, BLOCK)
     launch.run(_filled, grid, like, pointer, like.size, *key, values, BLOCK)
     return out
 

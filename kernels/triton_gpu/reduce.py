@@ -35,7 +35,7 @@ def partial_sums(*arrays):
 
 def programs(arrays):
     """How many programs sum arrays. arrays: `Arrays`."""
-    return launch.programs(arrays.size, BLOCK * TILES)
+    return triton.cdiv(arrays.size, BLOCK * TILES)
 
 
 def some(arrays):
@@ -87,13 +87,13 @@ def by_example(f, arrays, outs, c=()):
     rows, n = coefficients.examples(arrays.shape)
     sums = arrays.kind.empty((rows,), "float64")
     to = memory.pointer_to(sums, arrays.kind)
-    cols = min(max(triton.next_power_of_2(launch.programs(n, TILES)), 32), EXAMPLE_BLOCK)  # few past the row's end
-    tiles = min(launch.programs(max(n, 1), cols), TILES)
-    parts = launch.programs(max(n, 1), cols * tiles)
+    cols = min(max(triton.next_power_of_2(triton.cdiv(n, TILES)), 32), EXAMPLE_BLOCK)  # few past the row's end
+    tiles = min(triton.cdiv(max(n, 1), cols), TILES)
+    parts = triton.cdiv(max(n, 1), cols * tiles)
     partial = to if parts == 1 else launch.scratch(np.empty(rows * parts), arrays, filled=False)
     table = launch.scratch(c.astype(np.float32), arrays) if len(c) and c.size > 1 and arrays.size else None
     scalars = tuple(c[:, 0].tolist()) if len(c) and c.size == 1 else (0.0,) * len(c)
-    grid, ins = launch.programs(rows, EXAMPLE_BLOCK // cols) * parts, tuple(arrays.pointers)
+    grid, ins = triton.cdiv(rows, EXAMPLE_BLOCK // cols) * parts, tuple(arrays.pointers)
     launch.run(
         _add_examples, grid, arrays, tuple(outs), partial, ins, rows, n, parts, table, scalars,
         f, cols, tiles, EXAMPLE_BLOCK,

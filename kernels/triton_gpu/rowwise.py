@@ -60,7 +60,7 @@ def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=
         pointers = (pointer,)
     else:
         made, pointers = memory.outputs(out, writes, arrays)
-    grid, ins = launch.programs(arrays.size, rows.block), tuple(arrays.pointers)
+    grid, ins = triton.cdiv(arrays.size, rows.block), tuple(arrays.pointers)
     launch.run(
         _apply, grid, arrays, pointers, ins, arrays.size, rows.pointer, rows.rows, rows.row_size, rows.scalars,
         *key, more, f, noise.value, rows.how,
