@@ -35,24 +35,19 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
 
 
 def eps_loss_grad(eps_hat, eps, out=None):
-    """[DDPM] eq. 14 and its gradient in one pass; arguments as in `ref.fused.eps_loss_grad`.
-    The loss is float64 without axes, of the kind of the inputs."""
-    arrays = read(SINGLE, eps_hat=eps_hat, eps=eps)
-    partial = reduce.partial_sums(arrays)
-    out, pointer = output("out", out, arrays)
-    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,))
-    return reduce.mean(partial, arrays), out
+    """[DDPM] eq. 14, float64 without axes, and its gradient; arguments as in `ref.fused.eps_loss_grad`."""
+    return _loss_grad(read(SINGLE, eps_hat=eps_hat, eps=eps), out)
 
 
 def eps_loss_noise(eps_hat, seed, stream=0, out=None):
-    """`eps_loss_grad` against the noise of (seed, stream), regenerated; arguments as in `ref.fused.eps_loss_noise`.
-    The loss is float64 without axes, of the kind of the inputs."""
-    arrays = read(SINGLE, eps_hat=eps_hat)
-    key = key_words(seed, stream)
-    partial = reduce.partial_sums(arrays)
+    """`eps_loss_grad` against the noise of (seed, stream), regenerated; arguments as in `ref.fused.eps_loss_noise`."""
+    return _loss_grad(read(SINGLE, eps_hat=eps_hat), out, key=key_words(seed, stream), warps=8)
+
+
+def _loss_grad(arrays, out, **options):
+    reduce.some(arrays)
     out, pointer = output("out", out, arrays)
-    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,), key=key, warps=8)
-    return reduce.mean(partial, arrays), out
+    return reduce.mean(square_error_grad, arrays, (pointer,), (2.0 / arrays.size,), **options), out
 
 
 def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
@@ -174,13 +169,13 @@ def mlp_train(
 
 @triton.jit
 def guide(uncond, cond, w):
-    """[CFG] eq. 6. uncond, cond: blocks. w: number."""
+    """[CFG] eq. 6. uncond, cond: blocks."""
     return tl.fma(w, cond - uncond, uncond)
 
 
 @triton.jit
 def guided_ddpm(xt, uncond, cond, z, c0, c1, c2, c3, sigma, w, limit):
-    """`ddpm` of a guided prediction. Arguments as in `ddpm` and `guide`."""
+    """`ddpm` of a guided prediction. The rest as in `ddpm` and `guide`."""
     return ddpm(xt, guide(uncond, cond, w), z, c0, c1, c2, c3, sigma, limit)
 
 
@@ -192,27 +187,25 @@ def guided_ddim(xt, uncond, cond, z, c0, c1, c2, c3, c4, c5, sigma, w, limit):
 
 @triton.jit
 def guided_dpmpp_2m(xt, uncond, cond, x0_last, c0, c1, c2, c3, c4, w):
-    """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks.
-    c0, c1, c2, c3, c4: of `coefficients.dpmpp_2m_step`; the rest as in `guide`."""
+    """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks. c0, c1, c2, c3, c4: folded. The rest as in `guide`."""
     x0_hat = tl.fma(c0, xt, c1 * guide(uncond, cond, w))
     return tl.fma(c4, x0_last, tl.fma(c2, xt, c3 * x0_hat)), x0_hat
 
 
 @triton.jit
 def guided_flow(xt, uncond, cond, dt, w):
-    """[RF] algorithm 1. xt: block. dt: s - t; the rest as in `guide`."""
+    """[RF] algorithm 1. dt: s - t; the rest as in `guide`."""
     return tl.fma(dt, guide(uncond, cond, w), xt)
 
 
 @triton.jit
 def heun(x, denoised, denoised_next, c0, c1, c2):
-    """[EDM] algorithm 1, lines 4 to 8, folded. x, denoised, denoised_next: blocks.
-    c0, c1, c2: of `coefficients.heun_step`."""
+    """[EDM] algorithm 1, lines 4 to 8, x and denoised, denoised_next times c0, c1, c2."""
     return tl.fma(c2, denoised_next, tl.fma(c0, x, c1 * denoised))
 
 
 @triton.jit
 def square_error_grad(total, eps_hat, eps, c):
-    """(eps_hat - eps)^2, added to total; and c (eps_hat - eps). total, eps_hat, eps: blocks. c: number."""
+    """(eps_hat - eps)^2, added to total; and c (eps_hat - eps)."""
     d = eps_hat - eps
     return tl.fma(d, d, total), c * d

@@ -49,14 +49,14 @@ def bernoulli_nll_grad(logits, x, dnll=1.0, out=None):
 
 @triton.jit
 def kl(total, mu, logvar, eps):
-    """mu^2 + exp(logvar) - 1 - logvar, halved and added to total; and z. total, mu, logvar, eps: blocks."""
+    """mu^2 + exp(logvar) - 1 - logvar, halved and added to total; and z."""
     std, grown, excess = std_of(logvar)
     return total + 0.5 * tl.fma(mu, mu, excess), tl.fma(std, eps, mu)
 
 
 @triton.jit
 def kl_backward(dz, mu, logvar, eps, dkl):
-    """dmu, dlogvar, deps. dz, mu, logvar, eps: blocks. dkl: number or block."""
+    """dmu, dlogvar, deps. dz, mu, logvar, eps: blocks."""
     std, grown, excess = std_of(logvar)
     deps = std * dz
     return tl.fma(dkl, mu, dz), 0.5 * tl.fma(deps, eps, dkl * grown), deps
@@ -64,8 +64,7 @@ def kl_backward(dz, mu, logvar, eps, dkl):
 
 @triton.jit
 def nll(total, logit, x, dnll):
-    """x softplus(-logit) + (1 - x) softplus(logit), added to total; and dlogit. total, logit, x: blocks.
-    dnll: number or block."""
+    """x softplus(-logit) + (1 - x) softplus(logit), added to total; and dlogit. dnll: number or block."""
     log, large, small = logistic(logit)
     up, down = tl.where(logit >= 0, large, small), tl.where(logit >= 0, small, large)  # sigmoid(logit), sigmoid(-logit)
     loss = log + logit * tl.where(logit >= 0, 1.0 - x, -x)
