@@ -23,8 +23,8 @@ Arrays = namedtuple("Arrays", "kind shape dtype size pointers streams")
 
 
 class Pointer:
-    """An array as a Triton launch takes it: where it begins and what it holds.
-    It keeps the owner of the memory alive."""
+    """An array as a Triton launch takes it: where it begins and what it holds. It keeps the owner of the memory alive.
+    The interpreter treats it as a torch tensor that it moves to the host and back; nothing moves."""
 
     __slots__ = ("address", "dtype", "owner")
 
@@ -34,13 +34,6 @@ class Pointer:
     def data_ptr(self):
         """The address, an int."""
         return self.address
-
-
-class HostPointer(Pointer):
-    """The same for the interpreter, which treats it as a torch tensor that it moves to the host and back; nothing moves
-    ."""
-
-    __slots__ = ()
 
     def _itself(self, *_, **__):
         return self
@@ -56,15 +49,14 @@ _names = {}
 
 
 def dtype_name(dtype):
-    """The name of a NumPy or torch dtype, remembered, since str takes longer than a launch should.
-    dtype: of an array."""
+    """The name of a NumPy or torch dtype, remembered, since str takes longer than a launch should."""
     if dtype not in _names:
         _names[dtype] = str(dtype).removeprefix("torch.")
     return _names[dtype]
 
 
 def itemsize(dtype):
-    """Bytes of an element. dtype: name."""
+    """Bytes of an element of a dtype, by name."""
     return 2 if dtype in HALVES else np.dtype(dtype).itemsize
 
 
@@ -145,8 +137,7 @@ _kinds = {np.ndarray: NUMPY}
 
 
 def kind_of(name, x):
-    """The `Kind` of x. name: for the message. x: an array.
-    Raises TypeError for an unknown one, or one on the other side."""
+    """The `Kind` of x. Raises TypeError with the name for an unknown one, or one on the other side."""
     kind = _kinds.get(type(x))
     if kind is None:
         root = type(x).__module__.partition(".")[0]
@@ -162,7 +153,7 @@ def kind_of(name, x):
 
 
 def _default():
-    """The kind for a caller who has no array yet: numba-cuda's, or torch's where numba-cuda is not installed."""
+    """The kind for who has no array yet: numba-cuda's, or torch's without it."""
     if device.INTERPRETED:
         return NUMPY
     try:
@@ -186,15 +177,10 @@ def receive(x):
     return x if isinstance(x, (float, np.ndarray)) else kind_of("x", x).receive(x)
 
 
-def host_or_device(address, dtype, owner):
-    """A `Pointer` for where the kernels run. address: int. dtype: name. owner: of the memory."""
-    return (HostPointer if device.INTERPRETED else Pointer)(address, dtype, owner)
-
-
 def pointer_to(x, kind):
     """A `Pointer` to the beginning of x. x: an array. kind: its `Kind`."""
     _, dtype, address, _, _ = kind.describe(x)
-    return host_or_device(address, dtype, x)
+    return Pointer(address, dtype, x)
 
 
 def read(dtypes, **arrays):
@@ -216,25 +202,22 @@ def read(dtypes, **arrays):
         if shape != first[1]:
             shapes = (f"{n} {kind_of(n, a).describe(a)[0]}" for n, a in arrays.items())
             raise ValueError(f"expected equal shapes, got {', '.join(shapes)}")
-        _laid_out(name, dtype, address, contiguous)
-        pointers.append(host_or_device(address, dtype, x))
+        pointers.append(_laid_out(name, x, dtype, address, contiguous))
         streams.add(stream)
     _one_device(pointers)
     return Arrays(*first, math.prod(first[1]), pointers, streams)
 
 
 def fresh(shape, dtype, out):
-    """`Arrays` for a kernel that reads nothing, of out's kind or of the default one. shape: tuple. dtype: name.
-    out: array or None."""
+    """`Arrays` for a kernel that reads nothing, of out's kind or of the default one. shape, dtype: of its result."""
     return Arrays(_default() if out is None else kind_of("out", out), shape, dtype, math.prod(shape), [], set())
 
 
 def output(name, out, like):
-    """The array that a kernel writes, and its `Pointer`. name: for the message. out: None for a new one. like:
-    `Arrays` that it resembles.
+    """The array that a kernel writes, and its `Pointer`. out: None for a new one. like: `Arrays` that it resembles.
 
-    Raises TypeError or ValueError where out is of another kind, dtype or shape, not contiguous or writable, or
-    overlaps an input without being exactly that input's memory.
+    Raises TypeError or ValueError with the name where out is of another kind, dtype or shape, not contiguous or
+    writable, or overlaps an input without being exactly that input's memory.
     """
     if out is None:
         out = like.kind.empty(like.shape, like.dtype)
@@ -247,25 +230,19 @@ def output(name, out, like):
         raise TypeError(f"{name}: expected {like.kind.name} {like.dtype}, got {kind.name} {dtype}")
     if shape != like.shape:
         raise ValueError(f"{name}: expected shape {like.shape}, got {shape}")
-    _laid_out(name, dtype, address, contiguous)
+    pointer = _laid_out(name, out, dtype, address, contiguous)
     if kind is NUMPY and not out.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     length = like.size * itemsize(dtype)
-    for x in like.pointers:
-        if x.address != address and x.address < address + length and address < x.address + length:
-            raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
+    if any(x.address != address and abs(x.address - address) < length for x in like.pointers):
+        raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
     like.streams.add(stream)
-    pointer = host_or_device(address, dtype, out)
     _one_device([*like.pointers, pointer])
     return out, pointer
 
 
 def outputs(out, count, like):
-    """`output` for count results: their arrays, and their pointers. out: None, or that many arrays. like:
-    as in `output`.
-
-    Raises as `output` does, and ValueError where two of the results share memory.
-    """
+    """`output` for count results that share no memory: arrays, and pointers. out, like: as in `output`."""
     made = [output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)]
     if out is not None:
         apart(*((pointer, like.size) for _, pointer in made))
@@ -279,11 +256,13 @@ def apart(*places):
         raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
 
 
-def _laid_out(name, dtype, address, contiguous):
+def _laid_out(name, x, dtype, address, contiguous):
+    """A `Pointer` to x, after the check."""
     if not contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides; copy it first")
     if address % itemsize(dtype):
         raise ValueError(f"{name}: expected memory at a multiple of the {dtype} size, got address {address:#x}")
+    return Pointer(address, dtype, x)
 
 
 def _one_device(pointers):

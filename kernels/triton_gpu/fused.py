@@ -169,7 +169,7 @@ def mlp_train(
 
 @triton.jit
 def guide(uncond, cond, w):
-    """[CFG] eq. 6. uncond, cond: blocks."""
+    """[CFG] eq. 6. uncond, cond: blocks, w: number."""
     return tl.fma(w, cond - uncond, uncond)
 
 
@@ -187,14 +187,14 @@ def guided_ddim(xt, uncond, cond, z, c0, c1, c2, c3, c4, c5, sigma, w, limit):
 
 @triton.jit
 def guided_dpmpp_2m(xt, uncond, cond, x0_last, c0, c1, c2, c3, c4, w):
-    """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks. c0, c1, c2, c3, c4: folded. The rest as in `guide`."""
+    """[DPM-Solver++] algorithm 2: x_s and x0_hat. c0, c1, c2, c3, c4: times xt, x0_last, x0_hat; as in `guide`."""
     x0_hat = tl.fma(c0, xt, c1 * guide(uncond, cond, w))
     return tl.fma(c4, x0_last, tl.fma(c2, xt, c3 * x0_hat)), x0_hat
 
 
 @triton.jit
 def guided_flow(xt, uncond, cond, dt, w):
-    """[RF] algorithm 1. dt: s - t; the rest as in `guide`."""
+    """[RF] algorithm 1. xt: block. dt: s - t. The rest as in `guide`."""
     return tl.fma(dt, guide(uncond, cond, w), xt)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import triton
 
 from kernels.triton_gpu import device
-from kernels.triton_gpu.arrays import dtype_name, host_or_device, itemsize
+from kernels.triton_gpu.arrays import Pointer, dtype_name, itemsize
 
 ALIGNED = 16  # bytes: each part of a workspace begins at a multiple
 _groups = {}
@@ -73,7 +73,7 @@ def _memory(near, nbytes, host):
 def scratch(host, near, filled=True):
     """A pointer to memory like the array host, with its values if filled, near `Arrays`."""
     owner = host if device.INTERPRETED else _memory(near, host.nbytes, host if filled else None)
-    return host_or_device(host.ctypes.data if device.INTERPRETED else owner.address, dtype_name(host.dtype), owner)
+    return Pointer(host.ctypes.data if device.INTERPRETED else owner.address, dtype_name(host.dtype), owner)
 
 
 def workspace(near, **parts):
@@ -92,7 +92,7 @@ def workspace(near, **parts):
     else:
         owner = _memory(near, begins[-1], head)
     first = owner.ctypes.data if device.INTERPRETED else owner.address
-    pointers = {n: host_or_device(first + begin, dtype, owner) for begin, (n, (_, dtype)) in zip(begins, sizes.items())}
+    pointers = {n: Pointer(first + begin, dtype, owner) for begin, (n, (_, dtype)) in zip(begins, sizes.items())}
     return group(**parts | pointers)
 
 

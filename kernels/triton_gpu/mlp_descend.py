@@ -96,5 +96,6 @@ def descend_vectors(m, step, batch, C):
                 time = tl.load(now, mask=b + k < batch, other=0, cache_modifier=".cg").to(tl.float32)
                 db += y
                 dw = tl.fma(y, time[None, :], dw)
-            store(m.kept.b1, _descended(b1, tl.sum(db, 1), m, step), unit, 0, here)
-            store(m.kept.w1, _descended(w_t, tl.sum(dw, 1), m, step), last, 0, here)
+            b1, w_t = _descended(b1, tl.sum(db, 1), m, step), _descended(w_t, tl.sum(dw, 1), m, step)
+            store(m.kept.b1, b1, unit, 0, here)
+            store(m.kept.w1, w_t, last, 0, here)

@@ -48,8 +48,8 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     bands, wide = triton.cdiv(batch, tile["ROWS"]), max(DP, HP)
     each = triton.cdiv(batch, tile["BATCH"]) * tile["BATCH"] * wide
     m = launch.workspace(
-        data, kept=kept, losses=arrays.pointer_to(losses, data.kind), data=data.pointers[0], counter=np.zeros(2, np.int32),
-        seed=np.array(key_words(seed, 0)[:2], np.int32), adam=adam_table.astype(np.float32),  # (steps, 8)
+        data, kept=kept, losses=arrays.pointer_to(losses, data.kind), data=data.pointers[0],
+        counter=np.zeros(2, np.int32), seed=np.array(key_words(seed, 0)[:2], np.int32), adam=adam_table.astype(np.float32),  # (steps, 8)
         alphas=alphas.T.astype(np.float32),  # (T + 1, 2)
         keep=average[0], take=average[1], scale=2.0 / (batch * D),  # of the average, of the loss's gradient
         index=(batch, "int32"), t=(2 * batch, "int32"), z=(batch * D, "float32"),  # t and x_op: this step's, the next's

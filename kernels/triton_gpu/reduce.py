@@ -66,14 +66,14 @@ def mean(f, arrays, outs=(), c=(), key=None, warps=4):
 
 
 def scalar(kernel, arrays, *args):
-    """What a kernel of one program writes, float64 without axes, given its args. arrays: `Arrays`, whose kind it has."""
+    """What a kernel of one program writes, given args: float64 without axes, of the kind of arrays."""
     out = arrays.kind.empty((), "float64")
     launch.run(kernel, 1, arrays, memory.pointer_to(out, arrays.kind), *args, BLOCK=REDUCE, warps=8)
     return out[()] if isinstance(out, np.ndarray) else out  # a NumPy array becomes a number
 
 
 def by_example(f, arrays, outs, c=()):
-    """Sums each example, (B,) float64 of the kind of arrays. c: () or (1, R), R = 1 or B; the rest as in `add`: f, outs."""
+    """Sums each example, (B,) float64 of the kind of arrays. f, outs: as in `add`. c: () or (1, R), R = 1 or B."""
     # A program takes several short rows, one row, or a part of a long one, whose parts a second kernel adds.
     rows, n = coefficients.examples(arrays.shape)
     sums = arrays.kind.empty((rows,), "float64")
