@@ -87,18 +87,17 @@ def _of_numpy(x):
 
 
 def _torch():
-    torch = sys.modules["torch"]
-
-    def empty(shape, dtype):
-        return torch.empty(shape, dtype=getattr(torch, dtype), device="cuda")
+    torch = importlib.import_module("torch")
 
     def send(a):
-        if a.dtype.name == "bfloat16":  # torch does not know NumPy's
-            return torch.from_numpy(a.view(np.int16)).cuda().view(torch.bfloat16)
-        return torch.from_numpy(np.ascontiguousarray(a)).cuda()
+        bits = a.view(np.int16) if a.dtype.name == "bfloat16" else np.ascontiguousarray(a)  # torch lacks NumPy's
+        return torch.from_numpy(bits).cuda().view(getattr(torch, a.dtype.name))
 
     def receive(x):
         return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+
+    def empty(shape, dtype):
+        return torch.empty(shape, dtype=getattr(torch, dtype), device="cuda")
 
     return Kind("torch", _of_torch, empty, send, receive)
 
@@ -115,7 +114,7 @@ def _numba():
 
     def empty(shape, dtype):  # half the time of numba's own, and it does not wait for the device
         dtype = np.dtype(dtype)
-        memory = device.Memory(max(int(np.prod(shape)) * dtype.itemsize, 1))
+        memory = device.Memory(max(math.prod(shape) * dtype.itemsize, 1))
         described = dict(shape=shape, typestr=dtype.str, data=(memory.address, False), strides=None, version=3)
         return cuda.from_cuda_array_interface(described, owner=memory)
 
@@ -124,10 +123,7 @@ def _numba():
 
 def _jax():
     jax = sys.modules["jax"]
-
-    def empty(shape, dtype):
-        return jax.numpy.empty(shape, dtype).block_until_ready()
-
+    empty = lambda shape, dtype: jax.numpy.empty(shape, dtype).block_until_ready()  # noqa: E731
     return Kind("jax", _of_interface, empty, jax.device_put, np.asarray)
 
 
@@ -138,17 +134,13 @@ _kinds = {np.ndarray: NUMPY}
 
 def kind_of(name, x):
     """The `Kind` of x. Raises TypeError with the name for an unknown one, or one on the other side."""
-    kind = _kinds.get(type(x))
-    if kind is None:
-        root = type(x).__module__.partition(".")[0]
-        if root not in MAKERS or not (hasattr(x, "__cuda_array_interface__") or root == "torch"):
-            wanted = "a NumPy array" if device.INTERPRETED else "an array on a GPU (torch, CuPy, numba-cuda, JAX)"
-            raise TypeError(f"{name}: expected {wanted}, got {type(x).__name__}")
+    kind, root = _kinds.get(type(x)), type(x).__module__.partition(".")[0]
+    if kind is None and root in MAKERS and (root == "torch" or hasattr(x, "__cuda_array_interface__")):
         kind = _kinds[type(x)] = MAKERS[root]()
-    if (kind is NUMPY) != device.INTERPRETED:
-        host = "a NumPy array, since Triton's interpreter runs on the host"
-        wanted = host if device.INTERPRETED else "an array on a GPU"
-        raise TypeError(f"{name}: expected {wanted}, got {type(x).__module__}.{type(x).__name__}")
+    if kind is None or (kind is NUMPY) != device.INTERPRETED:
+        wanted = "a NumPy array" if device.INTERPRETED else "an array on a GPU (torch, CuPy, numba-cuda, JAX)"
+        why = ", since Triton's interpreter runs on the host" if device.INTERPRETED and kind else ""
+        raise TypeError(f"{name}: expected {wanted}{why}, got {f'{root}.' if kind else ''}{type(x).__name__}")
     return kind
 
 
@@ -159,17 +151,15 @@ def _default():
     try:
         return _numba()
     except ImportError:
-        importlib.import_module("torch")
         return _torch()
 
 
 def send(array):
     """A NumPy array as one that the kernels take: on the GPU by numba-cuda, by torch without numba-cuda or for
-    bfloat16; in the interpreter itself. array: NumPy."""
-    if not device.INTERPRETED and array.dtype.name == "bfloat16":
-        importlib.import_module("torch")
-        return _torch().send(array)
-    return array if device.INTERPRETED else _default().send(array)
+    bfloat16; in the interpreter itself."""
+    if device.INTERPRETED:
+        return array
+    return (_torch() if array.dtype.name == "bfloat16" else _default()).send(array)
 
 
 def receive(x):
@@ -242,11 +232,14 @@ def output(name, out, like):
 
 
 def outputs(out, count, like):
-    """`output` for count results that share no memory: arrays, and pointers. out, like: as in `output`."""
-    made = [output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)]
+    """The results and their pointers. out: None, an array, or one for each of count > 1. like: as in `output`."""
+    if count == 1:
+        made, pointer = output("out", out, like)
+        return made, (pointer,)
+    made, pointers = zip(*(output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)))
     if out is not None:
-        apart(*((pointer, like.size) for _, pointer in made))
-    return tuple(array for array, _ in made), tuple(pointer for _, pointer in made)
+        apart(*((pointer, like.size) for pointer in pointers))
+    return made, pointers
 
 
 def apart(*places):

@@ -123,15 +123,8 @@ class Memory:
             _cuda.cuMemFreeAsync(ctypes.c_uint64(self.address), ctypes.c_void_p(self.stream))
 
 
-def copy(to, of, nbytes):
-    """The driver's copy within a device, on the default stream: a measure of the memory. to, of: addresses.
-    nbytes: int."""
-    _call(_cuda.cuMemcpyDtoDAsync_v2, to, of, nbytes, None)
-
-
 def fill(to, of, words):
-    """Copies 32-bit words, or writes zeros, on the stream of the kernels. to: address. of: address, or None for zeros.
-    words: how many."""
+    """Copies 32-bit words by the driver, or writes zeros where of is None. to, of: addresses. words: how many."""
     if of is None:
         _call(_cuda.cuMemsetD32Async, to, 0, words, _stream())
     else:

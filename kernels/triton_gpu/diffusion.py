@@ -22,14 +22,12 @@ from kernels.triton_gpu.rowwise import READ, rowwise, with_noise
 
 def q_sample(x0, t, eps, abar, out=None):
     """[DDPM] eq. 4; arguments as in `ref.diffusion.q_sample`."""
-    arrays = read(STORED, x0=x0, eps=eps)
-    return rowwise(linear, arrays, coefficients.q_sample(t, abar, arrays.shape), out)
+    return _scaled(linear, coefficients.q_sample, t, abar, out, STORED, x0=x0, eps=eps)
 
 
 def q_sample_backward(dxt, t, abar, out=None):
     """Gradients of `q_sample`; arguments as in `ref.diffusion.q_sample_backward`. out: a pair of arrays."""
-    arrays = read(SINGLE, dxt=dxt)
-    return rowwise(scale_two, arrays, coefficients.q_sample(t, abar, arrays.shape), out, writes=2)
+    return _scaled(scale_two, coefficients.q_sample, t, abar, out, writes=2, dxt=dxt)
 
 
 def posterior(x0, xt, t, s, abar, out=None):
@@ -42,32 +40,32 @@ def posterior(x0, xt, t, s, abar, out=None):
 
 def x0_from_eps(xt, eps, t, abar, out=None):
     """[DDPM] eq. 15; arguments as in `ref.diffusion.x0_from_eps`."""
-    return _converted(linear, coefficients.x0_from_eps, t, abar, out, xt=xt, eps=eps)
+    return _scaled(linear, coefficients.x0_from_eps, t, abar, out, xt=xt, eps=eps)
 
 
 def eps_from_x0(xt, x0, t, abar, out=None):
     """[DDIM] eq. 9 solved for eps; arguments as in `ref.diffusion.eps_from_x0`."""
-    return _converted(linear, coefficients.eps_from_x0, t, abar, out, xt=xt, x0=x0)
+    return _scaled(linear, coefficients.eps_from_x0, t, abar, out, xt=xt, x0=x0)
 
 
 def v_target(x0, eps, t, abar, out=None):
     """[PD] section 4; arguments as in `ref.diffusion.v_target`."""
-    return _converted(linear, coefficients.v_target, t, abar, out, x0=x0, eps=eps)
+    return _scaled(linear, coefficients.v_target, t, abar, out, x0=x0, eps=eps)
 
 
 def x0_from_v(xt, v, t, abar, out=None):
     """[PD] appendix D; arguments as in `ref.diffusion.x0_from_v`."""
-    return _converted(linear, coefficients.x0_from_v, t, abar, out, xt=xt, v=v)
+    return _scaled(linear, coefficients.x0_from_v, t, abar, out, xt=xt, v=v)
 
 
 def eps_from_v(xt, v, t, abar, out=None):
     """[PD] appendix D; arguments as in `ref.diffusion.eps_from_v`."""
-    return _converted(linear, coefficients.eps_from_v, t, abar, out, xt=xt, v=v)
+    return _scaled(linear, coefficients.eps_from_v, t, abar, out, xt=xt, v=v)
 
 
 def score_from_eps(eps, t, abar, out=None):
     """[SDE] eq. 7 with [DDPM] eq. 4; arguments as in `ref.diffusion.score_from_eps`."""
-    return _converted(scale, coefficients.score_from_eps, t, abar, out, eps=eps)
+    return _scaled(scale, coefficients.score_from_eps, t, abar, out, eps=eps)
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None):
@@ -97,9 +95,9 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     return rowwise(difference_two, arrays, np.array([[2.0 * dloss / arrays.size]]), out, writes=2)
 
 
-def _converted(f, folded, t, abar, out, **arrays):
-    arrays = read(SINGLE, **arrays)
-    return rowwise(f, arrays, folded(t, abar, arrays.shape), out)
+def _scaled(f, folded, t, abar, out, dtypes=SINGLE, writes=1, **arrays):
+    arrays = read(dtypes, **arrays)
+    return rowwise(f, arrays, folded(t, abar, arrays.shape), out, writes)
 
 
 def limit_of(clip):

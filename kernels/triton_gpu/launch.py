@@ -32,15 +32,14 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
             kernel[(grid,)](*args, **constants)
         return
     # a fused multiply-add is one that the kernel names, so that the bits do not depend on a compiler's choice
-    options = dict(num_warps=warps, enable_fp_fusion=False) | constants
-    if together:
-        options["launch_cooperative_grid"] = True
+    options = dict(num_warps=warps, enable_fp_fusion=False, launch_cooperative_grid=together) | constants
     foreign = arrays.streams - {None, 0, 1}  # 1 is the legacy default stream, which orders itself with the others
     for stream in foreign:
         device.synchronize(stream)
     try:
         if device.GPUS > 1:
-            device.at(_anywhere(arrays, args), lambda: kernel[(grid,)](*args, **options))
+            first = (*arrays.pointers, args[0])[0]  # of a kernel that reads nothing, its result
+            device.at(first.address, lambda: kernel[(grid,)](*args, **options))
         else:
             kernel[(grid,)](*args, **options)
     except RuntimeError as reason:
@@ -51,12 +50,6 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         raise RuntimeError(message) from reason
     if foreign:
         device.synchronize()
-
-
-def _anywhere(arrays, args):
-    """An address on the device of a launch: of its arrays, or of the first result where it has no other."""
-    first = arrays.pointers[0] if arrays.pointers else args[0]
-    return (first[0] if isinstance(first, tuple) else first).address
 
 
 def processors(near):

@@ -52,7 +52,7 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
         counter=np.zeros(2, np.int32), seed=np.array(key_words(seed, 0)[:2], np.int32), adam=adam_table.astype(np.float32),  # (steps, 8)
         alphas=alphas.T.astype(np.float32),  # (T + 1, 2)
         keep=average[0], take=average[1], scale=2.0 / (batch * D),  # of the average, of the loss's gradient
-        index=(batch, "int32"), t=(2 * batch, "int32"), z=(batch * D, "float32"),  # t and x_op: this step's, the next's
+        index=(batch, "int32"), t=(2 * batch, "int32"), z=(batch * D, "float32"),  # t, x_op: of this step, of the next
         partial=(bands * (DP // tile["TILE"]), "float32"),  # one for each tile of the output
         # Operands, rows in whole BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there
         x_op=(2 * each, stored), a_op=(each, stored), d_op=(each, stored), dh_op=(each, stored),
@@ -69,8 +69,7 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
 
 
 def _copies(nets, data, D, H):
-    """New arrays of what is kept, {part: {name: array}}, and `Layers` of pointers to them.
-    Without a state moments are 0, the average params."""
+    """{part: {name: new array}} and `Layers` of pointers to them. Without a state moments are 0, the average params."""
     shapes, made, kept = Layers((H, D + 1), (H,), (D, H), (D,)), {}, []
     for part in ("p", "m", "v", "average"):
         made[part] = {name: data.kind.empty(shape, "float32") for name, shape in shapes._asdict().items()}
@@ -142,7 +141,11 @@ def _meanwhile(m, step, begun, batch, steps, seed, C):
     busy, program = tl.cdiv(batch, C.ROWS) * (C.HP // C.TILE), tl.program_id(0)
     busy = tl.where(busy < tl.num_programs(0), busy, 0)
     if program == busy:
-        _add_losses(m, step, batch, C)
+        total, count = tl.zeros((128,), tl.float64), tl.cdiv(batch, C.ROWS) * (C.DP // C.TILE)
+        for first in range(0, count, 128):
+            e = first + tl.arange(0, 128)
+            total += tl.load(m.partial + e, mask=e < count, other=0, cache_modifier=".cg").to(tl.float64)
+        tl.store(m.losses + step, tree_sum(total, 128) / (batch.to(tl.float64) * C.D))
     if (step + 1 < steps) & (program >= busy):
         last, rest = tl.num_programs(0) - 1 - program, tl.num_programs(0) - busy
         _add_noise(m, (step + 1) % 2, begun + step + 1, batch, seed, last, rest, C)
@@ -158,8 +161,8 @@ def _key_of(seed, stream):
 @triton.jit
 def _below(element, n, seed, stream):
     """floor(word n / 2^32) of each element. element: int64. n: int up to 2^32. seed, stream: of the words."""
-    w0, w1, w2, w3 = words_of(element // 4, _key_of(seed, stream))
-    return (of_four(element, w0, w1, w2, w3).to(tl.uint64) * n.to(tl.uint64) >> 32).to(tl.int64)
+    words = words_of(element // 4, _key_of(seed, stream))
+    return (of_four(element, *words).to(tl.uint64) * n.to(tl.uint64) >> 32).to(tl.int64)
 
 
 @triton.jit
@@ -177,8 +180,8 @@ def _add_noise(m, which, step, batch, seed, program, programs, C):
     """x_t of a step, as an operand, and its noise, of stream 3. program, programs: who does it."""
     x, t = m.x_op + which * padded_rows(batch, C) * C.WIDE, m.t + which * batch
     for first in range(program * 2048, batch * C.D, programs * 2048):
-        z0, z1, z2, z3 = four((first // 4 + tl.arange(0, 512)).to(tl.int64), _key_of(seed, step * PER_STEP + 3))
-        e, eps = first + tl.arange(0, 2048), joined(z0, z1, z2, z3, 2048)
+        z = four((first // 4 + tl.arange(0, 512)).to(tl.int64), _key_of(seed, step * PER_STEP + 3))
+        e, eps = first + tl.arange(0, 2048), joined(*z, 2048)
         row, real = e // C.D, e < batch * C.D
         column = e - row * C.D
         which_row = tl.load(m.index + row, mask=real, other=0, cache_modifier=".cg")
@@ -242,13 +245,3 @@ def _back(m, batch, C):
         a, d = tl.load(m.a_op + place, cache_modifier=".cg"), m.d_op + row * C.WIDE
         acc = padded_product(d, 1, m.w2_op + unit, C.HP, C.DP, C.CHUNK, C.STAGES)
         tl.store(m.dh_op + place, operand(tl.where(a > 0, acc, 0.0), C.BFLOAT16))
-
-
-@triton.jit
-def _add_losses(m, step, batch, C):
-    """A step's loss from its partial sums."""
-    total, count = tl.zeros((128,), tl.float64), tl.cdiv(batch, C.ROWS) * (C.DP // C.TILE)
-    for first in range(0, count, 128):
-        e = first + tl.arange(0, 128)
-        total += tl.load(m.partial + e, mask=e < count, other=0, cache_modifier=".cg").to(tl.float64)
-    tl.store(m.losses + step, tree_sum(total, 128) / (batch.to(tl.float64) * C.D))

@@ -72,7 +72,7 @@ def ema(avg, p, keep, take):
 
 @triton.jit
 def adam_ema(p, g, m, v, avg, beta1, rest1, beta2, rest2, rate, root, eps, decay, keep, take):
-    """`adam`, then `ema` of the new p: p, m, v, avg. Arguments as in `adam` and `ema`."""
+    """`adam`, then `ema` of the new p: p, m, v, avg. keep, take: as in `ema`, the rest as in `adam`."""
     p_next, m_next, v_next = adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay)
     return p_next, m_next, v_next, ema(avg, p_next, keep, take)
 

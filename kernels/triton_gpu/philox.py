@@ -144,15 +144,12 @@ def pair32(w0, w1):
 def four(block, key):
     """The four normals of each Philox block. block, key: as in `words_of`."""
     w0, w1, w2, w3 = words_of(block, key)
-    z0, z1 = pair32(w0, w1)
-    z2, z3 = pair32(w2, w3)
-    return z0, z1, z2, z3
+    return pair32(w0, w1) + pair32(w2, w3)
 
 
 @triton.jit
 def _bits_of(out, program, key, BLOCK: tl.constexpr):
-    w0, w1, w2, w3 = words_of(program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4), key)
-    return joined(w0, w1, w2, w3, BLOCK)
+    return joined(*words_of(program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4), key), BLOCK)
 
 
 @triton.jit
@@ -165,8 +162,7 @@ def normals_of(out, program, key, BLOCK: tl.constexpr):
     """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. key: as in
     `words_of`."""
     if out.dtype.element_ty == tl.float32:
-        z0, z1, z2, z3 = four(program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4), key)
-        return joined(z0, z1, z2, z3, BLOCK)
+        return joined(*four(program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4), key), BLOCK)
     else:
         even = program.to(tl.int64) * (BLOCK // 4) + 2 * tl.arange(0, BLOCK // 8)
         z0, z1, z2, z3 = four(even, key)

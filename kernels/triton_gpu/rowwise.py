@@ -41,11 +41,7 @@ def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise=NO, key=
     else:
         scalars, table, n = (0.0,) * k, launch.scratch(coefficients.astype(np.float32), arrays), arrays.size // rows
         how = BLOCK_IN_ROW if n % block == 0 else BLOCK_IN_TWO if n >= block else SEVERAL
-    if writes == 1:
-        made, pointer = memory.output("out", out, arrays)
-        pointers = (pointer,)
-    else:
-        made, pointers = memory.outputs(out, writes, arrays)
+    made, pointers = memory.outputs(out, writes, arrays)
     launch.run(
         _apply, triton.cdiv(arrays.size, block), arrays, pointers, tuple(arrays.pointers), arrays.size, table, rows, n,
         scalars, *key, more, f, noise.value, how.value,

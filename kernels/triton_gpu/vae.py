@@ -49,14 +49,14 @@ def bernoulli_nll_grad(logits, x, dnll=1.0, out=None):
 
 @triton.jit
 def kl(total, mu, logvar, eps):
-    """mu^2 + exp(logvar) - 1 - logvar, halved and added to total; and z."""
+    """mu^2 + exp(logvar) - 1 - logvar, halved and added to total; and z of eps."""
     std, grown, excess = std_of(logvar)
     return total + 0.5 * tl.fma(mu, mu, excess), tl.fma(std, eps, mu)
 
 
 @triton.jit
 def kl_backward(dz, mu, logvar, eps, dkl):
-    """dmu, dlogvar, deps. dz, mu, logvar, eps: blocks."""
+    """dmu, dlogvar, deps. dz, mu, logvar, eps, dkl: of each element."""
     std, grown, excess = std_of(logvar)
     deps = std * dz
     return tl.fma(dkl, mu, dz), 0.5 * tl.fma(deps, eps, dkl * grown), deps
