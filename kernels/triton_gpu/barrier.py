@@ -34,6 +34,14 @@ def wait(counter, turn, PHASE: tl.constexpr):
 
 
 @triton.jit
+def phase(F: tl.constexpr, WHICH: tl.constexpr, turn, m, args, C):
+    """F(m, *args, C), where the launch is that phase or all, and the next turn. m.counter, turn, C.PHASE: of `wait`."""
+    if C.PHASE == ALL or C.PHASE == WHICH:
+        F(m, *args, C)
+    return wait(m.counter, turn, C.PHASE)
+
+
+@triton.jit
 def gave_up(counter, turn):
     """Whether this program or another gave up. counter, turn: as in `wait`."""
     return (turn.patience == 0) | (tl.load(counter + 1, volatile=True) != 0)

@@ -27,14 +27,12 @@ def tiles(sizes, widest):
     return {name: small.get(name, n) for name, n in sizes.items()}
 
 
-def padded(n, chunk):
-    """n in whole double chunks. n, chunk: ints."""
-    return triton.cdiv(n, 2 * chunk) * 2 * chunk
-
-
-def operand_dtype(rounded):
-    """How operands are stored; the interpreter keeps rounded numbers in float32. rounded: to bfloat16?"""
-    return "bfloat16" if rounded and not device.INTERPRETED else "float32"
+def layout(sizes, D, H, rounded):
+    """The tiles, D and H in whole double CHUNKs, and how operands are stored: float32 in the interpreter, though
+    rounded. sizes: as in `tiles`. D, H: pixels, units."""
+    tile = tiles(sizes, max(D, H))
+    padded = (triton.cdiv(n, 2 * tile["CHUNK"]) * 2 * tile["CHUNK"] for n in (D, H))
+    return tile, *padded, "bfloat16" if rounded and not device.INTERPRETED else "float32"
 
 
 def loop(kernel, most, near, *args, phases, **constants):

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from kernels.triton_gpu import launch, mlp
-from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
+from kernels.triton_gpu.barrier import ALL, Turn, gave_up, phase
 from kernels.triton_gpu.matmul import operand, product, tile_of
 from kernels.triton_gpu.mlp import relu
 
@@ -55,13 +55,8 @@ def sample(out, x, net, times, chain, rounded):
 def sample_hidden(m, B, steps, patience, span, C: tl.constexpr):
     """The trajectory through the hidden layer. m, C: groups of `sample`. B, steps: ints. patience: of the barrier.
     span: None."""
-    if C.PHASE == ALL or C.PHASE == LIFT:
-        _lift(m, B, C)
-        _shift(m, C)
-    turn = wait(m.counter, Turn(0, patience), C.PHASE)
-    if C.PHASE == ALL or C.PHASE == WALK:
-        _walk(m, B, steps, C)
-    turn = wait(m.counter, turn, C.PHASE)
+    turn = phase(_lift, LIFT, Turn(0, patience), m, (B,), C)
+    turn = phase(_walk, WALK, turn, m, (B, steps), C)
     if C.PHASE == ALL or C.PHASE == LOWER:
         _lower(m, B, turn, C)
 
@@ -84,12 +79,8 @@ def _lift(m, B, C):
             acc = product(m.x + j.to(tl.int64) * C.D, 1, j < B, to, 1, here, C.D, C.CHUNK, C.STAGES, C.BFLOAT16)
             at = tl.where(j < B, C.WIDE + j, -1)
         tl.store(m.lifted + at.to(tl.int64)[:, None] * C.WIDE + unit[None, :], acc, mask=(at >= 0)[:, None])
-
-
-@triton.jit
-def _shift(m, C):
-    """shift <- W1 b2, by the programs that had less to do in `_lift`."""
-    k, part = tl.arange(0, C.TILE), tl.arange(0, C.CHUNK)
+    # shift <- W1 b2, by the programs that had less to do
+    part = tl.arange(0, C.CHUNK)
     for tile in range(tl.num_programs(0) - 1 - tl.program_id(0), C.WIDE // C.TILE, tl.num_programs(0)):
         unit, products = tile * C.TILE + k, tl.zeros((C.TILE, C.CHUNK), tl.float32)
         for first in range(0, C.D, C.CHUNK):

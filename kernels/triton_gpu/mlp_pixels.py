@@ -11,7 +11,7 @@ import triton.language as tl
 
 from kernels import coefficients
 from kernels.triton_gpu import launch, mlp
-from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
+from kernels.triton_gpu.barrier import ALL, Turn, gave_up, phase
 from kernels.triton_gpu.diffusion import ddim
 from kernels.triton_gpu.matmul import operand, pack, padded_product, product, tile_of
 from kernels.triton_gpu.mlp import numbers, relu, silu
@@ -28,14 +28,11 @@ def sample(out, x, net, times, table, key, limit, rounded):
     """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of
     `coefficients.ddim_trajectory`. key: seed and stream. limit: of x0_hat, or None. rounded: to bfloat16?"""
     (B, D), H, steps, depth = x.shape, net.width, len(times) - 1, len(net.blocks) // 4
-    branches, deep, tile = len(net.labels), net.features > 0, mlp.tiles(TILES, max(D, H))
-    DP, HP = mlp.padded(D, tile["CHUNK"]), mlp.padded(H, tile["CHUNK"])
+    branches, deep, (tile, DP, HP, stored) = len(net.labels), net.features > 0, mlp.layout(TILES, D, H, rounded)
     if 2 * depth * HP * HP >= 2**31 or HP * DP >= 2**31:
-        raise ValueError(
-            f"params: expected fewer than 2**31 weights in all blocks, got {2 * depth * HP * HP} with widths in whole "
-            f"{tile['CHUNK']}s; sample step by step"
-        )
-    bands, stored = triton.cdiv(B, tile["ROWS"]), mlp.operand_dtype(rounded)
+        wide = f"{2 * depth * HP * HP} with widths in whole {tile['CHUNK']}s; sample step by step"
+        raise ValueError(f"params: expected fewer than 2**31 weights in all blocks, got {wide}")
+    bands = triton.cdiv(B, tile["ROWS"])
     rows = bands * tile["ROWS"]
     more = branches * rows * HP if deep else 0  # a branch after the other
     keys = [key_words(key[0], (key[1] + i) % 2**64) for i in range(steps)]
@@ -72,24 +69,14 @@ def sample_pixels(m, B, steps, depth, patience, span, C: tl.constexpr):
     """The trajectory by way of the pixels. m, C: groups of `sample`. B, steps, depth: ints. patience: of the barrier.
     span: of the steps and blocks of a phase, None for all."""
     first_step, end_step, first_block, end_block = (0, steps, 0, depth) if span is None else span
-    if C.PHASE == ALL or C.PHASE == PREPARE:
-        _prepare(m, B, steps, depth, C)
-    turn = wait(m.counter, Turn(0, patience), C.PHASE)
+    turn = phase(_prepare, PREPARE, Turn(0, patience), m, (B, steps, depth), C)
     for step in range(first_step, end_step):
-        if C.PHASE == ALL or C.PHASE == ENTER:
-            _enter(m, B, depth, step, C)
-        turn = wait(m.counter, turn, C.PHASE)
+        turn = phase(_enter, ENTER, turn, m, (B, depth, step), C)
         if m.blocks is not None:
             for block in range(first_block, end_block):
-                if C.PHASE == ALL or C.PHASE == FIRST_HALF:
-                    _first_half(m, B, step, block, C)
-                turn = wait(m.counter, turn, C.PHASE)
-                if C.PHASE == ALL or C.PHASE == SECOND_HALF:
-                    _second_half(m, B, block, C)
-                turn = wait(m.counter, turn, C.PHASE)
-        if C.PHASE == ALL or C.PHASE == STEP:
-            _denoise(m, B, step, C)
-        turn = wait(m.counter, turn, C.PHASE)
+                turn = phase(_first_half, FIRST_HALF, turn, m, (B, step, block), C)
+                turn = phase(_second_half, SECOND_HALF, turn, m, (B, block), C)
+        turn = phase(_denoise, STEP, turn, m, (B, step), C)
     if C.PHASE == ALL:
         if gave_up(m.counter, turn):
             _spoil(m, B, C)

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from kernels import coefficients
 from kernels.triton_gpu import arrays, device, launch, mlp
-from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
+from kernels.triton_gpu.barrier import ALL, Turn, gave_up, phase, wait
 from kernels.triton_gpu.matmul import operand, pack, padded_product, tile_of
 from kernels.triton_gpu.mlp_descend import Layers, descend, descend_vectors, own, padded_rows
 from kernels.triton_gpu.philox import four, joined, key_words, of_four, words_of
@@ -43,14 +43,13 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
             raise ValueError(f"{expected}, got {n}")
     made, kept = _copies(nets, data, D, H)
     losses = data.kind.empty((steps,), "float64")
-    tile, stored = mlp.tiles(TILES, max(D, H)), mlp.operand_dtype(rounded)
-    DP, HP = mlp.padded(D, tile["CHUNK"]), mlp.padded(H, tile["CHUNK"])
+    tile, DP, HP, stored = mlp.layout(TILES, D, H, rounded)
     bands, wide = triton.cdiv(batch, tile["ROWS"]), max(DP, HP)
     each = triton.cdiv(batch, tile["BATCH"]) * tile["BATCH"] * wide
     m = launch.workspace(
         data, kept=kept, losses=arrays.pointer_to(losses, data.kind), data=data.pointers[0],
-        counter=np.zeros(2, np.int32), seed=np.array(key_words(seed, 0)[:2], np.int32), adam=adam_table.astype(np.float32),  # (steps, 8)
-        alphas=alphas.T.astype(np.float32),  # (T + 1, 2)
+        counter=np.zeros(2, np.int32), seed=np.array(key_words(seed, 0)[:2], np.int32),
+        adam=adam_table.astype(np.float32), alphas=alphas.T.astype(np.float32),  # (steps, 8), (T + 1, 2)
         keep=average[0], take=average[1], scale=2.0 / (batch * D),  # of the average, of the loss's gradient
         index=(batch, "int32"), t=(2 * batch, "int32"), z=(batch * D, "float32"),  # t, x_op: of this step, of the next
         partial=(bands * (DP // tile["TILE"]), "float32"),  # one for each tile of the output
@@ -93,35 +92,20 @@ def _phases(steps):
 def training_loop(m, batch, N, T, begun, steps, patience, span, C: tl.constexpr):
     """Steps of the tutorial loop. m, C: groups of `train`. batch, N, T, steps: ints. begun: the number of the first of
     all steps. patience: of the barrier. span: of the steps of a phase, None for all."""
-    last = tl.num_programs(0) - 1 - tl.program_id(0)  # the last programs have less to do, and do the rest
     begun, seed, state = begun.to(tl.int64), (tl.load(m.seed), tl.load(m.seed + 1)), ()
     first_step, end_step = (0, steps) if span is None else span
     # The first step's examples, times and noise
-    if C.PHASE == ALL or C.PHASE == PREPARE:
-        _draw(m, 0, begun, batch, N, T, seed, tl.program_id(0))
-        _prepare(m, batch, C)
-    turn = wait(m.counter, Turn(0, patience), C.PHASE)
-    if C.PHASE == ALL or C.PHASE == NOISE:
-        _add_noise(m, 0, begun, batch, seed, tl.program_id(0), tl.num_programs(0), C)
-    turn = wait(m.counter, turn, C.PHASE)
+    turn = phase(_prepare, PREPARE, Turn(0, patience), m, (begun, batch, N, T, seed), C)
+    turn = phase(_add_noise, NOISE, turn, m, (0, begun, batch, seed, tl.program_id(0), tl.num_programs(0)), C)
     if C.STATIONARY:
         mine = own(tl.program_id(0), m, 0, batch, C)
         state = loaded(mine.kept, mine.at, 0, mine.real & (tl.program_id(0) < C.TILES), 0)
     for step in range(first_step, end_step):
         # Forward; meanwhile the next step's examples and times
-        if C.PHASE == ALL or C.PHASE == HIDDEN:
-            _hidden(m, step, batch, C)
-            if step + 1 < steps:
-                _draw(m, (step + 1) % 2, begun + step + 1, batch, N, T, seed, last)
-        turn = wait(m.counter, turn, C.PHASE)
-        if C.PHASE == ALL or C.PHASE == OUTPUT:
-            _output(m, batch, C)
-        turn = wait(m.counter, turn, C.PHASE)
+        turn = phase(_hidden, HIDDEN, turn, m, (step, begun, batch, N, T, steps, seed), C)
+        turn = phase(_output, OUTPUT, turn, m, (batch,), C)
         # Backward; meanwhile the loss and the next step's x_t
-        if C.PHASE == ALL or C.PHASE == BACK:
-            _back(m, batch, C)
-            _meanwhile(m, step, begun, batch, steps, seed, C)
-        turn = wait(m.counter, turn, C.PHASE)
+        turn = phase(_back, BACK, turn, m, (step, begun, batch, steps, seed), C)
         # Gradients, AdamW and the average
         if C.PHASE == ALL or C.PHASE == DESCEND:
             state = descend(state, m, step, batch, C)
@@ -194,8 +178,9 @@ def _add_noise(m, which, step, batch, seed, program, programs, C):
 
 
 @triton.jit
-def _prepare(m, batch, C):
-    """Stores the weights as operands, and zeros for the rest."""
+def _prepare(m, begun, batch, N, T, seed, C):
+    """Draws of the first step, the weights as operands, and zeros for the rest."""
+    _draw(m, 0, begun, batch, N, T, seed, tl.program_id(0))
     rows = padded_rows(batch, C)
     pack(m.w1_op, m.kept.w1[0], C.H, C.D + 1, C.D, C.HP, C.DP, C.BFLOAT16)
     pack(m.w2_op, m.kept.w2[0], C.D, C.H, C.H, C.DP, C.HP, C.BFLOAT16)
@@ -206,7 +191,7 @@ def _prepare(m, batch, C):
 
 
 @triton.jit
-def _hidden(m, step, batch, C):
+def _hidden(m, step, begun, batch, N, T, steps, seed, C):
     """a <- relu(W1 (x_t, t) + b1)."""
     now, x_now = m.t + step % 2 * batch, m.x_op + step % 2 * padded_rows(batch, C) * C.WIDE
     for tile in range(tl.program_id(0), tl.cdiv(batch, C.ROWS) * (C.HP // C.TILE), tl.num_programs(0)):
@@ -219,6 +204,9 @@ def _hidden(m, step, batch, C):
         acc = tl.fma(time[:, None], column[None, :], acc) + bias[None, :]
         place = m.a_op + row[:, None] * C.WIDE + unit[None, :]
         tl.store(place, operand(mlp.relu(acc), C.BFLOAT16), mask=(row < batch)[:, None])
+    if step + 1 < steps:  # the last programs have less to do, and do the rest
+        last = tl.num_programs(0) - 1 - tl.program_id(0)
+        _draw(m, (step + 1) % 2, begun + step + 1, batch, N, T, seed, last)
 
 
 @triton.jit
@@ -237,7 +225,7 @@ def _output(m, batch, C):
 
 
 @triton.jit
-def _back(m, batch, C):
+def _back(m, step, begun, batch, steps, seed, C):
     """dh <- W2^T d where a > 0."""
     for tile in range(tl.program_id(0), tl.cdiv(batch, C.ROWS) * (C.HP // C.TILE), tl.num_programs(0)):
         row, unit = tile_of(tile, C.HP // C.TILE, C.ROWS, C.TILE)
@@ -245,3 +233,4 @@ def _back(m, batch, C):
         a, d = tl.load(m.a_op + place, cache_modifier=".cg"), m.d_op + row * C.WIDE
         acc = padded_product(d, 1, m.w2_op + unit, C.HP, C.DP, C.CHUNK, C.STAGES)
         tl.store(m.dh_op + place, operand(tl.where(a > 0, acc, 0.0), C.BFLOAT16))
+    _meanwhile(m, step, begun, batch, steps, seed, C)
