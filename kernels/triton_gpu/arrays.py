@@ -73,12 +73,10 @@ def _of_numba(x):
 
 def _of_interface(x):
     described = x.__cuda_array_interface__
-    shape, step = tuple(described["shape"]), int(described["typestr"][2:])
-    strides, expected = described.get("strides"), []
-    for n in reversed(shape):
-        expected.insert(0, step)
-        step *= max(n, 1)
-    contiguous = strides is None or 0 in shape or all(s == e or n == 1 for s, e, n in zip(strides, expected, shape))
+    shape, step, strides = tuple(described["shape"]), int(described["typestr"][2:]), described.get("strides")
+    contiguous = strides is None or 0 in shape or all(
+        n == 1 or stride == step * math.prod(shape[i + 1 :]) for i, (n, stride) in enumerate(zip(shape, strides))
+    )
     return shape, dtype_name(x.dtype), described["data"][0] or 0, contiguous, described.get("stream")
 
 
@@ -134,9 +132,10 @@ _kinds = {np.ndarray: NUMPY}
 
 def kind_of(name, x):
     """The `Kind` of x. Raises TypeError with the name for an unknown one, or one on the other side."""
-    kind, root = _kinds.get(type(x)), type(x).__module__.partition(".")[0]
-    if kind is None and root in MAKERS and (root == "torch" or hasattr(x, "__cuda_array_interface__")):
-        kind = _kinds[type(x)] = MAKERS[root]()
+    kind, root = _kinds.get(type(x)), type(x).__module__
+    if kind is None and (maker := MAKERS.get(root.partition(".")[0])):
+        if maker is _torch or hasattr(x, "__cuda_array_interface__"):
+            kind = _kinds[type(x)] = maker()
     if kind is None or (kind is NUMPY) != device.INTERPRETED:
         wanted = "a NumPy array" if device.INTERPRETED else "an array on a GPU (torch, CuPy, numba-cuda, JAX)"
         why = ", since Triton's interpreter runs on the host" if device.INTERPRETED and kind else ""

@@ -52,16 +52,14 @@ def _loss_grad(arrays, out, **options):
 
 def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
     """[CFG] eq. 6, then [DDPM] algorithm 2 with its own noise; arguments as in `ref.fused.guided_ddpm_step`."""
-    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
-    c = coefficients.ddpm_step(t, s, abar, variance, arrays.shape)
-    return _guided(guided_ddpm, arrays, c, w, clip, (seed, stream), out)
+    times, arrays = (t, s, abar, variance), dict(xt=xt, uncond=uncond, cond=cond)
+    return _guided(guided_ddpm, coefficients.ddpm_step, times, w, clip, (seed, stream), out, **arrays)
 
 
 def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
     """[CFG] eq. 6, then [DDIM] eq. 12 with its own noise; arguments as in `ref.fused.guided_ddim_step`."""
-    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
-    c = coefficients.ddim_step(t, s, eta, abar, arrays.shape)
-    return _guided(guided_ddim, arrays, c, w, clip, (seed, stream), out)
+    times, arrays = (t, s, eta, abar), dict(xt=xt, uncond=uncond, cond=cond)
+    return _guided(guided_ddim, coefficients.ddim_step, times, w, clip, (seed, stream), out, **arrays)
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
@@ -90,20 +88,18 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
-    """[AdamW] algorithm 2 and the moving average in one pass. out: four arrays.
-
-    Arguments as in `ref.fused.adam_ema_step` and `ref.optim.adam_step`: step, lr, beta1, beta2, eps, weight_decay.
-    """
+    """[AdamW] algorithm 2 and the moving average in one pass. out: four arrays. Arguments
+    as in `ref.fused.adam_ema_step` and `ref.optim.adam_step`."""
     arrays = read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
     return rowwise(adam_ema, arrays, np.concatenate([c, coefficients.ema_step(decay)]), out, writes=4)
 
 
-def _guided(f, arrays, c, w, clip, key, out):
+def _guided(f, folded, times, w, clip, key, out, **arrays):
     """A guided step whose last coefficient is that of the noise; none is made where it is 0 in every row."""
-    limit = limit_of(clip)
-    key = key_words(*key)
-    return rowwise(f, arrays, c, out, more=(float(w), limit), noise=ADDED if c[-1].any() else ABSENT, key=key)
+    arrays = read(STORED, **arrays)
+    c, more = folded(*times, arrays.shape), (float(w), limit_of(clip))
+    return rowwise(f, arrays, c, out, more=more, noise=ADDED if c[-1].any() else ABSENT, key=key_words(*key))
 
 
 def _rounds(precision):
@@ -119,9 +115,8 @@ def mlp_sample(
 ):  # fmt: skip
     """A whole trajectory of a net of `ref.nets.mlp` in one launch; arguments as in `ref.fused.mlp_sample`.
 
-    Without noise and clip simple_mlp stays in its hidden layer, see `mlp_hidden`. precision: "float32", or "bfloat16"
-    for operands of the products rounded to it. labels of the guidance are of the host. The result is NaN everywhere
-    if a program waited a second for another in vain.
+    precision: "float32", or "bfloat16" for operands of the products rounded to it. labels of the guidance are of the
+    host. The result is NaN everywhere if a program waited a second for another in vain.
     """
     arrays = read(SINGLE, xT=xT)
     if len(arrays.shape) != 2:
@@ -136,7 +131,7 @@ def mlp_sample(
     out, pointer = output("out", out, arrays)
     if not arrays.size:
         return out
-    linear_steps = not table[6].any() and clip is None
+    linear_steps = not table[6].any() and clip is None  # without noise and clip, all in the hidden layer
     if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST:
         mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_chain(table, predict), rounded)
     else:

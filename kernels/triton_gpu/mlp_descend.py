@@ -1,8 +1,4 @@
-"""The second half of a training step of simple_mlp: gradients of the weights, [AdamW] algorithm 2 and a moving average.
-
-Papers
-    [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
-"""
+"""The second half of a training step of simple_mlp: gradients of the weights, and `optim.adam_ema` of each."""
 from collections import namedtuple
 
 import triton
@@ -27,7 +23,7 @@ def padded_rows(batch, C):
 
 @triton.jit
 def _descended(state, g, m, step):
-    """[AdamW] algorithm 2 and the average. state: blocks of p, m, v and average. g: gradient."""
+    """The state after a step: blocks of p, m, v and average. g: gradient."""
     return adam_ema(state[0], g, state[1], state[2], state[3], *numbers(m.adam + 8 * step, 8), m.keep, m.take)
 
 

@@ -3,14 +3,11 @@
 Where nothing is clipped and eta = 0 a step is linear: x_s = a x_t + b eps_hat. With u = W1 x (of the pixels' columns)
 and eps_hat = W2 h + b2 it is, in the hidden layer alone,
 
-h = relu(u + w_t t + b1),   u <- a u + b ((W1 W2) h + W1 b2),   and at the end   x_0 = (prod a) x_T + W2 (sum d_i h_i)
-+ (sum d_i) b2
+    h = relu(u + w_t t + b1),   u <- a u + b ((W1 W2) h + W1 b2),
+    and at the end   x_0 = (prod a) x_T + W2 (sum d_i h_i) + (sum d_i) b2
 
 where d_i is b_i times all later a. A program takes ROWS examples through it with W1 W2 in its registers and waits for
 nobody.
-
-Papers
-    [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
 """
 import numpy as np
 import triton
@@ -64,7 +61,7 @@ def sample_hidden(m, B, steps, patience, span, C: tl.constexpr):
 @triton.jit
 def _lift(m, B, C):
     """lifted <- (W1 W2)^T, then u = W1 x of each example."""
-    i, k = tl.arange(0, C.TALL), tl.arange(0, C.TILE)
+    i, k, part = tl.arange(0, C.TALL), tl.arange(0, C.TILE), tl.arange(0, C.CHUNK)
     across: tl.constexpr = C.WIDE // C.TILE
     square: tl.constexpr = C.WIDE // C.TALL
     for tile in range(tl.program_id(0), (square + tl.cdiv(B, C.TALL)) * across, tl.num_programs(0)):
@@ -80,7 +77,6 @@ def _lift(m, B, C):
             at = tl.where(j < B, C.WIDE + j, -1)
         tl.store(m.lifted + at.to(tl.int64)[:, None] * C.WIDE + unit[None, :], acc, mask=(at >= 0)[:, None])
     # shift <- W1 b2, by the programs that had less to do
-    part = tl.arange(0, C.CHUNK)
     for tile in range(tl.num_programs(0) - 1 - tl.program_id(0), C.WIDE // C.TILE, tl.num_programs(0)):
         unit, products = tile * C.TILE + k, tl.zeros((C.TILE, C.CHUNK), tl.float32)
         for first in range(0, C.D, C.CHUNK):

@@ -1,10 +1,4 @@
-"""A whole trajectory of either net in one launch, a step after the other by way of the pixels: with noise, clipping,
-guidance.
-
-Papers
-    [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
-    [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
-"""
+"""A whole trajectory of either net in one launch by way of the pixels: with noise, clipping, guidance."""
 import numpy as np
 import triton
 import triton.language as tl
@@ -177,7 +171,7 @@ def _second_half(m, B, block, C):
 
 @triton.jit
 def _denoise(m, B, step, C):
-    """The last layer, and [DDIM] eq. 12 with the noise of each element."""
+    """The last layer, and `ddim` with the noise of each element."""
     for tile in range(tl.program_id(0), tl.cdiv(B, C.ROWS) * (C.DP // C.TILE), tl.num_programs(0)):
         # The net's output
         row, column = tile_of(tile, C.DP // C.TILE, C.ROWS, C.TILE)

@@ -1,8 +1,4 @@
-"""A whole training loop of simple_mlp in one launch: all that is random from (seed, step).
-
-Papers
-    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-"""
+"""A whole training loop of simple_mlp in one launch: all that is random from (seed, step)."""
 import math
 
 import numpy as np

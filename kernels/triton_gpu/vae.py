@@ -2,9 +2,9 @@
 memory each.
 
 Arguments are those of `ref.vae` (equations there), arrays of one kind (see `arrays`); dkl and dnll are of the host.
-`out`, where given, is an array of that kind and shape and may be one of the inputs. Sums of an example are float64,
-added in one order that the example's size alone decides. Errors as there, before anything is written; but that x lies
-in [0, 1] is not checked.
+`out`, where given, is an array of that kind and shape and may be one of the inputs. Sums of an example are (B,)
+float64 of that kind, added in one order that the example's size alone decides. Errors as there, before anything is
+written; but that x lies in [0, 1] is not checked.
 
 Papers
     [VAE]  Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
@@ -20,8 +20,7 @@ from kernels.triton_gpu.rowwise import rowwise
 
 
 def reparameterize_kl(mu, logvar, eps, out=None):
-    """[VAE] eq. 10 and appendix B; arguments as in `ref.vae.reparameterize_kl`.
-    kl is (B,) float64, of the kind of the inputs."""
+    """[VAE] eq. 10 and appendix B; arguments as in `ref.vae.reparameterize_kl`."""
     arrays = read(SINGLE, mu=mu, logvar=logvar, eps=eps)
     coefficients.examples(arrays.shape)
     out, pointer = output("out", out, arrays)
@@ -29,8 +28,7 @@ def reparameterize_kl(mu, logvar, eps, out=None):
 
 
 def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
-    """Gradients of `reparameterize_kl`; arguments as in `ref.vae.reparameterize_kl_backward`. out: three arrays.
-    dkl is of the host."""
+    """Gradients of `reparameterize_kl`; arguments as in `ref.vae.reparameterize_kl_backward`. out: three arrays."""
     arrays = read(SINGLE, dz=dz, mu=mu, logvar=logvar, eps=eps)
     coefficients.examples(arrays.shape)
     c = coefficients.numbers("dkl", dkl, arrays.shape).reshape(1, -1)
@@ -38,8 +36,7 @@ def reparameterize_kl_backward(dz, dkl, mu, logvar, eps, out=None):
 
 
 def bernoulli_nll_grad(logits, x, dnll=1.0, out=None):
-    """[VAE] eq. 11 and its gradient in one pass; arguments as in `ref.vae.bernoulli_nll_grad`.
-    nll is (B,) float64, of the kind of the inputs; dnll is of the host."""
+    """[VAE] eq. 11 and its gradient in one pass; arguments as in `ref.vae.bernoulli_nll_grad`."""
     arrays = read(SINGLE, logits=logits, x=x)
     coefficients.examples(arrays.shape)
     c = coefficients.numbers("dnll", dnll, arrays.shape).reshape(1, -1)
