@@ -35,7 +35,7 @@ def wait(counter, turn, PHASE: tl.constexpr):
 
 @triton.jit
 def phase(F: tl.constexpr, WHICH: tl.constexpr, turn, m, args, C):
-    """F(m, *args, C), where the launch is that phase or all, and the next turn. m.counter, turn, C.PHASE: of `wait`."""
+    """F(m, *args, C) if the launch is phase WHICH or all, then the next turn. m, turn, C: as in `wait`."""
     if C.PHASE == ALL or C.PHASE == WHICH:
         F(m, *args, C)
     return wait(m.counter, turn, C.PHASE)
