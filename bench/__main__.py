@@ -99,8 +99,7 @@ def sweep(ops, backends):
 
 
 def run(jobs, seconds, libraries, say):
-    """Measures rows. jobs: (kind, row of `measure.rows`), perhaps in a progress bar. seconds, libraries, say: as in
-    `measure.row`. Returns the rows, and the exit status: 1 where a kernel is wrong."""
+    """Measures rows. Returns the rows, and the exit status: 1 where a kernel is wrong."""
     found, float32_copy = [], {}
     for kind, (op, label, options, backend, shape, dtype) in jobs:
         if hasattr(jobs, "set_postfix_str"):

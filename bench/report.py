@@ -34,8 +34,7 @@ LARGE = {  # their shapes
 
 
 def write_csv(path, rows, machine):
-    """All rows or none. path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`. Raises
-    OSError where it cannot be written."""
+    """All rows or none. path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, FIELDS, extrasaction="raise")
     writer.writeheader()
@@ -46,8 +45,7 @@ def write_csv(path, rows, machine):
 
 
 def read_csv(path):
-    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine. Raises
-    ValueError for another kind of file."""
+    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine."""
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
         names = set(reader.fieldnames or ())
@@ -102,8 +100,7 @@ PEERS = (
 
 
 def groups(rows):
-    """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops. rows: of
-    `bench.measure`; sweeps are left out."""
+    """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops."""
     found = {}
     for row in (row for row in rows if row["kind"] != plot.SWEEP):
         found.setdefault((row["backend"], "loops of networks" if row["gflops"] else str(row["shape"])), []).append(row)
@@ -112,8 +109,7 @@ def groups(rows):
 
 
 def table(rows):
-    """The rows of one table as text: (header, lines). A column that is blank in every row is left out. rows: as in
-    `groups`."""
+    """The rows of one table as text: (header, lines). A column that is blank in every row is left out."""
     fields = {title: field for title, (field, *_) in SHOWN.items()}
     titles = [t for t, field in fields.items() if t == "median" or any(row[field] not in (None, "") for row in rows)]
     if len({row["dtype"] for row in rows}) == 1:
@@ -127,8 +123,7 @@ def table(rows):
 
 
 def folded(header, lines, width):
-    """The columns of a table in parts that are no wider than width, each with the first column. Yields lists of
-    indices."""
+    """The columns of a table in parts that are no wider than width, each with the first column."""
     widths = [max(map(len, column)) + 3 for column in zip(header, *lines)]
     part = [0]
     for i in range(1, len(header)):
@@ -166,8 +161,7 @@ def title(machine):
 
 
 def print_tables(rows, machine, width):
-    """The tables on stdout, by rich; the columns of a wide one are folded, never cut. rows, machine: as above. width:
-    of the terminal."""
+    """The tables on stdout, by rich; the columns of a wide one are folded, never cut. rows, machine: as above."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -223,7 +217,7 @@ def eight_rows(found):
 
 def training(path):
     """The table of the study `training`: the distance of the weights from the reference's and, in brackets, the worst
-    weight in units of the rule. Of NumPy's orders, the worst. path: its CSV."""
+    weight in units of the rule."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
     for row in rows:
         row["who"] = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]

@@ -31,21 +31,18 @@ def _holding(op, row, backend, kind):
 
 
 def shapes(op, row, backend, kind):
-    """The shapes in which a row is timed. op: name. row: its label. backend: name. kind: "images" or "matrix". Returns
-    tuples."""
+    """The shapes in which a row is timed. op: name. row: its label. backend: name. Returns tuples."""
     return list(dict.fromkeys(line["shape"] for line in _holding(op, row, backend, kind)))
 
 
 def demands(result, kind, column):
-    """Whether a row's shape has a target in the column, whatever its dtype. result: with op, row, backend, shape. kind:
-    as in `shapes`."""
+    """Whether a row's shape has a target in the column, whatever its dtype. result: with op, row, backend, shape."""
     held = _holding(result["op"], result["row"], result["backend"], kind)
     return any(line["shape"] == result["shape"] and line["column"] == column for line in held)
 
 
 def wanted(result, kind):
-    """{column: least (or most) value} of one row of `bench.measure`, empty where nothing is demanded. kind: as in
-    `shapes`."""
+    """{column: least (or most) value} of one row of `bench.measure`, empty where nothing is demanded."""
     held = _holding(result["op"], result["row"], result["backend"], kind)
     held = [line for line in held if line["shape"] == result["shape"] and line["value"] is not None]
     found = {line["column"]: line["value"] for line in held}
@@ -56,11 +53,7 @@ def wanted(result, kind):
 
 
 def judge(result, kind):
-    """The target of a row in words, and whether it was met.
-
-    result: a row of `bench.measure`. kind: as in `shapes`. Returns (target, met): "" where nothing is demanded; met is
-    "yes", or "no" with the columns that missed it, or "not measured" with those whose library is not installed.
-    """
+    """The target of a row in words, and whether it was met. result: a row of `bench.measure`. kind: as in `shapes`."""
     demanded = wanted(result, kind)
     words = {c: f"{'<= ' if c in AT_MOST else ''}{v:.3g}{'%' if c in PERCENT else 'x'}" for c, v in demanded.items()}
     words |= {c: f"<= {v:g} us" for c, v in demanded.items() if c == "median_us"}

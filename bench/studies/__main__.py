@@ -59,8 +59,7 @@ def studies():
 
 
 def listed(known, out):
-    """The list: each study with what it shows, the seconds its run took where they are recorded, and its files. known:
-    from `studies`. Returns text."""
+    """The list: each study with what it shows, the seconds its run took where they are recorded, and its files."""
     lines = []
     for name, line in known.items():
         path, files = out / f"{name}.csv", f"{name}.png, .csv, .txt"

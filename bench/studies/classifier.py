@@ -7,8 +7,7 @@ from ref.layers import cross_entropy_backward, linear, linear_backward, relu, re
 
 
 def train(images, labels, seed=0, steps=1500, batch=128, width=256):
-    """Adam on the cross entropy of randomly shifted digits (two pixels each way). labels: (N,) in 0 .. 9. Returns the
-    parameters, a dict for `logits`."""
+    """Adam on the cross entropy of randomly shifted digits (two pixels each way). labels: (N,) in 0 .. 9."""
     params = {}
     for i, (name, shape) in enumerate({"w1": (width, 784), "b1": (width,), "w2": (10, width), "b2": (10,)}.items(), 1):
         spread = shape[-1] ** -0.5 if name[0] == "w" else 0.0
@@ -29,8 +28,7 @@ def train(images, labels, seed=0, steps=1500, batch=128, width=256):
 
 
 def hidden(params, images):
-    """The last hidden layer, (N, width), whose units are the features that samples are compared by. images: (N, 784)
-    float32."""
+    """The last hidden layer, (N, width), whose units are the features that samples are compared by."""
     return relu(linear(images, params["w1"], params["b1"]))
 
 
@@ -50,8 +48,7 @@ def accuracy(params, images, labels):
 
 
 def shifted(images, by):
-    """Images moved by whole pixels, filled with black. by: (N, 2) ints from -2 to 2, down and right of the window.
-    Returns (N, 784)."""
+    """Images moved by whole pixels, filled with black. Returns (N, 784)."""
     padded = np.pad(images.reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)), constant_values=-1)
     rows = np.arange(28) + 2 + by[:, :1]
     columns = np.arange(28) + 2 + by[:, 1:]

@@ -30,8 +30,7 @@ COLUMNS = {
 
 
 def run(out, progress, examples=200):
-    """Compare all; conformance.png, conformance.csv and conformance.txt. examples: of the checker, for each operation
-    and dtype. Raises ModuleNotFoundError where torch or diffusers is not installed."""
+    """Compare all; conformance.png, conformance.csv and conformance.txt."""
     try:
         import diffusers
         import torch
@@ -54,36 +53,30 @@ def run(out, progress, examples=200):
 
 
 def row(theirs, ours, dtype, ulps, steps=1, example="", why="", explained=None, documented=""):
-    """One line of the table. theirs, ours: names. dtype: they ran in. ulps: worst difference. steps: of a sampler.
-    example: the smallest that shows it. why: the convention. explained: ulps that are left when ours does as why says,
-    or None. documented: where theirs says so. Returns a dict."""
+    """One line of the table. theirs, ours: names. dtype: they ran in. ulps: worst difference. Returns a dict."""
     verdict = "agrees" if ulps <= AGREES * steps else "differs"
     return {"theirs": theirs, "ours": ours, "dtype": dtype, "verdict": verdict, "ulps": ulps, "example": example, "convention": why,
             "ulps_explained": "" if explained is None else explained, "documented": documented}  # fmt: skip
 
 
 def ulps(theirs, ours, dtype):
-    """The largest difference in units of the last place of the largest element. theirs, ours: arrays. dtype: name, of
-    theirs."""
+    """The largest difference in units of the last place of the largest element. theirs, ours: arrays."""
     theirs, ours = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
     return float(np.max(np.abs(theirs - ours)) / (np.finfo(dtype).eps * np.max(np.abs(ours))))
 
 
 def in_float32(betas):
-    """Alpha-bar from 1 - beta in float32, multiplied up in float64 and stored in float32, as torch.cumprod does. betas:
-    (T,). Returns (T,) float32."""
+    """Alpha-bar from 1 - beta in float32, multiplied up in float64 and stored in float32, as torch.cumprod does."""
     return np.cumprod((1 - betas.astype(np.float32)).astype(np.float64)).astype(np.float32)
 
 
 def eps_model(x, t):
-    """What the noise is, on average, in x at time t, where the data are N(0, DATA_STD^2). x: (B, ...), NumPy or torch.
-    t: int. Returns the same kind."""
+    """What the noise is, on average, in x at time t, where the data are N(0, DATA_STD^2). Returns the same kind."""
     return x * float(np.sqrt(1 - ABAR[t]) / (ABAR[t] * DATA_STD**2 + 1 - ABAR[t]))
 
 
 def denoise(x, sigma):
-    """What the data are, on average, in x = x0 + sigma eps. x: (B, ...), NumPy or torch. sigma: number. Returns the
-    same kind."""
+    """What the data are, on average, in x = x0 + sigma eps. x: (B, ...), NumPy or torch. Returns the same kind."""
     return x * (DATA_STD**2 / (DATA_STD**2 + float(sigma) ** 2))
 
 

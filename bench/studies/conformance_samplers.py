@@ -27,8 +27,7 @@ def jobs():
 
 
 def looped(scheduler, model, x, **more):
-    """A scheduler's own loop. model: (x, its time) -> prediction. scheduler: with its times set. x: NumPy array. more:
-    for each step. Returns a NumPy array."""
+    """A scheduler's own loop. model: (x, its time) -> prediction. x: NumPy array. Returns a NumPy array."""
     x = torch.from_numpy(x)
     for t in scheduler.timesteps:
         x = scheduler.step(model(x, t), t, x, **more).prev_sample

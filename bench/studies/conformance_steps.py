@@ -16,8 +16,7 @@ TIMES = ("u", "t", "s", "sigma", "sigma_next")
 
 
 def jobs(examples):
-    """A function of nothing for each step that a scheduler takes and the registry has. examples: of the checker. Each
-    returns rows."""
+    """A function of nothing for each step that a scheduler takes and the registry has. examples: of the checker."""
     zero, both, single = ("zero_based",), ("float32", "float64"), ("float32",)
     table = [  # name, function, operation, dtypes, conventions, where a difference is documented
         ("DDPMScheduler.add_noise", add_noise, "q_sample", both, zero, ""),
@@ -34,8 +33,7 @@ def jobs(examples):
 
 
 def checked(name, function, op, dtypes, conventions, documented, examples):
-    """A row for each dtype. name: of theirs. function: theirs under the operation's arguments. op: the operation's
-    name. The rest: as in `jobs`."""
+    """A row for each dtype. name: of theirs. function: theirs under the operation's arguments."""
     rows = []
     for dtype in dtypes:
         verdict = search.check(function, op, dtype, "torch", examples=examples, conventions=conventions)
@@ -97,8 +95,7 @@ def ddim(rederive, xt, eps_hat, t, s, z, eta, abar, clip=None):
 
 
 def ddpm(last, xt, eps_hat, t, s, z, abar, variance="small", clip=None):
-    """ddpm_step by DDPMScheduler with its own noise replaced by z. last: whether also the step to the data gets z, or
-    0."""
+    """ddpm_step by DDPMScheduler with its own noise replaced by z."""
     kept, scheduling_ddpm.randn_tensor = scheduling_ddpm.randn_tensor, lambda *_, **__: (z if last or s >= 0 else 0 * z)[:, None]
     try:
         scheduler = scheduler_of("DDPMScheduler", variance_type=f"fixed_{variance}", **clipped(clip))

@@ -34,9 +34,7 @@ COLUMNS = {"way": "", "calls": "network calls"} | metrics.COLUMNS | {
 
 
 def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000, calls=(1, 2, 5, 10, 20, 50), seed=0):
-    """Train, distil, sample, measure, draw; consistency.png, consistency.csv and consistency.txt. train_steps: of the
-    shared net. steps: of either student. batch: of their training. count: samples a row, a multiple of 10. calls: of
-    the net's own sampler, with 1 among them; the last one's samples are compared with."""
+    """Train, distil, sample, measure, draw; consistency.png, consistency.csv and consistency.txt."""
     judge, real, perfect = metrics.references(count, seed)
     settings = dict(train_steps=train_steps, steps=steps, batch=batch, count=count, seed=seed)
     this = results.Run("consistency", out, progress, train_steps + 2 * steps + 2 * len(calls), **settings)
@@ -65,8 +63,7 @@ def run(out, progress, train_steps=net.STEPS, steps=1200, batch=128, count=1000,
 
 def student(params, x, sigma, labels, abar):
     """f(x, sigma) = c_skip x + (1 - c_skip) F, [CM] eq. 5 with F in the place of x0; F is the residual net at the time
-    that `net.denoise` takes. params: of the residual net. x: (B, pixels). sigma: (B,), from SIGMA_MIN to that of
-    abar[T]. Returns f (B, pixels) float64; 1 - c_skip (B, 1), by which a gradient goes back to F; the net's cache."""
+    that `net.denoise` takes."""
     c_skip = consistency.boundary_scalings(sigma, SIGMA_MIN, WITHIN)[0][:, None]
     F, cache = mlp.residual(params, edm.vp_from_ve(x, sigma).astype(params["in"]["w"].dtype), edm.time_at(sigma, abar), labels)
     return c_skip * x + (1 - c_skip) * F, 1 - c_skip, cache
@@ -74,9 +71,7 @@ def student(params, x, sigma, labels, abar):
 
 def gradients(params, x0, eps, sigma_t, sigma_s, labels, abar, denoise=None):
     """Gradients in the parameters of one step of consistency training, [CM] algorithm 3, or distillation, algorithm 2,
-    with the metric and the weight of [iCT]; the teacher has the student's own weights. params, labels, abar: as in
-    `student`. x0, eps: (B, pixels). sigma_t, sigma_s: (B,), neighbours. denoise: None, or the diffusion model to
-    distil, (x, sigma (B,)) -> x0_hat. Returns a tree."""
+    with the metric and the weight of [iCT]; the teacher has the student's own weights."""
     kept = {}
 
     def f(x, sigma):
@@ -96,8 +91,7 @@ def gradients(params, x0, eps, sigma_t, sigma_s, labels, abar, denoise=None):
 
 def train(shared, images, labels, abar, distilled, steps, batch, seed, tick, done=0):
     """A student that starts as the shared net, on the same digits, levels and noise whether it is trained alone or
-    distilled from that net. shared: parameters. images: (N, pixels). labels: (N,). distilled: bool. done: steps of the
-    shared net, whose streams are spent. Returns the average parameters."""
+    distilled from that net."""
 
     def step_gradients(params, step):
         pick = fit.picked(len(images), seed, batch, done + step)
@@ -110,8 +104,7 @@ def train(shared, images, labels, abar, distilled, steps, batch, seed, tick, don
 
 
 def neighbours(share, step, steps):
-    """Pairs on the grid of a step, drawn as [iCT] sections 3.4 and 3.5 do. share: (B,) in (0, 1). step: from 1 to
-    steps. Returns sigma_t, sigma_s, each (B,), the upper and the lower one."""
+    """Pairs on the grid of a step, drawn as [iCT] sections 3.4 and 3.5 do. share: (B,) in (0, 1)."""
     sigmas = schedules.karras_sigmas(consistency.discretization_steps(step - 1, steps, FEWEST, MOST), SIGMA_MIN, SIGMA_MAX)[:-1]
     upto = np.cumsum(consistency.lognormal_sigma_weights(sigmas, LN_MEAN, LN_STD))
     i = np.searchsorted(upto[:-1], share, side="right")
@@ -119,8 +112,7 @@ def neighbours(share, step, steps):
 
 
 def sample(params, labels, abar, calls, seed):
-    """Digits in one or two calls, [CM] algorithm 1. params: from `train`. calls: 1 or 2. Returns x0_hat (B, pixels)
-    float64."""
+    """Digits in one or two calls, [CM] algorithm 1. params: from `train`. Returns x0_hat (B, pixels) float64."""
     shape = labels.size, params["in"]["w"].shape[1]
     first, second = (philox.normal(seed, shape, philox.stream("sampling", i)) for i in (0, 1))
 
@@ -131,8 +123,7 @@ def sample(params, labels, abar, calls, seed):
 
 
 def apart(a, b):
-    """Mean over the samples of the root mean square over pixels of a - b, as `metrics.spread` measures. a, b: (N, D).
-    Returns a float."""
+    """Mean over the samples of the root mean square over pixels of a - b, as `metrics.spread` measures."""
     return float(np.mean(np.sqrt(np.mean((a - b) ** 2, axis=1))))
 
 

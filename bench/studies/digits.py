@@ -67,8 +67,7 @@ def main(argv=None):
 
 
 def _begin(args, settings):
-    """The state to start from, and the digits, before anything is written but the folder. Raises ValueError, OSError or
-    ModuleNotFoundError."""
+    """The state to start from, and the digits, before anything is written but the folder."""
     state = denoiser.load(args.resume, settings) if args.resume else denoiser.start(settings)
     digits, held_out = data.load(args.data)
     these = hashlib.sha256(digits[0].tobytes() + digits[1].tobytes()).hexdigest()
@@ -124,8 +123,7 @@ def noised(x0, settings):
 
 
 def draw(samples, noised_row, path_row, title, by_digit):
-    """The bytes of one picture: the samples, a digit being noised, a sample being denoised. samples: (rows, columns,
-    784). noised_row, path_row: (10, 784). title: text. by_digit: whether row r shows samples of digit r."""
+    """The bytes of one picture: the samples, a digit being noised, a sample being denoised. title: text."""
     rows, columns = samples.shape[:2]
     plt = pictures.pyplot()
     plt.rcParams.update({"font.size": 10, "axes.titlesize": 9, "axes.titlelocation": "center"})
@@ -154,8 +152,7 @@ def settings_of(args):
 
 
 def arguments(argv):
-    """The command line's words, checked, with the net's defaults filled in. argv: list of words, or None. Returns
-    argparse's namespace."""
+    """The command line's words, checked, with the net's defaults filled in. Returns argparse's namespace."""
     parser = argparse.ArgumentParser(prog="python -m bench.studies.digits", description=__doc__.split("\n\n")[0])
     parser.add_argument("--net", type=_net, choices=list(denoiser.DEFAULTS), default="residual", help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, help="training steps (default: 2400, simple_mlp 5000)")

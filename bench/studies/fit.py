@@ -14,9 +14,7 @@ PARTS = ("params", "m", "v", "average")  # of a state, a tree of arrays each
 
 
 def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
-    """Train. What is random is the business of `gradients`, a function of the step. params: tree of arrays, not
-    changed. gradients: callable (params, step) -> tree of gradients, step from 1 to steps. lr, ema: the first learning
-    rate; the decay of the average, shorter at first. Returns the moving average of the parameters, a tree."""
+    """Train. params: tree of arrays, not changed. Returns the moving average of the parameters, a tree."""
     kernels = backend("numba_cpu")
     state = begin(params)
     for step in range(1, steps + 1):
@@ -26,14 +24,12 @@ def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
 
 
 def begin(params):
-    """The state before the first step: parameters, Adam's two moments, the moving average. params: tree of arrays,
-    copied. Returns a dict of trees."""
+    """The state before the first step: parameters, Adam's two moments, the moving average. Returns a dict of trees."""
     return {part: (tree.zeros_like if part in "mv" else lambda p: tree.map(np.copy, p))(params) for part in PARTS}
 
 
 def descend(kernels, state, grads, step, lr, ema, beta1=0.9):
-    """One step of Adam and of the moving average, in place. kernels: from `backend`. state: from `begin`. grads: tree
-    of gradients. step: int >= 1. lr: the step's learning rate. ema: the decay of the average. beta1: Adam's."""
+    """One step of Adam and of the moving average, in place. kernels: from `backend`. state: from `begin`."""
     decay = min(ema, step / (step + 9))  # an average over the past so far, at first
 
     def update(p, g, m, v, average):
@@ -43,8 +39,7 @@ def descend(kernels, state, grads, step, lr, ema, beta1=0.9):
 
 
 def annealed(lr, step, steps):
-    """The learning rate at a step from 1 to steps: from lr to 0 along half a cosine, since the last steps polish.
-    Returns a float."""
+    """The learning rate at a step from 1 to steps: from lr to 0 along half a cosine, since the last steps polish."""
     return lr * 0.5 * (1 + np.cos(np.pi * step / steps))
 
 
@@ -55,7 +50,7 @@ def picked(count, seed, batch, step):
 
 def backend(name):
     """The modules of `ref` or of a kernel backend in one place, how arrays get there and back (send, receive), and
-    whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""
+    whether it is interpreted."""
     package = "ref" if name == "ref" else f"kernels.{name}"
     modules = SimpleNamespace(**{m: importlib.import_module(f"{package}.{m}") for m in ("philox", "diffusion", "fused")})
     if name == "ref":

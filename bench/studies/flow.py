@@ -27,8 +27,7 @@ COLUMNS = {"by": "sampler and net, without guidance", "steps": "", "calls": "net
 
 
 def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, count=1000, seed=0, train_steps=net.STEPS):
-    """Train, reflow, sample, measure, draw; flow.png, flow.csv and flow.txt. steps, reflow_steps: of training. pairs:
-    that reflow learns from. batch: of training. count: samples a row. train_steps: of the shared net."""
+    """Train, reflow, sample, measure, draw; flow.png, flow.csv and flow.txt. steps, reflow_steps: of training."""
     judge, real, perfect = metrics.references(count, seed)
     settings = dict(steps=steps, reflow_steps=reflow_steps, pairs=pairs, batch=batch, count=count, seed=seed)
     this = results.Run("flow", out, progress, train_steps + steps + reflow_steps, **settings)
@@ -51,8 +50,7 @@ def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, coun
 
 
 def ways(shared, abar, flows, eps, labels):
-    """The ways to sample: (name, steps, network calls, a function of nothing that returns images). shared: parameters
-    of the shared net. flows: {name: parameters}. eps: (B, pixels)."""
+    """The ways to sample: (name, steps, network calls, a function of nothing that returns images). eps: (B, pixels)."""
     found = []
     for name, limit in (("DDIM", None), ("DDIM, clipped", net.clip)):
         model = net.model(net.predictor(shared, labels, 1.0, limit=limit), abar)
@@ -67,15 +65,13 @@ def ways(shared, abar, flows, eps, labels):
 
 
 def velocity(params, xt, t, labels):
-    """The net's velocity. params: of the residual net. xt: (B, pixels). t: (B,) in (0, 1]. Returns v (B, pixels)
-    float64, and the net's cache."""
+    """The net's velocity. params: of the residual net. Returns v (B, pixels) float64, and the net's cache."""
     x0_hat, cache = mlp.residual(params, xt.astype(params["in"]["w"].dtype), 1000 * t, labels)
     return flow.velocity_from_x0(xt, x0_hat, t), cache
 
 
 def gradients(params, x0, eps, t, labels):
-    """Gradients of `ref.flow.flow_loss`, each example weighted by t^2, in the parameters. params, labels: as in
-    `velocity`. x0, eps: (B, pixels). t: (B,). Returns a tree."""
+    """Gradients of `ref.flow.flow_loss`, each example weighted by t^2, in the parameters. t: (B,). Returns a tree."""
     v, cache = velocity(params, flow.interpolate(x0, eps, t), t, labels)
     dv = flow.flow_loss_backward(1.0, v, x0, eps)[0]
     dx0_hat = -t[:, None] * dv  # the weight t^2 times -dv / t
@@ -83,10 +79,7 @@ def gradients(params, x0, eps, t, labels):
 
 
 def train(images, labels, steps, batch, seed, tick):
-    """[RF] algorithm 1 on digits and fresh noise, with times even from EARLIEST to 1 and dropped labels.
-
-    labels: (N,). Returns the average parameters.
-    """
+    """[RF] algorithm 1 on digits and fresh noise, with times even from EARLIEST to 1 and dropped labels."""
 
     def step_gradients(params, step):
         pick, t, wanted = _draw(images, labels, batch, seed, step)
@@ -97,9 +90,7 @@ def train(images, labels, steps, batch, seed, tick):
 
 
 def reflow(params, eps, images, labels, steps, batch, seed, tick, done=0):
-    """One round of [RF] section 2.2: training continues with the pairs of a flow. Half the learning rate. params: of
-    the flow. eps, images: (N, 784), noise and what the flow made of it. labels: (N,), requested. steps, batch, seed,
-    tick: as in `train`. done: steps before these, whose streams are spent. Returns the average parameters."""
+    """One round of [RF] section 2.2: training continues with the pairs of a flow. Returns the average parameters."""
 
     def step_gradients(params, step):
         pick, t, wanted = _draw(images, labels, batch, seed, done + step)
@@ -109,14 +100,12 @@ def reflow(params, eps, images, labels, steps, batch, seed, tick, done=0):
 
 
 def sample(params, eps, labels, times, solver):
-    """The flow from noise to data. params, labels: as in `velocity`. eps: (B, pixels). times: descending from 1 to 0.
-    solver: `ref.samplers.flow_euler` or `flow_heun`. Returns x (B, pixels) float64."""
+    """The flow from noise to data. params, labels: as in `velocity`. Returns x (B, pixels) float64."""
     return solver(lambda x, t: velocity(params, x, np.full(len(x), t), labels)[0], eps, times)
 
 
 def path(params, eps, labels, steps):
-    """The states of Euler's method at equal steps of time, (steps + 1, B, pixels), for `ref.flow.straightness`. As in
-    `sample`."""
+    """The states of Euler's method at equal steps of time, (steps + 1, B, pixels), for `ref.flow.straightness`."""
     states, times = [eps], schedules.flow_times(steps)
     for ends in zip(times[:-1], times[1:]):
         states.append(sample(params, states[-1], labels, np.array(ends), samplers.flow_euler))

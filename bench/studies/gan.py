@@ -79,12 +79,7 @@ def train(images, steps, batch, seed, tick, watch=lambda step, generator: None):
 
 
 def alternate(generator, critic, real, way, steps, batch, seed, tick, watch):
-    """[GAN] algorithm 1 with one step of each net in turn.
-
-    generator, critic: first parameters. real: step -> (batch, pixels). way: a `Way`. watch: called with (step, the
-    generator's average) after each step. Returns the moving average of the generator's parameters, and (steps, 3): the
-    discriminator's loss, the penalty with its weight, the generator's loss.
-    """
+    """[GAN] algorithm 1 with one step of each net in turn. generator, critic: first parameters. way: a `Way`."""
     kernels, latent = fit.backend("numba_cpu"), generator["w1"].shape[1]
     generator, critic, losses = fit.begin(generator), fit.begin(critic), np.zeros((steps, 3))
     for step in range(1, steps + 1):
@@ -105,9 +100,7 @@ def alternate(generator, critic, real, way, steps, batch, seed, tick, watch):
 
 
 def critic_gradients(critic, real, fake, way, alpha=None):
-    """The discriminator's loss, its penalty times its weight, and the gradients of their sum in its parameters. critic:
-    its parameters. real, fake: (B, pixels). way: a `Way`. alpha: (B,), uniform, for the gradient penalty. Returns two
-    floats and a tree."""
+    """The discriminator's loss, its penalty times its weight, and the gradients of their sum in its parameters."""
     logits, cache = nets.discriminator(critic, np.concatenate([real, fake]), ACT)
     halves = np.split(logits, 2)
     dlogits = np.concatenate(gan.discriminator_loss_backward(1.0, *halves)).astype(logits.dtype)
@@ -123,8 +116,7 @@ def critic_gradients(critic, real, fake, way, alpha=None):
 
 
 def generator_gradients(generator, critic, z, loss=gan.generator_loss, loss_backward=gan.generator_loss_backward):
-    """The generator's loss and its gradients in the generator's parameters. generator, critic: their parameters. z: (B,
-    latent). loss, loss_backward: of the logits. Returns a float and a tree."""
+    """The generator's loss and its gradients in the generator's parameters. Returns a float and a tree."""
     fake, made = nets.generator(generator, z)
     logits, cache = nets.discriminator(critic, fake, ACT)
     dfake, _ = nets.discriminator_backward(loss_backward(1.0, logits).astype(logits.dtype), critic, cache)

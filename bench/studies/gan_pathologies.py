@@ -44,8 +44,7 @@ COLUMNS = {
 
 def run(out, progress, steps=4000, batch=128, seeds=2, alone=1500, seed=0):
     """Train in each way, measure the vanishing gradient, draw; gan_pathologies.png, gan_pathologies.csv and
-    gan_pathologies.txt. steps, batch: of training. seeds: trainings in each way. alone: steps of the discriminator with
-    a fixed generator. seed: the first one."""
+    gan_pathologies.txt."""
     total = len(WAYS) * seeds * steps + len(ALONE) * alone
     this = results.Run("gan_pathologies", out, progress, total, steps=steps, batch=batch, seeds=seeds, alone=alone, seed=seed)
     rows, made, every = [], {}, max(1, steps // POINTS)
@@ -67,11 +66,7 @@ def run(out, progress, steps=4000, batch=128, seeds=2, alone=1500, seed=0):
 
 
 def vanishing(way, generator, steps, batch, seed, tick, lr=1e-3):
-    """[Towards] figure 2: the generator is fixed, the discriminator learns, and both losses' gradients are measured.
-
-    way: of WAYS, how the discriminator learns. generator: parameters. lr: Adam's. Returns a list of dicts: step, the
-    mean of D over fakes, the norms of the generator's gradient by the saturating and the non-saturating loss.
-    """
+    """[Towards] figure 2: the generator is fixed, the discriminator learns, and both losses' gradients are measured."""
     kernels, critic, rows = fit.backend("numba_cpu"), fit.begin(nets.discriminator_init(seed + 1, 2, WIDTH)), []
     z = normal(seed, (1000, LATENT), philox.stream("sampling", 1))
     marks = set(np.unique(np.rint(np.geomspace(1, steps, 25)).astype(int)))

@@ -26,8 +26,7 @@ COLUMNS = {"way": ""} | metrics.COLUMNS | {
 
 
 def run(out, progress, train_steps=net.STEPS, count=500, sampler_steps=50, seed=0):
-    """Sample in seven ways, measure, draw; guidance.png, guidance.csv and guidance.txt. train_steps: of the shared net.
-    sampler_steps: of DDIM."""
+    """Sample in seven ways, measure, draw; guidance.png, guidance.csv and guidance.txt. sampler_steps: of DDIM."""
     judge, real, perfect = metrics.references(count, seed)
     this = results.Run("guidance", out, progress, train_steps + len(WEIGHTS) + 2, train_steps=train_steps, count=count, sampler_steps=sampler_steps, seed=seed)
     params, abar, _ = net.shared(out, this.tick, steps=train_steps, seed=seed)
@@ -48,9 +47,7 @@ def run(out, progress, train_steps=net.STEPS, count=500, sampler_steps=50, seed=
 
 
 def sample(params, labels, w, guide, limit, abar, steps, seed):
-    """Digits by DDIM, eta = 0, and what guidance did on the way. labels: (B,), in order, each as often. w, guide,
-    limit: as in `predictor`. Returns images (B, 784); (steps, 3): t, the share of the guided x0_hat outside [-1, 1]
-    before the limit, and `common_share` of cond - uncond, nan at w = 1 where there is none."""
+    """Digits by DDIM, eta = 0, and what guidance did on the way. labels: (B,), in order, each as often."""
     outside, common = [], []
 
     def watched(uncond, cond, w):
@@ -68,22 +65,19 @@ def sample(params, labels, w, guide, limit, abar, steps, seed):
 
 def common_share(push, classes):
     """The share of a push's square that is the same for all samples of a class: |mean of push|^2 / mean of |push|^2,
-    classes averaged in both. push: (B, D), not all 0, ordered by class, B / classes of each. classes: int. Returns a
-    float in [0, 1]."""
+    classes averaged in both."""
     push = push.reshape(classes, -1, push.shape[1])
     return float(np.sum(push.mean(axis=1) ** 2) / np.sum(np.mean(push**2, axis=1)))
 
 
 def variety(images, labels):
-    """How different samples are. images: (B, 784). Returns a dict: spread, the distance within a class;
-    relative_spread, it over the distance between any two; black, the share of pixels under -0.9."""
+    """How different samples are. images: (B, 784)."""
     within = metrics.spread(images, labels)
     return {"spread": within, "relative_spread": within / metrics.spread(images, np.zeros_like(labels)), "black": float(np.mean(images < -0.9))}
 
 
 def draw(rows, drawn, traces, labels):
-    """The picture: figures against w, what guidance did on the way, samples. drawn: {way or real digits: images (B,
-    784)}. traces: {way: (steps, 3)}."""
+    """The picture: figures against w, what guidance did on the way, samples. traces: {way: (steps, 3)}."""
     plt = pictures.pyplot()
     figure = plt.figure(figsize=(9.2, 7.4), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[4.4, 2.9])

@@ -40,8 +40,7 @@ COLUMNS = {
 
 
 def run(out, progress, count=100, steps=2400, solver_steps=60, seed=0):
-    """Train, measure, draw; likelihood.png, likelihood.csv and likelihood.txt. count: held-out digits judged, and as
-    many training digits that variances are fitted to. steps: of training. solver_steps: of each ODE."""
+    """Train, measure, draw; likelihood.png, likelihood.csv and likelihood.txt. steps: of training."""
     (images, labels), held_out = data.load()
     abar = denoiser.alpha_bar("cosine")
     total = steps + len(abar) - 1 + 4 * solver_steps * (2 + len(FROM))
@@ -63,8 +62,7 @@ def run(out, progress, count=100, steps=2400, solver_steps=60, seed=0):
 
 def denoise(params, x, sigma, labels, abar):
     """x0_hat of the net that predicts v, at any noise level: c_skip x - c_out v(c_in x) clipped to [-1, 1], at the time
-    where abar has that level. x: (B, pixels), x0 + sigma eps. sigma: float, from 0 to that of T, and rounding above.
-    Returns x0_hat (B, pixels) float64; where it was not clipped; the net's cache."""
+    where abar has that level."""
     t = edm.time_at(min(sigma, edm.sigma_at(len(abar) - 1, abar)), abar)
     c_skip, c_out, c_in = _scalings(sigma)
     v, cache = mlp.residual(params, (c_in * x).astype(params["in"]["w"].dtype), np.full(len(x), t), labels)
@@ -74,8 +72,7 @@ def denoise(params, x, sigma, labels, abar):
 
 def drift_and_vjp(params, x, u, probe, labels, abar):
     """The probability-flow ODE in u = ln sigma, [SDE] eq. 13 for x = x0 + sigma eps: dx/du = x - x0_hat, and probe^T of
-    its Jacobian. params, x, labels, abar: as in `denoise`. u: float. probe: (B, pixels). Returns dx/du, probe^T J, each
-    (B, pixels) float64."""
+    its Jacobian."""
     sigma = np.exp(u)
     x0_hat, free, cache = denoise(params, x, sigma, labels, abar)
     c_skip, c_out, c_in = _scalings(sigma)
@@ -85,15 +82,12 @@ def drift_and_vjp(params, x, u, probe, labels, abar):
 
 
 def spread_evenly(x, share):
-    """Levels spread over their bins, all closed. x: (B, D) in [-1, 1]. share: (B, D) in (0, 1). Returns points (B, D)
-    and log q(points | x) (B,)."""
+    """Levels spread over their bins, all closed. Returns points (B, D) and log q(points | x) (B,)."""
     return x + (2 * share - 1) * HALF_BIN, np.full(len(x), -x.shape[1] * np.log(2 * HALF_BIN))
 
 
 def spread_truncated(x, share, std):
-    """Levels spread over their bins by N(x, std^2) truncated to the bin; those of -1 and 1 reach to infinity. x: (B, D)
-    in [-1, 1]. share: (B, D) in (0, 1), which point of the bin by mass. std: > 0. Returns points (B, D) and log
-    q(points | x) (B,)."""
+    """Levels spread over their bins by N(x, std^2) truncated to the bin; those of -1 and 1 reach to infinity."""
     normal = NormalDist()
     inside = normal.cdf(HALF_BIN / std)
     low, high = np.where(x < -0.999, 0, 1 - inside), np.where(x > 0.999, 1, inside)
@@ -110,9 +104,7 @@ def noised(x, t, abar, seed):
 
 def ode_bits(params, points, log_q, labels, t, steps, abar, seed, tick):
     """Bits per dimension by the ODE from the noise of t up, [SDE] eqs. 39 and 40 with one probe of +-1 for the whole
-    solve: -(log p(points) - log q(points)) in bits. params, labels, abar: as in `denoise`. points: (B, D), x0 + sigma_t
-    eps. log_q: (B,), of the points given the digit. t: int, 1 <= t < T. steps: of Runge and Kutta, each four calls.
-    seed: of the probe. tick: called after each call of the net. Returns (B,) float64."""
+    solve: -(log p(points) - log q(points)) in bits."""
     ends = edm.sigma_at(np.array([t, len(abar) - 1]), abar)
     probe = np.where(philox.uniform(seed, points.shape, philox.stream("probe")) < 0.5, -1.0, 1.0)
 
@@ -125,9 +117,7 @@ def ode_bits(params, points, log_q, labels, t, steps, abar, seed, tick):
 
 
 def bound_bits(params, x, labels, fit, fit_labels, abar, seed, tick):
-    """The variational bound over all T steps, [DDPM] eq. 5, with the small variance and with the one that fits. params,
-    labels, abar: as in `denoise`. x: (B, D), the digits judged. fit, fit_labels: those that the variances are fitted
-    to. Returns bits per dimension of t = 1 .. T and of the prior, (T + 1, B), small and fitted."""
+    """The variational bound over all T steps, [DDPM] eq. 5, with the small variance and with the one that fits."""
     small, fitted = [], []
     for t in range(1, len(abar)):
         _, posterior, mean_hat, variance = _step(params, fit, fit_labels, t, abar, seed, 2 * t)

@@ -3,8 +3,7 @@ import numpy as np
 
 
 def pyplot():
-    """matplotlib.pyplot, drawing to memory, in the studies' one style. Raises ModuleNotFoundError where it is not
-    installed."""
+    """matplotlib.pyplot, drawing to memory, in the studies' one style."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -18,8 +17,7 @@ def pyplot():
 
 
 def gallery(axis, images, columns, title="", rows=(), limit=1):
-    """Images side by side. images: (N, 784) in [-limit, limit], N a multiple of columns. columns: int. rows: names of
-    the rows, if any."""
+    """Images side by side. images: (N, 784) in [-limit, limit], N a multiple of columns. columns: int."""
     grid = np.asarray(images).reshape(-1, columns, 28, 28).transpose(0, 2, 1, 3).reshape(-1, 28 * columns)
     axis.imshow(grid, cmap="gray", vmin=-limit, vmax=limit)
     axis.set_title(title)
@@ -35,15 +33,13 @@ def spread_out(images, count):
 
 
 def of_each_class(images, labels, each):
-    """The first few images of each of ten classes, a column a class. images: (N, ...). labels: (N,). each: int. Returns
-    (10 each, ...)."""
+    """The first few images of each of ten classes, a column a class. images: (N, ...). Returns (10 each, ...)."""
     pick = np.stack([np.flatnonzero(labels == k)[np.arange(each) % np.sum(labels == k)] for k in range(10)], axis=1)
     return images[pick.reshape(-1)]
 
 
 def lines(axis, rows, group, x, y, styles, real=None):
-    """A line for each group of rows. group, x, y: columns. styles: {group's name: options of `plot`}. real: the level
-    of real digits, or None."""
+    """A line for each group of rows. group, x, y: columns. styles: {group's name: options of `plot`}."""
     for name, style in styles.items():
         mine = [row for row in rows if row[group] == name]
         axis.plot([row[x] for row in mine], [row[y] for row in mine], **{"label": name} | style)

@@ -34,8 +34,7 @@ class Run:
         self.tick = lambda: progress(next(done), total)
 
     def finish(self, rows, figure):
-        """Write the three files, each atomically, the text last. rows: dicts, at least one; floats get six digits.
-        figure: matplotlib's, closed afterwards."""
+        """Write the three files, each atomically, the text last. rows: dicts, at least one; floats get six digits."""
         keys = dict.fromkeys(key for row in rows for key in row)
         own = {"settings": self.settings, "run_seconds": time.perf_counter() - self.began}
         table, picture = written([{key: row.get(key, "") for key in keys} | own for row in rows]), png(figure)
@@ -59,8 +58,7 @@ def hint(reason):
 
 
 def text(name, rows):
-    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. name: of the
-    module. rows: from `parsed`. Returns text."""
+    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. Returns text."""
     study = importlib.import_module(f"bench.studies.{name}")
     lines = [*_wrapped(f"Settings: {rows[0]['settings']}."), f"Run time: {seconds(rows)}.", ""]
     lines += columns(study.shown(rows) if hasattr(study, "shown") else rows, study.COLUMNS)
@@ -69,16 +67,16 @@ def text(name, rows):
 
 
 def seconds(rows):
-    """What a run took, in words: its seconds; of results that do not have them, the sum of the parts that were timed.
-    rows: from `parsed`."""
+    """What a run took, in words: its seconds; of results that do not have them, the sum of the parts that were
+    timed."""
     whole = rows[0].get("run_seconds", "")
     parts = sum(sum({row[key] for row in rows if row[key] != "" and row[key] == row[key]}) for key in PARTS if key in rows[0])
     return f"{whole:.0f} s" if whole != "" else f"at least {parts:.0f} s" if parts else "not recorded"
 
 
 def columns(rows, names):
-    """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first ones again.
-    rows: dicts. names: of columns. Returns a list of str."""
+    """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first ones
+    again."""
     names = list(names)
     first = [i for i, name in enumerate(names) if i == 0 or name in REPEATED]
     cells = [[name, *(_cell(row.get(name, "")) for row in rows)] for name in names]

@@ -20,8 +20,7 @@ COLUMNS = {"schedule": "", "sampler_steps": "of DDIM"} | metrics.COLUMNS | {f"re
 
 
 def run(out, progress, train_steps=net.STEPS, count=1000, calls=(10, 50), seed=0):
-    """Train where needed, sample, measure, draw; schedules.png, schedules.csv and schedules.txt. train_steps: of each
-    net. calls: the numbers of steps that are sampled with, the last is drawn."""
+    """Train where needed, sample, measure, draw; schedules.png, schedules.csv and schedules.txt."""
     judge, real, perfect = metrics.references(count, seed)
     this = results.Run("schedules", out, progress, len(COLOURS) * (train_steps + len(calls)), train_steps=train_steps, count=count, seed=seed)
     best = metrics.judged(judge, real, *perfect)
@@ -37,8 +36,7 @@ def run(out, progress, train_steps=net.STEPS, count=1000, calls=(10, 50), seed=0
 
 
 def signal(abar):
-    """How fast the signal goes. Returns a dict: the first time at which SNR < 1; the shares of time at which
-    sqrt(abar), the signal that is left, is under 10 % and over 90 %; SNR at T, in dB."""
+    """How fast the signal goes."""
     left = np.sqrt(abar[1:])
     return {
         "snr_one_at": int(np.argmax(schedules.snr(abar) < 1)), "time_under_10": float(np.mean(left < 0.1)), "time_over_90": float(np.mean(left > 0.9)),
@@ -47,8 +45,7 @@ def signal(abar):
 
 
 def draw(rows, drawn, labels, seed):
-    """The picture: SNR, the signal left, a digit noised by either schedule, samples of either net, their figures.
-    drawn: {schedule: images (B, 784)}."""
+    """The picture: SNR, the signal left, a digit noised by either schedule, samples of either net, their figures."""
     figure = pictures.pyplot().figure(figsize=(8.6, 7.4), layout="constrained")
     curves, noised, below = figure.subfigures(3, 1, height_ratios=[2.5, 2.0, 2.9])
     left, right = curves.subplots(1, 2)

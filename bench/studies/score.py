@@ -27,8 +27,7 @@ COLUMNS = {
 
 
 def run(out, progress, steps=6000, batch=512, count=40000, seed=0):
-    """Train, measure, draw; score.png, score.csv and score.txt. steps, batch: of the training. count: points measured
-    on, a level."""
+    """Train, measure, draw; score.png, score.csv and score.txt. steps, batch: of the training."""
     this = results.Run("score", out, progress, steps, steps=steps, batch=batch, count=count, seed=seed)
     abar = denoiser.alpha_bar("cosine")
     params = train(steps, batch, abar, seed, this.tick)
@@ -42,16 +41,15 @@ def mixture(count, seed, which, where):
 
 
 def log_density(x, abar_t):
-    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I). x: (B,
-    2). abar_t: in [0, 1]. Returns (B,) float64."""
+    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I)."""
     logs = _log_parts(x, abar_t)[0]
     top = logs.max(axis=1)
     return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
 
 
 def exact_score(x, abar_t):
-    """grad log q(x_t): sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, with r_k the chance that x came from component k.
-    x, abar_t: as in `log_density`. Returns (B, 2) float64."""
+    """grad log q(x_t): sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, with r_k the chance that x came from component
+    k."""
     logs, towards, variance = _log_parts(x, abar_t)
     r = np.exp(logs - logs.max(axis=1, keepdims=True))
     r = r / r.sum(axis=1, keepdims=True) / variance
@@ -59,8 +57,8 @@ def exact_score(x, abar_t):
 
 
 def train(steps, batch, abar, seed, tick):
-    """A residual MLP (2 -> 2, width 128, one class) trained by [DDPM] algorithm 1 to predict the noise; Adam, annealed.
-    Returns the moving average of its parameters."""
+    """A residual MLP (2 -> 2, width 128, one class) trained by [DDPM] algorithm 1 to predict the noise; Adam,
+    annealed."""
     kernels = fit.backend("numba_cpu")
 
     def gradients(params, step):
@@ -95,9 +93,7 @@ def losses(eps_hat, x0, xt, eps, t, abar):
 
 def measure(params, t, abar, count, seed):
     """The learned field against the exact score at a level, over points drawn from the noised mixture, so weighted by
-    its density. params: from `train`. t: int. Returns a row: t, abar, sigma; the relative error sqrt(E|s_hat - s|^2 /
-    E|s|^2); both losses, and the eps loss of the exact score; how far the losses are from the factor 1 - abar_t,
-    relative; (1 - abar_t) E|s_hat - s|^2, which is what eps loss is above that of the exact score."""
+    its density."""
     which, where, noise = (philox.stream("sampling", 4 * t + i) for i in range(3))
     x0, eps = mixture(count, seed, which, where), philox.normal(seed, (count, 2), noise)
     xt = diffusion.q_sample(x0, np.full(count, t), eps, abar)
@@ -114,8 +110,7 @@ def measure(params, t, abar, count, seed):
 
 
 def draw(params, rows, abar):
-    """The picture: exact and learned fields at four levels over the density, and the errors and losses at all. params:
-    from `train`. rows: of `measure`."""
+    """The picture: exact and learned fields at four levels over the density, and the errors and losses at all."""
     figure = pictures.pyplot().figure(figsize=(8.6, 7.6), layout="constrained")
     fields, curves = figure.subfigures(2, 1, height_ratios=[4.4, 2.6])
     axes = fields.subplots(2, len(DRAWN), sharex=True, sharey=True)

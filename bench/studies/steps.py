@@ -28,8 +28,7 @@ COLUMNS = {"sampler": "", "steps": "", "calls": "network calls"} | metrics.COLUM
 
 
 def run(out, progress, train_steps=net.STEPS, count=500, steps=STEPS, longest=denoiser.T, seed=0):
-    """Sample, count, time, measure, draw; steps.png, steps.csv and steps.txt. train_steps: of the shared net. steps: of
-    every sampler; a tuple. longest: steps of the long DDPM."""
+    """Sample, count, time, measure, draw; steps.png, steps.csv and steps.txt. train_steps: of the shared net."""
     jobs = [("ddpm", longest), *((name, n) for name in COLOURS for n in steps)]
     judge, real, perfect = metrics.references(count, seed)
     this = results.Run("steps", out, progress, train_steps + len(jobs) + 1, train_steps=train_steps, count=count, seed=seed)
@@ -47,8 +46,7 @@ def run(out, progress, train_steps=net.STEPS, count=500, steps=STEPS, longest=de
 
 
 def sample(name, n, params, labels, abar, seed):
-    """Digits by a sampler of `ref.samplers` in n steps. name: of COLOURS. n: int. Returns images (B, 784), calls of the
-    net, seconds in all, seconds in these calls."""
+    """Digits by a sampler of `ref.samplers` in n steps. name: of COLOURS. n: int."""
     spent = []
     x0_hat = net.predictor(params, labels)
 
@@ -90,8 +88,7 @@ class Noise:
 
 
 def overhead(params, labels, abar, seed, rounds=20):
-    """What a step of `digits` adds to its network calls, each timed in turn. rounds: int. Returns median seconds of a
-    step over median seconds of its calls, a float."""
+    """What a step of `digits` adds to its network calls, each timed in turn. rounds: int."""
     times = schedules.spaced_times(denoiser.T, rounds, "trailing").tolist()
     x = philox.normal(seed, (labels.size, 784), philox.stream("sampling")).astype(np.float32)
     calls, steps = [], []

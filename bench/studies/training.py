@@ -37,7 +37,7 @@ def run(out, progress, ends=ENDS, seed=0):
 
 def trainers(width=256):
     """{name: a `mlp_train` of NumPy arrays}: NumPy in four orders of the hidden units, and every backend that is not
-    interpreted. width: of the net."""
+    interpreted."""
     rng = np.random.default_rng(0)
     orders = [np.arange(width), np.arange(width)[::-1], rng.permutation(width), rng.permutation(width)]
     found = {f"NumPy, order {i}": in_order(order) for i, order in enumerate(orders)}
@@ -50,8 +50,7 @@ def trainers(width=256):
 
 
 def in_order(order):
-    """NumPy's `mlp_train` with the hidden units in another order, and put back. order: (width,) ints. Returns a
-    function as `ref.fused.mlp_train`."""
+    """NumPy's `mlp_train` with the hidden units in another order, and put back. order: (width,) ints."""
 
     def permuted(arrays, order):
         return {"w1": arrays["w1"][order], "b1": arrays["b1"][order], "w2": arrays["w2"][:, order], "b2": arrays["b2"]}
@@ -60,15 +59,13 @@ def in_order(order):
 
 
 def on(backend, **options):
-    """The backend's `mlp_train`, which takes and returns NumPy arrays. backend: name. options: more arguments. Returns
-    a function as `ref.fused.mlp_train`."""
+    """The backend's `mlp_train`, which takes and returns NumPy arrays. Returns a function as `ref.fused.mlp_train`."""
     kernel, (send, receive) = importlib.import_module(f"kernels.{backend}.fused").mlp_train, registry.carriers(backend)
     return _wrapped(kernel, lambda arrays: tree.map(send, arrays), lambda arrays: tree.map(receive, arrays), send, receive, options)
 
 
 def _wrapped(kernel, there, back, send=np.asarray, receive=np.asarray, more={}):
-    """kernel with its parameters and state taken there and back. there, back: of dicts of arrays. send, receive: of an
-    array. more: arguments."""
+    """kernel with its parameters and state taken there and back. there, back: of dicts of arrays. more: arguments."""
 
     def train(params, images, steps, state=None, **options):
         state = state and {part: p if part == "step" else there(p) for part, p in state.items()}
@@ -79,8 +76,7 @@ def _wrapped(kernel, there, back, send=np.asarray, receive=np.asarray, more={}):
 
 
 def follow(train, params, images, ends, options, tick):
-    """The loss of each step, and the weights at the ends. train: as `ref.fused.mlp_train`. params: dict. ends: steps.
-    options: arguments. tick: called at each end. Returns losses (steps,), a list of dicts."""
+    """The loss of each step, and the weights at the ends. params: dict. Returns losses (steps,), a list of dicts."""
     state, losses, at = None, [], []
     for begin, end in zip((0, *ends), ends):
         params, state, some = train(params, images, end - begin, state=state, **options)
@@ -92,7 +88,7 @@ def follow(train, params, images, ends, options, tick):
 
 def measured(params, exact, paths, ends):
     """A row for each path and end, as COLUMNS says; no units for bfloat16, whose operands plain NumPy would have to
-    round. params: the first. exact: of `follow`. paths: {name: of `follow`}. ends: steps."""
+    round."""
     rows, numpys = [], [at for name, (_, at) in paths.items() if name.startswith("NumPy")]
     for i, end in enumerate(ends):
         want, truth = exact[1][i], exact[0][:end]
@@ -111,8 +107,7 @@ def _distance(a, b):
 
 
 def draw(rows, exact, paths):
-    """The picture: the losses over the reference's, and the distance of the weights. rows: of `measured`. exact, paths:
-    as there."""
+    """The picture: the losses over the reference's, and the distance of the weights. rows: of `measured`."""
     figure, (left, right) = pictures.pyplot().subplots(1, 2, figsize=(8.6, 3.2), layout="constrained")
     steps = np.arange(1, exact[0].size + 1)
     left.plot(steps, exact[0], color="0.82", lw=4, label="ref, float64")

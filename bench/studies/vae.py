@@ -30,8 +30,7 @@ COLUMNS = {
 
 
 def run(out, progress, steps=7000, batch=128, count=1000, draws=100, seed=0):
-    """Train, bound, rebuild, sample, walk, draw; vae.png, vae.csv and vae.txt. steps, batch: of training. count:
-    samples. draws: of z for each digit in the bounds."""
+    """Train, bound, rebuild, sample, walk, draw; vae.png, vae.csv and vae.txt. steps, batch: of training."""
     this = results.Run("vae", out, progress, steps, steps=steps, batch=batch, count=count, draws=draws, seed=seed)
     (images, _), (held, labels) = data.load()
     x, train_x = (binarised(some, seed, philox.stream("sampling", HELD_OUT + i)) for i, some in enumerate((held, images[: len(held)])))
@@ -56,11 +55,7 @@ def run(out, progress, steps=7000, batch=128, count=1000, draws=100, seed=0):
 
 
 def train(images, steps, batch, seed, tick, watch=lambda step, params: None, reach=1):
-    """[VAE] algorithm 1 with one draw of z a digit.
-
-    images: (N, 784) float32 in [-1, 1]. watch: called with (step, parameters). reach: how far digits are shifted, in
-    pixels. Returns the moving average of the parameters, a tree with those of both nets.
-    """
+    """[VAE] algorithm 1 with one draw of z a digit. images: (N, 784) float32 in [-1, 1]."""
     params = {"encoder": nets.encoder_init(seed, latent=LATENT), "decoder": nets.decoder_init(seed, latent=LATENT)}
 
     def step_gradients(params, step):
@@ -76,8 +71,7 @@ def train(images, steps, batch, seed, tick, watch=lambda step, params: None, rea
 
 
 def gradients(params, x, eps):
-    """Gradients of the negative ELBO. params: of both nets. x: (B, 784) of 0 and 1. eps: (B, latent). Returns a
-    tree."""
+    """Gradients of the negative ELBO. params: of both nets. x: (B, 784) of 0 and 1. Returns a tree."""
     mu, logvar, encoded = nets.encoder(params["encoder"], x)
     logits, decoded = nets.decoder(params["decoder"], vae.reparameterize(mu, logvar, eps).astype(x.dtype))
     each = np.full(len(x), 1 / len(x))  # of the negative ELBO, a mean, in each nll and each KL
@@ -89,10 +83,7 @@ def gradients(params, x, eps):
 
 
 def bounds(params, x, draws, seed):
-    """The negative ELBO and its parts, the negative [IWAE] bound, and the latents in use. params: of both nets. x: (N,
-    784) of 0 and 1. draws: of z for each. Returns a dict: nll, the mean over draws, kl, negative_elbo,
-    importance_weighted with all draws, in nats; standard error of the ELBO over digits; active, how many latents have
-    more than 0.01 nats."""
+    """The negative ELBO and its parts, the negative [IWAE] bound, and the latents in use. params: of both nets."""
     nll, kl, log_w, of_latent = [], [], [], 0
     for i, some in enumerate(np.array_split(x, -(-len(x) * draws // 5000))):
         mu, logvar, _ = nets.encoder(params["encoder"], some)
@@ -123,7 +114,7 @@ def sample(params, count, seed):
 
 def look(images):
     """How images look: the mean gradient energy, and the share of pixels that are neither on nor off, between a tenth
-    and nine. Returns a dict."""
+    and nine."""
     return {"sharpness": metrics.sharpness(images), "undecided": float(np.mean(np.abs(images) < 0.8))}
 
 

@@ -26,8 +26,7 @@ COLUMNS = {
 
 
 def run(out, progress, vae_steps=3400, gan_steps=2900, diffusion_steps=1900, count=1000, seed=0):
-    """Train the three, sample, judge, draw; vae_vs_gan_vs_diffusion.png, .csv and .txt. vae_steps, gan_steps,
-    diffusion_steps: of training. count: samples of each, a multiple of 10."""
+    """Train the three, sample, judge, draw; vae_vs_gan_vs_diffusion.png, .csv and .txt."""
     judge, real, perfect = metrics.references(count, seed)
     total = vae_steps + gan_steps + diffusion_steps
     this = results.Run("vae_vs_gan_vs_diffusion", out, progress, total, vae_steps=vae_steps, gan_steps=gan_steps, diffusion_steps=diffusion_steps, count=count, seed=seed)
@@ -56,8 +55,7 @@ def run(out, progress, vae_steps=3400, gan_steps=2900, diffusion_steps=1900, cou
 
 
 def sample_diffusion(params, count, seed, limit=None):
-    """[DDIM] with eta = 0. params: of the denoiser. count, seed: ints. limit: of x0_hat, as in `net.predictor`. Returns (count, 784) in [-1, 1].
-    """
+    """[DDIM] with eta = 0. params: of the denoiser. count, seed: ints. Returns (count, 784) in [-1, 1]."""
     x0_hat = net.predictor(params, np.full(count, denoiser.NO_LABEL), w=1, limit=limit)
     return net.clip(net.ddim(x0_hat, count, denoiser.alpha_bar("cosine"), CALLS, seed))
 
