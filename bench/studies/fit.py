@@ -14,9 +14,8 @@ PARTS = ("params", "m", "v", "average")  # of a state, a tree of arrays each
 
 
 def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
-    """Train. params: tree of arrays, not changed. Returns the moving average of the parameters, a tree."""
-    kernels = backend("numba_cpu")
-    state = begin(params)
+    """Train. gradients: (params, step) -> tree, step from 1 to steps. Returns the moving average of params, a tree."""
+    kernels, state = backend("numba_cpu"), begin(params)
     for step in range(1, steps + 1):
         descend(kernels, state, gradients(state["params"], step), step, annealed(lr, step, steps), ema)
         tick()
@@ -24,18 +23,15 @@ def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
 
 
 def begin(params):
-    """The state before the first step: parameters, Adam's two moments, the moving average. Returns a dict of trees."""
-    return {part: (tree.zeros_like if part in "mv" else lambda p: tree.map(np.copy, p))(params) for part in PARTS}
+    """The state before the first step: copies of the parameters, Adam's two moments, the moving average."""
+    return {part: tree.zeros_like(params) if part in "mv" else tree.map(np.copy, params) for part in PARTS}
 
 
 def descend(kernels, state, grads, step, lr, ema, beta1=0.9):
     """One step of Adam and of the moving average, in place. kernels: from `backend`. state: from `begin`."""
-    decay = min(ema, step / (step + 9))  # an average over the past so far, at first
-
-    def update(p, g, m, v, average):
-        kernels.adam_ema(p, g, m, v, average, step, lr, beta1, 0.999, 1e-8, 0.0, decay)
-
-    tree.map(update, state["params"], grads, *(state[part] for part in PARTS[1:]))
+    hyper = step, lr, beta1, 0.999, 1e-8, 0.0, min(ema, step / (step + 9))  # an average over the past so far, at first
+    params, *rest = (state[part] for part in PARTS)
+    tree.map(lambda *arrays: kernels.adam_ema(*arrays, *hyper), params, grads, *rest)
 
 
 def annealed(lr, step, steps):
@@ -44,26 +40,23 @@ def annealed(lr, step, steps):
 
 
 def picked(count, seed, batch, step):
-    """The indices of a step's batch. count: of the examples. seed, batch, step: ints. Returns (batch,) ints."""
+    """The indices of a step's batch, (batch,) ints below count."""
     return philox.below(seed, batch, count, philox.stream("batch", step))
 
 
 def backend(name):
     """The modules of `ref` or of a kernel backend in one place, how arrays get there and back (send, receive), and
-    whether it is interpreted."""
-    package = "ref" if name == "ref" else f"kernels.{name}"
-    modules = SimpleNamespace(**{m: importlib.import_module(f"{package}.{m}") for m in ("philox", "diffusion", "fused")})
-    if name == "ref":
-        modules.send, modules.receive, modules.interpreted = np.asarray, np.asarray, False
+    whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""
+    package, names = "ref" if name == "ref" else f"kernels.{name}", ("philox", "diffusion", "fused")
+    found = SimpleNamespace(**{module: importlib.import_module(f"{package}.{module}") for module in names})
+    found.send, found.receive = (np.asarray, np.asarray) if name == "ref" else registry.carriers(name)
+    found.interpreted = name != "ref" and selftest.interpreted(name)
 
-        def adam_ema(p, g, m, v, average, *hyper):
-            p[...], m[...], v[...], average[...] = modules.fused.adam_ema_step(p, g, m, v, average, *hyper)
-    else:
-        modules.send, modules.receive = registry.carriers(name)
-        modules.interpreted = selftest.interpreted(name)
+    def adam_ema(p, g, m, v, average, *hyper):
+        if name == "ref":
+            p[...], m[...], v[...], average[...] = found.fused.adam_ema_step(p, g, m, v, average, *hyper)
+        else:
+            found.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
 
-        def adam_ema(p, g, m, v, average, *hyper):
-            modules.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
-
-    modules.adam_ema = adam_ema
-    return modules
+    found.adam_ema = adam_ema
+    return found

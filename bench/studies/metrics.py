@@ -22,7 +22,8 @@ COLUMNS = {
 
 
 def references(count, seed=0):
-    """The judge, and two halves of real digits that it was not trained on, classes even in each. seed: of the judge."""
+    """The judge's parameters, and two halves of real digits that it was not trained on, (images, labels), classes even
+    in each: to compare with, and to stand for perfect samples. count: in a half, a multiple of 10, at most 1,870."""
     (images, labels), held_out = data.load()
     each = [np.flatnonzero(labels == k) for k in range(10)]
     most = min(len(where) for where in each) // 2 * 10
@@ -33,10 +34,10 @@ def references(count, seed=0):
 
 
 def judged(judge, real, images, labels):
-    """The four figures of samples. judge: from `references`. real: (images, labels) to compare with."""
+    """The four figures of samples, as COLUMNS says. judge, real: from `references`. labels: (N,), requested."""
     there, here = features(judge, real[0]), features(judge, images)
-    precision, recall = precision_recall(there, here)
-    return {"adherence": classifier.accuracy(judge, images, labels), "frechet": frechet(there, here), "precision": precision, "recall": recall}
+    figures = classifier.accuracy(judge, images, labels), frechet(there, here), *precision_recall(there, here)
+    return dict(zip(COLUMNS, figures))
 
 
 def features(judge, images):
@@ -62,7 +63,8 @@ def frechet(a, b):
 
 
 def precision_recall(real, made, k=3):
-    """[PR] eqs. 1 and 2: the share of made points in the real manifold, and of real points in the made one."""
+    """[PR] eqs. 1 and 2: the share of made points in the real manifold, and of real points in the made one. A manifold
+    is the balls about its points that reach to their k-th nearest neighbour in it."""
     real, made = _clouds(real, made, least=k + 1)
     between = _distances(real, made)
     radius = [np.partition(_distances(x, x), k, axis=1)[:, k] for x in (real, made)]  # entry 0 is the point itself
@@ -72,7 +74,7 @@ def precision_recall(real, made, k=3):
 
 
 def spread(images, labels):
-    """Mean distance between two samples of the same requested digit, as the root mean square over pixels."""
+    """Mean distance |a - b| / sqrt(D) between two samples of the same requested digit, over pairs and then classes."""
     means = []
     for label in np.unique(labels):
         x = np.asarray(images, np.float64)[labels == label]
@@ -83,7 +85,7 @@ def spread(images, labels):
 
 
 def sharpness(images):
-    """Mean gradient energy: the mean square of the differences to the right and down, added. Returns a float >= 0."""
+    """Mean gradient energy: the mean square of the differences to the right and down, added. Specks count as edges."""
     if np.ndim(images) != 2 or np.shape(images)[1] != 784 or len(images) == 0:
         raise ValueError(f"images: expected shape (N, 784) with N >= 1, got {np.shape(images)}")
     x = np.asarray(images, np.float64).reshape(-1, 28, 28)

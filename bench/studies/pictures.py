@@ -1,6 +1,9 @@
 """How the studies draw: one style, images side by side, a line for each group of rows."""
 import numpy as np
 
+TIME = "time t (0 data, 1000 noise)"
+LABELS = {key: f"{key} (share)" for key in ("adherence", "precision", "recall")} | {"frechet": "Frechet distance"}
+
 
 def pyplot():
     """matplotlib.pyplot, drawing to memory, in the studies' one style."""
@@ -10,10 +13,16 @@ def pyplot():
     import matplotlib.pyplot as plt
 
     plt.rcParams.update({
-        "font.size": 8, "axes.titlesize": 8, "axes.titlelocation": "left", "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
-        "legend.frameon": False, "lines.markersize": 3, "lines.linewidth": 1.2,
+        "font.size": 8, "axes.titlesize": 8, "axes.titlelocation": "left", "axes.linewidth": 0.6,
+        "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 3, "lines.linewidth": 1.2,
     })  # fmt: skip
     return plt
+
+
+def parts(size, *heights):
+    """A figure of this size in inches, and its parts from top to bottom, of these relative heights."""
+    figure = pyplot().figure(figsize=size, layout="constrained")
+    return figure, *figure.subfigures(len(heights), 1, height_ratios=heights)
 
 
 def gallery(axis, images, columns, title="", rows=(), limit=1):
@@ -45,6 +54,14 @@ def lines(axis, rows, group, x, y, styles, real=None):
         axis.plot([row[x] for row in mine], [row[y] for row in mine], **{"label": name} | style)
     if real is not None:
         axis.axhline(real, color="black", ls="--", lw=1, label="real digits")
+
+
+def against_calls(axes, rows, keys, group, styles, real, x=(), y={}):
+    """A panel for each of the keys against network calls, as `lines`. real: a row. x, y: of `log_ticks`, y by key."""
+    for axis, key in zip(axes, keys):
+        lines(axis, rows, group, "calls", key, styles, real.get(key))
+        axis.set(xlabel="network calls", ylabel=LABELS.get(key, key))
+        log_ticks(axis, x, y.get(key, ()))
 
 
 def log_ticks(axis, x=(), y=()):
