@@ -5,11 +5,6 @@ sigma_data of WITHIN: from a little above SIGMA_MIN on, F predicts x0 and never 
 do not carry. It starts as the shared net, and learns at a fifth of that net's rate. One student is trained alone, which
 knows no guidance; the other is distilled from the guided net, w = GUIDANCE. A guided call of the net evaluates it
 twice, a student's call once.
-
-Papers
-    [CM]   Song, Dhariwal, Chen, Sutskever, "Consistency Models", 2023
-    [iCT]  Song, Dhariwal, "Improved Techniques for Training Consistency Models", 2024
-    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import time
 

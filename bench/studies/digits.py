@@ -168,7 +168,7 @@ def arguments(argv):
             setattr(args, name, value)
     if args.backend == "triton_gpu" and (args.net, args.predict) != ("simple_mlp", "eps"):
         got = f"got --net {args.net} --predict {args.predict}"
-        parser.error(f"--backend triton_gpu: expected --net simple_mlp --predict eps, which it has kernels to train, {got}")
+        parser.error(f"--backend triton_gpu: expected --net simple_mlp --predict eps, which it can train, {got}")
     if args.backend in (missing := selftest.available()[1]):
         parser.error(f"--backend {args.backend}: {missing[args.backend]}")
     if args.steps < 1 or args.batch < 1:

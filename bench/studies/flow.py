@@ -6,9 +6,6 @@ itself must carry the noise of 784 pixels through 512 units.) Training stops at 
 longest sampler here calls the net. DDIM runs as the flow does, with x0_hat as the net predicts it, and, as is the
 custom, with x0_hat clipped to [-1, 1] in each step. Reflow trains the net further on pairs (noise, the sample that the
 first flow makes of it).
-
-Papers
-    [RF]   Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
 """
 import time
 

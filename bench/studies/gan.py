@@ -2,11 +2,6 @@
 
 Two MLPs ([GAN] used such), unconditional. Each step moves the discriminator once, on digits, on fakes and on R1's
 penalty at the digits, then the generator once; samples come from the moving average of the generator.
-
-Papers
-    [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
-    [WGAN-GP]  Gulrajani et al., "Improved Training of Wasserstein GANs", 2017
-    [R1]       Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", 2018
 """
 import time
 from dataclasses import dataclass

@@ -4,12 +4,6 @@ Four ways to train the same two small MLPs, some seeds each; the discriminator l
 sample is good within three deviations of its nearest mode; a mode is covered when at least a quarter of its fair share
 of the samples is good and there. Then the discriminator is trained alone, with a fixed generator, and the norm of the
 gradient that the generator would get is measured.
-
-Papers
-    [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
-    [Towards]  Arjovsky, Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017
-    [WGAN-GP]  Gulrajani et al., "Improved Training of Wasserstein GANs", 2017
-    [R1]       Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", 2018
 """
 import numpy as np
 

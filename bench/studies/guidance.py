@@ -3,11 +3,6 @@
 One net, one noise, DDIM; only the weight and what is done to x0_hat differ. x0_hat is clipped to [-1, 1], except where
 a remedy takes the place of the clip (dynamic thresholding, [Imagen], 99.5 %); the other one (rescaling, [ZSNR], phi =
 0.7) is applied before it.
-
-Papers
-    [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
-    [Imagen]  Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022
-    [ZSNR]    Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
 """
 import numpy as np
 

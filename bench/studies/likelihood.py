@@ -16,12 +16,6 @@ Below t both may use the same.
 The bound's steps have one variance for each t, the one under which training digits cost least: beta_tilde plus the mean
 square between the posterior's mean and the model's, [Analytic] theorem 1 but for the model's own mean, where the
 theorem has the best one. That of [DDPM], beta_tilde alone, is measured too.
-
-Papers
-    [DDPM]      Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-    [SDE]       Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
-    [ODE]       Zheng, Lu, Chen, Zhu, "Improved Techniques for Maximum Likelihood Estimation for Diffusion ODEs", 2023
-    [Analytic]  Bao, Li, Zhu, Zhang, "Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance in Diffusion Probabilistic Models", 2022
 """
 from statistics import NormalDist
 

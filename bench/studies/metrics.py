@@ -4,10 +4,6 @@ sharpness.
 Frechet distance, precision and recall compare two clouds of features, the last hidden layer of the judge
 (`bench.studies.classifier`, trained on held-out digits). They depend on the number of points, so compare each with the
 same figure for as many real digits.
-
-Papers
-    [FID]  Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017
-    [PR]   Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019
 """
 import numpy as np
 

@@ -1,10 +1,6 @@
 """Linear against cosine noise schedules: signal over time, and samples.
 
 Two nets of one shape and budget, each trained and sampled (DDIM, guidance w = 2) on its own schedule.
-
-Papers
-    [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-    [iDDPM]  Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
 """
 import numpy as np
 

@@ -3,10 +3,6 @@
 A small net learns to predict the noise in points of a 2-D mixture of Gaussians, whose score at every noise level is
 known in closed form; the score it has learned is -eps_hat / sqrt(1 - abar_t). Both losses are computed, each from its
 own definition, and each next to the least that any predictor could reach, which is that of the exact score.
-
-Papers
-    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-    [DSM]   Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011
 """
 import numpy as np
 

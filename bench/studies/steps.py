@@ -4,9 +4,6 @@ One net, one noise, guidance w = 2, x0_hat clipped to [-1, 1] inside the model. 
 visit trailing times; Euler and Heun the noise levels of [EDM] eq. 5 from 80 to 0.02. Heun calls the net twice a step,
 but once in its last. The last row is what a step of `digits` adds to its network calls: two conversions of x0_hat to
 eps_hat and the fused guided DDIM step.
-
-Papers
-    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import time
 

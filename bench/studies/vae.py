@@ -4,10 +4,6 @@ Digits are binarised dynamically: a pixel is on with the probability that its gr
 step, after the digit was shifted by at most a pixel each way; the held-out digits are drawn once. The net sees pixels
 of 0 and 1; pictures and sharpness are in [-1, 1], of the decoder's mean unless said otherwise. The shift was chosen on
 a fifth of the training digits, kept out for that.
-
-Papers
-    [VAE]   Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
-    [IWAE]  Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016
 """
 import time
 

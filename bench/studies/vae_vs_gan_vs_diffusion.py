@@ -5,10 +5,6 @@ The steps are fixed, so that a run can be repeated, and were chosen to take the 
 they took. The diffusion model is sampled twice: as it is, and with x0_hat clipped to [-1, 1] in each step, as is the
 custom; final pixels are clipped either way. The GAN's penalty, rates and init were chosen by this Frechet distance, the
 other two models' settings were not, which favours the GAN.
-
-Papers
-    [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
-    [PR]    Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019
 """
 import time
 

@@ -1,5 +1,6 @@
 """The studies' command, their texts, the metrics on clouds whose figures are known, the shared net, every study at a tiny size."""
 import csv
+import functools
 import importlib
 import subprocess
 import sys
@@ -35,12 +36,10 @@ def test_the_command_lists_and_refuses(tmp_path, capsys):
 def test_every_study_can_be_imported_and_run_without_matplotlib():
     """In another process, since this one may have imported it."""
     code = f"""
-import importlib, inspect, sys
+import importlib, sys
 for name in {list(command.NAMES)}:
     study = importlib.import_module("bench.studies." + name)
-    parameters = list(inspect.signature(study.run).parameters.values())
-    assert [p.name for p in parameters[:2]] == ["out", "progress"], name
-    assert all(p.default is not p.empty for p in parameters[2:]), name
+    assert study.SETTINGS and study.COLUMNS and study.rows and study.draw, name
 assert "matplotlib" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -69,7 +68,7 @@ def test_columns_fold_and_cut_no_number():
 def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch, capsys):
     runs = []
 
-    def run(out, progress):
+    def run(name, out, progress):
         progress(1, 1)
         runs.append(out)
         for ending in ("txt", "csv"):
@@ -84,7 +83,7 @@ def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch,
 
     for module, member in (("tqdm", {"tqdm": Bar}), ("threadpoolctl", {"threadpool_limits": lambda *_: None})):
         monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**member))
-    monkeypatch.setattr(command.importlib, "import_module", lambda name: types.SimpleNamespace(run=run))
+    monkeypatch.setattr(results, "run", run)
     for words, count in ((["score"], 1), (["score"], 1), (["score", "--again"], 2)):
         assert command.main([*words, "--out", str(tmp_path)]) == 0 and len(runs) == count
     assert "--again" in capsys.readouterr().out
@@ -92,19 +91,16 @@ def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch,
 
 def test_a_study_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     without_pictures(monkeypatch)
-    told, out = [], tmp_path / "new"
-    run = results.Run("score", out, lambda *now: told.append(now), 2, steps=3, calls=(1, 2))
-    run.tick()
-    run.tick()
-    run.finish([{"t": 1, "eps_loss": 0.123456789}, {"t": 2, "other": "x"}], Picture())
-    assert told == [(1, 2), (2, 2)] and sorted(p.name for p in out.iterdir()) == ["score.csv", "score.png", "score.txt"]
-    first, second = results.parsed((out / "score.csv").read_text())
-    assert first.pop("run_seconds") >= 0
-    assert first == {"t": 1, "eps_loss": 0.123457, "other": "", "settings": "steps 3, calls 1 2"}
-    assert second["other"] == "x" and second["eps_loss"] == "" and "0.1235" in (out / "score.txt").read_text()
+    write = functools.partial(results.write, "score", tmp_path, settings=dict(steps=3, calls=(1, 2)), taken=4.0)
+    write([{"t": 1, "eps_loss": 0.123456789}, {"t": 2, "other": "x"}], Picture())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["score.csv", "score.png", "score.txt"]
+    first, second = results.parsed((tmp_path / "score.csv").read_text())
+    settings = {"settings": "steps 3, calls 1 2", "run_seconds": 4}
+    assert first == {"t": 1, "eps_loss": 0.123457, "other": ""} | settings
+    assert second["other"] == "x" and second["eps_loss"] == "" and "0.1235" in (tmp_path / "score.txt").read_text()
     with pytest.raises(AttributeError):
-        run.finish([{"t": 3}], None)  # cannot be drawn: the old files stay
-    assert results.parsed((out / "score.csv").read_text())[0]["t"] == 1 and len(list(out.iterdir())) == 3
+        write([{"t": 3}], None)  # cannot be drawn: the old files stay
+    assert results.parsed((tmp_path / "score.csv").read_text())[0]["t"] == 1 and len(list(tmp_path.iterdir())) == 3
 
 
 def test_frechet_is_that_of_the_moments():
@@ -179,12 +175,12 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
     without_pictures(monkeypatch, study)
     if "count" in sizes and name not in ("score", "likelihood", "vae"):
         with pytest.raises(ValueError, match="count"):
-            study.run(tmp_path, None, **sizes | {"count": 50})
+            results.run(name, tmp_path, None, **sizes | {"count": 50})
         assert not list(tmp_path.iterdir())
     tables = []
     for _ in range(1 if name == "likelihood" else 2):
         told = []
-        study.run(tmp_path, lambda done, total: told.append((done, total)), **sizes)
+        results.run(name, tmp_path, lambda done, total: told.append((done, total)), **sizes)
         assert told == [(i + 1, told[0][1]) for i in range(told[0][1])]
         assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{ending}" for ending in results.ENDINGS} | more
         with open(tmp_path / f"{name}.csv", newline="") as file:
