@@ -80,17 +80,11 @@ def caches():
 
 def describe(threads, on_gpu=False):
     """What every row of a result says about where it comes from. threads: int. Returns {column: text}."""
+    always = {"date": datetime.date.today().isoformat(), "versions": versions()}
     if on_gpu:
-        today = datetime.date.today().isoformat()
-        return {"machine": gpu(), "caches": "", "threads": "", "date": today, "versions": versions()}
+        return {"machine": gpu(), "caches": "", "threads": "", **always}
     sizes = " ".join(f"{level} {size >> 10}K" for level, size in caches().items())
-    return {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
-        "caches": sizes,
-        "threads": str(threads),
-        "date": datetime.date.today().isoformat(),
-        "versions": versions(),
-    }
+    return {"machine": f"{processor()}, {os.cpu_count()} cores", "caches": sizes, "threads": str(threads), **always}
 
 
 def versions():

@@ -69,7 +69,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     if not loop:
         result["bytes"] = registry.bytes_moved(op, few, dtype) * math.prod(shape) // math.prod(few_shape)
     expected = registry.expected(op, few, dtype)
-    extra = _dtype(op, dtype) | ({"precision": precision} if precision else {})
+    extra = ({"dtype": dtype} if op.takes_dtype else {}) | ({"precision": precision} if precision else {})
     try:
         run = prepared(op, function, arguments, shape, dtype, gpu, extra)
         alone = few is not arguments and not (loop and few_shape != shape)
@@ -127,10 +127,6 @@ def _random(shape, dtype, stream, positive=False):
     send = registry.carriers("triton_gpu")[0]
     out = send(np.zeros(1, np.float32).astype(registry.like(dtype))).new_empty(shape) if dtype == "bfloat16" else None
     return philox.normal(1, shape, stream, dtype=dtype, out=out)
-
-
-def _dtype(op, dtype):
-    return {"dtype": dtype} if op.takes_dtype else {}
 
 
 def _own(arguments, gpu):

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import files, plot
 from bench.measure import NUMBERS
 from bench.peers import COLUMNS
+from bench.studies import conformance as study
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -94,7 +95,7 @@ SHOWN = {
 LEFT = ("op", "dtype", "target", "met")
 PEERS = (
     "x NumPy and others: times faster than the fastest of the library's variants, all timed in the same rounds. "
-    "NumPy: the NumPy backend with out=, or its temporaries kept; noise by SFC64 or PCG64. torch: eager, or with out= "
+    "NumPy: the NumPy backend with out=, or its temporaries kept; noise by SFC64. torch: eager, or with out= "
     "and in place; Adam is its fused AdamW"
 )
 
@@ -233,13 +234,11 @@ def training(path):
 
 
 def conformance(path):
-    """The summary of the study `conformance`, and every comparison that differs. path: its CSV."""
+    """The counts of the study `conformance`, and its table. path: its CSV."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
-    differ = [row for row in rows if row["verdict"] == "differs"]
-    lines = [[r["theirs"], f"`{r['ours']}`", r["dtype"], f"{float(r['ulps']):.3g}", r["convention"]] for r in differ]
-    count = f"of {len(rows)} comparisons {len(rows) - len(differ)} agree and {len(differ)} differ."
-    header = ["theirs", "ours", "dtype", "ulps", "what reproduces it, or the cause"]
-    return f"{rows[0]['versions']}: {count}\n\n{_markdown(header, lines, left=[h for h in header if h != 'ulps'])}"
+    differ = sum(row["verdict"] == "differs" for row in rows)
+    count = f"of {len(rows)} comparisons {len(rows) - differ} agree and {differ} differ."
+    return f"{rows[0]['versions']}: {count}\n\n{study.markdown(rows).rstrip()}"
 
 
 def main(argv=None):
@@ -260,8 +259,8 @@ def main(argv=None):
             plot.draw([row for rows, _ in found for row in rows], found[0][1], words.plot)
             return 0
         page = files.fill(words.page.read_text(), "tables", "\n\n".join(markdown(*each) for each in found))
-        for study in (training, conformance):
-            page = files.fill(page, study.__name__, study(RESULTS / "studies" / f"{study.__name__}.csv"))
+        for part in (training, conformance):
+            page = files.fill(page, part.__name__, part(RESULTS / "studies" / f"{part.__name__}.csv"))
         readme = files.fill(words.readme.read_text(), "bench", eight_rows(found))
         for path, text in ((words.page, page), (words.readme, readme)):
             files.write_atomic(path, text.encode())

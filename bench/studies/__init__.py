@@ -30,7 +30,8 @@ Papers
     [ODE]       Zheng, Lu, Chen, Zhu, "Improved Techniques for Maximum Likelihood Estimation for Diffusion ODEs", 2023
     [PR]        Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019
     [R1]        Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", 2018
-    [RF]        Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+    [RF]        Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow",
+                2023
     [SDE]       Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
     [Towards]   Arjovsky, Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017
     [VAE]       Kingma, Welling, "Auto-Encoding Variational Bayes", 2014

@@ -109,7 +109,7 @@ def shown(rows):
 
 
 def markdown(rows):
-    """The differences as a table in Markdown, then what agrees. rows: of the CSV, as text."""
+    """The differences as a table in Markdown, then what agrees. rows: as text."""
     lines = ["| theirs | ours | smallest example | convention that explains it | documented |", "| :-- " * 5 + "|"]
     for r in (r for r in rows if r["verdict"] == "differs"):
         left = f" ({float(r['ulps_explained']):.2g} ulps left)" if r["ulps_explained"] else ""
@@ -117,12 +117,6 @@ def markdown(rows):
         lines.append(f"| {' | '.join(cells)} | {r['documented'].partition(':')[0] or 'no'} |")
     agree = [f"{r['theirs']} ({r['dtype']}, {float(r['ulps']):.2g})" for r in rows if r["verdict"] == "agrees"]
     return "\n".join(lines) + f"\n\nAgree, with the worst difference in ulps: {'; '.join(agree)}.\n"
-
-
-def recorded():
-    """The rows of the results that are there, as text."""
-    path = Path(__file__).parents[1] / "results" / "studies" / "conformance.csv"
-    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def draw(rows):
@@ -140,4 +134,5 @@ def draw(rows):
 
 
 if __name__ == "__main__":
-    print(markdown(recorded()), end="")
+    path = Path(__file__).parents[1] / "results" / "studies" / "conformance.csv"
+    print(markdown(list(csv.DictReader(path.read_text().splitlines()))), end="")

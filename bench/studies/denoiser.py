@@ -153,7 +153,7 @@ def save(path, state, settings):
 def load(path, settings):
     """The state that `save` wrote. Raises ValueError for another kind of file, other settings or other arrays."""
     if Path(path).exists() and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another kind of file, or part of one")
+        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another file, or a part of one")
     with np.load(path, allow_pickle=False) as file:
         found = dict(file)
     if "settings" not in found:

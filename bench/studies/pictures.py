@@ -14,7 +14,8 @@ def pyplot():
 
     plt.rcParams.update({
         "font.size": 8, "axes.titlesize": 8, "axes.titlelocation": "left", "axes.linewidth": 0.6,
-        "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 3, "lines.linewidth": 1.2,
+        "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 3,
+        "lines.linewidth": 1.2,
     })  # fmt: skip
     return plt
 

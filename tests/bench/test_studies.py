@@ -1,4 +1,4 @@
-"""The studies' command, their texts, the metrics on clouds whose figures are known, the shared net, every study at a tiny size."""
+"""The studies' command, their texts, the metrics on known clouds, the shared net, every study at a tiny size."""
 import csv
 import functools
 import importlib
@@ -104,7 +104,7 @@ def test_a_study_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_frechet_is_that_of_the_moments():
-    """Clouds with exact means and covariances: the closed form for covariances that commute, and one for those that do not."""
+    """Clouds with exact means and covariances: for covariances that commute, and for others."""
     z = philox.normal(0, (50, 2))
     z = z - z.mean(axis=0)
     white = z @ np.linalg.inv(np.linalg.cholesky(np.cov(z, rowvar=False))).T
@@ -150,7 +150,8 @@ def test_the_shared_net_is_guided_and_called_in_three_ways():
     sigma = np.sqrt((1 - abar[500]) / abar[500])
     np.testing.assert_allclose(net.denoise(low, abar)(x / np.sqrt(abar[500]), sigma), low(x, 500), atol=1e-4)
     times = schedules.spaced_times(1000, 2, "trailing")
-    want = samplers.ddim(net.model(low, abar), philox.normal(0, (2, 784), philox.stream("sampling")), times, None, 0.0, abar)
+    xT = philox.normal(0, (2, 784), philox.stream("sampling"))
+    want = samplers.ddim(net.model(low, abar), xT, times, None, 0.0, abar)
     np.testing.assert_array_equal(net.ddim(low, 2, abar, 2, 0), want)
 
 
@@ -161,8 +162,10 @@ SIZES = {  # sizes, rows, and what is written next to the three files
     "steps": (dict(train_steps=2, count=20, steps=(1, 2), longest=3), 15, NET),
     "flow": (dict(train_steps=2, steps=2, reflow_steps=2, pairs=10, batch=4, count=20), 23, NET),
     "consistency": (dict(train_steps=2, count=20, steps=3, batch=4, calls=(1, 2)), 9, NET),
-    "score": (dict(steps=3, batch=8, count=50), 12, set()), "likelihood": (dict(count=2, steps=1, solver_steps=1), 22, set()),
-    "vae": (dict(steps=3, batch=8, count=20, draws=2), 6 + 2 * 4, set()), "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
+    "score": (dict(steps=3, batch=8, count=50), 12, set()),
+    "likelihood": (dict(count=2, steps=1, solver_steps=1), 22, set()),
+    "vae": (dict(steps=3, batch=8, count=20, draws=2), 6 + 2 * 4, set()),
+    "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
     "gan_pathologies": (dict(steps=4, batch=8, seeds=2, alone=3), 4 * 2 * 4 + 2 * 3, set()),
     "vae_vs_gan_vs_diffusion": (dict(vae_steps=2, gan_steps=2, diffusion_steps=2, count=20), 5, set()),
 }
@@ -185,7 +188,7 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
         assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{ending}" for ending in results.ENDINGS} | more
         with open(tmp_path / f"{name}.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        tables.append([{key: value for key, value in row.items() if "seconds" not in key and key != "added"} for row in rows])
+        tables.append([{k: v for k, v in row.items() if "seconds" not in k and k != "added"} for row in rows])
     assert tables[0] == tables[-1] and len(rows) == count and "seed 0" in rows[0]["settings"]
 
 
@@ -208,5 +211,6 @@ def test_the_models_of_conformance_are_exact():
         a = conformance.ABAR[t]
         assert conformance.eps_model(x, t)[0, 0] == pytest.approx(np.sqrt(1 - a) / (a * var + 1 - a), rel=1e-12)
     assert conformance.denoise(x, 2.0)[0, 0] == pytest.approx(var / (var + 4), rel=1e-12)
-    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx((0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2), rel=1e-12)
+    want = (0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2)
+    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx(want, rel=1e-12)
     assert np.max(np.abs(conformance.in_float32(schedules.linear_betas()) / conformance.ABAR[1:] - 1)) < 1e-6
