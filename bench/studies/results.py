@@ -9,7 +9,6 @@ import importlib
 import io
 import itertools
 import math
-import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -47,11 +46,9 @@ def write(name, out, rows, figure, settings, taken):
 def writable(out, names):
     """Raise OSError, before the work, where the files could not be written after it. names: of the files."""
     Path(out).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
-    for name in names:
-        if (Path(out) / name).is_dir():
-            raise IsADirectoryError(f"{Path(out) / name}: expected a file or nothing, got a folder")
+    for name in names or ["results"]:
+        if reason := files.why_unwritable(Path(out) / name):
+            raise OSError(reason)
 
 
 def hint(reason):
