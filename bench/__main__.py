@@ -22,15 +22,14 @@ def arguments(argv):
     """The command line. argv: its words. Exits with status 2 and a line that says why where they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.replace("`", ""))
     parser.add_argument("--op", default="", help="only operations with this in their name")
-    more = dict(action="append")
-    parser.add_argument("--backend", choices=measure.BACKENDS, help="may be repeated (default: all here)", **more)
-    parser.add_argument("--shape", type=shape, help="as 256,3,32,32; may be repeated (default: targets.csv)", **more)
-    columns = ",".join(peers.COLUMNS)
+    more, columns = dict(action="append"), ",".join(peers.COLUMNS)
     shape = _read(lambda text: tuple(map(int, text.split(","))), lambda s: len(s) > 1 and min(s) > 0,
                   "two or more positive integers, such as 256,3,32,32")  # fmt: skip
     names = _read(lambda text: text.split(","), set(peers.COLUMNS).issuperset, f"some of {columns}")
     whole = _read(int, lambda n: n >= 1, "int >= 1")
     time = _read(float, lambda s: 0 <= s < math.inf, "float >= 0")
+    parser.add_argument("--backend", choices=measure.BACKENDS, help="may be repeated (default: all here)", **more)
+    parser.add_argument("--shape", type=shape, help="as 256,3,32,32; may be repeated (default: targets.csv)", **more)
     parser.add_argument("--peers", type=names, default=columns, help=f"of {columns} (default: all installed)")
     parser.add_argument("--threads", type=whole, default=1, help="of every library (default: 1)")
     parser.add_argument("--seconds", type=time, default=1.0, help="of timing, a row (default: 1)")
