@@ -55,7 +55,8 @@ def read_csv(path):
         rows = [dict.fromkeys(FIELDS, "") | row for row in reader]
     machine = {name: rows[0][name] if rows else "" for name in MACHINE}
     for row in rows:
-        row |= {"shape": tuple(map(int, row["shape"].split("x")))} | {n: float(row[n]) if row[n] else None for n in NUMBERS}
+        row |= {n: float(row[n]) if row[n] else None for n in NUMBERS}
+        row["shape"] = tuple(map(int, row["shape"].split("x")))
         for name in MACHINE:
             del row[name]
     return rows, machine
