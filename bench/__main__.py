@@ -22,13 +22,17 @@ def arguments(argv):
     """The command line. argv: its words. Exits with status 2 and a line that says why where they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.replace("`", ""))
     parser.add_argument("--op", default="", help="only operations with this in their name")
-    more = dict(action="append")
+    more, columns = dict(action="append"), ",".join(peers.COLUMNS)
+    shape = _read(lambda text: tuple(map(int, text.split(","))), lambda s: len(s) > 1 and min(s) > 0,
+                  "two or more positive integers, such as 256,3,32,32")  # fmt: skip
+    names = _read(lambda text: text.split(","), set(peers.COLUMNS).issuperset, f"some of {columns}")
+    whole = _read(int, lambda n: n >= 1, "int >= 1")
+    time = _read(float, lambda s: 0 <= s < math.inf, "float >= 0")
     parser.add_argument("--backend", choices=measure.BACKENDS, help="may be repeated (default: all here)", **more)
-    parser.add_argument("--shape", type=_shape, help="as 256,3,32,32; may be repeated (default: targets.csv)", **more)
-    columns = ",".join(peers.COLUMNS)
-    parser.add_argument("--peers", type=_columns, default=columns, help=f"of {columns} (default: all installed)")
-    parser.add_argument("--threads", type=_number(int, 1), default=1, help="of every library (default: 1)")
-    parser.add_argument("--seconds", type=_number(float, 0), default=1.0, help="of timing, a row (default: 1)")
+    parser.add_argument("--shape", type=shape, help="as 256,3,32,32; may be repeated (default: targets.csv)", **more)
+    parser.add_argument("--peers", type=names, default=columns, help=f"of {columns} (default: all installed)")
+    parser.add_argument("--threads", type=whole, default=1, help="of every library (default: 1)")
+    parser.add_argument("--seconds", type=time, default=1.0, help="of timing, a row (default: 1)")
     parser.add_argument("--csv", type=_file, help="write the rows to this file, such as bench/results/NAME.csv")
     parser.add_argument("--plot", help="measure a sweep of sizes too, and draw it into this file")
     words = parser.parse_args(argv)
@@ -45,31 +49,17 @@ def arguments(argv):
     return words
 
 
-def _shape(text):
-    try:
-        shape = tuple(int(n) for n in text.split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) < 2 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"expected two or more positive integers, such as 256,3,32,32, got {text!r}")
-    return shape
+def _read(kind, right, expected):
+    """A type of argparse: kind(text), refused unless it is right."""
 
-
-def _columns(text):
-    names = text.split(",")
-    if not set(names) <= set(peers.COLUMNS):
-        raise argparse.ArgumentTypeError(f"expected some of {','.join(peers.COLUMNS)}, got {text!r}")
-    return names
-
-
-def _number(kind, least):
     def read(text):
         try:
             value = kind(text)
+            fits = right(value)
         except ValueError:
-            value = math.nan
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"expected {kind.__name__} >= {least}, got {text!r}")
+            fits = False
+        if not fits:
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
         return value
 
     return read
@@ -99,8 +89,7 @@ def sweep(ops, backends):
 
 
 def run(jobs, seconds, libraries, say):
-    """Measures rows. jobs: (kind, row of `measure.rows`), perhaps in a progress bar. seconds, libraries, say: as in
-    `measure.row`. Returns the rows, and the exit status: 1 where a kernel is wrong."""
+    """Measures rows. Returns the rows, and the exit status: 1 where a kernel is wrong."""
     found, float32_copy = [], {}
     for kind, (op, label, options, backend, shape, dtype) in jobs:
         if hasattr(jobs, "set_postfix_str"):
@@ -119,7 +108,7 @@ def run(jobs, seconds, libraries, say):
 def _here(words):
     """The backends of words that can be timed here, and lines about the others."""
     backends, absent = selftest.available()
-    if selftest.interpreted("triton_gpu") if "triton_gpu" in backends else False:
+    if "triton_gpu" in backends and selftest.interpreted("triton_gpu"):
         absent["triton_gpu"] = "there is no GPU here, and times of its interpreter mean nothing"
     lines = [f"{backend}: not timed, {why}" for backend, why in absent.items() if backend in words.backend]
     return [backend for backend in backends if backend in words.backend and backend not in absent], lines

@@ -11,9 +11,7 @@ def _half_a_millisecond():
 
 
 def events(run):
-    """Nanoseconds of one call on the GPU, between two events of the stream. A copy goes before it, so that the host is
-    ahead when the first event comes (else its own time would be counted) and nothing is left in the cache. run: takes
-    nothing, may return before the work is done."""
+    """Nanoseconds of one call on the GPU, between two events of the stream."""
     from numba import cuda
 
     start, end = cuda.event(), cuda.event()
@@ -26,8 +24,7 @@ def events(run):
 
 
 def calls(run, count=50):
-    """Nanoseconds a call, of count calls that follow each other, by the host's clock: what a short launch costs. run:
-    as in `events`."""
+    """Nanoseconds a call, of count calls that follow each other, by the host's clock: what a short launch costs."""
     from numba import cuda
 
     cuda.synchronize()

@@ -5,11 +5,7 @@ from pathlib import Path
 
 
 def write_atomic(path, content):
-    """Write a file completely or leave it as it was: under a temporary name in its folder, then moved. path: file.
-    content: bytes.
-
-    Raises OSError where the folder does not exist or cannot be written.
-    """
+    """Write a file completely or leave it as it was: under a temporary name in its folder, then moved. path: file."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -37,10 +33,7 @@ def why_unwritable(path):
 
 
 def fill(text, name, content):
-    """text with the lines between `<!-- name:begin -->` and `<!-- name:end -->` replaced by content. All are str.
-
-    Raises ValueError unless each marker occurs once, in this order.
-    """
+    """text with the lines between `<!-- name:begin -->` and `<!-- name:end -->` replaced by content. All are str."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"expected one {begin} followed by one {end}")

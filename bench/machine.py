@@ -21,7 +21,7 @@ def _triad(a, b, c, scalar):
 
 def triad(nbytes):
     """A call that moves nbytes by McCalpin's STREAM triad a = b + scalar c in compiled code with plain stores; as in
-    STREAM, what a store reads first is not counted. nbytes: int. Returns the function."""
+    STREAM, what a store reads first is not counted."""
     b = np.ones(max(nbytes // 12, 1), np.float32)
     a, c, scalar = np.empty_like(b), np.full_like(b, 2), np.float32(3)
     return lambda: _triad(a, b, c, scalar)
@@ -79,19 +79,12 @@ def caches():
 
 
 def describe(threads, on_gpu=False):
-    """What every row of a result says about where it comes from. threads: int. on_gpu: whether a GPU did the work.
-    Returns {column: text}."""
+    """What every row of a result says about where it comes from. threads: int. Returns {column: text}."""
+    always = {"date": datetime.date.today().isoformat(), "versions": versions()}
     if on_gpu:
-        today = datetime.date.today().isoformat()
-        return {"machine": gpu(), "caches": "", "threads": "", "date": today, "versions": versions()}
+        return {"machine": gpu(), "caches": "", "threads": "", **always}
     sizes = " ".join(f"{level} {size >> 10}K" for level, size in caches().items())
-    return {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
-        "caches": sizes,
-        "threads": str(threads),
-        "date": datetime.date.today().isoformat(),
-        "versions": versions(),
-    }
+    return {"machine": f"{processor()}, {os.cpu_count()} cores", "caches": sizes, "threads": str(threads), **always}
 
 
 def versions():
@@ -106,10 +99,7 @@ def versions():
 
 
 def pin(threads):
-    """This process, and every thread that it starts from now on, on so many cores; before torch or JAX is imported.
-
-    threads: int. Raises ValueError where this process may not use so many. Returns the cores.
-    """
+    """This process, and every thread that it starts from now on, on so many cores; before torch or JAX is imported."""
     if not hasattr(os, "sched_setaffinity"):
         return []  # only Linux can
     cores = sorted(os.sched_getaffinity(0))

@@ -30,9 +30,7 @@ NUMBERS = (
 
 
 def rows(ops, backends, shapes=None):
-    """Every row to measure: (op, row, options, backend, shape, dtype). ops: records. backends: names. shapes: tuples,
-    or None for the row's own or those of targets.csv. On a GPU there is one more row for each half in memory and each
-    precision of products."""
+    """Every row to measure: (op, row, options, backend, shape, dtype). ops: records. backends: names."""
     found = []
     for backend, op in ((b, op) for b in backends for op in ops if registry.kernel(op, b) is not None):
         gpu = backend == "triton_gpu"
@@ -62,12 +60,7 @@ def empty(op, label, backend, shape, dtype):
 
 
 def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
-    """Checks and times one row.
-
-    op: `registry.Op`. label, options: its row. backend, dtype: names. shape: tuple. seconds: of timing. libraries:
-    columns of peers that can be used here. say: takes a line about a peer that was left out.
-    Returns {column: value}; where the kernel is wrong, `failure` says how and nothing was timed.
-    """
+    """Checks and times one row. op: `registry.Op`. label, options: its row. backend, dtype: names. shape: tuple."""
     result, function = empty(op, label, backend, shape, dtype), registry.kernel(op, backend)
     gpu, loop, precision = backend == "triton_gpu", op.flops, options.get("precision")
     options = {name: value for name, value in options.items() if name not in ("precision", "shape", "on")}
@@ -76,7 +69,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     if not loop:
         result["bytes"] = registry.bytes_moved(op, few, dtype) * math.prod(shape) // math.prod(few_shape)
     expected = registry.expected(op, few, dtype)
-    extra = _dtype(op, dtype) | ({"precision": precision} if precision else {})
+    extra = ({"dtype": dtype} if op.takes_dtype else {}) | ({"precision": precision} if precision else {})
     try:
         run = prepared(op, function, arguments, shape, dtype, gpu, extra)
         alone = few is not arguments and not (loop and few_shape != shape)
@@ -136,10 +129,6 @@ def _random(shape, dtype, stream, positive=False):
     return philox.normal(1, shape, stream, dtype=dtype, out=out)
 
 
-def _dtype(op, dtype):
-    return {"dtype": dtype} if op.takes_dtype else {}
-
-
 def _own(arguments, gpu):
     """Copies of the data arrays on the host, so that a call in place leaves the arguments as they are."""
     data = registry.arrays(arguments)
@@ -147,9 +136,7 @@ def _own(arguments, gpu):
 
 
 def prepared(op, function, arguments, shape, dtype, gpu, extra):
-    """A call of nothing that runs the kernel on its own copies of the arguments. It writes where a training loop would,
-    over its state, or else into memory that exists already. op, arguments, shape, dtype: as in `row`. function: the
-    backend's. gpu: whether the data are there. extra: further arguments."""
+    """A call of nothing that runs the kernel on its own copies of the arguments. function: the backend's."""
     own, extra = _own(arguments, gpu), dict(extra)
     if op.writes and "out" in inspect.signature(function).parameters:
         fresh = (_random(shape, dtype, 9) if gpu else np.empty(shape, dtype) for _ in range(op.writes))
@@ -186,8 +173,7 @@ def _same_alone(op, function, arguments, shape, backend, extra):
 
 
 def _limits(moved, gpu, launches):
-    """What the machine can do, to time with the kernel. moved: bytes, None for arithmetic. launches: the call whose
-    bare launches count, or false."""
+    """What the machine can do, to time with the kernel. moved: bytes, None for arithmetic."""
     if moved is None:
         return {} if gpu else {("peak", ""): machine.peak()[0]}
     if not gpu:
@@ -219,11 +205,7 @@ def _bare(run):
 
 
 def sound_peers(op, truth, few, arguments, shape, columns, gpu, say):
-    """The peers that agree with the truth, {(column, how): call} on the timed arguments.
-
-    op: record. truth: `Truth` of few. few, arguments: what is checked and what is timed, where the backend wants them.
-    shape: of the timed data. columns: names. gpu: whether the data are there. say: as in `row`.
-    """
+    """The peers that agree with the truth, {(column, how): call} on the timed arguments. op: record. columns: names."""
     if op.name not in (*EQUATIONS, *LOOPS):
         say(f"{op.name}: compared with the NumPy backend only; bench/peers/equations.py has no entry for it")
     mark, found = {"on_gpu": True} if gpu else {}, {}
@@ -247,11 +229,7 @@ def sound_peers(op, truth, few, arguments, shape, columns, gpu, say):
 
 
 def compared(times, moved, flops=None, steps=1):
-    """The numbers of a row from its times: of a library's variants, the fastest counts.
-
-    times: {(column, how): (rounds,) nanoseconds}, with the kernel among them. moved: bytes, or None. flops: of a call,
-    or None. steps: of a call, where it is quoted by the step. Returns {column: value}.
-    """
+    """The numbers of a row from its times: of a library's variants, the fastest counts. Returns {column: value}."""
     ours = times["kernel", ""]
     ns = float(np.median(ours))
     low, high = np.percentile(ours, [25, 75])

@@ -21,11 +21,7 @@ def why_not(path):
 
 
 def draw(rows, machine, path):
-    """Kernels and NumPy as lines, the copy limit as another. rows: of `bench.measure`, with "kind". machine: of
-    `report.read_csv`. path: file.
-
-    Raises ValueError where there is no sweep among the rows.
-    """
+    """Kernels and NumPy as lines, the copy limit as another. rows: of `bench.measure`, with "kind". path: file."""
     rows = sorted((r for r in rows if r["kind"] == SWEEP and r["gbs"] is not None), key=lambda r: r["bytes"])
     if not rows:
         raise ValueError("no sweep of sizes among the rows; `python -m bench --plot FILE --csv FILE` measures one")

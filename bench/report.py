@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import files, plot
 from bench.measure import NUMBERS
 from bench.peers import COLUMNS
+from bench.studies import conformance as study
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -34,8 +35,7 @@ LARGE = {  # their shapes
 
 
 def write_csv(path, rows, machine):
-    """All rows or none. path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`. Raises
-    OSError where it cannot be written."""
+    """All rows or none. path: file. rows: of `bench.measure`, with "kind". machine: from `machine.describe`."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, FIELDS, extrasaction="raise")
     writer.writeheader()
@@ -46,8 +46,7 @@ def write_csv(path, rows, machine):
 
 
 def read_csv(path):
-    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine. Raises
-    ValueError for another kind of file."""
+    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine."""
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
         names = set(reader.fieldnames or ())
@@ -56,14 +55,11 @@ def read_csv(path):
         rows = [dict.fromkeys(FIELDS, "") | row for row in reader]
     machine = {name: rows[0][name] if rows else "" for name in MACHINE}
     for row in rows:
-        row |= {"shape": tuple(map(int, row["shape"].split("x")))} | {n: _number(row[n]) for n in NUMBERS}
+        row |= {n: float(row[n]) if row[n] else None for n in NUMBERS}
+        row["shape"] = tuple(map(int, row["shape"].split("x")))
         for name in MACHINE:
             del row[name]
     return rows, machine
-
-
-def _number(text):
-    return None if not text else int(text) if text.isdigit() else float(text)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -96,14 +92,13 @@ SHOWN = {
 LEFT = ("op", "dtype", "target", "met")
 PEERS = (
     "x NumPy and others: times faster than the fastest of the library's variants, all timed in the same rounds. "
-    "NumPy: the NumPy backend with out=, or its temporaries kept; noise by SFC64 or PCG64. torch: eager, or with out= "
+    "NumPy: the NumPy backend with out=, or its temporaries kept; noise by SFC64. torch: eager, or with out= "
     "and in place; Adam is its fused AdamW"
 )
 
 
 def groups(rows):
-    """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops. rows: of
-    `bench.measure`; sweeps are left out."""
+    """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops."""
     found = {}
     for row in (row for row in rows if row["kind"] != plot.SWEEP):
         found.setdefault((row["backend"], "loops of networks" if row["gflops"] else str(row["shape"])), []).append(row)
@@ -112,8 +107,7 @@ def groups(rows):
 
 
 def table(rows):
-    """The rows of one table as text: (header, lines). A column that is blank in every row is left out. rows: as in
-    `groups`."""
+    """The rows of one table as text: (header, lines). A column that is blank in every row is left out."""
     fields = {title: field for title, (field, *_) in SHOWN.items()}
     titles = [t for t, field in fields.items() if t == "median" or any(row[field] not in (None, "") for row in rows)]
     if len({row["dtype"] for row in rows}) == 1:
@@ -127,8 +121,7 @@ def table(rows):
 
 
 def folded(header, lines, width):
-    """The columns of a table in parts that are no wider than width, each with the first column. Yields lists of
-    indices."""
+    """The columns of a table in parts that are no wider than width, each with the first column."""
     widths = [max(map(len, column)) + 3 for column in zip(header, *lines)]
     part = [0]
     for i in range(1, len(header)):
@@ -166,8 +159,7 @@ def title(machine):
 
 
 def print_tables(rows, machine, width):
-    """The tables on stdout, by rich; the columns of a wide one are folded, never cut. rows, machine: as above. width:
-    of the terminal."""
+    """The tables on stdout, by rich; the columns of a wide one are folded, never cut. rows, machine: as above."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -223,7 +215,7 @@ def eight_rows(found):
 
 def training(path):
     """The table of the study `training`: the distance of the weights from the reference's and, in brackets, the worst
-    weight in units of the rule. Of NumPy's orders, the worst. path: its CSV."""
+    weight in units of the rule."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
     for row in rows:
         row["who"] = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]
@@ -239,13 +231,11 @@ def training(path):
 
 
 def conformance(path):
-    """The summary of the study `conformance`, and every comparison that differs. path: its CSV."""
+    """The counts of the study `conformance`, and its table. path: its CSV."""
     rows = list(csv.DictReader(Path(path).read_text().splitlines()))
-    differ = [row for row in rows if row["verdict"] == "differs"]
-    lines = [[r["theirs"], f"`{r['ours']}`", r["dtype"], f"{float(r['ulps']):.3g}", r["convention"]] for r in differ]
-    count = f"of {len(rows)} comparisons {len(rows) - len(differ)} agree and {len(differ)} differ."
-    header = ["theirs", "ours", "dtype", "ulps", "what reproduces it, or the cause"]
-    return f"{rows[0]['versions']}: {count}\n\n{_markdown(header, lines, left=[h for h in header if h != 'ulps'])}"
+    differ = sum(row["verdict"] == "differs" for row in rows)
+    count = f"of {len(rows)} comparisons {len(rows) - differ} agree and {differ} differ."
+    return f"{rows[0]['versions']}: {count}\n\n{study.markdown(rows).rstrip()}"
 
 
 def main(argv=None):
@@ -266,8 +256,8 @@ def main(argv=None):
             plot.draw([row for rows, _ in found for row in rows], found[0][1], words.plot)
             return 0
         page = files.fill(words.page.read_text(), "tables", "\n\n".join(markdown(*each) for each in found))
-        for study in (training, conformance):
-            page = files.fill(page, study.__name__, study(RESULTS / "studies" / f"{study.__name__}.csv"))
+        for part in (training, conformance):
+            page = files.fill(page, part.__name__, part(RESULTS / "studies" / f"{part.__name__}.csv"))
         readme = files.fill(words.readme.read_text(), "bench", eight_rows(found))
         for path, text in ((words.page, page), (words.readme, readme)):
             files.write_atomic(path, text.encode())

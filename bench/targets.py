@@ -25,30 +25,25 @@ def lines():
     return found
 
 
-def _holding(op, row, backend, kind):
-    mine = [line for line in lines() if line["backend"] == backend and line["op"] in (op, kind)]
-    return [line for line in mine if line["row"] in ("*", row)]
+def _holding(result, kind):
+    mine = [line for line in lines() if line["backend"] == result["backend"] and line["op"] in (result["op"], kind)]
+    mine = [line for line in mine if line["row"] in ("*", result["row"])]
+    return [line for line in mine if result.get("shape") in (None, line["shape"])]
 
 
 def shapes(op, row, backend, kind):
-    """The shapes in which a row is timed. op: name. row: its label. backend: name. kind: "images" or "matrix". Returns
-    tuples."""
-    return list(dict.fromkeys(line["shape"] for line in _holding(op, row, backend, kind)))
+    """The shapes in which a row is timed. op: name. row: its label. backend: name. Returns tuples."""
+    return list(dict.fromkeys(line["shape"] for line in _holding(dict(op=op, row=row, backend=backend), kind)))
 
 
 def demands(result, kind, column):
-    """Whether a row's shape has a target in the column, whatever its dtype. result: with op, row, backend, shape. kind:
-    as in `shapes`."""
-    held = _holding(result["op"], result["row"], result["backend"], kind)
-    return any(line["shape"] == result["shape"] and line["column"] == column for line in held)
+    """Whether a row's shape has a target in the column, whatever its dtype. result: with op, row, backend, shape."""
+    return any(line["column"] == column for line in _holding(result, kind))
 
 
 def wanted(result, kind):
-    """{column: least (or most) value} of one row of `bench.measure`, empty where nothing is demanded. kind: as in
-    `shapes`."""
-    held = _holding(result["op"], result["row"], result["backend"], kind)
-    held = [line for line in held if line["shape"] == result["shape"] and line["value"] is not None]
-    found = {line["column"]: line["value"] for line in held}
+    """{column: least (or most) value} of one row of `bench.measure`, empty where nothing is demanded."""
+    found = {line["column"]: line["value"] for line in _holding(result, kind) if line["value"] is not None}
     percent = found.pop(HALF, None)
     if result["dtype"] in HALVES:
         return {"copy": percent / 100 * result["float32_copy"]} if percent and result["float32_copy"] else {}
@@ -56,11 +51,7 @@ def wanted(result, kind):
 
 
 def judge(result, kind):
-    """The target of a row in words, and whether it was met.
-
-    result: a row of `bench.measure`. kind: as in `shapes`. Returns (target, met): "" where nothing is demanded; met is
-    "yes", or "no" with the columns that missed it, or "not measured" with those whose library is not installed.
-    """
+    """The target of a row in words, and whether it was met. result: a row of `bench.measure`. kind: as in `shapes`."""
     demanded = wanted(result, kind)
     words = {c: f"{'<= ' if c in AT_MOST else ''}{v:.3g}{'%' if c in PERCENT else 'x'}" for c, v in demanded.items()}
     words |= {c: f"<= {v:g} us" for c, v in demanded.items() if c == "median_us"}

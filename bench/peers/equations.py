@@ -21,8 +21,7 @@ NOTHING = SimpleNamespace(out=None, e=None, z=None)
 
 
 def table(op, arguments, shape):
-    """A function of nothing that folds the coefficients, float32 (K, R), or None. op: record. arguments, shape: of the
-    call."""
+    """A function of nothing that folds the coefficients, float32 (K, R), or None. op: record."""
     fold = EQUATIONS[op.name].fold
     return fold and (lambda: fold(arguments, shape).astype(np.float32))
 
@@ -33,8 +32,7 @@ def columns(folded):
 
 
 def data(op, arguments, shape):
-    """The peer's own copies of the data, (B, n), by name in the equation's order. op: record. arguments, shape: of the
-    call."""
+    """The peer's own copies of the data, (B, n), by name in the equation's order. op: record."""
     arrays = {k: v for k, v in arguments.items() if getattr(v, "shape", None) == tuple(shape)}
     copies = {k: np.array(v).reshape(shape[0], -1) for k, v in arrays.items() if k not in (*PER_EXAMPLE, "abar")}
     return copies or {"like": np.empty((shape[0], math.prod(shape[1:])), np.float32)}
@@ -140,8 +138,7 @@ def _gan(name, k, c, a, m, *logits):
 
 
 def _fold(name, *taken, fixed=()):
-    """A fold of `kernels.coefficients`. name: the function. taken: the arguments that it takes, before shape. fixed:
-    others after them."""
+    """A fold of `kernels.coefficients`. name: the function. taken: the arguments that it takes, before shape."""
     return lambda a, shape: getattr(coefficients, name)(*(a[n] for n in taken), *fixed, shape)
 
 

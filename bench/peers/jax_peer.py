@@ -1,4 +1,4 @@
-"""JAX: the equation under `jax.jit`, state donated; noise by its default generator and by the hardware's."""
+"""JAX: the equation under `jax.jit`, state donated; noise by its default generator."""
 from types import SimpleNamespace
 
 import jax
@@ -12,11 +12,7 @@ def make(column, op, arguments, shape):
     """See `bench.peers`. column: "jax"."""
     if op.name not in EQUATIONS:
         return {}
-    kinds = ("threefry2x32", "rbg") if sound.draws(op, arguments) else (None,)
-    return {kind or "jit": _compiled(op, arguments, shape, kind) for kind in kinds}
-
-
-def _compiled(op, arguments, shape, kind):
+    kind = "threefry2x32" if sound.draws(op, arguments) else None
     x = {k: jnp.array(v) for k, v in data(op, arguments, shape).items()}
     fold, f = table(op, arguments, shape), EQUATIONS[op.name].f
     key = kind and jax.random.key(1, impl=kind)
@@ -35,4 +31,4 @@ def _compiled(op, arguments, shape, kind):
         x.update(zip(op.in_place, result if isinstance(result, tuple) else (result,)))
         return result
 
-    return run
+    return {kind or "jit": run}

@@ -48,8 +48,7 @@ def _by_pixels(a):
 
 
 def _by_hidden_layer(a):
-    """The same with u = W1 x as the state, as the kernels iterate: what part of their lead is algebra. A step is
-    u <- a u + b ((W1 W2) h + W1 b2), and x at the end is a combination of x_T and of all h."""
+    """The same with u = W1 x as the state, as the kernels iterate: what part of their lead is algebra."""
     w1, b1, w2, b2 = net(a)
     table = coefficients.ddim_trajectory(a["times"], 0.0, a["abar"], "eps")
     lines, whole, offset = coefficients.ddim_chain(table, "eps")

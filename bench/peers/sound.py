@@ -21,11 +21,7 @@ def draws(op, arguments):
 
 
 class Truth:
-    """The truth of one call, to hold peers against.
-
-    op: record. arguments: of the call, on the host. shape: of the data. expected: the `tolerance.Rule` of each output.
-    loose: in how many times the allowed error.
-    """
+    """The truth of one call, to hold peers against. op: record. arguments: of the call, on the host."""
 
     def __init__(self, op, arguments, shape, expected, loose=LOOSE):
         self.op, self.arguments, self.shape, self.expected, self.loose = op, arguments, tuple(shape), expected, loose

@@ -68,8 +68,7 @@ def _graph(call):
 
 
 def _trainer(a, column, on_gpu):
-    """Steps of [DDPM] algorithm 1 with its own noise, torch's fused AdamW and the moving average. The call returns the
-    last loss, (1,)."""
+    """Steps of [DDPM] algorithm 1 with its own noise, torch's fused AdamW and the moving average."""
     weights = [_there(array, on_gpu).requires_grad_() for array in loops.net(a)]
     average = [w.detach().clone() for w in weights]
     settings = dict(lr=a["lr"], weight_decay=a.get("weight_decay", 0.0), eps=a.get("eps", 1e-8))

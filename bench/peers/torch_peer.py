@@ -18,15 +18,11 @@ def _add(a, c, b, out):
     return a.add_(b, alpha=c) if out is a else torch.add(a, b, alpha=c, out=out)
 
 
-def _square_mean(x):
-    flat = x.view(-1)
-    return torch.dot(flat, flat) / flat.numel()
-
-
 IN_PLACE = SimpleNamespace(
     # a method costs less than `out`
     mul=lambda a, b, out: a.mul_(b) if out is a else torch.mul(a, b, out=out), minus=torch.sub, add=_add,
-    lerp=lambda a, b, w, out: a.lerp_(b, w) if out is a else torch.lerp(a, b, w, out=out), square_mean=_square_mean,
+    lerp=lambda a, b, w, out: a.lerp_(b, w) if out is a else torch.lerp(a, b, w, out=out),
+    square_mean=lambda x: torch.dot(x.view(-1), x.view(-1)) / x.numel(),
     normal=lambda like, out: out.normal_(), clip=lambda x, by, out: x.clamp_(-by, by),
 )  # fmt: skip
 

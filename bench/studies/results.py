@@ -1,17 +1,18 @@
-"""What a study leaves behind: NAME.png, NAME.csv and NAME.txt. The text is a function of the rows in the CSV.
+"""How a study runs and what it leaves behind: NAME.png, NAME.csv and NAME.txt. The text is a function of the CSV.
 
-Every CSV ends with two columns: `settings`, what the study was run with, and `run_seconds`, what it took (empty where
-nobody recorded it).
+A study is a module: its docstring, SETTINGS, COLUMNS, `rows(this)`, which returns its rows and what `draw(rows, ...)`
+draws, and perhaps `shown(rows)`, the rows of its text. `this` has the settings, out, and tick; rows sets this.total.
+Every CSV ends with `settings`, what the study was run with, and `run_seconds` (empty where nobody recorded it).
 """
 import csv
 import importlib
 import io
 import itertools
 import math
-import tempfile
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from bench import files
 from bench.studies import pictures
@@ -22,35 +23,32 @@ REPEATED = {"calls", "steps", "step", "sampler_steps", "seed", "what", "from_t"}
 WIDTH = 80  # characters of a line of text
 
 
-class Run:
-    """One run of a study: its clock, its progress, and its three files at the end."""
+def run(name, out, progress, **change):
+    """Run a study and write its three files. progress: called with (done, total). change: of its SETTINGS."""
+    study, done, began = importlib.import_module(f"bench.studies.{name}"), itertools.count(1), time.perf_counter()
+    writable(out, [f"{name}.{ending}" for ending in ENDINGS])
+    settings = study.SETTINGS | change
+    this = SimpleNamespace(out=Path(out), **settings)
+    this.tick = lambda: progress(next(done), this.total)
+    rows, *drawn = study.rows(this)
+    write(name, out, rows, study.draw(rows, *drawn), settings, time.perf_counter() - began)
 
-    def __init__(self, name, out, progress, total, **settings):
-        """name: of the study's module. settings: what it runs with. Raises OSError where out cannot be written."""
-        writable(out, [f"{name}.{ending}" for ending in ENDINGS])
-        self.name, self.out, self.began = name, Path(out), time.perf_counter()
-        self.settings = ", ".join(f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in settings.items())
-        done = itertools.count(1)
-        self.tick = lambda: progress(next(done), total)
 
-    def finish(self, rows, figure):
-        """Write the three files, each atomically, the text last. rows: dicts, at least one; floats get six digits.
-        figure: matplotlib's, closed afterwards."""
-        keys = dict.fromkeys(key for row in rows for key in row)
-        own = {"settings": self.settings, "run_seconds": time.perf_counter() - self.began}
-        table, picture = written([{key: row.get(key, "") for key in keys} | own for row in rows]), png(figure)
-        for ending, content in zip(ENDINGS, (picture, table.encode(), text(self.name, parsed(table)).encode())):
-            files.write_atomic(self.out / f"{self.name}.{ending}", content)
+def write(name, out, rows, figure, settings, taken):
+    """The three files, each atomically, the text last. rows: dicts, at least one; floats get six digits."""
+    words = (f"{key} {' '.join(map(str, v)) if isinstance(v, tuple) else v}" for key, v in settings.items())
+    keys, own = dict.fromkeys(key for row in rows for key in row), {"settings": ", ".join(words), "run_seconds": taken}
+    table, picture = written([{key: row.get(key, "") for key in keys} | own for row in rows]), png(figure)
+    for ending, content in zip(ENDINGS, (picture, table.encode(), text(name, parsed(table)).encode())):
+        files.write_atomic(Path(out) / f"{name}.{ending}", content)
 
 
 def writable(out, names):
     """Raise OSError, before the work, where the files could not be written after it. names: of the files."""
     Path(out).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
-    for name in names:
-        if (Path(out) / name).is_dir():
-            raise IsADirectoryError(f"{Path(out) / name}: expected a file or nothing, got a folder")
+    for name in names or ["results"]:
+        if reason := files.why_unwritable(Path(out) / name):
+            raise OSError(reason)
 
 
 def hint(reason):
@@ -59,26 +57,24 @@ def hint(reason):
 
 
 def text(name, rows):
-    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. name: of the
-    module. rows: from `parsed`. Returns text."""
+    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. Returns text."""
     study = importlib.import_module(f"bench.studies.{name}")
     lines = [*_wrapped(f"Settings: {rows[0]['settings']}."), f"Run time: {seconds(rows)}.", ""]
     lines += columns(study.shown(rows) if hasattr(study, "shown") else rows, study.COLUMNS)
-    meanings = [line for key, meaning in study.COLUMNS.items() if meaning for line in _wrapped(f"{key}: {meaning}")]
+    meanings = [line for key, said in study.COLUMNS.items() if said for line in _wrapped(f"{key}: {said}")]
     return "\n".join(lines + [""] * bool(meanings) + meanings) + "\n"
 
 
 def seconds(rows):
-    """What a run took, in words: its seconds; of results that do not have them, the sum of the parts that were timed.
-    rows: from `parsed`."""
-    whole = rows[0].get("run_seconds", "")
-    parts = sum(sum({row[key] for row in rows if row[key] != "" and row[key] == row[key]}) for key in PARTS if key in rows[0])
+    """What a run took, in words: its seconds, or the sum of the parts that were timed."""
+    whole, keys = rows[0].get("run_seconds", ""), [key for key in PARTS if key in rows[0]]
+    parts = sum(sum({row[key] for row in rows if row[key] != "" and row[key] == row[key]}) for key in keys)
     return f"{whole:.0f} s" if whole != "" else f"at least {parts:.0f} s" if parts else "not recorded"
 
 
 def columns(rows, names):
-    """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first ones again.
-    rows: dicts. names: of columns. Returns a list of str."""
+    """Rows as lines of aligned columns; those that do not fit side by side follow below, next to the first ones
+    again."""
     names = list(names)
     first = [i for i, name in enumerate(names) if i == 0 or name in REPEATED]
     cells = [[name, *(_cell(row.get(name, "")) for row in rows)] for name in names]
@@ -98,13 +94,13 @@ def written(rows):
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     return table.getvalue()
 
 
 def parsed(table):
-    """The rows of CSV text, numbers as int or float. table: text that `written` made. Returns a list of dicts."""
-    return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(table, newline=""))]
+    """The rows of CSV text, numbers as int or float."""
+    return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(table, newline=""))]
 
 
 def png(figure):

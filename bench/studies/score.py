@@ -3,88 +3,80 @@
 A small net learns to predict the noise in points of a 2-D mixture of Gaussians, whose score at every noise level is
 known in closed form; the score it has learned is -eps_hat / sqrt(1 - abar_t). Both losses are computed, each from its
 own definition, and each next to the least that any predictor could reach, which is that of the exact score.
-
-Papers
-    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-    [DSM]   Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011
 """
 import numpy as np
 
-from bench.studies import data, denoiser, fit, pictures, results
+from bench.studies import data, denoiser, fit, pictures
 from ref import diffusion, philox
 from ref.nets import mlp
 
+SETTINGS = dict(steps=6000, batch=512, count=40000, seed=0)  # count: points measured on, a level
 MEANS = 1.5 * np.array([[0.0, 1.0], [0.95, 0.31], [0.59, -0.81], [-0.59, -0.81], [-0.95, 0.31]])
 STDS = np.array([0.12, 0.25, 0.12, 0.35, 0.2])
 WEIGHTS = np.array([0.15, 0.25, 0.2, 0.25, 0.15])
 LEVELS = (20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 980)
 DRAWN = (50, 200, 400, 700)  # the levels whose fields are drawn
 COLUMNS = {
-    "t": "", "relative_error": "sqrt(E|s_hat - s|^2 / E|s|^2) over points of the noised mixture", "eps_loss": "of noise prediction, [DDPM] eq. 14",
-    "least_eps_loss": "the same loss of the exact score", "denoising_loss": "of denoising score matching, [DSM]",
-    "factor_off": "relative difference of eps_loss and (1 - abar_t) denoising_loss", "field_error": "(1 - abar_t) E|s_hat - s|^2",
+    "t": "", "relative_error": "sqrt(E|s_hat - s|^2 / E|s|^2) over points of the noised mixture",
+    "eps_loss": "of noise prediction, [DDPM] eq. 14", "least_eps_loss": "the same loss of the exact score",
+    "denoising_loss": "of denoising score matching, [DSM]",
+    "factor_off": "relative difference of eps_loss and (1 - abar_t) denoising_loss",
+    "field_error": "(1 - abar_t) E|s_hat - s|^2",
 }  # fmt: skip
 
 
-def run(out, progress, steps=6000, batch=512, count=40000, seed=0):
-    """Train, measure, draw; score.png, score.csv and score.txt. steps, batch: of the training. count: points measured
-    on, a level."""
-    this = results.Run("score", out, progress, steps, steps=steps, batch=batch, count=count, seed=seed)
-    abar = denoiser.alpha_bar("cosine")
-    params = train(steps, batch, abar, seed, this.tick)
-    rows = [measure(params, t, abar, count, seed) for t in LEVELS]
-    this.finish(rows, draw(params, rows, abar))
+def rows(this):
+    """Train, measure; the parameters and abar to draw."""
+    this.total, abar = this.steps, denoiser.alpha_bar("cosine")
+    params = train(this.steps, this.batch, abar, this.seed, this.tick)
+    return [measure(params, t, abar, this.count, this.seed) for t in LEVELS], params, abar
 
 
 def mixture(count, seed, which, where):
-    """Points of the mixture, (count, 2) float64. count, seed, which, where: as in `data.mixture`."""
+    """Points of the mixture, (count, 2) float64, as `data.mixture`."""
     return data.mixture(MEANS, STDS, WEIGHTS, count, seed, which, where)
 
 
 def log_density(x, abar_t):
-    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I). x: (B,
-    2). abar_t: in [0, 1]. Returns (B,) float64."""
+    """log q(x_t) of the noised mixture: component k is N(sqrt(abar_t) mean_k, (abar_t std_k^2 + 1 - abar_t) I)."""
     logs = _log_parts(x, abar_t)[0]
     top = logs.max(axis=1)
     return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
 
 
 def exact_score(x, abar_t):
-    """grad log q(x_t): sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, with r_k the chance that x came from component k.
-    x, abar_t: as in `log_density`. Returns (B, 2) float64."""
+    """grad log q(x_t) = sum_k r_k (sqrt(abar_t) mean_k - x) / var_k, r_k the chance of component k, (B, 2) float64."""
     logs, towards, variance = _log_parts(x, abar_t)
     r = np.exp(logs - logs.max(axis=1, keepdims=True))
-    r = r / r.sum(axis=1, keepdims=True) / variance
-    return np.einsum("bk,bkd->bd", r, towards)
+    return np.einsum("bk,bkd->bd", r / r.sum(axis=1, keepdims=True) / variance, towards)
 
 
 def train(steps, batch, abar, seed, tick):
-    """A residual MLP (2 -> 2, width 128, one class) trained by [DDPM] algorithm 1 to predict the noise; Adam, annealed.
-    Returns the moving average of its parameters."""
+    """A residual MLP (2 -> 2, one class) trained by [DDPM] algorithm 1 to predict the noise: its average parameters."""
     kernels = fit.backend("numba_cpu")
 
     def gradients(params, step):
-        x0 = _single(mixture(batch, seed, philox.stream("label", step), philox.stream("batch", step)))
-        t = 1 + philox.below(seed, batch, denoiser.T, philox.stream("time", step))
-        xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, philox.stream("noise", step)))
+        label, batch_stream, time, noise = (philox.stream(what, step) for what in ("label", "batch", "time", "noise"))
+        x0, t = _single(mixture(batch, seed, label, batch_stream)), 1 + philox.below(seed, batch, denoiser.T, time)
+        xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, noise))
         eps_hat, cache = mlp.residual(params, xt, t, np.zeros(batch, int))
-        _, deps_hat = kernels.fused.eps_loss_noise(eps_hat, seed, philox.stream("noise", step))
+        _, deps_hat = kernels.fused.eps_loss_noise(eps_hat, seed, noise)
         return mlp.residual_backward(_single(deps_hat), params, cache)[1]
 
     return fit.adam(mlp.residual_init(seed, pixels=2, width=128, depth=3, classes=1), gradients, steps, tick, lr=2e-3)
 
 
 def predict(params, x, t):
-    """eps_hat (B, 2) float64 of the trained net. params: from `train`. x: (B, 2). t: int."""
-    rows = len(x)
-    return mlp.residual(params, _single(x), np.full(rows, t), np.zeros(rows, int))[0].astype(np.float64)
+    """eps_hat (B, 2) float64 of the trained net. t: int."""
+    return mlp.residual(params, _single(x), np.full(len(x), t), np.zeros(len(x), int))[0].astype(np.float64)
 
 
 def losses(eps_hat, x0, xt, eps, t, abar):
     """Both losses of one prediction, each from its own definition, as a mean over examples of squared norms:
 
         [DDPM] eq. 14, simple      |eps_hat - eps|^2
-        [DSM], denoising           |s_hat - grad log q(x_t | x0)|^2,   grad log q(x_t | x0) = (sqrt(abar_t) x0 - x_t) / (1 - abar_t)
+        [DSM], denoising           |s_hat - grad log q(x_t | x0)|^2
+        with grad log q(x_t | x0) = (sqrt(abar_t) x0 - x_t) / (1 - abar_t)
 
     eps_hat, x0, xt, eps: (B, D). t: int. Returns the two, floats; the first is (1 - abar_t) times the second.
     """
@@ -94,10 +86,8 @@ def losses(eps_hat, x0, xt, eps, t, abar):
 
 
 def measure(params, t, abar, count, seed):
-    """The learned field against the exact score at a level, over points drawn from the noised mixture, so weighted by
-    its density. params: from `train`. t: int. Returns a row: t, abar, sigma; the relative error sqrt(E|s_hat - s|^2 /
-    E|s|^2); both losses, and the eps loss of the exact score; how far the losses are from the factor 1 - abar_t,
-    relative; (1 - abar_t) E|s_hat - s|^2, which is what eps loss is above that of the exact score."""
+    """The row of a level, as COLUMNS says: the learned field against the exact score over points of the noised mixture.
+    field_error is what eps_loss is above that of the exact score."""
     which, where, noise = (philox.stream("sampling", 4 * t + i) for i in range(3))
     x0, eps = mixture(count, seed, which, where), philox.normal(seed, (count, 2), noise)
     xt = diffusion.q_sample(x0, np.full(count, t), eps, abar)
@@ -113,44 +103,41 @@ def measure(params, t, abar, count, seed):
     }  # fmt: skip
 
 
-def draw(params, rows, abar):
-    """The picture: exact and learned fields at four levels over the density, and the errors and losses at all. params:
-    from `train`. rows: of `measure`."""
-    figure = pictures.pyplot().figure(figsize=(8.6, 7.6), layout="constrained")
-    fields, curves = figure.subfigures(2, 1, height_ratios=[4.4, 2.6])
-    axes = fields.subplots(2, len(DRAWN), sharex=True, sharey=True)
-    errors = {row["t"]: row["relative_error"] for row in rows}
+def draw(rows, params, abar):
+    """Exact and learned fields at four levels over the density, and the errors and losses at all."""
+    figure, fields, curves = pictures.parts((8.6, 7.6), 4.4, 2.6)
+    axes, errors = fields.subplots(2, len(DRAWN), sharex=True, sharey=True), {r["t"]: r["relative_error"] for r in rows}
     for t, (exact, learned) in zip(DRAWN, axes.T):
-        _field(exact, t, abar, lambda x, t=t: exact_score(x, abar[t]))
-        _field(learned, t, abar, lambda x, t=t: diffusion.score_from_eps(predict(params, x, t), t, abar))
+        _field(exact, abar[t], lambda x: exact_score(x, abar[t]))
+        _field(learned, abar[t], lambda x: diffusion.score_from_eps(predict(params, x, t), t, abar))
         exact.set_title(f"t = {t}, noise deviation {np.sqrt(1 - abar[t]):.2f}")
-        learned.set_title(f"relative error {errors[t]:.1%}")
-        learned.set_xlabel("$x_1$")
-    for axis, name in zip(axes[:, 0], ("exact score", "learned: $-\\hat\\epsilon/\\sqrt{1-\\bar\\alpha_t}$")):
-        axis.set_ylabel(f"{name}\n$x_2$")
-    times = [row["t"] for row in rows]
+        learned.set(title=f"relative error {errors[t]:.1%}", xlabel="$x_1$")
+    axes[0, 0].set_ylabel("exact score\n$x_2$")
+    axes[1, 0].set_ylabel("learned: $-\\hat\\epsilon/\\sqrt{1-\\bar\\alpha_t}$\n$x_2$")
     left, right = curves.subplots(1, 2)
-    left.plot(times, [100 * row["relative_error"] for row in rows], "-o", color="#0072B2")
-    left.set(xlabel="time t (0 data, 1000 noise)", ylabel="relative error of the field (%)", ylim=(0, None), title="error under the density of $x_t$")
-    right.plot(times, [row["eps_loss"] for row in rows], "-", lw=4, color="#9ecae1", label="noise prediction  $|\\hat\\epsilon-\\epsilon|^2$")
+    keys = ("t", "relative_error", "eps_loss", "least_eps_loss")
+    times, relative, simple, least = ([row[key] for row in rows] for key in keys)
     scaled = [(1 - row["abar"]) * row["denoising_loss"] for row in rows]
+    left.plot(times, 100 * np.array(relative), "-o", color="#0072B2")
+    left.set(ylabel="relative error of the field (%)", title="error under the density of $x_t$")
+    right.plot(times, simple, "-", lw=4, color="#9ecae1", label="noise prediction  $|\\hat\\epsilon-\\epsilon|^2$")
     right.plot(times, scaled, "o", color="#D55E00", label="denoising score matching, times $1-\\bar\\alpha_t$")
-    right.plot(times, [row["least_eps_loss"] for row in rows], "--", lw=1, color="black", label="the exact score's")
-    right.set(xlabel="time t (0 data, 1000 noise)", ylabel="loss, mean squared norm", ylim=(0, None), title="both losses, and the least loss")
+    right.plot(times, least, "--", lw=1, color="black", label="the exact score's")
+    right.set(ylabel="loss, mean squared norm", title="both losses, and the least loss")
     right.legend()
+    for axis in (left, right):
+        axis.set(xlabel=pictures.TIME, ylim=(0, None))
     return figure
 
 
-def _field(axis, t, abar, field):
-    """Arrows of a field on a grid, where there is density; their lengths are compressed, |s| -> |s| / (|s| + 3), so
-    that all are seen."""
-    line = np.linspace(-2.6, 2.6, 121)
-    fine = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    density = log_density(fine, abar[t])
-    axis.contourf(line, line, np.exp(density - density.max()).reshape(121, 121), levels=[0.01, 0.05, 0.2, 0.5, 1.0], cmap="Greys", alpha=0.4)
-    line = np.linspace(-2.5, 2.5, 19)
-    x = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    x = x[log_density(x, abar[t]) > density.max() - 9]
+def _field(axis, abar_t, field):
+    """Arrows of a field where there is density, of length |s| / (|s| + 3), so that all are seen."""
+    grid = lambda line: np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    line, x = np.linspace(-2.6, 2.6, 121), grid(np.linspace(-2.5, 2.5, 19))
+    density = log_density(grid(line), abar_t)
+    levels, top = [0.01, 0.05, 0.2, 0.5, 1.0], density.max()
+    axis.contourf(line, line, np.exp(density - top).reshape(121, 121), levels=levels, cmap="Greys", alpha=0.4)
+    x = x[log_density(x, abar_t) > top - 9]
     s = field(x)
     s = s / (np.linalg.norm(s, axis=1, keepdims=True) + 3)
     axis.quiver(*x.T, *s.T, color="#0072B2", angles="xy", scale_units="xy", scale=2.6, width=0.005)

@@ -1,5 +1,6 @@
-"""The studies' command, their texts, the metrics on clouds whose figures are known, the shared net, every study at a tiny size."""
+"""The studies' command, their texts, the metrics on known clouds, the shared net, every study at a tiny size."""
 import csv
+import functools
 import importlib
 import subprocess
 import sys
@@ -35,12 +36,10 @@ def test_the_command_lists_and_refuses(tmp_path, capsys):
 def test_every_study_can_be_imported_and_run_without_matplotlib():
     """In another process, since this one may have imported it."""
     code = f"""
-import importlib, inspect, sys
+import importlib, sys
 for name in {list(command.NAMES)}:
     study = importlib.import_module("bench.studies." + name)
-    parameters = list(inspect.signature(study.run).parameters.values())
-    assert [p.name for p in parameters[:2]] == ["out", "progress"], name
-    assert all(p.default is not p.empty for p in parameters[2:]), name
+    assert study.SETTINGS and study.COLUMNS and study.rows and study.draw, name
 assert "matplotlib" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -69,7 +68,7 @@ def test_columns_fold_and_cut_no_number():
 def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch, capsys):
     runs = []
 
-    def run(out, progress):
+    def run(name, out, progress):
         progress(1, 1)
         runs.append(out)
         for ending in ("txt", "csv"):
@@ -84,7 +83,7 @@ def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch,
 
     for module, member in (("tqdm", {"tqdm": Bar}), ("threadpoolctl", {"threadpool_limits": lambda *_: None})):
         monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**member))
-    monkeypatch.setattr(command.importlib, "import_module", lambda name: types.SimpleNamespace(run=run))
+    monkeypatch.setattr(results, "run", run)
     for words, count in ((["score"], 1), (["score"], 1), (["score", "--again"], 2)):
         assert command.main([*words, "--out", str(tmp_path)]) == 0 and len(runs) == count
     assert "--again" in capsys.readouterr().out
@@ -92,23 +91,20 @@ def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch,
 
 def test_a_study_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     without_pictures(monkeypatch)
-    told, out = [], tmp_path / "new"
-    run = results.Run("score", out, lambda *now: told.append(now), 2, steps=3, calls=(1, 2))
-    run.tick()
-    run.tick()
-    run.finish([{"t": 1, "eps_loss": 0.123456789}, {"t": 2, "other": "x"}], Picture())
-    assert told == [(1, 2), (2, 2)] and sorted(p.name for p in out.iterdir()) == ["score.csv", "score.png", "score.txt"]
-    first, second = results.parsed((out / "score.csv").read_text())
-    assert first.pop("run_seconds") >= 0
-    assert first == {"t": 1, "eps_loss": 0.123457, "other": "", "settings": "steps 3, calls 1 2"}
-    assert second["other"] == "x" and second["eps_loss"] == "" and "0.1235" in (out / "score.txt").read_text()
+    write = functools.partial(results.write, "score", tmp_path, settings=dict(steps=3, calls=(1, 2)), taken=4.0)
+    write([{"t": 1, "eps_loss": 0.123456789}, {"t": 2, "other": "x"}], Picture())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["score.csv", "score.png", "score.txt"]
+    first, second = results.parsed((tmp_path / "score.csv").read_text())
+    settings = {"settings": "steps 3, calls 1 2", "run_seconds": 4}
+    assert first == {"t": 1, "eps_loss": 0.123457, "other": ""} | settings
+    assert second["other"] == "x" and second["eps_loss"] == "" and "0.1235" in (tmp_path / "score.txt").read_text()
     with pytest.raises(AttributeError):
-        run.finish([{"t": 3}], None)  # cannot be drawn: the old files stay
-    assert results.parsed((out / "score.csv").read_text())[0]["t"] == 1 and len(list(out.iterdir())) == 3
+        write([{"t": 3}], None)  # cannot be drawn: the old files stay
+    assert results.parsed((tmp_path / "score.csv").read_text())[0]["t"] == 1 and len(list(tmp_path.iterdir())) == 3
 
 
 def test_frechet_is_that_of_the_moments():
-    """Clouds with exact means and covariances: the closed form for covariances that commute, and one for those that do not."""
+    """Clouds with exact means and covariances: for covariances that commute, and for others."""
     z = philox.normal(0, (50, 2))
     z = z - z.mean(axis=0)
     white = z @ np.linalg.inv(np.linalg.cholesky(np.cov(z, rowvar=False))).T
@@ -154,7 +150,8 @@ def test_the_shared_net_is_guided_and_called_in_three_ways():
     sigma = np.sqrt((1 - abar[500]) / abar[500])
     np.testing.assert_allclose(net.denoise(low, abar)(x / np.sqrt(abar[500]), sigma), low(x, 500), atol=1e-4)
     times = schedules.spaced_times(1000, 2, "trailing")
-    want = samplers.ddim(net.model(low, abar), philox.normal(0, (2, 784), philox.stream("sampling")), times, None, 0.0, abar)
+    xT = philox.normal(0, (2, 784), philox.stream("sampling"))
+    want = samplers.ddim(net.model(low, abar), xT, times, None, 0.0, abar)
     np.testing.assert_array_equal(net.ddim(low, 2, abar, 2, 0), want)
 
 
@@ -165,8 +162,10 @@ SIZES = {  # sizes, rows, and what is written next to the three files
     "steps": (dict(train_steps=2, count=20, steps=(1, 2), longest=3), 15, NET),
     "flow": (dict(train_steps=2, steps=2, reflow_steps=2, pairs=10, batch=4, count=20), 23, NET),
     "consistency": (dict(train_steps=2, count=20, steps=3, batch=4, calls=(1, 2)), 9, NET),
-    "score": (dict(steps=3, batch=8, count=50), 12, set()), "likelihood": (dict(count=2, steps=1, solver_steps=1), 22, set()),
-    "vae": (dict(steps=3, batch=8, count=20, draws=2), 6 + 2 * 4, set()), "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
+    "score": (dict(steps=3, batch=8, count=50), 12, set()),
+    "likelihood": (dict(count=2, steps=1, solver_steps=1), 22, set()),
+    "vae": (dict(steps=3, batch=8, count=20, draws=2), 6 + 2 * 4, set()),
+    "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
     "gan_pathologies": (dict(steps=4, batch=8, seeds=2, alone=3), 4 * 2 * 4 + 2 * 3, set()),
     "vae_vs_gan_vs_diffusion": (dict(vae_steps=2, gan_steps=2, diffusion_steps=2, count=20), 5, set()),
 }
@@ -179,17 +178,17 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
     without_pictures(monkeypatch, study)
     if "count" in sizes and name not in ("score", "likelihood", "vae"):
         with pytest.raises(ValueError, match="count"):
-            study.run(tmp_path, None, **sizes | {"count": 50})
+            results.run(name, tmp_path, None, **sizes | {"count": 50})
         assert not list(tmp_path.iterdir())
     tables = []
     for _ in range(1 if name == "likelihood" else 2):
         told = []
-        study.run(tmp_path, lambda done, total: told.append((done, total)), **sizes)
+        results.run(name, tmp_path, lambda done, total: told.append((done, total)), **sizes)
         assert told == [(i + 1, told[0][1]) for i in range(told[0][1])]
         assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{ending}" for ending in results.ENDINGS} | more
         with open(tmp_path / f"{name}.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        tables.append([{key: value for key, value in row.items() if "seconds" not in key and key != "added"} for row in rows])
+        tables.append([{k: v for k, v in row.items() if "seconds" not in k and k != "added"} for row in rows])
     assert tables[0] == tables[-1] and len(rows) == count and "seed 0" in rows[0]["settings"]
 
 
@@ -212,5 +211,6 @@ def test_the_models_of_conformance_are_exact():
         a = conformance.ABAR[t]
         assert conformance.eps_model(x, t)[0, 0] == pytest.approx(np.sqrt(1 - a) / (a * var + 1 - a), rel=1e-12)
     assert conformance.denoise(x, 2.0)[0, 0] == pytest.approx(var / (var + 4), rel=1e-12)
-    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx((0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2), rel=1e-12)
+    want = (0.25 - 0.75 * var) / (0.75**2 * var + 0.25**2)
+    assert conformance.velocity(x, 0.25)[0, 0] == pytest.approx(want, rel=1e-12)
     assert np.max(np.abs(conformance.in_float32(schedules.linear_betas()) / conformance.ABAR[1:] - 1)) < 1e-6

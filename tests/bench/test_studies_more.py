@@ -50,7 +50,7 @@ def test_the_drift_against_central_differences():
 
 
 def test_the_ode_is_exact_where_the_net_is():
-    """v = 0 is right for data of unit variance; small enough that nothing is held to [-1, 1], the density is the Gaussian's."""
+    """v = 0 is right for data of unit variance: the density of what is not held to [-1, 1] is the Gaussian's."""
     params = tree.zeros_like(net())
     sigma = float(edm.sigma_at(700, ABAR))
     x = 0.3 * philox.normal(0, (4, 6))
@@ -100,7 +100,8 @@ def test_the_path_of_a_flow_ends_where_its_sample_does():
     params, eps, labels = net(), philox.normal(0, (3, 6)), np.arange(3)
     states = flow.path(params, eps, labels, 7)
     assert states.shape == (8, 3, 6) and np.array_equal(states[0], eps)
-    np.testing.assert_array_equal(states[-1], flow.sample(params, eps, labels, schedules.flow_times(7), samplers.flow_euler))
+    end = flow.sample(params, eps, labels, schedules.flow_times(7), samplers.flow_euler)
+    np.testing.assert_array_equal(states[-1], end)
 
 
 def test_reflow_goes_on_from_the_flow():
@@ -122,7 +123,7 @@ def test_the_student_is_the_identity_at_the_end_and_the_net_far_from_it():
     assert f.shape == (5, 6) and np.all(into_F > 0.9999)
 
 
-@pytest.mark.parametrize("denoise", [None, lambda x, sigma: np.tanh(x / (1 + sigma[:, None]))], ids=["trained", "distilled"])
+@pytest.mark.parametrize("denoise", [None, lambda x, sigma: np.tanh(x / (1 + sigma[:, None]))])
 def test_a_student_is_trained_down_its_loss_and_its_teacher_stands_still(denoise):
     """The gradient against a central difference of the loss, in which the teacher keeps its weights."""
     params, x0, eps, labels = net(), 0.5 * philox.normal(0, (5, 6)), philox.normal(0, (5, 6), 1), np.arange(5)
@@ -164,8 +165,8 @@ def test_a_second_call_starts_from_the_first_and_its_own_noise():
 
 def test_both_students_start_as_the_net_and_leave_it_as_it_was():
     shared = mlp.residual_init(0, pixels=6, width=16, depth=1, frequencies=8)
-    kept, images, labels = tree.map(np.copy, shared), philox.normal(0, (20, 6), 1).astype(np.float32), np.arange(20) % 10
-    made = [consistency.train(shared, images, labels, ABAR, distilled, 3, 8, 0, lambda: None) for distilled in (False, True)]
+    kept, digits = tree.map(np.copy, shared), (philox.normal(0, (20, 6), 1).astype(np.float32), np.arange(20) % 10)
+    made = [consistency.train(shared, *digits, ABAR, how, 3, 8, 0, lambda: None) for how in (False, True)]
     largest = lambda a, b: max(tree.leaves(tree.map(lambda x, y: np.abs(x - y).max(), a, b)))
     assert all(0 < largest(params, shared) < 4 * consistency.LR for params in made)
     assert largest(*made) > 0 and largest(shared, kept) == 0
@@ -178,7 +179,7 @@ def test_training_is_followed_in_pieces_and_measured_by_the_rule():
     exactly = tree.map(np.float64, params), images.astype(np.float64)
     exact = training.follow(fused.mlp_train, *exactly, ends, options, lambda: ticks.append(1))
     runners = {name: train for name, train in training.trainers(5).items() if name.startswith(("NumPy", "numba_cpu"))}
-    paths = {name: training.follow(train, params, images, ends, options, lambda: None) for name, train in runners.items()}
+    paths = {n: training.follow(train, params, images, ends, options, lambda: None) for n, train in runners.items()}
     whole = runners["numba_cpu"](params, images, 5, **options)
     assert len(ticks) == 3 and len(paths) == 5 and np.array_equal(paths["numba_cpu"][0], whole[2])
     assert all(np.array_equal(paths["numba_cpu"][1][2][n], whole[0][n]) for n in params)
