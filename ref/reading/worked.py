@@ -17,7 +17,7 @@ def run(function, given=None):
     """
     if not function.__name__.endswith("_backward"):
         return trace.record(function, example(function, given)), []
-    forward, inputs, upstream, arguments = _backward_example(function, given or {})
+    forward, inputs, upstream, arguments = backward_example(function, given or {})
     ran = trace.record(function, arguments)
     if isinstance(ran.returned, Exception):
         return ran, []
@@ -30,7 +30,7 @@ def settings(function, words):
     Raises ValueError for a word that is no name=value, a name that is no argument, a value that cannot stand where the example's does.
     """
     backward = function.__name__.endswith("_backward")
-    _, inputs, _, own = _backward_example(function, {}) if backward else (None, {}, None, example(function))
+    _, inputs, _, own = backward_example(function, {}) if backward else (None, {}, None, example(function))
     known, found = inputs | own, {}
     for word in words:
         name, equals, said = word.partition("=")
@@ -50,7 +50,7 @@ def settings(function, words):
     return found
 
 
-def _backward_example(backward, given):
+def backward_example(backward, given):
     """The forward, its arguments, the upstream gradients, and the arguments of the backward."""
     forward = equations()[full(backward).removesuffix("_backward")]
     inputs, names = example(forward, given), list(inspect.signature(backward).parameters)

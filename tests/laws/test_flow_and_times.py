@@ -57,9 +57,6 @@ def test_gaussian_samples_of_flow_and_diffusion_agree_through_the_change_of_vari
     assert np.abs(samplers.flow_heun(best_velocity(s2), xT, times) - exact).max() > 0.01  # without it
 
 
-# --- times compose --------------------------------------------------------------------------------------------------
-
-
 def law_of_times(sampler, times, abar):
     """Where a step ends the next begins. A model that knows x0 = 1 and eps = 0 keeps every sampler on x_t = sqrt(abar_t), so that
     each x says at which time the step before it has ended; that is when the model has to be asked about it, at the times given."""

@@ -18,9 +18,6 @@ from ref import diffusion, objectives, schedules, sde
 KEPT, BROKEN = 1e-12, 1e-3
 LEVELS = 2 * np.arange(256) / 255 - 1
 
-
-# --- the 256 levels -------------------------------------------------------------------------------------------------
-
 TRUE = objectives.discretized_gaussian_log_likelihood
 
 
@@ -75,9 +72,6 @@ def test_bins_add_up_in_the_far_tails_too():
     assert law_of_added_bins(TRUE) < KEPT
     for name in ("ends of one bin's width", "bins of 1/256", "the density times the width"):  # any factor, a density's too, adds up
         assert law_of_added_bins(WRONG_LIKELIHOODS[name]) > BROKEN, name
-
-
-# --- the variational bound ------------------------------------------------------------------------------------------
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
@@ -154,9 +148,6 @@ def test_the_bound_is_above_the_likelihood_at_every_level(s2):
         gap = bound(x0, s2, times) - surprise(x0, model_variance(times, s2))
         assert gap > (-1e-12 if s2 == 1 else 0), (x0, gap)
 
-
-# --- SDEs carry the variance ----------------------------------------------------------------------------------------
-
 TIMES = [0.003, 0.1, 0.37, 0.5, 0.99]
 SDES = {"vp": (sde.vp_drift, sde.vp_diffusion, sde.vp_marginal), "ve": (sde.ve_drift, sde.ve_diffusion, sde.ve_marginal)}
 
@@ -224,9 +215,6 @@ def test_the_reverse_sde_and_the_ode_carry_the_variance_back(kind):
         assert law_of_the_way_back(kind, lambda f, g, score: true(f, g**0.5, score), noise) > BROKEN
         if kind == "vp":
             assert law_of_the_way_back(kind, lambda f, g, score: true(-f, g, score), noise) > BROKEN
-
-
-# --- the likelihood along the ODE -----------------------------------------------------------------------------------
 
 S2 = np.array([0.3, 1.0, 4.0])
 X = np.array([[0.2, -1.1, 3.0], [-0.7, 0.4, 0.0], [2.0, 0.1, -5.0]])

@@ -80,9 +80,6 @@ def worst_over_runs(law, step, **fixed):
     return max(law(step, times, abar, **fixed) for abar in SCHEDULES.values() for times in times_of(abar).values())
 
 
-# --- DDPM: which variance is exact for which data -------------------------------------------------------------------
-
-
 def law_of_exact_variances(step, times, abar, s2):
     """The run has V at every one of its times but the last, to which no noise is added."""
     return np.abs(variances(step, times, abar, s2)[:-1] / spread(times[:-1], abar, s2) - 1).max()
@@ -142,9 +139,6 @@ def test_a_point_mass_is_found_exactly(step):
     for abar in SCHEDULES.values():
         for times in times_of(abar).values():
             assert variances(step, times, abar, 0.0)[-1] < 1e-24
-
-
-# --- DDIM -----------------------------------------------------------------------------------------------------------
 
 
 def law_of_ddim_variance(step, times, abar, s2, eta):
@@ -218,9 +212,6 @@ def test_ddim_with_eta_1_is_the_ddpm_posterior_step():
         assert law_of_eta_1(wrong(ddim(1.0))) > BROKEN, name
 
 
-# --- the last step --------------------------------------------------------------------------------------------------
-
-
 def law_of_the_quiet_end(step):
     """No noise on a step to t = 0: C is 0 there, from every t; and A is the best guess of x0, sqrt(abar_t) s2 / V_t."""
     t, worst = np.arange(1, 21), 0.0
@@ -247,9 +238,6 @@ def test_the_last_step_ends_on_the_best_guess_of_x0():
     every = times_of(abar)["every time"]
     assert abs(variances(large, every, abar, 1.0)[-1] - (1 - 1e-4)) < KEPT
     assert abs(variances(noised_last(large), every, abar, 1.0)[-1] - 1) < KEPT
-
-
-# --- times compose --------------------------------------------------------------------------------------------------
 
 
 def law_of_composition(noising):

@@ -25,9 +25,6 @@ RUNS = {"every time": list(range(20, -1, -1)), "some": [20, 15, 11, 6, 2, 0], "n
 SPACINGS = ["leading", "linspace", "trailing"]
 
 
-# --- the best models of N(0, s2) data, and the exact variance of x_t ------------------------------------------------
-
-
 def spread(abar, s2):
     return abar * s2 + 1 - abar
 
@@ -52,9 +49,6 @@ def variance(sample, steps, first):
     """The variance of sample(x, noise) for an x of variance `first` and `steps` noises of variance 1."""
     parts = np.eye(1 + steps)
     return np.sum(sample(parts[0], parts[1:]) ** 2 * np.append(first, np.ones(steps)))
-
-
-# --- the output variance of each, by a recursion of numbers ---------------------------------------------------------
 
 
 def of_ddpm(abar, s2, sizes):
@@ -127,9 +121,6 @@ def of_slopes(slope, times, first, second_order, raised=lambda made, t: (made, t
 def churned(s_churn, steps, s_noise):
     gamma = min(s_churn / steps, math.sqrt(2) - 1)
     return lambda made, sigma: (made + ((1 + gamma) ** 2 - 1) * sigma**2 * s_noise**2, (1 + gamma) * sigma)
-
-
-# --- every sampler on a run of times --------------------------------------------------------------------------------
 
 # name: (kind of model, sampler of (model, x, noise, times), output variance of (times, s2)). Times are abar's, sigmas, flow times
 SAMPLERS = {
@@ -249,9 +240,6 @@ def law_of_the_known_part(known_at):
 def test_the_known_part_is_noised_as_the_data_are():
     assert law_of_the_known_part(lambda x: x) < KEPT
     assert law_of_the_known_part(lambda x: 1.01 * x) > BROKEN
-
-
-# --- the order of a solver ------------------------------------------------------------------------------------------
 
 # sigma falls from 10 to 0.3 by equal factors, so that h, the step in lambda, is the same for all: 0.09 at 40 steps. On a run that
 # goes on to 0, h does not shrink with the number of steps (where sigma goes as t, the last but one is ln 2 however many there are), and

@@ -55,9 +55,6 @@ WRONG = {
 }
 
 
-# --- the KL ---------------------------------------------------------------------------------------------------------
-
-
 def law_of_kl_sign(f):
     """KL >= 0, and 0 at (0, 0) only: by how much it is below 0 or off 0 there; inf where it is 0 elsewhere."""
     kl, at_prior = f.gaussian_kl(ALL_MU, ALL_LOGVAR), ((ALL_MU == 0) & (ALL_LOGVAR == 0))[:, 0]
@@ -97,9 +94,6 @@ def test_a_wrong_vae_breaks_the_quadrature(name):
     assert law_of_kl_by_quadrature(kit(**WRONG[name])) > BROKEN
 
 
-# --- the likelihoods are of what they say ---------------------------------------------------------------------------
-
-
 def law_of_the_gaussian(f):
     """exp(-nll) integrates to 1, with the mean and the variance exp(logvar). The trapezium rule on a Gaussian is exact to rounding
     from steps of half a deviation on."""
@@ -135,9 +129,6 @@ def test_the_bernoulli_sums_to_1_with_its_mean():
     assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: true(-logits, x))) > BROKEN  # x the other way round
     assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: true(logits, x) / 3)) > BROKEN  # the mean over pixels
     assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: (x * layers.softplus(-logits)).sum(axis=1))) > BROKEN  # half of it
-
-
-# --- the ELBO of a linear-Gaussian VAE ------------------------------------------------------------------------------
 
 # z ~ N(0, I), x ~ N(W z + b, S2 I). The columns of W are orthogonal, so the posterior's covariance is diagonal.
 W, b, S2 = np.array([[1.0, 0.5], [-1.0, 0.5], [0.5, 2.0]]) * [1.0, 0.7], np.array([0.3, -0.2, 1.0]), 0.4
@@ -215,9 +206,6 @@ def test_an_elbo_above_log_p_would_be_seen():
     """exp(logvar) for a deviation draws too little: the bound seems to beat the evidence."""
     wrong = kit(**WRONG["std = exp(logvar)"])
     assert elbo_of(wrong, *posterior()) > np.mean(log_evidence()) + 0.1
-
-
-# --- the importance-weighted bound ----------------------------------------------------------------------------------
 
 
 def log_weights(mu, logvar, points):

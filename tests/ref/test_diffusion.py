@@ -16,9 +16,6 @@ ABAR = {"linear": schedules.alpha_bar(schedules.linear_betas()),
 T20 = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 
 
-# --- diffusers' numbers: its t, counted from 0, is t + 1 here -------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ABAR)
 def test_q_sample_and_v_target_replay_diffusers(name):
     """Shapes (5, 3, 2, 5): the batch is as long as the last axis, so t on the wrong axis would not raise."""
@@ -102,9 +99,6 @@ def test_whole_trajectories_replay_diffusers(run):
         assert_close(x + 1e-10 * z if s == 0 and draws else x, expected, scale=np.abs(expected).max())
     assert drawn == GOLD[f"{run}/noise_used"]
 
-
-# --- conversions ----------------------------------------------------------------------------------------------------
-
 ARRAYS = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**32 - 1))
 
 
@@ -179,9 +173,6 @@ def test_one_step_by_hand():
     clipped_mean = 0.8 * 0.4375 / 0.64 + 0.75 * 0.36 / 0.64 * 2
     assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar, clip=1), np.array([[clipped_mean + 3 * beta_tilde**0.5]]))
     assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar, clip=1), np.array([[0.8 + 0.6 * (2 - 0.6) / 0.8]]))
-
-
-# --- steps ----------------------------------------------------------------------------------------------------------
 
 STEPS = {"ddpm small": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddpm_step(xt, e, t, s, z, abar, "small", clip),
          "ddpm large": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddpm_step(xt, e, t, s, z, abar, "large", clip),
@@ -281,55 +272,5 @@ def test_no_input_is_overwritten():
     for step in STEPS.values():
         step(x, e, t, s, z, abar), step(x, e, t, s, z, abar, 0.5)
 
-
-# --- rejected inputs ------------------------------------------------------------------------------------------------
-
 X = np.ones((2, 3))
 ZERO_SNR = np.array([1.0, 0.5, 0.0])
-
-
-@pytest.mark.parametrize("call, error, argument", [
-    (lambda: diffusion.q_sample(X, np.array([1, 2]), X[:, :2], T20), ValueError, "x0.*eps"),
-    (lambda: diffusion.q_sample(X, np.array([1, 2, 3]), X, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X.T, np.array([1, 2]), X.T, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X, np.array([1, 21]), X, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X, -1, X, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X, 1.0, X, T20), TypeError, "t"),
-    (lambda: diffusion.q_sample(X, np.array([True, False]), X, T20), TypeError, "t"),
-    (lambda: diffusion.q_sample_backward(X, 21, T20), ValueError, "t"),
-    (lambda: diffusion.posterior(X, X[:1], 2, 1, T20), ValueError, "x0.*xt"),
-    (lambda: diffusion.posterior(X, X, 2, 2, T20), ValueError, "s"),
-    (lambda: diffusion.x0_from_eps(X, X[0], 2, T20), ValueError, "xt.*eps"),
-    (lambda: diffusion.x0_from_eps(X, X, 2, ZERO_SNR), ValueError, "abar"),
-    (lambda: diffusion.eps_from_x0(X, X[0], 2, T20), ValueError, "xt.*x0"),
-    (lambda: diffusion.eps_from_x0(X, X, np.array([0, 2]), T20), ValueError, "abar"),
-    (lambda: diffusion.v_target(X, X[0], 2, T20), ValueError, "x0.*eps"),
-    (lambda: diffusion.x0_from_v(X, X[0], 2, T20), ValueError, "xt.*v"),
-    (lambda: diffusion.eps_from_v(X, X[0], 2, T20), ValueError, "xt.*v"),
-    (lambda: diffusion.score_from_eps(X, 0, T20), ValueError, "abar"),
-    (lambda: diffusion.eps_from_score(X, 21, T20), ValueError, "t"),
-    (lambda: diffusion.eps_from_score(X, 1.0, T20), TypeError, "t"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X[0], T20), ValueError, "xt.*eps_hat.*z"),
-    (lambda: diffusion.ddpm_step(X, X, 1, 2, X, T20), ValueError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, np.array([3, 1]), np.array([2, 1]), X, T20), ValueError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, 21, 1, X, T20), ValueError, "t"),
-    (lambda: diffusion.ddpm_step(X, X, 2, -1, X, T20), ValueError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1.5, X, T20), TypeError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, ZERO_SNR), ValueError, "abar"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, "middle"), ValueError, "variance"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=0), ValueError, "clip"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=np.nan), ValueError, "clip"),
-    (lambda: diffusion.ddim_step(X, X[:1], 2, 1, X, 0.5, T20), ValueError, "xt.*eps_hat.*z"),
-    (lambda: diffusion.ddim_step(X, X, 2, 2, X, 0.5, T20), ValueError, "s"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 1.5, T20), ValueError, "eta"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, -0.1, T20), ValueError, "eta"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, np.nan, T20), ValueError, "eta"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 0.5, T20, clip=-1), ValueError, "clip"),
-    (lambda: diffusion.eps_loss(X, X[:1]), ValueError, "eps_hat.*eps"),
-    (lambda: diffusion.eps_loss(X[:0], X[:0]), ValueError, "eps_hat.*eps"),
-    (lambda: diffusion.eps_loss_backward(1.0, X, X[:1]), ValueError, "eps_hat.*eps"),
-    (lambda: diffusion.eps_loss_backward(1.0, X[:0], X[:0]), ValueError, "eps_hat.*eps"),
-])
-def test_bad_input_is_refused_by_name(call, error, argument):
-    with pytest.raises(error, match=rf"\b{argument}\b"):
-        call()

@@ -34,9 +34,6 @@ def both(loss, real, fake):
     return getattr(gan, loss)(real, fake), getattr(gan, f"{loss}_backward")(1.0, real, fake)
 
 
-# --- PyTorch's numbers ----------------------------------------------------------------------------------------------
-
-
 def replay(name, loss, gradients):
     assert_close(loss, GOLD[name])
     for key, gradient in gradients.items():
@@ -76,9 +73,6 @@ def test_r1_replays_torchs_double_backward(act):
     replay(f"gan/{act}/r1", 10 * loss, gan.r1_penalty_backward(10.0, network(ACTS[act]), PARAMS, cache))
 
 
-# --- the discriminator ----------------------------------------------------------------------------------------------
-
-
 def test_the_discriminator_by_hand():
     params = {"w1": np.array([[1.0, 2.0], [0, -1.0]]), "b1": np.array([0.0, 1.0]), "w2": np.array([[1.0, 1.0]]), "b2": np.array([-0.5]),
               "w3": np.array([[3.0]]), "b3": np.array([0.25])}
@@ -111,17 +105,6 @@ def test_the_discriminator_keeps_its_dtype_penalties_and_all(act):
         arrays += getattr(gan, f"{penalty.__name__}_backward")(1.0, network(act), params, cache).values()
         np.testing.assert_allclose(loss, penalty(network(act), PARAMS, REAL)[0], rtol=1e-5)
     assert all(a.dtype == np.float32 for a in arrays)
-
-
-def test_an_activation_that_is_not_there_is_refused():
-    for f in (discriminator, discriminator_input_gradient):
-        with pytest.raises(ValueError, match=r"\bact\b"):
-            f(PARAMS, REAL, "relu")
-        with pytest.raises(ValueError, match=r"\bx.*w.*b\b"):
-            f(PARAMS, REAL[:, :3], "tanh")
-
-
-# --- losses by hand, and at the ends --------------------------------------------------------------------------------
 
 
 def test_losses_by_hand():
@@ -199,9 +182,6 @@ def test_losses_are_float64_whatever_comes_in_and_leave_it_alone(dtype):
         assert values.dtype == np.float64 and values.shape == (2, 3)
 
 
-# --- penalties by hand ----------------------------------------------------------------------------------------------
-
-
 def linear_network():
     """D(x) = w . x: its gradient is w at every x, so the gradient of sum(ddx dx) in w is the sum of ddx over examples."""
     return lambda params, x: (np.broadcast_to(params["w"], x.shape), None), lambda ddx, params, cache: (0 * ddx, {"w": ddx.sum(axis=0)})
@@ -231,9 +211,6 @@ def test_interpolate_by_hand():
     assert np.array_equal(gan.interpolate(real, fake, np.array([0.25, 1.0])), [[[-0.5, 0.5]], [[3, 4]]])
 
 
-# --- the theory's sums ----------------------------------------------------------------------------------------------
-
-
 def test_optimal_discriminator_by_hand():
     assert np.array_equal(gan.optimal_discriminator([0.0, 3.0, 2.0, 0.0], [1.0, 1.0, 0.0, 0.0]), [0, 0.75, 1, 0.5])
     assert gan.optimal_discriminator(1.0, 3.0) == 0.25
@@ -254,44 +231,4 @@ def test_jensen_shannon_keeps_its_precision_where_the_two_are_close():
     d = 2.0**-20
     assert_close(gan.jensen_shannon([0.5 + d, 0.5 - d], [0.5, 0.5]), d**2 / 2, rel=1e-4)
 
-
-# --- rejected inputs ------------------------------------------------------------------------------------------------
-
 X, P = np.ones((2, 3)), np.array([0.5, 0.5])
-
-
-@pytest.mark.parametrize("name", DISCRIMINATOR_LOSSES)
-def test_a_discriminator_loss_of_nothing_is_refused(name):
-    for call in (getattr(gan, name), lambda real, fake: getattr(gan, f"{name}_backward")(1.0, real, fake)):
-        with pytest.raises(ValueError, match=r"\breal_logits\b"):
-            call(np.zeros(0), X)
-        with pytest.raises(ValueError, match=r"\bfake_logits\b"):
-            call(X, X[:, :0])
-
-
-@pytest.mark.parametrize("name", GENERATOR_LOSSES)
-def test_a_generator_loss_of_nothing_is_refused(name):
-    for call in (getattr(gan, name), lambda fake: getattr(gan, f"{name}_backward")(1.0, fake)):
-        with pytest.raises(ValueError, match=r"\bfake_logits\b"):
-            call(np.zeros(0))
-
-
-@pytest.mark.parametrize("call, argument", [
-    (lambda: gan.interpolate(X, X[0], np.ones(2)), "real.*fake"),
-    (lambda: gan.interpolate(X, X, np.ones((2, 1))), "alpha"),
-    (lambda: gan.interpolate(X, X, 0.5), "alpha"),
-    (lambda: gan.interpolate(X, X, np.array([0.5, 1.5])), "alpha"),
-    (lambda: gan.gradient_penalty(network("tanh"), PARAMS, REAL[:0]), "x"),
-    (lambda: gan.r1_penalty(network("tanh"), PARAMS, 1.0), "x"),
-    (lambda: gan.gradient_penalty((lambda params, x: (x.sum(axis=1), None), None), {}, X), "x"),
-    (lambda: gan.optimal_discriminator(P, X), "p_data.*p_g"),
-    (lambda: gan.optimal_discriminator(P, -P), "p_g"),
-    (lambda: gan.optimal_discriminator(np.array([np.nan, 1]), P), "p_data"),
-    (lambda: gan.jensen_shannon(P, np.ones(1)), "p.*q"),
-    (lambda: gan.jensen_shannon(P, np.array([1.5, -0.5])), "q"),
-    (lambda: gan.jensen_shannon(2 * P, P), "p"),
-    (lambda: gan.jensen_shannon(1.0, 1.0), "p"),
-])  # fmt: skip
-def test_bad_input_is_refused_by_name(call, argument):
-    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
-        call()

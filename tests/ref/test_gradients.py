@@ -106,9 +106,6 @@ SMALL = np.array([[[-0.3, 0.8]], [[0.5, -0.9]]])  # (2, 1, 2), in place of the e
 WORKED = {name: Worked(example(f, {"x0": SMALL} | GIVEN.get(name, {})), tuple(gradient_names(b))) for name, (f, b) in PAIRS.items()}
 
 
-# --- vectors of all the numbers in some arguments, and back --------------------------------------------------------
-
-
 def leaves(value):
     """The arrays in an array, a number, or a dict, list or tuple of such; a dict's in the order of its keys."""
     if isinstance(value, dict):
@@ -140,9 +137,6 @@ def outputs_and_cache(forward, arguments):
     cache = [r for r in returned if isinstance(r, (dict, list, tuple))]
     assert len(cache) <= 1
     return [r for r in returned if not isinstance(r, (dict, list, tuple))], cache[0] if cache else None
-
-
-# --- the two Jacobians ----------------------------------------------------------------------------------------------
 
 
 def along(forward, worked, u, method):
@@ -218,9 +212,6 @@ def check_pair(forward, backward, worked):
         central = along(forward, worked, u, "central differences") @ w
         off = abs(central - u @ gradient) / (np.abs(u) @ np.abs(gradient))
         assert off <= 1e-9, f"central differences: off by {off:.2g}"
-
-
-# --- the tests ------------------------------------------------------------------------------------------------------
 
 
 def test_pairs_are_found_by_name():

@@ -45,9 +45,6 @@ def test_what_does_not_close_is_no_equation(line):
         typeset.mathml(line)
 
 
-# --- the page ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """{name: its page, as the command wrote it}."""

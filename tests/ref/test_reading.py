@@ -36,9 +36,6 @@ def parsed(made):
     return ElementTree.fromstring(made.removeprefix("<!DOCTYPE html>\n"))
 
 
-# --- every equation -------------------------------------------------------------------------------------------------
-
-
 def test_every_public_function_of_the_math_is_an_equation():
     written = {f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{node.name}"
                for path in (ROOT / "ref").rglob("*.py") if not {"reading", "examples", "__main__.py", "shapes.py", "tree.py"} & {*path.relative_to(ROOT).parts}
@@ -77,9 +74,6 @@ def test_no_table_has_an_entry_for_what_is_not_there():
         if path.stem not in ("__init__", "base"):
             tables = importlib.import_module(f"ref.examples.{path.stem}")
             assert {f"ref.{path.stem}.{name}" for name in getattr(tables, "FUNCTIONS", {})} <= set(EQUATIONS)
-
-
-# --- the trace, by hand -----------------------------------------------------------------------------------------------
 
 
 def test_q_sample_by_hand(capsys):
@@ -186,9 +180,6 @@ def test_one_setting_moves_what_follows_from_it():
     assert early["s"] == 5 and late["s"] == 450
     np.testing.assert_allclose(late["xt"], diffusion.q_sample(base.digits(), 900, late["eps_hat"] / 0.9, late["abar"]), rtol=1e-12)
     assert np.abs(early["xt"] - base.digits()).mean() < 0.1 < np.abs(late["xt"] - base.digits()).mean()
-
-
-# --- the list and the source ------------------------------------------------------------------------------------------
 
 
 def test_the_list_names_each_equation_once_after_what_it_needs(capsys):

@@ -60,9 +60,6 @@ def test_a_time_per_example_is_each_examples_own(call):
     np.testing.assert_array_equal(sde.probability_flow_drift(x, T, x)[1], sde.probability_flow_drift(x[1:], 1.0, x[1:])[0])
 
 
-# --- the likelihood -------------------------------------------------------------------------------------------------
-
-
 def swirl(x, t):
     """A drift that is no gradient and not linear, with its Jacobian."""
     f = np.stack([np.sin(x[:, 1]) - t * x[:, 0] ** 3, np.cos(x[:, 0]) + x[:, 1]], axis=1)
@@ -138,30 +135,3 @@ def test_bits_per_dimension_by_hand():
 
 def same(x, t, probe):
     return x, probe
-
-
-@pytest.mark.parametrize("call, error, argument", [
-    (lambda: sde.vp_drift(X, 1.5), ValueError, "t"),
-    (lambda: sde.vp_drift(X, np.nan), ValueError, "t"),
-    (lambda: sde.vp_drift(X, np.ones(3)), ValueError, "t"),
-    (lambda: sde.vp_diffusion(0.5, 0.0, 1.0), ValueError, "beta_min"),
-    (lambda: sde.vp_marginal(0.5, 2.0, 1.0), ValueError, "beta_min"),
-    (lambda: sde.vp_marginal(-0.1), ValueError, "t"),
-    (lambda: sde.ve_drift(X, -1), ValueError, "t"),
-    (lambda: sde.ve_diffusion(0.5, 1.0, 1.0), ValueError, "sigma_min"),
-    (lambda: sde.ve_marginal(0.5, 0.0, 1.0), ValueError, "sigma_min"),
-    (lambda: sde.reverse_drift(X, 1.0, X[:1]), ValueError, "f.*score"),
-    (lambda: sde.reverse_drift(X, np.ones((2, 2)), X), ValueError, "g"),
-    (lambda: sde.probability_flow_drift(X, 1.0, X[0]), ValueError, "f.*score"),
-    (lambda: sde.drift_and_jvp(lambda x, t: x, X, 0.5, X, 0), ValueError, "h"),
-    (lambda: sde.log_likelihood(same, X, [0, 1], X[:1]), ValueError, "x.*probe"),
-    (lambda: sde.log_likelihood(same, X, [1, 0], X), ValueError, "times"),
-    (lambda: sde.log_likelihood(same, X, [0], X), ValueError, "times"),
-    (lambda: sde.log_likelihood(same, X, [0, 1], X, 0), ValueError, "prior_std"),
-    (lambda: sde.log_likelihood(lambda x, t, p: (x, p[:, 0]), X, [0, 1], X), ValueError, "drift.*jvp.*x"),
-    (lambda: sde.bits_per_dimension(1.0, 0), ValueError, "dims"),
-    (lambda: sde.bits_per_dimension(1.0, 1, -1.0), ValueError, "bin_width"),
-])
-def test_bad_input_is_refused_by_name(call, error, argument):
-    with pytest.raises(error, match=rf"\b{argument}\b"):
-        call()
