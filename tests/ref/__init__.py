@@ -11,7 +11,7 @@ ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 EQUATIONS = equations()
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3)).map(lambda case: (case[0], *case[1]))
-SMALL = {"x0": np.array([[-0.3, 0.8, 0.1], [0.5, -0.9, 0.4]])}  # in place of the examples' two digits
+SMALL = {"x0": np.array([[-0.3, 0.8, 0.1], [0.5, -0.9, 0.4]]), "pixels": 3}  # in place of the examples' two digits
 
 
 def arrays(shape, seed, how_many):

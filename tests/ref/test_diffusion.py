@@ -181,20 +181,6 @@ STEPS = {"ddpm small": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddpm_st
          "ddim 1": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddim_step(xt, e, t, s, z, 1.0, abar, clip)}
 
 
-@given(case=ARRAYS, clip=st.sampled_from([None, 0.5, 2.0]))
-@pytest.mark.parametrize("step", STEPS)
-def test_an_example_alone_equals_the_same_in_its_batch(step, case, clip):
-    """A t and an s per example, s = 0 among them: row i of the batch is bitwise the step of row i with its own ints."""
-    xt, eps_hat, z, rng = arrays(case, 3)
-    t = rng.integers(1, 21, len(xt))
-    s = rng.integers(0, t)
-    s[0] = 0
-    whole = STEPS[step](xt, eps_hat, t, s, z, T20, clip)
-    assert whole.shape == xt.shape and whole.dtype == np.float64
-    for i in range(len(xt)):
-        np.testing.assert_array_equal(whole[i:i + 1], STEPS[step](xt[i:i + 1], eps_hat[i:i + 1], int(t[i]), int(s[i]), z[i:i + 1], T20, clip))
-
-
 @pytest.mark.parametrize("mixed", ["one t, many s", "many t, one s"])
 @pytest.mark.parametrize("step", STEPS)
 def test_one_time_may_meet_many(step, mixed):
@@ -230,47 +216,9 @@ def test_a_clip_that_clips_nothing_changes_nothing(step):
     np.testing.assert_array_equal(STEPS[step](50 * xt, eps_hat, 9, 0, z, T20, 0.5), 0.5 * np.sign(xt))
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_nan_stays_in_its_example(step):
-    xt, eps_hat, z = np.random.default_rng(7).standard_normal((3, 3, 2))
-    clean = STEPS[step](xt, eps_hat, 9, 4, z, T20)
-    for array in (xt, eps_hat):
-        array[1, 0] = np.nan
-    spoiled = STEPS[step](xt, eps_hat, 9, 4, z, T20, 1e3)
-    assert np.isnan(spoiled[1, 0]) and np.isfinite(spoiled[1, 1])
-    np.testing.assert_allclose(spoiled[[0, 2]], clean[[0, 2]], rtol=1e-12)
-
-
 def test_empty_batches_pass_through():
     none = np.zeros((0, 3))
     no_t = np.zeros(0, int)
     assert diffusion.q_sample(none, no_t, none, T20).shape == (0, 3)
     for step in STEPS.values():
         assert step(none, none, no_t, no_t, none, T20).shape == (0, 3)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
-def test_process_math_is_float64_whatever_comes_in(dtype):
-    x = np.arange(-3, 3).reshape(2, 3).astype(dtype)
-    for out in [diffusion.q_sample(x, np.array([3, 4]), x, T20), diffusion.ddpm_step(x, x, 3, 1, x, T20),
-                diffusion.ddim_step(x, x, 3, 1, x, 0.5, T20), diffusion.score_from_eps(x, 3, T20), diffusion.eps_from_score(x, 3, T20),
-                diffusion.eps_loss(x, x + x),
-                *diffusion.eps_loss_backward(1.0, x, x + x), *diffusion.q_sample_backward(x, 3, T20)]:
-        assert out.dtype == np.float64
-    assert_close(diffusion.q_sample(x, 3, x, T20), diffusion.q_sample(x.astype(float), 3, x.astype(float), T20))
-
-
-def test_no_input_is_overwritten():
-    x, e, z, abar = (a.copy() for a in (GOLD["step/x"], GOLD["step/model_out"], GOLD["step/z"], T20))
-    t, s = np.array([4, 20]), np.array([0, 3])
-    for a in (x, e, z, abar, t, s):
-        a.flags.writeable = False
-    diffusion.q_sample(x, t, e, abar), diffusion.q_sample_backward(x, t, abar), diffusion.posterior(x, e, t, s, abar)
-    diffusion.x0_from_eps(x, e, t, abar), diffusion.eps_from_x0(x, e, t, abar), diffusion.v_target(x, e, t, abar)
-    diffusion.x0_from_v(x, e, t, abar), diffusion.eps_from_v(x, e, t, abar), diffusion.score_from_eps(e, t, abar)
-    diffusion.eps_from_score(e, t, abar), diffusion.eps_loss(x, e), diffusion.eps_loss_backward(1.0, x, e)
-    for step in STEPS.values():
-        step(x, e, t, s, z, abar), step(x, e, t, s, z, abar, 0.5)
-
-X = np.ones((2, 3))
-ZERO_SNR = np.array([1.0, 0.5, 0.0])

@@ -8,7 +8,6 @@ from tests import assert_close
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 LEVELS = st.floats(1e-3, 1e3)
-X = np.ones((2, 3))
 
 
 def test_scalings_and_weight_by_hand():

@@ -166,22 +166,6 @@ def test_losses_and_gradients_are_finite_and_right_far_out(size, dtype):
     assert_close(gan.discriminator_loss_backward(2.0, far, -far), (np.array([-np.exp(-size), -1.0]), np.array([np.exp(-size), 1.0])), rel=1e-15)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
-def test_losses_are_float64_whatever_comes_in_and_leave_it_alone(dtype):
-    x = np.arange(-3, 3).reshape(2, 3).astype(dtype)
-    x.flags.writeable = False
-    for name in DISCRIMINATOR_LOSSES:
-        loss, gradients = both(name, x, x[0])
-        assert loss.dtype == np.float64
-        assert [(g.dtype, g.shape) for g in gradients] == [(np.float64, (2, 3)), (np.float64, (3,))]
-        assert_close(loss, both(name, x.astype(float), x[0].astype(float))[0])
-    for name in GENERATOR_LOSSES:
-        gradient = getattr(gan, f"{name}_backward")(1.0, x)
-        assert getattr(gan, name)(x).dtype == gradient.dtype == np.float64 and gradient.shape == (2, 3)
-    for values in (gan.optimal_discriminator(abs(x), abs(x[::-1])), gan.interpolate(x, x, np.zeros(2, dtype))):
-        assert values.dtype == np.float64 and values.shape == (2, 3)
-
-
 def linear_network():
     """D(x) = w . x: its gradient is w at every x, so the gradient of sum(ddx dx) in w is the sum of ddx over examples."""
     return lambda params, x: (np.broadcast_to(params["w"], x.shape), None), lambda ddx, params, cache: (0 * ddx, {"w": ddx.sum(axis=0)})

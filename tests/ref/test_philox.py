@@ -65,12 +65,6 @@ def test_one_key_broadcasts_over_many_counters():
     np.testing.assert_array_equal(many, philox.philox4x32(counter, np.tile(key, (256, 1))))
 
 
-def test_philox_leaves_its_inputs_alone():
-    counter, key = GOLD["rg/ctr"].copy(), GOLD["rg/key"].copy()
-    counter.flags.writeable = key.flags.writeable = False
-    philox.philox4x32(counter, key)
-
-
 def test_bits_replay_randomgens_stream():
     np.testing.assert_array_equal(philox.bits(0, 20)[4:], GOLD["rg/stream_key0_ctr0_16"])  # it begins at counter 1
 

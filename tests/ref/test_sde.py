@@ -49,17 +49,6 @@ def test_vp_is_the_limit_of_the_discrete_chain():
     assert np.all(np.abs(np.diff(np.log2(off), axis=0) + 1) < 0.05) and np.all(off[0] < 0.1)
 
 
-@pytest.mark.parametrize("call", [sde.vp_drift, sde.ve_drift], ids=["vp", "ve"])
-def test_a_time_per_example_is_each_examples_own(call):
-    x = np.random.default_rng(1).standard_normal((2, 2, 2)).astype(np.float32)
-    whole = call(x, T)
-    assert whole.dtype == np.float64
-    for i in range(2):
-        np.testing.assert_array_equal(whole[i], call(x[i:i + 1], float(T[i]))[0])
-    np.testing.assert_array_equal(sde.reverse_drift(x, T, x)[1], sde.reverse_drift(x[1:], 1.0, x[1:])[0])
-    np.testing.assert_array_equal(sde.probability_flow_drift(x, T, x)[1], sde.probability_flow_drift(x[1:], 1.0, x[1:])[0])
-
-
 def swirl(x, t):
     """A drift that is no gradient and not linear, with its Jacobian."""
     f = np.stack([np.sin(x[:, 1]) - t * x[:, 0] ** 3, np.cos(x[:, 0]) + x[:, 1]], axis=1)
@@ -112,17 +101,6 @@ def test_jvp_and_vjp_serve_alike_and_so_does_a_central_difference():
     f, J_probe = sde.drift_and_jvp(lambda x, t: swirl(x, t)[0], X, 0.5, BASES[:2], h=1e-3)
     assert_close(f, jvp(X, 0.5, BASES[:2])[0])
     assert_close(J_probe, jvp(X, 0.5, BASES[:2])[1], rel=1e-5, scale=20.0)
-
-
-def test_an_example_alone_equals_the_same_in_its_batch():
-    times = np.linspace(0.0, 0.6, 11)
-    probe = np.array([[1.0, -1.0], [1.0, 1.0]])
-    whole = sde.log_likelihood(jvp, X.astype(np.float32), times, probe)
-    assert whole.shape == (2,) and whole.dtype == np.float64
-    np.testing.assert_array_equal(whole[1:], sde.log_likelihood(jvp, X[1:], times, probe[1:]))
-    spoiled = X.copy()
-    spoiled[1, 0] = np.nan
-    np.testing.assert_array_equal(sde.log_likelihood(jvp, spoiled, times, probe)[0], whole[0])
 
 
 def test_bits_per_dimension_by_hand():
