@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ref import diffusion, edm, flow, samplers, schedules
+from tests.ref import BY_TIME
 from tests.laws.test_samplers import BROKEN, KEPT, SPACINGS, best_eps, best_velocity, spread
 
 
@@ -71,14 +72,6 @@ def law_of_times(sampler, times, abar):
     return max(abs(x / np.sqrt(abar[t]) - 1) for x, t in [*seen, (end, times[-1])])
 
 
-BY_TIME = {
-    "ddpm": lambda f, x, times, z, abar: samplers.ddpm(f, x, times, z, abar),
-    "ddim": lambda f, x, times, z, abar: samplers.ddim(f, x, times, z, 0, abar),
-    "ddim 1": lambda f, x, times, z, abar: samplers.ddim(f, x, times, z, 1, abar),
-    "dpmpp_2m": lambda f, x, times, z, abar: samplers.dpmpp_2m(f, x, times, abar),
-    "unipc": lambda f, x, times, z, abar: samplers.unipc(f, x, times, abar),
-    "inpaint": lambda f, x, times, z, abar: samplers.inpaint(f, x, times, z, x, np.zeros_like(x), abar),
-}
 T50, T1000 = schedules.alpha_bar(schedules.linear_betas(50, 0.002, 0.2)), schedules.alpha_bar(schedules.linear_betas())
 
 

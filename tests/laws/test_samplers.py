@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from ref import edm, flow, samplers, schedules
+from tests.ref import ABAR, BY_TIME
 
 KEPT, BROKEN = 1e-12, 1e-3
 SPREADS = [0.3, 1.0, 4.0]
-ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 RUNS = {"every time": list(range(20, -1, -1)), "some": [20, 15, 11, 6, 2, 0], "not to 0": [20, 13, 6, 2], "one step": [20, 0]}
 SPACINGS = ["leading", "linspace", "trailing"]
 
@@ -124,14 +124,11 @@ def churned(s_churn, steps, s_noise):
 
 # name: (kind of model, sampler of (model, x, noise, times), output variance of (times, s2)). Times are abar's, sigmas, flow times
 SAMPLERS = {
-    **{f"ddpm {v}": ("eps", lambda f, x, z, times, abar, v=v: samplers.ddpm(f, x, times, z, abar, v),
-                     lambda times, s2, v=v: of_ddpm(times, s2, v)) for v in ("small", "large")},
-    **{f"ddim {eta}": ("eps", lambda f, x, z, times, abar, eta=eta: samplers.ddim(f, x, times, z, eta, abar),
-                       lambda times, s2, eta=eta: of_ddim(times, s2, eta)) for eta in (0, 0.5, 1)},
-    "dpmpp_2m": ("eps", lambda f, x, z, times, abar: samplers.dpmpp_2m(f, x, times, abar), of_dpmpp_2m),
-    "unipc": ("eps", lambda f, x, z, times, abar: samplers.unipc(f, x, times, abar), of_unipc),
-    "inpaint": ("eps", lambda f, x, z, times, abar: samplers.inpaint(f, x, times, z, x, np.zeros_like(x), abar),
-                lambda times, s2: of_ddpm(times, s2, "small")),
+    **{name: ("eps", BY_TIME[name], of) for name, of in {
+        "ddpm small": lambda times, s2: of_ddpm(times, s2, "small"), "ddpm large": lambda times, s2: of_ddpm(times, s2, "large"),
+        "ddim 0": lambda times, s2: of_ddim(times, s2, 0), "ddim 0.5": lambda times, s2: of_ddim(times, s2, 0.5),
+        "ddim 1": lambda times, s2: of_ddim(times, s2, 1), "dpmpp_2m": of_dpmpp_2m, "unipc 2": of_unipc,
+        "inpaint": lambda times, s2: of_ddpm(times, s2, "small")}.items()},
     "euler": ("x0", lambda f, x, z, times: samplers.euler(f, x, times),
               lambda times, s2: of_slopes(lambda t: t / (s2 + t**2), times, s2 + times[0] ** 2, False)),
     "heun": ("x0", lambda f, x, z, times: samplers.heun(f, x, times),
@@ -158,7 +155,7 @@ def output_variance(name, times, abar, s2, wrong_model=lambda f, turned: f, wron
         model = wrong_model(best_eps(abar, s2), lambda t: abar.size - t)
 
         def sample(x, z):
-            return sampler(model, x, wrong_noise(z), times, abar)
+            return sampler(model, x, times, wrong_noise(z), abar)
     else:
         levels = edm.sigma_from_abar(abar[times]) if kind == "x0" else flow.flow_time_from_abar(abar[times])
         last, first = [s2 + sigma**2 if kind == "x0" else (1 - sigma) ** 2 * s2 + sigma**2 for sigma in (levels[-1], levels[0])]
@@ -198,7 +195,7 @@ def test_output_variance_is_exact(name):
 
 def test_the_variance_of_another_sampler_breaks_it(monkeypatch):
     for one, other in (("ddpm small", "ddpm large"), ("ddim 0.5", "ddim 1"), ("heun", "euler"), ("flow_heun", "flow_euler"),
-                       ("dpmpp_2m", "ddim 0"), ("unipc", "dpmpp_2m"), ("heun with churn, 1", "heun"),
+                       ("dpmpp_2m", "ddim 0"), ("unipc 2", "dpmpp_2m"), ("heun with churn, 1", "heun"),
                        ("heun with churn, 1", "heun with churn, 1.1")):
         monkeypatch.setitem(SAMPLERS, one, (*SAMPLERS[one][:2], SAMPLERS[other][2]))
         assert law_of_output_variance(one) > BROKEN, one
@@ -247,7 +244,7 @@ def test_the_known_part_is_noised_as_the_data_are():
 # changes its sign. Where sigma goes as sqrt(t), as with linear betas, the last step leaves every solver below 1. Heun in sigma keeps
 # its 2 down to 0 where sigma goes as t.
 GEOMETRIC = np.append(1.0, edm.abar_from_sigma(np.geomspace(0.3, 10, 641)))
-ORDERS = {"ddim 0": 1, "euler": 1, "flow_euler": 1, "heun": 2, "flow_heun": 2, "dpmpp_2m": 2, "unipc": 2}
+ORDERS = {"ddim 0": 1, "euler": 1, "flow_euler": 1, "heun": 2, "flow_heun": 2, "dpmpp_2m": 2, "unipc 2": 2}
 
 
 def slopes(errors):

@@ -1,8 +1,10 @@
 """What the tests of `ref` share: a short schedule, shapes, and small worked examples of every equation."""
+import inspect
+
 import numpy as np
 from hypothesis import strategies as st
 
-from ref import schedules
+from ref import samplers, schedules
 from ref.examples import example
 from ref.reading.catalogue import equations
 from ref.reading.worked import backward_example
@@ -24,3 +26,21 @@ def worked(name, **given):
     function = EQUATIONS[f"ref.{name}"]
     is_backward = name.endswith("_backward")
     return function, (backward_example(function, SMALL | given)[3] if is_backward else example(function, SMALL | given))
+
+
+def by_time(sampler, **settings):
+    """A sampler of a model of ints as a function of (model, xT, times, noise, abar); nothing is known to `inpaint`."""
+    def sample(model, xT, times, noise, abar):
+        given = dict(model=model, xT=xT, times=times, noise=noise, abar=abar, known=xT, mask=np.zeros_like(xT)) | settings
+        return sampler(**{name: given[name] for name in inspect.signature(sampler).parameters if name in given})
+
+    return sample
+
+
+BY_TIME = {
+    "ddpm small": by_time(samplers.ddpm), "ddpm large": by_time(samplers.ddpm, variance="large"),
+    "ddim 0": by_time(samplers.ddim, eta=0), "ddim 0.5": by_time(samplers.ddim, eta=0.5),
+    "ddim 1": by_time(samplers.ddim, eta=1), "dpmpp_2m": by_time(samplers.dpmpp_2m),
+    **{f"unipc {order}": by_time(samplers.unipc, order=order) for order in (1, 2, 3)},
+    "inpaint": by_time(samplers.inpaint),
+}

@@ -1,6 +1,5 @@
 """EDM: preconditioning by hand and by its promise, conversions as inverses, and what is refused."""
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 
 from ref import diffusion, edm, schedules

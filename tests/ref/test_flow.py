@@ -1,6 +1,5 @@
 """Flow matching: by hand, conversions as inverses, times, straightness, and what is refused."""
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 
 from ref import diffusion, flow

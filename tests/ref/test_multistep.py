@@ -7,7 +7,8 @@ import pytest
 
 from ref import samplers
 from tests import assert_close
-from tests.ref.test_samplers import ABAR, BY_TIME, TIMES, X, model
+from tests.ref import ABAR, BY_TIME
+from tests.ref.test_samplers import TIMES, X, model
 
 
 def alpha_sigma_lambda(t):

@@ -1,6 +1,5 @@
 """Adam, AdamW, EMA and clipping: two steps worked by hand, properties, dtypes, and what is refused."""
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 
 from ref import optim

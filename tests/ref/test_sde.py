@@ -1,7 +1,6 @@
 """SDEs in continuous time: by hand, against the discrete chain, per example, a likelihood without a hand-written derivative, and
 what is refused. That they carry the variance and find the density of Gaussian data is in test_laws_likelihood.py."""
 import numpy as np
-import pytest
 
 from ref import schedules, sde
 from tests import assert_close
