@@ -15,8 +15,9 @@ def bent(x, sigma):
 
 
 def law_of_one_first_order_solver(to_vp, to_flow, velocity, steps):
-    """DDIM, Euler in sigma and Euler on the flow are the same step: each goes on with the same x0_hat and eps_hat. So with one x0_hat
-    and the changes of variables they make the same samples, whatever the model and however few the steps."""
+    """DDIM, Euler in sigma and Euler on the flow are the same step: each goes on with the same x0_hat and eps_hat. So
+    with one x0_hat and the changes of variables they make the same samples, whatever the model and however few the
+    steps."""
     times = flow.shift_times(np.linspace(0.8, 0, steps + 1), 2.0)
     abar = flow.abar_from_flow_time(times[::-1])
     sigmas = edm.sigma_from_abar(abar[::-1])
@@ -47,7 +48,8 @@ def test_flow_matching_and_the_diffusion_make_the_same_samples(steps):
 
 
 def test_gaussian_samples_of_flow_and_diffusion_agree_through_the_change_of_variables():
-    """Solvers of second order on either side, from one x_T: x0 = x_T sqrt(s2 / V_T), and each other's within the square of a step."""
+    """Solvers of second order on either side, from one x_T: x0 = x_T sqrt(s2 / V_T), and each other's within the square
+    of a step."""
     s2, xT = 0.3, np.linspace(-2, 2, 5)
     abar = edm.abar_from_sigma(np.append(0, np.geomspace(0.01, 10, 800)))
     times = flow.flow_time_from_abar(abar[::-1])
@@ -59,8 +61,9 @@ def test_gaussian_samples_of_flow_and_diffusion_agree_through_the_change_of_vari
 
 
 def law_of_times(sampler, times, abar):
-    """Where a step ends the next begins. A model that knows x0 = 1 and eps = 0 keeps every sampler on x_t = sqrt(abar_t), so that
-    each x says at which time the step before it has ended; that is when the model has to be asked about it, at the times given."""
+    """Where a step ends the next begins. A model that knows x0 = 1 and eps = 0 keeps every sampler on x_t =
+    sqrt(abar_t), so that each x says at which time the step before it has ended; that is when the model has to be asked
+    about it, at the times given."""
     seen = []
 
     def model(xt, t):
@@ -115,4 +118,5 @@ def test_a_list_of_times_that_is_not_followed_breaks_it(name):
     run = BY_TIME[name]
     assert law_of_times(lambda f, x, times, z, abar: run(f, x, times[::2], z, abar), times, T50) > BROKEN
     assert law_of_times(lambda f, x, times, z, abar: run(f, x, times[:-1], z, abar), times, T50) > BROKEN
-    assert law_of_times(lambda f, x, times, z, abar: run(lambda x, t: f(x, t - 5), x, times, z, abar), times, T50) > BROKEN
+    assert law_of_times(lambda f, x, times, z, abar: run(lambda x, t: f(x, t - 5), x, times, z, abar), times,
+                        T50) > BROKEN

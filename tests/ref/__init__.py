@@ -31,7 +31,8 @@ def worked(name, **given):
 def by_time(sampler, **settings):
     """A sampler of a model of ints as a function of (model, xT, times, noise, abar); nothing is known to `inpaint`."""
     def sample(model, xT, times, noise, abar):
-        given = dict(model=model, xT=xT, times=times, noise=noise, abar=abar, known=xT, mask=np.zeros_like(xT)) | settings
+        given = dict(model=model, xT=xT, times=times, noise=noise, abar=abar, known=xT,
+                     mask=np.zeros_like(xT)) | settings
         return sampler(**{name: given[name] for name in inspect.signature(sampler).parameters if name in given})
 
     return sample

@@ -1,4 +1,5 @@
-"""Consistency models: the boundary, the metric, and pairs of points on Gaussian data, whose exact consistency function is known."""
+"""Consistency models: the boundary, the metric, and pairs of points on Gaussian data, whose exact consistency function
+is known."""
 import math
 
 import numpy as np
@@ -58,7 +59,8 @@ def test_pseudo_huber_by_hand():
 
 @pytest.mark.parametrize("distance", [1e-12, 1e-3, 1.0, 1e6])
 def test_pseudo_huber_is_a_square_near_by_and_a_distance_far_off(distance):
-    """d^2 / (2 c) and d - c, each to the order that it leaves out: no cancellation, even where d^2 is far below an ulp of c."""
+    """d^2 / (2 c) and d - c, each to the order that it leaves out: no cancellation, even where d^2 is far below an ulp
+    of c."""
     loss = consistency.pseudo_huber_loss(np.array([[distance]]), np.zeros((1, 1)), 1.0)
     if distance < 1:
         assert abs(loss / (distance**2 / 2) - 1) <= distance**2 / 4 + 1e-15
@@ -80,7 +82,8 @@ def test_training_pair_is_one_noise_at_two_levels():
 
 
 def test_a_heun_step_keeps_to_the_exact_path_to_third_order():
-    """The error of one step falls by 8 where the step is halved; Euler's, or a step with the second slope alone, by 4."""
+    """The error of one step falls by 8 where the step is halved; Euler's, or a step with the second slope alone, by
+    4."""
     x0, eps = draws()
 
     def off_by(pair):
@@ -95,13 +98,15 @@ def test_a_heun_step_keeps_to_the_exact_path_to_third_order():
 
     assert np.all(np.abs(off_by(lambda *a: consistency.distillation_pair(denoise, *a)) + 3) < 0.15)
     assert np.all(np.abs(off_by(euler) + 2) < 0.15)
-    assert np.all(np.abs(off_by(lambda *a: consistency.distillation_pair(lambda x, s: denoise(x, 1.01 * s), *a)) + 1) < 0.15)
+    assert np.all(np.abs(off_by(lambda *a: consistency.distillation_pair(lambda x, s: denoise(x, 1.01 * s),
+                                                                         *a)) + 1) < 0.15)
 
 
 def test_the_exact_function_has_no_distillation_loss_in_the_limit_and_a_wrong_one_has():
     x0, eps = draws()
     sigma = np.array([0.01, 0.5, 20.0])
-    losses = [consistency.distillation_step(exact, exact, denoise, x0, eps, sigma, sigma * (1 - width), 1e-9)[0] for width in (0.1, 0.03, 0.01)]
+    losses = [consistency.distillation_step(exact, exact, denoise, x0, eps, sigma, sigma * (1 - width), 1e-9)[0]
+              for width in (0.1, 0.03, 0.01)]
     assert losses[2] < 1e-5 and losses[0] > 5 * losses[1] > 25 * losses[2]
     wrong = [consistency.distillation_step(denoise, denoise, denoise, x0, eps, sigma, sigma * (1 - width), 1e-9)[0]
              for width in (0.1, 0.03, 0.01)]
@@ -109,7 +114,8 @@ def test_the_exact_function_has_no_distillation_loss_in_the_limit_and_a_wrong_on
 
 
 def test_steps_are_their_parts_and_no_gradient_goes_through_the_teacher():
-    """The student is looked at once, at sigma_t; the teacher once, at sigma_s; dstudent is the derivative of L with the teacher held."""
+    """The student is looked at once, at sigma_t; the teacher once, at sigma_s; dstudent is the derivative of L with the
+    teacher held."""
     x0, eps = draws()
     high, low, c = np.array([2.0, 5.0, 0.01]), np.array([1.0, 4.0, 0.002]), 0.03
     seen = []
@@ -148,6 +154,7 @@ def test_lognormal_weights_are_the_mass_of_each_interval():
 
 def test_discretization_steps_double_at_equal_intervals():
     """K = 80 steps, 10 to 1280 levels: 7 doublings, 8 intervals of 10."""
-    assert [consistency.discretization_steps(k, 80) for k in (0, 9, 10, 19, 20, 69, 70, 79)] == [11, 11, 21, 21, 41, 641, 1281, 1281]
+    assert [consistency.discretization_steps(k, 80)
+            for k in (0, 9, 10, 19, 20, 69, 70, 79)] == [11, 11, 21, 21, 41, 641, 1281, 1281]
     assert consistency.discretization_steps(99, 100, 2, 2) == 3
     assert consistency.discretization_steps(82, 83) == 1281  # what does not divide stays at the top

@@ -42,11 +42,13 @@ def x0_of(kind, out, xt, t, abar):
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("schedule", ABAR)
 def test_ddpm_step_replays_diffusers(schedule, variance, clip, kind):
-    axes = list(ABAR).index(schedule), ["small", "large"].index(variance), [None, 1.0].index(clip), ["eps", "x0", "v"].index(kind)
+    axes = list(ABAR).index(schedule), ["small", "large"].index(variance), [None, 1.0].index(clip), ["eps", "x0",
+                                                                                                     "v"].index(kind)
     xt, out, z, abar = GOLD["step/x"], GOLD["step/model_out"], GOLD["step/z"], ABAR[schedule]
     for i, t in enumerate(GOLD["step/t"] + 1):
         x0 = x0_of(kind, out, xt, t, abar)
-        assert_close(x0 if clip is None else np.clip(x0, -clip, clip), GOLD["step/pred_x0"][axes[0], axes[2], axes[3], i])
+        assert_close(x0 if clip is None else np.clip(x0, -clip, clip),
+                     GOLD["step/pred_x0"][axes[0], axes[2], axes[3], i])
         eps_hat = eps_of(kind, out, xt, t, abar)
         assert_close(diffusion.ddpm_step(xt, eps_hat, t, t - 1, z, abar, variance, clip), GOLD["step/prev"][(*axes, i)])
 
@@ -66,7 +68,8 @@ def column(values, x):
 
 @given(shape=SHAPES, seed=SEEDS, one_t=st.booleans(), schedule=st.sampled_from(sorted(ABAR)))
 def test_conversions_are_inverses(shape, seed, one_t, schedule):
-    """Every way from (x0, eps) to x_t and back gives x0, eps and v again, at every t in [1, T], one t or a t per example.
+    """Every way from (x0, eps) to x_t and back gives x0, eps and v again, at every t in [1, T], one t or a t per
+    example.
     Errors are measured against the terms that were added, 1e-13 relative."""
     (x0, eps), rng = arrays(shape, seed, 2), np.random.default_rng(seed + 1)
     abar = ABAR[schedule]
@@ -83,7 +86,8 @@ def test_conversions_are_inverses(shape, seed, one_t, schedule):
     score = diffusion.score_from_eps(eps, t, abar)
     assert np.all(np.abs(score + eps / noise) <= 1e-15 * np.abs(eps / noise))
     assert np.all(np.abs(diffusion.eps_from_score(score, t, abar) - eps) <= 1e-15 * np.abs(eps))
-    assert np.all(np.abs(diffusion.score_from_eps(diffusion.eps_from_score(x0, t, abar), t, abar) - x0) <= 1e-15 * np.abs(x0))
+    assert np.all(np.abs(diffusion.score_from_eps(diffusion.eps_from_score(x0, t, abar), t,
+                                                  abar) - x0) <= 1e-15 * np.abs(x0))
 
 
 def test_by_hand():
@@ -100,7 +104,8 @@ def test_by_hand():
     assert_close(diffusion.eps_from_v(xt, v, t, abar), eps)
     assert_close(diffusion.score_from_eps(eps, t, abar), np.array([[-0.5 / 0.6, 1.0 / 0.6], [-2.0 / 0.8, -1.0 / 0.8]]))
     assert_close(diffusion.eps_from_score(np.array([[-0.5 / 0.6, 1.0 / 0.6], [-2.0 / 0.8, -1.0 / 0.8]]), t, abar), eps)
-    np.testing.assert_array_equal(diffusion.eps_from_score(x0, 0, abar), 0 * x0)  # t = 0: whatever the score, there is no noise
+    # t = 0: whatever the score, there is no noise
+    np.testing.assert_array_equal(diffusion.eps_from_score(x0, 0, abar), 0 * x0)
     assert_close(diffusion.eps_loss(x0, eps), np.array((0.25 + 9 + 1 + 4) / 4))
 
 
@@ -120,10 +125,13 @@ def test_one_step_by_hand():
                  np.array([[0.8 * x0 + (0.36 - beta_tilde / 4) ** 0.5 + 3 * beta_tilde**0.5 / 2]]))
     # clip to 1: DDPM keeps x_t, DDIM finds eps again from the clipped x0
     clipped_mean = 0.8 * 0.4375 / 0.64 + 0.75 * 0.36 / 0.64 * 2
-    assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar, clip=1), np.array([[clipped_mean + 3 * beta_tilde**0.5]]))
-    assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar, clip=1), np.array([[0.8 + 0.6 * (2 - 0.6) / 0.8]]))
+    assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar, clip=1),
+                 np.array([[clipped_mean + 3 * beta_tilde**0.5]]))
+    assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar, clip=1),
+                 np.array([[0.8 + 0.6 * (2 - 0.6) / 0.8]]))
 
-STEPS = {**{f"ddpm {variance}": partial(diffusion.ddpm_step, abar=T20, variance=variance) for variance in ("small", "large")},
+STEPS = {**{f"ddpm {variance}": partial(diffusion.ddpm_step, abar=T20, variance=variance)
+            for variance in ("small", "large")},
          **{f"ddim {eta}": partial(diffusion.ddim_step, abar=T20, eta=eta) for eta in (0.0, 0.5, 1.0)}}
 
 

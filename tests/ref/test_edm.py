@@ -23,8 +23,8 @@ def test_scalings_and_weight_by_hand():
 
 @given(sigma=LEVELS, sigma_data=st.floats(0.1, 10))
 def test_scalings_give_unit_variance(sigma, sigma_data):
-    """x = x0 + sigma eps with independent parts, so its coefficients' squares add: what F reads is c_in x; what it must say,
-    (x0 - c_skip x) / c_out. c_skip is the one that makes the second least amplified, [EDM] eq. 131."""
+    """x = x0 + sigma eps with independent parts, so its coefficients' squares add: what F reads is c_in x; what it must
+    say, (x0 - c_skip x) / c_out. c_skip is the one that makes the second least amplified, [EDM] eq. 131."""
     c_skip, c_out, c_in, _ = edm.scalings(sigma, sigma_data)
     assert_close(c_in**2 * (sigma_data**2 + sigma**2), np.float64(1))
     x0_part, eps_part = (1 - c_skip) * sigma_data / c_out, c_skip * sigma / c_out
@@ -43,7 +43,8 @@ def test_scalings_make_the_best_denoiser_out_of_nothing():
 def test_sigma_and_abar_by_hand():
     assert_close(edm.sigma_from_abar([0.64, 0.5, 0.36]), np.array([3 / 4, 1, 4 / 3]))
     assert_close(edm.abar_from_sigma([3 / 4, 1, 4 / 3]), np.array([0.64, 0.5, 0.36]))
-    assert edm.sigma_from_abar([1.0, 0.0]).tolist() == [0.0, np.inf] and edm.abar_from_sigma([0.0, np.inf]).tolist() == [1.0, 0.0]
+    assert edm.sigma_from_abar([1.0, 0.0]).tolist() == [0.0, np.inf]
+    assert edm.abar_from_sigma([0.0, np.inf]).tolist() == [1.0, 0.0]
 
 
 @given(sigma=LEVELS)
@@ -66,7 +67,8 @@ def test_sigma_at_and_time_at_are_inverses(t):
     sigma = edm.sigma_at(t, ABAR)
     assert sigma.shape == () and abs(edm.time_at(sigma, ABAR) - t) < 1e-13 * 20
     whole = round(t)
-    assert edm.sigma_at(whole, ABAR) == edm.sigma_from_abar(ABAR[whole]) and edm.time_at(edm.sigma_from_abar(ABAR[whole]), ABAR) == whole
+    assert edm.sigma_at(whole, ABAR) == edm.sigma_from_abar(ABAR[whole])
+    assert edm.time_at(edm.sigma_from_abar(ABAR[whole]), ABAR) == whole
 
 
 @given(sigma=st.floats(0, 1))

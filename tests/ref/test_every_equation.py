@@ -54,7 +54,8 @@ def test_precision_and_inputs_that_are_not_overwritten(name):
 MEANS = r"elbo|bound|eps_loss|flow_loss|_step_|cache|embedding|_init"  # over the batch, or nothing for each example
 TIMES = dict(t=np.array([500, 700]), s=np.array([0, 300]), u=np.array([700, 800]))
 SETTINGS = {
-    "diffusion.ddpm_step": [dict(variance=variance, clip=clip) for variance in ("small", "large") for clip in (None, 0.5)],
+    "diffusion.ddpm_step": [dict(variance=variance, clip=clip) for variance in ("small", "large")
+                            for clip in (None, 0.5)],
     "diffusion.ddim_step": [dict(eta=eta, clip=clip) for eta in (0.0, 0.5, 1.0) for clip in (None, 0.5)],
     "samplers.ddpm": [dict(variance="small"), dict(variance="large")],
     "samplers.ddim": [dict(eta=0.0), dict(eta=0.7)],
@@ -64,7 +65,8 @@ SETTINGS = {
 PER_EXAMPLE = [
     (name, given) for name in NAMES if not re.search(MEANS, name)
     if re.match(r"diffusion|guidance\.[gd]|objectives|edm\.v|edm\.h|sde\.[vrpbl]|flow\.|vae|fused.guided|fused.q|fused.h|samplers|nets", name)
-    and not re.search(r"nets.*_backward|marginal|diffusion$|time|straight|min_snr|log_snr", name) for given in SETTINGS.get(name, [{}])
+    and not re.search(r"nets.*_backward|marginal|diffusion$|time|straight|min_snr|log_snr",
+                      name) for given in SETTINGS.get(name, [{}])
 ]  # fmt: skip
 
 
@@ -83,12 +85,14 @@ def test_an_example_alone_equals_the_same_in_its_batch(name, given):
 
     whole = examples()
     assert batch and whole and all(len(a) == 2 for a in whole)
-    spoiled = {n: np.where(np.arange(2).reshape((2,) + (1,) * (a.ndim - 1)), np.nan, a) for n, a in batch.items() if a.dtype.kind == "f"}
+    spoiled = {n: np.where(np.arange(2).reshape((2,) + (1,) * (a.ndim - 1)), np.nan, a) for n, a in batch.items()
+               if a.dtype.kind == "f"}
     with_nan = examples(**spoiled)
     assert any(np.isnan(a[1]).any() for a in with_nan)
     for a, b in zip(with_nan, whole, strict=True):
         np.testing.assert_allclose(a[0], b[0], rtol=rtol, atol=rtol)
-    if not name.startswith(("samplers", "fused.q")) and "stream" not in arguments:  # their noise and models are of the whole batch
+    # their noise and models are of the whole batch
+    if not name.startswith(("samplers", "fused.q")) and "stream" not in arguments:
         for i in range(2):
             for a, b in zip(examples(**{n: a[i:i + 1] for n, a in batch.items()}), whole, strict=True):
                 np.testing.assert_allclose(a[0], b[i], rtol=rtol, atol=rtol)

@@ -30,7 +30,8 @@ def test_the_velocity_is_the_slope_of_the_path():
 
 
 def test_flow_loss_by_hand():
-    """v = 0 errs by V: (4 + 16 + 16 + 4) / 4. v = V + 1 errs by 1 everywhere, and each of four elements pulls with 2 / 4."""
+    """v = 0 errs by V: (4 + 16 + 16 + 4) / 4. v = V + 1 errs by 1 everywhere, and each of four elements pulls with 2 /
+    4."""
     assert_close(flow.flow_loss(np.zeros((2, 2)), X0, EPS), np.float64(10))
     assert flow.flow_loss(V, X0, EPS) == 0
     for gradient, hand in zip(flow.flow_loss_backward(3.0, V + 1, X0, EPS), [1.5, 1.5, -1.5], strict=True):
@@ -39,7 +40,8 @@ def test_flow_loss_by_hand():
 
 @given(seed=SEEDS, one_t=st.booleans())
 def test_conversions_are_inverses(seed, one_t):
-    """B equals the last axis, so that a t along the wrong one would not raise. Division by t and by 1 - t magnifies rounding."""
+    """B equals the last axis, so that a t along the wrong one would not raise. Division by t and by 1 - t magnifies
+    rounding."""
     rng = np.random.default_rng(seed)
     x0, eps = rng.standard_normal((2, 4, 3, 4))
     t = rng.uniform(0.01, 0.99) if one_t else rng.uniform(0.01, 0.99, 4)
@@ -50,13 +52,15 @@ def test_conversions_are_inverses(seed, one_t):
         assert np.abs(ours - truth).max() < 1e-12
     assert np.abs(flow.x0_from_velocity(xt, flow.velocity_from_x0(xt, x0, t), t) - x0).max() < 1e-12
     assert np.abs(flow.eps_from_velocity(xt, flow.velocity_from_eps(xt, eps, t), t) - eps).max() < 1e-12
-    # the same x0 and eps in the diffusion whose signal-to-noise ratio is the same; abar as a table of one t for each example
+    # the same x0 and eps in the diffusion whose signal-to-noise ratio is the same; abar as a table of one t for each
+    # example
     abar = np.append(1.0, flow.abar_from_flow_time(np.broadcast_to(t, 4)))
     assert np.abs(flow.vp_from_flow(xt, t) - diffusion.q_sample(x0, np.arange(1, 5), eps, abar)).max() < 1e-12
 
 
 def test_flow_and_abar_by_hand():
-    """t = 3/7: data 4/7, noise 3/7, so the roots of abar and 1 - abar are 4/5 and 3/5, and the state is scaled by 7/5."""
+    """t = 3/7: data 4/7, noise 3/7, so the roots of abar and 1 - abar are 4/5 and 3/5, and the state is scaled by
+    7/5."""
     assert_close(flow.abar_from_flow_time([3 / 7, 0.5, 4 / 7]), np.array([0.64, 0.5, 0.36]))
     assert_close(flow.flow_time_from_abar([0.64, 0.5, 0.36]), np.array([3 / 7, 0.5, 4 / 7]))
     assert flow.abar_from_flow_time([0, 1]).tolist() == [1, 0] and flow.flow_time_from_abar([1, 0]).tolist() == [0, 1]
@@ -109,7 +113,8 @@ def test_logit_normal_times_invert_and_mirror(z):
 
 
 def test_straightness_by_hand():
-    """One of two examples goes 0, 1, 4 in its first element: 4 - 2 * 1 and 4 - 2 * 3 are +-2, so (4 + 4) / (2 steps * 2 examples)."""
+    """One of two examples goes 0, 1, 4 in its first element: 4 - 2 * 1 and 4 - 2 * 3 are +-2, so (4 + 4) / (2 steps * 2
+    examples)."""
     xs = np.zeros((3, 2, 2))
     xs[:, 0, 0] = 0, 1, 4
     xs[:, 1, 1] = 5, 3, 1

@@ -1,4 +1,5 @@
-"""Each fused truth, written out again from the plain equations, bit for bit; its noise is (seed, stream)'s and no other."""
+"""Each fused truth, written out again from the plain equations, bit for bit; its noise is (seed, stream)'s and no
+other."""
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -8,7 +9,8 @@ from ref.nets import mlp
 from tests.ref import ABAR, SEEDS, SHAPES, arrays
 
 WORD64 = st.integers(0, 2**64 - 1)
-ETA, CLIP, VARIANCE = st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([None, 1.0]), st.sampled_from(["small", "large"])
+ETA, CLIP, VARIANCE = st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([None, 1.0]), st.sampled_from(["small",
+                                                                                                       "large"])
 
 
 def times(shape, seed):
@@ -23,20 +25,24 @@ def same(got, expected):
         np.testing.assert_array_equal(a, b)
 
 
-@given(shape=SHAPES, seed=WORD64, stream=WORD64, w=st.floats(-2, 8), eta=ETA, clip=CLIP, variance=VARIANCE, history=st.booleans())
+@given(shape=SHAPES, seed=WORD64, stream=WORD64, w=st.floats(-2, 8), eta=ETA, clip=CLIP, variance=VARIANCE,
+       history=st.booleans())
 def test_every_fused_step_is_its_composition(shape, seed, stream, w, eta, clip, variance, history):
     xt, uncond, cond, x0_last = arrays(shape, seed, 4)
     (t, s), z, guided = times(shape, seed), philox.normal(seed, shape, stream), guidance.guide(uncond, cond, w)
     x0_last, u = (x0_last, t + 1) if history else (None, None)
     x0_hat = diffusion.x0_from_eps(xt, guided, t, ABAR)
     same(
-        [fused.q_sample_noise(xt, t, seed, ABAR, stream), *fused.eps_loss_grad(uncond, cond), *fused.eps_loss_noise(xt, seed, stream),
+        [fused.q_sample_noise(xt, t, seed, ABAR, stream), *fused.eps_loss_grad(uncond, cond),
+         *fused.eps_loss_noise(xt, seed, stream),
          fused.guided_ddpm_step(xt, uncond, cond, w, t, s, seed, ABAR, variance, clip, stream),
          fused.guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, ABAR, clip, stream),
          *fused.guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, ABAR)],
-        [diffusion.q_sample(xt, t, z, ABAR), diffusion.eps_loss(uncond, cond), diffusion.eps_loss_backward(1.0, uncond, cond)[0],
+        [diffusion.q_sample(xt, t, z, ABAR), diffusion.eps_loss(uncond, cond),
+         diffusion.eps_loss_backward(1.0, uncond, cond)[0],
          diffusion.eps_loss(xt, z), diffusion.eps_loss_backward(1.0, xt, z)[0],
-         diffusion.ddpm_step(xt, guided, t, s, z, ABAR, variance, clip), diffusion.ddim_step(xt, guided, t, s, z, eta, ABAR, clip),
+         diffusion.ddpm_step(xt, guided, t, s, z, ABAR, variance, clip),
+         diffusion.ddim_step(xt, guided, t, s, z, eta, ABAR, clip),
          diffusion.dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, ABAR), x0_hat],
     )  # fmt: skip
     if not history:  # of first order it is DDIM
@@ -84,20 +90,24 @@ def test_adam_ema_step_is_adam_and_the_average_of_the_new_weights(shape, seed, d
 
 NETS = {
     "simple_mlp": mlp.simple_mlp_init(3, 6, 5, np.float64),
-    "residual": tree.map(lambda a: a + 0.1 * philox.normal(a.size, a.shape), mlp.residual_init(3, 6, 4, 2, 3, 6, np.float64)),
+    "residual": tree.map(lambda a: a + 0.1 * philox.normal(a.size, a.shape),
+                         mlp.residual_init(3, 6, 4, 2, 3, 6, np.float64)),
 }
 
 
 @pytest.mark.parametrize("net, w", [("simple_mlp", None), ("residual", None), ("residual", 2.5)])
-@pytest.mark.parametrize("eta, predict, clip", [(0.0, "eps", None), (0.6, "eps", 1.0), (0.0, "x0", 0.8), (1.0, "v", None)])
+@pytest.mark.parametrize("eta, predict, clip",
+                         [(0.0, "eps", None), (0.6, "eps", 1.0), (0.0, "x0", 0.8), (1.0, "v", None)])
 def test_mlp_sample_is_the_loop_written_out(net, w, eta, predict, clip):
     params, x, labels = NETS[net], philox.normal(0, (3, 6)), np.array([2, 0, 1])
-    got = fused.mlp_sample(params, x, [20, 11, 4, 0], ABAR, eta, 5, 2**64 - 1, None if w is None else (labels, w), predict, clip)
+    got = fused.mlp_sample(params, x, [20, 11, 4, 0], ABAR, eta, 5, 2**64 - 1, None
+                           if w is None else (labels, w), predict, clip)
 
     def eps_hat(x, t, labels):
         rows = np.array([t] * 3)
         out = mlp.simple_mlp(params, x, rows)[0] if net == "simple_mlp" else mlp.residual(params, x, rows, labels)[0]
-        return {"eps": out, "x0": diffusion.eps_from_x0(x, out, t, ABAR), "v": diffusion.eps_from_v(x, out, t, ABAR)}[predict]
+        return {"eps": out, "x0": diffusion.eps_from_x0(x, out, t, ABAR),
+                "v": diffusion.eps_from_v(x, out, t, ABAR)}[predict]
 
     for t, s, stream in ((20, 11, 2**64 - 1), (11, 4, 0), (4, 0, 1)):  # the streams go round
         e = eps_hat(x, t, np.array([3, 3, 3]))
@@ -129,7 +139,8 @@ def test_mlp_train_takes_the_step_that_the_equations_say():
     assert loss == diffusion.eps_loss(eps_hat, eps)
     for name, g in mlp.simple_mlp_backward(diffusion.eps_loss_backward(1.0, eps_hat, eps)[0], params, cache)[1].items():
         p, m, v = optim.adam_step(params[name], g, 0 * g, 0 * g, 1, 1e-2, 0.9, 0.999, 1e-8, 0.0)
-        for got, want in ((new[name], p), (state["m"][name], m), (state["v"][name], v), (state["average"][name], 0.25 * params[name] + 0.75 * p)):
+        for got, want in ((new[name], p), (state["m"][name], m), (state["v"][name], v),
+                          (state["average"][name], 0.25 * params[name] + 0.75 * p)):
             np.testing.assert_array_equal(got, want)
 
 

@@ -1,4 +1,5 @@
-"""GAN losses, penalties and the MLP discriminator: PyTorch's numbers, by hand, at the ends of the floats, and what is refused.
+"""GAN losses, penalties and the MLP discriminator: PyTorch's numbers, by hand, at the ends of the floats, and what is
+refused.
 
 Gradients against the forward's own derivative: tests/test_gradients.py. Laws: tests/test_laws_vae_gan.py.
 """
@@ -18,7 +19,8 @@ GOLD = golden("vae_gan")
 PARAMS = {name.lower(): GOLD[f"gan/{name}"] for name in ("W1", "b1", "W2", "b2", "w3", "b3")}
 REAL, FAKE = GOLD["gan/real"], GOLD["gan/fake"]
 ACTS = {"tanh": "tanh", "lrelu02": "leaky_relu", "softplus": "softplus"}  # the goldens' names, and ours
-PAIRS = {"d_ns": gan.discriminator_loss, "d_hinge": gan.hinge_discriminator_loss, "d_wgan": gan.wasserstein_discriminator_loss}
+PAIRS = {"d_ns": gan.discriminator_loss, "d_hinge": gan.hinge_discriminator_loss,
+         "d_wgan": gan.wasserstein_discriminator_loss}
 KINDS = ("", "hinge_", "least_squares_", "wasserstein_")
 DISCRIMINATOR_LOSSES = [f"{kind}discriminator_loss" for kind in KINDS]
 GENERATOR_LOSSES = [f"{kind}generator_loss" for kind in KINDS] + ["generator_loss_saturating"]
@@ -74,7 +76,8 @@ def test_r1_replays_torchs_double_backward(act):
 
 
 def test_the_discriminator_by_hand():
-    params = {"w1": np.array([[1.0, 2.0], [0, -1.0]]), "b1": np.array([0.0, 1.0]), "w2": np.array([[1.0, 1.0]]), "b2": np.array([-0.5]),
+    params = {"w1": np.array([[1.0, 2.0], [0, -1.0]]), "b1": np.array([0.0, 1.0]), "w2": np.array([[1.0, 1.0]]),
+              "b2": np.array([-0.5]),
               "w3": np.array([[3.0]]), "b3": np.array([0.25])}
     x = np.array([[1.0, 1.0], [-5.0, 0.0]])
     logits, _ = discriminator(params, x, "leaky_relu")
@@ -108,7 +111,8 @@ def test_the_discriminator_keeps_its_dtype_penalties_and_all(act):
 
 
 def test_losses_by_hand():
-    """D = 3/4 and 1/2 for the real, 1/4 for the one fake: logits log 3, 0 and -log 3. Means, each over its own number."""
+    """D = 3/4 and 1/2 for the real, 1/4 for the one fake: logits log 3, 0 and -log 3. Means, each over its own
+    number."""
     real, fake, log3 = np.array([np.log(3), 0.0]), np.array([-np.log(3)]), np.log(3)
     loss, (dreal, dfake) = both("discriminator_loss", real, fake)
     assert_close(loss, (np.log(4 / 3) + np.log(2)) / 2 + np.log(4 / 3))
@@ -133,19 +137,22 @@ def test_losses_by_hand():
 
 
 def test_the_hinge_has_no_gradient_at_its_kinks():
-    dreal, dfake = gan.hinge_discriminator_loss_backward(1.0, np.array([1.0, np.nextafter(1, 0)]), np.array([-1.0, np.nextafter(-1, 0)]))
+    dreal, dfake = gan.hinge_discriminator_loss_backward(1.0, np.array([1.0, np.nextafter(1, 0)]),
+                                                         np.array([-1.0, np.nextafter(-1, 0)]))
     assert np.array_equal(dreal, [0, -0.5]) and np.array_equal(dfake, [0, 0.5])
 
 
 def test_the_saturating_and_the_non_saturating_loss_are_different_functions():
     """At logit -20, where D is sure of a fake: -2e-9 against -1. They agree nowhere but in their gradient at 0."""
     sure = np.array([-20.0])
-    saturating, not_saturating = gan.generator_loss_saturating_backward(1.0, sure), gan.generator_loss_backward(1.0, sure)
+    saturating, not_saturating = gan.generator_loss_saturating_backward(1.0, sure), gan.generator_loss_backward(1.0,
+                                                                                                                sure)
     assert_close(saturating, np.array([-np.exp(-20) / (1 + np.exp(-20))]))
     assert_close(not_saturating, np.array([-1 / (1 + np.exp(-20))]))
     assert abs(saturating[0] + 2e-9) < 1e-10 and abs(not_saturating[0] + 1) < 1e-8
     assert_close(gan.generator_loss(sure) - gan.generator_loss_saturating(sure), 20 + 2 * np.log1p(np.exp(-20)))
-    assert gan.generator_loss_backward(1.0, np.zeros(1)) == gan.generator_loss_saturating_backward(1.0, np.zeros(1)) == -0.5
+    assert gan.generator_loss_backward(1.0, np.zeros(1)) == gan.generator_loss_saturating_backward(1.0,
+                                                                                                   np.zeros(1)) == -0.5
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -163,12 +170,15 @@ def test_losses_and_gradients_are_finite_and_right_far_out(size, dtype):
     assert_close(gan.generator_loss_saturating(far), np.float64(-size / 2), rel=1e-15)
     assert_close(gan.generator_loss_backward(2.0, far), np.array([-np.exp(-size), -1.0]), rel=1e-15)
     assert_close(gan.generator_loss_saturating_backward(2.0, far), np.array([-1.0, -np.exp(-size)]), rel=1e-15)
-    assert_close(gan.discriminator_loss_backward(2.0, far, -far), (np.array([-np.exp(-size), -1.0]), np.array([np.exp(-size), 1.0])), rel=1e-15)
+    assert_close(gan.discriminator_loss_backward(2.0, far, -far),
+                 (np.array([-np.exp(-size), -1.0]), np.array([np.exp(-size), 1.0])), rel=1e-15)
 
 
 def linear_network():
-    """D(x) = w . x: its gradient is w at every x, so the gradient of sum(ddx dx) in w is the sum of ddx over examples."""
-    return lambda params, x: (np.broadcast_to(params["w"], x.shape), None), lambda ddx, params, cache: (0 * ddx, {"w": ddx.sum(axis=0)})
+    """D(x) = w . x: its gradient is w at every x, so the gradient of sum(ddx dx) in w is the sum of ddx over
+    examples."""
+    return lambda params, x: (np.broadcast_to(params["w"], x.shape), None), lambda ddx, params, cache: (0 * ddx,
+                                                                                                        {"w": ddx.sum(axis=0)})
 
 
 def test_penalties_by_hand():
@@ -185,7 +195,8 @@ def test_penalties_where_the_discriminator_is_flat():
     """|dx| has a kink at 0; the gradient taken there is 0."""
     params, x = {"w": np.zeros((2, 1))}, np.zeros((5, 2, 1))
     loss, cache = gan.gradient_penalty(linear_network(), params, x)
-    assert loss == 1 and np.array_equal(gan.gradient_penalty_backward(1.0, linear_network(), params, cache)["w"], params["w"])
+    assert loss == 1
+    assert np.array_equal(gan.gradient_penalty_backward(1.0, linear_network(), params, cache)["w"], params["w"])
     loss, cache = gan.r1_penalty(linear_network(), params, x)
     assert loss == 0 and np.array_equal(gan.r1_penalty_backward(1.0, linear_network(), params, cache)["w"], params["w"])
 
@@ -204,10 +215,14 @@ def test_jensen_shannon_by_hand():
     p, q = np.array([1.0, 0.0]), np.array([0.5, 0.5])
     wanted = (np.log(4 / 3) + 0.5 * np.log(2 / 3) + 0.5 * np.log(2)) / 2
     assert_close(gan.jensen_shannon(p, q), wanted)
-    assert_close(gan.jensen_shannon(np.stack([[p, q], [p, p]]), np.stack([[q, p], [p, 1 - p]])), np.array([[wanted, wanted], [0, np.log(2)]]))
+    assert_close(gan.jensen_shannon(np.stack([[p, q], [p, p]]), np.stack([[q, p], [p, 1 - p]])),
+                 np.array([[wanted, wanted], [0, np.log(2)]]))
     assert gan.jensen_shannon(q, q) == 0
     for tiny in (1e-17, 1e-300, 5e-324):  # beside a 1 their difference rounds to 1
-        assert gan.jensen_shannon([1.0, tiny], [0.0, 1.0]) == gan.jensen_shannon([0.0, 1.0], [1.0, tiny]) == pytest.approx(np.log(2), rel=1e-15)
+        assert gan.jensen_shannon([1.0, tiny], [0.0, 1.0]) == gan.jensen_shannon([0.0, 1.0],
+                                                                                 [1.0,
+                                                                                  tiny]) == pytest.approx(np.log(2),
+                                                                                                          rel=1e-15)
 
 
 def test_jensen_shannon_keeps_its_precision_where_the_two_are_close():

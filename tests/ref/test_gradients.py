@@ -4,9 +4,9 @@
     dot product         <J u, w> = <u, J^T w> for random u and w, J^T w in one call of the backward, to 1e-13
     central differences five points in float64 along random directions, and nothing complex about them, to 1e-9
 
-A pair is tried on its worked example (`ref.examples`), with the arguments in GIVEN in place of the example's. `f_backward(dout, ...)` takes one gradient for
-each output, then arrays under the names they have in `f`, its inputs or what it returned, and returns the gradients in the
-order of `f`'s differentiable arguments, as its docstring names them.
+A pair is tried on its worked example (`ref.examples`), with the arguments in GIVEN in place of the example's.
+`f_backward(dout, ...)` takes one gradient for each output, then arrays under the names they have in `f`, its inputs or
+what it returned, and returns the gradients in the order of `f`'s differentiable arguments, as its docstring names them.
 """
 import importlib
 import inspect
@@ -56,13 +56,19 @@ GIVEN = {  # arguments in place of the examples': kinks, repeated rows, ends of 
     "ref.objectives.normal_kl": dict(mean1=numbers(2, 3), logvar1=numbers(2, 3), mean2=numbers(2, 3), logvar2=0.3),
     # open bins from both sides of their end, and one inside; bins wider than a deviation are in test_objectives.py, for
     # central differences need steps that are small in deviations
-    "ref.objectives.discretized_gaussian_log_likelihood": dict(x=2 * np.array([100, 100, 101, 0, 0, 255, 255]) / 255 - 1, means=np.array([0.3, -0.9, -0.2, -0.7, -1.3, 0.8, 1.2]),
+    "ref.objectives.discretized_gaussian_log_likelihood": dict(x=2 * np.array([100, 100, 101, 0, 0, 255,
+                                                                               255]) / 255 - 1,
+                                                                               means=np.array([0.3, -0.9, -0.2, -0.7,
+                                                                                               -1.3, 0.8, 1.2]),
              log_scales=np.array([0.0, -0.5, -0.7, -0.5, -0.6, -0.4, 0.5])),
     "ref.objectives.learned_logvar": dict(v=numbers(3, 2), t=np.array([1, 7, 20]), s=np.array([0, 3, 19]), abar=ABAR),
-    "ref.objectives.vlb_terms": dict(x0=np.array([[0.2, -1.0], [-0.4, 1.0], [1.0, -0.6]]), xt=numbers(3, 2), t=np.array([1, 7, 2]),
-                                            s=np.array([0, 6, 0]), mean_hat=numbers(3, 2), logvar_hat=numbers(3, 2), abar=ABAR),
+    "ref.objectives.vlb_terms": dict(x0=np.array([[0.2, -1.0], [-0.4, 1.0], [1.0, -0.6]]), xt=numbers(3, 2),
+                                     t=np.array([1, 7, 2]),
+                                            s=np.array([0, 6, 0]), mean_hat=numbers(3, 2), logvar_hat=numbers(3, 2),
+                                            abar=ABAR),
     "ref.consistency.pseudo_huber_loss": dict(c=0.3),
-    "ref.consistency.consistency_loss": dict(student=numbers(3, 2), target=numbers(3, 2), sigma_t=np.array([0.5, 2.0, 9.0]),
+    "ref.consistency.consistency_loss": dict(student=numbers(3, 2), target=numbers(3, 2),
+                                             sigma_t=np.array([0.5, 2.0, 9.0]),
                                                     sigma_s=np.array([0.3, 1.9, 4.0]), c=0.3),
     "ref.layers.relu": dict(x=OFF_THE_KINK),
     "ref.layers.leaky_relu": dict(x=OFF_THE_KINK, slope=0.3),
@@ -84,7 +90,8 @@ GIVEN = {  # arguments in place of the examples': kinks, repeated rows, ends of 
     "ref.nets.gan.generator": dict(params=redrawn(gan_nets.generator_init(0, 2, 4, 3)), z=numbers(4, 2)),
     "ref.nets.gan.discriminator": dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"),
     "ref.nets.gan.discriminator_input_gradient": dict(params=DISCRIMINATOR, x=numbers(4, 3), act="tanh"),
-    "ref.nets.mlp.residual_block": dict(params=redrawn(residual_init(0, 3, 4, 1, 2, 6))["blocks"][0], h=numbers(3, 4), c=numbers(3, 4)),
+    "ref.nets.mlp.residual_block": dict(params=redrawn(residual_init(0, 3, 4, 1, 2, 6))["blocks"][0], h=numbers(3, 4),
+                                        c=numbers(3, 4)),
 }
 
 
@@ -103,7 +110,8 @@ def find_pairs():
 
 PAIRS = find_pairs()
 SMALL = np.array([[[-0.3, 0.8]], [[0.5, -0.9]]])  # (2, 1, 2), in place of the examples' two digits
-WORKED = {name: Worked(example(f, {"x0": SMALL} | GIVEN.get(name, {})), tuple(gradient_names(b))) for name, (f, b) in PAIRS.items()}
+WORKED = {name: Worked(example(f, {"x0": SMALL} | GIVEN.get(name, {})), tuple(gradient_names(b)))
+          for name, (f, b) in PAIRS.items()}
 
 
 def leaves(value):
@@ -131,7 +139,8 @@ def plus(value, steps):
 
 
 def outputs_and_cache(forward, arguments):
-    """What f returns, as a list of arrays; and what it returns for its backward alone (a dict, list or tuple), or None."""
+    """What f returns, as a list of arrays; and what it returns for its backward alone (a dict, list or tuple), or
+    None."""
     returned = forward(**arguments)
     returned = list(returned) if isinstance(returned, tuple) else [returned]
     cache = [r for r in returned if isinstance(r, (dict, list, tuple))]
@@ -156,7 +165,8 @@ def along(forward, worked, u, method):
 
 
 def pulled_back(forward, backward, worked, w):
-    """J^T w from the backward, after the checks that need no derivative: names, number, shapes, dtype, inputs untouched."""
+    """J^T w from the backward, after the checks that need no derivative: names, number, shapes, dtype, inputs
+    untouched."""
     outputs, cache = outputs_and_cache(forward, worked.arguments)
     names = list(inspect.signature(backward).parameters)
     douts, position = [], 0
@@ -183,13 +193,15 @@ def pulled_back(forward, backward, worked, w):
         argument = worked.arguments[name]
         assert sorted(tree.named(gradient)) == sorted(tree.named(argument)), f"d{name} has the leaves {sorted(tree.named(gradient))}"
         for g, a in zip(leaves(gradient), leaves(argument), strict=True):
-            assert g.shape == a.shape and g.dtype == np.float64, f"d{name} is {g.dtype} {g.shape}, {name} is {a.dtype} {a.shape}"
+            assert g.shape == a.shape
+            assert g.dtype == np.float64, f"d{name} is {g.dtype} {g.shape}, {name} is {a.dtype} {a.shape}"
     return vector(list(gradients))
 
 
 def check_pair(forward, backward, worked):
     """Raises AssertionError where the backward is not the transposed derivative of the forward."""
-    order = sorted((name for name in inspect.signature(forward).parameters if name in worked.wrt), key=lambda name: name == "params")
+    order = sorted((name for name in inspect.signature(forward).parameters if name in worked.wrt),
+                   key=lambda name: name == "params")
     assert order == list(worked.wrt), f"gradients come in the order of f's arguments, the parameters' last, {order}"
     exact, tolerance = "complex step", 1e-13
     inputs = sum(vector(worked.arguments[name]).size for name in worked.wrt)
@@ -250,7 +262,8 @@ def wrong(gradients, how):
     return tuple(out)
 
 
-@pytest.mark.parametrize("how", ["nothing", "sign", "a missing factor", "a factor on the last one only", "one element by a millionth",
+@pytest.mark.parametrize("how", ["nothing", "sign", "a missing factor", "a factor on the last one only",
+                                 "one element by a millionth",
                                  "rolled by one", "float32"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_wrong_backward_is_rejected(name, how):
@@ -262,7 +275,8 @@ def test_a_wrong_backward_is_rejected(name, how):
     wrong_backward.__signature__ = inspect.signature(backward)
     if how == "rolled by one":
         w = np.random.default_rng(2).standard_normal(vector(outputs_and_cache(forward, WORKED[name].arguments)[0]).size)
-        if np.array_equal(pulled_back(forward, wrong_backward, WORKED[name], w), pulled_back(forward, backward, WORKED[name], w)):
+        if np.array_equal(pulled_back(forward, wrong_backward, WORKED[name], w),
+                          pulled_back(forward, backward, WORKED[name], w)):
             return  # one number, or equal ones, roll onto themselves
     with pytest.raises(AssertionError):
         check_pair(forward, wrong_backward, WORKED[name])
@@ -281,6 +295,8 @@ def test_a_backward_that_overwrites_its_input_is_rejected():
 
 def test_gradients_in_the_wrong_order_are_rejected():
     with pytest.raises(AssertionError):
-        check_pair(diffusion.q_sample, lambda dxt, t, abar: diffusion.q_sample_backward(dxt, t, abar)[::-1], WORKED["ref.diffusion.q_sample"])
+        check_pair(diffusion.q_sample, lambda dxt, t, abar: diffusion.q_sample_backward(dxt, t, abar)[::-1],
+                   WORKED["ref.diffusion.q_sample"])
     with pytest.raises(AssertionError, match="in the order of f's arguments"):
-        check_pair(diffusion.q_sample, diffusion.q_sample_backward, Worked(WORKED["ref.diffusion.q_sample"].arguments, ("eps", "x0")))
+        check_pair(diffusion.q_sample, diffusion.q_sample_backward,
+                   Worked(WORKED["ref.diffusion.q_sample"].arguments, ("eps", "x0")))

@@ -26,7 +26,8 @@ def test_guide_by_hand():
 def test_w_is_0_for_unconditional_and_1_for_conditional(case):
     uncond, cond = two(case)
     np.testing.assert_array_equal(guidance.guide(uncond, cond, 0), uncond)
-    np.testing.assert_allclose(guidance.guide(uncond, cond, 1), cond, rtol=0, atol=1e-15 * (np.abs(cond) + np.abs(uncond)).max())
+    np.testing.assert_allclose(guidance.guide(uncond, cond, 1), cond, rtol=0,
+                               atol=1e-15 * (np.abs(cond) + np.abs(uncond)).max())
 
 
 @given(case=SHAPES, w=REAL)
@@ -46,7 +47,8 @@ def test_w_from_paper_takes_arrays():
 @given(w=REAL)
 def test_w_to_paper_is_the_inverse(w):
     assert guidance.w_to_paper(7.5) == 6.5 and guidance.w_to_paper(1) == 0 and guidance.w_to_paper(0) == -1
-    assert abs(guidance.w_to_paper(guidance.w_from_paper(w)) - w) < 1e-14 and abs(guidance.w_from_paper(guidance.w_to_paper(w)) - w) < 1e-14
+    assert abs(guidance.w_to_paper(guidance.w_from_paper(w)) - w) < 1e-14
+    assert abs(guidance.w_from_paper(guidance.w_to_paper(w)) - w) < 1e-14
     assert_close(guidance.w_to_paper(np.array([1.5, 7.5])), np.array([0.5, 6.5]))
 
 
@@ -83,15 +85,18 @@ def test_a_constant_example_is_not_rescaled():
 @pytest.mark.parametrize("max_value", [1.0, 1.5, 100.0])
 @pytest.mark.parametrize("ratio", [0.9, 0.995])
 def test_dynamic_threshold_replays_diffusers(ratio, max_value):
-    assert_close(guidance.dynamic_threshold(GOLD["threshold/in"], ratio, max_value), GOLD[f"threshold/ratio{ratio}_max{max_value}"])
+    assert_close(guidance.dynamic_threshold(GOLD["threshold/in"], ratio, max_value),
+                 GOLD[f"threshold/ratio{ratio}_max{max_value}"])
 
 
 def test_dynamic_threshold_by_hand():
     """|x| of the second example sorted: 0, 2, 4, 6; its quantile 0.5 is 3; the first example's is below 1, so 1."""
     x0 = np.array([[0.25, -0.5, 0.75, -1.5], [0.0, -2.0, 4.0, -6.0]])
-    assert_close(guidance.dynamic_threshold(x0, 0.5, np.inf), np.array([[0.25, -0.5, 0.75, -1.0], [0.0, -2 / 3, 1.0, -1.0]]))
+    assert_close(guidance.dynamic_threshold(x0, 0.5, np.inf),
+                 np.array([[0.25, -0.5, 0.75, -1.0], [0.0, -2 / 3, 1.0, -1.0]]))
     assert_close(guidance.dynamic_threshold(x0, 0.5, 2), np.array([[0.25, -0.5, 0.75, -1.0], [0.0, -1.0, 1.0, -1.0]]))
-    assert_close(guidance.dynamic_threshold(x0, 1.0, np.inf), np.array([[1 / 6, -1 / 3, 0.5, -1.0], [0.0, -1 / 3, 2 / 3, -1.0]]))
+    assert_close(guidance.dynamic_threshold(x0, 1.0, np.inf),
+                 np.array([[1 / 6, -1 / 3, 0.5, -1.0], [0.0, -1 / 3, 2 / 3, -1.0]]))
 
 
 @given(case=SHAPES, ratio=st.floats(0, 1), size=st.floats(0.01, 100))
@@ -100,7 +105,8 @@ def test_dynamic_threshold_stays_in_range_and_its_limit_1_is_clipping(case, rati
     assert np.abs(guidance.dynamic_threshold(x0, ratio, np.inf)).max() <= 1
     np.testing.assert_array_equal(guidance.dynamic_threshold(x0, ratio, 1), np.clip(x0, -1, 1))
     for i in range(len(x0)):
-        np.testing.assert_array_equal(guidance.dynamic_threshold(x0, ratio, 9)[i:i + 1], guidance.dynamic_threshold(x0[i:i + 1], ratio, 9))
+        np.testing.assert_array_equal(guidance.dynamic_threshold(x0, ratio, 9)[i:i + 1],
+                                      guidance.dynamic_threshold(x0[i:i + 1], ratio, 9))
 
 
 def test_dynamic_threshold_of_nothing_is_nothing():

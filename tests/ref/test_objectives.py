@@ -1,4 +1,5 @@
-"""Weights, divergences, the discretised likelihood, learned variances and the bound: 50-digit and diffusers' numbers, by hand, edges."""
+"""Weights, divergences, the discretised likelihood, learned variances and the bound: 50-digit and diffusers' numbers,
+by hand, edges."""
 import math
 
 import numpy as np
@@ -27,7 +28,8 @@ def test_min_snr_weight_by_hand():
 
 @given(t=st.integers(1, 1000), gamma=st.floats(0.1, 20))
 def test_min_snr_weight_is_one_loss_in_three_predictions(t, gamma):
-    """A network that is wrong about x0 by d is wrong about eps and v by known amounts; the weighted squares are equal."""
+    """A network that is wrong about x0 by d is wrong about eps and v by known amounts; the weighted squares are
+    equal."""
     x0, eps, wrong = np.random.default_rng(t).standard_normal((3, 2, 3))
     xt, snr = diffusion.q_sample(x0, t, eps, ABAR), schedules.snr(ABAR[t])
     eps_hat = diffusion.eps_from_x0(xt, wrong, t, ABAR)
@@ -42,13 +44,15 @@ def test_normal_kl_by_hand():
     assert_close(objectives.normal_kl(zero, zero, np.array([1.0, 2.0, 3.0]), zero), np.array([0.5, 2, 4.5]))
     assert_close(objectives.normal_kl(zero, one * np.log(4), zero, zero), one * (4 - 1 - np.log(4)) / 2)
     assert_close(objectives.normal_kl(one, zero, zero, one * np.log(4)), one * (np.log(4) + 0.25 - 1 + 0.25) / 2)
-    assert_close(objectives.normal_kl(zero, zero, np.array([1.0, 2.0, 3.0]), 0), np.array([0.5, 2, 4.5]))  # a number for all
+    # a number for all
+    assert_close(objectives.normal_kl(zero, zero, np.array([1.0, 2.0, 3.0]), 0), np.array([0.5, 2, 4.5]))
     assert objectives.normal_kl(1, 0, 0.0, 0.0) == 0.5
 
 
 @given(st.tuples(*[st.floats(-3, 3)] * 4))
 def test_normal_kl_is_the_mean_of_the_log_ratio(case):
-    """By Gauss and Hermite, exact for the square that the log ratio is; and never below 0, nor above 0 for the same Gaussian."""
+    """By Gauss and Hermite, exact for the square that the log ratio is; and never below 0, nor above 0 for the same
+    Gaussian."""
     m1, l1, m2, l2 = case
     u, w = np.polynomial.hermite_e.hermegauss(4)
     x = m1 + np.exp(l1 / 2) * u
@@ -91,7 +95,8 @@ def test_discretized_likelihood_to_the_last_digits():
 
 @given(k=st.integers(0, 255), mean=st.floats(-1.2, 1.2), log_scale=st.floats(-3, 1))
 def test_discretized_likelihood_is_a_difference_of_erf(k, mean, log_scale):
-    """The standard library's erfc, on the side where it is small. Looser by what the difference of two near numbers loses."""
+    """The standard library's erfc, on the side where it is small. Looser by what the difference of two near numbers
+    loses."""
     def upper(u):
         return math.erfc((u - mean) / (math.exp(log_scale) * 2**0.5)) / 2
 
@@ -105,7 +110,8 @@ def test_discretized_likelihood_is_a_difference_of_erf(k, mean, log_scale):
 
 
 def test_discretized_likelihood_is_near_the_tanh_of_public_code():
-    """Which stands in for the distribution function, within 2e-4 of it; so P agrees where P is much larger than that."""
+    """Which stands in for the distribution function, within 2e-4 of it; so P agrees where P is much larger than
+    that."""
     def cdf(u):
         return 0.5 * (1 + np.tanh((2 / np.pi) ** 0.5 * (u + 0.044715 * u**3)))
 
@@ -119,7 +125,8 @@ def test_discretized_likelihood_is_near_the_tanh_of_public_code():
 def test_discretized_likelihood_is_symmetric_and_takes_rounded_ends():
     rng = np.random.default_rng(2)
     x, means, log_scales = level(rng.integers(0, 256, 500)), rng.uniform(-2, 2, 500), rng.uniform(-8, 2, 500)
-    np.testing.assert_array_equal(*(objectives.discretized_gaussian_log_likelihood(sign * x, sign * means, log_scales) for sign in (1, -1)))
+    np.testing.assert_array_equal(*(objectives.discretized_gaussian_log_likelihood(sign * x, sign * means, log_scales)
+                                    for sign in (1, -1)))
     ends = np.array([1.0, 0.9995, 0.99902, -0.9995, -1.0])
     got = objectives.discretized_gaussian_log_likelihood(ends, np.full(5, 3.0), np.zeros(5))
     assert np.all(got[:3] > -0.03) and np.all(got[3:] < -9)  # the mean lies far beyond 1, in its open bin
@@ -139,17 +146,19 @@ def test_discretized_likelihood_backward_in_bins_wider_than_a_deviation(wrt):
 
 
 def test_discretized_likelihood_backward_far_out_is_that_of_the_nearest_end():
-    """[DDPM] eq. 13 a thousand deviations away: log P is -a^2 / 2 but for its logarithm, a the end of the bin that is near."""
+    """[DDPM] eq. 13 a thousand deviations away: log P is -a^2 / 2 but for its logarithm, a the end of the bin that is
+    near."""
     x, mean, sigma = level(np.array([200])), np.array([-1.0]), 0.001
     a = (x - 1 / 255 - mean) / sigma
-    dmean, dlog_scale = objectives.discretized_gaussian_log_likelihood_backward(np.ones(1), x, mean, np.log(sigma) * np.ones(1))
+    dmean, dlog_scale = objectives.discretized_gaussian_log_likelihood_backward(np.ones(1), x, mean,
+                                                                                np.log(sigma) * np.ones(1))
     np.testing.assert_allclose(dmean, a / sigma, rtol=1e-5)
     np.testing.assert_allclose(dlog_scale, a**2, rtol=1e-5)
 
 
 def test_learned_logvar_replays_diffusers():
-    """diffusers' frac is (v + 1) / 2 for an output v in [-1, 1], as in the goldens; its t is t - 1 here, and its last step
-    adds no noise."""
+    """diffusers' frac is (v + 1) / 2 for an output v in [-1, 1], as in the goldens; its t is t - 1 here, and its last
+    step adds no noise."""
     xt, eps, z, v = GOLD["step/x"], GOLD["step/model_out"], GOLD["step/z"], (GOLD["learned_range/v"] + 1) / 2
     for i, t in enumerate(GOLD["step/t"] + 1):
         mean, _ = diffusion.posterior(diffusion.x0_from_eps(xt, eps, t, ABAR), xt, t, t - 1, ABAR)
@@ -180,7 +189,8 @@ def test_vlb_terms_by_hand():
     assert_close(objectives.vlb_terms(x0, xt, 2, 1, mean_hat, logvar_hat, abar), np.array([kl.sum() / (2 * np.log(2))]))
     x0 = level(np.array([[191, 255]]))
     decoder = objectives.discretized_gaussian_log_likelihood(x0, mean_hat, np.log(np.array([[0.5**0.5, 0.2**0.5]])))
-    assert_close(objectives.vlb_terms(x0, xt, 1, 0, mean_hat, logvar_hat, abar), np.array([-decoder.sum() / (2 * np.log(2))]))
+    assert_close(objectives.vlb_terms(x0, xt, 1, 0, mean_hat, logvar_hat, abar),
+                 np.array([-decoder.sum() / (2 * np.log(2))]))
     prior = 0.5 * (0.36 * x0**2 + 0.64 - 1 - np.log(0.64))
     assert_close(objectives.vlb_prior(x0, abar), np.array([prior.sum() / (2 * np.log(2))]))
     assert objectives.vlb_prior(x0, np.array([1.0, 0.5, 0.0])) == 0
@@ -189,4 +199,5 @@ def test_vlb_terms_by_hand():
 def test_vlb_terms_of_the_true_step_are_0_where_s_is_not():
     x0, xt, _ = level(np.random.default_rng(3).integers(0, 256, (3, 2, 4)))
     mean, variance = diffusion.posterior(x0, xt, 9, 4, T20)
-    np.testing.assert_allclose(objectives.vlb_terms(x0, xt, 9, 4, mean, np.full(mean.shape, np.log(variance)), T20), 0, atol=1e-15)
+    np.testing.assert_allclose(objectives.vlb_terms(x0, xt, 9, 4, mean, np.full(mean.shape, np.log(variance)), T20), 0,
+                               atol=1e-15)

@@ -28,7 +28,8 @@ def test_two_steps_by_hand():
         assert_close(got, np.array([expected]))
     # a third, g = 1/4, so that both corrections count: m3 = 1/8, v3 = 3/64 + 1/64; mhat3 = 1/7, vhat3 = 4/37
     p, m, v = optim.adam_step(p, np.array([0.25]), m, v, 3, 0.1, 0.5, 0.75, 0.5, 0.2)
-    for got, expected in ((p, 0.9114 - 0.1 * ((1 / 7) / ((4 / 37) ** 0.5 + 0.5) + 0.2 * 0.9114)), (m, 0.125), (v, 0.0625)):
+    for got, expected in ((p, 0.9114 - 0.1 * ((1 / 7) / ((4 / 37) ** 0.5 + 0.5) + 0.2 * 0.9114)), (m, 0.125),
+                          (v, 0.0625)):
         assert_close(got, np.array([expected]))
 
 
@@ -131,4 +132,5 @@ def test_nothing_to_clip():
 
 def test_float32_clipping_sums_in_float64():
     """1e30 squared does not fit a float32."""
-    assert_close(optim.clip_by_global_norm([np.full(4, 1e30, np.float32)], 2.0)[0].astype(np.float64), np.ones(4), rel=1e-6)
+    assert_close(optim.clip_by_global_norm([np.full(4, 1e30, np.float32)], 2.0)[0].astype(np.float64), np.ones(4),
+                 rel=1e-6)

@@ -1,4 +1,5 @@
-"""What each function refuses: its worked example with wrong values for an argument, and the argument's name in the message.
+"""What each function refuses: its worked example with wrong values for an argument, and the argument's name in the
+message.
 
 A key names the argument, or several that are all replaced; "f as student": the message calls it student. A value that
 is a function makes the wrong value from the example's; a dict sets several arguments; `Type` marks what is a TypeError.

@@ -1,4 +1,5 @@
-"""Samplers: diffusers' trajectories, the papers' equations in another form, calls counted, noise, and what is refused."""
+"""Samplers: diffusers' trajectories, the papers' equations in another form, calls counted, noise, and what is
+refused."""
 from itertools import pairwise
 
 import numpy as np
@@ -64,7 +65,8 @@ TRAJECTORIES = {  # abar, spacing, variance, what is done to the predicted x0, w
 
 def net(x, t):
     """The goldens' network (its sidecar says so); its t counts from 0."""
-    h = np.tanh(np.einsum("oc,bchw->bohw", GOLD["net/A"], x) + (GOLD["net/u"] * (t - 1) / 1000 + GOLD["net/b"])[:, None, None])
+    h = np.tanh(np.einsum("oc,bchw->bohw", GOLD["net/A"], x) + (GOLD["net/u"] * (t - 1) / 1000 + GOLD["net/b"])[:, None,
+                                                                                                                None])
     return GOLD["net/s"] * x + np.einsum("co,bohw->bchw", GOLD["net/K"], h) + GOLD["net/d"][:, None, None]
 
 
@@ -75,8 +77,8 @@ def of_x0(x0_of, abar):
 
 @pytest.mark.parametrize("run", TRAJECTORIES)
 def test_ddpm_replays_diffusers(run):
-    """Every state that the model is asked about and the one at the end. Noise is drawn for all steps but the last, and that one's
-    may be left out. With zero terminal SNR no eps holds x0 at T:
+    """Every state that the model is asked about and the one at the end. Noise is drawn for all steps but the last, and
+    that one's may be left out. With zero terminal SNR no eps holds x0 at T:
     there the first step is the posterior's."""
     abar, spacing, variance, clip, kind = TRAJECTORIES[run]
     theirs = GOLD[f"{run}/xs"]
@@ -85,11 +87,14 @@ def test_ddpm_replays_diffusers(run):
     predict = net
     if clip == "threshold":
         clip = None
-        predict = of_x0(lambda xt, t: guidance.dynamic_threshold(diffusion.x0_from_eps(xt, net(xt, t), t, abar), 0.9, 2.0), abar)
+        predict = of_x0(lambda xt, t: guidance.dynamic_threshold(diffusion.x0_from_eps(xt, net(xt, t), t, abar), 0.9,
+                                                                 2.0), abar)
     if kind == "v":
-        mean, beta_tilde = diffusion.posterior(diffusion.x0_from_v(xT, net(xT, times[0]), times[0], abar), xT, times[0], times[1], abar)
+        mean, beta_tilde = diffusion.posterior(diffusion.x0_from_v(xT, net(xT, times[0]), times[0], abar), xT, times[0],
+                                               times[1], abar)
         assert_close(mean + np.sqrt(beta_tilde) * noise[0], theirs[0], scale=np.abs(theirs[0]).max())
-        predict, xT, times, noise = lambda xt, t: diffusion.eps_from_v(xt, net(xt, t), t, abar), theirs[0], times[1:], noise[1:]
+        predict, xT, times, noise = lambda xt, t: diffusion.eps_from_v(xt, net(xt, t), t,
+                                                                       abar), theirs[0], times[1:], noise[1:]
     listening, calls = asked(predict)
     end = samplers.ddpm(listening, xT, times, noise, abar, variance, clip)
     if spacing == "trailing":  # ends with a step from t > 1, where diffusers adds noise of its least variance, 1e-20
@@ -189,7 +194,8 @@ def test_what_is_not_known_takes_the_steps_of_ddpm():
     ddpm = samplers.ddpm(model, X, TIMES, NOISE, ABAR)
     np.testing.assert_array_equal(samplers.inpaint(model, X, TIMES, NOISE, KNOWN, 0 * MASK, ABAR), ddpm)
     np.testing.assert_array_equal(samplers.inpaint(model, X, TIMES, NOISE, KNOWN, 0 * MASK + 1, ABAR), KNOWN)
-    np.testing.assert_array_equal(samplers.inpaint(model, X, TIMES, NOISE, KNOWN, MASK, ABAR)[MASK == 0], ddpm[MASK == 0])
+    np.testing.assert_array_equal(samplers.inpaint(model, X, TIMES, NOISE, KNOWN, MASK, ABAR)[MASK == 0],
+                                  ddpm[MASK == 0])
     mixing = samplers.inpaint(lambda x, t: model(x, t) + x.mean(), X, TIMES, NOISE, KNOWN, MASK, ABAR)
     moved = samplers.inpaint(lambda x, t: model(x, t) + x.mean(), X, TIMES, NOISE, KNOWN + 1, MASK, ABAR)
     assert np.all(mixing != moved)

@@ -34,7 +34,8 @@ def test_zero_terminal_snr_replays_diffusers(name):
     abar = schedules.zero_terminal_snr(schedules.alpha_bar(SCHEDULES[name]()))
     assert abar[0] == 1.0 and abar[-1] == 0.0
     assert_close(abar[1:], GOLD[f"{name}_zsnr/alphas_cumprod"])
-    assert_close(1 - abar[1:] / abar[:-1], GOLD[f"{name}_zsnr/betas"], scale=1.0, rel=1e-13)  # a difference of numbers near 1
+    # a difference of numbers near 1
+    assert_close(1 - abar[1:] / abar[:-1], GOLD[f"{name}_zsnr/betas"], scale=1.0, rel=1e-13)
 
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2"])
@@ -163,7 +164,8 @@ def test_karras_sigmas_by_hand():
 @given(steps=st.integers(1, 300), low=st.floats(1e-3, 1), ratio=st.floats(1.5, 1e4), rho=st.floats(0.5, 10))
 def test_karras_sigmas_descend_from_sigma_max_by_sigma_min_to_0(steps, low, ratio, rho):
     sigmas = schedules.karras_sigmas(steps, low, low * ratio, rho)
-    assert sigmas.shape == (steps + 1,) and sigmas.dtype == np.float64 and sigmas[-1] == 0 and np.all(np.diff(sigmas) < 0)
+    assert sigmas.shape == (steps + 1,) and sigmas.dtype == np.float64 and sigmas[-1] == 0
+    assert np.all(np.diff(sigmas) < 0)
     assert abs(sigmas[0] / (low * ratio) - 1) < 1e-12 and (steps == 1 or abs(sigmas[-2] / low - 1) < 1e-12)
 
 
@@ -188,6 +190,8 @@ def test_times_and_indices_are_inverses(index):
     """betas[0] is beta_1."""
     assert schedules.time_from_index(0) == 1 and schedules.index_from_time(1000) == 999
     assert schedules.index_from_time(schedules.time_from_index(index)) == index
-    assert schedules.time_from_index(np.arange(3)).tolist() == [1, 2, 3] and schedules.index_from_time(np.array([1, 2])).tolist() == [0, 1]
-    np.testing.assert_array_equal(schedules.time_from_index(schedules.index_from_time(np.array([1, index + 1]))), [1, index + 1])
+    assert schedules.time_from_index(np.arange(3)).tolist() == [1, 2, 3]
+    assert schedules.index_from_time(np.array([1, 2])).tolist() == [0, 1]
+    np.testing.assert_array_equal(schedules.time_from_index(schedules.index_from_time(np.array([1, index + 1]))),
+                                  [1, index + 1])
 

@@ -1,5 +1,6 @@
-"""SDEs in continuous time: by hand, against the discrete chain, per example, a likelihood without a hand-written derivative, and
-what is refused. That they carry the variance and find the density of Gaussian data is in test_laws_likelihood.py."""
+"""SDEs in continuous time: by hand, against the discrete chain, per example, a likelihood without a hand-written
+derivative, and what is refused. That they carry the variance and find the density of Gaussian data is in
+test_laws_likelihood.py."""
 import numpy as np
 
 from ref import schedules, sde
@@ -38,8 +39,8 @@ def test_the_ways_back_by_hand():
 
 
 def test_vp_is_the_limit_of_the_discrete_chain():
-    """[SDE] appendix B: beta_i = beta(i / N) / N. mean^2 goes to abar as N grows, an order a power of N; at N = 1000 it is the
-    linear schedule of [DDPM], 1e-4 to 0.02."""
+    """[SDE] appendix B: beta_i = beta(i / N) / N. mean^2 goes to abar as N grows, an order a power of N; at N = 1000 it
+    is the linear schedule of [DDPM], 1e-4 to 0.02."""
     assert_close(schedules.linear_betas() * 1000, sde.vp_diffusion(np.linspace(0, 1, 1000)) ** 2)
     times, off = np.array([0.25, 0.5, 1.0]), []
     for N in (1000, 2000, 4000):
@@ -52,7 +53,8 @@ def swirl(x, t):
     """A drift that is no gradient and not linear, with its Jacobian."""
     f = np.stack([np.sin(x[:, 1]) - t * x[:, 0] ** 3, np.cos(x[:, 0]) + x[:, 1]], axis=1)
     zero = 0 * x[:, 0]
-    J = np.stack([np.stack([-3 * t * x[:, 0] ** 2, np.cos(x[:, 1])], axis=1), np.stack([-np.sin(x[:, 0]), 1 + zero], axis=1)], axis=1)
+    J = np.stack([np.stack([-3 * t * x[:, 0] ** 2, np.cos(x[:, 1])], axis=1),
+                  np.stack([-np.sin(x[:, 0]), 1 + zero], axis=1)], axis=1)
     return f, J
 
 
@@ -87,7 +89,8 @@ def test_the_density_is_that_of_the_map():
 
     columns = [(8 * (end(X / 3 + h * e) - end(X / 3 - h * e)) - end(X / 3 + 2 * h * e) + end(X / 3 - 2 * h * e)) / (12 * h) for e in np.eye(2)]
     x1 = end(X / 3)
-    expected = np.sum(-0.5 * (x1 / 1.5) ** 2 - 0.5 * np.log(2 * np.pi * 1.5**2), axis=1) + np.linalg.slogdet(np.stack(columns, axis=2))[1]
+    expected = np.sum(-0.5 * (x1 / 1.5) ** 2 - 0.5 * np.log(2 * np.pi * 1.5**2),
+                      axis=1) + np.linalg.slogdet(np.stack(columns, axis=2))[1]
     assert_close(got, expected, rel=1e-8)
 
 
@@ -95,7 +98,8 @@ def test_jvp_and_vjp_serve_alike_and_so_does_a_central_difference():
     times, twice = np.linspace(0.0, 0.6, 41), np.repeat(X / 3, 2, axis=0)
     exact = sde.log_likelihood(jvp, twice, times, BASES)
     assert_close(sde.log_likelihood(vjp, twice, times, BASES), exact, rel=1e-13)
-    by_difference = sde.log_likelihood(lambda x, t, probe: sde.drift_and_jvp(lambda x, t: swirl(x, t)[0], x, t, probe), twice, times, BASES)
+    by_difference = sde.log_likelihood(lambda x, t, probe: sde.drift_and_jvp(lambda x, t: swirl(x, t)[0], x, t, probe),
+                                       twice, times, BASES)
     assert_close(by_difference, exact, rel=1e-7)
     f, J_probe = sde.drift_and_jvp(lambda x, t: swirl(x, t)[0], X, 0.5, BASES[:2], h=1e-3)
     assert_close(f, jvp(X, 0.5, BASES[:2])[0])

@@ -39,7 +39,8 @@ def test_gaussian_kl_of_full_covariances_in_their_common_axes():
 def test_gaussian_nll_replays_torch_and_scipy():
     x, mean, std = (GOLD[name].reshape(12, 1) for name in ("logp/x", "kl/m1", "kl/s1"))
     logvar = 2 * np.log(std)
-    assert_close(-vae.gaussian_nll(x, mean, logvar), GOLD["logp/normal"].ravel(), scale=1 + np.abs(GOLD["logp/normal"].ravel()))
+    assert_close(-vae.gaussian_nll(x, mean, logvar), GOLD["logp/normal"].ravel(),
+                 scale=1 + np.abs(GOLD["logp/normal"].ravel()))
     # at the mean it is the entropy without its 1/2
     assert_close(vae.gaussian_nll(mean, mean, logvar) + 0.5, GOLD["kl/scipy_entropy_normal"].ravel())
 
@@ -56,7 +57,8 @@ def test_bernoulli_nll_replays_torch():
 
 
 def diagonal(name):
-    """diffusers' layout: the mean in the first half of the channels, logvar in the second, two of them outside the clamp."""
+    """diffusers' layout: the mean in the first half of the channels, logvar in the second, two of them outside the
+    clamp."""
     return np.split(GOLD[name], 2, axis=1)
 
 
@@ -125,7 +127,8 @@ def test_by_hand():
     assert_close(vae.elbo(np.array([1.0, 3.0]), np.array([4.0, 8.0]), 0.5), np.float64(-5.0))
     dnll, dkl = vae.elbo_backward(2.0, np.array([1.0, 3.0]), np.array([4.0, 8.0]), 0.5)
     assert np.array_equal(dnll, [-1, -1]) and np.array_equal(dkl, [-0.5, -0.5])
-    assert_close(vae.importance_weighted_bound(np.log([[1.0, 3.0], [2.0, 6.0]])), np.float64(np.log(2) / 2 + np.log(4) / 2))
+    assert_close(vae.importance_weighted_bound(np.log([[1.0, 3.0], [2.0, 6.0]])),
+                 np.float64(np.log(2) / 2 + np.log(4) / 2))
     dlog_w = vae.importance_weighted_bound_backward(2.0, np.log([[1.0, 3.0], [6.0, 2.0]]))
     assert_close(dlog_w, np.array([[0.25, 0.75], [0.75, 0.25]]))
 
@@ -140,7 +143,8 @@ def test_the_clamps_edge_passes_the_gradient_and_outside_none_passes():
     assert np.array_equal(vae.clamp_logvar(raw), [-30, -30, -30, 0, 20, 20, 20])
     assert np.array_equal(vae.clamp_logvar_backward(np.full(7, 3.0), raw), [0, 0, 3, 3, 3, 0, 0])
     assert np.array_equal(vae.clamp_logvar(raw, -1, 1)[[0, 3, 6]], [-1, 0, 1])
-    assert np.isnan(vae.clamp_logvar(np.array([np.nan]))[0]) and vae.clamp_logvar_backward(np.ones(1), np.array([np.nan]))[0] == 1
+    assert np.isnan(vae.clamp_logvar(np.array([np.nan]))[0])
+    assert vae.clamp_logvar_backward(np.ones(1), np.array([np.nan]))[0] == 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -154,14 +158,16 @@ def test_bernoulli_nll_at_1e4(dtype):
 def test_bernoulli_nll_keeps_its_relative_precision_where_it_is_small():
     logits, x = np.array([[40.0], [-40.0], [300.0]]), np.array([[1.0], [0.0], [1.0]])
     assert_close(vae.bernoulli_nll(logits, x), np.exp([-40.0, -40.0, -300.0]))
-    assert_close(vae.bernoulli_nll_backward(np.ones(3), logits, x)[0], np.array([[-1], [1], [-1]]) * np.exp([[-40.0], [-40.0], [-300.0]]))
+    assert_close(vae.bernoulli_nll_backward(np.ones(3), logits, x)[0],
+                 np.array([[-1], [1], [-1]]) * np.exp([[-40.0], [-40.0], [-300.0]]))
 
 
 def test_gaussian_kl_keeps_its_precision_near_the_prior():
     small = np.array([[1e-3], [-1e-3], [1e-5]])
     series = small**2 / 4 + small**3 / 12 + small**4 / 48 + small**5 / 240
     assert_close(vae.gaussian_kl(np.zeros_like(small), small), series[:, 0], rel=1e-10)
-    assert_close(vae.gaussian_kl_backward(np.ones(3), small, small)[1], small / 2 + small**2 / 4 + small**3 / 12 + small**4 / 48)
+    assert_close(vae.gaussian_kl_backward(np.ones(3), small, small)[1],
+                 small / 2 + small**2 / 4 + small**3 / 12 + small**4 / 48)
 
 
 def test_the_bound_with_weights_far_apart():
@@ -193,8 +199,10 @@ def test_sums_are_over_all_axes_but_the_first(name, shape):
 
 def test_one_upstream_number_holds_for_every_example():
     mu, logvar, eps = np.random.default_rng(0).standard_normal((3, 4, 5))
-    for one, each in zip(vae.reparameterize_kl_backward(mu, 0.3, mu, logvar, eps), vae.reparameterize_kl_backward(mu, np.full(4, 0.3), mu, logvar, eps)):
+    for one, each in zip(vae.reparameterize_kl_backward(mu, 0.3, mu, logvar, eps),
+                         vae.reparameterize_kl_backward(mu, np.full(4, 0.3), mu, logvar, eps)):
         assert np.array_equal(one, each)
-    assert np.array_equal(vae.bernoulli_nll_grad(mu, eps > 0, 0.25)[1], vae.bernoulli_nll_grad(mu, eps > 0, np.full(4, 0.25))[1])
+    assert np.array_equal(vae.bernoulli_nll_grad(mu, eps > 0, 0.25)[1],
+                          vae.bernoulli_nll_grad(mu, eps > 0, np.full(4, 0.25))[1])
 
 X, B = np.full((2, 3), 0.5), np.ones(2)
