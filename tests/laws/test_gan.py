@@ -42,8 +42,8 @@ def one_mean_for_both(dloss, real_logits, fake_logits):
 
 
 WRONG_DISCRIMINATORS = {
-    "real and fake swapped": dict(discriminator_loss_backward=lambda d, real, fake: gan.discriminator_loss_backward(d,
-                                                                                                                    fake, real)[::-1]),
+    "real and fake swapped": dict(
+        discriminator_loss_backward=lambda d, real, fake: gan.discriminator_loss_backward(d, fake, real)[::-1]),
     "one mean for both": dict(discriminator_loss_backward=one_mean_for_both),
     "p_g on top": dict(optimal_discriminator=lambda p_data, p_g: p_g / (p_data + p_g)),
     "the ratio alone": dict(optimal_discriminator=lambda p_data, p_g: p_data / p_g),

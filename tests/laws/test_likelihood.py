@@ -22,7 +22,8 @@ TRUE = objectives.discretized_gaussian_log_likelihood
 
 
 def erf_between(low, high, mean, log_scale):
-    return 0.5 * (math.erf((high - mean) * math.exp(-log_scale) / 2**0.5) - math.erf((low - mean) * math.exp(-log_scale) / 2**0.5))
+    deviation = 2**0.5 * math.exp(log_scale)
+    return 0.5 * (math.erf((high - mean) / deviation) - math.erf((low - mean) / deviation))
 
 
 def logs(p):
@@ -33,7 +34,8 @@ WRONG_LIKELIHOODS = {
     "ends of one bin's width": lambda x, m, s: logs(np.vectorize(erf_between)(x - 1 / 255, x + 1 / 255, m, s)),
     "bins of 1/256": lambda x, m, s: logs(
         np.vectorize(erf_between)(np.where(x == -1, -9, x - 1 / 256), np.where(x == 1, 9, x + 1 / 256), m, s)),
-    "the density times the width": lambda x, m, s: -0.5 * ((x - m) * np.exp(-s)) ** 2 - s - 0.5 * np.log(2 * np.pi) + np.log(2 / 255),
+    "the density times the width": lambda x, m, s: (
+        -0.5 * ((x - m) * np.exp(-s)) ** 2 - s - 0.5 * np.log(2 * np.pi) + np.log(2 / 255)),
     "a density": lambda x, m, s: TRUE(x, m, s) - np.log(2 / 255),
     "one step to the left": lambda x, m, s: np.where(x == 1, TRUE(x, m, s), TRUE(np.maximum(x - 2 / 255, -1), m, s)),
 }
@@ -74,6 +76,7 @@ def test_bins_add_up_in_the_far_tails_too():
     # any factor, a density's too, adds up
     for name in ("ends of one bin's width", "bins of 1/256", "the density times the width"):
         assert law_of_added_bins(WRONG_LIKELIHOODS[name]) > BROKEN, name
+
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
@@ -154,6 +157,7 @@ def test_the_bound_is_above_the_likelihood_at_every_level(s2):
         gap = bound(x0, s2, times) - surprise(x0, model_variance(times, s2))
         assert gap > (-1e-12 if s2 == 1 else 0), (x0, gap)
 
+
 TIMES = [0.003, 0.1, 0.37, 0.5, 0.99]
 SDES = {"vp": (sde.vp_drift, sde.vp_diffusion, sde.vp_marginal),
         "ve": (sde.ve_drift, sde.ve_diffusion, sde.ve_marginal)}
@@ -224,6 +228,7 @@ def test_the_reverse_sde_and_the_ode_carry_the_variance_back(kind):
         assert law_of_the_way_back(kind, lambda f, g, score: true(f, g**0.5, score), noise) > BROKEN
         if kind == "vp":
             assert law_of_the_way_back(kind, lambda f, g, score: true(-f, g, score), noise) > BROKEN
+
 
 S2 = np.array([0.3, 1.0, 4.0])
 X = np.array([[0.2, -1.1, 3.0], [-0.7, 0.4, 0.0], [2.0, 0.1, -5.0]])

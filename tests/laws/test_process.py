@@ -144,28 +144,6 @@ def test_a_point_mass_is_found_exactly(step):
             assert variances(step, times, abar, 0.0)[-1] < 1e-24
 
 
-def law_of_ddim_variance(step, times, abar, s2, eta):
-    """With u_t = (sqrt(abar_t s2), sqrt(1 - abar_t)) in the plane of (signal, noise), |u_t|^2 = V_t, a step multiplies
-    the variance by (u'_s . u_t)^2 / V_t^2 and adds sigma^2, where u'_s has sqrt(1 - abar_s - sigma^2) for its noise. At
-    eta = 0 that is, for Var / V, the squared cosine of the angle between u_s and u_t."""
-    expected = spread(times[0], abar, s2)
-    for t, s in itertools.pairwise(times):
-        sigma2 = eta**2 * (1 - abar[s]) / (1 - abar[t]) * (1 - abar[t] / abar[s])
-        dot = np.sqrt(abar[t] * abar[s]) * s2 + np.sqrt((1 - abar[t]) * max(1 - abar[s] - sigma2, 0))
-        expected = (dot / spread(t, abar, s2)) ** 2 * expected + sigma2
-    return abs(variances(step, times, abar, s2)[-1] - expected) / s2
-
-
-@pytest.mark.parametrize("s2", SPREADS[1:])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim_output_variance_in_closed_form(eta, s2):
-    assert worst_over_runs(law_of_ddim_variance, ddim(eta), s2=s2, eta=eta) < KEPT
-    assert worst_over_runs(law_of_ddim_variance, ddim(abs(eta - 0.25)), s2=s2, eta=eta) > BROKEN
-    for name, wrong in WRONG.items():
-        if eta > 0 or name not in ("no noise", "a variance for a deviation"):  # eta = 0 has no noise to get wrong
-            assert worst_over_runs(law_of_ddim_variance, wrong(ddim(eta)), s2=s2, eta=eta) > BROKEN, name
-
-
 def test_ddim_is_a_product_of_cosines_and_of_first_order():
     """Unit variance: u_t is a unit vector at the angle arccos(sqrt(abar_t)), so the output variance is the product of
     cos^2 of the angles between the times. Twice the steps halve what is missing: the order of Euler's method, 1."""

@@ -127,6 +127,7 @@ def churned(s_churn, steps, s_noise):
     gamma = min(s_churn / steps, math.sqrt(2) - 1)
     return lambda made, sigma: (made + ((1 + gamma) ** 2 - 1) * sigma**2 * s_noise**2, (1 + gamma) * sigma)
 
+
 # name: (kind of model, sampler of (model, x, noise, times), output variance of (times, s2)). Times are abar's, sigmas,
 # flow times
 SAMPLERS = {
@@ -252,6 +253,7 @@ def law_of_the_known_part(known_at):
 def test_the_known_part_is_noised_as_the_data_are():
     assert law_of_the_known_part(lambda x: x) < KEPT
     assert law_of_the_known_part(lambda x: 1.01 * x) > BROKEN
+
 
 # sigma falls from 10 to 0.3 by equal factors, so that h, the step in lambda, is the same for all: 0.09 at 40 steps. On
 # a run that

@@ -48,8 +48,8 @@ WRONG = {
     "KL without its 1": dict(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, logvar) + 0.5 * mu[0].size),
     "KL of a deviation": dict(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, 2 * logvar)),
     "KL averaged over its axes": dict(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, logvar) / 2),
-    "nll without log 2 pi": dict(gaussian_nll=lambda x, mean, logvar: vae.gaussian_nll(x, mean,
-                                                                                       logvar) - np.log(2 * np.pi) / 2 * x[0].size),
+    "nll without log 2 pi": dict(
+        gaussian_nll=lambda x, mean, logvar: vae.gaussian_nll(x, mean, logvar) - np.log(2 * np.pi) / 2 * x[0].size),
     "nll without its half": dict(gaussian_nll=lambda x, mean, logvar: 2 * vae.gaussian_nll(x, mean, logvar)),
     "nll of a deviation": dict(gaussian_nll=lambda x, mean, logvar: vae.gaussian_nll(x, mean, 2 * logvar)),
     "the squared error for nll": dict(gaussian_nll=lambda x, mean, logvar: ((x - mean) ** 2).sum(axis=1)),
@@ -136,7 +136,9 @@ def test_the_bernoulli_sums_to_1_with_its_mean():
     # the mean over pixels
     assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: true(logits, x) / 3)) > BROKEN
     # half of it
-    assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: (x * layers.softplus(-logits)).sum(axis=1))) > BROKEN
+    half = kit(bernoulli_nll=lambda logits, x: (x * layers.softplus(-logits)).sum(axis=1))
+    assert law_of_the_bernoulli(half) > BROKEN
+
 
 # z ~ N(0, I), x ~ N(W z + b, S2 I). The columns of W are orthogonal, so the posterior's covariance is diagonal.
 W, b, S2 = np.array([[1.0, 0.5], [-1.0, 0.5], [0.5, 2.0]]) * [1.0, 0.7], np.array([0.3, -0.2, 1.0]), 0.4

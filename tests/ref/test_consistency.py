@@ -45,16 +45,11 @@ def test_pseudo_huber_by_hand():
     a = np.array([[[3.0, 0.0], [0.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])
     b = np.array([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])
     assert_close(consistency.pseudo_huber_loss(a, b, 12), np.array(0.5))
-    da, db = consistency.pseudo_huber_loss_backward(2.0, a, b, 12)
-    assert_close(da, np.array([[[3 / 13, 0], [0, 4 / 13]], [[0, 0], [0, 0]]]))
-    assert_close(db, -da)
     # weights 1 / (sigma_t - sigma_s) = 2 and 4, and one pair of levels for all
     assert_close(consistency.consistency_loss(a, b, np.array([1.0, 9.0]), np.array([0.5, 8.75]), 12), np.array(1.0))
     assert_close(consistency.consistency_loss(a, b, 1.0, 0.5, 12), np.array(1.0))
     b = b + np.array([0.0, 5 / 2])[:, None, None]  # now both are 5 apart
     assert_close(consistency.consistency_loss(a, b, np.array([1.0, 9.0]), np.array([0.5, 8.75]), 12), np.array(3.0))
-    dstudent = consistency.consistency_loss_backward(1.0, a, b, np.array([1.0, 9.0]), np.array([0.5, 8.75]), 12)
-    assert_close(dstudent, np.array([[[3 / 13, 0], [0, 4 / 13]], np.full((2, 2), -5 / 13)]))
 
 
 @pytest.mark.parametrize("distance", [1e-12, 1e-3, 1.0, 1e6])

@@ -130,6 +130,7 @@ def test_one_step_by_hand():
     assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar, clip=1),
                  np.array([[0.8 + 0.6 * (2 - 0.6) / 0.8]]))
 
+
 STEPS = {**{f"ddpm {variance}": partial(diffusion.ddpm_step, abar=T20, variance=variance)
             for variance in ("small", "large")},
          **{f"ddim {eta}": partial(diffusion.ddim_step, abar=T20, eta=eta) for eta in (0.0, 0.5, 1.0)}}

@@ -62,12 +62,11 @@ SETTINGS = {
     "samplers.unipc": [dict(order=order) for order in (1, 2, 3)],
     "samplers.heun": [dict(s_churn=0.0), dict(s_churn=1.0)],
 }
-PER_EXAMPLE = [
-    (name, given) for name in NAMES if not re.search(MEANS, name)
-    if re.match(r"diffusion|guidance\.[gd]|objectives|edm\.v|edm\.h|sde\.[vrpbl]|flow\.|vae|fused.guided|fused.q|fused.h|samplers|nets", name)
-    and not re.search(r"nets.*_backward|marginal|diffusion$|time|straight|min_snr|log_snr",
-                      name) for given in SETTINGS.get(name, [{}])
-]  # fmt: skip
+OF_EXAMPLES = (r"diffusion|guidance\.[gd]|objectives|edm\.[vh]|sde\.[vrpbl]|flow\.|vae|samplers|nets"
+               r"|fused\.(guided|q_sample|heun)")
+NOT_OF = rf"{MEANS}|nets.*_backward|marginal|diffusion$|time|straight|min_snr|log_snr"
+PER_EXAMPLE = [(name, given) for name in NAMES if re.match(OF_EXAMPLES, name) and not re.search(NOT_OF, name)
+               for given in SETTINGS.get(name, [{}])]
 
 
 @pytest.mark.parametrize("name, given", PER_EXAMPLE)

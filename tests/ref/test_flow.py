@@ -30,12 +30,9 @@ def test_the_velocity_is_the_slope_of_the_path():
 
 
 def test_flow_loss_by_hand():
-    """v = 0 errs by V: (4 + 16 + 16 + 4) / 4. v = V + 1 errs by 1 everywhere, and each of four elements pulls with 2 /
-    4."""
+    """v = 0 errs by V: (4 + 16 + 16 + 4) / 4."""
     assert_close(flow.flow_loss(np.zeros((2, 2)), X0, EPS), np.float64(10))
     assert flow.flow_loss(V, X0, EPS) == 0
-    for gradient, hand in zip(flow.flow_loss_backward(3.0, V + 1, X0, EPS), [1.5, 1.5, -1.5], strict=True):
-        assert_close(gradient, np.full((2, 2), hand))
 
 
 @given(seed=SEEDS, one_t=st.booleans())

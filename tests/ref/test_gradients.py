@@ -116,7 +116,9 @@ WORKED = {name: Worked(example(f, {"x0": SMALL} | GIVEN.get(name, {})), tuple(gr
 
 def leaves(value):
     """The arrays in an array, a number, or a dict, list or tuple of such."""
-    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, tuple) else [np.asarray(leaf) for leaf in tree.leaves(value)]
+    if isinstance(value, tuple):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [np.asarray(leaf) for leaf in tree.leaves(value)]
 
 
 def vector(value):
@@ -177,7 +179,7 @@ def pulled_back(forward, backward, worked, w):
     assert len(gradients) == len(worked.wrt), f"{len(gradients)} gradients for the arguments {worked.wrt}"
     for name, gradient in zip(worked.wrt, gradients):
         argument = worked.arguments[name]
-        assert sorted(tree.named(gradient)) == sorted(tree.named(argument)), f"d{name} has the leaves {sorted(tree.named(gradient))}"
+        assert [*tree.named(gradient)] == [*tree.named(argument)], f"d{name} has the leaves {[*tree.named(gradient)]}"
         for g, a in zip(leaves(gradient), leaves(argument), strict=True):
             assert g.shape == a.shape
             assert g.dtype == np.float64, f"d{name} is {g.dtype} {g.shape}, {name} is {a.dtype} {a.shape}"

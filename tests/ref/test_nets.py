@@ -84,25 +84,20 @@ def test_the_decoder_and_the_generator_are_their_layers():
         assert_close(getattr(module, names)(params, z)[0], end(h @ params["w3"].T + params["b3"]))
 
 
-SHAPES = {  # inputs and outputs of the nets of three layers
-    "encoder": (vae, lambda init, **dtype: init(0, pixels=6, width=300, latent=2, **dtype), 6, 4),
-    "decoder": (vae, lambda init, **dtype: init(0, pixels=6, width=300, latent=2, **dtype), 2, 6),
-    "generator": (gan, lambda init, **dtype: init(0, pixels=6, width=300, latent=2, **dtype), 2, 6),
-    "discriminator": (gan, lambda init, **dtype: init(0, pixels=6, width=300, **dtype), 6, 1),
-}
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_a_net_of_three_layers_has_its_shapes_and_its_init(name):
-    module, made, inputs, outputs = SHAPES[name]
-    params = made(getattr(module, f"{name}_init"))
-    assert {n: p.shape for n, p in params.items()} == {
-        "w1": (300, inputs), "b1": (300,), "w2": (300, 300), "b2": (300,), "w3": (outputs, 300), "b3": (outputs,)}  # fmt: skip
-    assert all(p.dtype == np.float32 for p in params.values())
-    assert made(getattr(module, f"{name}_init"), dtype=np.float64)["w1"].dtype == np.float64
-    assert np.std(params["w2"]) == pytest.approx(((1 if module is vae else 2) / 300) ** 0.5, rel=0.02)
-    assert np.std(params["w3"]) == pytest.approx((0.1 if name == "generator" else 1) * 300**-0.5,
-                                                 rel=0.15) and not any(np.any(params[b]) for b in ("b1", "b2", "b3"))
+@pytest.mark.parametrize("name, inputs, outputs, variance", [
+    ("vae.encoder", 6, 4, 1), ("vae.decoder", 2, 6, 1), ("gan.generator", 2, 6, 2), ("gan.discriminator", 6, 1, 2),
+])  # fmt: skip
+def test_a_net_of_three_layers_has_its_shapes_and_its_init(name, inputs, outputs, variance):
+    module, net = name.split(".")
+    init = getattr({"vae": vae, "gan": gan}[module], f"{net}_init")
+    sizes = dict(pixels=6, width=300) | ({} if net == "discriminator" else dict(latent=2))
+    params, double = init(0, **sizes), init(0, **sizes, dtype=np.float64)
+    widths = [inputs, 300, 300, outputs]
+    for i, (n, m) in enumerate(zip(widths, widths[1:]), 1):
+        assert params[f"w{i}"].shape == (m, n) and params[f"b{i}"].shape == (m,) and not params[f"b{i}"].any()
+    assert len(params) == 6 and all(p.dtype == np.float32 for p in params.values()) and double["w1"].dtype == np.float64
+    assert np.std(params["w2"]) == pytest.approx((variance / 300) ** 0.5, rel=0.02)
+    assert np.std(params["w3"]) == pytest.approx((0.1 if net == "generator" else 1) * 300**-0.5, rel=0.15)
 
 
 @pytest.mark.parametrize("module, one, other", [(vae, "encoder", "decoder"), (gan, "generator", "discriminator")])

@@ -19,18 +19,12 @@ def test_two_steps_by_hand():
         m1 = 1/4, v1 = 1/16;  mhat1 = 1/2, vhat1 = 1/4;     p1 = 1 - 0.1 ((1/2) / (1/2 + 1/2) + 0.2) = 0.93
         m2 = 0,   v2 = 3/64 + 1/64 = 1/16;  mhat2 = 0;      p2 = 0.93 - 0.1 (0.2 * 0.93) = 0.9114
     """
-    zero = np.zeros(1)
-    p, m, v = optim.adam_step(np.ones(1), np.array([0.5]), zero, zero, 1, 0.1, 0.5, 0.75, 0.5, 0.2)
-    for got, expected in ((p, 0.93), (m, 0.25), (v, 0.0625)):
-        assert_close(got, np.array([expected]))
-    p, m, v = optim.adam_step(p, np.array([-0.25]), m, v, 2, 0.1, 0.5, 0.75, 0.5, 0.2)
-    for got, expected in ((p, 0.9114), (m, 0.0), (v, 0.0625)):
-        assert_close(got, np.array([expected]))
-    # a third, g = 1/4, so that both corrections count: m3 = 1/8, v3 = 3/64 + 1/64; mhat3 = 1/7, vhat3 = 4/37
-    p, m, v = optim.adam_step(p, np.array([0.25]), m, v, 3, 0.1, 0.5, 0.75, 0.5, 0.2)
-    for got, expected in ((p, 0.9114 - 0.1 * ((1 / 7) / ((4 / 37) ** 0.5 + 0.5) + 0.2 * 0.9114)), (m, 0.125),
-                          (v, 0.0625)):
-        assert_close(got, np.array([expected]))
+    p, m, v = np.ones(1), np.zeros(1), np.zeros(1)
+    p3 = 0.9114 - 0.1 * ((1 / 7) / ((4 / 37) ** 0.5 + 0.5) + 0.2 * 0.9114)  # m3 = 1/8, v3 = 3/64 + 1/64: 1/7 and 4/37
+    for step, (g, *expected) in enumerate([(0.5, 0.93, 0.25, 0.0625), (-0.25, 0.9114, 0.0, 0.0625),
+                                           (0.25, p3, 0.125, 0.0625)], 1):
+        p, m, v = optim.adam_step(p, np.array([g]), m, v, step, 0.1, 0.5, 0.75, 0.5, 0.2)
+        assert_close(np.concatenate([p, m, v]), np.array(expected))
 
 
 @given(case=ARRAYS, size=st.sampled_from([1e-6, 1.0, 1e6]))

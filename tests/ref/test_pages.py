@@ -26,8 +26,8 @@ from tests.ref.test_reading import CHROMIUM, parsed
                         "<mrow><mi>b</mi><mo>+</mo><mi>c</mi></mrow></mfrac>"),
     ("a / b / c", '<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><mi>b</mi><mspace '
                   'width="0.2em"/><mi>c</mi></mrow></mrow></mfrac>'),
-    ("a / sum_j b_j", "<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><munder><mo>∑</mo><mrow><mi>j</mi></mrow></munder><msub><mi>b</mi><mrow><mi>j</mi></mrow></msub>"
-                      "</mrow></mrow></mfrac>"),
+    ("a / sum_j b_j", "<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><munder><mo>∑</mo><mrow><mi>j</mi></mrow></munder>"
+                      "<msub><mi>b</mi><mrow><mi>j</mi></mrow></msub></mrow></mrow></mfrac>"),
     ("e^-x", '<msup><mi>e</mi><mrow><mo form="prefix">−</mo><mrow><mi>x</mi></mrow></mrow></msup>'),
     ("sqrt(1 - a)", "<msqrt><mn>1</mn><mo>−</mo><mi>a</mi></msqrt>"),
     ("||g_i||^2", '<msup><mrow><mo stretchy="false">∥</mo><msub><mi>g</mi><mrow><mi>i</mi></mrow></msub><mo '
@@ -93,7 +93,8 @@ def test_a_picture_is_its_array():
 
 def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
     code = ("import sys; sys.modules['pygments'] = None; from ref.__main__ import main\n"
-            "for words in ([], ['show', 'guide'], ['trace', 'guide'], ['trace', 'guide', '--html', sys.argv[1]]): assert main(words) == 0")  # fmt: skip
+            "for words in ('', 'show guide', 'trace guide', f'trace guide --html {sys.argv[1]}'): assert "
+            "main(words.split()) == 0")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.html")], cwd=ROOT, capture_output=True,
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -106,7 +107,8 @@ def browse(folder, content):
     (folder / "page.html").write_text(content)
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
                "--host-resolver-rules=MAP * ~NOTFOUND",
-               f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200", "--virtual-time-budget=3000", "--dump-dom"]  # fmt: skip
+               f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200", "--virtual-time-budget=3000",
+               "--dump-dom"]
     done = subprocess.run([*command, (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stderr.split("\n") if "CONSOLE" in line], done.stdout
@@ -117,10 +119,12 @@ def test_a_browser_reads_the_page_wide_and_narrow_without_a_word(made, tmp_path)
     """In frames of 1400 and of 390 pixels nothing sticks out; and both checks see what is wrong with a page that is."""
     def frames(content):
         script = ("onload = () => document.title = [...document.querySelectorAll('iframe')].map("
-                  "f => f.clientWidth >= f.contentDocument.documentElement.scrollWidth ? `fits ${f.clientWidth}` : 'sticks out').join()")  # fmt: skip
+                  "f => f.clientWidth >= f.contentDocument.documentElement.scrollWidth ? `fits ${f.clientWidth}` : "
+                  "'sticks out').join()")
         srcdoc = html.escape(content, quote=True)
         return (f"<!DOCTYPE html><title></title><script>{script}</script>"
-                + "".join(f'<iframe srcdoc="{srcdoc}" style="width: {width}px; border: 0"></iframe>' for width in (1400, 390)))  # fmt: skip
+                + "".join(f'<iframe srcdoc="{srcdoc}" style="width: {width}px; border: 0"></iframe>'
+                          for width in (1400, 390)))
 
     for name, content in made.items():
         console, document = browse(tmp_path, frames(content))

@@ -33,6 +33,7 @@ def words_by_hand(seed, size, stream=0, first_block=0):
                          [seed % 2**32, seed // 2**32])
     return words[:size]
 
+
 # Random123 1.14.0, tests/kat_vectors, the lines "philox4x32 10".
 @pytest.mark.parametrize("counter, key, out", [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -82,11 +83,11 @@ def test_bits_replay_tritons_randint4x():
     assert compared == 12
 
 
-@pytest.mark.parametrize("seed, stream", [(0, 0), (1, 0), (0, 1), (2**32 - 1, 2**32 - 1), (2**32, 2**32),
-                                          (2**32 + 7, 5),
-                                          (5, 2**32 + 7), (2**64 - 1, 2**64 - 1),
-                                          (0x0123456789ABCDEF, 0xFEDCBA9876543210)])
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 9, 31])
+@pytest.mark.parametrize("seed, stream", [
+    (0, 0), (1, 0), (0, 1), (2**32 - 1, 2**32 - 1), (2**32, 2**32), (2**32 + 7, 5), (5, 2**32 + 7),
+    (2**64 - 1, 2**64 - 1), (0x0123456789ABCDEF, 0xFEDCBA9876543210),
+])  # fmt: skip
 def test_bits_are_block_by_block_what_the_convention_says(seed, stream, size):
     words = philox.bits(seed, size, stream)
     assert words.dtype == np.uint32 and words.shape == (size,)
@@ -152,7 +153,7 @@ def test_integers_are_the_high_word_of_a_product(n):
 def with_words(monkeypatch, words):
     """From here on every draw sees these words, whatever the seed."""
     words = np.array(words, np.uint32)
-    monkeypatch.setattr(philox, "bits", lambda seed, shape, stream=0: words[:math.prod(np.atleast_1d(shape))].reshape(shape))
+    monkeypatch.setattr(philox, "bits", lambda seed, shape, stream=0: words[:np.prod(shape)].reshape(shape))
     return words.size
 
 
@@ -270,10 +271,3 @@ def test_stream_gives_every_use_its_own_streams():
 
 def test_stream_of_a_training_step_is_the_kernels_own():
     assert [philox.stream(what, 9) for what in philox.TRAINING] == [coefficients.PER_STEP * 9 + i for i in range(4)]
-
-
-@pytest.mark.parametrize("what, step, named",
-                         [("lunch", 0, "what"), ("noise", -1, "step"), ("sampling", 2**58, "step")])
-def test_stream_refuses_what_it_does_not_know(what, step, named):
-    with pytest.raises(ValueError, match=named):
-        philox.stream(what, step)

@@ -171,6 +171,7 @@ REFUSED = {
     "philox.bits": SEED,
     "philox.uniform": SEED,
     "philox.normal": SEED,
+    "philox.stream": {"what": ["lunch"], "step": [-1, dict(what="sampling", step=2**58)]},
     "philox.below": {"n": [0, -1, 2**32 + 1]},
     "philox.philox4x32": {
         "counter": [Type(np.zeros(4, np.int32)), np.zeros(3, np.uint32), np.uint32(0)],

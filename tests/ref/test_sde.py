@@ -87,7 +87,8 @@ def test_the_density_is_that_of_the_map():
             x0 = x0 + (u - t) / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return x0
 
-    columns = [(8 * (end(X / 3 + h * e) - end(X / 3 - h * e)) - end(X / 3 + 2 * h * e) + end(X / 3 - 2 * h * e)) / (12 * h) for e in np.eye(2)]
+    columns = [(8 * (end(X / 3 + e) - end(X / 3 - e)) - end(X / 3 + 2 * e) + end(X / 3 - 2 * e)) / (12 * h)
+               for e in h * np.eye(2)]
     x1 = end(X / 3)
     expected = np.sum(-0.5 * (x1 / 1.5) ** 2 - 0.5 * np.log(2 * np.pi * 1.5**2),
                       axis=1) + np.linalg.slogdet(np.stack(columns, axis=2))[1]
@@ -112,7 +113,3 @@ def test_bits_per_dimension_by_hand():
     assert_close(sde.bits_per_dimension(np.array([-3, 6]) * np.log(2), 2, 0.25), np.array([3.5, -1.0]))
     uniform = np.full(3, -10 * np.log(2 + 2 / 255))  # over [-1 - 1/255, 1 + 1/255]: 256 levels of 2/255, 8 bits
     assert_close(sde.bits_per_dimension(uniform, 10, 2 / 255), np.full(3, 8.0))
-
-
-def same(x, t, probe):
-    return x, probe

@@ -1,7 +1,4 @@
-"""The VAE's pieces: PyTorch's and diffusers' numbers, by hand, at the ends of the floats, and what is refused.
-
-Gradients against the forward's own derivative: tests/test_gradients.py. Laws: tests/test_laws_vae_gan.py.
-"""
+"""The VAE's pieces: PyTorch's and diffusers' numbers, by hand, at the ends of the floats, and what is refused."""
 import numpy as np
 import pytest
 
@@ -125,12 +122,8 @@ def test_by_hand():
     assert_close(vae.bernoulli_nll(logits, np.array([[1.0, 1.0]])), np.array([np.log(4 / 3) + np.log(4)]))
     assert_close(vae.elbo(np.array([1.0, 3.0]), np.array([4.0, 8.0])), np.float64(-8.0))
     assert_close(vae.elbo(np.array([1.0, 3.0]), np.array([4.0, 8.0]), 0.5), np.float64(-5.0))
-    dnll, dkl = vae.elbo_backward(2.0, np.array([1.0, 3.0]), np.array([4.0, 8.0]), 0.5)
-    assert np.array_equal(dnll, [-1, -1]) and np.array_equal(dkl, [-0.5, -0.5])
     assert_close(vae.importance_weighted_bound(np.log([[1.0, 3.0], [2.0, 6.0]])),
                  np.float64(np.log(2) / 2 + np.log(4) / 2))
-    dlog_w = vae.importance_weighted_bound_backward(2.0, np.log([[1.0, 3.0], [6.0, 2.0]]))
-    assert_close(dlog_w, np.array([[0.25, 0.75], [0.75, 0.25]]))
 
 
 def test_one_sample_makes_the_bound_the_elbo():
@@ -175,6 +168,7 @@ def test_the_bound_with_weights_far_apart():
     assert_close(vae.importance_weighted_bound(log_w), np.float64((2 - 2 * np.log(2)) / 3), scale=1e4)
     assert np.array_equal(vae.importance_weighted_bound_backward(3.0, log_w), [[0.5, 0.5], [1, 0], [0, 1]])
 
+
 SUMS = {"gaussian_kl": 2, "bernoulli_nll": 2, "gaussian_nll": 3}
 
 
@@ -193,8 +187,6 @@ def test_sums_are_over_all_axes_but_the_first(name, shape):
     assert out.shape == shape[:1] and out.dtype == np.float64
     each = getattr(vae, name)(*(a.reshape(-1) for a in arrays))  # elements as examples
     np.testing.assert_allclose(out, each.reshape(shape).sum(axis=tuple(range(1, len(shape)))), rtol=1e-13, atol=1e-13)
-    gradients = getattr(vae, f"{name}_backward")(np.ones(shape[0]), *arrays)
-    assert all(g.shape == shape and g.dtype == np.float64 for g in gradients)
 
 
 def test_one_upstream_number_holds_for_every_example():
@@ -204,5 +196,3 @@ def test_one_upstream_number_holds_for_every_example():
         assert np.array_equal(one, each)
     assert np.array_equal(vae.bernoulli_nll_grad(mu, eps > 0, 0.25)[1],
                           vae.bernoulli_nll_grad(mu, eps > 0, np.full(4, 0.25))[1])
-
-X, B = np.full((2, 3), 0.5), np.ones(2)
