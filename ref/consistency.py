@@ -7,7 +7,7 @@ the student, `denoise(x, sigma) -> x0_hat` a trained diffusion model.
 Papers
     [CM]   Song, Dhariwal, Chen, Sutskever, "Consistency Models", 2023
     [iCT]  Song, Dhariwal, "Improved Techniques for Training Consistency Models", 2024
-    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [EDM]  Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import math
 

@@ -4,7 +4,7 @@ Everything here is float64. sigma is a deviation; its square is the variance of 
 variance-preserving diffusion is x_t = sqrt(abar_t) (x0 + sigma eps), with the same x0 and eps.
 
 Papers
-    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [EDM]  Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import numpy as np
 

@@ -6,7 +6,7 @@ x_t = (1 - t) x0 + t eps, and the velocity eps - x0 points to the noise: a sampl
 
 Papers
     [FM]   Lipman et al., "Flow Matching for Generative Modeling", 2023 (its t runs from noise to data)
-    [RF]   Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+    [RF]   Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
            (the same)
     [SD3]  Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024 (as here)
 """

@@ -9,7 +9,7 @@ Papers
     [iDDPM]  Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
     [VDM]    Kingma et al., "Variational Diffusion Models", 2021
     [ZSNR]   Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
-    [EDM]    Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [EDM]    Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
     [SD3]    Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
 """
 import numpy as np

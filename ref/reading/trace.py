@@ -1,8 +1,6 @@
-"""One run of an equation, line by line: each statement with the values that it computed, calls into `ref` inside their
-line.
+"""One run of an equation, line by line: each statement, the values that it computed, and the calls inside it.
 
-What only checks is left out: an `if` that was not taken, and a private function that made no number that it was not
-given.
+Checks are left out: an `if` that was not taken, and a private function that returned nothing new.
 """
 import ast
 import inspect
@@ -26,8 +24,7 @@ BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 @dataclass
 class Step:
-    """One statement as it ran. loop: whether it is a loop's head. returns: of a return, the names in it. written: the
-    names it wrote, made: [(name, value)] of those it changed."""
+    """One statement as it ran. returns: the names in a return. written: names; made: [(name, value)] that changed."""
 
     line: int
     source: str
@@ -40,8 +37,7 @@ class Step:
 
 @dataclass
 class Run:
-    """One call. given: {name: value}. unnamed: the arguments that the caller has under no name. returned: or the
-    exception that ended it."""
+    """One call. given: {name: value}. unnamed: arguments without a name there. returned: a value, or the exception."""
 
     name: str
     place: tuple
@@ -59,12 +55,9 @@ def record(function, arguments):
         code = frame.f_code
         if not code.co_filename.startswith(MATH) or code.co_filename.startswith(READER) or code.co_name.startswith("<"):
             return None
-        stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
-        count = code.co_argcount + code.co_kwonlyargcount + stars
-        given = {name: frame.f_locals[name] for name in code.co_varnames[:count]}
-        callers = {id(value) for value in frame.f_back.f_locals.values()}
-        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given),
-                  [n for n, v in given.items() if id(v) not in callers])
+        given, callers = _arguments(frame), {id(value) for value in frame.f_back.f_locals.values()}
+        new = [name for name, value in given.items() if id(value) not in callers]
+        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given), new)
         (active[-1][0].steps[-1].calls if active else top).append(run)
         if code not in parsed:
             parsed[code] = _statements(code)
@@ -79,8 +72,8 @@ def record(function, arguments):
             if running != [statement]:
                 _close(run, running, held, frame.f_locals, frame.f_lineno)
                 running.append(statement)
-                run.steps.append(Step(statement.lineno, source, isinstance(statement, (ast.For, ast.While)),
-                                      _names_returned(statement)))
+                loop = isinstance(statement, (ast.For, ast.While))
+                run.steps.append(Step(statement.lineno, source, loop, _names_returned(statement)))
         elif event == "return":
             _close(run, running, held, frame.f_locals, None)
             run.returned = _copied(value)
@@ -99,6 +92,13 @@ def record(function, arguments):
         sys.settrace(before)
     _tidy(top[0])
     return top[0]
+
+
+def _arguments(frame):
+    """{name: value} of what a call was given."""
+    code = frame.f_code
+    stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    return {name: frame.f_locals[name] for name in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount + stars]}
 
 
 def rows(run, depth=0, seen=None):
