@@ -1,4 +1,5 @@
-"""`python -m ref`: the equations in reading order; `show NAME`: one of them, with its source; `trace NAME`: one of them as it runs."""
+"""`python -m ref`: the equations in reading order; `show NAME`: one of them, with its source; `trace NAME`: one of them
+as it runs."""
 import argparse
 import os
 import sys
@@ -8,13 +9,18 @@ from ref.reading import catalogue, page, text, worked
 
 def main(words=None):
     """Run the command. words: of the command line. Returns the exit status: 2 for a request that cannot be met."""
-    parser = argparse.ArgumentParser(prog="python -m ref", description="Read the math as it runs. Without a command: every equation, in reading order.")
+    parser = argparse.ArgumentParser(prog="python -m ref",
+                                     description="Read the math as it runs. Without a command: every equation, in "
+                                                 "reading order.")
     commands = parser.add_subparsers(dest="command")
-    show = commands.add_parser("show", help="an equation, its source, and where its name lives in the backends and the tests")
-    run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each line computes")
+    show = commands.add_parser("show", help="an equation, its source, and where its name lives in the backends and the "
+                                            "tests")
+    run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each "
+                                            "line computes")
     for command in (show, run):
         command.add_argument("name", help="q_sample, or module.function where several modules have the name")
-    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                     help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
     run.add_argument("--html", metavar="FILE", help="write the trace as one page instead, with pictures")
     given = parser.parse_args(words)
     try:

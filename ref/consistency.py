@@ -1,13 +1,13 @@
 """Consistency models: a network that goes from any noise level to the data in one call, and the two ways to train it.
 
-Noise levels are deviations, x_sigma = x0 + sigma eps, from sigma_min (data) to sigma_max; a pair of neighbours on a descending
-grid is sigma_t > sigma_s, the paper's t_{n+1} and t_n. float64, B examples first. `f(x, sigma) -> x0_hat` is
+Noise levels are deviations, x_sigma = x0 + sigma eps, from sigma_min (data) to sigma_max; a pair of neighbours on a
+descending grid is sigma_t > sigma_s, the paper's t_{n+1} and t_n. float64, B examples first. `f(x, sigma) -> x0_hat` is
 the student, `denoise(x, sigma) -> x0_hat` a trained diffusion model.
 
 Papers
     [CM]   Song, Dhariwal, Chen, Sutskever, "Consistency Models", 2023
     [iCT]  Song, Dhariwal, "Improved Techniques for Training Consistency Models", 2024
-    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [EDM]  Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import math
 
@@ -29,16 +29,18 @@ def boundary_scalings(sigma, sigma_min=0.002, sigma_data=0.5):
     """
     sigma = np.asarray(sigma, np.float64)
     if not np.all(sigma >= 0) or not sigma_min >= 0 or not sigma_data > 0:
-        raise ValueError(f"expected sigma >= 0, sigma_min >= 0, sigma_data > 0, got {sigma}, {sigma_min} and {sigma_data}")
+        raise ValueError(f"expected sigma >= 0, sigma_min >= 0, sigma_data > 0, got {sigma}, {sigma_min} and "
+                         f"{sigma_data}")
     c_skip = sigma_data**2 / ((sigma - sigma_min) ** 2 + sigma_data**2)
     return c_skip, sigma_data * (sigma - sigma_min) / np.sqrt(sigma_data**2 + sigma**2)
 
 
 def pseudo_huber_loss(a, b, c):
-    """[iCT] section 3.3:  L = mean over the examples of sqrt(|a - b|^2 + c^2) - c, with |.| the norm over all axes but the first.
+    """[iCT] section 3.3:  L = mean over the examples of sqrt(|a - b|^2 + c^2) - c, with |.| the norm over all axes but
+    the first.
 
-    a, b: (B, ...), B >= 1. c: > 0; 0.00054 sqrt(D) for D elements in the paper. The square of small distances over 2 c, the
-    size of large ones.
+    a, b: (B, ...), B >= 1. c: > 0; 0.00054 sqrt(D) for D elements in the paper. The square of small distances over 2 c,
+    the size of large ones.
     Returns L, a float.
     Raises ValueError where shapes differ, there is no example or c <= 0.
     """
@@ -60,12 +62,13 @@ def pseudo_huber_loss_backward(dloss, a, b, c):
 
 
 def consistency_loss(student, target, sigma_t, sigma_s, c):
-    """[CM] eq. 10 with the metric of [iCT] section 3.3 and the weight of its section 3.1, the nearer the pair the heavier:
+    """[CM] eq. 10 with the metric of [iCT] section 3.3 and the weight of its section 3.1, the nearer the pair the
+    heavier:
 
         L = mean over the examples of (sqrt(|student - target|^2 + c^2) - c) / (sigma_t - sigma_s)
 
-    student: f(x_t, sigma_t), (B, ...). target: the teacher's f at (x_s, sigma_s), (B, ...). sigma_t, sigma_s: one or (B,),
-    sigma_t > sigma_s >= 0. c: as in `pseudo_huber_loss`.
+    student: f(x_t, sigma_t), (B, ...). target: the teacher's f at (x_s, sigma_s), (B, ...). sigma_t, sigma_s: one or
+    (B,), sigma_t > sigma_s >= 0. c: as in `pseudo_huber_loss`.
     Returns L, a float.
     Raises ValueError where shapes differ, there is no example, not sigma_t > sigma_s >= 0 or c <= 0.
     """
@@ -75,7 +78,8 @@ def consistency_loss(student, target, sigma_t, sigma_s, c):
 
 
 def consistency_loss_backward(dloss, student, target, sigma_t, sigma_s, c):
-    """Gradient of `consistency_loss` in the student's output alone, since the teacher is fixed ([CM] algorithms 2 and 3):
+    """Gradient of `consistency_loss` in the student's output alone, since the teacher is fixed ([CM] algorithms 2 and
+    3):
 
         dstudent = (student - target) / sqrt(|student - target|^2 + c^2) / (sigma_t - sigma_s) / B dloss
 
@@ -101,7 +105,8 @@ def training_pair(x0, eps, sigma_t, sigma_s):
 
 
 def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
-    """[CM] algorithm 2:  x_t = x0 + sigma_t eps, and x_s from it by one Heun step of the diffusion model's ODE, [EDM] algorithm 1:
+    """[CM] algorithm 2:  x_t = x0 + sigma_t eps, and x_s from it by one Heun step of the diffusion model's ODE, [EDM]
+    algorithm 1:
 
         x' = x_t + (sigma_s - sigma_t) (x_t - denoise(x_t, sigma_t)) / sigma_t
         x_s = heun_step(x_t, denoise(x_t, sigma_t), denoise(x', sigma_s), sigma_t, sigma_s)
@@ -124,22 +129,25 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
 
 
 def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):
-    """Loss and gradient of consistency training, [CM] algorithm 3:  `consistency_loss` of f(x_t, sigma_t) and teacher(x_s, sigma_s)
-    on the points of `training_pair`.
+    """Loss and gradient of consistency training, [CM] algorithm 3:  `consistency_loss` of f(x_t, sigma_t) and
+    teacher(x_s, sigma_s) on the points of `training_pair`.
 
-    f, teacher: callables (x, sigma) -> x0_hat (B, ...); the teacher has f's own weights ([iCT] section 3.2) or their moving
-    average. f keeps what its backward needs in addition to dstudent. x0, eps, sigma_t, sigma_s: as in `training_pair`.
+    f, teacher: callables (x, sigma) -> x0_hat (B, ...); the teacher has f's own weights ([iCT] section 3.2) or their
+    moving average. f keeps what its backward needs in addition to dstudent. x0, eps, sigma_t, sigma_s: as in
+    `training_pair`.
     c: as in `pseudo_huber_loss`.
     Returns L (a float) and dstudent (B, ...), its gradient in the output of f; through the teacher none goes.
     Raises as `training_pair` and `consistency_loss` do.
     """
     xt, xs = training_pair(x0, eps, sigma_t, sigma_s)
     student, target = f(xt, sigma_t), teacher(xs, sigma_s)
-    return consistency_loss(student, target, sigma_t, sigma_s, c), consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
+    gradient = consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
+    return consistency_loss(student, target, sigma_t, sigma_s, c), gradient
 
 
 def distillation_step(f, teacher, denoise, x0, eps, sigma_t, sigma_s, c):
-    """Loss and gradient of consistency distillation, [CM] algorithm 2: as `training_step`, on the points of `distillation_pair`.
+    """Loss and gradient of consistency distillation, [CM] algorithm 2: as `training_step`, on the points of
+    `distillation_pair`.
 
     f, teacher, c: as in `training_step`. denoise, x0, eps, sigma_t, sigma_s: as in `distillation_pair`.
     Returns L (a float) and dstudent (B, ...), as `training_step` does.
@@ -147,13 +155,15 @@ def distillation_step(f, teacher, denoise, x0, eps, sigma_t, sigma_s, c):
     """
     xt, xs = distillation_pair(denoise, x0, eps, sigma_t, sigma_s)
     student, target = f(xt, sigma_t), teacher(xs, sigma_s)
-    return consistency_loss(student, target, sigma_t, sigma_s, c), consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
+    gradient = consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
+    return consistency_loss(student, target, sigma_t, sigma_s, c), gradient
 
 
 def lognormal_sigma_weights(sigmas, mean=-1.1, std=2.0):
-    """How often to draw each pair of neighbours, [iCT] section 3.5: the probability of the interval under a log-normal sigma:
+    """How often to draw each pair of neighbours, [iCT] section 3.5: the probability of the interval under a log-normal
+    sigma:
 
-        p_i ~ erf((ln sigma_i - mean) / (sqrt(2) std)) - erf((ln sigma_{i+1} - mean) / (sqrt(2) std)),   scaled to add to 1
+        p_i ~ erf(u_i) - erf(u_{i+1}),   u_i = (ln sigma_i - mean) / (sqrt(2) std),   scaled to add to 1
 
     sigmas: (n + 1,), positive, descending, n >= 1: `karras_sigmas` without its last 0. mean, std > 0: of ln sigma.
     Returns p (n,) float64, of the pairs (sigma_t, sigma_s) = (sigmas[i], sigmas[i + 1]).
@@ -197,7 +207,8 @@ def _pseudo_huber(a, b, c):
 
 def _pair(sigma_t, sigma_s, x):
     """The two noise levels, each shaped to multiply x (B, ...)."""
-    levels = [per_example(np.asarray(sigma, np.float64), x, name) for name, sigma in (("sigma_t", sigma_t), ("sigma_s", sigma_s))]
+    sigmas = (("sigma_t", sigma_t), ("sigma_s", sigma_s))
+    levels = [per_example(np.asarray(sigma, np.float64), x, name) for name, sigma in sigmas]
     if not np.all((levels[0] > levels[1]) & (levels[1] >= 0)):
         raise ValueError(f"expected sigma_t > sigma_s >= 0, got {sigma_t} and {sigma_s}")
     return levels

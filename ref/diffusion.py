@@ -148,7 +148,7 @@ def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
     """One ancestral step, [DDPM] algorithm 2 from t to any s < t:  x_s = mean(x0_hat, x_t) + sigma z,
 
         x0_hat = x0_from_eps(x_t, eps_hat), clipped to [-clip, clip];   mean as in `posterior`
-        sigma^2 = beta tilde ("small", exact for point-mass data) or beta = 1 - abar_t / abar_s ("large", for N(0, I) data)
+        sigma^2 = beta tilde ("small", exact for a point mass) or beta = 1 - abar_t / abar_s ("large", for N(0, I))
 
     No noise is added where s = 0, whatever the variance; z is ignored there.
 
@@ -179,7 +179,8 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
     With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and
     ignores z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
 
-    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or
+    None.
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or eta is outside [0, 1].
     """
@@ -210,7 +211,8 @@ def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
     xt, x0_hat, x0_last: (B, ...), the predictions at t and at u; x0_last and u may both be None. u, t, s: ints or (B,)
     ints, 0 <= s < t < u <= T. abar: (T + 1,), strictly between 0 and 1 at t and u.
     Returns x_s (B, ...) float64.
-    Raises ValueError where shapes differ, not s < t < u, or abar[t] or abar[u] is 0 or 1; TypeError where a time is not an int.
+    Raises ValueError where shapes differ, not s < t < u, or abar[t] or abar[u] is 0 or 1; TypeError where a time is not
+    an int.
     """
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
@@ -224,7 +226,8 @@ def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
 
 
 def log_snr_step(abar_t, abar_s):
-    """h = lambda_s - lambda_t, [DPM-Solver++] below eq. 8, where lambda = ln(sqrt(abar) / sqrt(1 - abar)), half the log of the SNR:
+    """h = lambda_s - lambda_t, [DPM-Solver++] below eq. 8, where lambda = ln(sqrt(abar) / sqrt(1 - abar)), half the log
+    of the SNR:
 
         h = ln(1 + (abar_s - abar_t) / abar_t) / 2 + ln(1 + (abar_s - abar_t) / (1 - abar_s)) / 2
 

@@ -34,7 +34,8 @@ def jensen_shannon(p, q):
     _not_negative(p=p, q=q)
     for name, values in {"p": p, "q": q}.items():
         if values.ndim == 0 or not np.all(np.abs(values.sum(axis=-1) - 1) <= 1e-6):
-            raise ValueError(f"{name}: expected shape (..., n) with sums over n of 1, got shape {values.shape} with {values.sum(axis=-1)}")
+            raise ValueError(f"{name}: expected shape (..., n) with sums over n of 1, got shape {values.shape} with "
+                             f"{values.sum(axis=-1)}")
     terms = _p_log_p_over_m(p, q) + _p_log_p_over_m(q, p)
     return np.sum(terms, axis=-1) / 2
 
@@ -46,7 +47,8 @@ def _not_negative(**arrays):
 
 
 def _p_log_p_over_m(p, q):
-    """p log(2 p / (p + q)), and 0 for p = 0. Where p and q are close it is p log(1 + (p - q) / (p + q)), which cancels nothing."""
+    """p log(2 p / (p + q)), and 0 for p = 0. Where p and q are close it is p log(1 + (p - q) / (p + q)), which cancels
+    nothing."""
     total, close = np.where(p > 0, p + q, 1), p > q / 2
     far = np.log(np.where(close | (p == 0), 1, 2 * p / total))
     return p * np.where(close, np.log1p(np.where(close, (p - q) / total, 0)), far)

@@ -4,7 +4,7 @@ Everything here is float64. sigma is a deviation; its square is the variance of 
 variance-preserving diffusion is x_t = sqrt(abar_t) (x0 + sigma eps), with the same x0 and eps.
 
 Papers
-    [EDM]  Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [EDM]  Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import numpy as np
 
@@ -19,7 +19,8 @@ def scalings(sigma, sigma_data=0.5):
         c_in    = 1 / sqrt(sigma^2 + sigma_data^2)
         c_noise = ln(sigma) / 4
 
-    so that the input and the target of F have unit variance. sigma: > 0, any shape. sigma_data: > 0, the data's deviation.
+    so that the input and the target of F have unit variance. sigma: > 0, any shape. sigma_data: > 0, the data's
+    deviation.
     Returns c_skip, c_out, c_in, c_noise, each of the shape of sigma, float64.
     Raises ValueError where sigma or sigma_data is not positive.
     """
@@ -29,7 +30,8 @@ def scalings(sigma, sigma_data=0.5):
 
 
 def loss_weight(sigma, sigma_data=0.5):
-    """The weight of |D - x0|^2, [EDM] table 1:  lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which is 1 / c_out^2.
+    """The weight of |D - x0|^2, [EDM] table 1:  lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which is 1 /
+    c_out^2.
 
     sigma: > 0, any shape. sigma_data: > 0.
     Returns weights of the shape of sigma, float64.
@@ -42,7 +44,8 @@ def loss_weight(sigma, sigma_data=0.5):
 def sigma_from_abar(abar):
     """sigma = sqrt((1 - abar) / abar), the noise next to a signal of 1.
 
-    abar: any shape, in [0, 1]. Returns sigma of that shape, float64; inf at abar = 0. Raises ValueError for a value outside [0, 1].
+    abar: any shape, in [0, 1]. Returns sigma of that shape, float64; inf at abar = 0. Raises ValueError for a value
+    outside [0, 1].
     """
     abar = unit_interval(abar, "abar")
     with np.errstate(divide="ignore"):
@@ -72,7 +75,8 @@ def sigma_at(t, abar):
 
 
 def time_at(sigma, abar):
-    """The inverse of `sigma_at`: the time, whole or not, at which the noise is sigma. A network trained on whole times is called there.
+    """The inverse of `sigma_at`: the time, whole or not, at which the noise is sigma. A network trained on whole times
+    is called there.
 
     sigma: any shape, in [0, sigma_from_abar(abar[T])]. abar: as in `sigma_at`.
     Returns t of the shape of sigma, float64, in [0, T].
@@ -85,7 +89,8 @@ def time_at(sigma, abar):
 
 
 def vp_from_ve(x, sigma):
-    """x_t = x / sqrt(1 + sigma^2), the variance-preserving state at abar_from_sigma(sigma); what a network for it reads.
+    """x_t = x / sqrt(1 + sigma^2), the variance-preserving state at abar_from_sigma(sigma); what a network for it
+    reads.
 
     x: (B, ...), x0 + sigma eps. sigma: >= 0, a number or (B,).
     Returns (B, ...) float64. Raises ValueError where sigma is negative or does not fit.
@@ -111,7 +116,8 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next):
         d_prime = (x_euler - denoised_next) / sigma_next
         x_next = x + (sigma_next - sigma) (d_cur + d_prime) / 2
 
-    x, denoised: (B, ...), at sigma. denoised_next: (B, ...), the prediction at x_euler and sigma_next. sigma, sigma_next:
+    x, denoised: (B, ...), at sigma. denoised_next: (B, ...), the prediction at x_euler and sigma_next. sigma,
+    sigma_next:
     numbers or (B,), 0 < sigma_next < sigma; at sigma_next = 0 the step is x_euler, which is denoised.
     Returns x_next (B, ...) float64.
     Raises ValueError where shapes differ or not 0 < sigma_next < sigma.
@@ -119,7 +125,8 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next):
     x, denoised, denoised_next = same_shape(x=x, denoised=denoised, denoised_next=denoised_next)
     sigma, sigma_next = per_example(sigma, x, "sigma"), per_example(sigma_next, x, "sigma_next")
     if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
-        raise ValueError(f"sigma_next: expected 0 < sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = {sigma_next.ravel()}")
+        raise ValueError(f"sigma_next: expected 0 < sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = "
+                         f"{sigma_next.ravel()}")
     # Euler step
     d_cur = (x - denoised) / sigma
     x_euler = x + (sigma_next - sigma) * d_cur

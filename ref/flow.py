@@ -1,11 +1,13 @@
-"""Flow matching on straight lines: the path, its velocity, the loss, the times, and conversions to and from a diffusion.
+"""Flow matching on straight lines: the path, its velocity, the loss, the times, and conversions to and from a
+diffusion.
 
 Everything here is float64. B examples first, then any data axes. t = 0 is data, t = 1 is noise,
 x_t = (1 - t) x0 + t eps, and the velocity eps - x0 points to the noise: a sampler goes from t = 1 down to 0.
 
 Papers
     [FM]   Lipman et al., "Flow Matching for Generative Modeling", 2023 (its t runs from noise to data)
-    [RF]   Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023 (the same)
+    [RF]   Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+           (the same)
     [SD3]  Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024 (as here)
 """
 import numpy as np
@@ -198,7 +200,8 @@ def flow_from_vp(xt, t):
 
 
 def reverse_time(t):
-    """The other direction of time, of [FM] and [RF], where 0 is noise and 1 is data:  t' = 1 - t; the velocity is -v there.
+    """The other direction of time, of [FM] and [RF], where 0 is noise and 1 is data:  t' = 1 - t; the velocity is -v
+    there.
 
     t: any shape, in [0, 1]. Returns t' of that shape, float64; its own inverse. Raises ValueError for t outside [0, 1].
     """

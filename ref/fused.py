@@ -7,8 +7,8 @@ Papers
     [DDIM]  Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
     [AdamW] Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
-    [EDM]   Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
-    [RF]    Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+    [EDM]   Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [RF]    Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
     [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
 """
 import numpy as np
@@ -79,12 +79,14 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar):
-    """[CFG] eq. 6 (w = 1 + its w), then one step of [DPM-Solver++] algorithm 2, and the x0_hat that the next step needs:
+    """[CFG] eq. 6 (w = 1 + its w), then one step of [DPM-Solver++] algorithm 2, and the x0_hat that the next step
+    needs:
 
-        x0_hat = x0_from_eps(x_t, uncond + w (cond - uncond), t, abar),   x_s = dpmpp_2m_step(x_t, x0_hat, x0_last, u, t, s, abar)
+        x0_hat = x0_from_eps(x_t, uncond + w (cond - uncond), t, abar)
+        x_s = dpmpp_2m_step(x_t, x0_hat, x0_last, u, t, s, abar)
 
-    xt, uncond, cond, x0_last: (B, ...). w: float. u, t, s: ints or (B,) ints, 0 <= s < t < u <= T. x0_last, u: the x0_hat
-    that the step before returned and its t; both None at the first and at the last step. abar: (T + 1,).
+    xt, uncond, cond, x0_last: (B, ...). w: float. u, t, s: ints or (B,) ints, 0 <= s < t < u <= T. x0_last, u: the
+    x0_hat that the step before returned and its t; both None at the first and at the last step. abar: (T + 1,).
     Returns x_s, x0_hat, each (B, ...) float64. Raises as `guide`, `x0_from_eps` and `dpmpp_2m_step` do.
     """
     x0_hat = x0_from_eps(xt, guide(uncond, cond, w), t, abar)
@@ -92,7 +94,8 @@ def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar):
 
 
 def guided_flow_step(xt, uncond, cond, w, t, s):
-    """[CFG] eq. 6 on velocities, then Euler's step from t to s, [RF] algorithm 1:  x_s = x_t + (s - t) (uncond + w (cond - uncond)).
+    """[CFG] eq. 6 on velocities, then Euler's step from t to s, [RF] algorithm 1:  x_s = x_t + (s - t) (uncond + w
+    (cond - uncond)).
 
     xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1.
     Returns x_s (B, ...) float64.
@@ -144,7 +147,8 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     def eps_hat(x, t, labels):
         rows = np.full(len(x), t)
         out = simple_mlp(params, x, rows)[0] if labels is None else residual(params, x, rows, labels)[0]
-        return out if predict == "eps" else eps_from_x0(x, out, t, abar) if predict == "x0" else eps_from_v(x, out, t, abar)
+        return out if predict == "eps" else eps_from_x0(x, out, t, abar) if predict == "x0" else eps_from_v(x, out, t,
+                                                                                                            abar)
 
     def model(x, t):
         no_label = np.full(len(x), len(params["class"]["w"]) - 1) if "class" in params else None
@@ -155,14 +159,19 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     return ddim(model, xT, times, noise, eta, abar, clip)
 
 
-def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decay=0.0):
-    """Training steps of `simple_mlp`, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from (seed, step):
+def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8,
+              weight_decay=0.0, decay=0.0):
+    """Training steps of `simple_mlp`, [DDPM] algorithm 1 with [AdamW] and a moving average, everything random from
+    (seed, step):
 
-        x0 = data[below(N)],  t = 1 + below(T),  x_t = q_sample_noise(x0, t),  L = mean((simple_mlp(x_t, t) - eps)^2),  adam_ema_step
+        x0 = data[below(N)],  t = 1 + below(T),  x_t = q_sample_noise(x0, t)
+        L = mean((simple_mlp(x_t, t) - eps)^2),  then adam_ema_step
 
     Step i draws from the streams "batch", "time" and "noise" of step i, so that it does not matter where a run begins.
-    params: of `simple_mlp`. data: (N, pixels). steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T + 1,).
-    state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in `adam_step`. decay: of the average.
+    params: of `simple_mlp`. data: (N, pixels). steps, batch: ints >= 1. lr: float. seed: int in [0, 2**64). abar: (T +
+    1,).
+    state: None to begin, or what an earlier call returned. beta1, beta2, eps, weight_decay: as in `adam_step`. decay:
+    of the average.
     Returns params, state (a dict: step, and m, v, average, each with the structure of params) and the losses (steps,)
     float64. No argument is changed; arrays keep the dtype of params.
     Raises ValueError for steps or batch < 1, and as the functions above do.
@@ -184,7 +193,8 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
         losses[step - state["step"] - 1], deps_hat = eps_loss_noise(eps_hat, seed, noise_stream)
         _, grads = simple_mlp_backward(deps_hat.astype(dtype), params, cache)
         # Adam and the moving average
-        new = tree.map(lambda p, g, m, v, avg: adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay),
+        new = tree.map(lambda p, g, m, v, avg: adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay,
+                                                             decay),
                        params, grads, m, v, average)  # fmt: skip
         params, m, v, average = (tree.map(lambda parts: parts[i], new) for i in range(4))
     return params, {"step": state["step"] + steps, "m": m, "v": v, "average": average}, losses

@@ -2,8 +2,7 @@
 
 A loss takes logits, the discriminator's output before any sigmoid, of any shape, and is a mean over them: N real and M
 fake ones. D = sigmoid(logit), so log D = -softplus(-logit) and log(1 - D) = -softplus(logit): finite, and so is the
-gradient, at any finite logit. All losses are minimised. Each is three functions: the loss, its `_backward`, and `_grad`,
-both in one pass, the truth of a fused kernel.
+gradient, at any finite logit. All losses are minimised. `_backward` is the gradient, `_grad` loss and gradient.
 
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
@@ -30,23 +29,23 @@ def discriminator_loss(real_logits, fake_logits):
 
 
 def discriminator_loss_backward(dloss, real_logits, fake_logits):
-    """Gradients of `discriminator_loss`:  dreal_logits = -dloss sigmoid(-real_logits) / N,  dfake_logits = dloss sigmoid(fake_logits) / M.
+    """Gradients of `discriminator_loss`:  -dloss sigmoid(-real_logits) / N,  dloss sigmoid(fake_logits) / M.
 
-    dloss: float. real_logits (N), fake_logits (M): of the forward. Returns dreal_logits, dfake_logits, float64. Raises as the forward.
+    dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
     real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return -dloss * sigmoid(-real_logits) / real_logits.size, dloss * sigmoid(fake_logits) / fake_logits.size
 
 
 def discriminator_loss_grad(real_logits, fake_logits):
-    """The loss and its gradients in one pass. real_logits, fake_logits: of the loss. Returns L (a float), dreal_logits, dfake_logits."""
+    """The loss and its gradients. real_logits, fake_logits: as there. Returns L, dreal_logits, dfake_logits."""
     return discriminator_loss(real_logits, fake_logits), *discriminator_loss_backward(1.0, real_logits, fake_logits)
 
 
 def generator_loss(fake_logits):
     """The non-saturating loss, [GAN] section 3:  L = -mean(log D(fake)) = mean(softplus(-fake_logits)).
 
-    Where D is sure of a fake its gradient is -1 / N a logit, where that of `generator_loss_saturating` is gone.
+    Where D is sure of a fake its gradient is -1 / N, where that of `generator_loss_saturating` is 0.
     fake_logits: any shape, not empty. Returns L, a float. Raises ValueError where it is empty.
     """
     (fake_logits,) = not_empty(fake_logits=fake_logits)
@@ -77,7 +76,7 @@ def generator_loss_saturating(fake_logits):
 
 
 def generator_loss_saturating_backward(dloss, fake_logits):
-    """Gradient of `generator_loss_saturating`:  dfake_logits = -dloss sigmoid(fake_logits) / N; it dies as e^fake_logits.
+    """Gradient of `generator_loss_saturating`:  dfake_logits = -dloss sigmoid(fake_logits) / N.
 
     dloss: float. fake_logits (N): of the forward. Returns dfake_logits, float64. Raises as the forward.
     """
@@ -91,7 +90,7 @@ def generator_loss_saturating_grad(fake_logits):
 
 
 def hinge_discriminator_loss(real_logits, fake_logits):
-    """[SN] eq. 16, which D maximises, with its sign changed:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
+    """[SN] eq. 16, its sign changed:  L = mean(max(0, 1 - real_logits)) + mean(max(0, 1 + fake_logits)).
 
     real_logits, fake_logits: any shapes, not empty. Returns L, a float. Raises ValueError where one is empty.
     """
@@ -100,10 +99,9 @@ def hinge_discriminator_loss(real_logits, fake_logits):
 
 
 def hinge_discriminator_loss_backward(dloss, real_logits, fake_logits):
-    """Gradients of `hinge_discriminator_loss`:  dreal_logits = -dloss / N where real_logits < 1,  dfake_logits = dloss / M
-    where fake_logits > -1, else 0; 0 at the kink too.
+    """Gradients of `hinge_discriminator_loss`:  -dloss / N where real_logits < 1,  dloss / M where fake_logits > -1.
 
-    dloss: float. real_logits (N), fake_logits (M): of the forward. Returns dreal_logits, dfake_logits, float64. Raises as the forward.
+    dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
     real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     dreal_logits = -relu_backward(dloss / real_logits.size, 1 - real_logits)
@@ -111,8 +109,9 @@ def hinge_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
 
 def hinge_discriminator_loss_grad(real_logits, fake_logits):
-    """The loss and its gradients in one pass. real_logits, fake_logits: of the loss. Returns L (a float), dreal_logits, dfake_logits."""
-    return hinge_discriminator_loss(real_logits, fake_logits), *hinge_discriminator_loss_backward(1.0, real_logits, fake_logits)
+    """The loss and its gradients. real_logits, fake_logits: as there. Returns L, dreal_logits, dfake_logits."""
+    gradients = hinge_discriminator_loss_backward(1.0, real_logits, fake_logits)
+    return hinge_discriminator_loss(real_logits, fake_logits), *gradients
 
 
 def hinge_generator_loss(fake_logits):
@@ -138,7 +137,7 @@ def hinge_generator_loss_grad(fake_logits):
 
 
 def least_squares_discriminator_loss(real_logits, fake_logits):
-    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real:  L = 1/2 mean((real_logits - 1)^2) + 1/2 mean(fake_logits^2).
+    """[LSGAN] eq. 2, a = 0 for fake, b = 1 for real:  L = mean((real_logits - 1)^2) / 2 + mean(fake_logits^2) / 2.
 
     real_logits, fake_logits: any shapes, not empty. Returns L, a float. Raises ValueError where one is empty.
     """
@@ -147,17 +146,18 @@ def least_squares_discriminator_loss(real_logits, fake_logits):
 
 
 def least_squares_discriminator_loss_backward(dloss, real_logits, fake_logits):
-    """Gradients of `least_squares_discriminator_loss`:  dreal_logits = dloss (real_logits - 1) / N,  dfake_logits = dloss fake_logits / M.
+    """Gradients of `least_squares_discriminator_loss`:  dloss (real_logits - 1) / N,  dloss fake_logits / M.
 
-    dloss: float. real_logits (N), fake_logits (M): of the forward. Returns dreal_logits, dfake_logits, float64. Raises as the forward.
+    dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
     real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return dloss * (real_logits - 1) / real_logits.size, dloss * fake_logits / fake_logits.size
 
 
 def least_squares_discriminator_loss_grad(real_logits, fake_logits):
-    """The loss and its gradients in one pass. real_logits, fake_logits: of the loss. Returns L (a float), dreal_logits, dfake_logits."""
-    return least_squares_discriminator_loss(real_logits, fake_logits), *least_squares_discriminator_loss_backward(1.0, real_logits, fake_logits)
+    """The loss and its gradients. real_logits, fake_logits: as there. Returns L, dreal_logits, dfake_logits."""
+    gradients = least_squares_discriminator_loss_backward(1.0, real_logits, fake_logits)
+    return least_squares_discriminator_loss(real_logits, fake_logits), *gradients
 
 
 def least_squares_generator_loss(fake_logits):
@@ -185,9 +185,8 @@ def least_squares_generator_loss_grad(fake_logits):
 def wasserstein_discriminator_loss(real_logits, fake_logits):
     """[WGAN] eq. 3, which the critic maximises, with its sign changed:  L = mean(fake_logits) - mean(real_logits).
 
-    -L is at most the distance while the critic is 1-Lipschitz, which `gradient_penalty` enforces, and at most K times the
-    distance while it is K-Lipschitz, for some K, as clipped weights make it.
-    real_logits, fake_logits: any shapes, not empty; the critic's output, which has no sigmoid. Returns L, a float. Raises ValueError where one is empty.
+    -L is at most the distance while the critic is 1-Lipschitz, as `gradient_penalty` makes it; K times for K-Lipschitz.
+    real_logits, fake_logits: any shapes, not empty. Returns L, a float. Raises ValueError where one is empty.
     """
     real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return np.mean(fake_logits) - np.mean(real_logits)
@@ -196,15 +195,16 @@ def wasserstein_discriminator_loss(real_logits, fake_logits):
 def wasserstein_discriminator_loss_backward(dloss, real_logits, fake_logits):
     """Gradients of `wasserstein_discriminator_loss`:  dreal_logits = -dloss / N,  dfake_logits = dloss / M.
 
-    dloss: float. real_logits (N), fake_logits (M): of the forward. Returns dreal_logits, dfake_logits, float64. Raises as the forward.
+    dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
     real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
     return np.full(real_logits.shape, -dloss / real_logits.size), np.full(fake_logits.shape, dloss / fake_logits.size)
 
 
 def wasserstein_discriminator_loss_grad(real_logits, fake_logits):
-    """The loss and its gradients in one pass. real_logits, fake_logits: of the loss. Returns L (a float), dreal_logits, dfake_logits."""
-    return wasserstein_discriminator_loss(real_logits, fake_logits), *wasserstein_discriminator_loss_backward(1.0, real_logits, fake_logits)
+    """The loss and its gradients. real_logits, fake_logits: as there. Returns L, dreal_logits, dfake_logits."""
+    gradients = wasserstein_discriminator_loss_backward(1.0, real_logits, fake_logits)
+    return wasserstein_discriminator_loss(real_logits, fake_logits), *gradients
 
 
 def wasserstein_generator_loss(fake_logits):
@@ -237,18 +237,18 @@ def interpolate(real, fake, alpha):
     """
     real, fake = same_shape(real=real, fake=fake)
     if real.ndim == 0 or np.shape(alpha) != real.shape[:1]:
-        raise ValueError(f"alpha: expected shape (B,) for real and fake (B, ...), got {np.shape(alpha)} for {real.shape}")
+        raise ValueError(f"alpha: expected shape (B,) for real and fake (B, ...), got {np.shape(alpha)}")
     alpha = per_example(unit_interval(alpha, "alpha"), real, "alpha")
     return alpha * real + (1 - alpha) * fake
 
 
 def gradient_penalty(network, params, x):
-    """[WGAN-GP] eq. 3 without its weight lambda, which is 10 there:  L = mean_b((|grad D(x_b)| - 1)^2), |.| over all axes but the first.
+    """[WGAN-GP] eq. 3 without its weight lambda, which is 10 there:  L = mean_b((|grad D(x_b)| - 1)^2).
 
     network: two functions, the gradient of D in its input and that gradient's backward, as `ref.nets.gan` has them:
         input_gradient(params, x) returns dx (B, ...), row b of it the gradient of D(x_b), and a cache;
         input_gradient_backward(ddx, params, cache) returns the gradients of sum(ddx dx) in x and in the parameters.
-    D(x_b) must depend on x_b alone, so there may be no batch norm in it. params: its dict. x: (B, ...), B >= 1, from `interpolate`.
+    D(x_b) must depend on x_b alone, so it has no batch norm. params: its dict. x: (B, ...), B >= 1, from `interpolate`.
     Returns L, a float, and a cache. Raises ValueError where dx has not the shape of x, or there is nothing to average.
     """
     dx, inner = _input_gradient(network, params, x)
@@ -256,7 +256,7 @@ def gradient_penalty(network, params, x):
 
 
 def gradient_penalty_backward(dloss, network, params, cache):
-    """Gradients of `gradient_penalty` in the parameters: through  ddx_b = 2 dloss / B (1 - 1 / |dx_b|) dx_b,  0 where dx_b = 0.
+    """Gradients of `gradient_penalty` in params: through  ddx_b = 2 dloss / B (1 - 1 / |dx_b|) dx_b;  0 at dx_b = 0.
 
     dloss: float. network, params: as in `gradient_penalty`. cache: of the forward. Returns dparams.
     """
@@ -270,7 +270,7 @@ def gradient_penalty_backward(dloss, network, params, cache):
 def r1_penalty(network, params, x):
     """[R1] eq. 9 without its weight gamma:  L = 1/2 mean_b(|grad D(x_b)|^2), |.| over all axes but the first.
 
-    network, params: as in `gradient_penalty`. x: (B, ...), B >= 1, real examples. Returns L, a float, and a cache. Raises as there.
+    network, params: as in `gradient_penalty`. x: (B, ...), B >= 1, real examples. Returns L, a cache. Raises as there.
     """
     dx, inner = _input_gradient(network, params, x)
     return np.sum(float64(dx) ** 2) / (2 * len(dx)), {"dx": dx, "network": inner}

@@ -1,4 +1,4 @@
-"""What a diffusion model is trained and judged by, next to the simple loss: weights, Gaussian divergences, the variational bound.
+"""What a diffusion model is trained and judged by, next to the simple loss: weights, divergences, the bound.
 
 float64. B examples first, then any data axes; `abar`, t and s as in `ref.diffusion`. A mean is a mean,
 a logvar the logarithm of a variance, a log_scale the logarithm of a deviation. Nats, unless the name says bits.
@@ -19,7 +19,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 def min_snr_weight(snr, gamma, prediction):
-    """The weight of the squared error of a prediction, [MinSNR] section 3.4 for x0, section 4.2 for eps and v, with SNR = abar_t / (1 - abar_t):
+    """The weight of the squared error of a prediction, [MinSNR] sections 3.4 and 4.2, SNR = abar_t / (1 - abar_t):
 
         "x0"   min(SNR, gamma)
         "eps"  min(SNR, gamma) / SNR
@@ -81,11 +81,11 @@ def discretized_gaussian_log_likelihood(x, means, log_scales):
 
         log P(x) = log integral from x - 1/255 to x + 1/255 of N(u; mean, e^(2 log_scale)) du
 
-    where the bins of -1 and 1 reach to -inf and inf, so that the 256 probabilities add to 1. Nothing is approximated: the error
-    is what rounding its arguments does, for any deviation, in the bins at the centre and 1e6 deviations away. x within 0.001
-    of an end counts as the end, as levels kept in half precision need.
+    where the bins of -1 and 1 reach to -inf and inf, so that the 256 probabilities add to 1. Nothing is approximated:
+    the error is what rounding its arguments does, for any deviation, in the bins at the centre and 1e6 deviations away.
+    x within 0.001 of an end counts as the end, for levels in half precision.
 
-    x: (B, ...) in [-1, 1]; the levels are 2 k / 255 - 1. means: (B, ...). log_scales: (B, ...), logarithms of deviations.
+    x: (B, ...) in [-1, 1]; the levels are 2 k / 255 - 1. means: (B, ...). log_scales: (B, ...), of deviations.
     Returns log P (B, ...) float64, in nats.
     Raises ValueError where shapes differ or an x is outside [-1, 1].
     """
@@ -95,8 +95,8 @@ def discretized_gaussian_log_likelihood(x, means, log_scales):
 
 
 def discretized_gaussian_log_likelihood_backward(dout, x, means, log_scales):
-    """Gradients of `discretized_gaussian_log_likelihood` in the mean and the log_scale, from the density phi at the ends a < b
-    of the bin, in deviations from the mean:
+    """Gradients of `discretized_gaussian_log_likelihood` in the mean and the log_scale, from the density phi at the
+    ends a < b of the bin, in deviations from the mean:
 
         dmean = (phi(a) - phi(b)) / (P e^log_scale) dout,    dlog_scale = (a phi(a) - b phi(b)) / P dout
 
@@ -119,9 +119,9 @@ def learned_logvar(v, t, s, abar):
 
         logvar = v log beta + (1 - v) log beta_tilde,   beta = 1 - abar_t / abar_s,   beta_tilde as in `posterior`
 
-    v = 0 is the small variance of `ddpm_step`, v = 1 the large one; v is not held to [0, 1]. A network whose output o is
-    meant for [-1, 1], as in the paper's code and most others, has v = (o + 1) / 2. Where s = 0, beta_tilde is 0 and has
-    no logarithm. There, as in that code, the smallest step's stands for it: beta_tilde from max(t, 2) to 1.
+    v = 0 is the small variance of `ddpm_step`, v = 1 the large one; v is not held to [0, 1]. A network whose output o
+    is meant for [-1, 1], as in the paper's code and most others, has v = (o + 1) / 2. Where s = 0, beta_tilde is 0 and
+    has no logarithm. There, as in that code, the smallest step's stands for it: beta_tilde from max(t, 2) to 1.
 
     v: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,), T >= 2 where an s is 0.
     Returns logvar (B, ...) float64, the logarithm of a variance.
@@ -150,8 +150,8 @@ def vlb_terms(x0, xt, t, s, mean_hat, logvar_hat, abar):
         s >= 1    KL(q(x_s | x_t, x0) || N(mean_hat, e^logvar_hat))          `posterior`, `normal_kl`
         s = 0     -log P(x0)  under N(mean_hat, e^logvar_hat)                `discretized_gaussian_log_likelihood`
 
-    summed over an example's D elements and divided by D ln 2. The bound on its bits per dimension is `vlb_prior` plus these
-    terms for every step of the chain, each with an x_t drawn from q(x_t | x0).
+    summed over an example's D elements and divided by D ln 2. The bound on its bits per dimension is `vlb_prior` plus
+    these terms for every step of the chain, each with an x_t drawn from q(x_t | x0).
 
     x0: (B, ...), in [-1, 1] where s = 0. xt: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. mean_hat, logvar_hat:
     (B, ...), the model's p(x_s | x_t). abar: (T + 1,).
@@ -168,7 +168,7 @@ def vlb_terms(x0, xt, t, s, mean_hat, logvar_hat, abar):
 
 
 def vlb_terms_backward(dbits, x0, xt, t, s, mean_hat, logvar_hat, abar):
-    """Gradients of `vlb_terms` in the model's mean and log-variance. [iDDPM] section 3.1 trains the variance alone by it.
+    """Gradients of `vlb_terms` in the model's mean and log-variance. [iDDPM] section 3.1 trains the variance by it.
 
     dbits: (B,). x0, xt, t, s, mean_hat, logvar_hat, abar: as in `vlb_terms`.
     Returns dmean_hat, dlogvar_hat, each (B, ...) float64.
@@ -178,7 +178,8 @@ def vlb_terms_backward(dbits, x0, xt, t, s, mean_hat, logvar_hat, abar):
     last, mean, logvar = _true_step(x0, xt, t, s, abar)
     dnats = _share(dbits, x0.shape)
     dmean_hat, dlogvar_hat = np.zeros(x0.shape), np.zeros(x0.shape)
-    dmean_hat[last], dlog_scale = discretized_gaussian_log_likelihood_backward(-dnats[last], x0[last], mean_hat[last], logvar_hat[last] / 2)
+    dmean_hat[last], dlog_scale = discretized_gaussian_log_likelihood_backward(-dnats[last], x0[last], mean_hat[last],
+                                                                               logvar_hat[last] / 2)
     dlogvar_hat[last] = dlog_scale / 2
     _, _, dmean_hat[~last], dlogvar_hat[~last] = normal_kl_backward(
         dnats[~last], mean[~last], logvar[~last], mean_hat[~last], logvar_hat[~last])
@@ -186,7 +187,7 @@ def vlb_terms_backward(dbits, x0, xt, t, s, mean_hat, logvar_hat, abar):
 
 
 def vlb_prior(x0, abar):
-    """The term L_T of the variational bound, [DDPM] eq. 5, [iDDPM] section 2.1:  KL(q(x_T | x0) || N(0, I)) / (D ln 2), D elements.
+    """The term L_T of the variational bound, [DDPM] eq. 5, [iDDPM] section 2.1:  KL(q(x_T | x0) || N(0, I)) / (D ln 2).
 
     x0: (B, ...). abar: (T + 1,).
     Returns bits per dimension (B,) float64: 0 where abar[T] = 0.
@@ -224,15 +225,15 @@ def _bin(x, means, log_scales):
 def _mass(m, h, end):
     """Phi(b) - Phi(a) for a = m - h, b = m + h (infinity where `end`), as e^peak mass; and phi(a) / e^peak.
 
-    A narrow bin is a sum of positive terms, Gauss and Legendre's, about phi(m). One that lies wholly on the right is the
-    difference of two tails, of which the further is at most a tenth. What is left holds the mean or nearly all: 1 less both tails.
+    A narrow bin is a sum of positive terms, Gauss and Legendre's, about phi(m). One that lies wholly on the right is
+    the difference of two tails, of which the further is at most a tenth. What is left is 1 less both tails.
     """
     a, b = m - h, m + h
     narrow = ~end & (np.real(h) <= 1) & (np.real(m * h) <= 4)
     right = ~narrow & (np.real(a) >= 0)
     mn, hn = np.where(narrow, m, 0), np.where(narrow, h, 0)
     inside = hn * sum(w * np.exp(-hn * u * (mn + hn * u / 2)) for u, w in zip(NODES, WEIGHTS)) / np.sqrt(2 * np.pi)
-    tail_a, tail_b = (erfcx(np.where(np.real(e) < 0, -e, e) / np.sqrt(2)) / 2 for e in (a, b))  # over e^(-a^2 / 2), e^(-b^2 / 2)
+    tail_a, tail_b = (erfcx(np.where(np.real(e) < 0, -e, e) / np.sqrt(2)) / 2 for e in (a, b))  # over e^(-e^2 / 2)
     tail_b = np.where(end, 0, tail_b)
     outside = tail_a - np.exp(np.where(right & ~end, -2 * m * h, 0)) * tail_b
     astride = 1 - np.exp(-(a**2) / 2) * tail_a - np.exp(-(b**2) / 2) * tail_b
@@ -254,7 +255,7 @@ def _log_variances(t, s, abar, x):
     beta = 1 - abar_t / abar_s
     if np.any(np.asarray(s) == 0):  # the smallest step's beta tilde, for its own is 0
         if np.size(abar) < 3:
-            raise ValueError(f"abar: expected T >= 2 for the log-variance of a step to s = 0, got T = {np.size(abar) - 1}")
+            raise ValueError(f"abar: expected T >= 2 for a step to s = 0, got T = {np.size(abar) - 1}")
         t, s = np.where(np.asarray(s) == 0, np.maximum(t, 2), t), np.maximum(s, 1)
         abar_t, abar_s = step(abar, t, s, x)
     beta_tilde = (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
@@ -274,8 +275,7 @@ def _true_step(x0, xt, t, s, abar):
 
 
 def _last_of(abar, x0):
-    abar_T = at(abar, np.size(abar) - 1, x0, "T")
-    if not abar_T < 1:
+    if (abar_T := at(abar, np.size(abar) - 1, x0, "T")) == 1:
         raise ValueError("abar: expected abar[T] < 1, got 1: no noise at all")
     return abar_T
 

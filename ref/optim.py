@@ -22,7 +22,8 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
         v <- beta2 v + (1 - beta2) g^2          vhat = v / (1 - beta2^step)
         p <- p - lr (mhat / (sqrt(vhat) + eps) + weight_decay p)
 
-    The paper's step is eta_t (alpha mhat / (sqrt(vhat) + eps) + lambda p): lr is eta_t alpha, weight_decay is lambda / alpha.
+    The paper's step is eta_t (alpha mhat / (sqrt(vhat) + eps) + lambda p): lr is eta_t alpha, weight_decay is lambda /
+    alpha.
     p, g, m, v: one shape and dtype. step: int, 1 at the first update. eps stands outside the root.
     Returns p, m, v as new arrays.
     Raises ValueError where shapes differ or step < 1.
@@ -54,7 +55,8 @@ def ema_step(avg, p, decay):
 
 
 def clip_by_global_norm(grads, max_norm):
-    """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) > max_norm.
+    """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) >
+    max_norm.
 
     grads: a tree of arrays (`ref.tree`). max_norm: > 0.
     Returns a tree of that structure with new arrays of the same dtypes; unchanged values where n <= max_norm.

@@ -7,16 +7,17 @@ Discrete times descend to 0 (`ref.schedules.spaced_times`), noise levels too (`k
     velocity(x, t) -> v           x = (1 - t) x0 + t eps   flow_euler, flow_heun
     f(x, sigma) -> x0_hat         a consistency model      consistency
 
-noise[i] is the (B, ...) noise of step i. The last step's is ignored and may be left out, except by heun, which adds it
-before a step. lambda_t = ln(sqrt(abar_t) / sqrt(1 - abar_t)), half the logarithm of the signal-to-noise ratio.
+noise[i] is the (B, ...) noise of step i. The last may be left out, except by heun, which adds it before a step.
 
 Papers
     [DDPM]         Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [DDIM]         Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [DPM-Solver++] Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
-    [UniPC]        Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", 2023
-    [EDM]          Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
-    [RF]           Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
+    [UniPC]        Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models",
+                   2023
+    [EDM]          Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [RF]           Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow",
+                   2023
     [CM]           Song, Dhariwal, Chen, Sutskever, "Consistency Models", 2023
     [SDE]          Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
     [RePaint]      Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022
@@ -60,9 +61,9 @@ def ddim(model, xT, times, noise, eta, abar, clip=None):
 
 
 def dpmpp_2m(model, xT, times, abar):
-    """[DPM-Solver++] algorithm 2, multistep, of order 2: `dpmpp_2m_step`, of order 1 at the first step and, as in the authors' code, at the last.
+    """[DPM-Solver++] algorithm 2, multistep, of order 2: `dpmpp_2m_step`, of order 1 at the first and at the last step.
 
-    model: (xt, t) -> eps_hat. xT: (B, ...). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,), 0 < abar < 1 from 1 on.
+    model: (xt, t) -> eps_hat. xT: (B, ...). times: (n + 1,) ints, descending in [0, T]. abar: (T + 1,) in (0, 1).
     Returns x at the last time (B, ...) float64, after n calls of the model.
     Raises ValueError for times that do not descend, or abar[t] of 0 or 1 at a time of a call.
     """
@@ -111,7 +112,7 @@ def unipc(model, xT, times, abar, order=2):
 
 
 def euler(denoise, x, sigmas):
-    """[EDM] algorithm 1 without its correction:  x <- x + (sigma_next - sigma) d_cur,  d_cur = (x - denoise(x, sigma)) / sigma.
+    """[EDM] algorithm 1 without its correction:  x <- x + (sigma_next - sigma) d_cur,  d_cur = (x - denoise) / sigma.
 
     denoise: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n + 1,) descending, the last may be 0.
     Returns x at the last level (B, ...) float64, after n calls.
@@ -137,7 +138,7 @@ def heun(denoise, x, sigmas, noise=None, s_churn=0, s_min=0, s_max=math.inf, s_n
     denoise: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n + 1,) descending, the last may be 0.
     noise: n of (B, ...), needed where gamma > 0 (also at the last step). s_churn, s_min, s_max, s_noise: >= 0.
     Returns x at the last level (B, ...) float64, after 2 n calls, one less where the last level is 0.
-    Raises ValueError for sigmas that do not descend, a negative s_churn, missing noise, or an output of another shape than x.
+    Raises ValueError for sigmas that do not descend, s_churn < 0, missing noise, or an output of another shape.
     """
     x, sigmas = np.asarray(x, np.float64), _descending("sigmas", sigmas)
     if not s_churn >= 0:
@@ -174,11 +175,10 @@ def flow_euler(velocity, x, times):
 
 
 def flow_heun(velocity, x, times):
-    """`flow_euler` by Heun's method, of order 2:  x_next = x + (s - t) v,  x <- x + (s - t) (v + velocity(x_next, s)) / 2.
+    """Heun's method, of order 2:  x_next = x + (s - t) v,  x <- x + (s - t) / 2 (v + velocity(x_next, s)).
 
-    A step to s = 0 is Euler's: a velocity that divides by t is not called there. velocity, x, times: as in `flow_euler`.
-    Returns x at the last time (B, ...) float64, after 2 n calls, one less where the last time is 0.
-    Raises as `flow_euler` does.
+    A step to s = 0 is Euler's, which needs no velocity there. velocity, x, times: as in `flow_euler`.
+    Returns x at the last time (B, ...), after 2 n calls, one less where that is 0. Raises as `flow_euler` does.
     """
     x, times = np.asarray(x, np.float64), _descending("times", times, highest=1)
     for t, s in pairwise(times):
@@ -201,7 +201,7 @@ def consistency(f, x, sigmas, noise, sigma_min):
     f: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n,) descending, each >= sigma_min; a last 0 is
     ignored. noise: n or n - 1 of (B, ...). sigma_min: where f is the identity, >= 0.
     Returns x0_hat (B, ...) float64, after n calls.
-    Raises ValueError for sigmas that do not descend, a level below sigma_min, missing noise, or an output of another shape than x.
+    Raises ValueError for sigmas that do not descend or go below sigma_min, missing noise, another shape of an output.
     """
     x, sigmas = np.asarray(x, np.float64), _descending("sigmas", sigmas, least=1)
     sigmas = sigmas[:-1] if sigmas[-1] == 0 else sigmas
@@ -215,7 +215,7 @@ def consistency(f, x, sigmas, noise, sigma_min):
 
 
 def inpaint(model, xT, times, noise, known, mask, abar):
-    """Sampling of the unknown part, [SDE] appendix I.2, [RePaint] eq. 8 without resampling and with abar_s, where it prints abar_t:
+    """Sampling of the unknown part, [SDE] appendix I.2, [RePaint] eq. 8 without resampling, abar_s for its abar_t:
 
         x_s = mask q_sample(known, s, noise[i]) + (1 - mask) ddpm_step(x_t, model(x_t, t), t, s, noise[i])
 
@@ -228,11 +228,10 @@ def inpaint(model, xT, times, noise, known, mask, abar):
     """
     x, times, mask = np.asarray(xT, np.float64), _times(times, abar), np.asarray(mask)
     if np.shape(known) != x.shape or mask.shape != x.shape:
-        raise ValueError(f"xT, known and mask: expected equal shapes, got xT {x.shape}, known {np.shape(known)}, mask {mask.shape}")
+        raise ValueError(f"xT, known and mask: expected equal shapes, got {x.shape}, {np.shape(known)}, {mask.shape}")
     if not np.all((mask == 0) | (mask == 1)):
         raise ValueError("mask: expected 0 or 1 everywhere")
-    mask = mask == 1
-    known = np.where(mask, known, 0.0)
+    known = np.where(mask == 1, known, 0.0)
     for i, (t, s) in enumerate(pairwise(times)):
         z = _noise(noise, i, x) if s > 0 else np.zeros(x.shape)
         x = np.where(mask, q_sample(known, s, z, abar), ddpm_step(x, model(x, t), t, s, z, abar))
@@ -278,9 +277,10 @@ def _times(times, abar):
 
 
 def _descending(name, values, highest=math.inf, least=2):
-    """The values as floats, a list. Raises ValueError where they do not descend from `highest` or less to 0 or more, or are too few."""
+    """The values as floats, a list. Raises ValueError where they do not descend within [0, highest] or are too few."""
     values = np.asarray(values, np.float64)
-    if values.ndim != 1 or values.size < least or not np.all(np.diff(values) < 0) or not 0 <= values[-1] <= values[0] <= highest:
+    descends = values.ndim == 1 and values.size >= least and np.all(np.diff(values) < 0)
+    if not descends or not 0 <= values[-1] <= values[0] <= highest:
         raise ValueError(f"{name}: expected at least {least}, descending within {highest} to 0, got {values}")
     return values.tolist()
 

@@ -9,7 +9,7 @@ Papers
     [iDDPM]  Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
     [VDM]    Kingma et al., "Variational Diffusion Models", 2021
     [ZSNR]   Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
-    [EDM]    Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [EDM]    Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
     [SD3]    Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
 """
 import numpy as np
@@ -41,7 +41,8 @@ def scaled_linear_betas(T=1000, start=0.00085, end=0.012):
 
 
 def cosine_betas(T=1000, offset=0.008, max_beta=0.999):
-    """[iDDPM] eq. 17:  f(u) = cos((u + offset) / (1 + offset) * pi / 2)^2,  beta_t = min(1 - f(t/T) / f((t-1)/T), max_beta).
+    """[iDDPM] eq. 17:  f(u) = cos((u + offset) / (1 + offset) * pi / 2)^2,  beta_t = min(1 - f(t/T) / f((t-1)/T),
+    max_beta).
 
     T: int >= 1. offset: keeps beta_1 from vanishing. max_beta: in (0, 1]; the cap that [iDDPM] puts at the end.
     Returns (T,) float64.
@@ -126,20 +127,23 @@ def spaced_times(T, steps, spacing):
 
 
 def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
-    """[EDM] eq. 5:  sigma_i = (sigma_max^(1/rho) + i / (steps - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  sigma_steps = 0.
+    """[EDM] eq. 5:  sigma_i = (sigma_max^(1/rho) + i / (steps - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,
+    sigma_steps = 0.
 
     steps: int >= 1; with 1, sigma_max and 0. sigma_min, sigma_max: deviations, 0 < sigma_min < sigma_max. rho: > 0.
     Returns (steps + 1,) float64, strictly descending; a sampler goes from sigmas[i] to sigmas[i + 1].
     Raises ValueError for steps < 1, rho <= 0 or not 0 < sigma_min < sigma_max.
     """
     if steps < 1 or not rho > 0 or not 0 < sigma_min < sigma_max:
-        raise ValueError(f"expected steps >= 1, 0 < sigma_min < sigma_max and rho > 0, got {steps}, {sigma_min}, {sigma_max}, {rho}")
+        raise ValueError(f"expected steps >= 1, 0 < sigma_min < sigma_max and rho > 0, got {steps}, {sigma_min}, "
+                         f"{sigma_max}, {rho}")
     ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return np.append(np.linspace(*ends, steps) ** rho, 0.0)
 
 
 def flow_times(steps, shift=1.0):
-    """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23 (`ref.flow.shift_times`).
+    """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23
+    (`ref.flow.shift_times`).
 
     steps: int >= 1. shift: > 0; 1 leaves them equally spaced.
     Returns (steps + 1,) float64, strictly descending from 1 to 0.
@@ -161,7 +165,8 @@ def time_from_index(index):
 
 
 def index_from_time(t):
-    """The inverse of `time_from_index`:  index = t - 1. t: int or ints >= 1. Returns the same shape. Raises ValueError for t < 1."""
+    """The inverse of `time_from_index`:  index = t - 1. t: int or ints >= 1. Returns the same shape. Raises ValueError
+    for t < 1."""
     if np.any(np.asarray(t) < 1):
         raise ValueError(f"t: expected t >= 1, since t = 0 is the data and has no index, got {t}")
     return t - 1

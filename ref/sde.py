@@ -1,7 +1,8 @@
-"""Diffusion in continuous time: the VP and VE equations, the two reverse processes, and the exact likelihood of one of them.
+"""Diffusion in continuous time: the VP and VE equations, the two reverse processes, and the exact likelihood of one of
+them.
 
-t in [0, 1] is a float, or (B,) floats; t = 0 is data, t = 1 is noise. An SDE is dx = f(x, t) dt + g(t) dw, of drift f and
-diffusion g, a deviation per root of time; its marginal q(x_t | x0) = N(mean x0, std^2 I), std a deviation. float64,
+t in [0, 1] is a float, or (B,) floats; t = 0 is data, t = 1 is noise. An SDE is dx = f(x, t) dt + g(t) dw, of drift f
+and diffusion g, a deviation per root of time; its marginal q(x_t | x0) = N(mean x0, std^2 I), std a deviation. float64,
 B examples first.
 
 Papers
@@ -40,7 +41,8 @@ def vp_diffusion(t, beta_min=0.1, beta_max=20.0):
 def vp_marginal(t, beta_min=0.1, beta_max=20.0):
     """q(x_t | x0) of the VP equation, [SDE] eq. 29 with the linear beta of its appendix C:
 
-        mean = e^(-B / 2),   std = sqrt(1 - e^-B),   B = integral of beta from 0 to t = t beta_min + t^2 (beta_max - beta_min) / 2
+        mean = e^(-B / 2),   std = sqrt(1 - e^-B)
+        B = integral of beta from 0 to t = t beta_min + t^2 (beta_max - beta_min) / 2
 
     mean^2 is what DDPM calls abar. t, beta_min, beta_max: as in `vp_drift`.
     Returns mean, which multiplies x0, and std, each of the shape of t, float64.
@@ -78,10 +80,11 @@ def ve_diffusion(t, sigma_min=0.01, sigma_max=50.0):
 
 
 def ve_marginal(t, sigma_min=0.01, sigma_max=50.0):
-    """q(x_t | x0) of the VE equation, [SDE] eq. 29:  mean = 1,   std = sqrt(sigma(t)^2 - sigma(0)^2),  sigma as in `ve_diffusion`.
+    """q(x_t | x0) of the VE equation, [SDE] eq. 29:  mean = 1,   std = sqrt(sigma(t)^2 - sigma(0)^2),  sigma as in
+    `ve_diffusion`.
 
-    So std(0) = 0, data at t = 0. The paper's appendix C takes sigma(0) = 0 in it: std(t) = sigma(t) there for t > 0, which jumps
-    to sigma_min right after 0.
+    So std(0) = 0, data at t = 0. The paper's appendix C takes sigma(0) = 0 in it: std(t) = sigma(t) there for t > 0,
+    which jumps to sigma_min right after 0.
 
     t, sigma_min, sigma_max: as in `ve_diffusion`.
     Returns mean, which multiplies x0, and std, each of the shape of t, float64.
@@ -116,8 +119,9 @@ def probability_flow_drift(f, g, score):
 
 
 def drift_and_jvp(drift, x, t, probe, h=1e-4):
-    """A drift, and its Jacobian times a probe by the central difference (drift(x + h probe) - drift(x - h probe)) / (2 h), for
-    the `log_likelihood` of a drift without a hand-written derivative. Off by O(h^2), and by rounding of the drift over h.
+    """A drift, and its Jacobian times a probe by the central difference (drift(x + h probe) - drift(x - h probe)) / (2
+    h), for the `log_likelihood` of a drift without a hand-written derivative. Off by O(h^2), and by rounding of the
+    drift over h.
 
     drift: callable (x, t) -> dx/dt (B, ...). x, probe: (B, ...). t: float. h: > 0.
     Returns drift, J probe, each (B, ...) float64.
@@ -130,17 +134,20 @@ def drift_and_jvp(drift, x, t, probe, h=1e-4):
 
 
 def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
-    """log p(x) of the data that a probability-flow ODE makes of N(0, prior_std^2 I), by the instantaneous change of variables, [SDE] eq. 39:
+    """log p(x) of the data that a probability-flow ODE makes of N(0, prior_std^2 I), by the instantaneous change of
+    variables, [SDE] eq. 39:
 
-        log p(x(times[0])) = log N(x(times[-1]); 0, prior_std^2 I) + integral from times[0] to times[-1] of div f(x(t), t) dt
+        log p(x(t_0)) = log N(x(t_n); 0, prior_std^2 I) + integral from t_0 to t_n of div f(x(t), t) dt
 
-    The divergence is probe . J probe ([SDE] eq. 40, Hutchinson's), with one probe for the whole solve as in [FFJORD]. It is
-    unbiased for probes of mean 0 and covariance I, and exact for entries of +-1 where J is diagonal. For the exact divergence
-    of any J, give every example D times, with the D probes sqrt(D) e_i: the mean of the D results is exact.
+    The divergence is probe . J probe ([SDE] eq. 40, Hutchinson's), with one probe for the whole solve as in [FFJORD].
+    It is unbiased for probes of mean 0 and covariance I, and exact for entries of +-1 where J is diagonal. For the
+    exact divergence of any J, give every example D times, with the D probes sqrt(D) e_i: the mean of the D results is
+    exact.
     Solved by the classical Runge-Kutta method, [RK] chapter II, table 1.2, of order 4 in the steps between the times.
 
     drift_jvp: callable (x, t, probe) -> dx/dt, J probe; or probe^T J, which serves as well; each (B, ...), t a float.
-    x, probe: (B, ...). times: (n + 1,) ascending, n >= 1, from data to noise. prior_std: > 0; 1 for VP, about sigma_max for VE.
+    x, probe: (B, ...). times: (n + 1,) ascending, n >= 1, from data to noise. prior_std: > 0; 1 for VP, about sigma_max
+    for VE.
     Returns log p (B,) float64, in nats; see `bits_per_dimension`.
     Raises ValueError where shapes differ, times do not ascend or prior_std <= 0.
     """
@@ -175,10 +182,12 @@ def bits_per_dimension(nats, dims, bin_width=1.0):
 
         bits = -nats / (dims ln 2) - log2(bin_width)
 
-    Spread the data evenly over their bins before `log_likelihood`, and the mean of this bounds the bits of the levels themselves
-    ([SDE] section 4.3). Levels in [-1, 1] as `discretized_gaussian_log_likelihood` has them are 2 / 255 apart.
+    Spread the data evenly over their bins before `log_likelihood`, and the mean of this bounds the bits of the levels
+    themselves ([SDE] section 4.3). Levels in [-1, 1] as `discretized_gaussian_log_likelihood` has them are 2 / 255
+    apart.
 
-    nats: log-densities, any shape. dims: elements of an example, >= 1. bin_width: > 0; 1 leaves the bits of the density.
+    nats: log-densities, any shape. dims: elements of an example, >= 1. bin_width: > 0; 1 leaves the bits of the
+    density.
     Returns bits per dimension, of the shape of nats, float64.
     Raises ValueError where dims < 1 or bin_width <= 0.
     """

@@ -1,4 +1,5 @@
-"""Argument checks that every module shares. Each returns float64 arrays, ready to compute with, or raises and names the argument.
+"""Argument checks that every module shares. Each returns float64 arrays, ready to compute with, or raises and names the
+argument.
 
 A complex argument stays complex: the gradient tests differentiate by a complex step.
 """
@@ -19,14 +20,17 @@ def same_shape(**arrays):
 
 
 def not_empty(**arrays):
-    """The arrays as float64, in order. arrays: by name. Raises ValueError where one has no element: there is nothing to average."""
+    """The arrays as float64, in order. arrays: by name. Raises ValueError where one has no element: there is nothing to
+    average."""
     if any(np.size(a) == 0 for a in arrays.values()):
-        raise ValueError(f"{', '.join(arrays)}: expected at least one element, got {', '.join(str(np.shape(a)) for a in arrays.values())}")
+        shapes = ", ".join(str(np.shape(a)) for a in arrays.values())
+        raise ValueError(f"{', '.join(arrays)}: expected at least one element, got {shapes}")
     return [float64(a) for a in arrays.values()]
 
 
 def unit_interval(value, name):
-    """value as float64. value: any shape. name: of the argument. Raises ValueError for an element outside [0, 1] or NaN."""
+    """value as float64. value: any shape. name: of the argument. Raises ValueError for an element outside [0, 1] or
+    NaN."""
     value = float64(value)
     if not np.all((np.real(value) >= 0) & (np.real(value) <= 1)):
         raise ValueError(f"{name}: expected values in [0, 1], got {value}")
@@ -34,10 +38,12 @@ def unit_interval(value, name):
 
 
 def per_example(value, x, name):
-    """value shaped to multiply x. value: a number or (B,). x: (B, ...). name: of the argument. Raises ValueError for another shape."""
+    """value shaped to multiply x. value: a number or (B,). x: (B, ...). name: of the argument. Raises ValueError for
+    another shape."""
     value = float64(value)
     if value.ndim != 0 and value.shape != x.shape[:1]:
-        raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got {value.shape}")
+        raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got "
+                         f"{value.shape}")
     return value.reshape(value.shape + (1,) * (x.ndim - 1 if value.ndim else 0))
 
 
@@ -49,11 +55,13 @@ def example_sum(terms):
 def at(abar, t, x, name):
     """abar[t], shaped to multiply x (B, ...): a scalar for one int t, (B, 1, ..., 1) for (B,) ints.
 
-    abar: (T + 1,). name: of the argument t. Raises ValueError for another shape of abar or t, or values out of range; TypeError where t is not an int.
+    abar: (T + 1,). name: of the argument t. Raises ValueError for another shape of abar or t, or values out of range;
+    TypeError where t is not an int.
     """
     abar, t = np.asarray(abar), np.asarray(t)
     if abar.ndim != 1 or abar.dtype.kind not in "fiu" or not np.all((abar >= 0) & (abar <= 1)):
-        raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of {abar.dtype}")
+        raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of "
+                         f"{abar.dtype}")
     if not np.issubdtype(t.dtype, np.integer):
         raise TypeError(f"{name}: expected ints, got {t.dtype}")
     if t.ndim != 0 and t.shape != x.shape[:1]:
@@ -64,7 +72,8 @@ def at(abar, t, x, name):
 
 
 def step(abar, t, s, x):
-    """abar[t] and abar[s] of a step from t to s < t, each as `at` returns it, for x: (B, ...). Raises ValueError where not s < t or abar[t] = 1."""
+    """abar[t] and abar[s] of a step from t to s < t, each as `at` returns it, for x: (B, ...). Raises ValueError where
+    not s < t or abar[t] = 1."""
     abar_t, abar_s = at(abar, t, x, "t"), at(abar, s, x, "s")
     if not np.all(np.asarray(s) < np.asarray(t)):
         raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
@@ -73,6 +82,7 @@ def step(abar, t, s, x):
 
 
 def nonzero(value, name, why):
-    """Raises ValueError where value has a 0. value: array. name: what it is, why: what a 0 means, both for the message."""
+    """Raises ValueError where value has a 0. value: array. name: what it is, why: what a 0 means, both for the
+    message."""
     if np.any(value == 0):
         raise ValueError(f"{name} = 0: {why}")

@@ -41,7 +41,8 @@ def named(tree):
 
 
 def from_named(named):
-    """The inverse of `named`; an empty list or dict leaves no path and does not come back. named: {dotted path: leaf}."""
+    """The inverse of `named`; an empty list or dict leaves no path and does not come back. named: {dotted path:
+    leaf}."""
     groups = {}
     for path, leaf in named.items():
         key, _, rest = path.partition(".")
@@ -51,4 +52,5 @@ def from_named(named):
 
 
 def _shown(tree):
-    return f"keys {list(tree)}" if isinstance(tree, dict) else f"{len(tree)} items" if isinstance(tree, list) else "a leaf"
+    return f"keys {list(tree)}" if isinstance(tree, dict) else f"{len(tree)} items" if isinstance(tree,
+                                                                                                  list) else "a leaf"

@@ -5,7 +5,8 @@ but the first, (B,), in nats; the bounds are means over the batch. logvar is a l
 
 Papers
     [VAE]       Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
-    [beta-VAE]  Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework", 2017
+    [beta-VAE]  Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework",
+                2017
     [IWAE]      Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016
     [LDM]       Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
 """
@@ -106,7 +107,8 @@ def gaussian_nll(x, mean, logvar):
 
 
 def gaussian_nll_backward(dnll, x, mean, logvar):
-    """Gradients of `gaussian_nll`:  dx = dnll (x - mean) exp(-logvar),  dmean = -dx,  dlogvar = dnll (1 - (x - mean)^2 exp(-logvar)) / 2.
+    """Gradients of `gaussian_nll`:  dx = dnll (x - mean) exp(-logvar),  dmean = -dx,  dlogvar = dnll (1 - (x - mean)^2
+    exp(-logvar)) / 2.
 
     dnll: (B,), or a float for all. x, mean, logvar: (B, ...).
     Returns dx, dmean, dlogvar, each (B, ...) float64.
@@ -119,7 +121,8 @@ def gaussian_nll_backward(dnll, x, mean, logvar):
 
 
 def reparameterize_kl(mu, logvar, eps):
-    """Both uses of an encoder's output, [VAE] eq. 10:  z = reparameterize(mu, logvar, eps),  kl = gaussian_kl(mu, logvar).
+    """Both uses of an encoder's output, [VAE] eq. 10:  z = reparameterize(mu, logvar, eps),  kl = gaussian_kl(mu,
+    logvar).
 
     mu, logvar, eps: (B, ...), one shape.
     Returns z (B, ...) and kl (B,), float64. Raises as the two do.
@@ -135,14 +138,17 @@ def reparameterize_kl_backward(dz, dkl, mu, logvar, eps):
     dz, mu, logvar, eps: (B, ...), one shape. dkl: (B,), or a float for all.
     Returns dmu, dlogvar, deps, each (B, ...) float64. Raises as the two backwards do.
     """
-    (dmu, dlogvar, deps), (dmu_kl, dlogvar_kl) = reparameterize_backward(dz, logvar, eps), gaussian_kl_backward(dkl, mu, logvar)
+    (dmu, dlogvar, deps), (dmu_kl, dlogvar_kl) = reparameterize_backward(dz, logvar, eps), gaussian_kl_backward(dkl, mu,
+                                                                                                                logvar)
     return dmu + dmu_kl, dlogvar + dlogvar_kl, deps
 
 
 def bernoulli_nll_grad(logits, x, dnll=1.0):
-    """[VAE] eq. 11 and its gradient in one pass:  nll = bernoulli_nll(logits, x),  dlogits = dnll (sigmoid(logits) - x).
+    """[VAE] eq. 11 and its gradient in one pass:  nll = bernoulli_nll(logits, x),  dlogits = dnll (sigmoid(logits) -
+    x).
 
-    The difference is taken as (1 - x) sigmoid(logits) - x sigmoid(-logits), in which nothing cancels near x = 1, and held to that.
+    The difference is taken as (1 - x) sigmoid(logits) - x sigmoid(-logits), in which nothing cancels near x = 1, and
+    held to that.
     logits, x: (B, ...), x in [0, 1]. dnll: (B,), or a float for all; 1 / B for the mean over the batch.
     Returns nll (B,), dlogits (B, ...), float64. Raises as `bernoulli_nll` does.
     """
@@ -173,7 +179,8 @@ def elbo_backward(delbo, nll, kl, beta=1.0):
 
 
 def clamp_logvar(logvar, low=-30.0, high=20.0):
-    """min(max(logvar, low), high), before anything takes its exponential; the limits are those of the autoencoder in [LDM]'s released code.
+    """min(max(logvar, low), high), before anything takes its exponential; the limits are those of the autoencoder in
+    [LDM]'s released code.
 
     logvar: any shape. low, high: floats, low <= high.
     Returns it clamped, float64; NaN stays NaN.
@@ -255,5 +262,6 @@ def _weights(log_w):
         raise ValueError(f"log_w: expected shape (B, K) with B >= 1 and K >= 1, got {log_w.shape}")
     largest = np.max(np.real(log_w), axis=1, keepdims=True)
     if np.any(np.isinf(largest)):
-        raise ValueError(f"log_w: expected a finite largest weight in every example, got {largest[np.isinf(largest)][0]}")
+        raise ValueError(f"log_w: expected a finite largest weight in every example, got "
+                         f"{largest[np.isinf(largest)][0]}")
     return log_w, largest

@@ -13,7 +13,8 @@ from ref.examples.base import ALL
 
 
 def tables(function):
-    """The tables of a function's arguments, the first that has a name holds. function: of `ref`. Returns a list of dicts."""
+    """The tables of a function's arguments, the first that has a name holds. function: of `ref`. Returns a list of
+    dicts."""
     module, _, inner = function.__module__.removeprefix("ref.").partition(".")
     path = f"ref.examples.{module}"
     found = importlib.import_module(path) if importlib.util.find_spec(path) else types.SimpleNamespace()
@@ -34,7 +35,8 @@ def example(function, given=None):
         if argument not in made:
             table = next((table for table in known if argument in table), None)
             if table is None:
-                raise LookupError(f"{function.__module__}.{function.__name__}: no worked example for its argument {argument}; ref/examples/ has them")
+                raise LookupError(f"{function.__module__}.{function.__name__}: no worked example for its argument "
+                                  f"{argument}; ref/examples/ has them")
             entry = table[argument]
             recipe = inspect.signature(entry).parameters if isinstance(entry, types.FunctionType) else None
             made[argument] = entry if recipe is None else entry(**{other: value(other) for other in recipe})

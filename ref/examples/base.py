@@ -1,6 +1,8 @@
-"""What the worked examples share: two digits of 16 x 16 pixels, a perfect model of them, and the arguments that most functions take.
+"""What the worked examples share: two digits of 16 x 16 pixels, a perfect model of them, and the arguments that most
+functions take.
 
-An entry that is a function makes the argument from others, taken by their names: x_t follows from t, and s is before it.
+An entry that is a function makes the argument from others, taken by their names: x_t follows from t, and s is before
+it.
 """
 import numpy as np
 
@@ -16,12 +18,14 @@ ABAR = schedules.alpha_bar(schedules.linear_betas())
 def digits():
     """A nought and an eight, white on black, (2, 16, 16) in [-1, 1]."""
     y, x = np.mgrid[-1:1:16j, -1:1:16j]
-    rings = [np.exp(-(((np.hypot(x / 0.45, (y - centre) / height) - 1) / 0.3) ** 2)) for centre, height in ((0, 0.75), (-0.36, 0.37), (0.4, 0.41))]
+    rings = [np.exp(-(((np.hypot(x / 0.45, (y - centre) / height) - 1) / 0.3) ** 2))
+             for centre, height in ((0, 0.75), (-0.36, 0.37), (0.4, 0.41))]
     return 2 * np.stack([rings[0], np.maximum(rings[1], rings[2])]) - 1
 
 
 def expected(x, x0, a, b):
-    """E[x0 | x] for x = a x0 + b eps and data N(x0, SPREAD^2), the perfect prediction. x, x0: (B, ...). a, b: floats."""
+    """E[x0 | x] for x = a x0 + b eps and data N(x0, SPREAD^2), the perfect prediction. x, x0: (B, ...). a, b:
+    floats."""
     return x0 + (x - a * x0) * a * SPREAD**2 / (a**2 * SPREAD**2 + b**2)
 
 

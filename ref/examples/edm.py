@@ -13,7 +13,8 @@ FUNCTIONS = {
     "vp_from_ve": dict(sigma=2.0),
     "heun_step": dict(
         sigma=2.0, denoised=lambda x, x0, sigma: expected(x, x0, 1, sigma), sigma_next=1.0,
-        denoised_next=lambda x, x0, denoised, sigma, sigma_next: expected(x + (sigma_next - sigma) / sigma * (x - denoised), x0, 1, sigma_next),
+        denoised_next=lambda x, x0, denoised, sigma, sigma_next: expected(
+            x + (sigma_next - sigma) / sigma * (x - denoised), x0, 1, sigma_next),
     ),
     "ve_from_vp": dict(sigma=edm.sigma_from_abar(ABAR[500])),
 }

@@ -28,10 +28,12 @@ FUNCTIONS = {
     "mlp.simple_mlp": dict(params=lambda pixels, width: mlp.simple_mlp_init(0, pixels, width, np.float64)),
     "mlp.residual": dict(
         params=lambda pixels, width, depth, classes, frequencies: tree.map(  # with the last layers of its blocks off 0
-            lambda a: a + sines(a.shape) / 3, mlp.residual_init(0, pixels, width, depth, classes, frequencies, np.float64)),
+            lambda a: a + sines(a.shape) / 3,
+            mlp.residual_init(0, pixels, width, depth, classes, frequencies, np.float64)),
     ),
     "mlp.residual_block": dict(
-        params=lambda width: {n: sines((width,) * d, k) / 3 for k, (n, d) in enumerate(dict(w1=2, b1=1, w2=2, b2=1).items())},
+        params=lambda width: {n: sines((width,) * d, k) / 3
+                              for k, (n, d) in enumerate(dict(w1=2, b1=1, w2=2, b2=1).items())},
         h=lambda width: sines((2, width), 5), c=lambda width: sines((2, width), 6),
     ),
 }

@@ -2,7 +2,7 @@
 import numpy as np
 
 from ref import sde
-from ref.examples.base import ALL, PIXELS
+from ref.examples.base import PIXELS
 from ref.philox import normal
 
 
@@ -22,7 +22,7 @@ ARGUMENTS = dict(
 FUNCTIONS = {
     "drift_and_jvp": dict(drift=lambda: lambda x, t: flow_rate(t) * x),
     "log_likelihood": dict(
-        x=ALL["x0"], drift_jvp=lambda: lambda x, t, probe: (flow_rate(t) * x, flow_rate(t) * probe),
+        x=lambda x0: x0, drift_jvp=lambda: lambda x, t, probe: (flow_rate(t) * x, flow_rate(t) * probe),
     ),
     "bits_per_dimension": dict(nats=np.array([900.0, 1000.0]), dims=PIXELS**2, bin_width=2 / 255),
 }

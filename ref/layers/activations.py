@@ -26,7 +26,7 @@ def leaky_relu(x, slope=0.2):
 
 
 def leaky_relu_backward(dy, x, slope=0.2):
-    """dx = dy where x > 0, else slope dy, at the kink x = 0 too. dy, x: one shape. slope: as in `leaky_relu`. Returns dx."""
+    """dx = dy where x > 0, else slope dy, also at x = 0. dy, x: one shape. slope: as there. Returns dx."""
     return np.where(x > 0, dy, slope * dy)
 
 

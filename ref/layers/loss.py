@@ -7,7 +7,8 @@ import numpy as np
 
 
 def cross_entropy(logits, labels):
-    """L = mean_b(logsumexp(logits_b) - logits_{b, label_b}), [DL] eqs. 6.29 and 6.30, the largest logit taken off first.
+    """L = mean_b(logsumexp(logits_b) - logits_{b, label_b}), [DL] eqs. 6.29 and 6.30, the largest logit taken off
+    first.
 
     logits: (B, classes), B >= 1. labels: (B,) ints.
     Returns L, a float.
@@ -22,7 +23,8 @@ def cross_entropy(logits, labels):
 
 
 def cross_entropy_backward(dloss, logits, labels):
-    """dlogits = dloss (softmax(logits) - onehot(labels)) / B. dloss: float. logits, labels: as in `cross_entropy`. Returns dlogits."""
+    """dlogits = dloss (softmax(logits) - onehot(labels)) / B. dloss: float. logits, labels: as in `cross_entropy`.
+    Returns dlogits."""
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     dlogits = e / e.sum(axis=1, keepdims=True)
     dlogits[np.arange(labels.size), labels] -= 1

@@ -1,16 +1,21 @@
-"""The MLP generator; and the MLP discriminator, with its gradient in its input and the gradient of that, which the penalties of `ref.gan` need.
+"""The MLP generator; and the MLP discriminator, with its gradient in its input and the gradient of that, which the
+penalties of `ref.gan` need.
 
 Plain functions over a dict: the forward returns its output and a dict of what the backward needs. Arrays keep the dtype
-of the parameters, which are w1 (n1, n0), b1 (n1,), w2 (n2, n1), b2 (n2,), w3 (n3, n2), b3 (n3,); the discriminator has n3 = 1.
+of the parameters, which are w1 (n1, n0), b1 (n1,), w2 (n2, n1), b2 (n2,), w3 (n3, n2), b3 (n3,); the discriminator has
+n3 = 1.
 
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
     [WGAN-GP]  Gulrajani et al., "Improved Training of Wasserstein GANs", 2017
-    [Init]     He et al., "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification", 2015
+    [Init]     He et al., "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification",
+               2015
 """
 import numpy as np
 
-from ref.layers import leaky_relu, leaky_relu_backward, linear, linear_backward, sigmoid, sigmoid_backward, softplus, tanh, tanh_backward
+from ref.layers import (
+    leaky_relu, leaky_relu_backward, linear, linear_backward, sigmoid, sigmoid_backward, softplus, tanh, tanh_backward,
+)  # fmt: skip
 from ref.philox import normal, stream
 
 ACTIVATIONS = {  # act, act' and act'', each of h
@@ -21,8 +26,8 @@ ACTIVATIONS = {  # act, act' and act'', each of h
 
 
 def generator_init(seed, latent=64, width=512, pixels=784, dtype=np.float32):
-    """Parameters of the generator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 0.01 / inputs, so that a fresh
-    generator says little and has no noise to unlearn; biases 0.
+    """Parameters of the generator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 0.01 / inputs, so
+    that a fresh generator says little and has no noise to unlearn; biases 0.
 
     seed: int. latent, width, pixels: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, latent), b1, w2 (width, width), b2, w3 (pixels, width), b3.
@@ -31,7 +36,8 @@ def generator_init(seed, latent=64, width=512, pixels=784, dtype=np.float32):
 
 
 def generator(params, z):
-    """G(z) = tanh(W3 a2 + b3),  a2 = act(W2 a1 + b2),  a1 = act(W1 z + b1): an MLP as [GAN]'s, act the leaky relu of slope 0.2.
+    """G(z) = tanh(W3 a2 + b3),  a2 = act(W2 a1 + b2),  a1 = act(W1 z + b1): an MLP as [GAN]'s, act the leaky relu of
+    slope 0.2.
 
     params: from `generator_init`. z: (B, latent).
     Returns x (B, pixels) in [-1, 1], cache.
@@ -58,7 +64,8 @@ def generator_backward(dx, params, cache):
 
 
 def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
-    """Parameters of the discriminator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 1 / inputs; biases 0.
+    """Parameters of the discriminator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 1 / inputs;
+    biases 0.
 
     seed, pixels, width, dtype: as in `generator_init`.
     Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (1, width), b3.
@@ -95,8 +102,8 @@ def discriminator_backward(dlogits, params, cache):
 
 
 def discriminator_input_gradient(params, x, act):
-    """dx_b = grad D(x_b), the gradient in [WGAN-GP] eq. 3: `discriminator_backward` for dlogits = 1, written out, so that it can be
-    differentiated again. With s = act'(h), * elementwise, and rows for examples:
+    """dx_b = grad D(x_b), the gradient in [WGAN-GP] eq. 3: `discriminator_backward` for dlogits = 1, written out, so
+    that it can be differentiated again. With s = act'(h), * elementwise, and rows for examples:
 
         u2 = w3 * s2,   v1 = u2 W2,   u1 = v1 * s1,   dx = u1 W1
 
@@ -112,11 +119,13 @@ def discriminator_input_gradient(params, x, act):
     u2 = params["w3"] * s2
     v1 = u2 @ params["w2"]
     u1 = v1 * s1
-    return u1 @ params["w1"], {"x": x, "a1": a1, "s1": s1, "c1": curvature(h1), "s2": s2, "c2": curvature(h2), "u2": u2, "v1": v1, "u1": u1}
+    return u1 @ params["w1"], {"x": x, "a1": a1, "s1": s1, "c1": curvature(h1), "s2": s2, "c2": curvature(h2), "u2": u2,
+                               "v1": v1, "u1": u1}
 
 
 def discriminator_input_gradient_backward(ddx, params, cache):
-    """Gradients of sum(ddx dx) in x and in the parameters, the second-order part of training with a penalty. b3 moves no gradient.
+    """Gradients of sum(ddx dx) in x and in the parameters, the second-order part of training with a penalty. b3 moves
+    no gradient.
 
     ddx: (B, n0). params, cache: of the forward.
     Returns dx, dparams.
@@ -132,13 +141,15 @@ def discriminator_input_gradient_backward(ddx, params, cache):
     # By way of s1 and s2, whose derivative is c = act''(h), back along h2, a1 and h1
     da1, dw2_h2, db2 = linear_backward(ds2 * cache["c2"], a1, params["w2"])
     dx, dw1_h1, db1 = linear_backward(ds1 * cache["c1"] + da1 * s1, x, params["w1"])
-    return dx, {"w1": dw1 + dw1_h1, "b1": db1, "w2": dw2 + dw2_h2, "b2": db2, "w3": dw3, "b3": np.zeros_like(params["b3"])}
+    return dx, {"w1": dw1 + dw1_h1, "b1": db1, "w2": dw2 + dw2_h2, "b2": db2, "w3": dw3,
+                "b3": np.zeros_like(params["b3"])}
 
 
 def _init(seed, widths, gains, first, dtype):
     params = {}
     for i, (inputs, outputs, gain) in enumerate(zip(widths, widths[1:], gains)):
-        params[f"w{i + 1}"] = ((gain / inputs) ** 0.5 * normal(seed, (outputs, inputs), stream("init", first + i))).astype(dtype)
+        params[f"w{i + 1}"] = ((gain / inputs) ** 0.5 * normal(seed, (outputs, inputs),
+                                                               stream("init", first + i))).astype(dtype)
         params[f"b{i + 1}"] = np.zeros(outputs, dtype)
     return params
 

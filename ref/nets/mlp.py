@@ -1,8 +1,8 @@
 """Two denoisers for flat images: a simple MLP, and a residual one that represents time and class better.
 
 A network is three functions: `net_init(seed, ...) -> params`, `net(params, x, ...) -> y, cache`, and
-`net_backward(dy, params, cache) -> dx, dparams`. dparams has the structure of params (`ref.tree`). Arrays keep the dtype
-of the parameters.
+`net_backward(dy, params, cache) -> dx, dparams`. dparams has the structure of params (`ref.tree`). Arrays keep the
+dtype of the parameters.
 
 `simple_mlp` is the network of the introductory text that this project started from: a first diffusion model in a few
 dozen lines, 785 -> 256 -> 784, trained on digits by [DDPM] algorithm 1.
@@ -64,11 +64,12 @@ def simple_mlp_backward(deps_hat, params, cache):
 
 
 def residual_init(seed, pixels=784, width=512, depth=4, classes=10, frequencies=128, dtype=np.float32):
-    """Parameters of `residual`: normal with variance 1 / inputs ([Init]). Each block's last layer is 0: it starts as the identity.
+    """Parameters of `residual`: normal with variance 1 / inputs ([Init]). Each block's last layer is 0: it starts as
+    the identity.
 
     seed: int. pixels, width, depth, classes, frequencies: ints. dtype: float32 or float64.
-    Returns a dict of dicts: in, time, out with w and b; class with w (classes + 1, width), whose last row means "no label";
-    and blocks, a list of `depth` dicts with w1, b1, w2, b2.
+    Returns a dict of dicts: in, time, out with w and b; class with w (classes + 1, width), whose last row means "no
+    label"; and blocks, a list of `depth` dicts with w1, b1, w2, b2.
     """
     order = iter(range(4 + 2 * depth))
 
@@ -88,12 +89,14 @@ def residual_init(seed, pixels=784, width=512, depth=4, classes=10, frequencies=
 
 
 def residual(params, x, t, labels):
-    """A residual MLP, [ResNet] eq. 1, with time as sines ([DDPM] appendix B) and the class, or none ([CFG] algorithm 1):
+    """A residual MLP, [ResNet] eq. 1, with time as sines ([DDPM] appendix B) and the class, or none ([CFG] algorithm
+    1):
 
         c = silu(W_time time_embedding(t)) + E_class[label]
         h = W_in x;    h <- residual_block(h, c) for each block;    out = W_out silu(h)
 
-    params: from `residual_init`. x: (B, pixels). t: (B,) numbers. labels: (B,) ints in [0, classes]; classes itself is "no label".
+    params: from `residual_init`. x: (B, pixels). t: (B,) numbers. labels: (B,) ints in [0, classes]; classes itself is
+    "no label".
     Returns out (B, pixels), cache.
     """
     # Time and class
@@ -107,7 +110,8 @@ def residual(params, x, t, labels):
         kept.append(cache)
     # Output
     a = silu(h)
-    return linear(a, **params["out"]), {"x": x, "labels": labels, "emb": emb, "time": time, "blocks": kept, "h": h, "a": a}
+    return linear(a, **params["out"]), {"x": x, "labels": labels, "emb": emb, "time": time, "blocks": kept, "h": h,
+                                        "a": a}
 
 
 def residual_backward(dout, params, cache):

@@ -1,6 +1,8 @@
-"""What is in `ref`: every equation, where it stands, which paper it is from, what it needs, and where else its name lives.
+"""What is in `ref`: every equation, where it stands, which paper it is from, what it needs, and where else its name
+lives.
 
-An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. Everything shown about it is read from its source.
+An equation is a public function of a math module; it goes by its full name, `ref.diffusion.q_sample`. Everything shown
+about it is read from its source.
 """
 import ast
 import difflib
@@ -15,9 +17,11 @@ from pathlib import Path
 import ref
 
 ROOT = Path(ref.__file__).parent.parent
-NO_MATH = "ref.__main__", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"  # how the equations are read, shown and called
+# how the equations are read, shown and called
+NO_MATH = "ref.__main__", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"
 # A module that is not named here comes last, by its name.
-READING_ORDER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency", "philox", "fused",
+READING_ORDER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency",
+                 "philox", "fused",
                  "layers", "nets", "optim", "vae", "gan", "divergence", "numerics"]  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
@@ -27,8 +31,10 @@ PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|propositio
 def equations():
     """{full name: function} in the reading order: of READING_ORDER, but first what a function needs."""
     names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(NO_MATH)]
-    place = {name: READING_ORDER.index(part) if (part := name.split(".")[1]) in READING_ORDER else len(READING_ORDER) for name in names}
-    here = {full(f): f for name in sorted(names, key=lambda name: (place[name], name)) for f in vars(importlib.import_module(name)).values()
+    place = {name: READING_ORDER.index(part) if (part := name.split(".")[1]) in READING_ORDER else len(READING_ORDER)
+             for name in names}
+    here = {full(f): f for name in sorted(names, key=lambda name: (place[name], name))
+            for f in vars(importlib.import_module(name)).values()
             if inspect.isfunction(f) and f.__module__ == name and not f.__name__.startswith("_")}  # fmt: skip
     ordered = {}
 
@@ -51,14 +57,16 @@ def full(function):
 
 
 def needs(function):
-    """Full names of the public functions of `ref` that it calls, by way of private ones too, in the order of the source. function: of `ref`."""
+    """Full names of the public functions of `ref` that it calls, by way of private ones too, in the order of the
+    source. function: of `ref`."""
     found, seen = [], set()
 
     def visit(f):
         seen.add(f)
         for node in ast.walk(tree(f)):
             called = f.__globals__.get(node.id) if isinstance(node, ast.Name) else None
-            if inspect.isfunction(called) and called.__module__.startswith("ref.") and not called.__module__.startswith(NO_MATH) and called not in seen:
+            of_ref = inspect.isfunction(called) and called.__module__.startswith("ref.")
+            if of_ref and not called.__module__.startswith(NO_MATH) and called not in seen:
                 if called.__name__.startswith("_"):
                     visit(called)
                 else:
@@ -85,11 +93,14 @@ def find(name):
     if not fits and module in exporting(last):
         fits = [full(getattr(importlib.import_module(f"ref.{module}"), last))]
     if len(fits) > 1:
-        raise LookupError(f"{name} is in {len(fits)} modules: {', '.join(fit.removeprefix('ref.') for fit in fits)}. Say which")
+        raise LookupError(f"{name} is in {len(fits)} modules: {', '.join(fit.removeprefix('ref.') for fit in fits)}. "
+                          f"Say which")
     if not fits:
-        alike = {known.removeprefix("ref."): difflib.SequenceMatcher(None, known.split(".")[-1], last).ratio() for known in equations()}
+        alike = {known.removeprefix("ref."): difflib.SequenceMatcher(None, known.split(".")[-1], last).ratio()
+                 for known in equations()}
         near = sorted((known for known in alike if alike[known] > 0.6), key=lambda known: -alike[known])[:5]
-        raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near)}" if near else "; `python -m ref` lists them"))
+        raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near)}"
+                                                             if near else "; `python -m ref` lists them"))
     return fits[0]
 
 
@@ -97,7 +108,8 @@ def find(name):
 def exporting(name):
     """The modules of `ref`, without "ref.", from which an equation can be imported under this name. name: str."""
     modules = {known.rpartition(".")[0].removeprefix("ref.") for known in equations()}
-    return sorted(module for module in modules if getattr(importlib.import_module(f"ref.{module}"), name, None) in equations().values())
+    return sorted(module for module in modules
+                  if getattr(importlib.import_module(f"ref.{module}"), name, None) in equations().values())
 
 
 def where(function):
@@ -106,19 +118,22 @@ def where(function):
 
 
 def paper(function):
-    """The papers and numbers that its docstring names, or whose gradient it is; "" where there is neither. function: of `ref`."""
+    """The papers and numbers that its docstring names, or whose gradient it is; "" where there is neither. function: of
+    `ref`."""
     text = " ".join(inspect.getdoc(function).split())
-    listed = "|".join(map(re.escape, re.findall(r"^ +\[([^\]]+)\] ", inspect.getdoc(inspect.getmodule(function)), flags=re.M)))
+    listed = "|".join(map(re.escape, re.findall(r"^ +\[([^\]]+)\] ", inspect.getdoc(inspect.getmodule(function)),
+                                                flags=re.M)))
     found = re.findall(rf"\[(?:{listed})\](?: {PLACE})?", text) if listed else []
     numbered = [cited for cited in found if not cited.endswith("]")]
-    gradient = f"gradient of {function.__name__.removesuffix('_backward')}" if function.__name__.endswith("_backward") else ""
-    return ", ".join(dict.fromkeys(numbered or found)) or gradient
+    forward, is_backward, _ = function.__name__.partition("_backward")
+    return ", ".join(dict.fromkeys(numbered or found)) or (f"gradient of {forward}" if is_backward else "")
 
 
 @functools.cache
 def papers():
     """["[DDPM] authors, title, year"] of all modules of the math, each once, in the reading order."""
-    return list(dict.fromkeys(f"{name} {citation}" for f in equations().values() for name, citation in _listed(inspect.getmodule(f)).items()))
+    return list(dict.fromkeys(f"{name} {citation}" for f in equations().values()
+                              for name, citation in _listed(inspect.getmodule(f)).items()))
 
 
 def _listed(module):
@@ -132,13 +147,15 @@ def cited(function):
     own = _listed(inspect.getmodule(function))
     elsewhere = {paper.split(" ")[0]: paper.partition(" ")[2] for paper in reversed(papers())}
     known = elsewhere | own  # one name may stand for two papers in two modules
-    return [f"{name} {known[name]}" for name in dict.fromkeys(re.findall(r"\[[^\]\s]+\]", inspect.getdoc(function))) if name in known]
+    return [f"{name} {known[name]}" for name in dict.fromkeys(re.findall(r"\[[^\]\s]+\]", inspect.getdoc(function)))
+            if name in known]
 
 
 def formulas(function):
     """The equations of its docstring, a list of lines as they are printed there. function: of `ref`.
 
-    They are what follows a colon and two spaces or opens the docstring with a name and an equals sign; and what is indented after an empty line.
+    They are what follows a colon and two spaces or opens the docstring with a name and an equals sign; and what is
+    indented after an empty line.
     """
     doc = inspect.getdoc(function)
     opening = " ".join(line.strip() for line in doc.split("\n\n")[0].split("\n"))
@@ -155,20 +172,25 @@ def sentence(function):
 
 
 def elsewhere(function):
-    """["file:line  what"] where its name lives next to `ref`: in each backend, in the records of operations, in the tests. function: of `ref`."""
+    """["file:line  what"] where its name lives next to `ref`: in each backend, in the records of operations, in the
+    tests. function: of `ref`."""
     name, modules = function.__name__, exporting(function.__name__)
-    kernels = [f"kernels/{backend}/{module.replace('.', '/')}.py" for backend in ("numpy_cpu", "numba_cpu", "triton_gpu") for module in modules]
+    kernels = [f"kernels/{backend}/{module.replace('.', '/')}.py"
+               for backend in ("numpy_cpu", "numba_cpu", "triton_gpu") for module in modules]
     records = [f"kernels/ops/{module.replace('.', '/')}.py" for module in modules]
     tests, found = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), []
     for path in [*kernels, *tests, *records]:
         source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
         if path in records:
             lines = enumerate(source.split("\n"), 1)
-            found += [f"{path}:{n}  {m[1]}" for n, line in lines if (m := re.match(rf" +(?:Op\()?(\w+\.{name}),", line))]
+            found += [f"{path}:{n}  {m[1]}" for n, line in lines
+                      if (m := re.match(rf" +(?:Op\()?(\w+\.{name}),", line))]
             continue
         for node in ast.parse(source).body:
             named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
-                     if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id", "np") != "np"}  # fmt: skip
-            if isinstance(node, ast.FunctionDef) and (node.name == name or node.name.startswith("test") and name in named):
+                     if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id",
+                                                                                            "np") != "np"}
+            if isinstance(node, ast.FunctionDef) and (node.name == name or node.name.startswith("test")
+                                                      and name in named):
                 found.append(f"{path}:{node.lineno}  {node.name}")
     return found

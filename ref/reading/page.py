@@ -1,4 +1,5 @@
-"""A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like an image."""
+"""A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like
+an image."""
 import base64
 import contextlib
 import inspect
@@ -16,58 +17,79 @@ PICTURES = 8  # of one array, at most
 STYLE = """
 :root { color-scheme: light; --quiet: #667; --line: #dde; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1280px; padding: 1rem 1.2rem 4rem; font: 15px/1.5 system-ui, sans-serif; color: #123; background: #fff; }
-h1 { font-size: 1.5rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem; } p.where { margin: 0; color: var(--quiet); }
+body { margin: 0 auto; max-width: 1280px; padding: 1rem 1.2rem 4rem; font: 15px/1.5 system-ui, sans-serif;
+  color: #123; background: #fff; }
+h1 { font-size: 1.5rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem;
+  } p.where { margin: 0; color: var(--quiet); }
 pre, .made { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
 math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX Math", math; font-size: 1.3rem; }
-.equations { overflow-x: auto; overflow-y: hidden; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0; text-align: left; }
-.row { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 9fr); gap: 0 1.2rem; padding: 0.25rem 0; border-top: 1px solid var(--line); }
-.row pre { margin: 0; padding-left: calc(3.4em + var(--depth, 0) * 1.4em); text-indent: -3.4em; white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
-.row i { display: inline-block; width: 2.6em; margin-right: 0.8em; text-align: right; text-indent: 0; font-style: normal; color: #99a; }
+.equations { overflow-x: auto; overflow-y: hidden; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0;
+  text-align: left; }
+.row { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 9fr); gap: 0 1.2rem; padding: 0.25rem 0;
+  border-top: 1px solid var(--line); }
+.row pre { margin: 0; padding-left: calc(3.4em + var(--depth, 0) * 1.4em); text-indent: -3.4em;
+  white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
+.row i { display: inline-block; width: 2.6em; margin-right: 0.8em; text-align: right; text-indent: 0;
+  font-style: normal; color: #99a; }
 .row em { margin-left: 3.4em; font-style: normal; color: var(--quiet); }
-.made { overflow-wrap: anywhere; } .made > div { margin-bottom: 0.2rem; } .made b { font-weight: 600; } .made small { color: var(--quiet); font-size: 12px; }
-.given .made { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 0.5rem 1.5rem; }
-img { width: 80px; height: 80px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated; border: 1px solid var(--line); vertical-align: top; }
-svg { width: 200px; height: 60px; margin: 0.2rem 0; border: 1px solid var(--line); } polyline { fill: none; stroke: #357; stroke-width: 1.5; }
-details { color: var(--quiet); } summary { cursor: pointer; } details pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.made { overflow-wrap: anywhere; } .made > div { margin-bottom: 0.2rem; } .made b { font-weight: 600; }
+  .made small { color: var(--quiet); font-size: 12px; }
+.given .made { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr));
+  gap: 0.5rem 1.5rem; }
+img { width: 80px; height: 80px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated;
+  border: 1px solid var(--line); vertical-align: top; }
+svg { width: 200px; height: 60px; margin: 0.2rem 0; border: 1px solid var(--line); } polyline { fill: none;
+  stroke: #357; stroke-width: 1.5; }
+details { color: var(--quiet); } summary { cursor: pointer; } details pre { white-space: pre-wrap;
+  overflow-wrap: anywhere; }
 @media (max-width: 760px) { body { padding: 0.5rem 0.8rem 3rem; } math { font-size: 1.1rem; }
   .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } }
 """
 
 
 def page(function, run, differences):
-    """The page, a str. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or []."""
+    """The page, a str. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or
+    []."""
     name, colour = catalogue.full(function), text.colouring(page=True)
-    equations = "".join(map(typeset.mathml, catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"
+    equations = "".join(map(typeset.mathml,
+                            catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"
+    place = " · ".join(filter(None, (catalogue.paper(function), catalogue.where(function))))
     parts = [
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/>',
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" '
+        'content="width=device-width, initial-scale=1"/>',
         f'<link rel="icon" href="data:,"/><title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>',
-        f'<p class="where">{escape(" · ".join(filter(None, (catalogue.paper(function), catalogue.where(function)))))}</p>',
-        f'<div class="equations">{equations}</div><details><summary>The docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
+        f'<p class="where">{escape(place)}</p>',
+        f'<div class="equations">{equations}</div><details><summary>The '
+        f'docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
         f'<h2>Given</h2><div class="given">{_made(run.given.items())}</div><h2>Line by line</h2>',
     ]
     for depth, line, source, mark, values in trace.rows(run):
-        code = "\n".join(f"<i>{line + i}</i>{part}" for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
+        code = "\n".join(f"<i>{line + i}</i>{part}"
+                         for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
         parts.append(f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{_made(values, mark)}</div>')
     if differences:
-        parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward returns)</h2>")
+        parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward "
+                     "returns)</h2>")
     for gradient in differences:
         first, second, apart = text.compared(*gradient)
-        parts.append(f'<div class="row"><div class="made"><b>{escape(gradient[0])}</b> {first}</div><div class="made">{second} <small>{apart}</small></div></div>')
+        parts.append(f'<div class="row"><div class="made"><b>{escape(gradient[0])}</b> {first}</div><div '
+                     f'class="made">{second} <small>{apart}</small></div></div>')
     cited = "".join(f"<p>{escape(paper)}</p>" for paper in catalogue.cited(function))
     return "\n".join([*parts, f"<h2>Papers</h2>{cited}" if cited else "", "</body></html>\n"])
 
 
 def _made(named, mark=""):
     """Values with their pictures; None says that there is nothing new."""
-    shown = [f"<div>{mark}<b>{escape(name)}</b> {escape(words)}{picture(value)}</div>" for name, words, value in text.visible(named or [])]
+    shown = [f"<div>{mark}<b>{escape(name)}</b> {escape(words)}{picture(value)}</div>"
+             for name, words, value in text.visible(named or [])]
     return f'<div class="made">{"<small>unchanged</small>" if named is None else "".join(shown)}</div>'
 
 
 def picture(value):
-    """Images of an array (B, H, W), (B, N, H, W), or (B, n n) with n >= 12, the smallest number black and the largest white; a curve of one (n,), n >= 16;
-    nothing of other things. value: anything."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fb" or not value.size or not np.all(np.isfinite(value)):
+    """Images of an array (B, H, W), (B, N, H, W), or (B, n n) with n >= 12, the smallest number black and the largest
+    white; a curve of one (n,), n >= 16; nothing of other things. value: anything."""
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fb" and value.size
+    if not numbers or not np.all(np.isfinite(value)):
         return ""
     side = int(np.sqrt(value.shape[-1])) if value.ndim else 0
     if value.ndim == 2 and side >= 12 and side**2 == value.shape[1]:
@@ -79,10 +101,13 @@ def picture(value):
     low, high = value.min(), value.max()
     scaled = (value - low) / (high - low if high > low else 1)
     if curve:
-        points = " ".join(f"{200 * i / (value.size - 1):.4g},{2 + 56 * (1 - scaled[i]):.4g}" for i in np.linspace(0, value.size - 1, 101).astype(int))
-        return f'<br/><svg viewBox="0 0 200 60" role="img"><title>{low:.4g} to {high:.4g}</title><polyline points="{points}"/></svg>'
+        points = " ".join(f"{200 * i / (value.size - 1):.4g},{2 + 56 * (1 - scaled[i]):.4g}"
+                          for i in np.linspace(0, value.size - 1, 101).astype(int))
+        title = f"<title>{low:.4g} to {high:.4g}</title>"
+        return f'<br/><svg viewBox="0 0 200 60" role="img">{title}<polyline points="{points}"/></svg>'
     images = np.rint(scaled.reshape(-1, *value.shape[-2:])[:PICTURES] * 255).astype(np.uint8)
-    tags = "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(image)).decode()}"/>' for image in images)
+    tags = "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(image)).decode()}"/>'
+                   for image in images)
     return f"<br/>{tags}<br/><small>black {low:.4g}, white {high:.4g}</small>"
 
 

@@ -12,7 +12,8 @@ LEAVES = 6  # of a dict or a list, what is shown
 
 
 def colouring(page=False):
-    """A function that colours Python source, for a page or for a terminal; elsewhere, and without Pygments, the source stays as it is.
+    """A function that colours Python source, for a page or for a terminal; elsewhere, and without Pygments, the source
+    stays as it is.
 
     page: bool. A line on stderr says where Pygments is missing.
     """
@@ -41,26 +42,31 @@ def listing():
 
 
 def source(function):
-    """The function's equations, its source in colours, and where else its name lives, a list of lines. function: of `ref`."""
+    """The function's equations, its source in colours, and where else its name lives, a list of lines. function: of
+    `ref`."""
     lines, first = inspect.getsourcelines(function)
     numbered = [f"{n:>4}  {line}" for n, line in enumerate(colouring()("".join(lines).rstrip()).split("\n"), first)]
     found = catalogue.elsewhere(function)
-    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)] if found else []) + _papers(function)
+    return _head(function) + numbered + (["", f"{function.__name__} elsewhere", *(f"    {place}" for place in found)]
+                                         if found else []) + _papers(function)
 
 
 def traced(function, run, differences):
-    """A run as text, a list of lines. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or []."""
+    """A run as text, a list of lines. function: of `ref`. run: from `trace.record`. differences: from
+    `trace.finite_differences`, or []."""
     width, colour = max(120, shutil.get_terminal_size().columns) // 2, colouring()
     lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
     for depth, line, code, mark, values in trace.rows(run):
-        right = ["unchanged"] if values is None else [mark.replace("→", "->") + words for words in _aligned(visible(values))]
+        right = ["unchanged"] if values is None else [mark.replace("→", "->") + words
+                                                      for words in _aligned(visible(values))]
         left, room = code.split("\n"), width - 2 * depth - 8
         right = [""] * len(left) * (max(map(len, left)) > room) + right
         for i in range(max(len(left), len(right))):
             part = left[i] if i < len(left) else ""
             number = line + i if line and i < len(left) else ""
             shown = colour(part) if line else part
-            lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {right[i] if i < len(right) else ''}".rstrip())
+            beside = right[i] if i < len(right) else ""
+            lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {beside}".rstrip())
     if differences:
         lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
     for gradient in differences:
@@ -70,14 +76,16 @@ def traced(function, run, differences):
 
 
 def compared(name, gradient, difference, size):
-    """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient, difference, size: of `trace.finite_differences`."""
+    """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient,
+    difference, size: of `trace.finite_differences`."""
     apart = np.abs(gradient - difference)[np.isfinite(difference)]
     of = f"all {size}" if apart.size == size else f"{apart.size} of {size} elements"
     return _numbers(gradient), _numbers(difference), f"{np.max(apart, initial=0):.1e} apart at most, in {of}"
 
 
 def visible(named):
-    """[(name, its description, value)] of what is in the values; of a dict or a list the first few, and a line that counts the others. named: [(name, value)]."""
+    """[(name, its description, value)] of what is in the values; of a dict or a list the first few, and a line that
+    counts the others. named: [(name, value)]."""
     lines = []
     for name, value in named:
         leaves = trace.leaves(name, value)
@@ -112,10 +120,12 @@ def _described(value):
         return _numbers(value)
     words = f"{value.shape} {value.dtype}  {_numbers(value)}"
     with np.errstate(invalid="ignore"):  # of an infinity
-        return words + (f"  mean {value.mean():.4g}  std {value.std():.4g}" if value.dtype.kind == "f" and value.size else "")
+        return words + (f"  mean {value.mean():.4g}  std {value.std():.4g}"
+                        if value.dtype.kind == "f" and value.size else "")
 
 
 def _numbers(array):
     """The first three and the last, or all four."""
-    words = [f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x) for x in array.ravel()]
+    words = [f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x)
+             for x in array.ravel()]
     return " ".join(words if len(words) <= 4 else [*words[:3], "..", words[-1]])

@@ -1,6 +1,6 @@
-"""One run of an equation, line by line: each statement with the values that it computed, calls into `ref` inside their line.
+"""One run of an equation, line by line: each statement, the values that it computed, and the calls inside it.
 
-What only checks is left out: an `if` that was not taken, and a private function that made no number that it was not given.
+Checks are left out: an `if` that was not taken, and a private function that returned nothing new.
 """
 import ast
 import inspect
@@ -24,7 +24,7 @@ BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 @dataclass
 class Step:
-    """One statement as it ran. loop: whether it is a loop's head. returns: of a return, the names in it. written: the names it wrote, made: [(name, value)] of those it changed."""
+    """One statement as it ran. returns: the names in a return. written: names; made: [(name, value)] that changed."""
 
     line: int
     source: str
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass
 class Run:
-    """One call. given: {name: value}. unnamed: the arguments that the caller has under no name. returned: or the exception that ended it."""
+    """One call. given: {name: value}. unnamed: arguments without a name there. returned: a value, or the exception."""
 
     name: str
     place: tuple
@@ -55,14 +55,14 @@ def record(function, arguments):
         code = frame.f_code
         if not code.co_filename.startswith(MATH) or code.co_filename.startswith(READER) or code.co_name.startswith("<"):
             return None
-        count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
-        given = {name: frame.f_locals[name] for name in code.co_varnames[:count]}
-        callers = {id(value) for value in frame.f_back.f_locals.values()}
-        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given), [n for n, v in given.items() if id(v) not in callers])
+        given, callers = _arguments(frame), {id(value) for value in frame.f_back.f_locals.values()}
+        new = [name for name, value in given.items() if id(value) not in callers]
+        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given), new)
         (active[-1][0].steps[-1].calls if active else top).append(run)
         if code not in parsed:
             parsed[code] = _statements(code)
-        active.append((run, parsed[code], [], dict(run.given)))  # [the statement that is running], {name: value as last shown}
+        # [the statement that is running], {name: value as last shown}
+        active.append((run, parsed[code], [], dict(run.given)))
         return followed
 
     def followed(frame, event, value):
@@ -72,7 +72,8 @@ def record(function, arguments):
             if running != [statement]:
                 _close(run, running, held, frame.f_locals, frame.f_lineno)
                 running.append(statement)
-                run.steps.append(Step(statement.lineno, source, isinstance(statement, (ast.For, ast.While)), _names_returned(statement)))
+                loop = isinstance(statement, (ast.For, ast.While))
+                run.steps.append(Step(statement.lineno, source, loop, _names_returned(statement)))
         elif event == "return":
             _close(run, running, held, frame.f_locals, None)
             run.returned = _copied(value)
@@ -93,11 +94,20 @@ def record(function, arguments):
     return top[0]
 
 
-def rows(run, depth=0, seen=None):
-    """What there is to show of a run, in order: (depth, line or None, source or the name of what was called, mark, [(name, value)] or None for nothing new).
+def _arguments(frame):
+    """{name: value} of what a call was given."""
+    code = frame.f_code
+    stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    return {name: frame.f_locals[name] for name in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount + stars]}
 
-    run: `Run`. depth: int. seen: {function: its lines that were shown}; a call that takes no other line is not shown in full again, but
-    what it returned is, where nothing else has it. Of a loop's rounds through the same lines the first is shown, and the loop's last.
+
+def rows(run, depth=0, seen=None):
+    """What there is to show of a run, in order: (depth, line or None, source or the name of what was called, mark,
+    [(name, value)] or None for nothing new).
+
+    run: `Run`. depth: int. seen: {function: its lines that were shown}; a call that takes no other line is not shown in
+    full again, but what it returned is, where nothing else has it. Of a loop's rounds through the same lines the first
+    is shown, and the loop's last.
     """
     seen, repeated = {} if seen is None else seen, _repeated(run)
     for i, step in enumerate(run.steps):
@@ -120,10 +130,12 @@ def rows(run, depth=0, seen=None):
 
 
 def _repeated(run):
-    """{place in run.steps: n} of steps that are not shown: n > 0 at the first of n rounds of a loop through the lines, and calls, of the round before."""
+    """{place in run.steps: n} of steps that are not shown: n > 0 at the first of n rounds of a loop through the lines,
+    and calls, of the round before."""
     heads, found = {}, {}
     for i, step in enumerate(run.steps):
-        heads = {line: known for line, known in heads.items() if line <= step.line}  # an earlier line: a new round of a loop around them
+        # an earlier line: a new round of a loop around them
+        heads = {line: known for line, known in heads.items() if line <= step.line}
         if step.loop:
             start, before, first, same = heads.get(step.line, (i, None, i, 0))
             path = tuple(map(_path, run.steps[start:i]))
@@ -150,12 +162,14 @@ def leaves(name, value):
 
 def same(a, b):
     """Whether two values look the same: the same bits in the same shapes at the same places. a, b: anything."""
-    a, b = ([(n, (v.dtype, v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v) for n, v in leaves("", value)] for value in (a, b))
+    a, b = ([(n, (v.dtype, v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v) for n, v in leaves("", value)]
+            for value in (a, b))
     return a == b
 
 
 def _close(run, running, held, variables, following):
-    """The last step of the run has ended, and line `following` comes next (None: it returns): note what it made, or drop it."""
+    """The last step of the run has ended, and line `following` comes next (None: it returns): note what it made, or
+    drop it."""
     if not running:
         return
     statement, step = running.pop(), run.steps[-1]
@@ -168,14 +182,17 @@ def _close(run, running, held, variables, following):
     if isinstance(statement, ast.Expr):  # a call, which may have written to what it was given
         written = [node.id for node in inside if isinstance(node, ast.Name)]
     else:
-        written = [_root(node).id for node in inside if isinstance(node, (ast.Name, ast.Subscript)) and isinstance(node.ctx, ast.Store)]
+        written = [_root(node).id for node in inside
+                   if isinstance(node, (ast.Name, ast.Subscript)) and isinstance(node.ctx, ast.Store)]
     for name in dict.fromkeys(n for n in written if n in variables and n != "_"):
         step.written.append(name)
         if name not in held or not same(held[name], variables[name]):
             before, held[name] = held.get(name), _copied(variables[name])
             now = held[name]
-            one_by_one = isinstance(now, dict) and isinstance(before, dict) and now.keys() == before.keys()  # then only what has changed
-            step.made += [(f"{name}[{key!r}]", now[key]) for key in now if not same(before[key], now[key])] if one_by_one else [(name, now)]
+            # then only what has changed
+            one_by_one = isinstance(now, dict) and isinstance(before, dict) and now.keys() == before.keys()
+            step.made += [(f"{name}[{key!r}]", now[key]) for key in now
+                          if not same(before[key], now[key])] if one_by_one else [(name, now)]
 
 
 def _root(node):
@@ -189,7 +206,8 @@ def _statements(code):
     lines = textwrap.dedent("".join(inspect.getsourcelines(code)[0])).split("\n")
     for node in ast.walk(function):
         if isinstance(node, ast.stmt) and node is not function:
-            head = range(node.lineno, max(node.lineno, node.body[0].lineno - 1 if hasattr(node, "body") else node.end_lineno) + 1)
+            head = range(node.lineno, max(node.lineno, node.body[0].lineno - 1
+                                          if hasattr(node, "body") else node.end_lineno) + 1)
             source = "\n".join(lines[n - code.co_firstlineno][function.body[0].col_offset:] for n in head)
             known |= {n: (node, source) for n in head}
     return known
@@ -210,7 +228,8 @@ def _tidy(run):
 
 
 def _new_numbers(run):
-    out, held = ([v.ravel() for _, v in leaves("", x) if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"] for x in (run.returned, run.given))
+    out, held = ([v.ravel() for _, v in leaves("", x) if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"]
+                 for x in (run.returned, run.given))
     return bool(out) and not np.all(np.isin(np.concatenate(out), np.concatenate(held or [[]])))
 
 
@@ -242,16 +261,18 @@ def _returned(run):
 
 
 def gradient_names(backward):
-    """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ...". backward: of `ref`."""
+    """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ...".
+    backward: of `ref`."""
     said = re.search(r".*Returns ((?:d\w+(?:, | and |\b))+)", inspect.getdoc(backward), flags=re.S)[1]
     return [name[1:] for name in re.findall(r"d\w+", said)]
 
 
 def finite_differences(backward, forward, inputs, upstream, gradients):
-    """[(name, gradient, difference, size)]: some elements of each gradient, the central differences of sum(upstream * outputs of the forward) by five points,
-    and how many elements there are.
+    """[(name, gradient, difference, size)]: some elements of each gradient, the central differences of sum(upstream *
+    outputs of the forward) by five points, and how many elements there are.
 
-    backward, forward: of `ref`. inputs: the forward's arguments. upstream: one array or number for each output. gradients: what the backward returned.
+    backward, forward: of `ref`. inputs: the forward's arguments. upstream: one array or number for each output.
+    gradients: what the backward returned.
     """
     def loss(moved):
         outputs = forward(**moved)
@@ -262,7 +283,8 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
         whole, grads = named(inputs[name]), named(gradient)
         for key, value in whole.items():
             value = np.asarray(value, np.float64)
-            chosen = np.unique(np.append(np.arange(min(3, value.size)), np.linspace(0, value.size - 1, min(SAMPLED, value.size)).astype(int)))
+            chosen = np.unique(np.append(np.arange(min(3, value.size)),
+                                         np.linspace(0, value.size - 1, min(SAMPLED, value.size)).astype(int)))
 
             def at(i, h):
                 moved = value.copy()

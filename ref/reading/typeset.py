@@ -1,7 +1,7 @@
 """The equations of the docstrings, in their ASCII notation, as MathML: what is typeset is what the source says.
 
-    x0_hat eps_hat abar_t beta_tilde      names with digits, subscripts, hats, tildes and bars; Greek by name; dx for a gradient
-    a b / c d                             a b over c, times d: a fraction takes what was multiplied so far and one factor below
+    x0_hat eps_hat abar_t beta_tilde      names with digits, subscripts, hats, tildes, bars; Greek by name; dx: gradient
+    a b / c d                             a b over c, times d: all factors so far, over the one that follows
     sqrt(x)  e^(x)  e^-x  |x|  ||x||      roots, powers, norms
     sum_k  prod_{i=1..t}  <-  <=  ~  ..   signs
     where s = 0, else 1                   words stay words
@@ -11,8 +11,10 @@ from xml.sax.saxutils import escape, unescape
 
 from ref.reading.catalogue import equations
 
-TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]{3,}-[a-z]{3,}|[A-Za-z]\w*\'*|<-|->|<=|>=|//|\|\||\.\.|\+-|\S)')
-GREEK = dict(alpha="α", beta="β", gamma="γ", eps="ε", eta="η", mu="μ", pi="π", rho="ρ", sigma="σ", phi="φ", inf="∞") | {"lambda": "λ"}
+TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]{3,}-[a-z]{3,}|[A-Za-z]\w*\'*'
+                   r'|<-|->|<=|>=|//|\|\||\.\.|\+-|\S)')
+GREEK = dict(alpha="α", beta="β", gamma="γ", eps="ε", eta="η", mu="μ", pi="π", rho="ρ", sigma="σ", phi="φ",
+             inf="∞") | {"lambda": "λ"}
 ACCENTS = {"hat": "^", "tilde": "~", "bar": "¯"}
 WRITTEN = {"abar": "alpha_bar", "mhat": "m_hat", "vhat": "v_hat"}  # one word, with an accent in it
 SIGNS = dict(zip("<- -> <= >= .. +- ~ * . - || | ^".split(), "←→≤≥…±∼··−∥∣⊕"))
@@ -23,14 +25,15 @@ BREAKS = RELATIONS | set("+−±,;:…∥∣⊕")  # where the part that a fract
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 FUNCTIONS = {full_name.rsplit(".", 1)[1] for full_name in equations()} | {"input_gradient", "input_gradient_backward"}
 WORDS = set("""
-    above added all and as at axes before both but by clamped clipped does each else ends examples first float64 for from given has have in
-    is it kink line never noise of off on one or over reaches returns row rounded same scaled starts steps that the times to unless where
-    which with without zero
+    above added all and as at axes before both but by clamped clipped does each else ends examples first float64 for
+    from given has have in is it kink line never noise of off on one or over reaches returns row rounded same scaled
+    starts steps that the times to unless where which with without zero
 """.split())
 
 
 def mathml(line):
-    """One line of a docstring's equations as a <math> element. line: str. Raises ValueError for a bracket without its partner, or a / or ^ before nothing."""
+    """One line of a docstring's equations as a <math> element. line: str. Raises ValueError for a bracket without its
+    partner, or a / or ^ before nothing."""
     tokens, at = [], 0  # (text, spaces before, whether a space follows)
     while match := TOKEN.match(line, at):
         tokens.append((match[1], match.start(1) - at, match.end() == len(line) or line[match.end()].isspace()))
@@ -105,7 +108,8 @@ def _atom(tokens, i):
         close = CLOSING.get(text, text)
         row, end = _sequence(tokens, i + 1, close)
         tall = f'<mo stretchy="{str("<mfrac" in "".join(row)).lower()}">'
-        return f"<mrow>{tall}{text.replace('||', '∥')}</mo>{''.join(row)}{tall}{close.replace('||', '∥')}</mo></mrow>", end + 1
+        text, close = text.replace("||", "∥"), close.replace("||", "∥")
+        return f"<mrow>{tall}{text}</mo>{''.join(row)}{tall}{close}</mo></mrow>", end + 1
     if text[0] in '"`':
         return f"<mtext>{escape(text[1:-1])}</mtext>", i + 1
     if text[0].isdigit():
@@ -146,7 +150,8 @@ def _name(text, below):
         element = f'<mover accent="true">{element}<mo>{ACCENTS[accent]}</mo></mover>'
     if gradient:
         element = f'<mrow><mi mathvariant="normal">d</mi>{element}</mrow>'
-    under = [f"<mn>{number}</mn>"] * bool(number) + [f"<mi>{GREEK.get(w, w)}</mi>" for w in rest if w not in ACCENTS] + ["".join(below)] * bool(below)
+    under = [f"<mn>{number}</mn>"] * bool(number) + [f"<mi>{GREEK.get(w, w)}</mi>" for w in rest
+                                                     if w not in ACCENTS] + ["".join(below)] * bool(below)
     if under:
         element = f"<msub>{element}<mrow>{'<mo>,</mo>'.join(under)}</mrow></msub>"
     return f"<msup>{element}<mo>{'′' * primes}</mo></msup>" if primes else element
@@ -154,7 +159,8 @@ def _name(text, below):
 
 def _bare(row):
     """The elements as one, without brackets that are about all of it."""
-    bracket = re.fullmatch(r'<mrow><mo stretchy="\w+">\(</mo>(.*)<mo stretchy="\w+">\)</mo></mrow>', row[0]) if len(row) == 1 else None
+    bracket = re.fullmatch(r'<mrow><mo stretchy="\w+">\(</mo>(.*)<mo stretchy="\w+">\)</mo></mrow>',
+                           row[0]) if len(row) == 1 else None
     return f"<mrow>{bracket[1] if bracket else ''.join(row)}</mrow>"
 
 

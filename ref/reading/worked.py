@@ -11,26 +11,30 @@ from ref.reading.catalogue import equations, full
 
 
 def run(function, given=None):
-    """Trace it on its worked example. function: of `ref`. given: as in `example`; for a `_backward` its forward's arguments too.
+    """Trace it on its worked example. function: of `ref`. given: as in `example`; for a `_backward` its forward's
+    arguments too.
 
-    Returns the `trace.Run`; of a `_backward` the rows of `trace.finite_differences`, else []. Raises LookupError as `example` does.
+    Returns the `trace.Run`; of a `_backward` the rows of `trace.finite_differences`, else []. Raises LookupError as
+    `example` does.
     """
     if not function.__name__.endswith("_backward"):
         return trace.record(function, example(function, given)), []
-    forward, inputs, upstream, arguments = _backward_example(function, given or {})
+    forward, inputs, upstream, arguments = backward_example(function, given or {})
     ran = trace.record(function, arguments)
     if isinstance(ran.returned, Exception):
         return ran, []
-    return ran, trace.finite_differences(function, forward, inputs, upstream, ran.returned if isinstance(ran.returned, list) else [ran.returned])
+    return ran, trace.finite_differences(function, forward, inputs, upstream, ran.returned
+                                         if isinstance(ran.returned, list) else [ran.returned])
 
 
 def settings(function, words):
     """{name: value} of words such as "t=500". function: of `ref`. words: list of str.
 
-    Raises ValueError for a word that is no name=value, a name that is no argument, a value that cannot stand where the example's does.
+    Raises ValueError for a word that is no name=value, a name that is no argument, a value that cannot stand where the
+    example's does.
     """
     backward = function.__name__.endswith("_backward")
-    _, inputs, _, own = _backward_example(function, {}) if backward else (None, {}, None, example(function))
+    _, inputs, _, own = backward_example(function, {}) if backward else (None, {}, None, example(function))
     known, found = inputs | own, {}
     for word in words:
         name, equals, said = word.partition("=")
@@ -38,7 +42,8 @@ def settings(function, words):
             raise ValueError(f"--set {word}: expected NAME=VALUE with a name out of {', '.join(known)}")
         of = known[name]
         if callable(of) or isinstance(of, dict) or isinstance(of, tuple) and any(map(callable, of)):
-            raise ValueError(f"--set {word}: {name} is a {type(of).__name__}, which no text can stand for; numbers, lists and names can")
+            raise ValueError(f"--set {word}: {name} is a {type(of).__name__}, which no text can stand for; numbers, "
+                             f"lists and names can")
         try:
             found[name] = value = ast.literal_eval(said)
             if isinstance(value, list):
@@ -50,13 +55,15 @@ def settings(function, words):
     return found
 
 
-def _backward_example(backward, given):
+def backward_example(backward, given):
     """The forward, its arguments, the upstream gradients, and the arguments of the backward."""
     forward = equations()[full(backward).removesuffix("_backward")]
     inputs, names = example(forward, given), list(inspect.signature(backward).parameters)
     returned = forward(**inputs)
     returned = returned if isinstance(returned, tuple) else (returned,)
     outputs = [out for out in returned if not isinstance(out, dict)]
-    upstream = {name: given.get(name, 1.0 if np.ndim(out) == 0 else normal(9, np.shape(out))) for name, out in zip(names, outputs)}
-    below = {name: returned[-1] if name == "cache" else inputs.get(name, outputs[0]) for name in names[len(outputs):]}  # or an output, under its own name
+    upstream = {name: given.get(name, 1.0 if np.ndim(out) == 0 else normal(9, np.shape(out)))
+                for name, out in zip(names, outputs)}
+    # or an output, under its own name
+    below = {name: returned[-1] if name == "cache" else inputs.get(name, outputs[0]) for name in names[len(outputs):]}
     return forward, inputs, list(upstream.values()), upstream | below

@@ -97,3 +97,20 @@ def test_nan_in_a_loop_stands_where_the_truth_has_it_and_widens_nothing():
     tolerance.assert_matches(truth, rule)
     with pytest.raises(tolerance.Mismatch):
         tolerance.assert_matches(np.append(TRUTH, 0.0), rule)
+
+
+def test_whole_allows_ulps_of_the_largest_element_beyond_twice_numpys_worst():
+    truth = np.array([1.0, -3.0])
+    rule = tolerance.whole(truth, [truth + 2.0**-20, truth], "float32", ulps=4)
+    np.testing.assert_array_equal(rule.allowed, 2 * 2.0**-20 + 4 * np.spacing(np.float32(3)))
+
+
+@pytest.mark.parametrize("dtype", tolerance.LARGEST)
+def test_a_truth_beyond_the_dtype_is_inf_and_none_within_is(dtype):
+    """With its sign, and with a scale that is ignored there; all other elements keep their value and their bound."""
+    largest = tolerance.LARGEST[dtype]
+    truth = np.array([1.0, -2.0, largest, *((4 * largest, -4 * largest) if dtype != "float64" else (np.inf, -np.inf))])
+    rule = tolerance.rule(truth, np.array([1.0, 2.0, 0.0, np.inf, np.nan]), 2, dtype)
+    np.testing.assert_array_equal(rule.truth, [1.0, -2.0, largest, np.inf, -np.inf])
+    ulps = 2 * (2 if dtype == "float64" else 1) * tolerance.EPS[dtype]
+    np.testing.assert_array_equal(rule.allowed, ulps * np.array([1, 2, 0, 0, 0]) + tolerance.SMALLEST[dtype] / 2)

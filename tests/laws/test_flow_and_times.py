@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ref import diffusion, edm, flow, samplers, schedules
+from tests.ref import BY_TIME
 from tests.laws.test_samplers import BROKEN, KEPT, SPACINGS, best_eps, best_velocity, spread
 
 
@@ -14,8 +15,9 @@ def bent(x, sigma):
 
 
 def law_of_one_first_order_solver(to_vp, to_flow, velocity, steps):
-    """DDIM, Euler in sigma and Euler on the flow are the same step: each goes on with the same x0_hat and eps_hat. So with one x0_hat
-    and the changes of variables they make the same samples, whatever the model and however few the steps."""
+    """DDIM, Euler in sigma and Euler on the flow are the same step: each goes on with the same x0_hat and eps_hat. So
+    with one x0_hat and the changes of variables they make the same samples, whatever the model and however few the
+    steps."""
     times = flow.shift_times(np.linspace(0.8, 0, steps + 1), 2.0)
     abar = flow.abar_from_flow_time(times[::-1])
     sigmas = edm.sigma_from_abar(abar[::-1])
@@ -46,7 +48,8 @@ def test_flow_matching_and_the_diffusion_make_the_same_samples(steps):
 
 
 def test_gaussian_samples_of_flow_and_diffusion_agree_through_the_change_of_variables():
-    """Solvers of second order on either side, from one x_T: x0 = x_T sqrt(s2 / V_T), and each other's within the square of a step."""
+    """Solvers of second order on either side, from one x_T: x0 = x_T sqrt(s2 / V_T), and each other's within the square
+    of a step."""
     s2, xT = 0.3, np.linspace(-2, 2, 5)
     abar = edm.abar_from_sigma(np.append(0, np.geomspace(0.01, 10, 800)))
     times = flow.flow_time_from_abar(abar[::-1])
@@ -57,12 +60,10 @@ def test_gaussian_samples_of_flow_and_diffusion_agree_through_the_change_of_vari
     assert np.abs(samplers.flow_heun(best_velocity(s2), xT, times) - exact).max() > 0.01  # without it
 
 
-# --- times compose --------------------------------------------------------------------------------------------------
-
-
 def law_of_times(sampler, times, abar):
-    """Where a step ends the next begins. A model that knows x0 = 1 and eps = 0 keeps every sampler on x_t = sqrt(abar_t), so that
-    each x says at which time the step before it has ended; that is when the model has to be asked about it, at the times given."""
+    """Where a step ends the next begins. A model that knows x0 = 1 and eps = 0 keeps every sampler on x_t =
+    sqrt(abar_t), so that each x says at which time the step before it has ended; that is when the model has to be asked
+    about it, at the times given."""
     seen = []
 
     def model(xt, t):
@@ -74,14 +75,6 @@ def law_of_times(sampler, times, abar):
     return max(abs(x / np.sqrt(abar[t]) - 1) for x, t in [*seen, (end, times[-1])])
 
 
-BY_TIME = {
-    "ddpm": lambda f, x, times, z, abar: samplers.ddpm(f, x, times, z, abar),
-    "ddim": lambda f, x, times, z, abar: samplers.ddim(f, x, times, z, 0, abar),
-    "ddim 1": lambda f, x, times, z, abar: samplers.ddim(f, x, times, z, 1, abar),
-    "dpmpp_2m": lambda f, x, times, z, abar: samplers.dpmpp_2m(f, x, times, abar),
-    "unipc": lambda f, x, times, z, abar: samplers.unipc(f, x, times, abar),
-    "inpaint": lambda f, x, times, z, abar: samplers.inpaint(f, x, times, z, x, np.zeros_like(x), abar),
-}
 T50, T1000 = schedules.alpha_bar(schedules.linear_betas(50, 0.002, 0.2)), schedules.alpha_bar(schedules.linear_betas())
 
 
@@ -125,4 +118,5 @@ def test_a_list_of_times_that_is_not_followed_breaks_it(name):
     run = BY_TIME[name]
     assert law_of_times(lambda f, x, times, z, abar: run(f, x, times[::2], z, abar), times, T50) > BROKEN
     assert law_of_times(lambda f, x, times, z, abar: run(f, x, times[:-1], z, abar), times, T50) > BROKEN
-    assert law_of_times(lambda f, x, times, z, abar: run(lambda x, t: f(x, t - 5), x, times, z, abar), times, T50) > BROKEN
+    assert law_of_times(lambda f, x, times, z, abar: run(lambda x, t: f(x, t - 5), x, times, z, abar), times,
+                        T50) > BROKEN

@@ -8,7 +8,8 @@ from tests import assert_close
 from tests.laws.test_vae import BROKEN, KEPT, kit
 
 
-# Two densities on 41 points, as counts: point i is there REAL[i] times among the real and FAKE[i] times among the fakes.
+# Two densities on 41 points, as counts: point i is there REAL[i] times among the real and FAKE[i] times among the
+# fakes.
 POINTS = np.linspace(-2.5, 2.5, 41)
 REAL = np.round(2000 * np.exp(-((POINTS + 0.4) ** 2) / 2)).astype(int) + 20
 FAKE = np.round(1000 * np.exp(-((POINTS - 0.8) ** 2) / 0.8)).astype(int) + 20
@@ -16,7 +17,8 @@ P_DATA, P_G = REAL / REAL.sum(), FAKE / FAKE.sum()
 
 
 def value_and_gradient(f, logits):
-    """The discriminator's loss with these logits at POINTS, and its gradient in them; its means are over real and fake examples."""
+    """The discriminator's loss with these logits at POINTS, and its gradient in them; its means are over real and fake
+    examples."""
     real, fake = np.repeat(logits, REAL), np.repeat(logits, FAKE)
     dreal, dfake = f.discriminator_loss_backward(1.0, real, fake)
     point = np.arange(41)
@@ -25,8 +27,8 @@ def value_and_gradient(f, logits):
 
 
 def law_of_the_trained_discriminator(f):
-    """Gradient descent on a free logit for each point, from 0: where it ends is `optimal_discriminator`. The curvature at a point is
-    at most (p + q) / 4, so a step of its inverse can only go down."""
+    """Gradient descent on a free logit for each point, from 0: where it ends is `optimal_discriminator`. The curvature
+    at a point is at most (p + q) / 4, so a step of its inverse can only go down."""
     logits = np.zeros(41)
     for _ in range(600):
         logits -= 4 / (P_DATA + P_G) * value_and_gradient(f, logits)[1]
@@ -40,7 +42,8 @@ def one_mean_for_both(dloss, real_logits, fake_logits):
 
 
 WRONG_DISCRIMINATORS = {
-    "real and fake swapped": dict(discriminator_loss_backward=lambda d, real, fake: gan.discriminator_loss_backward(d, fake, real)[::-1]),
+    "real and fake swapped": dict(
+        discriminator_loss_backward=lambda d, real, fake: gan.discriminator_loss_backward(d, fake, real)[::-1]),
     "one mean for both": dict(discriminator_loss_backward=one_mean_for_both),
     "p_g on top": dict(optimal_discriminator=lambda p_data, p_g: p_g / (p_data + p_g)),
     "the ratio alone": dict(optimal_discriminator=lambda p_data, p_g: p_data / p_g),
@@ -57,8 +60,8 @@ def test_a_wrong_one_trains_to_something_else(name):
 
 
 def test_the_mlp_discriminator_approaches_it_too():
-    """1 -> 16 -> 16 -> 1 with tanh, 1,200 full steps of Adam from a fixed start: within 0.01 at every point, and the loss within
-    1e-4 of the best, which it never beats."""
+    """1 -> 16 -> 16 -> 1 with tanh, 1,200 full steps of Adam from a fixed start: within 0.01 at every point, and the
+    loss within 1e-4 of the best, which it never beats."""
     best = gan.optimal_discriminator(P_DATA, P_G)
     lowest = value_and_gradient(kit(), np.log(best / (1 - best)))[0]
     rng = np.random.default_rng(0)
@@ -70,7 +73,8 @@ def test_the_mlp_discriminator_approaches_it_too():
         value, dlogits = value_and_gradient(kit(), logits)
         _, gradients = discriminator_backward(dlogits, params, cache)
         for name in params:
-            params[name], m[name], v[name] = optim.adam_step(params[name], gradients[name], m[name], v[name], step, 0.02, 0.9, 0.999, 1e-8, 0.0)
+            params[name], m[name], v[name] = optim.adam_step(params[name], gradients[name], m[name], v[name], step,
+                                                             0.02, 0.9, 0.999, 1e-8, 0.0)
         assert value > lowest
     assert np.abs(layers.sigmoid(logits) - best).max() < 0.01 and value - lowest < 1e-4
 

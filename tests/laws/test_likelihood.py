@@ -1,8 +1,8 @@
-"""Laws of probability, exact: the levels of a discretised Gaussian add up, the variational bound of the exact model is tight,
-the SDEs and their two ways back carry the variance, and the ODE finds the density of Gaussian data.
+"""Laws of probability, exact: the levels of a discretised Gaussian add up, the variational bound of the exact model is
+tight, the SDEs and their two ways back carry the variance, and the ODE finds the density of Gaussian data.
 
-No training, no sampling. A law is a function of what it is asked about and returns by how much that breaks it; every law is
-also shown something wrong, which must break it visibly.
+No training, no sampling. A law is a function of what it is asked about and returns by how much that breaks it; every
+law is also shown something wrong, which must break it visibly.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -18,14 +18,12 @@ from ref import diffusion, objectives, schedules, sde
 KEPT, BROKEN = 1e-12, 1e-3
 LEVELS = 2 * np.arange(256) / 255 - 1
 
-
-# --- the 256 levels -------------------------------------------------------------------------------------------------
-
 TRUE = objectives.discretized_gaussian_log_likelihood
 
 
 def erf_between(low, high, mean, log_scale):
-    return 0.5 * (math.erf((high - mean) * math.exp(-log_scale) / 2**0.5) - math.erf((low - mean) * math.exp(-log_scale) / 2**0.5))
+    deviation = 2**0.5 * math.exp(log_scale)
+    return 0.5 * (math.erf((high - mean) / deviation) - math.erf((low - mean) / deviation))
 
 
 def logs(p):
@@ -36,11 +34,13 @@ WRONG_LIKELIHOODS = {
     "ends of one bin's width": lambda x, m, s: logs(np.vectorize(erf_between)(x - 1 / 255, x + 1 / 255, m, s)),
     "bins of 1/256": lambda x, m, s: logs(
         np.vectorize(erf_between)(np.where(x == -1, -9, x - 1 / 256), np.where(x == 1, 9, x + 1 / 256), m, s)),
-    "the density times the width": lambda x, m, s: -0.5 * ((x - m) * np.exp(-s)) ** 2 - s - 0.5 * np.log(2 * np.pi) + np.log(2 / 255),
+    "the density times the width": lambda x, m, s: (
+        -0.5 * ((x - m) * np.exp(-s)) ** 2 - s - 0.5 * np.log(2 * np.pi) + np.log(2 / 255)),
     "a density": lambda x, m, s: TRUE(x, m, s) - np.log(2 / 255),
     "one step to the left": lambda x, m, s: np.where(x == 1, TRUE(x, m, s), TRUE(np.maximum(x - 2 / 255, -1), m, s)),
 }
-GAUSSIANS = [(mean, log_scale) for mean in (-3.0, -1.0, -0.31, 0.0, 0.5, 1.7) for log_scale in (-9.0, -5.5, -4.0, -2.0, 0.0, 3.0)]
+GAUSSIANS = [(mean, log_scale) for mean in (-3.0, -1.0, -0.31, 0.0, 0.5, 1.7)
+             for log_scale in (-9.0, -5.5, -4.0, -2.0, 0.0, 3.0)]
 
 
 def law_of_total_probability(likelihood):
@@ -59,8 +59,8 @@ def test_the_levels_add_to_1():
 
 
 def law_of_added_bins(likelihood):
-    """The bins of levels 0 to K together are the half line below K's upper end, which is the bin of level 0 for a mean moved
-    down by K levels. In logarithms, so it holds 1e4 deviations away, where every probability underflows."""
+    """The bins of levels 0 to K together are the half line below K's upper end, which is the bin of level 0 for a mean
+    moved down by K levels. In logarithms, so it holds 1e4 deviations away, where every probability underflows."""
     worst = 0.0
     for mean, log_scale in GAUSSIANS:
         logp = likelihood(LEVELS, np.full(256, mean), np.full(256, log_scale))
@@ -73,11 +73,10 @@ def law_of_added_bins(likelihood):
 
 def test_bins_add_up_in_the_far_tails_too():
     assert law_of_added_bins(TRUE) < KEPT
-    for name in ("ends of one bin's width", "bins of 1/256", "the density times the width"):  # any factor, a density's too, adds up
+    # any factor, a density's too, adds up
+    for name in ("ends of one bin's width", "bins of 1/256", "the density times the width"):
         assert law_of_added_bins(WRONG_LIKELIHOODS[name]) > BROKEN, name
 
-
-# --- the variational bound ------------------------------------------------------------------------------------------
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
@@ -86,8 +85,8 @@ INNER = LEVELS[[30, 100, 128, 201, 240]]
 
 
 def exact_step(xt, t, s, s2):
-    """Mean and log-variance of q(x_s | x_t) for x0 ~ N(0, s2): with alpha = abar_t / abar_s and V the variances of x_t and
-    x_s, the slope is sqrt(alpha) V_s / V_t, and V_s (1 - alpha V_s / V_t) is left."""
+    """Mean and log-variance of q(x_s | x_t) for x0 ~ N(0, s2): with alpha = abar_t / abar_s and V the variances of x_t
+    and x_s, the slope is sqrt(alpha) V_s / V_t, and V_s (1 - alpha V_s / V_t) is left."""
     alpha, Vt, Vs = ABAR[t] / ABAR[s], ABAR[t] * s2 + 1 - ABAR[t], ABAR[s] * s2 + 1 - ABAR[s]
     return np.sqrt(alpha) * Vs / Vt * xt, np.full(xt.shape, np.log(Vs * (1 - alpha * Vs / Vt)))
 
@@ -104,13 +103,15 @@ def bound(x0, s2, times, model=exact_step, terms=objectives.vlb_terms, prior=obj
 
 def surprise(x0, variance):
     """-log2 of the probability that N(0, variance) gives to the bin of x0."""
-    return -math.log2(erf_between(x0 - 1 / 255 if x0 > -1 else -np.inf, x0 + 1 / 255 if x0 < 1 else np.inf, 0.0, math.log(variance) / 2))
+    return -math.log2(erf_between(x0 - 1 / 255 if x0 > -1 else -np.inf, x0 + 1 / 255
+                                  if x0 < 1 else np.inf, 0.0, math.log(variance) / 2))
 
 
 def law_of_the_tight_bound(**wrong):
-    """Unit variance: every step of the exact model is Gaussian and x_T is N(0, 1), so the bound misses nothing but that q noises
-    x0 and the model anything in its bin, 1e-7 bits here. Any times do, not only neighbours."""
-    gaps = [bound(x0, 1.0, times, **wrong) - surprise(x0, 1.0) for x0 in INNER for times in (range(20, -1, -1), (20, 13, 4, 1, 0))]
+    """Unit variance: every step of the exact model is Gaussian and x_T is N(0, 1), so the bound misses nothing but that
+    q noises x0 and the model anything in its bin, 1e-7 bits here. Any times do, not only neighbours."""
+    gaps = [bound(x0, 1.0, times, **wrong) - surprise(x0, 1.0) for x0 in INNER
+            for times in (range(20, -1, -1), (20, 13, 4, 1, 0))]
     return max(gaps), min(gaps)
 
 
@@ -124,7 +125,8 @@ def test_the_bound_of_the_exact_model_is_its_likelihood():
         "nats": dict(terms=lambda *a: true_terms(*a) * np.log(2)),
         "KL without its half": dict(terms=lambda x0, xt, t, s, *a: true_terms(x0, xt, t, s, *a) * (1 if s == 0 else 2)),
         "no decoder": dict(terms=lambda x0, xt, t, s, *a: true_terms(x0, xt, t, s, *a) * (s > 0)),
-        "the small variance": dict(model=lambda xt, *a: (exact_step(xt, *a)[0], objectives.learned_logvar(0 * xt, *a[:2], ABAR))),
+        "the small variance": dict(model=lambda xt, t, s, s2: (
+            exact_step(xt, t, s, s2)[0], objectives.learned_logvar(0 * xt, t, s, ABAR))),
         "a deviation for the variance": dict(model=lambda *a: (exact_step(*a)[0], exact_step(*a)[1] / 2)),
         "a mean not shrunk": dict(model=lambda xt, t, s, s2: (xt, exact_step(xt, t, s, s2)[1])),
     }.items():
@@ -134,7 +136,8 @@ def test_the_bound_of_the_exact_model_is_its_likelihood():
 
 def test_the_large_variance_is_exact_for_unit_data_and_learned_as_v_1():
     for t, s in ((20, 13), (7, 6), (4, 0)):
-        np.testing.assert_allclose(objectives.learned_logvar(np.ones((1, 1)), t, s, ABAR), exact_step(np.zeros((1, 1)), t, s, 1.0)[1], rtol=1e-12)
+        learned = objectives.learned_logvar(np.ones((1, 1)), t, s, ABAR)
+        np.testing.assert_allclose(learned, exact_step(np.zeros((1, 1)), t, s, 1.0)[1], rtol=1e-12)
 
 
 def model_variance(times, s2):
@@ -155,19 +158,16 @@ def test_the_bound_is_above_the_likelihood_at_every_level(s2):
         assert gap > (-1e-12 if s2 == 1 else 0), (x0, gap)
 
 
-# --- SDEs carry the variance ----------------------------------------------------------------------------------------
-
 TIMES = [0.003, 0.1, 0.37, 0.5, 0.99]
-SDES = {"vp": (sde.vp_drift, sde.vp_diffusion, sde.vp_marginal), "ve": (sde.ve_drift, sde.ve_diffusion, sde.ve_marginal)}
+SDES = {"vp": (sde.vp_drift, sde.vp_diffusion, sde.vp_marginal),
+        "ve": (sde.ve_drift, sde.ve_diffusion, sde.ve_marginal)}
 
 
 def slope_in_t(f, t):
-    """df/dt by the complex step, with no subtraction."""
     return np.imag(f(t + 1e-30j)) / 1e-30
 
 
 def spread(kind, t, s2):
-    """V_t, the variance of x_t for x0 ~ N(0, s2)."""
     mean, std = SDES[kind][2](t)
     return mean**2 * s2 + std**2
 
@@ -198,18 +198,20 @@ def test_the_marginals_solve_the_sde(kind):
     if kind == "vp":
         assert law_of_moments(kind, lambda t: (true(t)[0] ** 2, true(t)[1])) > BROKEN
     else:
-        assert law_of_moments(kind, lambda t: (true(t)[0], 0.01 * 5000**t)) > BROKEN  # the kernel of the paper's code: noise in the data
+        # the kernel of the paper's code: noise in the data
+        assert law_of_moments(kind, lambda t: (true(t)[0], 0.01 * 5000**t)) > BROKEN
 
 
 def law_of_the_way_back(kind, back, noise):
-    """Along dx = k x dt (+ g dw backwards in time) the variance has dV/dt = 2 k V - noise g^2, with noise 1 for the reverse SDE
-    and 0 for the ODE. It has to be the V of the way there, at every t, for the exact score -x / V."""
+    """Along dx = k x dt (+ g dw backwards in time) the variance has dV/dt = 2 k V - noise g^2, with noise 1 for the
+    reverse SDE and 0 for the ODE. It has to be the V of the way there, at every t, for the exact score -x / V."""
     worst = 0.0
     for s2 in (0.1, 1.0, 4.0):
         for t in TIMES:
             (k, g), V = rate(kind, t), spread(kind, t, s2)
             k_back = back(np.full((1, 1), k), g, np.full((1, 1), -1 / V)).item()
-            worst = max(worst, abs(slope_in_t(lambda t: spread(kind, t, s2), t) - (2 * k_back * V - noise * g**2)) / g**2)
+            worst = max(worst, abs(slope_in_t(lambda t: spread(kind, t, s2),
+                                              t) - (2 * k_back * V - noise * g**2)) / g**2)
     return worst
 
 
@@ -226,8 +228,6 @@ def test_the_reverse_sde_and_the_ode_carry_the_variance_back(kind):
             assert law_of_the_way_back(kind, lambda f, g, score: true(-f, g, score), noise) > BROKEN
 
 
-# --- the likelihood along the ODE -----------------------------------------------------------------------------------
-
 S2 = np.array([0.3, 1.0, 4.0])
 X = np.array([[0.2, -1.1, 3.0], [-0.7, 0.4, 0.0], [2.0, 0.1, -5.0]])
 SIGNS = np.array([[1.0, -1, 1], [-1, -1, 1], [1, 1, 1]])
@@ -243,7 +243,8 @@ def gaussian_flow(kind, flow=sde.probability_flow_drift):
 
 
 def off_by(kind, steps, flow=sde.probability_flow_drift, prior=lambda V: V):
-    """|log_likelihood - the density of N(0, diag(S2))|. Each element its own scale at t = 1, so x is brought to the scale of one:
+    """|log_likelihood - the density of N(0, diag(S2))|. Each element its own scale at t = 1, so x is brought to the
+    scale of one:
     y = x sqrt(V_1 of the first / V_1), whose density is that of x over the product of the scales."""
     times = np.linspace(0, 1, steps + 1)
     scale = np.sqrt(spread(kind, 1.0, S2)[0] / spread(kind, 1.0, S2))
@@ -253,7 +254,8 @@ def off_by(kind, steps, flow=sde.probability_flow_drift, prior=lambda V: V):
         f, jp = inner(y / scale, t, probe / scale)
         return scale * f, scale * jp
 
-    got = sde.log_likelihood(drift_jvp, X * scale, times, SIGNS, np.sqrt(prior(spread(kind, 1.0, S2)[0]))) + np.sum(np.log(scale))
+    got = sde.log_likelihood(drift_jvp, X * scale, times, SIGNS,
+                             np.sqrt(prior(spread(kind, 1.0, S2)[0]))) + np.sum(np.log(scale))
     return np.abs(got - EXACT).max()
 
 
@@ -282,8 +284,8 @@ def test_data_of_unit_variance_stand_still_under_vp():
 
 
 def test_correlated_data_need_every_probe_and_are_exact_with_them():
-    """Covariance C, no axis its own: probes of +-1 give the trace and twice a sum of off-diagonals; sqrt(D) e_i, one run each,
-    give the trace."""
+    """Covariance C, no axis its own: probes of +-1 give the trace and twice a sum of off-diagonals; sqrt(D) e_i, one
+    run each, give the trace."""
     C = np.array([[1.0, 0.6, 0.2], [0.6, 0.8, -0.1], [0.2, -0.1, 0.5]])
     mean1, std1 = sde.vp_marginal(1.0)
     V1 = mean1**2 * C + std1**2 * np.eye(3)

@@ -1,8 +1,8 @@
 """Laws of the process, exact: no training, no sampling, no tolerance but rounding.
 
 For x0 ~ N(0, s2) everything is Gaussian with mean 0 and x_t has the variance V_t = abar_t s2 + 1 - abar_t, so the best
-eps_hat is linear in x_t, every step is x_s = A x_t + C z, and the variance of what a sampler makes is a product of known
-numbers. A and C are read off the step functions themselves, by feeding them (x_t, z) = (1, 0) and (0, 1).
+eps_hat is linear in x_t, every step is x_s = A x_t + C z, and the variance of what a sampler makes is a product of
+known numbers. A and C are read off the step functions themselves, by feeding them (x_t, z) = (1, 0) and (0, 1).
 
 A law is a function of the step it is asked about and returns by how much the step breaks it (0 is kept). Every law is
 also shown a wrong step, which must break it visibly.
@@ -21,7 +21,8 @@ from ref import diffusion, schedules
 KEPT, BROKEN = 1e-12, 1e-3
 BETAS = schedules.linear_betas(20, 0.01, 0.3)
 ABAR = schedules.alpha_bar(BETAS)
-SCHEDULES = {"linear": schedules.alpha_bar(schedules.linear_betas()), "cosine": schedules.alpha_bar(schedules.cosine_betas()), "short": ABAR}
+SCHEDULES = {"linear": schedules.alpha_bar(schedules.linear_betas()),
+             "cosine": schedules.alpha_bar(schedules.cosine_betas()), "short": ABAR}
 SPREADS = [0.0, 0.3, 1.0, 4.0]  # s2: a point mass, narrow, the noise's own, wide
 
 
@@ -50,8 +51,8 @@ WRONG = {
 
 
 def coefficients(step, t, s, abar, s2):
-    """A and C of x_s = A x_t + C z with the best eps_hat = E[eps | x_t] = sqrt(1 - abar_t) / V_t x_t, for each of the steps
-    from t[i] to s[i]: they are the examples of one batch."""
+    """A and C of x_s = A x_t + C z with the best eps_hat = E[eps | x_t] = sqrt(1 - abar_t) / V_t x_t, for each of the
+    steps from t[i] to s[i]: they are the examples of one batch."""
     one, nought = np.ones(len(t)), np.zeros(len(t))
     best = np.sqrt(1 - abar[t]) / spread(t, abar, s2)
     return step(one, best, t, s, nought, abar), step(nought, nought, t, s, one, abar)
@@ -78,9 +79,6 @@ def times_of(abar):
 
 def worst_over_runs(law, step, **fixed):
     return max(law(step, times, abar, **fixed) for abar in SCHEDULES.values() for times in times_of(abar).values())
-
-
-# --- DDPM: which variance is exact for which data -------------------------------------------------------------------
 
 
 def law_of_exact_variances(step, times, abar, s2):
@@ -112,8 +110,9 @@ def test_a_wrong_step_breaks_the_exact_variances(name):
 
 def law_of_ddpm_variance(step, times, abar, s2, variance):
     """In closed form for any s2 and any times, with alpha = abar_t / abar_s. The mean is E[x_s | x_t], whose slope is
-    sqrt(alpha) V_s / V_t; what is left of V_s beside it is V_s (1 - alpha V_s / V_t), and the step adds sigma^2 instead. That
-    excess reaches t = 0 times the squared product of the later slopes, which telescopes to abar_s (s2 / V_s)^2:
+    sqrt(alpha) V_s / V_t; what is left of V_s beside it is V_s (1 - alpha V_s / V_t), and the step adds sigma^2
+    instead. That excess reaches t = 0 times the squared product of the later slopes, which telescopes to abar_s (s2 /
+    V_s)^2:
 
         Var(x_0) = s2 + sum over steps  abar_s (s2 / V_s)^2 (sigma^2 - V_s (1 - alpha V_s / V_t))
     """
@@ -136,37 +135,13 @@ def test_ddpm_output_variance_in_closed_form(s2):
         assert worst_over_runs(law_of_ddpm_variance, wrong(large), s2=s2, variance="large") > BROKEN, name
 
 
-@pytest.mark.parametrize("step", [small, large, ddim(0.0), ddim(0.5), ddim(1.0)], ids=["small", "large", "ddim 0", "ddim 0.5", "ddim 1"])
+@pytest.mark.parametrize("step", [small, large, ddim(0.0), ddim(0.5), ddim(1.0)],
+                         ids=["small", "large", "ddim 0", "ddim 0.5", "ddim 1"])
 def test_a_point_mass_is_found_exactly(step):
     """s2 = 0: whatever the steps before, the last one lands on the point."""
     for abar in SCHEDULES.values():
         for times in times_of(abar).values():
             assert variances(step, times, abar, 0.0)[-1] < 1e-24
-
-
-# --- DDIM -----------------------------------------------------------------------------------------------------------
-
-
-def law_of_ddim_variance(step, times, abar, s2, eta):
-    """With u_t = (sqrt(abar_t s2), sqrt(1 - abar_t)) in the plane of (signal, noise), |u_t|^2 = V_t, a step multiplies the
-    variance by (u'_s . u_t)^2 / V_t^2 and adds sigma^2, where u'_s has sqrt(1 - abar_s - sigma^2) for its noise. At eta = 0
-    that is, for Var / V, the squared cosine of the angle between u_s and u_t."""
-    expected = spread(times[0], abar, s2)
-    for t, s in itertools.pairwise(times):
-        sigma2 = eta**2 * (1 - abar[s]) / (1 - abar[t]) * (1 - abar[t] / abar[s])
-        dot = np.sqrt(abar[t] * abar[s]) * s2 + np.sqrt((1 - abar[t]) * max(1 - abar[s] - sigma2, 0))
-        expected = (dot / spread(t, abar, s2)) ** 2 * expected + sigma2
-    return abs(variances(step, times, abar, s2)[-1] - expected) / s2
-
-
-@pytest.mark.parametrize("s2", SPREADS[1:])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim_output_variance_in_closed_form(eta, s2):
-    assert worst_over_runs(law_of_ddim_variance, ddim(eta), s2=s2, eta=eta) < KEPT
-    assert worst_over_runs(law_of_ddim_variance, ddim(abs(eta - 0.25)), s2=s2, eta=eta) > BROKEN
-    for name, wrong in WRONG.items():
-        if eta > 0 or name not in ("no noise", "a variance for a deviation"):  # eta = 0 has no noise to get wrong
-            assert worst_over_runs(law_of_ddim_variance, wrong(ddim(eta)), s2=s2, eta=eta) > BROKEN, name
 
 
 def test_ddim_is_a_product_of_cosines_and_of_first_order():
@@ -218,9 +193,6 @@ def test_ddim_with_eta_1_is_the_ddpm_posterior_step():
         assert law_of_eta_1(wrong(ddim(1.0))) > BROKEN, name
 
 
-# --- the last step --------------------------------------------------------------------------------------------------
-
-
 def law_of_the_quiet_end(step):
     """No noise on a step to t = 0: C is 0 there, from every t; and A is the best guess of x0, sqrt(abar_t) s2 / V_t."""
     t, worst = np.arange(1, 21), 0.0
@@ -249,9 +221,6 @@ def test_the_last_step_ends_on_the_best_guess_of_x0():
     assert abs(variances(noised_last(large), every, abar, 1.0)[-1] - 1) < KEPT
 
 
-# --- times compose --------------------------------------------------------------------------------------------------
-
-
 def law_of_composition(noising):
     """x_t from x_0 is x_t from x_s from x_0, in signal and in variance, for every s < t. From s on the process begins
     again with the betas after s."""
@@ -260,28 +229,35 @@ def law_of_composition(noising):
     for t, s in ((t, s) for t in range(1, 21) for s in range(1, t)):
         later = schedules.alpha_bar(BETAS[s:])
         signal = noising(noising(one, s, nought, ABAR), t - s, nought, later).item()
-        variance = noising(noising(nought, s, one, ABAR), t - s, nought, later).item() ** 2 + noising(nought, t - s, one, later).item() ** 2
-        worst = max(worst, abs(signal - noising(one, t, nought, ABAR).item()), abs(variance - noising(nought, t, one, ABAR).item() ** 2))
+        variance = noising(noising(nought, s, one, ABAR), t - s, nought, later).item() ** 2 + noising(nought, t - s,
+                                                                                                      one,
+                                                                                                      later).item() ** 2
+        worst = max(worst, abs(signal - noising(one, t, nought, ABAR).item()),
+                    abs(variance - noising(nought, t, one, ABAR).item() ** 2))
     return worst
 
 
 def test_q_sample_composes():
     assert law_of_composition(diffusion.q_sample) < KEPT
     assert law_of_composition(lambda x0, t, eps, abar: diffusion.q_sample(x0, t - 1, eps, abar)) > BROKEN  # off by one
-    assert law_of_composition(lambda x0, t, eps, abar: abar[t] ** 0.5 * x0 + (1 - abar[t]) * eps) > BROKEN  # variance for deviation
+    # variance for deviation
+    assert law_of_composition(lambda x0, t, eps, abar: abar[t] ** 0.5 * x0 + (1 - abar[t]) * eps) > BROKEN
     assert law_of_composition(lambda x0, t, eps, abar: abar[t] * x0 + (1 - abar[t]) ** 0.5 * eps) > BROKEN  # no root
-    assert law_of_composition(lambda x0, t, eps, abar: (1 - abar[t]) ** 0.5 * x0 + abar[t] ** 0.5 * eps) > BROKEN  # swapped
+    # swapped
+    assert law_of_composition(lambda x0, t, eps, abar: (1 - abar[t]) ** 0.5 * x0 + abar[t] ** 0.5 * eps) > BROKEN
 
 
 def law_of_the_posterior(posterior):
-    """q(x_s | x_t, x0) averaged over q(x_t | x0) is q(x_s | x0): mean sqrt(abar_s) x0, variance 1 - abar_s, every s < t."""
+    """q(x_s | x_t, x0) averaged over q(x_t | x0) is q(x_s | x0): mean sqrt(abar_s) x0, variance 1 - abar_s, every s <
+    t."""
     one, nought = np.ones((1, 1)), np.zeros((1, 1))
     worst = 0.0
     for t, s in ((t, s) for t in range(1, 21) for s in range(t)):
         from_x0, variance = posterior(one, nought, t, s, ABAR)
         from_xt, _ = posterior(nought, one, t, s, ABAR)
         mean = from_x0.item() + from_xt.item() * np.sqrt(ABAR[t])
-        worst = max(worst, abs(mean - np.sqrt(ABAR[s])), abs(from_xt.item() ** 2 * (1 - ABAR[t]) + variance - (1 - ABAR[s])))
+        worst = max(worst, abs(mean - np.sqrt(ABAR[s])),
+                    abs(from_xt.item() ** 2 * (1 - ABAR[t]) + variance - (1 - ABAR[s])))
     return worst
 
 
@@ -290,8 +266,11 @@ def test_the_posterior_marginalises_to_the_forward_process():
     assert law_of_the_posterior(true) < KEPT
     assert law_of_the_posterior(lambda x0, xt, t, s, abar: true(xt, x0, t, s, abar)) > BROKEN  # swapped
     assert law_of_the_posterior(lambda x0, xt, t, s, abar: true(-x0, xt, t, s, abar)) > BROKEN
-    assert law_of_the_posterior(lambda x0, xt, t, s, abar: (true(x0, xt, t, s, abar)[0], 1 - abar[t] / abar[s])) > BROKEN  # beta
-    assert law_of_the_posterior(lambda x0, xt, t, s, abar: (true(x0, xt, t, s, abar)[0], true(x0, xt, t, s, abar)[1] ** 0.5)) > BROKEN
+    # beta
+    assert law_of_the_posterior(lambda x0, xt, t, s, abar: (true(x0, xt, t, s, abar)[0],
+                                                            1 - abar[t] / abar[s])) > BROKEN
+    assert law_of_the_posterior(lambda x0, xt, t, s, abar: (true(x0, xt, t, s, abar)[0],
+                                                            true(x0, xt, t, s, abar)[1] ** 0.5)) > BROKEN
     assert law_of_the_posterior(lambda x0, xt, t, s, abar: true(x0, xt, t, max(s - 1, 0), abar)) > BROKEN  # off by one
 
 

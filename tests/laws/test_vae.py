@@ -1,8 +1,10 @@
-"""Laws of the VAE's bounds and of the GAN's game, exact: expectations are sums, over the nodes of a quadrature that is exact for
-them or over densities of finitely many points. Nothing is sampled, and what is trained is trained to the bottom.
+"""Laws of the VAE's bounds and of the GAN's game, exact: expectations are sums, over the nodes of a quadrature that is
+exact for them or over densities of finitely many points. Nothing is sampled, and what is trained is trained to the
+bottom.
 
-A gradient check cannot see a wrong forward whose gradient is right; these can. A law is a function of the functions it is
-asked about and returns by how much they break it (0 is kept). Every law is also shown wrong ones, which must break it visibly.
+A gradient check cannot see a wrong forward whose gradient is right; these can. A law is a function of the functions it
+is asked about and returns by how much they break it (0 is kept). Every law is also shown wrong ones, which must break
+it visibly.
 
 Papers
     [VAE]   Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
@@ -46,16 +48,14 @@ WRONG = {
     "KL without its 1": dict(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, logvar) + 0.5 * mu[0].size),
     "KL of a deviation": dict(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, 2 * logvar)),
     "KL averaged over its axes": dict(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, logvar) / 2),
-    "nll without log 2 pi": dict(gaussian_nll=lambda x, mean, logvar: vae.gaussian_nll(x, mean, logvar) - np.log(2 * np.pi) / 2 * x[0].size),
+    "nll without log 2 pi": dict(
+        gaussian_nll=lambda x, mean, logvar: vae.gaussian_nll(x, mean, logvar) - np.log(2 * np.pi) / 2 * x[0].size),
     "nll without its half": dict(gaussian_nll=lambda x, mean, logvar: 2 * vae.gaussian_nll(x, mean, logvar)),
     "nll of a deviation": dict(gaussian_nll=lambda x, mean, logvar: vae.gaussian_nll(x, mean, 2 * logvar)),
     "the squared error for nll": dict(gaussian_nll=lambda x, mean, logvar: ((x - mean) ** 2).sum(axis=1)),
     "the KL's sign": dict(elbo=lambda nll, kl: np.mean(-nll + kl)),
     "a sum for the mean over the batch": dict(elbo=lambda nll, kl: np.sum(-nll - kl)),
 }
-
-
-# --- the KL ---------------------------------------------------------------------------------------------------------
 
 
 def law_of_kl_sign(f):
@@ -70,13 +70,14 @@ def test_the_kl_is_0_at_the_prior_and_above_0_elsewhere():
     assert law_of_kl_sign(kit()) == 0
     assert law_of_kl_sign(kit(**WRONG["KL without its 1"])) > BROKEN
     assert law_of_kl_sign(kit(gaussian_kl=lambda mu, logvar: -vae.gaussian_kl(mu, logvar))) > BROKEN
-    assert law_of_kl_sign(kit(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, 0 * logvar))) == np.inf  # blind to the variance
+    # blind to the variance
+    assert law_of_kl_sign(kit(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(mu, 0 * logvar))) == np.inf
     assert law_of_kl_sign(kit(gaussian_kl=lambda mu, logvar: vae.gaussian_kl(0 * mu, logvar))) == np.inf
 
 
 def law_of_kl_by_quadrature(f):
-    """KL = E[log q(z) - log p(z)] over z = reparameterize(mu, logvar, eps): the three functions know the same Gaussian. log q
-    and log p are of second degree in eps, so two nodes are exact."""
+    """KL = E[log q(z) - log p(z)] over z = reparameterize(mu, logvar, eps): the three functions know the same Gaussian.
+    log q and log p are of second degree in eps, so two nodes are exact."""
     kl = np.zeros(len(ALL_MU))
     for eps, probability in zip(*normal_nodes(2, 1)):
         z = f.reparameterize(ALL_MU, ALL_LOGVAR, np.full_like(ALL_MU, eps))
@@ -84,8 +85,10 @@ def law_of_kl_by_quadrature(f):
     return np.abs((f.gaussian_kl(ALL_MU, ALL_LOGVAR) - kl) / (1 + np.abs(kl))).max()
 
 
-BREAKS_QUADRATURE = ["std = exp(logvar)", "std = exp(-logvar / 2)", "KL without its half", "KL without its 1", "KL of a deviation",
-                     "KL averaged over its axes", "nll without its half", "nll of a deviation", "the squared error for nll"]
+BREAKS_QUADRATURE = ["std = exp(logvar)", "std = exp(-logvar / 2)", "KL without its half", "KL without its 1",
+                     "KL of a deviation",
+                     "KL averaged over its axes", "nll without its half", "nll of a deviation",
+                     "the squared error for nll"]
 
 
 def test_the_kl_by_quadrature():
@@ -97,12 +100,9 @@ def test_a_wrong_vae_breaks_the_quadrature(name):
     assert law_of_kl_by_quadrature(kit(**WRONG[name])) > BROKEN
 
 
-# --- the likelihoods are of what they say ---------------------------------------------------------------------------
-
-
 def law_of_the_gaussian(f):
-    """exp(-nll) integrates to 1, with the mean and the variance exp(logvar). The trapezium rule on a Gaussian is exact to rounding
-    from steps of half a deviation on."""
+    """exp(-nll) integrates to 1, with the mean and the variance exp(logvar). The trapezium rule on a Gaussian is exact
+    to rounding from steps of half a deviation on."""
     worst = 0.0
     for mean, logvar in itertools.product([-1.0, 2.0], [-2.0, 0.0, 1.5]):
         std = np.exp(logvar / 2)
@@ -133,11 +133,12 @@ def test_the_bernoulli_sums_to_1_with_its_mean():
     true = vae.bernoulli_nll
     assert law_of_the_bernoulli(kit()) < KEPT
     assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: true(-logits, x))) > BROKEN  # x the other way round
-    assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: true(logits, x) / 3)) > BROKEN  # the mean over pixels
-    assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: (x * layers.softplus(-logits)).sum(axis=1))) > BROKEN  # half of it
+    # the mean over pixels
+    assert law_of_the_bernoulli(kit(bernoulli_nll=lambda logits, x: true(logits, x) / 3)) > BROKEN
+    # half of it
+    half = kit(bernoulli_nll=lambda logits, x: (x * layers.softplus(-logits)).sum(axis=1))
+    assert law_of_the_bernoulli(half) > BROKEN
 
-
-# --- the ELBO of a linear-Gaussian VAE ------------------------------------------------------------------------------
 
 # z ~ N(0, I), x ~ N(W z + b, S2 I). The columns of W are orthogonal, so the posterior's covariance is diagonal.
 W, b, S2 = np.array([[1.0, 0.5], [-1.0, 0.5], [0.5, 2.0]]) * [1.0, 0.7], np.array([0.3, -0.2, 1.0]), 0.4
@@ -217,20 +218,19 @@ def test_an_elbo_above_log_p_would_be_seen():
     assert elbo_of(wrong, *posterior()) > np.mean(log_evidence()) + 0.1
 
 
-# --- the importance-weighted bound ----------------------------------------------------------------------------------
-
-
 def log_weights(mu, logvar, points):
-    """log w = log p(x, z) - log q(z) for the first of DATA at the nodes of q, (nodes,), and the nodes' probabilities."""
+    """log w = log p(x, z) - log q(z) for the first of DATA at the nodes of q, (nodes,), and the nodes'
+    probabilities."""
     eps, probabilities = normal_nodes(points, 2)
-    z, x = vae.reparameterize(np.tile(mu, (len(eps), 1)), np.tile(logvar, (len(eps), 1)), eps), np.tile(DATA[0], (len(eps), 1))
+    z, x = vae.reparameterize(np.tile(mu, (len(eps), 1)), np.tile(logvar, (len(eps), 1)), eps), np.tile(DATA[0],
+                                                                                                        (len(eps), 1))
     log_joint = -vae.gaussian_nll(z, 0 * z, 0 * z) - vae.gaussian_nll(x, z @ W.T + b, np.full(x.shape, np.log(S2)))
     return log_joint + vae.gaussian_nll(z, np.tile(mu, (len(z), 1)), np.tile(logvar, (len(z), 1))), probabilities
 
 
 def bounds(f, log_w, probabilities):
-    """E[L_K] for K = 1, 2, 3 over all tuples of K independent nodes. q on these nodes is a distribution like any other: the
-    theorem holds for it with no error of quadrature."""
+    """E[L_K] for K = 1, 2, 3 over all tuples of K independent nodes. q on these nodes is a distribution like any other:
+    the theorem holds for it with no error of quadrature."""
     expected = []
     for K in (1, 2, 3):
         tuples = np.array(list(itertools.product(range(len(log_w)), repeat=K)))
@@ -243,7 +243,8 @@ WIDE = posterior()[0][0] + [0.2, -0.1], posterior()[1][0] + [0.4, 0.3]  # wider 
 
 
 def law_of_rising_bounds(f):
-    """[IWAE] theorem 1: the ELBO = L_1 < L_2 < L_3 < log E[w], by how much not, where a millionth of a nat would be no rise."""
+    """[IWAE] theorem 1: the ELBO = L_1 < L_2 < L_3 < log E[w], by how much not, where a millionth of a nat would be no
+    rise."""
     log_w, probabilities = log_weights(*WIDE, 4)
     steps = np.diff(np.append(bounds(f, log_w, probabilities), np.log(probabilities @ np.exp(log_w))))
     return max(abs(bounds(f, log_w, probabilities)[0] - probabilities @ log_w), *(1e-6 - steps), 0.0)
@@ -277,11 +278,12 @@ def test_at_the_exact_posterior_one_sample_is_enough():
 
 
 def law_of_subsets(f):
-    """For any weights, the mean of the bound over all k of them rises with k, and all of them give log(mean w): the argument
-    of [IWAE] theorem 1 itself. A batch is all the subsets of one size."""
+    """For any weights, the mean of the bound over all k of them rises with k, and all of them give log(mean w): the
+    argument of [IWAE] theorem 1 itself. A batch is all the subsets of one size."""
     log_w = np.array([-3.0, 0.5, 2.0, -0.2, 1.0, -7.0])
     means = [f.importance_weighted_bound(np.array(list(itertools.combinations(log_w, k)))) for k in range(1, 7)]
-    return max(abs(means[0] - log_w.mean()), abs(means[-1] - np.log(np.exp(log_w).mean())), *(1e-6 - np.diff(means)), 0.0)
+    return max(abs(means[0] - log_w.mean()), abs(means[-1] - np.log(np.exp(log_w).mean())), *(1e-6 - np.diff(means)),
+               0.0)
 
 
 def test_the_bound_over_subsets_of_any_weights_rises():

@@ -38,7 +38,7 @@ def tests_of(path):
     found = [test for name in (*inner[::-1], top) for test in files if re.match(rf"test_{name}[_.]", test.name)]
     found = found if found and room == top else files
     if top == "ref":
-        found += [ROOT / "tests/ref/test_gradients.py"] * ("_backward(" in path.read_text())
+        found += [ROOT / f"tests/ref/test_{name}.py" for name in ("refusals", "every_equation", "gradients")]
         module = ".".join((top, *inner, ""))
         laws = {test: imports(test.read_text()) for test in sorted(ROOT.glob("tests/laws/test_*.py"))}
         found += [test for test, names in laws.items() if any(f"{name}.".startswith(module) for name in names)]

@@ -1,4 +1,5 @@
-"""Consistency models: the boundary, the metric, and pairs of points on Gaussian data, whose exact consistency function is known."""
+"""Consistency models: the boundary, the metric, and pairs of points on Gaussian data, whose exact consistency function
+is known."""
 import math
 
 import numpy as np
@@ -23,9 +24,6 @@ def denoise(x, sigma):
     return x * shrink.reshape(shrink.shape + (1,) * (x.ndim - shrink.ndim))
 
 
-# --- the boundary ---------------------------------------------------------------------------------------------------
-
-
 @given(sigma_min=st.floats(0, 1), sigma_data=st.floats(0.01, 10), x=st.floats(-1e3, 1e3), F=st.floats(-1e3, 1e3))
 def test_at_sigma_min_the_data_are_left_alone(sigma_min, sigma_data, x, F):
     """f(x, sigma_min) = x, to the bit, whatever the network says."""
@@ -42,37 +40,27 @@ def test_boundary_scalings_by_hand():
     assert c_skip.dtype == np.float64 and abs(c_skip - 0.5) < 1e-7 and abs(c_out - 0.25 / np.hypot(0.5, 0.502)) < 1e-7
 
 
-# --- the metric -----------------------------------------------------------------------------------------------------
-
-
 def test_pseudo_huber_by_hand():
     """Distances 5 and 0 in two examples, c = 12: (13 - 12 + 0) / 2; the norm is over both axes of an example."""
     a = np.array([[[3.0, 0.0], [0.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])
     b = np.array([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])
     assert_close(consistency.pseudo_huber_loss(a, b, 12), np.array(0.5))
-    da, db = consistency.pseudo_huber_loss_backward(2.0, a, b, 12)
-    assert_close(da, np.array([[[3 / 13, 0], [0, 4 / 13]], [[0, 0], [0, 0]]]))
-    assert_close(db, -da)
     # weights 1 / (sigma_t - sigma_s) = 2 and 4, and one pair of levels for all
     assert_close(consistency.consistency_loss(a, b, np.array([1.0, 9.0]), np.array([0.5, 8.75]), 12), np.array(1.0))
     assert_close(consistency.consistency_loss(a, b, 1.0, 0.5, 12), np.array(1.0))
     b = b + np.array([0.0, 5 / 2])[:, None, None]  # now both are 5 apart
     assert_close(consistency.consistency_loss(a, b, np.array([1.0, 9.0]), np.array([0.5, 8.75]), 12), np.array(3.0))
-    dstudent = consistency.consistency_loss_backward(1.0, a, b, np.array([1.0, 9.0]), np.array([0.5, 8.75]), 12)
-    assert_close(dstudent, np.array([[[3 / 13, 0], [0, 4 / 13]], np.full((2, 2), -5 / 13)]))
 
 
 @pytest.mark.parametrize("distance", [1e-12, 1e-3, 1.0, 1e6])
 def test_pseudo_huber_is_a_square_near_by_and_a_distance_far_off(distance):
-    """d^2 / (2 c) and d - c, each to the order that it leaves out: no cancellation, even where d^2 is far below an ulp of c."""
+    """d^2 / (2 c) and d - c, each to the order that it leaves out: no cancellation, even where d^2 is far below an ulp
+    of c."""
     loss = consistency.pseudo_huber_loss(np.array([[distance]]), np.zeros((1, 1)), 1.0)
     if distance < 1:
         assert abs(loss / (distance**2 / 2) - 1) <= distance**2 / 4 + 1e-15
     else:
         assert abs(loss - (distance - 1)) <= 0.51 / distance
-
-
-# --- pairs and steps ------------------------------------------------------------------------------------------------
 
 
 def draws(B=3):
@@ -89,7 +77,8 @@ def test_training_pair_is_one_noise_at_two_levels():
 
 
 def test_a_heun_step_keeps_to_the_exact_path_to_third_order():
-    """The error of one step falls by 8 where the step is halved; Euler's, or a step with the second slope alone, by 4."""
+    """The error of one step falls by 8 where the step is halved; Euler's, or a step with the second slope alone, by
+    4."""
     x0, eps = draws()
 
     def off_by(pair):
@@ -104,13 +93,15 @@ def test_a_heun_step_keeps_to_the_exact_path_to_third_order():
 
     assert np.all(np.abs(off_by(lambda *a: consistency.distillation_pair(denoise, *a)) + 3) < 0.15)
     assert np.all(np.abs(off_by(euler) + 2) < 0.15)
-    assert np.all(np.abs(off_by(lambda *a: consistency.distillation_pair(lambda x, s: denoise(x, 1.01 * s), *a)) + 1) < 0.15)
+    assert np.all(np.abs(off_by(lambda *a: consistency.distillation_pair(lambda x, s: denoise(x, 1.01 * s),
+                                                                         *a)) + 1) < 0.15)
 
 
 def test_the_exact_function_has_no_distillation_loss_in_the_limit_and_a_wrong_one_has():
     x0, eps = draws()
     sigma = np.array([0.01, 0.5, 20.0])
-    losses = [consistency.distillation_step(exact, exact, denoise, x0, eps, sigma, sigma * (1 - width), 1e-9)[0] for width in (0.1, 0.03, 0.01)]
+    losses = [consistency.distillation_step(exact, exact, denoise, x0, eps, sigma, sigma * (1 - width), 1e-9)[0]
+              for width in (0.1, 0.03, 0.01)]
     assert losses[2] < 1e-5 and losses[0] > 5 * losses[1] > 25 * losses[2]
     wrong = [consistency.distillation_step(denoise, denoise, denoise, x0, eps, sigma, sigma * (1 - width), 1e-9)[0]
              for width in (0.1, 0.03, 0.01)]
@@ -118,7 +109,8 @@ def test_the_exact_function_has_no_distillation_loss_in_the_limit_and_a_wrong_on
 
 
 def test_steps_are_their_parts_and_no_gradient_goes_through_the_teacher():
-    """The student is looked at once, at sigma_t; the teacher once, at sigma_s; dstudent is the derivative of L with the teacher held."""
+    """The student is looked at once, at sigma_t; the teacher once, at sigma_s; dstudent is the derivative of L with the
+    teacher held."""
     x0, eps = draws()
     high, low, c = np.array([2.0, 5.0, 0.01]), np.array([1.0, 4.0, 0.002]), 0.03
     seen = []
@@ -146,9 +138,6 @@ def test_steps_are_their_parts_and_no_gradient_goes_through_the_teacher():
         assert abs(moved / dstudent[1, 0, 0] - 1) < 1e-12
 
 
-# --- the curriculum and the draw of levels --------------------------------------------------------------------------
-
-
 def test_lognormal_weights_are_the_mass_of_each_interval():
     sigmas = np.exp(-1.1 + 2 * np.array([3.0, 1.0, 0.0, -1.0]))  # one and three deviations about the mean
     inside = [math.erf(k / 2**0.5) for k in (1, 3)]
@@ -160,51 +149,7 @@ def test_lognormal_weights_are_the_mass_of_each_interval():
 
 def test_discretization_steps_double_at_equal_intervals():
     """K = 80 steps, 10 to 1280 levels: 7 doublings, 8 intervals of 10."""
-    assert [consistency.discretization_steps(k, 80) for k in (0, 9, 10, 19, 20, 69, 70, 79)] == [11, 11, 21, 21, 41, 641, 1281, 1281]
+    assert [consistency.discretization_steps(k, 80)
+            for k in (0, 9, 10, 19, 20, 69, 70, 79)] == [11, 11, 21, 21, 41, 641, 1281, 1281]
     assert consistency.discretization_steps(99, 100, 2, 2) == 3
     assert consistency.discretization_steps(82, 83) == 1281  # what does not divide stays at the top
-
-
-def test_float64_whatever_comes_in_and_nothing_overwritten():
-    x0, eps = (a.astype(np.float32) for a in draws())
-    high, low = np.float32([2, 3, 4]), np.float32([1, 2, 3])
-    for a in (x0, eps, high, low):
-        a.flags.writeable = False
-    outs = [*consistency.training_pair(x0, eps, high, low), *consistency.distillation_pair(denoise, x0, eps, high, low),
-            consistency.pseudo_huber_loss(x0, eps, 0.1), *consistency.pseudo_huber_loss_backward(1.0, x0, eps, 0.1),
-            *consistency.training_step(exact, exact, x0, eps, high, low, 0.1), *consistency.boundary_scalings(high)]
-    assert all(out.dtype == np.float64 for out in outs)
-
-
-X = np.ones((2, 3))
-
-
-@pytest.mark.parametrize("call, error, argument", [
-    (lambda: consistency.boundary_scalings(-1.0), ValueError, "sigma"),
-    (lambda: consistency.boundary_scalings(1.0, -1.0), ValueError, "sigma_min"),
-    (lambda: consistency.boundary_scalings(1.0, 0.1, 0.0), ValueError, "sigma_data"),
-    (lambda: consistency.pseudo_huber_loss(X, X[:1], 1), ValueError, "a.*b"),
-    (lambda: consistency.pseudo_huber_loss(X, X, 0), ValueError, "c"),
-    (lambda: consistency.pseudo_huber_loss(X[:0], X[:0], 1), ValueError, "0, 3"),
-    (lambda: consistency.pseudo_huber_loss_backward(1.0, X, X[:, :1], 1), ValueError, "a.*b"),
-    (lambda: consistency.pseudo_huber_loss_backward(1.0, X[:0], X[:0], 1), ValueError, "0, 3"),
-    (lambda: consistency.consistency_loss(X, X[0], 2, 1, 1), ValueError, "student.*target"),
-    (lambda: consistency.consistency_loss(X, X, 1, 2, 1), ValueError, "sigma_s"),
-    (lambda: consistency.consistency_loss(X, X, np.ones(3), 0, 1), ValueError, "sigma_t"),
-    (lambda: consistency.consistency_loss_backward(1.0, X, X, 2, np.ones((2, 1)), 1), ValueError, "sigma_s"),
-    (lambda: consistency.training_pair(X, X[0], 2, 1), ValueError, "x0.*eps"),
-    (lambda: consistency.training_pair(X, X, 2, -1), ValueError, "sigma_s"),
-    (lambda: consistency.distillation_pair(denoise, X, X, 2, 0), ValueError, "sigma_s"),
-    (lambda: consistency.distillation_pair(lambda x, sigma: x[0], X, X, 2, 1), ValueError, "xt.*denoised"),
-    (lambda: consistency.training_step(lambda x, sigma: x[0], exact, X, X, 2, 1, 1), ValueError, "student.*target"),
-    (lambda: consistency.distillation_step(exact, exact, denoise, X, X, 2, 1, 0), ValueError, "c"),
-    (lambda: consistency.lognormal_sigma_weights([1.0, 2.0]), ValueError, "sigmas"),
-    (lambda: consistency.lognormal_sigma_weights([1.0, 0.0]), ValueError, "sigmas"),
-    (lambda: consistency.lognormal_sigma_weights([2.0, 1.0], std=0), ValueError, "std"),
-    (lambda: consistency.discretization_steps(8, 8), ValueError, "k"),
-    (lambda: consistency.discretization_steps(0, 8, 10, 5), ValueError, "s0.*s1"),
-    (lambda: consistency.discretization_steps(0, 7), ValueError, "K"),
-])
-def test_bad_input_is_refused_by_name(call, error, argument):
-    with pytest.raises(error, match=rf"\b{argument}\b"):
-        call()

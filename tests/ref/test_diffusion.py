@@ -1,22 +1,19 @@
 """Forward noising, conversions, posterior and steps: diffusers' numbers, inverses, edges, and what is refused."""
-import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from ref import diffusion, guidance, schedules
+from ref import diffusion, schedules
 from tests import assert_close, golden
+from tests.ref import ABAR as T20, SEEDS, SHAPES, arrays
 
 GOLD = golden("ddpm")
 SCHEDULES = golden("schedules")
 ABAR = {"linear": schedules.alpha_bar(schedules.linear_betas()),
         "scaled_linear": schedules.alpha_bar(schedules.scaled_linear_betas()),
         "squaredcos_cap_v2": schedules.alpha_bar(schedules.cosine_betas())}  # in the order of the goldens' first axis
-T20 = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
-
-
-# --- diffusers' numbers: its t, counted from 0, is t + 1 here -------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ABAR)
@@ -45,11 +42,13 @@ def x0_of(kind, out, xt, t, abar):
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("schedule", ABAR)
 def test_ddpm_step_replays_diffusers(schedule, variance, clip, kind):
-    axes = list(ABAR).index(schedule), ["small", "large"].index(variance), [None, 1.0].index(clip), ["eps", "x0", "v"].index(kind)
+    axes = list(ABAR).index(schedule), ["small", "large"].index(variance), [None, 1.0].index(clip), ["eps", "x0",
+                                                                                                     "v"].index(kind)
     xt, out, z, abar = GOLD["step/x"], GOLD["step/model_out"], GOLD["step/z"], ABAR[schedule]
     for i, t in enumerate(GOLD["step/t"] + 1):
         x0 = x0_of(kind, out, xt, t, abar)
-        assert_close(x0 if clip is None else np.clip(x0, -clip, clip), GOLD["step/pred_x0"][axes[0], axes[2], axes[3], i])
+        assert_close(x0 if clip is None else np.clip(x0, -clip, clip),
+                     GOLD["step/pred_x0"][axes[0], axes[2], axes[3], i])
         eps_hat = eps_of(kind, out, xt, t, abar)
         assert_close(diffusion.ddpm_step(xt, eps_hat, t, t - 1, z, abar, variance, clip), GOLD["step/prev"][(*axes, i)])
 
@@ -63,66 +62,16 @@ def test_posterior_variance_replays_diffusers(schedule):
     assert_close(np.maximum(small, 1e-20), GOLD["step/variance"][list(ABAR).index(schedule), 0])
 
 
-TRAJECTORIES = {  # abar, spacing, variance, what is done to the predicted x0, what the net predicts
-    "full100": (schedules.alpha_bar(schedules.linear_betas(100)), "leading", "small", None, "eps"),
-    "full100_clip_large": (schedules.alpha_bar(schedules.linear_betas(100)), "leading", "large", 1.0, "eps"),
-    "respaced50_cos": (ABAR["squaredcos_cap_v2"], "leading", "small", 1.0, "eps"),
-    "respaced10_thr": (ABAR["linear"], "leading", "small", "threshold", "eps"),
-    "respaced50_v_trailing_zsnr": (schedules.zero_terminal_snr(ABAR["linear"]), "trailing", "small", None, "v"),
-}
-
-
-def net(x, t):
-    """The goldens' network (its sidecar says so); its t counts from 0."""
-    h = np.tanh(np.einsum("oc,bchw->bohw", GOLD["net/A"], x) + (GOLD["net/u"] * (t - 1) / 1000 + GOLD["net/b"])[:, None, None])
-    return GOLD["net/s"] * x + np.einsum("co,bohw->bchw", GOLD["net/K"], h) + GOLD["net/d"][:, None, None]
-
-
-@pytest.mark.parametrize("run", TRAJECTORIES)
-def test_whole_trajectories_replay_diffusers(run):
-    """Where abar_T = 0 no eps holds x0, and a thresholded x0 is not a clipped one: those two go by `posterior`."""
-    abar, spacing, variance, clip, kind = TRAJECTORIES[run]
-    theirs = GOLD[f"{run}/xs"]
-    times = schedules.spaced_times(abar.size - 1, len(theirs), spacing)
-    drawn, x = 0, GOLD["traj/xT"]
-    for k, (t, s) in enumerate(itertools.pairwise(times)):
-        draws = t > 1  # diffusers draws wherever its own t, t - 1 here, is above 0
-        z = GOLD["traj/noise"][drawn] if draws else np.full_like(x, np.nan)  # which the last step must not look at
-        drawn += draws
-        if clip == "threshold" or kind == "v":
-            x0 = x0_of(kind, net(x, t), x, t, abar)
-            if clip == "threshold":
-                x0 = guidance.dynamic_threshold(x0, 0.9, 2.0)
-            mean, beta_tilde = diffusion.posterior(x0, x, t, s, abar)
-            x = mean if s == 0 else mean + np.sqrt(beta_tilde) * z
-        else:
-            x = diffusion.ddpm_step(x, eps_of(kind, net(x, t), x, t, abar), t, s, z, abar, variance, clip)
-        # trailing times end with a step from t > 1 to 0, where diffusers adds noise of its least variance, 1e-20
-        expected = theirs[k]  # an element near 0 is a sum of terms of the others' size
-        assert_close(x + 1e-10 * z if s == 0 and draws else x, expected, scale=np.abs(expected).max())
-    assert drawn == GOLD[f"{run}/noise_used"]
-
-
-# --- conversions ----------------------------------------------------------------------------------------------------
-
-ARRAYS = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**32 - 1))
-
-
-def arrays(case, how_many):
-    B, axes, seed = case
-    rng = np.random.default_rng(seed)
-    return [rng.standard_normal((B, *axes)) for _ in range(how_many)] + [rng]
-
-
 def column(values, x):
     return np.reshape(values, (-1,) + (1,) * (x.ndim - 1))
 
 
-@given(case=ARRAYS, one_t=st.booleans(), schedule=st.sampled_from(sorted(ABAR)))
-def test_conversions_are_inverses(case, one_t, schedule):
-    """Every way from (x0, eps) to x_t and back gives x0, eps and v again, at every t in [1, T], one t or a t per example.
+@given(shape=SHAPES, seed=SEEDS, one_t=st.booleans(), schedule=st.sampled_from(sorted(ABAR)))
+def test_conversions_are_inverses(shape, seed, one_t, schedule):
+    """Every way from (x0, eps) to x_t and back gives x0, eps and v again, at every t in [1, T], one t or a t per
+    example.
     Errors are measured against the terms that were added, 1e-13 relative."""
-    x0, eps, rng = arrays(case, 2)
+    (x0, eps), rng = arrays(shape, seed, 2), np.random.default_rng(seed + 1)
     abar = ABAR[schedule]
     t = int(rng.integers(1, 1001)) if one_t else rng.integers(1, 1001, len(x0))
     xt, v = diffusion.q_sample(x0, t, eps, abar), diffusion.v_target(x0, eps, t, abar)
@@ -137,7 +86,8 @@ def test_conversions_are_inverses(case, one_t, schedule):
     score = diffusion.score_from_eps(eps, t, abar)
     assert np.all(np.abs(score + eps / noise) <= 1e-15 * np.abs(eps / noise))
     assert np.all(np.abs(diffusion.eps_from_score(score, t, abar) - eps) <= 1e-15 * np.abs(eps))
-    assert np.all(np.abs(diffusion.score_from_eps(diffusion.eps_from_score(x0, t, abar), t, abar) - x0) <= 1e-15 * np.abs(x0))
+    assert np.all(np.abs(diffusion.score_from_eps(diffusion.eps_from_score(x0, t, abar), t,
+                                                  abar) - x0) <= 1e-15 * np.abs(x0))
 
 
 def test_by_hand():
@@ -154,11 +104,9 @@ def test_by_hand():
     assert_close(diffusion.eps_from_v(xt, v, t, abar), eps)
     assert_close(diffusion.score_from_eps(eps, t, abar), np.array([[-0.5 / 0.6, 1.0 / 0.6], [-2.0 / 0.8, -1.0 / 0.8]]))
     assert_close(diffusion.eps_from_score(np.array([[-0.5 / 0.6, 1.0 / 0.6], [-2.0 / 0.8, -1.0 / 0.8]]), t, abar), eps)
-    np.testing.assert_array_equal(diffusion.eps_from_score(x0, 0, abar), 0 * x0)  # t = 0: whatever the score, there is no noise
+    # t = 0: whatever the score, there is no noise
+    np.testing.assert_array_equal(diffusion.eps_from_score(x0, 0, abar), 0 * x0)
     assert_close(diffusion.eps_loss(x0, eps), np.array((0.25 + 9 + 1 + 4) / 4))
-    dx0, deps = diffusion.q_sample_backward(xt, t, abar)
-    assert_close(dx0, np.array([[0.88, 0.8], [2.04, 0.12]]))
-    assert_close(deps, np.array([[0.66, 0.6], [2.72, 0.16]]))
 
 
 def test_one_step_by_hand():
@@ -177,31 +125,15 @@ def test_one_step_by_hand():
                  np.array([[0.8 * x0 + (0.36 - beta_tilde / 4) ** 0.5 + 3 * beta_tilde**0.5 / 2]]))
     # clip to 1: DDPM keeps x_t, DDIM finds eps again from the clipped x0
     clipped_mean = 0.8 * 0.4375 / 0.64 + 0.75 * 0.36 / 0.64 * 2
-    assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar, clip=1), np.array([[clipped_mean + 3 * beta_tilde**0.5]]))
-    assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar, clip=1), np.array([[0.8 + 0.6 * (2 - 0.6) / 0.8]]))
+    assert_close(diffusion.ddpm_step(xt, eps_hat, 2, 1, z, abar, clip=1),
+                 np.array([[clipped_mean + 3 * beta_tilde**0.5]]))
+    assert_close(diffusion.ddim_step(xt, eps_hat, 2, 1, z, 0.0, abar, clip=1),
+                 np.array([[0.8 + 0.6 * (2 - 0.6) / 0.8]]))
 
 
-# --- steps ----------------------------------------------------------------------------------------------------------
-
-STEPS = {"ddpm small": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddpm_step(xt, e, t, s, z, abar, "small", clip),
-         "ddpm large": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddpm_step(xt, e, t, s, z, abar, "large", clip),
-         "ddim 0": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddim_step(xt, e, t, s, z, 0.0, abar, clip),
-         "ddim 0.5": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddim_step(xt, e, t, s, z, 0.5, abar, clip),
-         "ddim 1": lambda xt, e, t, s, z, abar, clip=None: diffusion.ddim_step(xt, e, t, s, z, 1.0, abar, clip)}
-
-
-@given(case=ARRAYS, clip=st.sampled_from([None, 0.5, 2.0]))
-@pytest.mark.parametrize("step", STEPS)
-def test_an_example_alone_equals_the_same_in_its_batch(step, case, clip):
-    """A t and an s per example, s = 0 among them: row i of the batch is bitwise the step of row i with its own ints."""
-    xt, eps_hat, z, rng = arrays(case, 3)
-    t = rng.integers(1, 21, len(xt))
-    s = rng.integers(0, t)
-    s[0] = 0
-    whole = STEPS[step](xt, eps_hat, t, s, z, T20, clip)
-    assert whole.shape == xt.shape and whole.dtype == np.float64
-    for i in range(len(xt)):
-        np.testing.assert_array_equal(whole[i:i + 1], STEPS[step](xt[i:i + 1], eps_hat[i:i + 1], int(t[i]), int(s[i]), z[i:i + 1], T20, clip))
+STEPS = {**{f"ddpm {variance}": partial(diffusion.ddpm_step, abar=T20, variance=variance)
+            for variance in ("small", "large")},
+         **{f"ddim {eta}": partial(diffusion.ddim_step, abar=T20, eta=eta) for eta in (0.0, 0.5, 1.0)}}
 
 
 @pytest.mark.parametrize("mixed", ["one t, many s", "many t, one s"])
@@ -210,18 +142,18 @@ def test_one_time_may_meet_many(step, mixed):
     xt, eps_hat, z = np.random.default_rng(3).standard_normal((3, 4, 4))
     many = np.full(4, 9 if mixed == "one t, many s" else 12)
     t, s = (12, many) if mixed == "one t, many s" else (many, 9)
-    np.testing.assert_array_equal(STEPS[step](xt, eps_hat, t, s, z, T20), STEPS[step](xt, eps_hat, 12, 9, z, T20))
+    np.testing.assert_array_equal(STEPS[step](xt, eps_hat, t, s, z), STEPS[step](xt, eps_hat, 12, 9, z))
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_last_step_adds_no_noise_and_does_not_look_at_it(step):
     xt, eps_hat, z = np.random.default_rng(4).standard_normal((3, 2, 3))
-    quiet = STEPS[step](xt, eps_hat, 5, 0, z, T20)
-    np.testing.assert_array_equal(quiet, STEPS[step](xt, eps_hat, 5, 0, np.full_like(z, np.nan), T20))
+    quiet = STEPS[step](xt, eps_hat, 5, 0, z)
+    np.testing.assert_array_equal(quiet, STEPS[step](xt, eps_hat, 5, 0, np.full_like(z, np.nan)))
     assert_close(quiet, diffusion.x0_from_eps(xt, eps_hat, 5, T20), rel=1e-14, scale=np.abs(quiet) + np.abs(xt))
-    noisy = STEPS[step](xt, eps_hat, 5, 1, z, T20)
-    without = STEPS[step](xt, eps_hat, 5, 1, 0 * z, T20)
-    assert np.array_equal(noisy, without) == (step == "ddim 0")
+    noisy = STEPS[step](xt, eps_hat, 5, 1, z)
+    without = STEPS[step](xt, eps_hat, 5, 1, 0 * z)
+    assert np.array_equal(noisy, without) == (step == "ddim 0.0")
 
 
 def test_ddim_without_noise_needs_none():
@@ -235,19 +167,8 @@ def test_ddim_without_noise_needs_none():
 @pytest.mark.parametrize("step", STEPS)
 def test_a_clip_that_clips_nothing_changes_nothing(step):
     xt, eps_hat, z = np.random.default_rng(6).standard_normal((3, 2, 3))
-    assert_close(STEPS[step](xt, eps_hat, 9, 4, z, T20, 1e3), STEPS[step](xt, eps_hat, 9, 4, z, T20), rel=1e-14, scale=10.0)
-    np.testing.assert_array_equal(STEPS[step](50 * xt, eps_hat, 9, 0, z, T20, 0.5), 0.5 * np.sign(xt))
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_nan_stays_in_its_example(step):
-    xt, eps_hat, z = np.random.default_rng(7).standard_normal((3, 3, 2))
-    clean = STEPS[step](xt, eps_hat, 9, 4, z, T20)
-    for array in (xt, eps_hat):
-        array[1, 0] = np.nan
-    spoiled = STEPS[step](xt, eps_hat, 9, 4, z, T20, 1e3)
-    assert np.isnan(spoiled[1, 0]) and np.isfinite(spoiled[1, 1])
-    np.testing.assert_allclose(spoiled[[0, 2]], clean[[0, 2]], rtol=1e-12)
+    assert_close(STEPS[step](xt, eps_hat, 9, 4, z, clip=1e3), STEPS[step](xt, eps_hat, 9, 4, z), rel=1e-14, scale=10.0)
+    np.testing.assert_array_equal(STEPS[step](50 * xt, eps_hat, 9, 0, z, clip=0.5), 0.5 * np.sign(xt))
 
 
 def test_empty_batches_pass_through():
@@ -255,81 +176,4 @@ def test_empty_batches_pass_through():
     no_t = np.zeros(0, int)
     assert diffusion.q_sample(none, no_t, none, T20).shape == (0, 3)
     for step in STEPS.values():
-        assert step(none, none, no_t, no_t, none, T20).shape == (0, 3)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
-def test_process_math_is_float64_whatever_comes_in(dtype):
-    x = np.arange(-3, 3).reshape(2, 3).astype(dtype)
-    for out in [diffusion.q_sample(x, np.array([3, 4]), x, T20), diffusion.ddpm_step(x, x, 3, 1, x, T20),
-                diffusion.ddim_step(x, x, 3, 1, x, 0.5, T20), diffusion.score_from_eps(x, 3, T20), diffusion.eps_from_score(x, 3, T20),
-                diffusion.eps_loss(x, x + x),
-                *diffusion.eps_loss_backward(1.0, x, x + x), *diffusion.q_sample_backward(x, 3, T20)]:
-        assert out.dtype == np.float64
-    assert_close(diffusion.q_sample(x, 3, x, T20), diffusion.q_sample(x.astype(float), 3, x.astype(float), T20))
-
-
-def test_no_input_is_overwritten():
-    x, e, z, abar = (a.copy() for a in (GOLD["step/x"], GOLD["step/model_out"], GOLD["step/z"], T20))
-    t, s = np.array([4, 20]), np.array([0, 3])
-    for a in (x, e, z, abar, t, s):
-        a.flags.writeable = False
-    diffusion.q_sample(x, t, e, abar), diffusion.q_sample_backward(x, t, abar), diffusion.posterior(x, e, t, s, abar)
-    diffusion.x0_from_eps(x, e, t, abar), diffusion.eps_from_x0(x, e, t, abar), diffusion.v_target(x, e, t, abar)
-    diffusion.x0_from_v(x, e, t, abar), diffusion.eps_from_v(x, e, t, abar), diffusion.score_from_eps(e, t, abar)
-    diffusion.eps_from_score(e, t, abar), diffusion.eps_loss(x, e), diffusion.eps_loss_backward(1.0, x, e)
-    for step in STEPS.values():
-        step(x, e, t, s, z, abar), step(x, e, t, s, z, abar, 0.5)
-
-
-# --- rejected inputs ------------------------------------------------------------------------------------------------
-
-X = np.ones((2, 3))
-ZERO_SNR = np.array([1.0, 0.5, 0.0])
-
-
-@pytest.mark.parametrize("call, error, argument", [
-    (lambda: diffusion.q_sample(X, np.array([1, 2]), X[:, :2], T20), ValueError, "x0.*eps"),
-    (lambda: diffusion.q_sample(X, np.array([1, 2, 3]), X, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X.T, np.array([1, 2]), X.T, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X, np.array([1, 21]), X, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X, -1, X, T20), ValueError, "t"),
-    (lambda: diffusion.q_sample(X, 1.0, X, T20), TypeError, "t"),
-    (lambda: diffusion.q_sample(X, np.array([True, False]), X, T20), TypeError, "t"),
-    (lambda: diffusion.q_sample_backward(X, 21, T20), ValueError, "t"),
-    (lambda: diffusion.posterior(X, X[:1], 2, 1, T20), ValueError, "x0.*xt"),
-    (lambda: diffusion.posterior(X, X, 2, 2, T20), ValueError, "s"),
-    (lambda: diffusion.x0_from_eps(X, X[0], 2, T20), ValueError, "xt.*eps"),
-    (lambda: diffusion.x0_from_eps(X, X, 2, ZERO_SNR), ValueError, "abar"),
-    (lambda: diffusion.eps_from_x0(X, X[0], 2, T20), ValueError, "xt.*x0"),
-    (lambda: diffusion.eps_from_x0(X, X, np.array([0, 2]), T20), ValueError, "abar"),
-    (lambda: diffusion.v_target(X, X[0], 2, T20), ValueError, "x0.*eps"),
-    (lambda: diffusion.x0_from_v(X, X[0], 2, T20), ValueError, "xt.*v"),
-    (lambda: diffusion.eps_from_v(X, X[0], 2, T20), ValueError, "xt.*v"),
-    (lambda: diffusion.score_from_eps(X, 0, T20), ValueError, "abar"),
-    (lambda: diffusion.eps_from_score(X, 21, T20), ValueError, "t"),
-    (lambda: diffusion.eps_from_score(X, 1.0, T20), TypeError, "t"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X[0], T20), ValueError, "xt.*eps_hat.*z"),
-    (lambda: diffusion.ddpm_step(X, X, 1, 2, X, T20), ValueError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, np.array([3, 1]), np.array([2, 1]), X, T20), ValueError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, 21, 1, X, T20), ValueError, "t"),
-    (lambda: diffusion.ddpm_step(X, X, 2, -1, X, T20), ValueError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1.5, X, T20), TypeError, "s"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, ZERO_SNR), ValueError, "abar"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, "middle"), ValueError, "variance"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=0), ValueError, "clip"),
-    (lambda: diffusion.ddpm_step(X, X, 2, 1, X, T20, clip=np.nan), ValueError, "clip"),
-    (lambda: diffusion.ddim_step(X, X[:1], 2, 1, X, 0.5, T20), ValueError, "xt.*eps_hat.*z"),
-    (lambda: diffusion.ddim_step(X, X, 2, 2, X, 0.5, T20), ValueError, "s"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 1.5, T20), ValueError, "eta"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, -0.1, T20), ValueError, "eta"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, np.nan, T20), ValueError, "eta"),
-    (lambda: diffusion.ddim_step(X, X, 2, 1, X, 0.5, T20, clip=-1), ValueError, "clip"),
-    (lambda: diffusion.eps_loss(X, X[:1]), ValueError, "eps_hat.*eps"),
-    (lambda: diffusion.eps_loss(X[:0], X[:0]), ValueError, "eps_hat.*eps"),
-    (lambda: diffusion.eps_loss_backward(1.0, X, X[:1]), ValueError, "eps_hat.*eps"),
-    (lambda: diffusion.eps_loss_backward(1.0, X[:0], X[:0]), ValueError, "eps_hat.*eps"),
-])
-def test_bad_input_is_refused_by_name(call, error, argument):
-    with pytest.raises(error, match=rf"\b{argument}\b"):
-        call()
+        assert step(none, none, no_t, no_t, none).shape == (0, 3)

@@ -1,6 +1,5 @@
 """EDM: preconditioning by hand and by its promise, conversions as inverses, and what is refused."""
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 
 from ref import diffusion, edm, schedules
@@ -8,7 +7,6 @@ from tests import assert_close
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 LEVELS = st.floats(1e-3, 1e3)
-X = np.ones((2, 3))
 
 
 def test_scalings_and_weight_by_hand():
@@ -25,8 +23,8 @@ def test_scalings_and_weight_by_hand():
 
 @given(sigma=LEVELS, sigma_data=st.floats(0.1, 10))
 def test_scalings_give_unit_variance(sigma, sigma_data):
-    """x = x0 + sigma eps with independent parts, so its coefficients' squares add: what F reads is c_in x; what it must say,
-    (x0 - c_skip x) / c_out. c_skip is the one that makes the second least amplified, [EDM] eq. 131."""
+    """x = x0 + sigma eps with independent parts, so its coefficients' squares add: what F reads is c_in x; what it must
+    say, (x0 - c_skip x) / c_out. c_skip is the one that makes the second least amplified, [EDM] eq. 131."""
     c_skip, c_out, c_in, _ = edm.scalings(sigma, sigma_data)
     assert_close(c_in**2 * (sigma_data**2 + sigma**2), np.float64(1))
     x0_part, eps_part = (1 - c_skip) * sigma_data / c_out, c_skip * sigma / c_out
@@ -42,13 +40,11 @@ def test_scalings_make_the_best_denoiser_out_of_nothing():
     assert_close(edm.scalings(sigma, 2.0)[0], 4 / (4 + sigma**2))
 
 
-# --- conversions ----------------------------------------------------------------------------------------------------
-
-
 def test_sigma_and_abar_by_hand():
     assert_close(edm.sigma_from_abar([0.64, 0.5, 0.36]), np.array([3 / 4, 1, 4 / 3]))
     assert_close(edm.abar_from_sigma([3 / 4, 1, 4 / 3]), np.array([0.64, 0.5, 0.36]))
-    assert edm.sigma_from_abar([1.0, 0.0]).tolist() == [0.0, np.inf] and edm.abar_from_sigma([0.0, np.inf]).tolist() == [1.0, 0.0]
+    assert edm.sigma_from_abar([1.0, 0.0]).tolist() == [0.0, np.inf]
+    assert edm.abar_from_sigma([0.0, np.inf]).tolist() == [1.0, 0.0]
 
 
 @given(sigma=LEVELS)
@@ -71,7 +67,8 @@ def test_sigma_at_and_time_at_are_inverses(t):
     sigma = edm.sigma_at(t, ABAR)
     assert sigma.shape == () and abs(edm.time_at(sigma, ABAR) - t) < 1e-13 * 20
     whole = round(t)
-    assert edm.sigma_at(whole, ABAR) == edm.sigma_from_abar(ABAR[whole]) and edm.time_at(edm.sigma_from_abar(ABAR[whole]), ABAR) == whole
+    assert edm.sigma_at(whole, ABAR) == edm.sigma_from_abar(ABAR[whole])
+    assert edm.time_at(edm.sigma_from_abar(ABAR[whole]), ABAR) == whole
 
 
 @given(sigma=st.floats(0, 1))
@@ -99,30 +96,3 @@ def test_vp_and_ve_are_inverses_and_hold_the_same_data_and_noise(seed):
     xt = edm.vp_from_ve(x, sigma)
     assert np.abs(xt - diffusion.q_sample(x0, t, eps, ABAR)).max() < 1e-13
     assert np.abs(edm.ve_from_vp(xt, sigma) - x).max() < 1e-13
-
-
-@pytest.mark.parametrize("call, argument", [
-    (lambda: edm.scalings(0.0), "sigma"),
-    (lambda: edm.scalings([1.0, np.nan]), "sigma"),
-    (lambda: edm.scalings(1.0, 0), "sigma_data"),
-    (lambda: edm.loss_weight(-1.0), "sigma"),
-    (lambda: edm.loss_weight(1.0, -1), "sigma_data"),
-    (lambda: edm.sigma_from_abar(1.1), "abar"),
-    (lambda: edm.sigma_from_abar(np.nan), "abar"),
-    (lambda: edm.abar_from_sigma(-1.0), "sigma"),
-    (lambda: edm.sigma_at(21, ABAR), "t"),
-    (lambda: edm.sigma_at(-0.1, ABAR), "t"),
-    (lambda: edm.sigma_at(1, [1, 0.5, 0]), "abar"),
-    (lambda: edm.sigma_at(1, [1, 0.5, 0.5]), "abar"),
-    (lambda: edm.time_at(0.1, [[1, 0.5]]), "abar"),
-    (lambda: edm.time_at(0.1, [1]), "abar"),
-    (lambda: edm.time_at(1.5, [1, 0.64, 0.36]), "sigma"),
-    (lambda: edm.time_at(-0.1, ABAR), "sigma"),
-    (lambda: edm.vp_from_ve(X, -1.0), "sigma"),
-    (lambda: edm.vp_from_ve(X, np.ones(3)), "sigma"),
-    (lambda: edm.ve_from_vp(X, np.nan), "sigma"),
-    (lambda: edm.ve_from_vp(X, np.ones((2, 1))), "sigma"),
-])
-def test_bad_input_is_refused_by_name(call, argument):
-    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
-        call()

@@ -1,126 +1,113 @@
-"""Each fused truth, written out again from the plain equations, bit for bit; its noise is (seed, stream)'s and no other."""
+"""Each fused truth, written out again from the plain equations, bit for bit; its noise is (seed, stream)'s and no
+other."""
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from ref import diffusion, flow, fused, guidance, optim, philox, samplers, schedules, tree
+from ref import diffusion, flow, fused, guidance, optim, philox, tree
 from ref.nets import mlp
+from tests.ref import ABAR, SEEDS, SHAPES, arrays
 
-ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
-CASES = st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+WORD64 = st.integers(0, 2**64 - 1)
+ETA, CLIP, VARIANCE = st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([None, 1.0]), st.sampled_from(["small",
+                                                                                                       "large"])
 
 
-def arrays(case, how_many):
-    B, axes, seed, stream = case
+def times(shape, seed):
+    """A t for each example and an s below it."""
     rng = np.random.default_rng(seed)
-    t = rng.integers(1, 21, B)
-    return [*rng.standard_normal((how_many, B, *axes)), t, rng.integers(0, t), seed, stream]
+    t = rng.integers(1, 20, shape[0])
+    return t, rng.integers(0, t)
 
 
-@given(case=CASES)
-def test_q_sample_noise(case):
-    x0, t, _, seed, stream = arrays(case, 1)
-    eps = philox.normal(seed, x0.shape, stream)
-    np.testing.assert_array_equal(fused.q_sample_noise(x0, t, seed, ABAR, stream), diffusion.q_sample(x0, t, eps, ABAR))
+def same(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
-@given(case=CASES)
-def test_eps_loss_grad(case):
-    eps_hat, eps, *_ = arrays(case, 2)
-    loss, deps_hat = fused.eps_loss_grad(eps_hat, eps)
-    assert loss == diffusion.eps_loss(eps_hat, eps)
-    np.testing.assert_array_equal(deps_hat, diffusion.eps_loss_backward(1.0, eps_hat, eps)[0])
-
-
-@given(case=CASES)
-def test_eps_loss_noise_makes_the_noise_of_q_sample_noise_again(case):
-    """With x0 = 0 and abar = 0 the forward noising is its noise; against that the loss is 0."""
-    x0, _, _, seed, stream = arrays(case, 1)
-    noise = fused.q_sample_noise(0 * x0, 1, seed, np.array([1.0, 0.0]), stream)
-    loss, deps_hat = fused.eps_loss_noise(noise, seed, stream)
-    assert loss == 0 and not deps_hat.any()
-    loss, deps_hat = fused.eps_loss_noise(noise + 0.5, seed, stream)
-    np.testing.assert_allclose(loss, 0.25, rtol=1e-14)
-    np.testing.assert_allclose(deps_hat, 1 / noise.size, rtol=1e-14)
-
-
-@given(case=CASES, w=st.floats(-2, 8), variance=st.sampled_from(["small", "large"]), clip=st.sampled_from([None, 1.0]))
-def test_guided_ddpm_step(case, w, variance, clip):
-    xt, uncond, cond, t, s, seed, stream = arrays(case, 3)
-    out = fused.guided_ddpm_step(xt, uncond, cond, w, t, s, seed, ABAR, variance, clip, stream)
-    z = philox.normal(seed, xt.shape, stream)
-    np.testing.assert_array_equal(out, diffusion.ddpm_step(xt, guidance.guide(uncond, cond, w), t, s, z, ABAR, variance, clip))
-
-
-@given(case=CASES, w=st.floats(-2, 8), eta=st.sampled_from([0.0, 0.5, 1.0]), clip=st.sampled_from([None, 1.0]))
-def test_guided_ddim_step(case, w, eta, clip):
-    xt, uncond, cond, t, s, seed, stream = arrays(case, 3)
-    out = fused.guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, ABAR, clip, stream)
-    z = philox.normal(seed, xt.shape, stream)
-    np.testing.assert_array_equal(out, diffusion.ddim_step(xt, guidance.guide(uncond, cond, w), t, s, z, eta, ABAR, clip))
-
-
-@given(case=CASES, w=st.floats(-2, 8), history=st.booleans())
-def test_guided_dpmpp_2m_step(case, w, history):
-    xt, uncond, cond, x0_last, t, s, *_ = arrays(case, 4)
-    t = np.minimum(t, 19)
-    s = np.minimum(s, t - 1)
+@given(shape=SHAPES, seed=WORD64, stream=WORD64, w=st.floats(-2, 8), eta=ETA, clip=CLIP, variance=VARIANCE,
+       history=st.booleans())
+def test_every_fused_step_is_its_composition(shape, seed, stream, w, eta, clip, variance, history):
+    xt, uncond, cond, x0_last = arrays(shape, seed, 4)
+    (t, s), z, guided = times(shape, seed), philox.normal(seed, shape, stream), guidance.guide(uncond, cond, w)
     x0_last, u = (x0_last, t + 1) if history else (None, None)
-    out, x0_hat = fused.guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, ABAR)
-    np.testing.assert_array_equal(x0_hat, diffusion.x0_from_eps(xt, guidance.guide(uncond, cond, w), t, ABAR))
-    np.testing.assert_array_equal(out, samplers.dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, ABAR))
+    x0_hat = diffusion.x0_from_eps(xt, guided, t, ABAR)
+    same(
+        [fused.q_sample_noise(xt, t, seed, ABAR, stream), *fused.eps_loss_grad(uncond, cond),
+         *fused.eps_loss_noise(xt, seed, stream),
+         fused.guided_ddpm_step(xt, uncond, cond, w, t, s, seed, ABAR, variance, clip, stream),
+         fused.guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, ABAR, clip, stream),
+         *fused.guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, ABAR)],
+        [diffusion.q_sample(xt, t, z, ABAR), diffusion.eps_loss(uncond, cond),
+         diffusion.eps_loss_backward(1.0, uncond, cond)[0],
+         diffusion.eps_loss(xt, z), diffusion.eps_loss_backward(1.0, xt, z)[0],
+         diffusion.ddpm_step(xt, guided, t, s, z, ABAR, variance, clip),
+         diffusion.ddim_step(xt, guided, t, s, z, eta, ABAR, clip),
+         diffusion.dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, ABAR), x0_hat],
+    )  # fmt: skip
     if not history:  # of first order it is DDIM
         ddim = fused.guided_ddim_step(xt, uncond, cond, w, t, s, 0, 0.0, ABAR)
+        out = fused.guided_dpmpp_2m_step(xt, uncond, cond, w, None, None, t, s, ABAR)[0]
         np.testing.assert_allclose(out, ddim, rtol=0, atol=1e-12 * np.abs(x0_hat).max(initial=1))
 
 
-@given(case=CASES, w=st.floats(-2, 8))
-def test_guided_flow_step_goes_along_the_straight_line(case, w):
-    """With the right velocity it lands on `interpolate`'s point, and w = 1 and w = 0 take one network's word."""
-    x0, eps, other, t, s, *_ = arrays(case, 3)
+@given(shape=SHAPES, seed=WORD64, stream=WORD64)
+def test_eps_loss_noise_regenerates_the_noise_of_q_sample_noise(shape, seed, stream):
+    """With x0 = 0 and abar = 0 the forward noising is its noise; against that the loss is 0."""
+    noise = fused.q_sample_noise(np.zeros(shape), 1, seed, np.array([1.0, 0.0]), stream)
+    loss, deps_hat = fused.eps_loss_noise(noise, seed, stream)
+    assert loss == 0 and not deps_hat.any()
+
+
+@given(shape=SHAPES, seed=SEEDS, w=st.floats(-2, 8))
+def test_guided_flow_step_goes_along_the_straight_line(shape, seed, w):
+    """With the right velocity it ends on `interpolate`'s point, and w = 1 and w = 0 use one network alone."""
+    (x0, eps, other), (t, s) = arrays(shape, seed, 3), times(shape, seed)
     t, s, v = t / 20, s / 20, eps - x0
     xt = flow.interpolate(x0, eps, t)
     for uncond, cond, weight in ((other, v, 1.0), (v, other, 0.0), (v, v, w)):
-        np.testing.assert_allclose(fused.guided_flow_step(xt, uncond, cond, weight, t, s), flow.interpolate(x0, eps, s), atol=1e-12)
+        got = fused.guided_flow_step(xt, uncond, cond, weight, t, s)
+        np.testing.assert_allclose(got, flow.interpolate(x0, eps, s), atol=1e-12)
 
 
-@given(case=CASES)
-def test_heun_step_is_two_steps_of_euler_taken_together(case):
-    x, D, D_next, t, s, *_ = arrays(case, 3)
-    columns = (-1,) + (1,) * (x.ndim - 1)
-    sigma, following = (t + 1.0).reshape(columns), (s + 1.0).reshape(columns)
-    guess = x + (following - sigma) * (x - D) / sigma
-    again = x + (following - sigma) * (guess - D_next) / following
-    out = fused.heun_step(x, D, D_next, t + 1.0, s + 1.0)
+@given(shape=SHAPES, seed=SEEDS)
+def test_heun_step_is_two_steps_of_euler_taken_together(shape, seed):
+    (x, denoised, denoised_next), (t, s) = arrays(shape, seed, 3), times(shape, seed)
+    sigma, sigma_next = ((time + 1.0).reshape((-1,) + (1,) * (x.ndim - 1)) for time in (t, s))
+    guess = x + (sigma_next - sigma) * (x - denoised) / sigma
+    again = x + (sigma_next - sigma) * (guess - denoised_next) / sigma_next
+    out = fused.heun_step(x, denoised, denoised_next, t + 1.0, s + 1.0)
     np.testing.assert_allclose(out, (guess + again) / 2, rtol=1e-12, atol=1e-12 * np.abs(again).max(initial=1))
 
 
-@given(case=CASES, decay=st.floats(0, 1))
-def test_adam_ema_step(case, decay):
-    p, g, m, v, avg, *_ = arrays(case, 5)
+@given(shape=SHAPES, seed=SEEDS, decay=st.floats(0, 1))
+def test_adam_ema_step_is_adam_and_the_average_of_the_new_weights(shape, seed, decay):
+    p, g, m, v, avg = arrays(shape, seed, 5)
     settings = (3, 0.1, 0.9, 0.99, 1e-8, 0.05)
-    p_new, m_new, v_new, avg_new = fused.adam_ema_step(p, g, m, v * v, avg, *settings, decay)
-    for got, expected in zip((p_new, m_new, v_new), optim.adam_step(p, g, m, v * v, *settings), strict=True):
-        np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(avg_new, optim.ema_step(avg, p_new, decay))
+    *new, avg_new = fused.adam_ema_step(p, g, m, v * v, avg, *settings, decay)
+    same([*new, avg_new], [*optim.adam_step(p, g, m, v * v, *settings), optim.ema_step(avg, new[0], decay)])
 
 
 NETS = {
     "simple_mlp": mlp.simple_mlp_init(3, 6, 5, np.float64),
-    "residual": tree.map(lambda a: a + 0.1 * philox.normal(a.size, a.shape), mlp.residual_init(3, 6, 4, 2, 3, 6, np.float64)),
+    "residual": tree.map(lambda a: a + 0.1 * philox.normal(a.size, a.shape),
+                         mlp.residual_init(3, 6, 4, 2, 3, 6, np.float64)),
 }
 
 
 @pytest.mark.parametrize("net, w", [("simple_mlp", None), ("residual", None), ("residual", 2.5)])
-@pytest.mark.parametrize("eta, predict, clip", [(0.0, "eps", None), (0.6, "eps", 1.0), (0.0, "x0", 0.8), (1.0, "v", None)])
+@pytest.mark.parametrize("eta, predict, clip",
+                         [(0.0, "eps", None), (0.6, "eps", 1.0), (0.0, "x0", 0.8), (1.0, "v", None)])
 def test_mlp_sample_is_the_loop_written_out(net, w, eta, predict, clip):
     params, x, labels = NETS[net], philox.normal(0, (3, 6)), np.array([2, 0, 1])
-    got = fused.mlp_sample(params, x, [20, 11, 4, 0], ABAR, eta, 5, 2**64 - 1, None if w is None else (labels, w), predict, clip)
+    got = fused.mlp_sample(params, x, [20, 11, 4, 0], ABAR, eta, 5, 2**64 - 1, None
+                           if w is None else (labels, w), predict, clip)
 
     def eps_hat(x, t, labels):
         rows = np.array([t] * 3)
         out = mlp.simple_mlp(params, x, rows)[0] if net == "simple_mlp" else mlp.residual(params, x, rows, labels)[0]
-        return {"eps": out, "x0": diffusion.eps_from_x0(x, out, t, ABAR), "v": diffusion.eps_from_v(x, out, t, ABAR)}[predict]
+        return {"eps": out, "x0": diffusion.eps_from_x0(x, out, t, ABAR),
+                "v": diffusion.eps_from_v(x, out, t, ABAR)}[predict]
 
     for t, s, stream in ((20, 11, 2**64 - 1), (11, 4, 0), (4, 0, 1)):  # the streams go round
         e = eps_hat(x, t, np.array([3, 3, 3]))
@@ -152,7 +139,8 @@ def test_mlp_train_takes_the_step_that_the_equations_say():
     assert loss == diffusion.eps_loss(eps_hat, eps)
     for name, g in mlp.simple_mlp_backward(diffusion.eps_loss_backward(1.0, eps_hat, eps)[0], params, cache)[1].items():
         p, m, v = optim.adam_step(params[name], g, 0 * g, 0 * g, 1, 1e-2, 0.9, 0.999, 1e-8, 0.0)
-        for got, want in ((new[name], p), (state["m"][name], m), (state["v"][name], v), (state["average"][name], 0.25 * params[name] + 0.75 * p)):
+        for got, want in ((new[name], p), (state["m"][name], m), (state["v"][name], v),
+                          (state["average"][name], 0.25 * params[name] + 0.75 * p)):
             np.testing.assert_array_equal(got, want)
 
 
@@ -186,39 +174,3 @@ def test_another_seed_or_stream_is_another_result_and_the_same_is_the_same(call)
     np.testing.assert_array_equal(one, call(x, 7, 3))
     for seed, stream in ((8, 3), (7, 4), (3, 7), (7 + 2**32, 3), (7, 3 + 2**32)):
         assert not np.isclose(one, call(x, seed, stream), rtol=1e-6, atol=0).any()
-    for seed, stream, argument in ((-1, 0, "seed"), (0, 2**64, "stream")):
-        with pytest.raises(ValueError, match=rf"\b{argument}\b"):
-            call(x, seed, stream)
-
-
-X = np.ones((2, 3))
-
-
-@pytest.mark.parametrize("call, argument", [
-    (lambda: fused.q_sample_noise(X, np.array([1, 2, 3]), 0, ABAR), "t"),
-    (lambda: fused.q_sample_noise(X, 21, 0, ABAR), "t"),
-    (lambda: fused.eps_loss_grad(X, X[0]), "eps_hat.*eps"),
-    (lambda: fused.eps_loss_noise(X[:0], 0), "eps_hat"),
-    (lambda: fused.guided_ddpm_step(X, X, X[0], 1, 2, 1, 0, ABAR), "uncond.*cond"),
-    (lambda: fused.guided_ddpm_step(X, X[:1], X[:1], 1, 2, 1, 0, ABAR), "xt.*eps_hat"),
-    (lambda: fused.guided_ddpm_step(X, X, X, 1, 1, 1, 0, ABAR), "s"),
-    (lambda: fused.guided_ddpm_step(X, X, X, 1, 2, 1, 0, ABAR, "other"), "variance"),
-    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, None, 2, 1, ABAR), "x0_last.*u"),
-    (lambda: fused.guided_dpmpp_2m_step(X, X, X, 1, X, 2, 2, 1, ABAR), "s"),
-    (lambda: fused.guided_flow_step(X, X, X, 1, 0.5, 0.5), "s"),
-    (lambda: fused.guided_flow_step(X, X, X, 1, 1.5, 0.5), "s"),
-    (lambda: fused.guided_flow_step(X, X, X, 1, np.ones(7), 0.5), "t"),
-    (lambda: fused.heun_step(X, X, X, 1.0, 0.0), "sigma_next"),
-    (lambda: fused.heun_step(X, X, X, 1.0, 1.0), "sigma_next"),
-    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 2.0, ABAR), "eta"),
-    (lambda: fused.guided_ddim_step(X, X, X, 1, 2, 1, 0, 0.0, ABAR, -1.0), "clip"),
-    (lambda: fused.adam_ema_step(X, X, X, X, X[0], 1, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "avg.*p"),
-    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, guidance=([0, 1], 2.0)), "guidance"),
-    (lambda: fused.mlp_sample(NETS["simple_mlp"], X, [20, 0], ABAR, predict="mu"), "predict"),
-    (lambda: fused.mlp_sample(NETS["simple_mlp"], philox.normal(0, (2, 6)), [4, 9], ABAR), "times"),
-    (lambda: fused.mlp_train(NETS["simple_mlp"], X, 0, 4, 0.1, 0, ABAR), "steps.*batch"),
-    (lambda: fused.adam_ema_step(X, X, X, X, X, 0, 0.1, 0.9, 0.99, 1e-8, 0, 0.9), "step"),
-])
-def test_bad_input_is_refused_by_name(call, argument):
-    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
-        call()

@@ -1,7 +1,4 @@
-"""GAN losses, penalties and the MLP discriminator: PyTorch's numbers, by hand, at the ends of the floats, and what is refused.
-
-Gradients against the forward's own derivative: tests/test_gradients.py. Laws: tests/test_laws_vae_gan.py.
-"""
+"""GAN losses, penalties and the MLP discriminator: PyTorch's numbers, by hand, and at the ends of the floats."""
 import numpy as np
 import pytest
 
@@ -18,7 +15,8 @@ GOLD = golden("vae_gan")
 PARAMS = {name.lower(): GOLD[f"gan/{name}"] for name in ("W1", "b1", "W2", "b2", "w3", "b3")}
 REAL, FAKE = GOLD["gan/real"], GOLD["gan/fake"]
 ACTS = {"tanh": "tanh", "lrelu02": "leaky_relu", "softplus": "softplus"}  # the goldens' names, and ours
-PAIRS = {"d_ns": gan.discriminator_loss, "d_hinge": gan.hinge_discriminator_loss, "d_wgan": gan.wasserstein_discriminator_loss}
+PAIRS = {"d_ns": gan.discriminator_loss, "d_hinge": gan.hinge_discriminator_loss,
+         "d_wgan": gan.wasserstein_discriminator_loss}
 KINDS = ("", "hinge_", "least_squares_", "wasserstein_")
 DISCRIMINATOR_LOSSES = [f"{kind}discriminator_loss" for kind in KINDS]
 GENERATOR_LOSSES = [f"{kind}generator_loss" for kind in KINDS] + ["generator_loss_saturating"]
@@ -32,9 +30,6 @@ def network(act):
 def both(loss, real, fake):
     """The loss and its gradients."""
     return getattr(gan, loss)(real, fake), getattr(gan, f"{loss}_backward")(1.0, real, fake)
-
-
-# --- PyTorch's numbers ----------------------------------------------------------------------------------------------
 
 
 def replay(name, loss, gradients):
@@ -76,11 +71,9 @@ def test_r1_replays_torchs_double_backward(act):
     replay(f"gan/{act}/r1", 10 * loss, gan.r1_penalty_backward(10.0, network(ACTS[act]), PARAMS, cache))
 
 
-# --- the discriminator ----------------------------------------------------------------------------------------------
-
-
 def test_the_discriminator_by_hand():
-    params = {"w1": np.array([[1.0, 2.0], [0, -1.0]]), "b1": np.array([0.0, 1.0]), "w2": np.array([[1.0, 1.0]]), "b2": np.array([-0.5]),
+    params = {"w1": np.array([[1.0, 2.0], [0, -1.0]]), "b1": np.array([0.0, 1.0]), "w2": np.array([[1.0, 1.0]]),
+              "b2": np.array([-0.5]),
               "w3": np.array([[3.0]]), "b3": np.array([0.25])}
     x = np.array([[1.0, 1.0], [-5.0, 0.0]])
     logits, _ = discriminator(params, x, "leaky_relu")
@@ -113,56 +106,34 @@ def test_the_discriminator_keeps_its_dtype_penalties_and_all(act):
     assert all(a.dtype == np.float32 for a in arrays)
 
 
-def test_an_activation_that_is_not_there_is_refused():
-    for f in (discriminator, discriminator_input_gradient):
-        with pytest.raises(ValueError, match=r"\bact\b"):
-            f(PARAMS, REAL, "relu")
-        with pytest.raises(ValueError, match=r"\bx.*w.*b\b"):
-            f(PARAMS, REAL[:, :3], "tanh")
-
-
-# --- losses by hand, and at the ends --------------------------------------------------------------------------------
-
-
 def test_losses_by_hand():
-    """D = 3/4 and 1/2 for the real, 1/4 for the one fake: logits log 3, 0 and -log 3. Means, each over its own number."""
-    real, fake, log3 = np.array([np.log(3), 0.0]), np.array([-np.log(3)]), np.log(3)
-    loss, (dreal, dfake) = both("discriminator_loss", real, fake)
-    assert_close(loss, (np.log(4 / 3) + np.log(2)) / 2 + np.log(4 / 3))
-    assert_close(dreal, np.array([-1 / 8, -1 / 4]))
-    assert_close(dfake, np.array([1 / 4]))
-    assert_close(gan.generator_loss(fake), np.log(4))
-    assert_close(gan.generator_loss_backward(2.0, fake), np.array([-3 / 2]))
-    assert_close(gan.generator_loss_saturating(fake), np.log(3 / 4))
-    assert_close(gan.generator_loss_saturating_backward(2.0, fake), np.array([-1 / 2]))
-    loss, (dreal, dfake) = both("hinge_discriminator_loss", np.array([3.0, 0.5]), np.array([-0.5, -2.0, 1.0, -1.5]))
-    assert loss == 0.25 + 2.5 / 4 and np.array_equal(dreal, [0, -0.5]) and np.array_equal(dfake, [0.25, 0, 0.25, 0])
-    loss, (dreal, dfake) = both("least_squares_discriminator_loss", np.array([3.0, 0.5]), np.array([2.0]))
-    assert loss == 4.25 / 4 + 2 and np.array_equal(dreal, [1, -0.25]) and np.array_equal(dfake, [2])
-    assert gan.least_squares_generator_loss(np.array([3.0, 0.5])) == 4.25 / 4
-    assert np.array_equal(gan.least_squares_generator_loss_backward(2.0, np.array([3.0, 0.5])), [2, -0.5])
-    loss, (dreal, dfake) = both("wasserstein_discriminator_loss", np.array([3.0, 0.5]), np.array([[2.0, 5.0]]))
-    assert loss == 3.5 - 1.75 and np.array_equal(dreal, [-0.5, -0.5]) and np.array_equal(dfake, [[0.5, 0.5]])
-    for name in ("wasserstein_generator_loss", "hinge_generator_loss"):
-        assert getattr(gan, name)(np.array([3.0, 0.5])) == -1.75
-        assert np.array_equal(getattr(gan, f"{name}_backward")(2.0, np.array([3.0, 0.5])), [-1, -1])
-    assert_close(both("discriminator_loss", real, -fake)[0], both("discriminator_loss", real, np.array([log3]))[0])
+    """D = 3/4 and 1/2 for the real, 1/4 for the one fake: logits log 3, 0 and -log 3. Each mean over its own number."""
+    real, fake, two = np.array([np.log(3), 0.0]), np.array([-np.log(3)]), np.array([3.0, 0.5])
+    for name, logits, loss in [
+        ("discriminator_loss", (real, fake), (np.log(4 / 3) + np.log(2)) / 2 + np.log(4 / 3)),
+        ("generator_loss", (fake,), np.log(4)), ("generator_loss_saturating", (fake,), np.log(3 / 4)),
+        ("hinge_discriminator_loss", (two, np.array([-0.5, -2.0, 1.0, -1.5])), 0.25 + 2.5 / 4),
+        ("least_squares_discriminator_loss", (two, np.array([2.0])), 4.25 / 4 + 2),
+        ("least_squares_generator_loss", (two,), 4.25 / 4),
+        ("wasserstein_discriminator_loss", (two, np.array([[2.0, 5.0]])), 3.5 - 1.75),
+        ("wasserstein_generator_loss", (two,), -1.75), ("hinge_generator_loss", (two,), -1.75),
+    ]:  # fmt: skip
+        assert_close(getattr(gan, name)(*logits), np.float64(loss))
 
 
 def test_the_hinge_has_no_gradient_at_its_kinks():
-    dreal, dfake = gan.hinge_discriminator_loss_backward(1.0, np.array([1.0, np.nextafter(1, 0)]), np.array([-1.0, np.nextafter(-1, 0)]))
+    dreal, dfake = gan.hinge_discriminator_loss_backward(1.0, np.array([1.0, np.nextafter(1, 0)]),
+                                                         np.array([-1.0, np.nextafter(-1, 0)]))
     assert np.array_equal(dreal, [0, -0.5]) and np.array_equal(dfake, [0, 0.5])
 
 
 def test_the_saturating_and_the_non_saturating_loss_are_different_functions():
-    """At logit -20, where D is sure of a fake: -2e-9 against -1. They agree nowhere but in their gradient at 0."""
-    sure = np.array([-20.0])
-    saturating, not_saturating = gan.generator_loss_saturating_backward(1.0, sure), gan.generator_loss_backward(1.0, sure)
-    assert_close(saturating, np.array([-np.exp(-20) / (1 + np.exp(-20))]))
-    assert_close(not_saturating, np.array([-1 / (1 + np.exp(-20))]))
-    assert abs(saturating[0] + 2e-9) < 1e-10 and abs(not_saturating[0] + 1) < 1e-8
+    """At logit -20, where D is sure of a fake, the slopes are -2e-9 and -1. They agree only in their gradient at 0."""
+    sure, zero = np.array([-20.0]), np.zeros(1)
+    slopes = [gan.generator_loss_saturating_backward(1.0, sure), gan.generator_loss_backward(1.0, sure)]
+    assert_close(np.array(slopes), np.array([[-np.exp(-20)], [-1.0]]) / (1 + np.exp(-20)))
     assert_close(gan.generator_loss(sure) - gan.generator_loss_saturating(sure), 20 + 2 * np.log1p(np.exp(-20)))
-    assert gan.generator_loss_backward(1.0, np.zeros(1)) == gan.generator_loss_saturating_backward(1.0, np.zeros(1)) == -0.5
+    assert gan.generator_loss_backward(1.0, zero) == gan.generator_loss_saturating_backward(1.0, zero) == -0.5
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -180,31 +151,15 @@ def test_losses_and_gradients_are_finite_and_right_far_out(size, dtype):
     assert_close(gan.generator_loss_saturating(far), np.float64(-size / 2), rel=1e-15)
     assert_close(gan.generator_loss_backward(2.0, far), np.array([-np.exp(-size), -1.0]), rel=1e-15)
     assert_close(gan.generator_loss_saturating_backward(2.0, far), np.array([-1.0, -np.exp(-size)]), rel=1e-15)
-    assert_close(gan.discriminator_loss_backward(2.0, far, -far), (np.array([-np.exp(-size), -1.0]), np.array([np.exp(-size), 1.0])), rel=1e-15)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
-def test_losses_are_float64_whatever_comes_in_and_leave_it_alone(dtype):
-    x = np.arange(-3, 3).reshape(2, 3).astype(dtype)
-    x.flags.writeable = False
-    for name in DISCRIMINATOR_LOSSES:
-        loss, gradients = both(name, x, x[0])
-        assert loss.dtype == np.float64
-        assert [(g.dtype, g.shape) for g in gradients] == [(np.float64, (2, 3)), (np.float64, (3,))]
-        assert_close(loss, both(name, x.astype(float), x[0].astype(float))[0])
-    for name in GENERATOR_LOSSES:
-        gradient = getattr(gan, f"{name}_backward")(1.0, x)
-        assert getattr(gan, name)(x).dtype == gradient.dtype == np.float64 and gradient.shape == (2, 3)
-    for values in (gan.optimal_discriminator(abs(x), abs(x[::-1])), gan.interpolate(x, x, np.zeros(2, dtype))):
-        assert values.dtype == np.float64 and values.shape == (2, 3)
-
-
-# --- penalties by hand ----------------------------------------------------------------------------------------------
+    assert_close(gan.discriminator_loss_backward(2.0, far, -far),
+                 (np.array([-np.exp(-size), -1.0]), np.array([np.exp(-size), 1.0])), rel=1e-15)
 
 
 def linear_network():
-    """D(x) = w . x: its gradient is w at every x, so the gradient of sum(ddx dx) in w is the sum of ddx over examples."""
-    return lambda params, x: (np.broadcast_to(params["w"], x.shape), None), lambda ddx, params, cache: (0 * ddx, {"w": ddx.sum(axis=0)})
+    """D(x) = w . x: its gradient is w at every x, so the gradient of sum(ddx dx) in w is the sum of ddx over
+    examples."""
+    return (lambda params, x: (np.broadcast_to(params["w"], x.shape), None),
+            lambda ddx, params, cache: (0 * ddx, {"w": ddx.sum(axis=0)}))
 
 
 def test_penalties_by_hand():
@@ -221,7 +176,8 @@ def test_penalties_where_the_discriminator_is_flat():
     """|dx| has a kink at 0; the gradient taken there is 0."""
     params, x = {"w": np.zeros((2, 1))}, np.zeros((5, 2, 1))
     loss, cache = gan.gradient_penalty(linear_network(), params, x)
-    assert loss == 1 and np.array_equal(gan.gradient_penalty_backward(1.0, linear_network(), params, cache)["w"], params["w"])
+    assert loss == 1
+    assert np.array_equal(gan.gradient_penalty_backward(1.0, linear_network(), params, cache)["w"], params["w"])
     loss, cache = gan.r1_penalty(linear_network(), params, x)
     assert loss == 0 and np.array_equal(gan.r1_penalty_backward(1.0, linear_network(), params, cache)["w"], params["w"])
 
@@ -229,9 +185,6 @@ def test_penalties_where_the_discriminator_is_flat():
 def test_interpolate_by_hand():
     real, fake = np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.array([[[-1.0, 0.0]], [[5.0, 8.0]]])
     assert np.array_equal(gan.interpolate(real, fake, np.array([0.25, 1.0])), [[[-0.5, 0.5]], [[3, 4]]])
-
-
-# --- the theory's sums ----------------------------------------------------------------------------------------------
 
 
 def test_optimal_discriminator_by_hand():
@@ -243,55 +196,17 @@ def test_jensen_shannon_by_hand():
     p, q = np.array([1.0, 0.0]), np.array([0.5, 0.5])
     wanted = (np.log(4 / 3) + 0.5 * np.log(2 / 3) + 0.5 * np.log(2)) / 2
     assert_close(gan.jensen_shannon(p, q), wanted)
-    assert_close(gan.jensen_shannon(np.stack([[p, q], [p, p]]), np.stack([[q, p], [p, 1 - p]])), np.array([[wanted, wanted], [0, np.log(2)]]))
+    assert_close(gan.jensen_shannon(np.stack([[p, q], [p, p]]), np.stack([[q, p], [p, 1 - p]])),
+                 np.array([[wanted, wanted], [0, np.log(2)]]))
     assert gan.jensen_shannon(q, q) == 0
     for tiny in (1e-17, 1e-300, 5e-324):  # beside a 1 their difference rounds to 1
-        assert gan.jensen_shannon([1.0, tiny], [0.0, 1.0]) == gan.jensen_shannon([0.0, 1.0], [1.0, tiny]) == pytest.approx(np.log(2), rel=1e-15)
+        assert gan.jensen_shannon([1.0, tiny], [0.0, 1.0]) == gan.jensen_shannon([0.0, 1.0],
+                                                                                 [1.0,
+                                                                                  tiny]) == pytest.approx(np.log(2),
+                                                                                                          rel=1e-15)
 
 
 def test_jensen_shannon_keeps_its_precision_where_the_two_are_close():
     """JSD of (1/2 + d, 1/2 - d) and (1/2, 1/2) is d^2 / 2 + O(d^4): from terms of 1e-6 each."""
     d = 2.0**-20
     assert_close(gan.jensen_shannon([0.5 + d, 0.5 - d], [0.5, 0.5]), d**2 / 2, rel=1e-4)
-
-
-# --- rejected inputs ------------------------------------------------------------------------------------------------
-
-X, P = np.ones((2, 3)), np.array([0.5, 0.5])
-
-
-@pytest.mark.parametrize("name", DISCRIMINATOR_LOSSES)
-def test_a_discriminator_loss_of_nothing_is_refused(name):
-    for call in (getattr(gan, name), lambda real, fake: getattr(gan, f"{name}_backward")(1.0, real, fake)):
-        with pytest.raises(ValueError, match=r"\breal_logits\b"):
-            call(np.zeros(0), X)
-        with pytest.raises(ValueError, match=r"\bfake_logits\b"):
-            call(X, X[:, :0])
-
-
-@pytest.mark.parametrize("name", GENERATOR_LOSSES)
-def test_a_generator_loss_of_nothing_is_refused(name):
-    for call in (getattr(gan, name), lambda fake: getattr(gan, f"{name}_backward")(1.0, fake)):
-        with pytest.raises(ValueError, match=r"\bfake_logits\b"):
-            call(np.zeros(0))
-
-
-@pytest.mark.parametrize("call, argument", [
-    (lambda: gan.interpolate(X, X[0], np.ones(2)), "real.*fake"),
-    (lambda: gan.interpolate(X, X, np.ones((2, 1))), "alpha"),
-    (lambda: gan.interpolate(X, X, 0.5), "alpha"),
-    (lambda: gan.interpolate(X, X, np.array([0.5, 1.5])), "alpha"),
-    (lambda: gan.gradient_penalty(network("tanh"), PARAMS, REAL[:0]), "x"),
-    (lambda: gan.r1_penalty(network("tanh"), PARAMS, 1.0), "x"),
-    (lambda: gan.gradient_penalty((lambda params, x: (x.sum(axis=1), None), None), {}, X), "x"),
-    (lambda: gan.optimal_discriminator(P, X), "p_data.*p_g"),
-    (lambda: gan.optimal_discriminator(P, -P), "p_g"),
-    (lambda: gan.optimal_discriminator(np.array([np.nan, 1]), P), "p_data"),
-    (lambda: gan.jensen_shannon(P, np.ones(1)), "p.*q"),
-    (lambda: gan.jensen_shannon(P, np.array([1.5, -0.5])), "q"),
-    (lambda: gan.jensen_shannon(2 * P, P), "p"),
-    (lambda: gan.jensen_shannon(1.0, 1.0), "p"),
-])  # fmt: skip
-def test_bad_input_is_refused_by_name(call, argument):
-    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
-        call()

@@ -26,7 +26,8 @@ def test_guide_by_hand():
 def test_w_is_0_for_unconditional_and_1_for_conditional(case):
     uncond, cond = two(case)
     np.testing.assert_array_equal(guidance.guide(uncond, cond, 0), uncond)
-    np.testing.assert_allclose(guidance.guide(uncond, cond, 1), cond, rtol=0, atol=1e-15 * (np.abs(cond) + np.abs(uncond)).max())
+    np.testing.assert_allclose(guidance.guide(uncond, cond, 1), cond, rtol=0,
+                               atol=1e-15 * (np.abs(cond) + np.abs(uncond)).max())
 
 
 @given(case=SHAPES, w=REAL)
@@ -38,16 +39,13 @@ def test_the_papers_convention(case, w):
     assert np.all(np.abs(ours - paper) <= 1e-14 * (1 + abs(w)) * (np.abs(cond) + np.abs(uncond)))
 
 
-def test_w_from_paper_takes_arrays():
-    assert guidance.w_from_paper(0.0) == 1 and guidance.w_from_paper(-1) == 0
-    assert_close(guidance.w_from_paper(np.array([0.5, 6.5])), np.array([1.5, 7.5]))
-
-
 @given(w=REAL)
 def test_w_to_paper_is_the_inverse(w):
     assert guidance.w_to_paper(7.5) == 6.5 and guidance.w_to_paper(1) == 0 and guidance.w_to_paper(0) == -1
-    assert abs(guidance.w_to_paper(guidance.w_from_paper(w)) - w) < 1e-14 and abs(guidance.w_from_paper(guidance.w_to_paper(w)) - w) < 1e-14
+    assert abs(guidance.w_to_paper(guidance.w_from_paper(w)) - w) < 1e-14
+    assert abs(guidance.w_from_paper(guidance.w_to_paper(w)) - w) < 1e-14
     assert_close(guidance.w_to_paper(np.array([1.5, 7.5])), np.array([0.5, 6.5]))
+    assert_close(guidance.w_from_paper(np.array([0.5, 6.5])), np.array([1.5, 7.5]))
 
 
 def test_guide_rescaled_by_hand():
@@ -73,25 +71,25 @@ def test_an_example_that_is_constant_up_to_rounding_is_not_rescaled():
     """np.std of three times 0.1 is 1.4e-17, not 0: a deviation made of rounding is nothing to divide by."""
     uncond, cond = np.full((1, 3), 0.1), np.array([[0.1, 0.4, 0.9]])
     np.testing.assert_array_equal(guidance.guide_rescaled(uncond, cond, 0, 1), uncond)
-
-
-def test_a_constant_example_is_not_rescaled():
-    uncond, cond = np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[2.0, 2.0], [0.0, 2.0]])
+    uncond, cond = np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[2.0, 2.0], [0.0, 2.0]])  # nor one that is constant
     np.testing.assert_array_equal(guidance.guide_rescaled(uncond, cond, 3, 1), [[4.0, 4.0], [0.0, 2.0]])
 
 
 @pytest.mark.parametrize("max_value", [1.0, 1.5, 100.0])
 @pytest.mark.parametrize("ratio", [0.9, 0.995])
 def test_dynamic_threshold_replays_diffusers(ratio, max_value):
-    assert_close(guidance.dynamic_threshold(GOLD["threshold/in"], ratio, max_value), GOLD[f"threshold/ratio{ratio}_max{max_value}"])
+    assert_close(guidance.dynamic_threshold(GOLD["threshold/in"], ratio, max_value),
+                 GOLD[f"threshold/ratio{ratio}_max{max_value}"])
 
 
 def test_dynamic_threshold_by_hand():
     """|x| of the second example sorted: 0, 2, 4, 6; its quantile 0.5 is 3; the first example's is below 1, so 1."""
     x0 = np.array([[0.25, -0.5, 0.75, -1.5], [0.0, -2.0, 4.0, -6.0]])
-    assert_close(guidance.dynamic_threshold(x0, 0.5, np.inf), np.array([[0.25, -0.5, 0.75, -1.0], [0.0, -2 / 3, 1.0, -1.0]]))
+    assert_close(guidance.dynamic_threshold(x0, 0.5, np.inf),
+                 np.array([[0.25, -0.5, 0.75, -1.0], [0.0, -2 / 3, 1.0, -1.0]]))
     assert_close(guidance.dynamic_threshold(x0, 0.5, 2), np.array([[0.25, -0.5, 0.75, -1.0], [0.0, -1.0, 1.0, -1.0]]))
-    assert_close(guidance.dynamic_threshold(x0, 1.0, np.inf), np.array([[1 / 6, -1 / 3, 0.5, -1.0], [0.0, -1 / 3, 2 / 3, -1.0]]))
+    assert_close(guidance.dynamic_threshold(x0, 1.0, np.inf),
+                 np.array([[1 / 6, -1 / 3, 0.5, -1.0], [0.0, -1 / 3, 2 / 3, -1.0]]))
 
 
 @given(case=SHAPES, ratio=st.floats(0, 1), size=st.floats(0.01, 100))
@@ -100,33 +98,9 @@ def test_dynamic_threshold_stays_in_range_and_its_limit_1_is_clipping(case, rati
     assert np.abs(guidance.dynamic_threshold(x0, ratio, np.inf)).max() <= 1
     np.testing.assert_array_equal(guidance.dynamic_threshold(x0, ratio, 1), np.clip(x0, -1, 1))
     for i in range(len(x0)):
-        np.testing.assert_array_equal(guidance.dynamic_threshold(x0, ratio, 9)[i:i + 1], guidance.dynamic_threshold(x0[i:i + 1], ratio, 9))
+        np.testing.assert_array_equal(guidance.dynamic_threshold(x0, ratio, 9)[i:i + 1],
+                                      guidance.dynamic_threshold(x0[i:i + 1], ratio, 9))
 
 
 def test_dynamic_threshold_of_nothing_is_nothing():
     assert guidance.dynamic_threshold(np.zeros((0, 3)), 0.9, 2).shape == (0, 3)
-
-
-def test_float32_becomes_float64_and_no_input_is_overwritten():
-    a, b = GOLD["step/x"].astype(np.float32), GOLD["step/z"].astype(np.float32)
-    a.flags.writeable = b.flags.writeable = False
-    for out in (guidance.guide(a, b, 2), guidance.guide_rescaled(a, b, 2, 0.7), guidance.dynamic_threshold(a, 0.5, 2)):
-        assert out.dtype == np.float64 and out.shape == a.shape
-
-
-X = np.ones((2, 3))
-
-
-@pytest.mark.parametrize("call, argument", [
-    (lambda: guidance.guide(X, X[:1], 1), "uncond.*cond"),
-    (lambda: guidance.guide(X, 1.0, 1), "uncond.*cond"),
-    (lambda: guidance.guide_rescaled(X[0], X, 1, 0.5), "uncond.*cond"),
-    (lambda: guidance.guide_rescaled(X, X, 1, 1.5), "phi"),
-    (lambda: guidance.guide_rescaled(X, X, 1, np.nan), "phi"),
-    (lambda: guidance.dynamic_threshold(X, -0.1, 2), "ratio"),
-    (lambda: guidance.dynamic_threshold(X, 0.5, 0.9), "max_value"),
-    (lambda: guidance.dynamic_threshold(X, 0.5, np.nan), "max_value"),
-])
-def test_bad_input_is_refused_by_name(call, argument):
-    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
-        call()

@@ -7,7 +7,8 @@ import pytest
 
 from ref import samplers
 from tests import assert_close
-from tests.ref.test_samplers import ABAR, BY_TIME, TIMES, X, model
+from tests.ref import ABAR, BY_TIME
+from tests.ref.test_samplers import TIMES, X, model
 
 
 def alpha_sigma_lambda(t):
@@ -21,7 +22,8 @@ def x0_by_hand(x, t):
 
 
 def towards(x, t, s, x0, slope=0.0):
-    """Both ends of a step as [DPM-Solver++] section 4.1 has them: with x0 + slope (lambda - lambda_t) / 2 a constant of the step."""
+    """Both ends of a step as [DPM-Solver++] section 4.1 has them: with x0 + slope (lambda - lambda_t) / 2 a constant of
+    the step."""
     (_, sigma_t, lambda_t), (alpha_s, sigma_s, lambda_s) = alpha_sigma_lambda(t), alpha_sigma_lambda(s)
     h = lambda_s - lambda_t
     return sigma_s / sigma_t * x + alpha_s * (1 - math.exp(-h)) * (x0 + (h / 2 * slope if slope else 0.0))
@@ -38,8 +40,8 @@ def dpmpp_2m_by_hand(x, times):
 
 
 def exactly(x, t, s, knots):
-    """x_s by the exact integral of the polynomial through the knots (lambda - lambda_t, x0_hat):  with I_k the integral of
-    e^-(h - u) u^k from 0 to h, I_0 = 1 - e^-h and I_k = h^k - k I_{k-1}."""
+    """x_s by the exact integral of the polynomial through the knots (lambda - lambda_t, x0_hat):  with I_k the integral
+    of e^-(h - u) u^k from 0 to h, I_0 = 1 - e^-h and I_k = h^k - k I_{k-1}."""
     (_, sigma_t, lambda_t), (alpha_s, sigma_s, lambda_s) = alpha_sigma_lambda(t), alpha_sigma_lambda(s)
     h = lambda_s - lambda_t
     polynomial = np.linalg.solve([[u**k for k in range(len(knots))] for u, _ in knots], [x0 for _, x0 in knots])
@@ -51,7 +53,8 @@ def exactly(x, t, s, knots):
 
 
 def unipc_by_hand(x, times, order):
-    """UniP of order 2 takes 1/2 for its one coefficient, as UniC of order 1 does; all others integrate a polynomial exactly."""
+    """UniP of order 2 takes 1/2 for its one coefficient, as UniC of order 1 does; all others integrate a polynomial
+    exactly."""
     seen, before = [], None
     for i, (t, s) in enumerate(pairwise(times)):
         here, now = alpha_sigma_lambda(t)[2], x0_by_hand(x, t)
@@ -88,13 +91,16 @@ def test_unipc_by_hand(n, order):
 
 
 def test_one_step_of_dpmpp_2m_by_hand():
-    """alpha and sigma are 3/5, 4/5 at u, 4/5, 3/5 at t and 12/13, 5/13 at s; so e^lambda is 3/4, 4/3, 12/5, and the step's e^-h 5/9."""
+    """alpha and sigma are 3/5, 4/5 at u, 4/5, 3/5 at t and 12/13, 5/13 at s; so e^lambda is 3/4, 4/3, 12/5, and the
+    step's e^-h 5/9."""
     abar = np.array([1, 144 / 169, 16 / 25, 9 / 25])
     r = math.log(16 / 9) / math.log(9 / 5)
     D = (1 + 1 / (2 * r)) * 2.0 - 1 / (2 * r) * 0.5
     one = np.ones((1, 1))
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 1, abar), (25 / 39 * 3 + 12 / 13 * 4 / 9 * D) * one)
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, None, None, 2, 1, abar), (25 / 39 * 3 + 12 / 13 * 4 / 9 * 2) * one)
+    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 1, abar),
+                 (25 / 39 * 3 + 12 / 13 * 4 / 9 * D) * one)
+    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, None, None, 2, 1, abar),
+                 (25 / 39 * 3 + 12 / 13 * 4 / 9 * 2) * one)
     assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 0, abar), 2 * one)  # to the data, of order 1
 
 
@@ -103,6 +109,7 @@ def test_first_order_is_ddim(name):
     """So one step is one of DDIM; and of two, each of the first order, DPM-Solver++ has made DDIM's."""
     assert_close(BY_TIME[name](model, X, [9, 4], None, ABAR), samplers.ddim(model, X, [9, 4], None, 0, ABAR), scale=1.0)
     if name == "dpmpp_2m":
-        assert_close(BY_TIME[name](model, X, [9, 4, 0], None, ABAR), samplers.ddim(model, X, [9, 4, 0], None, 0, ABAR), scale=1.0)
+        assert_close(BY_TIME[name](model, X, [9, 4, 0], None, ABAR), samplers.ddim(model, X, [9, 4, 0], None, 0, ABAR),
+                     scale=1.0)
     three = BY_TIME[name](model, X, [9, 4, 2, 1], None, ABAR)
     assert np.abs(three - samplers.ddim(model, X, [9, 4, 2, 1], None, 0, ABAR)).max() > 1e-3

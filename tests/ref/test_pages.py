@@ -21,17 +21,22 @@ from tests.ref.test_reading import CHROMIUM, parsed
     ("x0_hat", '<msub><mover accent="true"><mi>x</mi><mo>^</mo></mover><mrow><mn>0</mn></mrow></msub>'),
     ("abar_t", '<msub><mover accent="true"><mi>α</mi><mo>¯</mo></mover><mrow><mi>t</mi></mrow></msub>'),
     ("a / b c", '<mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac><mspace width="0.2em"/><mi>c</mi>'),
-    ("2 (a) / (b + c)", '<mfrac><mrow><mn>2</mn><mspace width="0.2em"/><mrow><mo stretchy="false">(</mo><mi>a</mi><mo stretchy="false">)</mo></mrow></mrow>'
+    ("2 (a) / (b + c)", '<mfrac><mrow><mn>2</mn><mspace width="0.2em"/><mrow><mo stretchy="false">(</mo><mi>a</mi><mo '
+                        'stretchy="false">)</mo></mrow></mrow>'
                         "<mrow><mi>b</mi><mo>+</mo><mi>c</mi></mrow></mfrac>"),
-    ("a / b / c", '<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><mi>b</mi><mspace width="0.2em"/><mi>c</mi></mrow></mrow></mfrac>'),
-    ("a / sum_j b_j", "<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><munder><mo>∑</mo><mrow><mi>j</mi></mrow></munder><msub><mi>b</mi><mrow><mi>j</mi></mrow></msub>"
-                      "</mrow></mrow></mfrac>"),
+    ("a / b / c", '<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><mi>b</mi><mspace '
+                  'width="0.2em"/><mi>c</mi></mrow></mrow></mfrac>'),
+    ("a / sum_j b_j", "<mfrac><mrow><mi>a</mi></mrow><mrow><mrow><munder><mo>∑</mo><mrow><mi>j</mi></mrow></munder>"
+                      "<msub><mi>b</mi><mrow><mi>j</mi></mrow></msub></mrow></mrow></mfrac>"),
     ("e^-x", '<msup><mi>e</mi><mrow><mo form="prefix">−</mo><mrow><mi>x</mi></mrow></mrow></msup>'),
     ("sqrt(1 - a)", "<msqrt><mn>1</mn><mo>−</mo><mi>a</mi></msqrt>"),
-    ("||g_i||^2", '<msup><mrow><mo stretchy="false">∥</mo><msub><mi>g</mi><mrow><mi>i</mi></mrow></msub><mo stretchy="false">∥</mo></mrow>'
+    ("||g_i||^2", '<msup><mrow><mo stretchy="false">∥</mo><msub><mi>g</mi><mrow><mi>i</mi></mrow></msub><mo '
+                  'stretchy="false">∥</mo></mrow>'
                   "<mrow><mrow><mn>2</mn></mrow></mrow></msup>"),
-    ("deps = -dx", '<mrow><mi mathvariant="normal">d</mi><mi>ε</mi></mrow><mo>=</mo><mo form="prefix">−</mo><mrow><mi mathvariant="normal">d</mi><mi>x</mi></mrow>'),
-    ("c1 ^ k0", "<mo>⊕</mo>"), ("x0_from_eps(x)", "<mrow><mi>x0_from_eps</mi>"), ("0 where s < 1", "<mtext>&#160;where&#160;</mtext>"), ("s < 1", "<mo>&lt;</mo>"),
+    ("deps = -dx", '<mrow><mi mathvariant="normal">d</mi><mi>ε</mi></mrow><mo>=</mo><mo form="prefix">−</mo><mrow><mi '
+                   'mathvariant="normal">d</mi><mi>x</mi></mrow>'),
+    ("c1 ^ k0", "<mo>⊕</mo>"), ("x0_from_eps(x)", "<mrow><mi>x0_from_eps</mi>"),
+    ("0 where s < 1", "<mtext>&#160;where&#160;</mtext>"), ("s < 1", "<mo>&lt;</mo>"),
 ])
 def test_the_notation_is_typeset(line, inside):
     made = typeset.mathml(line)
@@ -43,9 +48,6 @@ def test_the_notation_is_typeset(line, inside):
 def test_what_does_not_close_is_no_equation(line):
     with pytest.raises(ValueError):
         typeset.mathml(line)
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,8 @@ def test_a_page_needs_nothing_but_itself(made):
     assert len(made) == 4  # and no half-written file beside them
     for written in made.values():
         tree = parsed(written)
-        loads = [value for element in tree.iter() for key, value in element.attrib.items() if key in ("src", "href", "srcset", "data", "poster", "action")]
+        loads = [value for element in tree.iter() for key, value in element.attrib.items()
+                 if key in ("src", "href", "srcset", "data", "poster", "action")]
         assert loads and all(value.startswith("data:") for value in loads)
         assert not re.search(r"https?:|url\(|@import|<script", written)
 
@@ -90,8 +93,10 @@ def test_a_picture_is_its_array():
 
 def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
     code = ("import sys; sys.modules['pygments'] = None; from ref.__main__ import main\n"
-            "for words in ([], ['show', 'guide'], ['trace', 'guide'], ['trace', 'guide', '--html', sys.argv[1]]): assert main(words) == 0")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.html")], cwd=ROOT, capture_output=True, text=True, timeout=120)
+            "for words in ('', 'show guide', 'trace guide', f'trace guide --html {sys.argv[1]}'): assert "
+            "main(words.split()) == 0")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.html")], cwd=ROOT, capture_output=True,
+                          text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr == 'no colours without Pygments: pip install -e ".[study]"\n'
     assert parsed((tmp_path / "p.html").read_text()).find(".//math") is not None
@@ -100,8 +105,10 @@ def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
 def browse(folder, content):
     """What a browser without a network says of a page: its console, and its document after a second."""
     (folder / "page.html").write_text(content)
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
-               f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200", "--virtual-time-budget=3000", "--dump-dom"]  # fmt: skip
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+               "--host-resolver-rules=MAP * ~NOTFOUND",
+               f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200", "--virtual-time-budget=3000",
+               "--dump-dom"]
     done = subprocess.run([*command, (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stderr.split("\n") if "CONSOLE" in line], done.stdout
@@ -112,14 +119,18 @@ def test_a_browser_reads_the_page_wide_and_narrow_without_a_word(made, tmp_path)
     """In frames of 1400 and of 390 pixels nothing sticks out; and both checks see what is wrong with a page that is."""
     def frames(content):
         script = ("onload = () => document.title = [...document.querySelectorAll('iframe')].map("
-                  "f => f.clientWidth >= f.contentDocument.documentElement.scrollWidth ? `fits ${f.clientWidth}` : 'sticks out').join()")  # fmt: skip
+                  "f => f.clientWidth >= f.contentDocument.documentElement.scrollWidth ? `fits ${f.clientWidth}` : "
+                  "'sticks out').join()")
         srcdoc = html.escape(content, quote=True)
         return (f"<!DOCTYPE html><title></title><script>{script}</script>"
-                + "".join(f'<iframe srcdoc="{srcdoc}" style="width: {width}px; border: 0"></iframe>' for width in (1400, 390)))  # fmt: skip
+                + "".join(f'<iframe srcdoc="{srcdoc}" style="width: {width}px; border: 0"></iframe>'
+                          for width in (1400, 390)))
 
     for name, content in made.items():
         console, document = browse(tmp_path, frames(content))
         assert console == [] and re.search(r"<title>(.*?)</title>", document)[1] == "fits 1400,fits 390", name
-    wrong = content.replace("</body>", "<img src='missing.png' style='width: 2000px'/><script>console.error('heard')</script></body>")
+    wrong = content.replace("</body>", "<img src='missing.png' style='width: "
+                                       "2000px'/><script>console.error('heard')</script></body>")
     console, document = browse(tmp_path, frames(wrong))
-    assert any("heard" in line for line in console) and re.search(r"<title>(.*?)</title>", document)[1] == "sticks out,sticks out"
+    assert any("heard" in line for line in console)
+    assert re.search(r"<title>(.*?)</title>", document)[1] == "sticks out,sticks out"

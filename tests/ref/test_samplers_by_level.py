@@ -10,7 +10,8 @@ from tests.ref.test_samplers import NOISE, SIGMAS, X, asked, half, model
 
 
 def test_euler_and_heun_by_hand():
-    """From 4 at sigma = 2, d = 1; Euler's 3 at sigma = 1 has the slope 1.5, so Heun's is 4 - 1.25; and from there on, d = 1.375."""
+    """From 4 at sigma = 2, d = 1; Euler's 3 at sigma = 1 has the slope 1.5, so Heun's is 4 - 1.25; and from there on, d
+    = 1.375."""
     x = np.full((1, 2), 4.0)
     assert_close(samplers.euler(half, x, [2, 1]), np.full((1, 2), 3.0))
     assert_close(samplers.euler(half, x, [2, 1, 0]), np.full((1, 2), 1.5))
@@ -19,22 +20,26 @@ def test_euler_and_heun_by_hand():
 
 
 def test_heun_with_churn_by_hand():
-    """gamma = 0.5 / 2: 2 is raised to 2.5 by noise of the deviation 1.5, here times s_noise = 2 times 0.5. x_hat = 5.5, d = 1.1; Euler's
-    3.85 has the slope 1.925; so 5.5 - 1.5 * 1.5125 = 3.23125 at 1. That is raised to 1.25 by 0.75 * 2 * (-1)."""
+    """gamma = 0.5 / 2: 2 is raised to 2.5 by noise of the deviation 1.5, here times s_noise = 2 times 0.5. x_hat = 5.5,
+    d = 1.1; Euler's 3.85 has the slope 1.925; so 5.5 - 1.5 * 1.5125 = 3.23125 at 1. That is raised to 1.25 by 0.75 * 2
+    * (-1)."""
     noise = np.array([0.5, -1.0]).reshape(2, 1, 1)
     x = np.array([[4.0]])
     one, both = np.array([[3.23125]]), np.array([[(3.23125 - 1.5) / 2]])
     assert_close(samplers.heun(half, x, [2, 1, 0], noise, s_churn=0.5, s_min=2, s_noise=2), one / 2)
     assert_close(samplers.heun(half, x, [2, 1, 0], noise, s_churn=0.5, s_noise=2), both)
-    quiet = samplers.heun(half, x, [2, 1, 0], noise, s_churn=0.5, s_max=1, s_noise=2)  # 2.75, as without churn, minus 1.5, halved
+    # 2.75, as without churn, minus 1.5, halved
+    quiet = samplers.heun(half, x, [2, 1, 0], noise, s_churn=0.5, s_max=1, s_noise=2)
     assert_close(quiet, np.array([[0.625]]))
 
 
 @pytest.mark.parametrize("s_churn, gamma", [(0.4, 0.1), (1.0, 0.25), (40, math.sqrt(2) - 1)])
 def test_churn_raises_the_variance_to_that_of_its_level(s_churn, gamma):
-    """x = x0 + sigma eps gets what sigma_hat^2 has more than sigma^2, and at most doubles it, since gamma <= sqrt(2) - 1."""
+    """x = x0 + sigma eps gets what sigma_hat^2 has more than sigma^2, and at most doubles it, since gamma <= sqrt(2) -
+    1."""
     listening, calls = asked(lambda x, sigma: 0 * x)
-    samplers.heun(listening, np.array([[1.0], [0.0]]) * SIGMAS[0], SIGMAS, np.array([[0.0], [1.0]]) * np.ones((4, 2, 1)), s_churn)
+    samplers.heun(listening, np.array([[1.0], [0.0]]) * SIGMAS[0], SIGMAS,
+                  np.array([[0.0], [1.0]]) * np.ones((4, 2, 1)), s_churn)
     x, level = calls[0]
     assert_close(np.array(level), np.array((1 + gamma) * SIGMAS[0]))
     assert_close((x**2).sum(), np.float64(level**2))
@@ -45,12 +50,14 @@ def test_churn_raises_the_variance_to_that_of_its_level(s_churn, gamma):
 
 
 def test_without_churn_noise_is_ignored():
-    np.testing.assert_array_equal(samplers.heun(model, X, SIGMAS, np.full_like(NOISE, np.nan)), samplers.heun(model, X, SIGMAS))
+    np.testing.assert_array_equal(samplers.heun(model, X, SIGMAS, np.full_like(NOISE, np.nan)),
+                                  samplers.heun(model, X, SIGMAS))
     np.testing.assert_array_equal(samplers.heun(model, X, SIGMAS, NOISE, 5, s_min=9), samplers.heun(model, X, SIGMAS))
 
 
 def test_flow_euler_and_flow_heun_by_hand():
-    """From 4 at t = 1, v = 2: 3 at t = 0.5, where v = 1.5. Heun's is 4 - 0.5 * 1.75 = 3.125; the step to 0 is Euler's."""
+    """From 4 at t = 1, v = 2: 3 at t = 0.5, where v = 1.5. Heun's is 4 - 0.5 * 1.75 = 3.125; the step to 0 is
+    Euler's."""
     x = np.full((1, 2), 4.0)
     assert_close(samplers.flow_euler(half, x, [1, 0.5]), np.full((1, 2), 3.0))
     assert_close(samplers.flow_euler(half, x, [1, 0.5, 0]), np.full((1, 2), 2.25))

@@ -21,25 +21,18 @@ MAKERS = [schedules.linear_betas, schedules.scaled_linear_betas, schedules.cosin
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_betas_and_alpha_bar_replay_diffusers(name):
+def test_betas_alpha_bar_and_snr_replay_diffusers(name):
     betas = SCHEDULES[name]()
     abar = schedules.alpha_bar(betas)
-    assert_close(betas, GOLD[f"{name}/betas"])
     assert abar[0] == 1.0
+    assert_close(betas, GOLD[f"{name}/betas"])
     assert_close(abar[1:], GOLD[f"{name}/alphas_cumprod"])
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_zero_terminal_snr_replays_diffusers(name):
-    abar = schedules.zero_terminal_snr(schedules.alpha_bar(SCHEDULES[name]()))
+    if f"{name}/snr" in GOLD:
+        assert_close(schedules.snr(abar)[GOLD["t"] + 1], GOLD[f"{name}/snr"])
+    abar = schedules.zero_terminal_snr(abar)
     assert abar[0] == 1.0 and abar[-1] == 0.0
     assert_close(abar[1:], GOLD[f"{name}_zsnr/alphas_cumprod"])
-    assert_close(1 - abar[1:] / abar[:-1], GOLD[f"{name}_zsnr/betas"], scale=1.0, rel=1e-13)  # a difference of numbers near 1
-
-
-@pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2"])
-def test_snr_replays_diffusers(name):
-    assert_close(schedules.snr(schedules.alpha_bar(SCHEDULES[name]()))[GOLD["t"] + 1], GOLD[f"{name}/snr"])
+    assert_close(1 - abar[1:] / abar[:-1], GOLD[f"{name}_zsnr/betas"], scale=1.0, rel=1e-13)  # from numbers near 1
 
 
 @pytest.mark.parametrize("run, T, spacing", [("full100", 100, "leading"), ("full100_clip_large", 100, "leading"),
@@ -48,9 +41,6 @@ def test_snr_replays_diffusers(name):
 def test_spaced_times_replay_diffusers(run, T, spacing):
     theirs = DDPM[f"{run}/timesteps"]
     np.testing.assert_array_equal(schedules.spaced_times(T, len(theirs), spacing), np.append(theirs + 1, 0))
-
-
-# --- betas and alpha-bar ------------------------------------------------------------------------------------------
 
 
 def test_the_defaults_are_the_papers():
@@ -106,9 +96,6 @@ def test_zero_terminal_snr_keeps_the_first_and_zeroes_the_last(betas):
     assert np.all(np.abs(again - changed) <= 1e-14)
 
 
-# --- times --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("T, spacing, times", [
     (10, "leading", [9, 7, 5, 3, 1, 0]),
     (10, "trailing", [10, 8, 6, 4, 2, 0]),
@@ -157,9 +144,6 @@ def _check_times(T, steps, spacing):
         assert times.tolist() == list(range(T, -1, -1))
 
 
-# --- noise levels, flow times, indices ------------------------------------------------------------------------------
-
-
 def test_karras_sigmas_by_hand():
     """rho = 2: the roots 3, 2, 1 are equally spaced. rho = 1: the levels themselves are."""
     assert_close(schedules.karras_sigmas(3, 1.0, 9.0, 2), np.array([9, 4, 1, 0.0]), scale=1.0)
@@ -172,7 +156,8 @@ def test_karras_sigmas_by_hand():
 @given(steps=st.integers(1, 300), low=st.floats(1e-3, 1), ratio=st.floats(1.5, 1e4), rho=st.floats(0.5, 10))
 def test_karras_sigmas_descend_from_sigma_max_by_sigma_min_to_0(steps, low, ratio, rho):
     sigmas = schedules.karras_sigmas(steps, low, low * ratio, rho)
-    assert sigmas.shape == (steps + 1,) and sigmas.dtype == np.float64 and sigmas[-1] == 0 and np.all(np.diff(sigmas) < 0)
+    assert sigmas.shape == (steps + 1,) and sigmas.dtype == np.float64 and sigmas[-1] == 0
+    assert np.all(np.diff(sigmas) < 0)
     assert abs(sigmas[0] / (low * ratio) - 1) < 1e-12 and (steps == 1 or abs(sigmas[-2] / low - 1) < 1e-12)
 
 
@@ -197,45 +182,7 @@ def test_times_and_indices_are_inverses(index):
     """betas[0] is beta_1."""
     assert schedules.time_from_index(0) == 1 and schedules.index_from_time(1000) == 999
     assert schedules.index_from_time(schedules.time_from_index(index)) == index
-    assert schedules.time_from_index(np.arange(3)).tolist() == [1, 2, 3] and schedules.index_from_time(np.array([1, 2])).tolist() == [0, 1]
-    np.testing.assert_array_equal(schedules.time_from_index(schedules.index_from_time(np.array([1, index + 1]))), [1, index + 1])
-
-
-# --- rejected inputs ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("call, argument", [
-    (lambda: schedules.linear_betas(0), "T"),
-    (lambda: schedules.linear_betas(10, 0.0, 0.1), "start.*end"),
-    (lambda: schedules.scaled_linear_betas(10, 0.1, 1.0), "start.*end"),
-    (lambda: schedules.scaled_linear_betas(-3), "T"),
-    (lambda: schedules.cosine_betas(0), "T"),
-    (lambda: schedules.cosine_betas(10, offset=-0.1), "offset"),
-    (lambda: schedules.cosine_betas(10, max_beta=0.0), "max_beta"),
-    (lambda: schedules.cosine_betas(10, max_beta=1.5), "max_beta"),
-    (lambda: schedules.alpha_bar([]), "betas"),
-    (lambda: schedules.alpha_bar(np.zeros((2, 2))), "betas"),
-    (lambda: schedules.alpha_bar([0.1, 1.1]), "betas"),
-    (lambda: schedules.alpha_bar([0.1, np.nan]), "betas"),
-    (lambda: schedules.snr([0.5, -0.1]), "abar"),
-    (lambda: schedules.snr(np.nan), "abar"),
-    (lambda: schedules.zero_terminal_snr([1, 0.5]), "abar"),
-    (lambda: schedules.zero_terminal_snr([1, 0.5, 0.5]), "abar"),
-    (lambda: schedules.spaced_times(10, 0, "leading"), "steps"),
-    (lambda: schedules.spaced_times(10, 11, "trailing"), "steps"),
-    (lambda: schedules.spaced_times(10, 5, "even"), "spacing"),
-    (lambda: schedules.karras_sigmas(0), "steps"),
-    (lambda: schedules.karras_sigmas(5, 0.0), "sigma_min"),
-    (lambda: schedules.karras_sigmas(5, 2.0, 1.0), "sigma_max"),
-    (lambda: schedules.karras_sigmas(5, rho=0), "rho"),
-    (lambda: schedules.karras_sigmas(5, np.nan), "sigma_min"),
-    (lambda: schedules.flow_times(0), "steps"),
-    (lambda: schedules.flow_times(5, 0), "shift"),
-    (lambda: schedules.time_from_index(-1), "index"),
-    (lambda: schedules.time_from_index(np.array([3, -2])), "index"),
-    (lambda: schedules.index_from_time(0), "t"),
-    (lambda: schedules.index_from_time(np.array([3, 0])), "t"),
-])
-def test_bad_input_is_refused_by_name(call, argument):
-    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
-        call()
+    assert schedules.time_from_index(np.arange(3)).tolist() == [1, 2, 3]
+    assert schedules.index_from_time(np.array([1, 2])).tolist() == [0, 1]
+    np.testing.assert_array_equal(schedules.time_from_index(schedules.index_from_time(np.array([1, index + 1]))),
+                                  [1, index + 1])

@@ -4,7 +4,8 @@ import pytest
 
 from ref import shapes, tree
 
-TREE = {"in": {"w": np.ones((2, 3), np.float32), "b": np.zeros(2)}, "blocks": [{"w1": np.full(2, 4.0)}, {"w1": np.full(3, 5.0)}], "out": np.ones(1)}
+TREE = {"in": {"w": np.ones((2, 3), np.float32), "b": np.zeros(2)},
+        "blocks": [{"w1": np.full(2, 4.0)}, {"w1": np.full(3, 5.0)}], "out": np.ones(1)}
 
 
 def test_named_paths_are_dotted_and_from_named_is_the_inverse():
@@ -18,7 +19,8 @@ def test_named_paths_are_dotted_and_from_named_is_the_inverse():
 
 def test_map_and_zeros_like_keep_the_structure():
     doubled = tree.map(lambda a, b: a + b, TREE, TREE)
-    assert list(tree.named(doubled)) == list(tree.named(TREE)) and all(np.array_equal(d, 2 * a) for d, a in zip(tree.leaves(doubled), tree.leaves(TREE)))
+    assert list(tree.named(doubled)) == list(tree.named(TREE))
+    assert all(np.array_equal(d, 2 * a) for d, a in zip(tree.leaves(doubled), tree.leaves(TREE)))
     for zero, a in zip(tree.leaves(tree.zeros_like(TREE)), tree.leaves(TREE), strict=True):
         assert not zero.any() and zero.shape == a.shape and zero.dtype == a.dtype
 
