@@ -98,7 +98,7 @@ def _numba_cpu():
     slow = bool(config.DISABLE_JIT)
 
     def repeat(work, times):
-        before = engine._threads
+        before = engine.get_num_threads()
         try:
             for threads in [1, 2, 3, 5] + [2] * times:
                 engine.set_num_threads(threads)
