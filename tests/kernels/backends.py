@@ -24,8 +24,8 @@ EDGES = np.array([  # words whose uniforms lie next to 0, 1 and the quarter turn
 
 @dataclass(frozen=True)
 class Backend:
-    """name: of the folder. slow: whether plain Python or Triton's interpreter runs the kernels, a thousand times slower.
-    examples: how many Hypothesis draws. layouts: in which `put` places an array, by name or as a shift in elements.
+    """name: of the folder. slow: whether plain Python or Triton's interpreter runs the kernels, a thousand times as
+    long. examples: how many Hypothesis draws. layouts: where `put` places an array, by name or as a shift in elements.
     shapes: drawn besides the common ones. large: shapes for many threads or programs. lengths: of rows. precisions: of
     the operands of products. mark: of pytest. repeat: (work, times) -> the results of work() in all circumstances that
     must not change a bit.
@@ -106,8 +106,9 @@ def _numba_cpu():
         finally:
             engine.set_num_threads(before)
 
+    large = ((3, BLOCK + 5 if slow else engine.PARALLEL // 3 + 1001),)
     return Backend(
-        "numba_cpu", slow, 3 if slow else 100, memory.LAYOUTS, (), ((3, BLOCK + 5 if slow else engine.PARALLEL // 3 + 1001),),
+        "numba_cpu", slow, 3 if slow else 100, memory.LAYOUTS, (), large,
         (1, 7, 21, 293, BLOCK, BLOCK + 1, 3 * BLOCK + 5), ("float32",), (), repeat,
     )
 

@@ -129,9 +129,7 @@ def test_changed_coefficients_are_seen_with_a_kept_cache(tmp_path):
 
     def loss():
         env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-        done = subprocess.run([sys.executable, "-c", code], cwd=copy, env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return float(done.stdout)
+        return float(subprocess.check_output([sys.executable, "-c", code], cwd=copy, env=env, text=True, timeout=300))
 
     right, coefficients = loss(), copy / "kernels" / "coefficients.py"
     assert right == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6) and list((tmp_path / "cache").rglob("*.nbi"))
@@ -141,9 +139,10 @@ def test_changed_coefficients_are_seen_with_a_kept_cache(tmp_path):
 
 @COMPILED
 def test_first_step_of_mlp_train_errs_where_adam_says():
-    """Weights are p - lr g / (|g| + eps): a gradient errs by at most twice NumPy, and a weight by what that makes of it."""
-    params, settings = mlp.simple_mlp_init(0, 784, 256, np.float32), dict(batch=128, steps=1, seed=4, eps=1e-8, weight_decay=0.0)
-    arguments = make(named("fused.mlp_train"), (300, 784), **settings) | {"params": params}
+    """Weights are p - lr g / (|g| + eps): a gradient errs by at most twice NumPy, a weight by what that makes of it."""
+    params = mlp.simple_mlp_init(0, 784, 256, np.float32)
+    settings = dict(batch=128, steps=1, seed=4, eps=1e-8, weight_decay=0.0, params=params)
+    arguments = make(named("fused.mlp_train"), (300, 784)) | settings
     want_params, want, want_losses = truth.mlp_train(**registry.exact(arguments))
     got_params, got, losses = fused.mlp_train(**arguments)
     results = in_orders(plain.mlp_train, arguments)

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.kernels.backends import ABAR, BLOCK, EDGES, TRITON, make, named, near, normals, normals_of_blocks
+from tests.kernels.backends import (
+    ABAR, BACKENDS, BLOCK, EDGES, TRITON, make, named, near, normals, normals_of_blocks, run,
+)  # fmt: skip
 
 if not TRITON:
     pytest.skip("triton is not installed, so its kernels are not tested", allow_module_level=True)
@@ -26,12 +28,15 @@ SEND, RECEIVE = registry.carriers("triton_gpu")
 X = np.ones((4, 6), np.float32)
 
 
+def results(name, shape, **options):
+    """Of a kernel on the data of its record."""
+    return run(BACKENDS[1], named(name), make(named(name), shape, **options))
+
+
 @pytest.mark.parametrize("name", ["vae.reparameterize_kl", "vae.bernoulli_nll_grad"])
 def test_long_example_is_summed_in_parts(name):
-    op = named(name)
-    arguments = make(op, (2, reduce.EXAMPLE_BLOCK * (reduce.TILES + 1) + 5))
-    results = registry.call(op, registry.kernel(op, "triton_gpu"), registry.sent(arguments, SEND), "float32")
-    for result, rule in zip(map(RECEIVE, results), registry.expected(op, arguments, "float32"), strict=True):
+    op, shape = named(name), (2, reduce.EXAMPLE_BLOCK * (reduce.TILES + 1) + 5)
+    for result, rule in zip(results(name, shape), registry.expected(op, make(op, shape), "float32"), strict=True):
         tolerance.assert_matches(result, rule)
 
 
@@ -103,9 +108,9 @@ def test_float64_normals_are_refused():
 @pytest.mark.parametrize("library", ["cupy", "torch", "jax"])
 def test_result_is_of_the_kind_of_the_input(library):
     module = importlib.import_module(library)
-    x = {
-        "cupy": lambda: module.asarray(X), "torch": lambda: module.from_numpy(X).cuda(), "jax": lambda: module.device_put(X),
-    }[library]()  # fmt: skip
+    send = {"cupy": "asarray", "torch": "from_numpy", "jax": "device_put"}
+    x = getattr(module, send[library])(X)
+    x = x.cuda() if library == "torch" else x
     arguments = dict(t=np.arange(1, 5), seed=3, abar=ABAR, stream=0)
     got = fused.q_sample_noise(x, **arguments)
     assert type(got) is type(x)
@@ -125,14 +130,9 @@ def test_more_elements_than_32_bits_count():
     blocks, c0, c1 = np.arange(first // 4, -(-size // 4), dtype=np.uint64), np.sqrt(ABAR[500]), np.sqrt(1 - ABAR[500])
     data, noise = (normals_of_blocks(blocks, np.array([n, 0, 0, 0], np.uint32))[: size - first] for n in (1, 7))
     data = data.astype(np.float16).astype(np.float64)
-    rule = tolerance.rule(c0 * data + c1 * noise, c0 * np.abs(data) + c1 * np.abs(noise), 1.6, "float16")  # rounded twice
+    size = c0 * np.abs(data) + c1 * np.abs(noise)
+    rule = tolerance.rule(c0 * data + c1 * noise, size, 1.6, "float16")  # data is rounded twice
     tolerance.assert_matches(out[first:].copy_to_host(), rule)
-
-
-def loop(name, shape, **options):
-    op = named(name)
-    kernel = registry.kernel(op, "triton_gpu")
-    return [RECEIVE(r) for r in registry.call(op, kernel, registry.sent(make(op, shape, **options), SEND), "float32")]
 
 
 @GPU_ONLY
@@ -140,20 +140,20 @@ def loop(name, shape, **options):
 def test_launch_that_waits_in_vain_says_so(told, monkeypatch):
     sample = dict(width=256, steps=50, **told)
     monkeypatch.setattr(barrier, "PATIENCE", 0)
-    assert np.isnan(loop("fused.mlp_sample", (64, 784), **sample)).all()
+    assert np.isnan(results("fused.mlp_sample", (64, 784), **sample)).all()
     with pytest.raises(RuntimeError, match=r"\bmlp_train\b"):
-        loop("fused.mlp_train", (50, 784), steps=3, batch=128, width=256)
+        results("fused.mlp_train", (50, 784), steps=3, batch=128, width=256)
     monkeypatch.undo()
-    assert np.isfinite(loop("fused.mlp_sample", (64, 784), **sample)).all()
+    assert np.isfinite(results("fused.mlp_sample", (64, 784), **sample)).all()
 
 
 @GPU_ONLY
 def test_more_programs_than_fit_are_refused_with_their_number(monkeypatch):
     monkeypatch.setattr(launch, "processors", lambda near: 10**5)
     with pytest.raises(RuntimeError, match=r"\d+ programs.* \d+ "):
-        loop("fused.mlp_sample", (40_000, 784), width=256, clip=1.0)
+        results("fused.mlp_sample", (40_000, 784), width=256, clip=1.0)
     monkeypatch.undo()
-    assert np.isfinite(loop("fused.mlp_sample", (64, 784), width=256, clip=1.0)).all()
+    assert np.isfinite(results("fused.mlp_sample", (64, 784), width=256, clip=1.0)).all()
 
 
 def test_no_torch_was_needed():
