@@ -53,7 +53,8 @@ def test_nan_and_inf_must_stand_where_the_truth_has_them():
     truth = np.array([1.0, np.nan, np.inf, -np.inf])
     rule = tolerance.rule(truth, np.abs(truth), 2, "float32")
     tolerance.assert_matches(truth, rule)
-    for wrong in ([1, 0, np.inf, -np.inf], [1, np.nan, -np.inf, -np.inf], [np.nan, np.nan, np.inf, -np.inf], [1, np.inf, np.nan, 0]):
+    inf, nan = np.inf, np.nan
+    for wrong in ([1, 0, inf, -inf], [1, nan, -inf, -inf], [nan, nan, inf, -inf], [1, inf, nan, 0]):
         with pytest.raises(tolerance.Mismatch):
             tolerance.assert_matches(np.array(wrong, float), rule)
 
