@@ -37,6 +37,8 @@ def residual_weights(params, pixels, dtype):
     parts = {"in.w": (width, pixels), "in.b": (width,), "class.w": (None, width)}
     parts |= {"out.w": (pixels, width), "out.b": (pixels,)}
     sizes = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
+    if not params["blocks"]:  # an empty tuple has no type to compile for
+        raise ValueError("params['blocks']: expected at least one block, got none")
 
     def block(i, name):
         return engine.flat(weight(params, ("blocks", i, name), dtype, sizes[name]))

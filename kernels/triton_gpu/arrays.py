@@ -23,8 +23,8 @@ Arrays = namedtuple("Arrays", "kind shape dtype size pointers streams")
 
 
 class Pointer:
-    """An array as a Triton launch takes it: where it begins and what it holds. It keeps the owner of the memory alive.
-    The interpreter treats it as a torch tensor that it moves to the host and back; nothing moves."""
+    """An array as a Triton launch takes it: where it begins and what it holds.
+    It keeps the owner of the memory alive."""
 
     __slots__ = ("address", "dtype", "owner")
 
@@ -34,6 +34,13 @@ class Pointer:
     def data_ptr(self):
         """The address, an int."""
         return self.address
+
+
+class HostPointer(Pointer):
+    """The same for the interpreter, which treats it as a torch tensor that it moves to the host and back; nothing moves
+    ."""
+
+    __slots__ = ()
 
     def _itself(self, *_, **__):
         return self
@@ -49,14 +56,15 @@ _names = {}
 
 
 def dtype_name(dtype):
-    """The name of a NumPy or torch dtype, remembered, since str takes longer than a launch should."""
+    """The name of a NumPy or torch dtype, remembered, since str takes longer than a launch should.
+    dtype: of an array."""
     if dtype not in _names:
         _names[dtype] = str(dtype).removeprefix("torch.")
     return _names[dtype]
 
 
 def itemsize(dtype):
-    """Bytes of an element of a dtype, by name."""
+    """Bytes of an element. dtype: name."""
     return 2 if dtype in HALVES else np.dtype(dtype).itemsize
 
 
@@ -73,10 +81,12 @@ def _of_numba(x):
 
 def _of_interface(x):
     described = x.__cuda_array_interface__
-    shape, step, strides = tuple(described["shape"]), int(described["typestr"][2:]), described.get("strides")
-    contiguous = strides is None or 0 in shape or all(
-        n == 1 or stride == step * math.prod(shape[i + 1 :]) for i, (n, stride) in enumerate(zip(shape, strides))
-    )
+    shape, step = tuple(described["shape"]), int(described["typestr"][2:])
+    strides, expected = described.get("strides"), []
+    for n in reversed(shape):
+        expected.insert(0, step)
+        step *= max(n, 1)
+    contiguous = strides is None or 0 in shape or all(s == e or n == 1 for s, e, n in zip(strides, expected, shape))
     return shape, dtype_name(x.dtype), described["data"][0] or 0, contiguous, described.get("stream")
 
 
@@ -85,17 +95,18 @@ def _of_numpy(x):
 
 
 def _torch():
-    torch = importlib.import_module("torch")
-
-    def send(a):
-        bits = a.view(np.int16) if a.dtype.name == "bfloat16" else np.ascontiguousarray(a)  # torch lacks NumPy's
-        return torch.from_numpy(bits).cuda().view(getattr(torch, a.dtype.name))
-
-    def receive(x):
-        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+    torch = sys.modules["torch"]
 
     def empty(shape, dtype):
         return torch.empty(shape, dtype=getattr(torch, dtype), device="cuda")
+
+    def send(a):
+        if a.dtype.name == "bfloat16":  # torch does not know NumPy's
+            return torch.from_numpy(a.view(np.int16)).cuda().view(torch.bfloat16)
+        return torch.from_numpy(np.ascontiguousarray(a)).cuda()
+
+    def receive(x):
+        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
 
     return Kind("torch", _of_torch, empty, send, receive)
 
@@ -112,7 +123,7 @@ def _numba():
 
     def empty(shape, dtype):  # half the time of numba's own, and it does not wait for the device
         dtype = np.dtype(dtype)
-        memory = device.Memory(max(math.prod(shape) * dtype.itemsize, 1))
+        memory = device.Memory(max(int(np.prod(shape)) * dtype.itemsize, 1))
         described = dict(shape=shape, typestr=dtype.str, data=(memory.address, False), strides=None, version=3)
         return cuda.from_cuda_array_interface(described, owner=memory)
 
@@ -121,7 +132,10 @@ def _numba():
 
 def _jax():
     jax = sys.modules["jax"]
-    empty = lambda shape, dtype: jax.numpy.empty(shape, dtype).block_until_ready()  # noqa: E731
+
+    def empty(shape, dtype):
+        return jax.numpy.empty(shape, dtype).block_until_ready()
+
     return Kind("jax", _of_interface, empty, jax.device_put, np.asarray)
 
 
@@ -131,34 +145,40 @@ _kinds = {np.ndarray: NUMPY}
 
 
 def kind_of(name, x):
-    """The `Kind` of x. Raises TypeError with the name for an unknown one, or one on the other side."""
-    kind, root = _kinds.get(type(x)), type(x).__module__
-    if kind is None and (maker := MAKERS.get(root.partition(".")[0])):
-        if maker is _torch or hasattr(x, "__cuda_array_interface__"):
-            kind = _kinds[type(x)] = maker()
-    if kind is None or (kind is NUMPY) != device.INTERPRETED:
-        wanted = "a NumPy array" if device.INTERPRETED else "an array on a GPU (torch, CuPy, numba-cuda, JAX)"
-        why = ", since Triton's interpreter runs on the host" if device.INTERPRETED and kind else ""
-        raise TypeError(f"{name}: expected {wanted}{why}, got {f'{root}.' if kind else ''}{type(x).__name__}")
+    """The `Kind` of x. name: for the message. x: an array.
+    Raises TypeError for an unknown one, or one on the other side."""
+    kind = _kinds.get(type(x))
+    if kind is None:
+        root = type(x).__module__.partition(".")[0]
+        if root not in MAKERS or not (hasattr(x, "__cuda_array_interface__") or root == "torch"):
+            wanted = "a NumPy array" if device.INTERPRETED else "an array on a GPU (torch, CuPy, numba-cuda, JAX)"
+            raise TypeError(f"{name}: expected {wanted}, got {type(x).__name__}")
+        kind = _kinds[type(x)] = MAKERS[root]()
+    if (kind is NUMPY) != device.INTERPRETED:
+        host = "a NumPy array, since Triton's interpreter runs on the host"
+        wanted = host if device.INTERPRETED else "an array on a GPU"
+        raise TypeError(f"{name}: expected {wanted}, got {type(x).__module__}.{type(x).__name__}")
     return kind
 
 
 def _default():
-    """The kind for who has no array yet: numba-cuda's, or torch's without it."""
+    """The kind for a caller who has no array yet: numba-cuda's, or torch's where numba-cuda is not installed."""
     if device.INTERPRETED:
         return NUMPY
     try:
         return _numba()
     except ImportError:
+        importlib.import_module("torch")
         return _torch()
 
 
 def send(array):
     """A NumPy array as one that the kernels take: on the GPU by numba-cuda, by torch without numba-cuda or for
-    bfloat16; in the interpreter itself."""
-    if device.INTERPRETED:
-        return array
-    return (_torch() if array.dtype.name == "bfloat16" else _default()).send(array)
+    bfloat16; in the interpreter itself. array: NumPy."""
+    if not device.INTERPRETED and array.dtype.name == "bfloat16":
+        importlib.import_module("torch")
+        return _torch().send(array)
+    return array if device.INTERPRETED else _default().send(array)
 
 
 def receive(x):
@@ -166,10 +186,15 @@ def receive(x):
     return x if isinstance(x, (float, np.ndarray)) else kind_of("x", x).receive(x)
 
 
+def host_or_device(address, dtype, owner):
+    """A `Pointer` for where the kernels run. address: int. dtype: name. owner: of the memory."""
+    return (HostPointer if device.INTERPRETED else Pointer)(address, dtype, owner)
+
+
 def pointer_to(x, kind):
     """A `Pointer` to the beginning of x. x: an array. kind: its `Kind`."""
     _, dtype, address, _, _ = kind.describe(x)
-    return Pointer(address, dtype, x)
+    return host_or_device(address, dtype, x)
 
 
 def read(dtypes, **arrays):
@@ -191,22 +216,25 @@ def read(dtypes, **arrays):
         if shape != first[1]:
             shapes = (f"{n} {kind_of(n, a).describe(a)[0]}" for n, a in arrays.items())
             raise ValueError(f"expected equal shapes, got {', '.join(shapes)}")
-        pointers.append(_laid_out(name, x, dtype, address, contiguous))
+        _laid_out(name, dtype, address, contiguous)
+        pointers.append(host_or_device(address, dtype, x))
         streams.add(stream)
     _one_device(pointers)
     return Arrays(*first, math.prod(first[1]), pointers, streams)
 
 
 def fresh(shape, dtype, out):
-    """`Arrays` for a kernel that reads nothing, of out's kind or of the default one. shape, dtype: of its result."""
+    """`Arrays` for a kernel that reads nothing, of out's kind or of the default one. shape: tuple. dtype: name.
+    out: array or None."""
     return Arrays(_default() if out is None else kind_of("out", out), shape, dtype, math.prod(shape), [], set())
 
 
 def output(name, out, like):
-    """The array that a kernel writes, and its `Pointer`. out: None for a new one. like: `Arrays` that it resembles.
+    """The array that a kernel writes, and its `Pointer`. name: for the message. out: None for a new one. like:
+    `Arrays` that it resembles.
 
-    Raises TypeError or ValueError with the name where out is of another kind, dtype or shape, not contiguous or
-    writable, or overlaps an input without being exactly that input's memory.
+    Raises TypeError or ValueError where out is of another kind, dtype or shape, not contiguous or writable, or
+    overlaps an input without being exactly that input's memory.
     """
     if out is None:
         out = like.kind.empty(like.shape, like.dtype)
@@ -219,26 +247,29 @@ def output(name, out, like):
         raise TypeError(f"{name}: expected {like.kind.name} {like.dtype}, got {kind.name} {dtype}")
     if shape != like.shape:
         raise ValueError(f"{name}: expected shape {like.shape}, got {shape}")
-    pointer = _laid_out(name, out, dtype, address, contiguous)
+    _laid_out(name, dtype, address, contiguous)
     if kind is NUMPY and not out.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     length = like.size * itemsize(dtype)
-    if any(x.address != address and abs(x.address - address) < length for x in like.pointers):
-        raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
+    for x in like.pointers:
+        if x.address != address and x.address < address + length and address < x.address + length:
+            raise ValueError(f"{name}: expected memory apart from the inputs or exactly one of them, got an overlap")
     like.streams.add(stream)
+    pointer = host_or_device(address, dtype, out)
     _one_device([*like.pointers, pointer])
     return out, pointer
 
 
 def outputs(out, count, like):
-    """The results and their pointers. out: None, an array, or one for each of count > 1. like: as in `output`."""
-    if count == 1:
-        made, pointer = output("out", out, like)
-        return made, (pointer,)
-    made, pointers = zip(*(output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)))
+    """`output` for count results: their arrays, and their pointers. out: None, or that many arrays. like:
+    as in `output`.
+
+    Raises as `output` does, and ValueError where two of the results share memory.
+    """
+    made = [output(f"out[{i}]", None if out is None else out[i], like) for i in range(count)]
     if out is not None:
-        apart(*((pointer, like.size) for pointer in pointers))
-    return made, pointers
+        apart(*((pointer, like.size) for _, pointer in made))
+    return tuple(array for array, _ in made), tuple(pointer for _, pointer in made)
 
 
 def apart(*places):
@@ -248,13 +279,11 @@ def apart(*places):
         raise ValueError("out: expected arrays that share no memory with each other, got an overlap")
 
 
-def _laid_out(name, x, dtype, address, contiguous):
-    """A `Pointer` to x, after the check."""
+def _laid_out(name, dtype, address, contiguous):
     if not contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides; copy it first")
     if address % itemsize(dtype):
         raise ValueError(f"{name}: expected memory at a multiple of the {dtype} size, got address {address:#x}")
-    return Pointer(address, dtype, x)
 
 
 def _one_device(pointers):

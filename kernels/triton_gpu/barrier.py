@@ -16,8 +16,9 @@ Turn = namedtuple("Turn", "barriers patience")  # how many were passed, and how 
 
 @triton.jit
 def wait(counter, turn, PHASE: tl.constexpr):
-    """The next turn, when every program has arrived; its patience is 0 if this one gave up. counter: two ints, arrivals
-    and whether a program gave up. turn: `Turn`. PHASE: of the launch."""
+    """Waits until every program has arrived. counter: two ints, arrivals and whether a program gave up. turn: `Turn`.
+    PHASE: of the launch.
+    Returns the next turn; its patience is 0 if this program gave up."""
     barriers, patience = turn
     if PHASE == ALL:
         barriers += 1
@@ -31,14 +32,6 @@ def wait(counter, turn, PHASE: tl.constexpr):
             tl.atomic_max(counter + 1, 1)
         tl.debug_barrier()
     return Turn(barriers, patience)
-
-
-@triton.jit
-def phase(F: tl.constexpr, WHICH: tl.constexpr, turn, m, args, C):
-    """F(m, *args, C) if the launch is phase WHICH or all, then the next turn. m, turn, C: as in `wait`."""
-    if C.PHASE == ALL or C.PHASE == WHICH:
-        F(m, *args, C)
-    return wait(m.counter, turn, C.PHASE)
 
 
 @triton.jit

@@ -6,8 +6,6 @@ import importlib
 import os
 import sys
 
-import numpy as np
-
 RELEASE_THRESHOLD, DEVICE_ORDINAL = 4, 9  # the driver's numbers of a pool's and of a pointer's attribute
 
 
@@ -42,30 +40,30 @@ def _import_triton(interpreted):
     return triton, chosen
 
 
-_cuda, GPUS = _devices()
+cuda, GPUS = _devices()
 triton, INTERPRETED = _import_triton(GPUS == 0)
 
 
-def _call(function, *args):
-    """A function of the driver, whose integers are 64 bits wide. Raises RuntimeError where its status is not 0."""
-    status = function(*(ctypes.c_uint64(a) if isinstance(a, int) else a for a in args))
+def check(status):
+    """Raises RuntimeError for a status of the driver that is not 0. status: int."""
     if status:
         raise RuntimeError(f"CUDA error {status}")
 
 
-def _current():
+def current():
+    """The number of the device on which Triton launches."""
     return triton.runtime.driver.active.get_current_device()
 
 
-def _stream():
-    """The stream on which Triton launches."""
-    return triton.runtime.driver.active.get_current_stream(_current())
+def stream():
+    """The stream on which Triton launches, as the driver takes it."""
+    return ctypes.c_void_p(triton.runtime.driver.active.get_current_stream(current()))
 
 
 def of_pointer(address):
     """The number of the device that an address lies on. address: int."""
     ordinal = ctypes.c_int(0)
-    _call(_cuda.cuPointerGetAttribute, ctypes.byref(ordinal), DEVICE_ORDINAL, address)
+    check(cuda.cuPointerGetAttribute(ctypes.byref(ordinal), DEVICE_ORDINAL, ctypes.c_uint64(address)))
     return ordinal.value
 
 
@@ -73,7 +71,7 @@ def at(address, work):
     """work(), with the device of an address as the current one. address: int. work: takes nothing."""
     if GPUS <= 1:
         return work()
-    driver, before = triton.runtime.driver.active, _current()
+    driver, before = triton.runtime.driver.active, current()
     driver.set_current_device(of_pointer(address))
     try:
         return work()
@@ -81,15 +79,28 @@ def at(address, work):
         driver.set_current_device(before)
 
 
-_processors, _pools = {}, {}
+_processors = {}
 
 
 def processors(address):
     """How many multiprocessors the device of an address has. address: int."""
-    number = of_pointer(address) if GPUS > 1 else _current()
+    number = of_pointer(address) if GPUS > 1 else current()
     if number not in _processors:
         _processors[number] = triton.runtime.driver.active.utils.get_device_properties(number)["multiprocessor_count"]
     return _processors[number]
+
+
+class _Location(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_int), ("id", ctypes.c_int)]
+
+
+class _PoolProperties(ctypes.Structure):
+    _fields_ = [("alloc", ctypes.c_int), ("handles", ctypes.c_int), ("location", _Location),
+                ("security", ctypes.c_void_p), ("most", ctypes.c_size_t), ("usage", ctypes.c_ushort),
+                ("reserved", ctypes.c_ubyte * 54)]  # fmt: skip
+
+
+_pools = {}
 
 
 def _pool(number):
@@ -97,10 +108,9 @@ def _pool(number):
     millisecond goes by until it has it again."""
     if number not in _pools:
         pool, keep = ctypes.c_void_p(0), ctypes.c_uint64(2**64 - 1)
-        # CUmemPoolProps, 88 bytes: pinned memory, no handles, of a device, its number; the rest is zero
-        properties = np.array([1, 0, 1, number] + [0] * 18, np.int32)
-        _call(_cuda.cuMemPoolCreate, ctypes.byref(pool), properties.ctypes.data)
-        _call(_cuda.cuMemPoolSetAttribute, pool, RELEASE_THRESHOLD, ctypes.byref(keep))
+        properties = _PoolProperties(alloc=1, location=_Location(1, number))  # pinned memory of a device
+        check(cuda.cuMemPoolCreate(ctypes.byref(pool), ctypes.byref(properties)))
+        check(cuda.cuMemPoolSetAttribute(pool, RELEASE_THRESHOLD, ctypes.byref(keep)))
         _pools[number] = pool
     return _pools[number]
 
@@ -112,41 +122,51 @@ class Memory:
 
     def __init__(self, nbytes, host=None):
         """nbytes: to allocate. host: a NumPy array that is copied to its beginning, or None."""
-        self.stream, place, self.address = _stream(), ctypes.c_uint64(0), 0
-        _call(_cuda.cuMemAllocFromPoolAsync, ctypes.byref(place), nbytes, _pool(_current()), self.stream)
+        self.stream, place, self.address = stream(), ctypes.c_uint64(0), 0
+        check(cuda.cuMemAllocFromPoolAsync(ctypes.byref(place), ctypes.c_size_t(nbytes), _pool(current()), self.stream))
         self.address = place.value
         if host is not None:  # from pageable memory, so read before this returns
-            _call(_cuda.cuMemcpyHtoDAsync_v2, place, host.ctypes.data, host.nbytes, self.stream)
+            source, size = ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes)
+            check(cuda.cuMemcpyHtoDAsync_v2(place, source, size, self.stream))
 
     def __del__(self):
-        if self.address and ctypes and _cuda:  # at exit Python may have removed the names, and the driver frees all
-            _cuda.cuMemFreeAsync(ctypes.c_uint64(self.address), ctypes.c_void_p(self.stream))
+        if self.address and ctypes and cuda:  # at exit Python may have removed the names, and the driver frees all
+            cuda.cuMemFreeAsync(ctypes.c_uint64(self.address), self.stream)
+
+
+def copy(to, of, nbytes):
+    """The driver's copy within a device, on the default stream: a measure of the memory. to, of: addresses.
+    nbytes: int."""
+    check(cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to), ctypes.c_uint64(of), ctypes.c_size_t(nbytes), None))
 
 
 def fill(to, of, words):
-    """Copies 32-bit words by the driver, or writes zeros where of is None. to, of: addresses. words: how many."""
+    """Copies 32-bit words, or writes zeros, on the stream of the kernels. to: address. of: address, or None for zeros.
+    words: how many."""
+    place = ctypes.c_uint64(to)
     if of is None:
-        _call(_cuda.cuMemsetD32Async, to, 0, words, _stream())
+        check(cuda.cuMemsetD32Async(place, 0, ctypes.c_size_t(words), stream()))
     else:
-        _call(_cuda.cuMemcpyDtoDAsync_v2, to, of, 4 * words, _stream())
+        check(cuda.cuMemcpyDtoDAsync_v2(place, ctypes.c_uint64(of), ctypes.c_size_t(4 * words), stream()))
 
 
 def read_int(address):
     """An int32 of the device, after all that was launched before. address: int."""
     found = ctypes.c_int32(0)
-    _call(_cuda.cuMemcpyDtoH_v2, ctypes.byref(found), address, 4)
+    check(cuda.cuMemcpyDtoH_v2(ctypes.byref(found), ctypes.c_uint64(address), ctypes.c_size_t(4)))
     return found.value
 
 
-def synchronize(stream=None):
-    """Waits for a stream, or for all of them. stream: int, or None."""
-    _call(*(_cuda.cuCtxSynchronize,) if stream is None else (_cuda.cuStreamSynchronize, stream))
+def synchronize(stream_number=None):
+    """Waits for a stream, or for all of them. stream_number: int, or None."""
+    everything = stream_number is None
+    check(cuda.cuCtxSynchronize() if everything else cuda.cuStreamSynchronize(ctypes.c_void_p(stream_number)))
 
 
 def resident(compiled):
     """How many programs of a compiled kernel one multiprocessor can run at the same time. compiled: of Triton."""
     compiled._init_handles()
-    each, threads = ctypes.c_int(0), 32 * compiled.metadata.num_warps
-    shared, function = compiled.metadata.shared, compiled.function
-    _call(_cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor, ctypes.byref(each), function, threads, shared)
+    each, function = ctypes.c_int(0), ctypes.c_void_p(compiled.function)
+    threads, shared = 32 * compiled.metadata.num_warps, ctypes.c_size_t(compiled.metadata.shared)
+    check(cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor(ctypes.byref(each), function, threads, shared))
     return each.value

@@ -22,12 +22,14 @@ from kernels.triton_gpu.rowwise import rowwise, with_noise
 
 def q_sample(x0, t, eps, abar, out=None):
     """[DDPM] eq. 4; arguments as in `ref.diffusion.q_sample`."""
-    return _scaled(linear, coefficients.q_sample, t, abar, out, STORED, x0=x0, eps=eps)
+    arrays = read(STORED, x0=x0, eps=eps)
+    return rowwise(linear, arrays, coefficients.q_sample(t, abar, arrays.shape), out)
 
 
 def q_sample_backward(dxt, t, abar, out=None):
     """Gradients of `q_sample`; arguments as in `ref.diffusion.q_sample_backward`. out: a pair of arrays."""
-    return _scaled(scale_two, coefficients.q_sample, t, abar, out, writes=2, dxt=dxt)
+    arrays = read(SINGLE, dxt=dxt)
+    return rowwise(scale_two, arrays, coefficients.q_sample(t, abar, arrays.shape), out, writes=2)
 
 
 def posterior(x0, xt, t, s, abar, out=None):
@@ -40,32 +42,38 @@ def posterior(x0, xt, t, s, abar, out=None):
 
 def x0_from_eps(xt, eps, t, abar, out=None):
     """[DDPM] eq. 15; arguments as in `ref.diffusion.x0_from_eps`."""
-    return _scaled(linear, coefficients.x0_from_eps, t, abar, out, xt=xt, eps=eps)
+    arrays = read(SINGLE, xt=xt, eps=eps)
+    return rowwise(linear, arrays, coefficients.x0_from_eps(t, abar, arrays.shape), out)
 
 
 def eps_from_x0(xt, x0, t, abar, out=None):
     """[DDIM] eq. 9 solved for eps; arguments as in `ref.diffusion.eps_from_x0`."""
-    return _scaled(linear, coefficients.eps_from_x0, t, abar, out, xt=xt, x0=x0)
+    arrays = read(SINGLE, xt=xt, x0=x0)
+    return rowwise(linear, arrays, coefficients.eps_from_x0(t, abar, arrays.shape), out)
 
 
 def v_target(x0, eps, t, abar, out=None):
     """[PD] section 4; arguments as in `ref.diffusion.v_target`."""
-    return _scaled(linear, coefficients.v_target, t, abar, out, x0=x0, eps=eps)
+    arrays = read(SINGLE, x0=x0, eps=eps)
+    return rowwise(linear, arrays, coefficients.v_target(t, abar, arrays.shape), out)
 
 
 def x0_from_v(xt, v, t, abar, out=None):
     """[PD] appendix D; arguments as in `ref.diffusion.x0_from_v`."""
-    return _scaled(linear, coefficients.x0_from_v, t, abar, out, xt=xt, v=v)
+    arrays = read(SINGLE, xt=xt, v=v)
+    return rowwise(linear, arrays, coefficients.x0_from_v(t, abar, arrays.shape), out)
 
 
 def eps_from_v(xt, v, t, abar, out=None):
     """[PD] appendix D; arguments as in `ref.diffusion.eps_from_v`."""
-    return _scaled(linear, coefficients.eps_from_v, t, abar, out, xt=xt, v=v)
+    arrays = read(SINGLE, xt=xt, v=v)
+    return rowwise(linear, arrays, coefficients.eps_from_v(t, abar, arrays.shape), out)
 
 
 def score_from_eps(eps, t, abar, out=None):
     """[SDE] eq. 7 with [DDPM] eq. 4; arguments as in `ref.diffusion.score_from_eps`."""
-    return _scaled(scale, coefficients.score_from_eps, t, abar, out, eps=eps)
+    arrays = read(SINGLE, eps=eps)
+    return rowwise(scale, arrays, coefficients.score_from_eps(t, abar, arrays.shape), out)
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None, out=None):
@@ -84,8 +92,12 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None, out=None):
 
 
 def eps_loss(eps_hat, eps):
-    """[DDPM] eq. 14, float64 without axes, of the kind of the inputs; arguments as in `ref.diffusion.eps_loss`."""
-    return reduce.mean(square_error, read(SINGLE, eps_hat=eps_hat, eps=eps))
+    """[DDPM] eq. 14; arguments as in `ref.diffusion.eps_loss`.
+    Returns float64 without axes, of the kind of the inputs."""
+    arrays = read(SINGLE, eps_hat=eps_hat, eps=eps)
+    partial = reduce.partial_sums(arrays)
+    reduce.add(square_error, partial, arrays)
+    return reduce.mean(partial, arrays)
 
 
 def eps_loss_backward(dloss, eps_hat, eps, out=None):
@@ -95,11 +107,6 @@ def eps_loss_backward(dloss, eps_hat, eps, out=None):
     return rowwise(difference_two, arrays, np.array([[2.0 * dloss / arrays.size]]), out, writes=2)
 
 
-def _scaled(f, folded, t, abar, out, dtypes=SINGLE, writes=1, **arrays):
-    arrays = read(dtypes, **arrays)
-    return rowwise(f, arrays, folded(t, abar, arrays.shape), out, writes)
-
-
 def limit_of(clip):
     """clip as the element functions take it, after the check: None, or a float. clip: > 0, or None."""
     return None if clip is None else arguments.clip_limit(clip)
@@ -107,25 +114,25 @@ def limit_of(clip):
 
 @triton.jit
 def linear(x, y, a, b):
-    """a x + b y."""
+    """a x + b y. x, y: blocks. a, b: numbers or blocks."""
     return tl.fma(a, x, b * y)
 
 
 @triton.jit
 def scale(x, c):
-    """c x."""
+    """c x. x: block. c: number or block."""
     return c * x
 
 
 @triton.jit
 def scale_two(x, a, b):
-    """a x and b x."""
+    """a x and b x. x: block. a, b: numbers or blocks."""
     return a * x, b * x
 
 
 @triton.jit
 def clamp(x, limit):
-    """x in [-limit, limit]; NaN stays NaN. limit: None for no limit."""
+    """x in [-limit, limit]; NaN stays NaN. x: block. limit: number, or None for no limit."""
     if limit is not None:
         x = tl.where(x > limit, limit, x)
         x = tl.where(x < -limit, -limit, x)
@@ -134,14 +141,16 @@ def clamp(x, limit):
 
 @triton.jit
 def ddpm(xt, eps, z, c0, c1, c2, c3, sigma, limit):
-    """[DDPM] algorithm 2. xt, eps, z: blocks. c0, c1, c2, c3, sigma: folded. limit: of x0_hat, or None."""
+    """[DDPM] algorithm 2. xt, eps, z: blocks, z or None. c0, c1, c2, c3, sigma: of `coefficients.ddpm_step`.
+    limit: of x0_hat, or None."""
     x0_hat = clamp(tl.fma(c0, xt, c1 * eps), limit)
     return with_noise(tl.fma(c2, x0_hat, c3 * xt), sigma, z)
 
 
 @triton.jit
 def ddim(xt, eps, z, c0, c1, c2, c3, c4, c5, sigma, limit):
-    """[DDIM] eq. 12. xt, eps, z: blocks. c0, c1, c2, c3, c4, c5, sigma: folded. limit: of x0_hat, or None."""
+    """[DDIM] eq. 12. xt, eps, z: blocks, z or None. c0, c1, c2, c3, c4, c5, sigma: of `coefficients.ddim_step`.
+    limit: of x0_hat, or None."""
     x0_hat, eps_hat = tl.fma(c0, xt, c1 * eps), eps
     if limit is not None:  # eps_hat again, from the clipped x0_hat
         x0_hat = clamp(x0_hat, limit)
@@ -151,13 +160,13 @@ def ddim(xt, eps, z, c0, c1, c2, c3, c4, c5, sigma, limit):
 
 @triton.jit
 def square_error(total, eps_hat, eps):
-    """(eps_hat - eps)^2, added to total."""
+    """(eps_hat - eps)^2, added to total. total, eps_hat, eps: blocks."""
     d = eps_hat - eps
     return (tl.fma(d, d, total),)
 
 
 @triton.jit
 def difference_two(eps_hat, eps, c):
-    """c (eps_hat - eps) and its negative."""
+    """c (eps_hat - eps) and its negative. eps_hat, eps: blocks. c: number."""
     d = c * (eps_hat - eps)
     return d, -d

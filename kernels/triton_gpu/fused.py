@@ -22,7 +22,7 @@ from kernels.triton_gpu import mlp, mlp_hidden, mlp_pixels, reduce
 from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
-from kernels.triton_gpu.optim import adam_ema
+from kernels.triton_gpu.optim import adam, ema
 from kernels.triton_gpu.philox import key_words
 from kernels.triton_gpu.rowwise import rowwise
 
@@ -35,31 +35,38 @@ def q_sample_noise(x0, t, seed, abar, stream=0, out=None):
 
 
 def eps_loss_grad(eps_hat, eps, out=None):
-    """[DDPM] eq. 14, float64 without axes, and its gradient; arguments as in `ref.fused.eps_loss_grad`."""
-    return _loss_grad(read(SINGLE, eps_hat=eps_hat, eps=eps), out)
+    """[DDPM] eq. 14 and its gradient in one pass; arguments as in `ref.fused.eps_loss_grad`.
+    The loss is float64 without axes, of the kind of the inputs."""
+    arrays = read(SINGLE, eps_hat=eps_hat, eps=eps)
+    partial = reduce.partial_sums(arrays)
+    out, pointer = output("out", out, arrays)
+    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,))
+    return reduce.mean(partial, arrays), out
 
 
 def eps_loss_noise(eps_hat, seed, stream=0, out=None):
-    """`eps_loss_grad` against the noise of (seed, stream), regenerated; arguments as in `ref.fused.eps_loss_noise`."""
-    return _loss_grad(read(SINGLE, eps_hat=eps_hat), out, key=key_words(seed, stream), warps=8)
-
-
-def _loss_grad(arrays, out, **options):
-    reduce.some(arrays)
+    """`eps_loss_grad` against the noise of (seed, stream), regenerated; arguments as in `ref.fused.eps_loss_noise`.
+    The loss is float64 without axes, of the kind of the inputs."""
+    arrays = read(SINGLE, eps_hat=eps_hat)
+    key = key_words(seed, stream)
+    partial = reduce.partial_sums(arrays)
     out, pointer = output("out", out, arrays)
-    return reduce.mean(square_error_grad, arrays, (pointer,), (2.0 / arrays.size,), **options), out
+    reduce.add(square_error_grad, partial, arrays, (pointer,), (2.0 / arrays.size,), key=key, warps=8)
+    return reduce.mean(partial, arrays), out
 
 
 def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
     """[CFG] eq. 6, then [DDPM] algorithm 2 with its own noise; arguments as in `ref.fused.guided_ddpm_step`."""
-    times, arrays = (t, s, abar, variance), dict(xt=xt, uncond=uncond, cond=cond)
-    return _guided(guided_ddpm, coefficients.ddpm_step, times, w, clip, (seed, stream), out, **arrays)
+    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
+    c = coefficients.ddpm_step(t, s, abar, variance, arrays.shape)
+    return _guided(guided_ddpm, arrays, c, w, clip, (seed, stream), out)
 
 
 def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
     """[CFG] eq. 6, then [DDIM] eq. 12 with its own noise; arguments as in `ref.fused.guided_ddim_step`."""
-    times, arrays = (t, s, eta, abar), dict(xt=xt, uncond=uncond, cond=cond)
-    return _guided(guided_ddim, coefficients.ddim_step, times, w, clip, (seed, stream), out, **arrays)
+    arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
+    c = coefficients.ddim_step(t, s, eta, abar, arrays.shape)
+    return _guided(guided_ddim, arrays, c, w, clip, (seed, stream), out)
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
@@ -88,25 +95,20 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
 
 
 def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, decay, out=None):
-    """[AdamW] algorithm 2 and the moving average in one pass. out: four arrays. Arguments
-    as in `ref.fused.adam_ema_step` and `ref.optim.adam_step`."""
+    """[AdamW] algorithm 2 and the moving average in one pass. out: four arrays.
+
+    Arguments as in `ref.fused.adam_ema_step` and `ref.optim.adam_step`: step, lr, beta1, beta2, eps, weight_decay.
+    """
     arrays = read(SINGLE, p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay).reshape(-1, 1)
     return rowwise(adam_ema, arrays, np.concatenate([c, coefficients.ema_step(decay)]), out, writes=4)
 
 
-def _guided(f, folded, times, w, clip, key, out, **arrays):
+def _guided(f, arrays, c, w, clip, key, out):
     """A guided step whose last coefficient is that of the noise; none is made where it is 0 in every row."""
-    arrays = read(STORED, **arrays)
-    c, more = folded(*times, arrays.shape), (float(w), limit_of(clip))
-    return rowwise(f, arrays, c, out, more=more, noise="added" if c[-1].any() else "absent", key=key_words(*key))
-
-
-def _rounds(precision):
-    """Whether operands are rounded to bfloat16, after the check."""
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f'precision: expected "float32" or "bfloat16", got {precision!r}')
-    return precision == "bfloat16"
+    limit = limit_of(clip)
+    key = key_words(*key)
+    return rowwise(f, arrays, c, out, more=(float(w), limit), noise="added" if c[-1].any() else "absent", key=key)
 
 
 def mlp_sample(
@@ -115,13 +117,14 @@ def mlp_sample(
 ):  # fmt: skip
     """A whole trajectory of a net of `ref.nets.mlp` in one launch; arguments as in `ref.fused.mlp_sample`.
 
-    precision: "float32", or "bfloat16" for operands of the products rounded to it. labels of the guidance are of the
-    host. The result is NaN everywhere if a program waited a second for another in vain.
+    Without noise and clip simple_mlp stays in its hidden layer, see `mlp_hidden`. precision: "float32", or "bfloat16"
+    for operands of the products rounded to it. labels of the guidance are of the host. The result is NaN everywhere
+    if a program waited a second for another in vain.
     """
     arrays = read(SINGLE, xT=xT)
     if len(arrays.shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
-    rounded = _rounds(precision)
+    rounded = mlp.rounds(precision)
     times = arguments.descending(times, abar)
     table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
     coefficients.noise_key(seed, stream)
@@ -131,7 +134,7 @@ def mlp_sample(
     out, pointer = output("out", out, arrays)
     if not arrays.size:
         return out
-    linear_steps = not table[6].any() and clip is None  # without noise and clip, all in the hidden layer
+    linear_steps = not table[6].any() and clip is None
     if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST:
         mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_chain(table, predict), rounded)
     else:
@@ -153,7 +156,7 @@ def mlp_train(
     arrays = read(SINGLE, data=data)
     if len(arrays.shape) != 2:
         raise ValueError(f"data: expected shape (N, pixels), got {arrays.shape}")
-    rounded, done = _rounds(precision), arguments.steps_done(steps, batch, state)
+    rounded, done = mlp.rounds(precision), arguments.steps_done(steps, batch, state)
     numbers = range(done + 1, done + 1 + steps)
     adam_table = np.array([coefficients.adam_step(n, lr, beta1, beta2, eps, weight_decay) for n in numbers])
     average = coefficients.ema_step(decay)[:, 0].tolist()
@@ -164,13 +167,13 @@ def mlp_train(
 
 @triton.jit
 def guide(uncond, cond, w):
-    """[CFG] eq. 6. uncond, cond: blocks, w: number."""
+    """[CFG] eq. 6. uncond, cond: blocks. w: number."""
     return tl.fma(w, cond - uncond, uncond)
 
 
 @triton.jit
 def guided_ddpm(xt, uncond, cond, z, c0, c1, c2, c3, sigma, w, limit):
-    """`ddpm` of a guided prediction. The rest as in `ddpm` and `guide`."""
+    """`ddpm` of a guided prediction. Arguments as in `ddpm` and `guide`."""
     return ddpm(xt, guide(uncond, cond, w), z, c0, c1, c2, c3, sigma, limit)
 
 
@@ -182,25 +185,34 @@ def guided_ddim(xt, uncond, cond, z, c0, c1, c2, c3, c4, c5, sigma, w, limit):
 
 @triton.jit
 def guided_dpmpp_2m(xt, uncond, cond, x0_last, c0, c1, c2, c3, c4, w):
-    """[DPM-Solver++] algorithm 2: x_s and x0_hat. c0, c1, c2, c3, c4: times xt, x0_last, x0_hat; as in `guide`."""
+    """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks.
+    c0, c1, c2, c3, c4: of `coefficients.dpmpp_2m_step`; the rest as in `guide`."""
     x0_hat = tl.fma(c0, xt, c1 * guide(uncond, cond, w))
     return tl.fma(c4, x0_last, tl.fma(c2, xt, c3 * x0_hat)), x0_hat
 
 
 @triton.jit
 def guided_flow(xt, uncond, cond, dt, w):
-    """[RF] algorithm 1. xt: block. dt: s - t. The rest as in `guide`."""
+    """[RF] algorithm 1. xt: block. dt: s - t; the rest as in `guide`."""
     return tl.fma(dt, guide(uncond, cond, w), xt)
 
 
 @triton.jit
 def heun(x, denoised, denoised_next, c0, c1, c2):
-    """[EDM] algorithm 1, lines 4 to 8, x and denoised, denoised_next times c0, c1, c2."""
+    """[EDM] algorithm 1, lines 4 to 8, folded. x, denoised, denoised_next: blocks.
+    c0, c1, c2: of `coefficients.heun_step`."""
     return tl.fma(c2, denoised_next, tl.fma(c0, x, c1 * denoised))
 
 
 @triton.jit
 def square_error_grad(total, eps_hat, eps, c):
-    """(eps_hat - eps)^2, added to total; and c (eps_hat - eps)."""
+    """(eps_hat - eps)^2, added to total; and c (eps_hat - eps). total, eps_hat, eps: blocks. c: number."""
     d = eps_hat - eps
     return tl.fma(d, d, total), c * d
+
+
+@triton.jit
+def adam_ema(p, g, m, v, avg, beta1, rest1, beta2, rest2, rate, root, eps, decay, keep, take):
+    """`adam`, then `ema` of the new p: p, m, v, avg. Arguments as in `adam` and `ema`."""
+    p_next, m_next, v_next = adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay)
+    return p_next, m_next, v_next, ema(avg, p_next, keep, take)

@@ -20,67 +20,85 @@ from kernels.triton_gpu.math import logistic
 
 
 def discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[GAN] eq. 1 with its sign changed; arguments as in `ref.gan.discriminator_loss_grad`."""
-    return _loss(softplus, out, (-1, 0), (1, 0), real_logits=real_logits, fake_logits=fake_logits)
+    """[GAN] eq. 1, which D maximises, with its sign changed, and its gradients; real_logits, fake_logits
+    as in `ref.gan.discriminator_loss_grad`.
+    """
+    return _two(softplus, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
 
 def generator_loss_grad(fake_logits, out=None):
-    """[GAN] section 3, non-saturating; arguments as in `ref.gan.generator_loss_grad`."""
-    return _loss(softplus, out, (-1, 0), fake_logits=fake_logits)
+    """[GAN] section 3, non-saturating, and its gradient; arguments as in `ref.gan.generator_loss_grad`."""
+    return _one(softplus, fake_logits, out, (-1, 0))
 
 
 def generator_loss_saturating_grad(fake_logits, out=None):
-    """[GAN] eq. 1 as G sees it; arguments as in `ref.gan.generator_loss_saturating_grad`."""
-    return _loss(softplus, out, (1, 0), sign=-1, fake_logits=fake_logits)
+    """[GAN] eq. 1 as G sees it, and its gradient; arguments as in `ref.gan.generator_loss_saturating_grad`."""
+    return _one(softplus, fake_logits, out, (1, 0), -1)
 
 
 def hinge_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[SN] eq. 16 with its sign changed; arguments as in `ref.gan.hinge_discriminator_loss_grad`."""
-    return _loss(hinge, out, (-1, 1), (1, 1), real_logits=real_logits, fake_logits=fake_logits)
+    """[SN] eq. 16, which D maximises, with its sign changed, and its gradients; arguments
+    as in `ref.gan.hinge_discriminator_loss_grad`."""
+    return _two(hinge, real_logits, fake_logits, out, (-1, 1), (1, 1))
 
 
 def hinge_generator_loss_grad(fake_logits, out=None):
-    """[SN] eq. 17; arguments as in `ref.gan.hinge_generator_loss_grad`."""
-    return _loss(line, out, (-1, 0), fake_logits=fake_logits)
+    """[SN] eq. 17, which G minimises, and its gradient; arguments as in `ref.gan.hinge_generator_loss_grad`."""
+    return _one(line, fake_logits, out, (-1, 0))
 
 
 def least_squares_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[LSGAN] eq. 2, a = 0, b = 1; arguments as in `ref.gan.least_squares_discriminator_loss_grad`."""
-    return _loss(square, out, (1, -1), (1, 0), real_logits=real_logits, fake_logits=fake_logits)
+    """[LSGAN] eq. 2 with a = 0 for fake and b = 1 for real, and its gradients; arguments
+    as in `ref.gan.least_squares_discriminator_loss_grad`."""
+    return _two(square, real_logits, fake_logits, out, (1, -1), (1, 0))
 
 
 def least_squares_generator_loss_grad(fake_logits, out=None):
-    """[LSGAN] eq. 2, c = 1; arguments as in `ref.gan.least_squares_generator_loss_grad`."""
-    return _loss(square, out, (1, -1), fake_logits=fake_logits)
+    """[LSGAN] eq.
+    2 with c = 1, to be taken for real, and its gradient; arguments as in `ref.gan.least_squares_generator_loss_grad`.
+    """
+    return _one(square, fake_logits, out, (1, -1))
 
 
 def wasserstein_discriminator_loss_grad(real_logits, fake_logits, out=None):
-    """[WGAN] eq. 3 with its sign changed; arguments as in `ref.gan.wasserstein_discriminator_loss_grad`."""
-    return _loss(line, out, (-1, 0), (1, 0), real_logits=real_logits, fake_logits=fake_logits)
+    """[WGAN] eq. 3, which the critic maximises, with its sign changed, and its gradients; arguments
+    as in `ref.gan.wasserstein_discriminator_loss_grad`."""
+    return _two(line, real_logits, fake_logits, out, (-1, 0), (1, 0))
 
 
 def wasserstein_generator_loss_grad(fake_logits, out=None):
-    """[WGAN] eq. 3 as G sees it; arguments as in `ref.gan.wasserstein_generator_loss_grad`."""
-    return _loss(line, out, (-1, 0), fake_logits=fake_logits)
+    """[WGAN] eq. 3 as G sees it, and its gradient; arguments as in `ref.gan.wasserstein_generator_loss_grad`."""
+    return _one(line, fake_logits, out, (-1, 0))
 
 
-def _loss(curve, out, *places, sign=1, **logits):
-    """sign mean(F(slope logits + shift)), added over logits, and the gradient of each. places: slope, shift of each."""
-    arrays = [read(SINGLE, **{name: x}) for name, x in logits.items()]
-    if arrays[0].kind is not arrays[-1].kind:
-        raise TypeError(f"fake_logits: expected {arrays[0].kind.name} like real_logits, got {arrays[1].kind.name}")
-    outs = [out] if len(arrays) == 1 else [None, None] if out is None else out
-    names = ["out"] if len(arrays) == 1 else ["out[0]", "out[1]"]
-    made, pointers = zip(*map(output, names, outs, arrays))
-    if out is not None and len(arrays) == 2:
-        apart(*((p, a.size) for p, a in zip(pointers, arrays)))
-        for i in (0, 1):  # one is written while the other is read
-            apart((pointers[i], arrays[i].size), (arrays[1 - i].pointers[0], arrays[1 - i].size))
-    partial = reduce.partial_sums(*arrays)
-    numbers = [(float(slope), float(shift), sign * slope / a.size) for a, (slope, shift) in zip(arrays, places)]
-    reduce.add(curve, partial, *zip(arrays, ((p,) for p in pointers), numbers), warps=8)
-    first, sizes = reduce.programs(arrays[0]), (arrays[0].size, arrays[-1].size)
-    return reduce.scalar(_add_means, arrays[0], partial.pointer, first, partial.count, *sizes, sign), *made
+def _one(curve, fake_logits, out, place, sign=1):
+    fake = read(SINGLE, fake_logits=fake_logits)
+    out, pointer = output("out", out, fake)
+    return _means(curve, [fake], [pointer], [place], sign), out
+
+
+def _two(curve, real_logits, fake_logits, out, real_place, fake_place):
+    real, fake = read(SINGLE, real_logits=real_logits), read(SINGLE, fake_logits=fake_logits)
+    if real.kind is not fake.kind:
+        raise TypeError(f"fake_logits: expected {real.kind.name} like real_logits, got {fake.kind.name}")
+    made = [output(f"out[{i}]", None if out is None else out[i], a) for i, a in enumerate((real, fake))]
+    pointers = [pointer for _, pointer in made]
+    if out is not None:
+        apart((pointers[0], real.size), (pointers[1], fake.size))
+        apart((pointers[0], real.size), (fake.pointers[0], fake.size))  # one is written while the other is read
+        apart((pointers[1], fake.size), (real.pointers[0], real.size))
+    return _means(curve, [real, fake], pointers, [real_place, fake_place], 1), *(array for array, _ in made)
+
+
+def _means(curve, logits, outs, places, sign):
+    """sign mean(F(slope logits + shift)), added over logits, and its gradients into outs.
+    places: slope and shift of each."""
+    partial = reduce.partial_sums(*logits)
+    numbers = [(float(slope), float(shift), sign * slope / a.size) for a, (slope, shift) in zip(logits, places)]
+    parts = [(a, (out,), c) for a, out, c in zip(logits, outs, numbers)]
+    reduce.add(curve, partial, *parts[0], other=parts[1] if len(parts) > 1 else None, warps=8)
+    first, sizes = reduce.programs(logits[0]), (logits[0].size, logits[-1].size)
+    return reduce.scalar(_add_means, logits[0], partial.pointer, first, partial.count, *sizes, sign)
 
 
 @triton.jit

@@ -1,22 +1,17 @@
 """How a kernel is launched, on the device and stream of its arrays, and the scratch memory that it works in."""
-from collections import namedtuple
+import math
 
 import numpy as np
-import triton
 
 from kernels.triton_gpu import device
-from kernels.triton_gpu.arrays import Pointer, dtype_name, itemsize
+from kernels.triton_gpu.arrays import HostPointer, Pointer, dtype_name, itemsize
 
 ALIGNED = 256  # bytes: a part of a workspace shares no cache line with another, such as a counter that programs poll
-_groups = {}
 
 
-def group(**values):
-    """A named tuple, for many arguments of a kernel in one. values: by name."""
-    names = tuple(values)
-    if names not in _groups:
-        _groups[names] = namedtuple("Group", names)
-    return _groups[names](**values)
+def programs(size, block):
+    """How many programs cover size elements, block each. size, block: ints."""
+    return -(-size // block)
 
 
 def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
@@ -32,14 +27,15 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
             kernel[(grid,)](*args, **constants)
         return
     # a fused multiply-add is one that the kernel names, so that the bits do not depend on a compiler's choice
-    options = dict(num_warps=warps, enable_fp_fusion=False, launch_cooperative_grid=together) | constants
+    options = dict(num_warps=warps, enable_fp_fusion=False) | constants
+    if together:
+        options["launch_cooperative_grid"] = True
     foreign = arrays.streams - {None, 0, 1}  # 1 is the legacy default stream, which orders itself with the others
     for stream in foreign:
         device.synchronize(stream)
     try:
         if device.GPUS > 1:
-            first = (*arrays.pointers, args[0])[0]  # of a kernel that reads nothing, its result
-            device.at(first.address, lambda: kernel[(grid,)](*args, **options))
+            device.at(_anywhere(arrays, args), lambda: kernel[(grid,)](*args, **options))
         else:
             kernel[(grid,)](*args, **options)
     except RuntimeError as reason:
@@ -52,6 +48,12 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         device.synchronize()
 
 
+def _anywhere(arrays, args):
+    """An address on the device of a launch: of its arrays, or of the first result where it has no other."""
+    first = arrays.pointers[0] if arrays.pointers else args[0]
+    return (first[0] if isinstance(first, tuple) else first).address
+
+
 def processors(near):
     """How many programs surely run at the same time: the multiprocessors of the device, or a few in the interpreter.
     near: `Arrays`."""
@@ -60,37 +62,43 @@ def processors(near):
 
 def _memory(near, nbytes, host):
     """New device memory near arrays, whose beginning is a copy of host."""
-    return device.at(near.pointers[0].address, lambda: device.Memory(nbytes, host))
+    if device.GPUS > 1:
+        return device.at(near.pointers[0].address, lambda: device.Memory(nbytes, host))
+    return device.Memory(nbytes, host)
 
 
 def scratch(host, near, filled=True):
-    """A pointer to memory like the array host, with its values if filled, near `Arrays`."""
-    owner = host if device.INTERPRETED else _memory(near, host.nbytes, host if filled else None)
-    return Pointer(host.ctypes.data if device.INTERPRETED else owner.address, dtype_name(host.dtype), owner)
+    """A pointer to memory like the array host, with its values if filled, on the device of near. host: NumPy.
+    near: `Arrays`."""
+    dtype = dtype_name(host.dtype)
+    if device.INTERPRETED:
+        return HostPointer(host.ctypes.data, dtype, host)
+    memory = _memory(near, host.nbytes, host if filled else None)
+    return Pointer(memory.address, dtype, memory)
 
 
-def workspace(near, **parts):
-    """A `group` of pointers into one new piece of device memory. near: `Arrays`. parts: arrays whose values it gets,
-    (elements, dtype) of memory that stays unset, or what is passed on as it is."""
-    filled = {name: np.ascontiguousarray(a) for name, a in parts.items() if isinstance(a, np.ndarray)}
-    sizes = {name: (a.nbytes, dtype_name(a.dtype)) for name, a in filled.items()}
-    sizes |= {name: (part[0] * itemsize(part[1]), part[1]) for name, part in parts.items() if type(part) is tuple}
-    begins = np.cumsum([0, *(triton.cdiv(max(size, 1), ALIGNED) * ALIGNED for size, _ in sizes.values())]).tolist()
+def workspace(near, filled=(), empty=()):
+    """Pointers into one new piece of device memory. near: `Arrays`. filled: arrays whose values it gets. empty:
+    (elements, dtype) of further parts. Returns a list of pointers, first those of filled."""
+    filled = [np.ascontiguousarray(part) for part in filled]
+    dtypes = [dtype_name(a.dtype) for a in filled] + [dtype for _, dtype in empty]
+    sizes = [a.nbytes for a in filled] + [n * itemsize(dtype) for n, dtype in empty]
+    begins = np.cumsum([0, *(programs(max(size, 1), ALIGNED) * ALIGNED for size in sizes)]).tolist()
     head = np.zeros(begins[len(filled)], np.uint8)
-    for begin, a in zip(begins, filled.values()):
+    for begin, a in zip(begins, filled):
         head[begin : begin + a.nbytes] = a.reshape(-1).view(np.uint8)
     if device.INTERPRETED:
-        owner = np.full(begins[-1] // 8, np.nan).view(np.uint8)  # a read of what was never written shows
-        owner[: head.size] = head
-    else:
-        owner = _memory(near, begins[-1], head)
-    first = owner.ctypes.data if device.INTERPRETED else owner.address
-    pointers = {n: Pointer(first + begin, dtype, owner) for begin, (n, (_, dtype)) in zip(begins, sizes.items())}
-    return group(**parts | pointers)
+        memory = np.full(begins[-1] // 8, np.nan).view(np.uint8)  # a read of what was never written shows
+        memory[: head.size] = head
+        return [HostPointer(memory.ctypes.data + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
+    memory = _memory(near, begins[-1], head)
+    return [Pointer(memory.address + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
 
 
-def fill(to, of, size, near):
-    """Copies size float32 numbers, or writes zeros. to: pointer. of: pointer, or None for zeros. near: `Arrays`."""
+def fill(to, of, shape, near):
+    """Copies float32 memory, or writes zeros. to: pointer. of: pointer, or None for zeros. shape: of both.
+    near: `Arrays`."""
+    size = math.prod(shape)
     if device.INTERPRETED:
         to.owner.reshape(-1)[:] = 0 if of is None else of.owner.reshape(-1)
     else:

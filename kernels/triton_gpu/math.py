@@ -19,22 +19,33 @@ MOST = tl.constexpr(104.0)  # beyond it exp is inf in float32, and below its neg
 
 
 @triton.jit
+def _reduced(h):
+    """n and f of exp(h) = 2^n exp(f). h: block in [-104, 104]; NaN makes f NaN."""
+    y = tl.fma(h, LOG2_E, TO_INT)
+    n = y - TO_INT
+    f = tl.fma(n, -LN2_LOW, tl.fma(n, -LN2_HIGH, h))
+    return y.to(tl.int32, bitcast=True) - TO_INT_BITS, f  # a conversion takes eight times as long
+
+
+@triton.jit
+def _curved(f):
+    """exp(f) - 1 - f. f: block, |f| <= ln 2 / 2."""
+    return f * f * tl.fma(f, tl.fma(f, tl.fma(f, tl.fma(f, E4, E3), E2), E1), E0)
+
+
+@triton.jit
 def _power_of_two(n):
     return ((n + 127) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def std_of(logvar):
-    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0, in float32."""
-    # exp(h) = 2^n exp(f); NaN makes f NaN
+    """exp(logvar / 2), exp(logvar) - 1 and exp(logvar) - 1 - logvar, none of which cancels near 0.
+    logvar: float32 block."""
     h = 0.5 * logvar
-    h = tl.where(h < -MOST, -MOST, tl.where(h > MOST, MOST, h))
-    y = tl.fma(h, LOG2_E, TO_INT)
-    n, whole = y.to(tl.int32, bitcast=True) - TO_INT_BITS, y - TO_INT  # a conversion takes eight times as long
-    f = tl.fma(whole, -LN2_LOW, tl.fma(whole, -LN2_HIGH, h))
-    # exp(f) - 1
-    g = f * f * tl.fma(f, tl.fma(f, tl.fma(f, tl.fma(f, E4, E3), E2), E1), E0)
-    a = f + g
+    n, f = _reduced(tl.where(h < -MOST, -MOST, tl.where(h > MOST, MOST, h)))
+    g = _curved(f)
+    a = f + g  # exp(f) - 1
     std = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))  # 2^n alone may not be a float32
     m = tl.where(n == 0, a * (2.0 + a), tl.fma(std, std, -1.0))
     return std, m, tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - logvar)

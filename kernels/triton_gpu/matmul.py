@@ -7,25 +7,40 @@ operands.
 import triton
 import triton.language as tl
 
-from kernels.triton_gpu.philox import INTERPRETED, bfloat16_bits
+from kernels.triton_gpu import device
+
+INTERPRETED = tl.constexpr(device.INTERPRETED)
+
+
+@triton.jit
+def rounded(x):
+    """x as bfloat16 has it, halves to even, in float32. x: block."""
+    bits = x.to(tl.int32, bitcast=True)
+    return tl.where(x == x, ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True), x)
 
 
 @triton.jit
 def operand(x, BFLOAT16: tl.constexpr):
-    """x as an operand is stored: rounded if BFLOAT16; the interpreter keeps the rounded numbers in float32."""
+    """x as an operand is stored. x: block.
+    BFLOAT16: whether it is rounded; the interpreter keeps the rounded numbers in float32."""
     if not BFLOAT16:
         return x
     elif INTERPRETED:
-        return bfloat16_bits(x)
+        return rounded(x)
     else:
         return x.to(tl.bfloat16)
 
 
 @triton.jit
-def product(a, along_a, rows, b, along_b, columns, K, CHUNK: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr):
-    """a b over K terms, CHUNK at a time with loads STAGES ahead. SPLIT: operands as two bfloat16 each, to 2^-16, else
-    to 2^-22. a, b: pointers to the first element of each row and column. along_a, along_b: steps to the next. rows,
-    columns: which there are."""
+def product(
+    a, along_a, rows, b, along_b, columns, K, CHUNK: tl.constexpr, STAGES: tl.constexpr, SPLIT: tl.constexpr
+):
+    """a b over K terms.
+
+    a, b: pointers to the first element of each row and column. along_a, along_b: steps to the next. rows, columns:
+    which there are. CHUNK: terms at a time. STAGES: loads ahead. SPLIT: operands as two bfloat16 each,
+    to 2^-16, else to 2^-22.
+    """
     k, sums = tl.arange(0, CHUNK), tl.zeros((a.shape[0], b.shape[0]), tl.float32)
     for first in tl.range(0, K, CHUNK, num_stages=STAGES):
         inside = first + k < K
@@ -59,14 +74,16 @@ def padded_product(a, along_a, b, along_b, K, CHUNK: tl.constexpr, STAGES: tl.co
 
 @triton.jit
 def tile_of(tile, across, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The rows and the columns of a tile, by its number. across: tiles side by side. ROWS, COLUMNS: its shape."""
+    """The rows and the columns of a tile. tile: its number. across: tiles side by side. ROWS, COLUMNS: its shape."""
     return tile // across * ROWS + tl.arange(0, ROWS), tile % across * COLUMNS + tl.arange(0, COLUMNS)
 
 
 @triton.jit
 def pack(to, of, rows, along, columns, height, WIDE: tl.constexpr, BFLOAT16: tl.constexpr):
-    """Stores a matrix of rows that are along apart, columns of each, as an operand with zeros around it; all programs
-    share the work. of: pointer. to: (height, WIDE). BFLOAT16: as in `operand`."""
+    """Stores a matrix as an operand with zeros around it; all programs share the work.
+
+    to: (height, WIDE). of: rows that are along apart, columns of each. BFLOAT16: as in `operand`.
+    """
     for first in range(tl.program_id(0) * 1024, height * WIDE, tl.num_programs(0) * 1024):
         e = first + tl.arange(0, 1024)
         row, column = e // WIDE, e % WIDE

@@ -1,8 +1,8 @@
-"""What the kernels of whole loops share: the nets of `ref.nets.mlp` as pointers, activations, tiles, launches.
+"""What the kernels of whole loops share: the nets of `ref.nets.mlp` as pointers, activations, tiles.
 
 A launch is a row of phases, one function each. In a phase each program takes tiles of a matrix product in turn, with
 what follows it (bias and ReLU, the step, AdamW) done while the sums are in registers; between two phases all programs
-wait at a barrier. A kernel takes `m`, pointers and numbers, and `C`, constants: groups whose names stand in its launch.
+wait at a barrier.
 """
 from collections import namedtuple
 
@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 
 from kernels import arguments
-from kernels.triton_gpu import arrays, barrier, device, launch
+from kernels.triton_gpu import arrays, device, launch
 from kernels.triton_gpu.math import logistic
 
-# weights: pointers to w, b of the first and of the last layer, then w, b of the times' and the classes, None for
-# simple_mlp. blocks: to w1, b1, w2, b2 of each. labels: (branches, B). w: of the guidance. features: of the times.
-Net = namedtuple("Net", "width weights blocks labels w features")
+# Weights of either net; simple_mlp has the first four, and the rest are None. labels: (branches, B). features: of the
+# times, how many.
+Net = namedtuple("Net", "width w_in b_in w_out b_out w_time b_time classes blocks labels w features")
 # Tiles of a net up to 128 wide in the interpreter, where the time goes by the operation, padding included
 SMALL = dict(OUT=32, IN=32, CHUNK=16, BATCH=32)
 
@@ -27,82 +27,85 @@ def tiles(sizes, widest):
     return {name: small.get(name, n) for name, n in sizes.items()}
 
 
-def layout(sizes, D, H, rounded):
-    """The tiles, D and H in whole double CHUNKs, and how operands are stored: float32 in the interpreter, though
-    rounded. sizes: as in `tiles`. D, H: pixels, units."""
-    tile = tiles(sizes, max(D, H))
-    padded = (triton.cdiv(n, 2 * tile["CHUNK"]) * 2 * tile["CHUNK"] for n in (D, H))
-    return tile, *padded, "bfloat16" if rounded and not device.INTERPRETED else "float32"
+def constants(name, **values):
+    """A named tuple of compile-time constants, for a parameter that is a `tl.constexpr`. name: of its type.
+    values: ints or bools."""
+    if (name, *values) not in _types:
+        _types[name, *values] = namedtuple(name, list(values))
+    return _types[name, *values](*(n if device.INTERPRETED else tl.constexpr(n) for n in values.values()))
 
 
-def loop(kernel, most, near, *args, phases, **constants):
-    """Launches kernel(*args, patience, span, C) once or, in the interpreter, once for each of phases, (number, span).
-    most: programs that have work. near: `Arrays`. args: `m` and ints. constants: `C`, ints and bools."""
-    for phase, span in phases if device.INTERPRETED else [(barrier.ALL, None)]:
-        values = constants | {"PHASE": phase.value}
-        C = launch.group(**{n: v if device.INTERPRETED else tl.constexpr(v) for n, v in values.items()})
-        programs = min(most, launch.processors(near))
-        launch.run(kernel, programs, near, *args, barrier.PATIENCE, span, C, warps=constants["WARPS"], together=True)
+_types = {}
 
 
-def _named(tree):
-    """{dotted path: array} of nested dicts and lists."""
+def padded(n, chunk):
+    """n in whole double chunks. n, chunk: ints."""
+    return launch.programs(n, 2 * chunk) * 2 * chunk
+
+
+def rounds(precision):
+    """Whether operands are rounded to bfloat16, after the check. precision: "float32" or "bfloat16"."""
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f'precision: expected "float32" or "bfloat16", got {precision!r}')
+    return precision == "bfloat16"
+
+
+def operand_dtype(rounded):
+    """How operands are stored; the interpreter keeps rounded numbers in float32. rounded: to bfloat16?"""
+    return "bfloat16" if rounded and not device.INTERPRETED else "float32"
+
+
+def named(tree):
+    """{dotted path: array} of nested dicts and lists. tree: of parameters."""
     found = {}
     for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        nested = isinstance(value, (dict, list))
-        found |= {f"{name}.{path}": a for path, a in _named(value).items()} if nested else {str(name): value}
+        if isinstance(value, (dict, list)):
+            found |= {f"{name}.{path}": a for path, a in named(value).items()}
+        else:
+            found[str(name)] = value
     return found
 
 
-def _weights(params, like, shapes, whose="params", **sizes):
-    """Pointers to the arrays of params, and sizes, after the check. A letter in shapes, {path: shape}, is one of
-    sizes, or any size that all have in common."""
-    params, pointers = _named(params), []
-    for name, shape in shapes.items():
-        if name not in params:
-            raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
-        label = f"{whose}[{name!r}]"
-        array = arrays.read((like.dtype,), **{label: params[name]})
-        if array.kind is not like.kind:
-            raise TypeError(f"{label}: expected {like.kind.name} like the data, got {array.kind.name}")
-        wanted = tuple(sizes.get(n, n) for n in shape)
-        if len(array.shape) != len(wanted) or any(n not in (str(n), got) for n, got in zip(wanted, array.shape)):
-            raise ValueError(f"{label}: expected shape ({', '.join(map(str, wanted))}), got {array.shape}")
-        sizes |= dict(zip(shape, array.shape))
-        like.streams.update(array.streams)
-        pointers.append(array.pointers[0])
-    return pointers, sizes
+def _weight(params, name, like, shape, whose="params"):
+    """A pointer to an array of params, by its path, and its shape, after the check.
+    shape: with None where any length will do."""
+    if name not in params:
+        raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
+    label = f"{whose}[{name!r}]"
+    array = arrays.read((like.dtype,), **{label: params[name]})
+    if array.kind is not like.kind:
+        raise TypeError(f"{label}: expected {like.kind.name} like the data, got {array.kind.name}")
+    if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+        wanted = tuple("any" if n is None else n for n in shape)
+        raise ValueError(f"{label}: expected shape {wanted}, got {array.shape}")
+    like.streams.update(array.streams)
+    return array.pointers[0], array.shape
 
 
-def simple(params, like, whose="params", **sizes):
+def simple(params, like, whose="params", width=None):
     """`Net` of simple_mlp after the check. params: w1, b1, w2, b2. like: `Arrays` of the data. whose: for the
-    message. sizes: H, units, where there is a choice of one."""
-    D = like.shape[1]
-    shapes = {"w1": ("H", D + 1), "b1": ("H",), "w2": (D, "H"), "b2": (D,)}
-    pointers, sizes = _weights(params, like, shapes, whose, **sizes)
-    return Net(sizes["H"], [*pointers, None, None, None], [], np.zeros((1, like.shape[0]), np.int32), 0.0, 0)
+    message. width: of the hidden layer, None for any."""
+    params, pixels = named(params), like.shape[1]
+    w1, (width, _) = _weight(params, "w1", like, (width, pixels + 1), whose)
+    shapes = {"b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
+    rest = [_weight(params, name, like, shape, whose)[0] for name, shape in shapes.items()]
+    return Net(width, w1, *rest, None, None, None, [], np.zeros((1, like.shape[0]), np.int32), 0.0, 0)
 
 
 def residual(params, like, guidance):
     """`Net` of the residual net after the check. params: nested. like: `Arrays` of the data.
     guidance: None, or labels and w."""
-    D = like.shape[1]
-    shapes = {"in.w": ("H", D), "in.b": ("H",), "out.w": (D, "H"), "out.b": (D,), "time.w": ("H", "features")}
-    shapes |= {"time.b": ("H",), "class.w": ("classes", "H")}
-    parts = {"w1": ("H", "H"), "b1": ("H",), "w2": ("H", "H"), "b2": ("H",)}
-    shapes |= {f"blocks.{i}.{part}": s for i in range(len(params.get("blocks", ()))) for part, s in parts.items()}
-    pointers, sizes = _weights(params, like, shapes)
-    labels, w = arguments.branches(guidance, like.shape[0], sizes["classes"] - 1)
-    return Net(sizes["H"], pointers[:7], pointers[7:], labels.astype(np.int32), w, sizes["features"])
-
-
-@triton.jit
-def numbers(at, N: tl.constexpr):
-    """The N numbers at a pointer, a tuple. at: pointer."""
-    found = ()
-    for k in tl.static_range(N):
-        found = found + (tl.load(at + k),)
-    return found
+    pixels, depth, params = like.shape[1], len(params.get("blocks", ())), named(params)
+    w_in, (width, _) = _weight(params, "in.w", like, (None, pixels))
+    w_time, (_, features) = _weight(params, "time.w", like, (width, None))
+    classes, (rows, _) = _weight(params, "class.w", like, (None, width))
+    shapes = {"in.b": (width,), "out.w": (pixels, width), "out.b": (pixels,), "time.b": (width,)}
+    b_in, w_out, b_out, b_time = (_weight(params, name, like, shape)[0] for name, shape in shapes.items())
+    parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
+    parts = {f"blocks.{i}.{part}": shape for i in range(depth) for part, shape in parts.items()}
+    blocks = [_weight(params, name, like, shape)[0] for name, shape in parts.items()]
+    labels, w = arguments.branches(guidance, like.shape[0], rows - 1)
+    return Net(width, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, labels.astype(np.int32), w, features)
 
 
 @triton.jit

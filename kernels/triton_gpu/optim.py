@@ -44,7 +44,7 @@ def clip_by_global_norm(grads, max_norm, out=None):
         # The sum of squares of all arrays
         partial, first = reduce.partial_sums(*some), 0
         for a in some:
-            reduce.add(squares, partial, (a, (), ()), first=first, dtype=tl.float64)
+            reduce.add(squares, partial, a, first=first, dtype=tl.float64)
             first += reduce.programs(a)
         # What each element is multiplied by
         scale = launch.scratch(np.empty(1), some[0], filled=False)
@@ -57,8 +57,8 @@ def clip_by_global_norm(grads, max_norm, out=None):
 
 @triton.jit
 def adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay):
-    """[AdamW] algorithm 2: p, m, v. beta1, rest1, beta2, rest2, rate, root, eps, decay: of `coefficients.adam_step`.
-    p, g, m, v: blocks."""
+    """[AdamW] algorithm 2: p, m, v. p, g, m, v: blocks.
+    beta1, rest1, beta2, rest2, rate, root, eps, decay: of `coefficients.adam_step`."""
     m_next = tl.fma(beta1, m, rest1 * g)
     v_next = tl.fma(beta2, v, rest2 * (g * g))
     return p - tl.fma(decay, p, rate * m_next / tl.fma(root, tl.sqrt(v_next), eps)), m_next, v_next
@@ -66,27 +66,20 @@ def adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay):
 
 @triton.jit
 def ema(avg, p, keep, take):
-    """keep avg + take p."""
+    """keep avg + take p. avg, p: blocks. keep, take: numbers."""
     return tl.fma(keep, avg, take * p)
 
 
 @triton.jit
-def adam_ema(p, g, m, v, avg, beta1, rest1, beta2, rest2, rate, root, eps, decay, keep, take):
-    """`adam`, then `ema` of the new p: p, m, v, avg. keep, take: as in `ema`, the rest as in `adam`."""
-    p_next, m_next, v_next = adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay)
-    return p_next, m_next, v_next, ema(avg, p_next, keep, take)
-
-
-@triton.jit
 def squares(total, x):
-    """x^2 in float64, added to total."""
+    """x^2 in float64, added to total. total, x: blocks."""
     x = x.to(tl.float64)
     return (tl.fma(x, x, total),)
 
 
 @triton.jit
 def scaled(x, scale):
-    """x times a number that an earlier kernel left. scale: pointer to a float64."""
+    """x times a number that an earlier kernel left. x: block. scale: pointer to a float64."""
     return tl.load(scale).to(tl.float32) * x
 
 

@@ -24,16 +24,17 @@ BLOCK = 2048  # elements of a program: the round keys are made once for 4 Philox
 
 def bits(seed, shape, stream=0, out=None):
     """[Philox] section 4.3; arguments as in `ref.philox.bits`."""
-    return _fill(_bits_of, seed, shape, stream, "uint32", out)
+    return _fill(bits_of, seed, shape, stream, "uint32", out)
 
 
 def uniform(seed, shape, stream=0, out=None):
     """Uniforms in (0, 1], equal to the truth's to the bit; arguments as in `ref.philox.uniform`."""
-    return _fill(_uniforms_of, seed, shape, stream, "float32", out)
+    return _fill(uniforms_of, seed, shape, stream, "float32", out)
 
 
 def normal(seed, shape, stream=0, dtype=np.float32, out=None):
-    """[BoxMuller] eq. 1; arguments as in `ref.philox.normal`. dtype: float32, or a half, rounded from it."""
+    """[BoxMuller] eq. 1; arguments as in `ref.philox.normal`. dtype: float32, or float16 or bfloat16, rounded from it.
+    """
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in arrays.STORED:
         raise TypeError(f"dtype: expected float32, float16 or bfloat16, got {name}")
@@ -41,10 +42,12 @@ def normal(seed, shape, stream=0, dtype=np.float32, out=None):
 
 
 def _fill(values, seed, shape, stream, dtype, out):
-    key, shape = key_words(seed, stream), (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    key = key_words(seed, stream)
+    shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
     like = arrays.fresh(shape, dtype, out)
     out, pointer = arrays.output("out", out, like)
-    launch.run(_filled, triton.cdiv(like.size, BLOCK), like, pointer, like.size, *key, values, BLOCK)
+    grid = launch.programs(like.size, BLOCK)
+    launch.run(_filled, grid, like, pointer, like.size, *key, values, BLOCK)
     return out
 
 
@@ -60,8 +63,14 @@ def _filled(out, size, k0, k1, s0, s1, VALUES: tl.constexpr, BLOCK: tl.constexpr
 
 
 @triton.jit
+def blocks_of(program, BLOCK: tl.constexpr):
+    """The numbers of the Philox blocks of the program's BLOCK elements. program: its number. BLOCK: elements."""
+    return program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
+
+
+@triton.jit
 def words_of(block, key):
-    """The four words of each Philox block, int64. key: the words of seed and stream, four int32."""
+    """The four words of each Philox block. block: numbers, int64. key: the words of seed and stream, four int32."""
     zero = (block * 0).to(tl.uint32)
     k0, k1, s0, s1 = key
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
@@ -89,19 +98,19 @@ def of_four(element, a, b, c, d):
 
 
 @triton.jit
-def _u01(word):
+def u01(word):
     """word 2^-32 + 2^-33, rounded once in float32. word: uint32."""
     return tl.fma(word.to(tl.float32), 2.3283064365386963e-10, 1.1641532182693481e-10)
 
 
 @triton.jit
-def _uneg11(word):
+def uneg11(word):
     """int32(word) 2^-31 + 2^-32, rounded once in float32. word: uint32."""
     return tl.fma(word.to(tl.int32, bitcast=True).to(tl.float32), 4.656612873077393e-10, 2.3283064365386963e-10)
 
 
 @triton.jit
-def _minus_two_log32(u):
+def minus_two_log32(u):
     """-2 ln u for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. u: float32."""
     bits = u.to(tl.int32, bitcast=True)
     e = (bits - 0x3F3504F3) >> 23
@@ -119,7 +128,7 @@ def _minus_two_log32(u):
 
 
 @triton.jit
-def _sincospi32(a):
+def sincospi32(a):
     """(sin(pi a), cos(pi a)) for |a| <= 1: quarter turns off first, exactly; |b| <= 1/4 remains. a: float32."""
     rounded = tl.fma(a, 2.0, 12582912.0)  # 1.5 2^23: an integer is left in the low bits
     quarter = rounded.to(tl.int32, bitcast=True)
@@ -135,8 +144,8 @@ def _sincospi32(a):
 @triton.jit
 def pair32(w0, w1):
     """Two normals of two words, [BoxMuller] eq. 1. w0, w1: uint32."""
-    r = tl.sqrt(_minus_two_log32(_u01(w1)))
-    sin, cos = _sincospi32(_uneg11(w0))
+    r = tl.sqrt(minus_two_log32(u01(w1)))
+    sin, cos = sincospi32(uneg11(w0))
     return r * sin, r * cos
 
 
@@ -144,25 +153,32 @@ def pair32(w0, w1):
 def four(block, key):
     """The four normals of each Philox block. block, key: as in `words_of`."""
     w0, w1, w2, w3 = words_of(block, key)
-    return pair32(w0, w1) + pair32(w2, w3)
+    z0, z1 = pair32(w0, w1)
+    z2, z3 = pair32(w2, w3)
+    return z0, z1, z2, z3
 
 
 @triton.jit
-def _bits_of(out, program, key, BLOCK: tl.constexpr):
-    return joined(*words_of(program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4), key), BLOCK)
+def bits_of(out, program, key, BLOCK: tl.constexpr):
+    """The words of the program's BLOCK elements. Arguments as in `normals_of`."""
+    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), key)
+    return joined(w0, w1, w2, w3, BLOCK)
 
 
 @triton.jit
-def _uniforms_of(out, program, key, BLOCK: tl.constexpr):
-    return _u01(_bits_of(out, program, key, BLOCK))
+def uniforms_of(out, program, key, BLOCK: tl.constexpr):
+    """The uniforms of the program's BLOCK elements. Arguments as in `normals_of`."""
+    w0, w1, w2, w3 = words_of(blocks_of(program, BLOCK), key)
+    return joined(u01(w0), u01(w1), u01(w2), u01(w3), BLOCK)
 
 
 @triton.jit
 def normals_of(out, program, key, BLOCK: tl.constexpr):
-    """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. key: as in
-    `words_of`."""
+    """The normals of the program's BLOCK elements, as many neighbours to a thread as fill 16 bytes of out. out:
+    pointer to what is stored. program: its number. key: as in `words_of`. BLOCK: elements."""
     if out.dtype.element_ty == tl.float32:
-        return joined(*four(program.to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4), key), BLOCK)
+        z0, z1, z2, z3 = four(blocks_of(program, BLOCK), key)
+        return joined(z0, z1, z2, z3, BLOCK)
     else:
         even = program.to(tl.int64) * (BLOCK // 4) + 2 * tl.arange(0, BLOCK // 8)
         z0, z1, z2, z3 = four(even, key)
@@ -172,18 +188,13 @@ def normals_of(out, program, key, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def bfloat16_bits(x):
-    """x as bfloat16 has it, halves to even, in float32."""
-    bits = x.to(tl.int32, bitcast=True)
-    return tl.where(x == x, ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True), x)
-
-
-@triton.jit
 def stored(x, out):
     """x as out holds it: float32 rounded to nearest, halves to even, anything else as it is. out: pointer."""
     if out.dtype.element_ty == x.dtype:
         return x
     elif INTERPRETED and out.dtype.element_ty == tl.bfloat16:  # the interpreter cuts: so it gets nothing to cut
-        return bfloat16_bits(x).to(tl.bfloat16)
+        bits = x.to(tl.int32, bitcast=True)
+        even = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+        return tl.where(x == x, even, x).to(tl.bfloat16)
     else:
         return x.to(out.dtype.element_ty, fp_downcast_rounding="rtne")

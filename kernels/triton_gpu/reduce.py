@@ -13,8 +13,8 @@ import triton.language as tl
 from kernels import coefficients
 from kernels.triton_gpu import arrays as memory
 from kernels.triton_gpu import launch
-from kernels.triton_gpu.philox import normals_of
-from kernels.triton_gpu.rowwise import BLOCK, loaded, store
+from kernels.triton_gpu.philox import normals_of, stored
+from kernels.triton_gpu.rowwise import BLOCK, loaded
 
 TILES = 8  # blocks of a program, so that few partial sums are left
 REDUCE = 4096  # partial sums that the last program takes at a time
@@ -25,7 +25,8 @@ Part = namedtuple("Part", "outs ins size c")  # arrays of a sum: written, read, 
 
 
 def partial_sums(*arrays):
-    """A `Partial`, memory for one float64 for each program that sums, over all of arrays, none of them empty."""
+    """Memory for one float64 for each program that sums, over all of arrays: a `Partial`.
+    Raises ValueError where an array is empty."""
     for a in arrays:
         some(a)
     count = sum(map(programs, arrays))
@@ -33,8 +34,8 @@ def partial_sums(*arrays):
 
 
 def programs(arrays):
-    """How many programs sum `Arrays`. arrays: those."""
-    return triton.cdiv(arrays.size, BLOCK * TILES)
+    """How many programs sum arrays. arrays: `Arrays`."""
+    return launch.programs(arrays.size, BLOCK * TILES)
 
 
 def some(arrays):
@@ -43,48 +44,56 @@ def some(arrays):
         raise ValueError(f"a loss: expected at least one element, got shape {arrays.shape}")
 
 
-def add(f, partial, *parts, key=None, first=0, dtype=tl.float32, warps=4):
+def add(f, partial, arrays, outs=(), c=(), key=None, first=0, other=None, dtype=tl.float32, warps=4):
     """Fills partial sums, and writes outs.
 
-    f: from `triton.jit`, as above. partial: `Partial`. parts: one or two of `Arrays` that are read, pointers outs, and
-    numbers c. key: `philox.key_words` of a last array of noise, made in registers, or None. first: place of the first
-    partial sum. dtype: of f's total. warps: of a program.
+    f: from `triton.jit`, as above. partial: `Partial`. arrays: `Arrays` that are read. outs: pointers. c: numbers.
+    key: `philox.key_words` of a last array of noise, made in registers, or None. first: place of the first partial sum.
+    other: arrays, outs and c of a second set that the same launch sums, or None. dtype: of f's total. warps: of a
+    program.
     """
-    arrays, counts = parts[0][0], [programs(part[0]) for part in parts]
-    own, other = (*(Part(tuple(outs), tuple(a.pointers), a.size, c) for a, outs, c in parts), None)[:2]
+    own, words = programs(arrays), key or (0, 0, 0, 0)
+    part, grid = Part(tuple(outs), tuple(arrays.pointers), arrays.size, c), own
+    if other is not None:
+        grid += programs(other[0])
+        other = Part(tuple(other[1]), tuple(other[0].pointers), other[0].size, other[2])
     launch.run(
-        _add, sum(counts), arrays, partial.pointer, own, other, counts[0], first, *(key or (0, 0, 0, 0)), f,
-        key is not None, dtype, BLOCK, TILES, warps=warps,
+        _add, grid, arrays, partial.pointer, part, other, own, first, *words, f, key is not None, dtype,
+        BLOCK, TILES, warps=warps,
     )  # fmt: skip
 
 
-def mean(f, arrays, outs=(), c=(), key=None, warps=4):
-    """The mean over all elements, float64 without axes. f, arrays, outs, c, key, warps: as in `add`."""
-    partial = partial_sums(arrays)
-    add(f, partial, (arrays, outs, c), key=key, warps=warps)
+def mean(partial, arrays):
+    """The mean over all elements of arrays from their partial sums, float64 without axes. partial: `Partial`.
+    arrays: `Arrays`."""
     return scalar(_mean, arrays, partial.pointer, partial.count, arrays.size)
 
 
 def scalar(kernel, arrays, *args):
-    """What a kernel of one program writes, given args: float64 without axes, of the kind of arrays."""
+    """What a kernel of one program writes: float64 without axes, of the kind of arrays. kernel: from `triton.jit`.
+    arrays: `Arrays`. args: after the pointer that it writes to."""
     out = arrays.kind.empty((), "float64")
     launch.run(kernel, 1, arrays, memory.pointer_to(out, arrays.kind), *args, BLOCK=REDUCE, warps=8)
     return out[()] if isinstance(out, np.ndarray) else out  # a NumPy array becomes a number
 
 
 def by_example(f, arrays, outs, c=()):
-    """Sums each example, (B,) float64 of the kind of arrays. f, outs: as in `add`. c: () or (1, R), R = 1 or B."""
+    """Sums each example, (B,) float64 of the kind of arrays, and writes outs.
+
+    f: from `triton.jit`, as above. arrays: `Arrays`, (B, ...). outs: pointers. c: () or a (1, R) table, R = 1 or B
+    rows.
+    """
     # A program takes several short rows, one row, or a part of a long one, whose parts a second kernel adds.
     rows, n = coefficients.examples(arrays.shape)
     sums = arrays.kind.empty((rows,), "float64")
     to = memory.pointer_to(sums, arrays.kind)
-    cols = min(max(triton.next_power_of_2(triton.cdiv(n, TILES)), 32), EXAMPLE_BLOCK)  # few past the row's end
-    tiles = min(triton.cdiv(max(n, 1), cols), TILES)
-    parts = triton.cdiv(max(n, 1), cols * tiles)
+    cols = min(max(triton.next_power_of_2(launch.programs(n, TILES)), 32), EXAMPLE_BLOCK)  # few past the row's end
+    tiles = min(launch.programs(max(n, 1), cols), TILES)
+    parts = launch.programs(max(n, 1), cols * tiles)
     partial = to if parts == 1 else launch.scratch(np.empty(rows * parts), arrays, filled=False)
     table = launch.scratch(c.astype(np.float32), arrays) if len(c) and c.size > 1 and arrays.size else None
     scalars = tuple(c[:, 0].tolist()) if len(c) and c.size == 1 else (0.0,) * len(c)
-    grid, ins = triton.cdiv(rows, EXAMPLE_BLOCK // cols) * parts, tuple(arrays.pointers)
+    grid, ins = launch.programs(rows, EXAMPLE_BLOCK // cols) * parts, tuple(arrays.pointers)
     launch.run(
         _add_examples, grid, arrays, tuple(outs), partial, ins, rows, n, parts, table, scalars,
         f, cols, tiles, EXAMPLE_BLOCK,
@@ -96,7 +105,8 @@ def by_example(f, arrays, outs, c=()):
 
 @triton.jit
 def neighbours_sum(x, N: tl.constexpr, TO: tl.constexpr):
-    """The sums of runs of N / TO elements of x, neighbours first: one order, whatever layout the compiler chose."""
+    """The sums of runs of N / TO elements, neighbours first: one order, whatever layout the compiler chose. x: block
+    of N. N, TO: powers of 2."""
     for k in tl.static_range(1, 17):
         if N >> k >= TO:
             x = tl.sum(tl.reshape(x, (N >> k, 2)), 1)  # of two: no order to choose
@@ -111,7 +121,7 @@ def tree_sum(x, N: tl.constexpr):
 
 @triton.jit
 def total_of(partial, count, BLOCK: tl.constexpr):
-    """The sum of count float64 partial sums, BLOCK at a time."""
+    """The sum of float64 partial sums. partial: pointer. count: of them. BLOCK: taken at a time."""
     i, total = tl.arange(0, BLOCK), tl.full((BLOCK,), 0.0, tl.float64)
     for first in range(0, count, BLOCK):
         total += tl.load(partial + first + i, mask=first + i < count, other=0)
@@ -128,6 +138,14 @@ def _add_parts(sums, partial, parts, BLOCK: tl.constexpr):
     tl.store(sums + tl.program_id(0), total_of(partial + tl.program_id(0).to(tl.int64) * parts, parts, BLOCK))
 
 
+@triton.jit
+def store_after(outs, y, base, i, inside):
+    """Writes what an element function returned after its total. outs: tuple of pointers. y: blocks.
+    base, i, inside: as in `loaded`."""
+    for k in tl.static_range(len(outs)):
+        tl.store(outs[k] + base + i, stored(y[k + 1], outs[k]), mask=inside)
+
+
 @triton.jit(do_not_specialize=["programs", "first", "k0", "k1", "s0", "s1"])
 def _add(
     partial, part, other, programs, first, k0, k1, s0, s1,
@@ -141,8 +159,7 @@ def _add(
         if program >= programs:
             outs, ins, size, c, program = other.outs, other.ins, other_size, other.c, program - programs
     total = tl.full((BLOCK,), 0.0, DTYPE)
-    UNROLL: tl.constexpr = TILES if DTYPE == tl.float64 else 1  # so that loads go ahead of the slower sums
-    for tile in tl.range(0, TILES, loop_unroll_factor=UNROLL):
+    for tile in range(TILES):
         block = program.to(tl.int64) * TILES + tile
         base = block * BLOCK
         inside = base + i < size
@@ -150,7 +167,7 @@ def _add(
             y = F(total, *loaded(ins, base, i, inside, 0), normals_of(outs[0], block, (k0, k1, s0, s1), BLOCK), *c)
         else:
             y = F(total, *loaded(ins, base, i, inside, 0), *c)
-        store(outs, y[1:], base, i, inside)
+        store_after(outs, y, base, i, inside)
         total = tl.where(inside, y[0], total)
     tl.store(partial + first + tl.program_id(0), tree_sum(total.to(tl.float64), BLOCK))
 
@@ -171,7 +188,7 @@ def _add_examples(
     for tile in range(TILES):
         at, inside = row.to(tl.int64) * n + (col + tile * COLS), (row < rows) & (col + tile * COLS < n)
         y = F(total, *loaded(ins, 0, at, inside, 0), *c)
-        store(outs, y[1:], 0, at, inside)
+        store_after(outs, y, 0, at, inside)
         total = tl.where(inside, y[0], total)
     # The sum of each row's COLS elements, neighbours first
     row = first + tl.arange(0, BLOCK // COLS)

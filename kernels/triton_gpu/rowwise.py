@@ -5,13 +5,15 @@ of their row, then what is the same for all elements. It returns one block, or o
 Arrays are float32, or float16 or bfloat16 in memory and float32 in between.
 
 A row is an example of the batch, whose coefficients are a column of a table. How the rows lie in the programs' blocks
-is a compile-time constant, HOW: "one row" for the whole batch, or a block "in a row", "in two" at most, or "in several".
+is a compile-time constant, HOW: "one row" for the whole batch, or a block "in a row", "in two" at most, "in several".
 
 The noise z of f(x, ..., z, c0, ..., sigma) has five cases. "": there is no z. "read": it is the last array, which is
 not read where sigma = 0, the last coefficient. "drawn": made in registers. "added": the same, but f gets None, and
 sigma z is added to what it returns, since few registers are left while noise is made. "absent": f gets None, and that
 is all.
 """
+from collections import namedtuple
+
 import numpy as np
 import triton
 import triton.language as tl
@@ -22,28 +24,45 @@ from kernels.triton_gpu.philox import BLOCK as NOISE_BLOCK
 from kernels.triton_gpu.philox import normals_of, stored
 
 BLOCK = 1024  # elements of a program, 256 Philox blocks; with 4 warps a thread's stores are 16 bytes wide
-# The kernels name their cases by literals: Triton compares each global constant of a kernel at every launch, 1 us each.
+# Cases are literals in the kernels: Triton compares every global constant of a kernel at every launch, 1 us each.
+
+Table = namedtuple("Table", "scalars pointer rows row_size how block")
+
+
+def table(coefficients, like, block=BLOCK):
+    """How a kernel finds its coefficients: scalars, a pointer, rows, elements a row, rows in a block, elements a block.
+
+    coefficients: (K, R) float64. like: `Arrays` of the data. block: elements a program. With R = 1 the scalars are
+    the coefficients and nothing is sent; else a float32 table goes to the device.
+    """
+    k, rows = coefficients.shape
+    if rows == 1:
+        return Table(tuple(coefficients[:, 0].tolist()), None, 1, 1, "one row", block)
+    if not like.size:
+        return Table((0.0,) * k, None, 1, 1, "one row", block)
+    n = like.size // rows
+    how = "in a row" if n % block == 0 else "in two" if n >= block else "in several"
+    return Table((0.0,) * k, launch.scratch(coefficients.astype(np.float32), like), rows, n, how, block)
 
 
 def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise="", key=(0, 0, 0, 0)):
-    """Applies an element function. Returns the array written, or a tuple of them.
+    """Applies an element function.
 
     f: from `triton.jit`, as above. arrays: `Arrays` that it reads. coefficients: (K, R) float64, for R = 1 or B rows.
     out: None, an array, or one for each of the writes > 1 results. more: numbers or pointers after the coefficients.
     noise: of the five cases. key: `philox.key_words` of noise that is made.
+    Returns the array written, or a tuple of them.
     """
-    block = NOISE_BLOCK if noise == "drawn" else BLOCK
-    # Of one row the coefficients are numbers, and nothing is sent; of several a float32 table goes to the device
-    scalars, table, (k, rows), n, how = (), None, coefficients.shape, 1, "one row"
-    if rows == 1 or not arrays.size:
-        scalars, rows = tuple(coefficients[:, 0].tolist()) if rows == 1 else (0.0,) * k, 1
+    rows = table(coefficients, arrays, NOISE_BLOCK if noise == "drawn" else BLOCK)
+    if writes == 1:
+        made, pointer = memory.output("out", out, arrays)
+        pointers = (pointer,)
     else:
-        scalars, table, n = (0.0,) * k, launch.scratch(coefficients.astype(np.float32), arrays), arrays.size // rows
-        how = "in a row" if n % block == 0 else "in two" if n >= block else "in several"
-    made, pointers = memory.outputs(out, writes, arrays)
+        made, pointers = memory.outputs(out, writes, arrays)
+    grid, ins = launch.programs(arrays.size, rows.block), tuple(arrays.pointers)
     launch.run(
-        _apply, triton.cdiv(arrays.size, block), arrays, pointers, tuple(arrays.pointers), arrays.size, table, rows, n,
-        scalars, *key, more, f, noise, how, block,
+        _apply, grid, arrays, pointers, ins, arrays.size, rows.pointer, rows.rows, rows.row_size, rows.scalars,
+        *key, more, f, noise, rows.how, rows.block,
     )  # fmt: skip
     return made
 
@@ -57,7 +76,7 @@ def _apply(
     inside = base + i < size
     # Coefficients of each element's row
     if HOW != "one row":
-        c = _coefficients_of(table, c, base, i, rows, n, HOW, BLOCK)
+        c = coefficients_of(table, c, base, i, rows, n, HOW, BLOCK)
     # The equation, with its noise
     if NOISE == "":
         y = F(*loaded(ins, base, i, inside), *c, *more)
@@ -73,18 +92,19 @@ def _apply(
         y = F(*loaded(ins, base, i, inside), None, *c, *more)
         if NOISE == "added":
             y = with_noise(y, c[len(c) - 1], normals_of(outs[0], tl.program_id(0), (k0, k1, s0, s1), BLOCK))
-    store(outs, (y,) if len(outs) == 1 else y, base, i, inside)
+    store(outs, y, base, i, inside)
 
 
 @triton.jit
 def with_noise(mean, sigma, z):
-    """mean + sigma z; z is None where there is no noise."""
+    """mean + sigma z. mean, z: blocks; z is None where there is no noise. sigma: number or block."""
     return mean if z is None else tl.fma(sigma, z, mean)
 
 
 @triton.jit
 def loaded(ins, base, i, inside, other=None):
-    """Elements base + i of each array of ins as float32; other, where they are not inside."""
+    """Elements base + i of each array as float32. ins: tuple of pointers. base, i: offsets. inside: which there are.
+    other: what the rest are."""
     x = ()
     for k in tl.static_range(len(ins)):
         x = x + (tl.load(ins[k] + base + i, mask=inside, other=other).to(tl.float32),)
@@ -93,15 +113,23 @@ def loaded(ins, base, i, inside, other=None):
 
 @triton.jit
 def store(outs, y, base, i, inside):
-    """Writes a tuple of blocks, y, to outs. base, i, inside: as in `loaded`."""
-    for k in tl.static_range(len(outs)):
-        tl.store(outs[k] + base + i, stored(y[k], outs[k]), mask=inside)
+    """Writes one block, or each of a tuple. outs: tuple of pointers. y: block or tuple.
+    base, i, inside: as in `loaded`."""
+    if len(outs) == 1:
+        tl.store(outs[0] + base + i, stored(y, outs[0]), mask=inside)
+    else:
+        for k in tl.static_range(len(outs)):
+            tl.store(outs[k] + base + i, stored(y[k], outs[k]), mask=inside)
 
 
 @triton.jit
-def _coefficients_of(table, c, base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
-    """The coefficients of elements base + i, each a number or a block. table: (K, rows). n: elements of a row."""
-    row, after, past = _row_of(base, i, rows, n, HOW, BLOCK)
+def coefficients_of(table, c, base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    """The coefficients of elements base + i, each a number or a block.
+
+    table: (K, rows). c: K numbers. base: first element. i: offsets. rows: in all. n: elements a row. HOW: rows in a
+    block. BLOCK: elements.
+    """
+    row, after, past = row_of(base, i, rows, n, HOW, BLOCK)
     found = ()
     for k in tl.static_range(len(c)):
         column = table + k * rows
@@ -113,8 +141,8 @@ def _coefficients_of(table, c, base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.co
 
 
 @triton.jit
-def _row_of(base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
-    """A row, the row after it, and which elements lie in that."""
+def row_of(base, i, rows, n, HOW: tl.constexpr, BLOCK: tl.constexpr):
+    """A row, the row after it, and which elements lie in that. Arguments as in `coefficients_of`."""
     if HOW == "in a row":  # by the program's number, since a division of 64 bits takes longer than all the rest
         row = (tl.program_id(0) // (n // BLOCK).to(tl.int32)).to(tl.int64)
         return row, row, row

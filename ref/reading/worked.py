@@ -56,7 +56,8 @@ def settings(function, words):
 
 
 def backward_example(backward, given):
-    """The forward, its arguments, the upstream gradients, and the arguments of the backward."""
+    """The forward, its arguments, the upstream gradients, and the arguments of the backward. backward: of `ref`. given:
+    {name: value} in place of the forward's examples."""
     forward = equations()[full(backward).removesuffix("_backward")]
     inputs, names = example(forward, given), list(inspect.signature(backward).parameters)
     returned = forward(**inputs)

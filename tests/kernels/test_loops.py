@@ -76,7 +76,7 @@ def hold(b, op, arguments, use, dtype="float32", precision="float32", slack=0.0)
     results = run(b, op, arguments, **({"precision": precision} if precision == "bfloat16" else {}))
     if BITS[precision]:
         use(BITS[precision])
-    for result, rule in zip(results, registry.expected(op, arguments, dtype), strict=True):
+    for result, rule in zip(map(np.asarray, results), registry.expected(op, arguments, dtype), strict=True):
         assert result.dtype == dtype or (result.dtype == np.float64 and result.ndim < 2)  # losses, the step
         rule = tolerance.Rule(rule.truth, rule.allowed + slack * np.max(np.abs(rule.truth)))
         tolerance.assert_matches(result, rule)
