@@ -15,7 +15,6 @@ from kernels.numba_cpu import diffusion
 MACHINE = dict(machine="a machine", caches="L1 32K L2 1024K", threads="1", date="2026-01-01", versions="python 3")
 OPS = {op.name: op for op in registry.OPS}
 Q_SAMPLE, HEADLINE, SMALL = OPS["diffusion.q_sample"], (256, 3, 32, 32), (32, 784)
-needs_loops = pytest.mark.skipif("fused.mlp_sample" not in OPS, reason="the loops are no records here")
 
 
 NUMBERS = dict(
@@ -241,7 +240,6 @@ def test_the_limits_move_the_bytes_and_do_the_operations_they_state():
         machine.pin(0)
 
 
-@needs_loops
 @pytest.mark.parametrize("name", ["fused.mlp_sample", "fused.mlp_train"])
 def test_a_loop_is_timed_where_it_is_right_and_not_where_it_is_wrong(name, monkeypatch):
     op, label = OPS[name], next(iter(OPS[name].bench))

@@ -69,7 +69,7 @@ KERNELS = [
     ("a vacuous tolerance passes", "kernels.tolerance.assert_matches", "drop guard", 2),
     ("a wrong multiplier", "kernels.numba_cpu.philox", "constant 0xD2511F53 -> 0xD2511F55"),
     ("the low part of ln 2 with the wrong sign", "kernels.numba_cpu.math._reduced", "swap -", 2),
-    ("a thread too few", "kernels.numba_cpu.engine._shared", "constant 1 -> 0", 3),
+    ("a thread too few", "kernels.numba_cpu.engine.run", "constant 1 -> 0", 4),
     ("a wrong multiplier", "kernels.triton_gpu.philox", "constant 0xD2511F53 -> 0xD2511F55"),
     ("a broken law passes", "kernels.check.laws.broken", "always if", 3),
     ("KL without its half", "kernels.triton_gpu.vae", "constant 0.5 -> 1.0"),
