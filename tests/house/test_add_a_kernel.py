@@ -19,7 +19,7 @@ PATH, BLOCK = r"`(kernels/\w+/\w+\.py)`", r"```python\n(.+?)```"
 def tree(tmp_path_factory):
     """A copy of the tree with the two files of the recipe, which were not there before."""
     folder = tmp_path_factory.mktemp("tree")
-    left = shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", "*.png")
+    left = shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", ".hypothesis", "*.png")
     shutil.copytree(ROOT, folder, dirs_exist_ok=True, ignore=left)
     recipe = re.search(r"(?s)^## Add an equation, add a kernel\n(.+?)^## ", (ROOT / "README.md").read_text(), flags=re.M)[1]
     files = re.findall(rf"(?s){PATH}.+?{BLOCK}", recipe)
