@@ -26,26 +26,61 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
         return
-    # a fused multiply-add is one that the kernel names, so that the bits do not depend on a compiler's choice
-    options = dict(num_warps=warps, enable_fp_fusion=False) | constants
-    if together:
-        options["launch_cooperative_grid"] = True
     foreign = arrays.streams - {None, 0, 1}  # 1 is the legacy default stream, which orders itself with the others
     for stream in foreign:
         device.synchronize(stream)
     try:
         if device.GPUS > 1:
-            device.at(_anywhere(arrays, args), lambda: kernel[(grid,)](*args, **options))
+            device.at(_anywhere(arrays, args), lambda: _start(kernel, grid, args, warps, together, constants))
         else:
-            kernel[(grid,)](*args, **options)
+            _start(kernel, grid, args, warps, together, constants)
     except RuntimeError as reason:
         if not together or "cooperative" not in str(reason):
             raise
-        fit = device.resident(kernel.warmup(*args, grid=(grid,), **options)) * processors(arrays)
+        compiled = kernel.warmup(*args, grid=(grid,), **_options(warps, together), **constants)
+        fit = device.resident(compiled) * processors(arrays)
         message = f"{kernel.__name__}: needs {grid} programs at the same time, and {fit} fit on this device"
         raise RuntimeError(message) from reason
     if foreign:
         device.synchronize()
+
+
+def _options(warps, together):
+    # a fused multiply-add is one that the kernel names, so that the bits do not depend on a compiler's choice
+    options = dict(num_warps=warps, enable_fp_fusion=False)
+    return options | {"launch_cooperative_grid": True} if together else options
+
+
+_compiled = {}  # what Triton made, by all that it depends on
+
+
+def _start(kernel, grid, args, warps, together, constants):
+    """A launch of what Triton has compiled before: its own binding of many arguments takes 10 to 40 us. Constants stand
+    last, in the kernel's order."""
+    split = kernel.constexprs[0]
+    number = device.current() if device.GPUS > 1 else 0
+    key = kernel.fn, number, warps, together, _traits(args[:split]), args[split:], *constants.values()
+    compiled = _compiled.get(key)
+    if compiled is None:
+        _compiled[key] = kernel[(grid,)](*args, **_options(warps, together), **constants)
+    else:
+        compiled[(grid, 1, 1)](*args, *constants.values())
+
+
+def _traits(args):
+    """What compiled code depends on of arguments: types, and all that Triton may assume of a pointer or an integer."""
+    traits = []
+    for x in args:
+        kind = type(x)
+        if kind is Pointer:
+            traits.append((x.dtype, x.address & 15))
+        elif kind is int:
+            traits.append((x & 15, x == 1, x.bit_length() > 31, x.bit_length() > 63))
+        elif kind is float:
+            traits.append(float)
+        else:
+            traits.append(_traits(x) if isinstance(x, tuple) else x)
+    return tuple(traits)
 
 
 def _anywhere(arrays, args):

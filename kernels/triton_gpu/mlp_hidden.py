@@ -103,9 +103,10 @@ def lift(x, net, work, B, size, tiles, BFLOAT16: tl.constexpr):
 @triton.jit
 def shift(net, work, size, tiles):
     """shift <- W1 b2, by the programs that had less to do in `lift`. Arguments as in `sample_hidden`."""
-    k, part = tl.arange(0, tiles.TILE), tl.arange(0, tiles.CHUNK)
-    for tile in range(tl.num_programs(0) - 1 - tl.program_id(0), size.WIDE // tiles.TILE, tl.num_programs(0)):
-        unit, products = tile * tiles.TILE + k, tl.zeros((tiles.TILE, tiles.CHUNK), tl.float32)
+    # 16 units, not TILE: the order of a sum is that of its block's layout, and TILE depends on the batch
+    k, part = tl.arange(0, 16), tl.arange(0, tiles.CHUNK)
+    for tile in range(tl.num_programs(0) - 1 - tl.program_id(0), size.WIDE // 16, tl.num_programs(0)):
+        unit, products = tile * 16 + k, tl.zeros((16, tiles.CHUNK), tl.float32)
         for first in range(0, size.D, tiles.CHUNK):
             inside = first + part < size.D
             w = net.w1 + unit[:, None] * (size.D + 1) + (first + part)[None, :]

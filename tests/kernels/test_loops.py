@@ -67,18 +67,21 @@ def sampling(size, net="simple", dtype="float32", **told):
 def training(size, dtype="float32", **told):
     """The arguments of `mlp_train`. size: of a batch, as in `sampling`."""
     batch, pixels, width = size
-    return make(TRAIN, (50, pixels), dtype, width=width, batch=batch, **told)
+    return make(TRAIN, (300 if batch > 50 else 50, pixels), dtype, width=width, batch=batch, **told)
 
 
 def hold(b, op, arguments, use, dtype="float32", precision="float32", slack=0.0):
     """The kernel keeps the rule, and the rule would have seen examples in another order. slack: of the largest element,
     where the sums are too short for NumPy to err as much."""
     results = run(b, op, arguments, **({"precision": precision} if precision == "bfloat16" else {}))
+    plain = registry.expected(op, arguments, dtype)
     if BITS[precision]:
         use(BITS[precision])
-    for result, rule in zip(map(np.asarray, results), registry.expected(op, arguments, dtype), strict=True):
+    rules = registry.expected(op, arguments, dtype)
+    for result, first, rule in zip(map(np.asarray, results), plain, rules, strict=True):
         assert result.dtype == dtype or (result.dtype == np.float64 and result.ndim < 2)  # losses, the step
-        rule = tolerance.Rule(rule.truth, rule.allowed + slack * np.max(np.abs(rule.truth)))
+        least = first.allowed if precision == "tf32 pairs" else 0.0  # rounded operands err less only by luck
+        rule = tolerance.Rule(rule.truth, np.maximum(rule.allowed, least) + slack * np.max(np.abs(rule.truth)))
         tolerance.assert_matches(result, rule)
         turned = rule.truth[::-1] if rule.truth.ndim else rule.truth
         assert np.array_equal(turned, rule.truth) or tolerance.error(turned, rule) > 3, "the tolerance is vacuous"
@@ -106,9 +109,11 @@ def test_mlp_sample_of_the_simple_net_equals_truth(b, net, precision, told, roun
 
 @on_each(guidances, ["net", "precision", "told"])
 def test_mlp_sample_of_the_residual_net_equals_truth(b, net, precision, told, rounded):
+    """Sums of 40 terms are short enough to show a GPU's float32 operands, two of tf32: 22 bits of 24."""
+    operands = "tf32 pairs" if b.name == "triton_gpu" and not b.slow and precision == "float32" else precision
     for times in [[900, 20, 0]] if b.slow else [TIMES, TIMES[:11], [1000, 3], [20, 19, 0]]:
         arguments = sampling((18 if b.slow else 40, 60, 40), net, **told) | {"times": times}
-        hold(b, SAMPLE, arguments, rounded, precision=precision)
+        hold(b, SAMPLE, arguments, rounded, precision=operands)
 
 
 def sizes(b):
