@@ -1,5 +1,9 @@
 """`python -m ref`: the equations in reading order; `show NAME`: one of them, with its source; `trace NAME`: one of them
 as it runs."""
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("ref")  # before the imports that take a second
 import argparse
 import os
 import sys
@@ -17,8 +21,8 @@ def main(words=None):
                                             "tests")
     run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each "
                                             "line computes")
-    for command in (show, run):
-        command.add_argument("name", help="q_sample, or module.function where several modules have the name")
+    for parsed in (show, run):
+        parsed.add_argument("name", help="q_sample, or module.function where several modules have the name")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                      help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
     run.add_argument("--html", metavar="FILE", help="write the trace as one page instead, with pictures")
@@ -27,6 +31,8 @@ def main(words=None):
         if given.command is None:
             print("\n".join(text.listing()), flush=True)
             return 0
+        if given.command == "trace" and given.html and (reason := command.why_unwritable(given.html)):
+            raise OSError(f"--html: {reason}")
         function = catalogue.equations()[catalogue.find(given.name)]
         if given.command == "show":
             print("\n".join(text.source(function)), flush=True)
@@ -34,7 +40,7 @@ def main(words=None):
         ran, differences = worked.run(function, worked.settings(function, given.set))
         refused = isinstance(ran.returned, Exception)
         if given.html and not refused:
-            page.write(given.html, page.page(function, ran, differences))
+            command.write(given.html, page.page(function, ran, differences).encode())
         else:
             print("\n".join(text.traced(function, ran, differences)), flush=True)
         if refused:
@@ -48,4 +54,4 @@ def main(words=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

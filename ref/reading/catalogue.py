@@ -18,7 +18,7 @@ import ref
 
 ROOT = Path(ref.__file__).parent.parent
 # how the equations are read, shown and called
-NO_MATH = "ref.__main__", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"
+NO_MATH = "ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"
 # A module that is not named here comes last, by its name.
 READING_ORDER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency",
                  "philox", "fused",
