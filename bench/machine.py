@@ -13,7 +13,7 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 UNITS = {"K": 1 << 10, "M": 1 << 20}
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
 def _triad(a, b, c, scalar):
     for i in range(a.size):
         a[i] = b[i] + scalar * c[i]
