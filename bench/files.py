@@ -1,7 +1,23 @@
 """Files that commands write, as `ref.command` has it: refused before the work where they cannot be written, and never
 half written; and the pages that have parts to fill."""
+import tempfile
+from pathlib import Path
+
 from ref.command import ROOM, why_unwritable  # noqa: F401
-from ref.command import write as write_atomic  # noqa: F401
+from ref.command import write as write_atomic
+
+
+def deliver(folder, contents):
+    """Write results, each completely. Where that fails they are written into a temporary folder, which the OSError
+    names, so that no work is lost. folder: path. contents: {name of a file: bytes}."""
+    try:
+        for name, content in contents.items():
+            write_atomic(Path(folder) / name, content)
+    except OSError as reason:
+        other = Path(tempfile.mkdtemp(prefix="results-"))
+        for name, content in contents.items():
+            write_atomic(other / name, content)
+        raise OSError(f"{reason}; the results are in {other} instead") from None
 
 
 def fill(text, name, content):

@@ -25,7 +25,8 @@ def main(words=None):
         parsed.add_argument("name", help="q_sample, or module.function where several modules have the name")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                      help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
-    run.add_argument("--html", metavar="FILE", help="write the trace as one page instead, with pictures")
+    run.add_argument("--html", type=command.named, metavar="FILE",
+                     help="write the trace as one page instead, with pictures")
     given = parser.parse_args(words)
     try:
         if given.command is None:

@@ -4,6 +4,7 @@ A command ends in words: a line on stderr and a status that says no more than wa
 imports that take a second, `end` after the work. A file is refused before the work where it could not be written after
 it, and it is written completely or not at all.
 """
+import argparse
 import contextlib
 import os
 import stat
@@ -52,6 +53,13 @@ def _leave(name, error):
             print(f"python -m {name}: {said}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     os._exit(status)
+
+
+def named(text):
+    """The text of an option that names a file or a folder, for argparse. Raises ArgumentTypeError for an empty one."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got ''")
+    return text
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

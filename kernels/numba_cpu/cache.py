@@ -1,5 +1,5 @@
-"""Where compiled code is kept from one process to the next. Where it cannot be kept nothing fails: each process compiles
-its own, and a line says so."""
+"""Where compiled code is kept from one process to the next. Where it cannot be kept nothing fails: each process
+compiles its own, and a line says so."""
 import hashlib
 import logging
 import os

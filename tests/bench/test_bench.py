@@ -159,13 +159,23 @@ def test_rows_survive_their_csv_and_fill_the_pages(tmp_path):
     for one, other in zip(rows, back, strict=True):
         assert one == {name: other[name] for name in one}
     # a file of an earlier version lacks columns
-    lines = (tmp_path / "r.csv").read_text().splitlines()
-    keep = [i for i, name in enumerate(report.FIELDS) if name not in ("error", "spread", "hidden", "hidden_how")]
-    old = "\n".join(",".join(line[i] for i in keep) for line in csv.reader(lines[:1]))
-    (tmp_path / "old.csv").write_text(old + "\n")
-    assert report.read_csv(tmp_path / "old.csv")[0] == []
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="expected the columns"):
+    lines = (tmp_path / "r.csv").read_text("utf-8").splitlines()
+    missing = ("error", "spread", "hidden", "hidden_how")
+    with open(tmp_path / "old.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [name for name in report.FIELDS if name not in missing], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(csv.DictReader(lines[:2]))
+    (old,), _ = report.read_csv(tmp_path / "old.csv")
+    assert old == back[0] | {name: "" if name == "hidden_how" else None for name in missing}
+    # what is no such file is refused by its name
+    middle = len(lines[1]) // 2
+    for damaged in ("", "a,b\n1,2\n", lines[0], "\n".join((lines[0], lines[1][:middle])), "\x00",
+                    "\n".join((lines[0], lines[1].replace("256x3x32x32", "large"))), lines[0] + ",more\n"):
+        (tmp_path / "other.csv").write_text(damaged, "utf-8")
+        with pytest.raises(ValueError, match="other.csv"):
+            report.read_csv(tmp_path / "other.csv")
+    (tmp_path / "other.csv").write_bytes("\n".join(lines[:2]).encode("utf-16"))
+    with pytest.raises(ValueError, match="other.csv"):
         report.read_csv(tmp_path / "other.csv")
     # the pages
     page, readme = tmp_path / "page.md", tmp_path / "readme.md"
