@@ -47,13 +47,12 @@ def main(argv=None, out=None):
         if not (words.op and words.against):
             about.error("expected an operation and --against MODULE:FUNCTION, or --list")
         with contextlib.redirect_stdout(sys.stderr if words.json else sys.stdout):  # what the function prints
-            verdict = search.check(
-                function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed,
-                dict(words.mapping), [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
-                {name: _value(text) for name, text in words.fixed},
-            )  # fmt: skip
-    except (Usage, SystemExit) as reason:
-        return _unchecked(reason, argv, out)
+            verdict = _checked(words)
+    except Usage as reason:
+        print(f"python -m kernels check: {reason}", file=sys.stderr)
+        if _json(argv):
+            print(json.dumps({"right": None, "reason": str(reason)}, indent=1), file=out, flush=True)
+        return command.IMPOSSIBLE
     if words.json:
         known = {"right": bool(verdict)} | dataclasses.asdict(verdict)
         print(json.dumps(_finite(known), indent=1, default=str), file=out, flush=True)
@@ -64,15 +63,15 @@ def main(argv=None, out=None):
     return 0 if verdict else 1
 
 
-def _unchecked(reason, argv, out):
-    """Say why there is no verdict. reason: Usage, or what left the command: --help, or the function."""
-    if isinstance(reason, SystemExit) and ("-h" in argv or "--help" in argv):
-        raise reason
-    said = f"the function left Python by {reason!r}" if isinstance(reason, SystemExit) else str(reason)
-    print(f"python -m kernels check: {said}", file=sys.stderr)
-    if _json(argv):
-        print(json.dumps({"right": None, "reason": said}, indent=1), file=out, flush=True)
-    return command.IMPOSSIBLE
+def _checked(words):
+    """The verdict. words: of the command line."""
+    conventions = [name for name in CONVENTIONS if getattr(words, name)]
+    fixed = {name: _value(text) for name, text in words.fixed}
+    try:
+        return search.check(function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples,
+                            words.seed, dict(words.mapping), conventions, words.seconds, fixed)  # fmt: skip
+    except SystemExit as reason:  # its status would be taken for a verdict
+        raise Usage(f"the function left Python by {reason!r}") from None
 
 
 def _json(argv):

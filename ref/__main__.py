@@ -8,6 +8,8 @@ import argparse
 import os
 import sys
 
+import numpy as np
+
 from ref.reading import catalogue, page, text, worked
 
 
@@ -38,20 +40,35 @@ def main(words=None):
         if given.command == "show":
             print("\n".join(text.source(function)), flush=True)
             return 0
-        ran, differences = worked.run(function, worked.settings(function, given.set))
-        refused = isinstance(ran.returned, Exception)
-        if given.html and not refused:
-            command.write(given.html, page.page(function, ran, differences).encode())
-        else:
-            print("\n".join(text.traced(function, ran, differences)), flush=True)
-        if refused:
-            raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
+        _trace(function, given)
     except BrokenPipeError:  # into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (LookupError, ValueError, TypeError, OSError) as error:
         print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _trace(function, given):
+    """Run it, print or write what happened. given: the command line's. Raises ValueError where it cannot run."""
+    settings = worked.settings(function, given.set)
+    with np.errstate(all="ignore"):  # what overflows is shown
+        try:
+            ran, differences = worked.run(function, settings)
+        except Exception as error:
+            if not settings:
+                raise
+            known = [f"{name} = {text.described(worked.arguments(function)[name])}" for name in settings]
+            words, said = " ".join(f"--set {word}" for word in given.set), f"{type(error).__name__}: {error}"
+            raise ValueError(f"{words}: expected values that fit the worked example of {function.__name__}, "
+                             f"{', '.join(known)}; got {said}") from None
+        refused = isinstance(ran.returned, Exception)
+        if given.html and not refused:
+            command.write(given.html, page.page(function, ran, differences).encode())
+        else:
+            print("\n".join(text.traced(function, ran, differences)), flush=True)
+    if refused:
+        raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ imports that take a second, `end` after the work. A file is refused before the w
 it, and it is written completely or not at all.
 """
 import argparse
+import codecs
 import contextlib
 import os
 import stat
@@ -19,9 +20,18 @@ ROOM = 1 << 20  # bytes that a folder has to take before the work, where nobody 
 
 def begin(name):
     """From now on whatever nobody catches ends the command `python -m name` in words. name: of the module."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # a sign that the terminal lacks is no error
-        stream.reconfigure(errors="backslashreplace")
+    codecs.register_error("shown", _shown)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="shown")
     sys.excepthook = lambda kind, error, trace: _leave(name, error)
+
+
+def _shown(error):
+    """What stands for a sign that the terminal lacks: the bytes that it came from, as in a file's name, or a number."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def end(status):
@@ -85,11 +95,11 @@ def write(path, content):
 
 def why_unwritable(path, size=ROOM):
     """Why `write` would fail at path, or "": it tries with as many bytes in the same folder. path: file. size: int."""
-    place = Path(os.path.realpath(path))
     try:
+        place, mode = Path(os.path.realpath(path)), stat.S_IFREG | 0o666
         mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        mode = stat.S_IFREG | 0o666
+    except FileNotFoundError:  # a new file
+        pass
     except (OSError, ValueError) as reason:  # a name that is too long, a byte 0
         return f"cannot write {path}: {getattr(reason, 'strerror', None) or reason}"
     if not stat.S_ISREG(mode):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import files, machine, measure, peers, plot, report, targets
+from bench import machine, measure, peers, plot, report, targets
 from bench.peers import equations, sound
 from kernels import registry, timing
 from kernels.numba_cpu import diffusion
@@ -230,15 +230,6 @@ def test_help_has_no_default_of_none(capsys):
         with pytest.raises(SystemExit):
             of(["--help"])
         assert "None" not in capsys.readouterr().out
-
-
-def test_a_file_is_written_completely_or_left_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "a.csv"
-    path.write_text("old")
-    monkeypatch.setattr(files.os, "replace", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        files.write_atomic(path, b"new")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path] and files.why_unwritable(path) == ""
 
 
 def test_the_limits_move_the_bytes_and_do_the_operations_they_state():

@@ -120,6 +120,27 @@ def test_a_function_may_stand_in_a_file(mine, tmp_path, monkeypatch, capsys):
         assert path in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("own, words, told", [
+    ("ref.py", "kernels --op guide", "ref.py hides the package ref"),
+    ("ref.py", "bench --op q_sample", "ref.py hides the package ref"),
+    ("ref/__init__.py", "kernels check q_sample --against mine:right", "hides the package ref"),
+    ("kernels/__init__.py", "bench --op q_sample", "kernels/__init__.py"),
+    ("kernels/__init__.py", "bench.studies.digits", "kernels/__init__.py"),
+])
+def test_a_file_of_ones_own_that_hides_a_package_is_named(tmp_path, own, words, told):
+    (tmp_path / own).parent.mkdir(exist_ok=True)
+    (tmp_path / own).write_text("", "utf-8")
+    path = os.environ | {"PYTHONPATH": str(ROOT)}
+    how = dict(cwd=tmp_path, capture_output=True, text=True, env=path, timeout=60)
+    ask = lambda *words: subprocess.run([sys.executable, *words], **how)
+    done = ask("-m", *words.split())
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1 and told in done.stderr and "rename it" in done.stderr
+    if own.startswith("ref"):
+        done = ask("-c", "from kernels.check import check")
+        assert "hides the package ref" in done.stderr.splitlines()[-1] and "ImportError" in done.stderr
+
+
 TALKS = """
 import atexit, ctypes
 say = lambda: [print("loud"), ctypes.CDLL(None).puts(b"loud")]
