@@ -46,6 +46,8 @@ def main(argv=None, out=None):
             return 0
         if not (words.op and words.against):
             about.error("expected an operation and --against MODULE:FUNCTION, or --list")
+        if words.named:
+            about.error(f"--op: expected before no `check`, which takes an operation, got {words.named!r}")
         with contextlib.redirect_stdout(sys.stderr if words.json else sys.stdout):  # what the function prints
             verdict = _checked(words)
     except Usage as reason:
@@ -66,6 +68,9 @@ def main(argv=None, out=None):
 def _checked(words):
     """The verdict. words: of the command line."""
     conventions = [name for name in CONVENTIONS if getattr(words, name)]
+    for option, pairs in (("--fix", words.fixed), ("--map", words.mapping)):
+        if twice := [name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n])]:
+            raise Usage(f"{option} {twice[0]}: expected it once, got it twice")
     fixed = {name: _value(text) for name, text in words.fixed}
     try:
         return search.check(function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples,
@@ -108,7 +113,7 @@ def _arguments(commands):
              "all examples; repeat it for more")
     for name, (_, _, words) in CONVENTIONS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
-    add("--seconds", type=float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
+    add("--seconds", type=_finite_float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")
     return about
 
@@ -181,6 +186,12 @@ def _pair(text):
     if not first or not second:
         raise argparse.ArgumentTypeError(f"expected name=value, such as eta=0 or noise_pred=eps_hat, got {text!r}")
     return first, second
+
+
+def _finite_float(text):
+    if not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+    return float(text)
 
 
 def _value(text):

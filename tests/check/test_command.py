@@ -88,6 +88,9 @@ def test_help_does_not_print_defaults_that_are_none(capsys):
     ("q_sample --against mine:right --paper-weight", ["paper_weight"]),
     ("q_sample --against mine:right --fix t", ["--fix", "name=value", "'t'"]),
     ("q_sample --against mine:right --seed x", ["--seed", "'x'"]),
+    ("q_sample --against mine:right --seconds inf", ["--seconds", "'inf'"]),
+    ("q_sample --against mine:right --fix t=scalar --fix t=each", ["--fix t", "twice"]),
+    ("q_sample --against mine:right --map x0=x0 --map x0=eps", ["--map x0", "twice"]),
 ])  # fmt: skip
 def test_a_request_that_cannot_be_carried_out_exits_2(mine, capsys, words, parts):
     words = words.split()
