@@ -37,8 +37,8 @@ def arguments(argv):
     parser.add_argument("--peers", type=names, default=columns, help=f"of {columns} (default: all installed)")
     parser.add_argument("--threads", type=whole, default=1, help="of every library (default: 1)")
     parser.add_argument("--seconds", type=time, default=1.0, help="of timing, a row (default: 1)")
-    parser.add_argument("--csv", type=_file, help="write the rows to this file, such as bench/results/NAME.csv")
-    parser.add_argument("--plot", metavar="FILE", help="measure a sweep of sizes too, and draw it into this file")
+    parser.add_argument("--csv", type=_file, metavar="FILE", help="write the rows to this file, such as bench/results/NAME.csv")
+    parser.add_argument("--plot", type=command.named, metavar="FILE", help="measure a sweep of sizes too, and draw it into this file")
     words = parser.parse_args(argv)
     timed = [op.name for op in registry.OPS if op.bench]
     if not any(words.op in name for name in timed):
@@ -72,7 +72,7 @@ def _read(kind, right, expected):
 
 
 def _file(text):
-    if reason := files.why_unwritable(text):
+    if reason := files.why_unwritable(command.named(text)):
         raise argparse.ArgumentTypeError(reason)
     return text
 
