@@ -1,6 +1,7 @@
 """The benchmark's promises: nothing wrong is timed, rows survive their CSV, targets stay, a command fills the pages."""
 import csv
 import re
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_a_peer_that_is_wrong_or_raises_is_left_out_and_reported(monkeypatch):
     assert found["failure"] == "" and len(said) == 2 and "zeros" in said[0] and "ZeroDivisionError" in said[1]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_every_variant_of_a_peer_is_checked(monkeypatch, order):
+    """The wrong one is left out wherever it stands, though it would be the fastest, and the right ones are timed."""
+    arguments = timing.problem(Q_SAMPLE, {}, (4, 33))
+    right = Q_SAMPLE.truth(**arguments).astype(np.float32)
+    made = {"right": lambda: right, "also right": lambda: 1 * right, "wrong": lambda: -right, "raises": lambda: 1 / 0}
+    monkeypatch.setattr(peers, "make", lambda *_: dict([*made.items()][::order]))
+    truth, said = sound.Truth(Q_SAMPLE, arguments, (4, 33), registry.expected(Q_SAMPLE, arguments, "float32")), []
+    found = measure.sound_peers(Q_SAMPLE, truth, arguments, arguments, (4, 33), ["numpy"], False, said.append)
+    assert set(found) == {("numpy", "right"), ("numpy", "also right")}
+    assert len(said) == 2 and all(sum(f"({how})" in line for line in said) == 1 for how in ("wrong", "raises"))
+
+
 @pytest.mark.parametrize("name", ["fused.q_sample_noise", "fused.eps_loss_noise", "philox.normal"])
 def test_noise_of_a_peer_is_refused_unless_it_is_normal(name):
     op, shape, rng = OPS[name], (8, 2048), np.random.default_rng(1)
@@ -128,6 +142,9 @@ def test_a_target_stays_in_the_table_when_it_is_missed():
     assert row()["met"] == "yes" and targets.wanted(row(), "images") == {"numpy": 4, "triad": 90}
     assert row(numpy=3.9, triad=50.0)["met"] == "no: numpy, triad" and row(failure="Mismatch")["met"].startswith("no")
     assert row(numpy=None)["met"] == "not measured: numpy"
+    # nothing is rounded, up or down
+    assert row(numpy=3.9999)["met"] == "no: numpy" and row(numpy=4.0)["met"] == "yes"
+    assert row(triad=89.999)["met"] == "no: triad" and row(triad=90.0)["met"] == "yes"
     gpu = dict(backend="triton_gpu", shape=(64, 3, 1024, 1024), dtype="float16", float32_copy=100.0)
     assert row(**gpu, copy=91.0)["met"] == "yes" and row(**gpu, copy=89.0)["met"] == "no: copy"
     for launch, met in ((1.4, "no: launch"), (1.2, "yes")):
@@ -214,15 +231,39 @@ def test_a_table_is_folded_and_no_number_is_cut(width, capsys):
     assert width < 80 or all(len(line.rstrip()) <= width for line in tables) and key < width
 
 
+def test_the_tables_are_printed_whatever_happens_to_the_files(tmp_path, monkeypatch, capsys):
+    """And the rows are not lost: they go to another folder, which is named."""
+    write = report.files.write_atomic
+
+    def full(path, content):
+        if path == tmp_path / "rows.csv":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    job = Q_SAMPLE, "", {}, "numba_cpu", HEADLINE, "float32"
+    monkeypatch.setattr(report.files, "write_atomic", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(machine, "pin", lambda threads: None)
+    monkeypatch.setattr(command, "_settle", lambda *_: None)
+    monkeypatch.setattr(measure, "rows", lambda *_: [job])
+    monkeypatch.setattr(command, "run", lambda *_: ([row()], 0))
+    assert command.main(["--op", "q_sample", "--csv", str(tmp_path / "rows.csv")]) == 2
+    said, (other,) = capsys.readouterr(), tmp_path.rglob("rows.csv")
+    assert "q_sample" in said.out and "300.0 us" in said.out and str(other.parent) in said.err.splitlines()[-1]
+    assert report.read_csv(other)[0][0]["numpy"] == 4.5
+
+
 @pytest.mark.parametrize("words", [
+    "--csv", "--plot", "--csv /dev/null", "--csv /tmp/one.png --plot /tmp/one.png",
     "--op unet", "--shape 3,x", "--shape 7", "--peers caffe", "--csv /nowhere/at/all.csv", "--csv /proc/rows.csv",
     "--csv /tmp", "--seconds -1", "--seconds nan", "--threads 0", "--backend cuda", "--plot /nowhere/x.png",
     "--plot /tmp/hinge.png --op hinge", "--plot /tmp/picture.docx",
 ])  # fmt: skip
 def test_bad_words_are_refused_before_the_work(words, capsys):
     with pytest.raises(SystemExit) as stop:
-        command.arguments(words.split())
-    assert stop.value.code == 2 and re.search(rf"error: (argument )?{words.split()[0]}: ", capsys.readouterr().err)
+        command.arguments([*words.split(), *[""] * (" " not in words)])
+    named = words.split()[-2 if "one.png" in words else 0]
+    assert stop.value.code == 2 and re.search(rf"error: (argument )?{named}: ", capsys.readouterr().err)
 
 
 def test_help_has_no_default_of_none(capsys):
