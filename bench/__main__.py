@@ -1,5 +1,9 @@
 """`python -m bench`: every kernel against the truth, then against what people would use instead. Exit status 1 on any
-FAIL."""
+FAIL, 2 where it could not be done."""
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("bench")  # before the imports that take a second
 import argparse
 import importlib.util
 import math
@@ -33,8 +37,8 @@ def arguments(argv):
     parser.add_argument("--peers", type=names, default=columns, help=f"of {columns} (default: all installed)")
     parser.add_argument("--threads", type=whole, default=1, help="of every library (default: 1)")
     parser.add_argument("--seconds", type=time, default=1.0, help="of timing, a row (default: 1)")
-    parser.add_argument("--csv", type=_file, help="write the rows to this file, such as bench/results/NAME.csv")
-    parser.add_argument("--plot", help="measure a sweep of sizes too, and draw it into this file")
+    parser.add_argument("--csv", type=_file, metavar="FILE", help="write the rows to this file, such as bench/results/NAME.csv")
+    parser.add_argument("--plot", type=command.named, metavar="FILE", help="measure a sweep of sizes too, and draw it into this file")
     words = parser.parse_args(argv)
     timed = [op.name for op in registry.OPS if op.bench]
     if not any(words.op in name for name in timed):
@@ -46,6 +50,8 @@ def arguments(argv):
         parser.error(lacking)
     if words.plot and (reason := plot.why_not(words.plot)):
         parser.error(f"--plot: {reason}")
+    if words.plot and words.csv and os.path.realpath(words.plot) == os.path.realpath(words.csv):
+        parser.error(f"--plot: expected another file than --csv, got {words.plot} for both")
     return words
 
 
@@ -66,7 +72,7 @@ def _read(kind, right, expected):
 
 
 def _file(text):
-    if reason := files.why_unwritable(text):
+    if reason := files.why_unwritable(command.named(text)):
         raise argparse.ArgumentTypeError(reason)
     return text
 
@@ -150,22 +156,23 @@ def main(argv=None):
     bar = tqdm(jobs, file=sys.stderr, unit="row", disable=None)
     rows, status = run(bar, words.seconds, libraries, lambda line: bar.write(line, file=sys.stderr))
     here = machine.describe(words.threads, on_gpu=backends == ["triton_gpu"])
-    if words.csv:
-        report.write_csv(words.csv, rows, here)
-    report.print_tables(rows, here, shutil.get_terminal_size((10**4, 24)).columns)
+    results = [lambda: report.print_tables(rows, here, shutil.get_terminal_size((10**4, 24)).columns)]
+    results += [lambda: report.write_csv(words.csv, rows, here)] * bool(words.csv)
+    results += [lambda: plot.draw(rows, here, words.plot)] * bool(words.plot)
+    for deliver in results:
+        try:
+            deliver()
+        except (OSError, ValueError) as reason:  # the others are delivered nevertheless
+            print(f"python -m bench: {reason}", file=sys.stderr)
+            status = status or command.IMPOSSIBLE
     spread = sorted(row["spread"] for row in rows if row["spread"] is not None)
     if spread and spread[len(spread) // 2] > SPREAD:
-        percent = f"{spread[len(spread) // 2]:.0f} %"
-        print(f"half of the rows spread by more than {percent}: another program is running, or --seconds is too short")
-    if words.plot:
-        if not any(row["kind"] == plot.SWEEP and not row["failure"] for row in rows):
-            print(f"python -m bench: every row of the sweep failed, so {words.plot} is not written", file=sys.stderr)
-            return status
-        plot.draw(rows, here, words.plot)
+        percent = f"half of the rows spread by more than {spread[len(spread) // 2]:.0f} %"
+        print(f"{percent}: another program is running, or --seconds is too short", file=sys.stderr)
     return status
 
 
 if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(main())
+    command.end(main())

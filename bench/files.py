@@ -1,35 +1,23 @@
-"""Files that commands write: refused before the work where they cannot be written, and never half written."""
-import os
+"""Files that commands write, as `ref.command` has it: refused before the work where they cannot be written, and never
+half written; and the pages that have parts to fill."""
 import tempfile
 from pathlib import Path
 
+from ref.command import ROOM, why_unwritable  # noqa: F401
+from ref.command import write as write_atomic
 
-def write_atomic(path, content):
-    """Write a file completely or leave it as it was: under a temporary name in its folder, then moved. path: file."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+
+def deliver(folder, contents):
+    """Write results, each completely. Where that fails they are written into a temporary folder, which the OSError
+    names, so that no work is lost. folder: path. contents: {name of a file: bytes}."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def why_unwritable(path):
-    """Why `write_atomic` would fail at path, or "". It tries with a temporary file in the folder."""
-    path = Path(path).absolute()
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    if path.is_dir():
-        return f"{path} is a folder"
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            return ""
+        for name, content in contents.items():
+            write_atomic(Path(folder) / name, content)
     except OSError as reason:
-        return f"cannot write in {path.parent}: {reason.strerror}"
+        other = Path(tempfile.mkdtemp(prefix="results-"))
+        for name, content in contents.items():
+            write_atomic(other / name, content)
+        raise OSError(f"{reason}; the results are in {other} instead") from None
 
 
 def fill(text, name, content):

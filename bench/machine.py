@@ -13,7 +13,7 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 UNITS = {"K": 1 << 10, "M": 1 << 20}
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
 def _triad(a, b, c, scalar):
     for i in range(a.size):
         a[i] = b[i] + scalar * c[i]
@@ -61,7 +61,7 @@ def gpu():
 def processor():
     """The processor's name; family and model too where the name alone does not tell (virtual machines shorten it)."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    lines = path.read_text("utf-8", "replace").split("\n\n")[0].splitlines() if path.exists() else []
     said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     if "model name" not in said:
         return platform.processor() or platform.machine()
@@ -72,9 +72,9 @@ def caches():
     """{"L1": bytes, "L2": bytes, ...} of the data caches that core 0 uses; empty where the system does not say."""
     found = {}
     for entry in sorted(CACHES.glob("index*")):
-        size = (entry / "size").read_text().strip()
-        if (entry / "type").read_text().strip() != "Instruction":
-            found[f"L{(entry / 'level').read_text().strip()}"] = int(size[:-1]) * UNITS[size[-1]]
+        size, kind, level = ((entry / name).read_text("utf-8").strip() for name in ("size", "type", "level"))
+        if kind != "Instruction":
+            found[f"L{level}"] = int(size[:-1]) * UNITS[size[-1]]
     return found
 
 

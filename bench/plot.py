@@ -24,7 +24,8 @@ def draw(rows, machine, path):
     """Kernels and NumPy as lines, the copy limit as another. rows: of `bench.measure`, with "kind". path: file."""
     rows = sorted((r for r in rows if r["kind"] == SWEEP and r["gbs"] is not None), key=lambda r: r["bytes"])
     if not rows:
-        raise ValueError("no sweep of sizes among the rows; `python -m bench --plot FILE --csv FILE` measures one")
+        none = "expected a sweep of sizes, got no row of one that was timed; `python -m bench --plot FILE` times one"
+        raise ValueError(f"{path}: {none}")
     import matplotlib
 
     matplotlib.use("agg")

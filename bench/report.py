@@ -4,6 +4,10 @@
 `training` and `conformance`, and eight rows into README.md, between the markers of each page. With `--plot FILE` it
 draws the sweep of sizes in a CSV (`python -m bench --plot ... --csv ...`).
 """
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("bench.report")  # before the imports that take a second
 import argparse
 import csv
 import io
@@ -15,6 +19,7 @@ from bench import files, plot
 from bench.measure import NUMBERS
 from bench.peers import COLUMNS
 from bench.studies import conformance as study
+from bench.studies import results
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -42,21 +47,24 @@ def write_csv(path, rows, machine):
     for row in rows:
         numbers = {n: "" if row[n] is None else row[n] if isinstance(row[n], int) else f"{row[n]:.6g}" for n in NUMBERS}
         writer.writerow(machine | row | {"shape": "x".join(map(str, row["shape"]))} | numbers)
-    files.write_atomic(path, table.getvalue().encode())
+    files.deliver(Path(path).parent, {Path(path).name: table.getvalue().encode()})
 
 
 def read_csv(path):
-    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine."""
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        names = set(reader.fieldnames or ())
-        if not {*MACHINE, *TEXT, "median_us"} <= names <= set(FIELDS):
-            raise ValueError(f"{path}: expected the columns of `python -m bench --csv`, got {reader.fieldnames}")
-        rows = [dict.fromkeys(FIELDS, "") | row for row in reader]
-    machine = {name: rows[0][name] if rows else "" for name in MACHINE}
-    for row in rows:
-        row |= {n: float(row[n]) if row[n] else None for n in NUMBERS}
-        row["shape"] = tuple(map(int, row["shape"].split("x")))
+    """The rows of a CSV that `write_csv` wrote, now or with fewer columns. path: file. Returns rows, machine. Raises
+    ValueError, which names the file, for another one."""
+    rows = results.table(path, {*MACHINE, *TEXT, "median_us"})
+    if more := set(rows[0]) - set(FIELDS):
+        raise ValueError(f"{path}: expected the columns of `python -m bench --csv`, got {', '.join(sorted(more))} too")
+    machine = {name: rows[0][name] for name in MACHINE}
+    for n, row in enumerate(rows, 1):
+        row |= dict.fromkeys(set(FIELDS) - set(row), "")
+        try:
+            row |= {name: float(row[name]) if row[name] else None for name in NUMBERS}
+            row["shape"] = tuple(map(int, row["shape"].split("x")))
+            _, _ = row["op"].split(".")
+        except ValueError as reason:
+            raise ValueError(f"{path}: expected an operation, its shape and numbers in row {n}, got {reason}") from None
         for name in MACHINE:
             del row[name]
     return rows, machine
@@ -216,7 +224,7 @@ def eight_rows(found):
 def training(path):
     """The table of the study `training`: the distance of the weights from the reference's and, in brackets, the worst
     weight in units of the rule."""
-    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
+    rows = results.table(path, {"who", "steps", "apart", "units"})
     for row in rows:
         row["who"] = "NumPy, the worst of four orders" if row["who"].startswith("NumPy") else row["who"]
     names, steps = (list(dict.fromkeys(row[c] for row in rows)) for c in ("who", "steps"))
@@ -232,10 +240,14 @@ def training(path):
 
 def conformance(path):
     """The counts of the study `conformance`, and its table. path: its CSV."""
-    rows = list(csv.DictReader(Path(path).read_text().splitlines()))
+    rows = results.table(path, study.CELLS)
     differ = sum(row["verdict"] == "differs" for row in rows)
     count = f"of {len(rows)} comparisons {len(rows) - differ} agree and {differ} differ."
     return f"{rows[0]['versions']}: {count}\n\n{study.markdown(rows).rstrip()}"
+
+
+def _path(text):
+    return Path(command.named(text))
 
 
 def main(argv=None):
@@ -243,9 +255,10 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.split("\n\n")[1])
     page, readme = RESULTS / "README.md", ROOT / "README.md"
     parser.add_argument("csv", nargs="*", help="files of `python -m bench --csv` (default: bench/results/*.csv)")
-    parser.add_argument("--page", default=page, type=Path, help="for all tables (default: bench/results/README.md)")
-    parser.add_argument("--readme", default=readme, type=Path, help="for eight rows (default: README.md)")
-    parser.add_argument("--plot", metavar="FILE", help="draw the sweep of the CSV instead; the pages stay")
+    parser.add_argument("--page", default=page, type=_path, help="for all tables (default: bench/results/README.md)")
+    parser.add_argument("--readme", default=readme, type=_path, help="for eight rows (default: README.md)")
+    parser.add_argument("--plot", type=command.named, metavar="FILE",
+                        help="draw the sweep of the CSV instead; the pages stay")
     words = parser.parse_args(argv)
     try:
         paths = words.csv or sorted(RESULTS.glob("*.csv"))
@@ -253,20 +266,32 @@ def main(argv=None):
             raise ValueError("no CSV in bench/results; make one with `python -m bench --csv bench/results/NAME.csv`")
         found = [read_csv(path) for path in paths]
         if words.plot:
+            if reason := plot.why_not(words.plot):
+                raise ValueError(f"--plot: {reason}")
             plot.draw([row for rows, _ in found for row in rows], found[0][1], words.plot)
             return 0
-        page = files.fill(words.page.read_text(), "tables", "\n\n".join(markdown(*each) for each in found))
-        for part in (training, conformance):
-            page = files.fill(page, part.__name__, part(RESULTS / "studies" / f"{part.__name__}.csv"))
-        readme = files.fill(words.readme.read_text(), "bench", eight_rows(found))
-        for path, text in ((words.page, page), (words.readme, readme)):
+        parts = {part.__name__: part(RESULTS / "studies" / f"{part.__name__}.csv") for part in (training, conformance)}
+        parts["tables"] = "\n\n".join(markdown(*each) for each in found)
+        pages = [(words.page, parts), (words.readme, {"bench": eight_rows(found)})]
+        for path, text in [(path, _filled(path, parts)) for path, parts in pages]:
             files.write_atomic(path, text.encode())
             print(f"{path}: tables of {', '.join(map(str, paths))}")
-    except (OSError, ValueError) as reason:
+    except (OSError, ValueError, ModuleNotFoundError) as reason:
         print(f"python -m bench.report: {reason}", file=sys.stderr)
         return 2
     return 0
 
 
+def _filled(path, parts):
+    """The text of a page with its parts filled in. path: file. parts: {name: text}."""
+    try:
+        text = path.read_text("utf-8")
+        for name, content in parts.items():
+            text = files.fill(text, name, content)
+    except ValueError as reason:  # no UTF-8, no markers
+        raise ValueError(f"{path}: {reason}") from None
+    return text
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

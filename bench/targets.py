@@ -17,7 +17,7 @@ HALF = "half_copy"  # of float16 and bfloat16: copy, in percent of the float32 r
 @functools.cache
 def lines():
     """targets.csv as a list of dicts, shapes as tuples of ints, values as floats or None."""
-    with open(FILE, newline="") as file:
+    with open(FILE, newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     for line in found:
         line["shape"] = tuple(map(int, line["shape"].split("x")))

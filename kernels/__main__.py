@@ -1,12 +1,17 @@
-"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right, 1 wrong, 2 impossible request.
+"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right, 1 wrong, 2 could not be checked.
 
     python -m kernels                                              every operation, on every installed backend
     python -m kernels --op guide                                   those with this in their name
-    python -m kernels check ddim_step --against my_module:my_step  anybody's function
+    python -m kernels check ddim_step --against my_module:my_step  anybody's function, or path/to/file.py:my_step
     python -m kernels check --list                                 what it can be checked as
 """
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("kernels")  # before the imports that take a second
 import argparse
 import ast
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -15,15 +20,17 @@ import json
 import math
 import os
 import sys
+from pathlib import Path
 
 from kernels import registry
 from kernels.check import search, selftest
 from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
 
-def main(argv=None):
-    """Check, print. argv: list of words, or None for the command line's. Returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+def main(argv=None, out=None):
+    """Check, print. argv: list of words, or None for the command line's. out: where the verdict goes, None for stdout.
+    Returns the exit status."""
+    argv, out = sys.argv[1:] if argv is None else argv, out or sys.stdout
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only those with this in their name")
     commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
@@ -39,24 +46,49 @@ def main(argv=None):
             return 0
         if not (words.op and words.against):
             about.error("expected an operation and --against MODULE:FUNCTION, or --list")
-        verdict = search.check(
-            function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed,
-            dict(words.mapping), [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
-            {name: _value(text) for name, text in words.fixed},
-        )  # fmt: skip
+        if words.named:
+            about.error(f"--op: expected before no `check`, which takes an operation, got {words.named!r}")
+        with contextlib.redirect_stdout(sys.stderr if words.json else sys.stdout):  # what the function prints
+            verdict = _checked(words)
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
-        if "--json" in argv:
-            print(json.dumps({"right": None, "reason": str(reason)}, indent=1))
-        return 2
+        if _json(argv):
+            print(json.dumps({"right": None, "reason": str(reason)}, indent=1), file=out, flush=True)
+        return command.IMPOSSIBLE
     if words.json:
-        error = verdict.error if math.isfinite(verdict.error) else None
-        print(json.dumps({"right": bool(verdict)} | dataclasses.asdict(verdict) | {"error": error}, indent=1))
+        known = {"right": bool(verdict)} | dataclasses.asdict(verdict)
+        print(json.dumps(_finite(known), indent=1, default=str), file=out, flush=True)
     elif importlib.util.find_spec("rich") and sys.stdout.isatty():
         _coloured(verdict)
     else:
         print(verdict)
     return 0 if verdict else 1
+
+
+def _checked(words):
+    """The verdict. words: of the command line."""
+    conventions = [name for name in CONVENTIONS if getattr(words, name)]
+    for option, pairs in (("--fix", words.fixed), ("--map", words.mapping)):
+        if twice := [name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n])]:
+            raise Usage(f"{option} {twice[0]}: expected it once, got it twice")
+    fixed = {name: _value(text) for name, text in words.fixed}
+    try:
+        return search.check(function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples,
+                            words.seed, dict(words.mapping), conventions, words.seconds, fixed)  # fmt: skip
+    except SystemExit as reason:  # its status would be taken for a verdict
+        raise Usage(f"the function left Python by {reason!r}") from None
+
+
+def _json(argv):
+    """Whether the words ask for JSON, which may be shortened."""
+    return any(len(word) > 3 and "--json".startswith(word) for word in argv)
+
+
+def _finite(value):
+    """The same for JSON, which knows no NaN and no infinity: None in their place."""
+    if isinstance(value, dict):
+        return {name: _finite(x) for name, x in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _arguments(commands):
@@ -67,7 +99,8 @@ def _arguments(commands):
     add = about.add_argument
     add("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
     add("--list", action="store_true", help="every operation that can be checked, with its arguments")
-    add("--against", metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
+    add("--against", metavar="MODULE:FUNCTION",
+        help="the function, or path/to/file.py:function; it takes the operation's arguments by name")
     add("--dtype", help="such as float16 (default: each that the operation has on this device)")
     add("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU, numba-cuda or torch)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -80,7 +113,7 @@ def _arguments(commands):
              "all examples; repeat it for more")
     for name, (_, _, words) in CONVENTIONS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
-    add("--seconds", type=float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
+    add("--seconds", type=_finite_float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")
     return about
 
@@ -105,22 +138,41 @@ def every_operation(named=""):
 
 
 def function(against):
-    """The function of "module:function", in the current folder first. against: text. Raises Usage for none."""
-    module, _, name = against.partition(":")
-    if not module or not name:
-        raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")
+    """The function of "module:function", in the current folder first, or of "path/to/file.py:function". against: text.
+    Raises Usage for none."""
+    module, _, name = against.rpartition(":")
+    if not module or not name or any(part in name for part in ("/", "\\")):
+        raise Usage("--against: expected module:function, such as my_package.my_module:my_step, or "
+                    f"path/to/file.py:my_step, got {against}")  # fmt: skip
+    path = Path(*module.split(".")).with_suffix(".py")  # a file that another module of this name may hide
     try:
-        found = importlib.import_module(module)
+        found = _of_file(module) if module.endswith(".py") else importlib.import_module(module)
+        hint = f"; for the file {path} say {path}:{name}" if path.is_file() and not _is_of(found, path) else ""
     except (Exception, SystemExit) as reason:  # whatever the module does when it is imported
-        raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}") from None
+        hint = f"; for the file {path} say {path}:{name}" if path.is_file() else ""
+        raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}{hint}") from None
     for part in name.split("."):
         if not hasattr(found, part):
             others = ", ".join(n for n in dir(found) if callable(getattr(found, n)) and n[0] != "_")
-            raise Usage(f"--against: {module} has no {name}; it has {others or 'no function'}")
+            raise Usage(f"--against: {module} has no {name}; it has {others or 'no function'}{hint}")
         found = getattr(found, part)
     if not callable(found):
         raise Usage(f"--against: {against} is not a function but of type {type(found).__name__}")
     return found
+
+
+def _of_file(text):
+    """The module of a file, under its path as its name, which hides no other. Its neighbours can be imported."""
+    path = Path(text).expanduser().absolute()
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    found = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    spec.loader.exec_module(found)
+    return found
+
+
+def _is_of(module, path):
+    return Path(getattr(module, "__file__", None) or "").absolute() == path.absolute()
 
 
 def _refuse(parser, message):
@@ -134,6 +186,12 @@ def _pair(text):
     if not first or not second:
         raise argparse.ArgumentTypeError(f"expected name=value, such as eta=0 or noise_pred=eps_hat, got {text!r}")
     return first, second
+
+
+def _finite_float(text):
+    if not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+    return float(text)
 
 
 def _value(text):
@@ -153,8 +211,4 @@ def _coloured(verdict):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # into `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    command.end(main(out=command.apart() if _json(sys.argv) else None))

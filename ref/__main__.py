@@ -1,8 +1,14 @@
 """`python -m ref`: the equations in reading order; `show NAME`: one of them, with its source; `trace NAME`: one of them
 as it runs."""
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("ref")  # before the imports that take a second
 import argparse
 import os
 import sys
+
+import numpy as np
 
 from ref.reading import catalogue, page, text, worked
 
@@ -17,28 +23,24 @@ def main(words=None):
                                             "tests")
     run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each "
                                             "line computes")
-    for command in (show, run):
-        command.add_argument("name", help="q_sample, or module.function where several modules have the name")
+    for parsed in (show, run):
+        parsed.add_argument("name", help="q_sample, or module.function where several modules have the name")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                      help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
-    run.add_argument("--html", metavar="FILE", help="write the trace as one page instead, with pictures")
+    run.add_argument("--html", type=command.named, metavar="FILE",
+                     help="write the trace as one page instead, with pictures")
     given = parser.parse_args(words)
     try:
         if given.command is None:
             print("\n".join(text.listing()), flush=True)
             return 0
+        if given.command == "trace" and given.html and (reason := command.why_unwritable(given.html)):
+            raise OSError(f"--html: {reason}")
         function = catalogue.equations()[catalogue.find(given.name)]
         if given.command == "show":
             print("\n".join(text.source(function)), flush=True)
             return 0
-        ran, differences = worked.run(function, worked.settings(function, given.set))
-        refused = isinstance(ran.returned, Exception)
-        if given.html and not refused:
-            page.write(given.html, page.page(function, ran, differences))
-        else:
-            print("\n".join(text.traced(function, ran, differences)), flush=True)
-        if refused:
-            raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
+        _trace(function, given)
     except BrokenPipeError:  # into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (LookupError, ValueError, TypeError, OSError) as error:
@@ -47,5 +49,27 @@ def main(words=None):
     return 0
 
 
+def _trace(function, given):
+    """Run it, print or write what happened. given: the command line's. Raises ValueError where it cannot run."""
+    settings = worked.settings(function, given.set)
+    with np.errstate(all="ignore"):  # what overflows is shown
+        try:
+            ran, differences = worked.run(function, settings)
+        except Exception as error:
+            if not settings:
+                raise
+            known = [f"{name} = {text.described(worked.arguments(function)[name])}" for name in settings]
+            words, said = " ".join(f"--set {word}" for word in given.set), f"{type(error).__name__}: {error}"
+            raise ValueError(f"{words}: expected values that fit the worked example of {function.__name__}, "
+                             f"{', '.join(known)}; got {said}") from None
+        refused = isinstance(ran.returned, Exception)
+        if given.html and not refused:
+            command.write(given.html, page.page(function, ran, differences).encode())
+        else:
+            print("\n".join(text.traced(function, ran, differences)), flush=True)
+    if refused:
+        raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

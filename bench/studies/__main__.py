@@ -4,6 +4,10 @@
     python -m bench.studies guidance steps        run these, `all` for all; a study whose CSV is there is kept
     python -m bench.studies --text all            NAME.txt again from NAME.csv
 """
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("bench.studies")  # before the imports that take a second
 import argparse
 import ast
 import sys
@@ -26,7 +30,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.studies", description=said)
     parser.add_argument("names", nargs="*", metavar="NAME", help="studies to run, or all; none lists them")
     out, where = HERE.parent / "results" / "studies", "where results go (default: %(default)s)"
-    parser.add_argument("--out", default=out, type=Path, metavar="DIR", help=where)
+    parser.add_argument("--out", default=out, type=lambda text: Path(command.named(text)), metavar="DIR", help=where)
     parser.add_argument("--again", action="store_true", help="run finished studies again")
     parser.add_argument("--text", action="store_true", help="only rewrite NAME.txt from the figures in NAME.csv")
     args = parser.parse_args(argv)
@@ -41,8 +45,8 @@ def main(argv=None):
             print(listed(args.out), end="")
         elif args.text:
             for name in names:
-                table = (args.out / f"{name}.csv").read_text()
-                files.write_atomic(args.out / f"{name}.txt", results.text(name, results.parsed(table)).encode())
+                rows = results.read(args.out / f"{name}.csv")
+                files.write_atomic(args.out / f"{name}.txt", results.text(name, rows).encode())
         else:
             _run(names, args.out, args.again)
     except (ValueError, OSError, ModuleNotFoundError) as reason:
@@ -58,8 +62,8 @@ def listed(out):
     """The list: each study with what it shows, the seconds its run took where they are recorded, and its files."""
     lines = []
     for name, more in NAMES.items():
-        path, doc = out / f"{name}.csv", ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
-        took = f"run time {results.seconds(results.parsed(path.read_text()))}" if path.exists() else "not run yet"
+        path, doc = out / f"{name}.csv", ast.get_docstring(ast.parse((HERE / f"{name}.py").read_bytes()))
+        took = f"run time {results.seconds(results.read(path))}" if path.exists() else "not run yet"
         writes = ", ".join(filter(None, (f"{name}.png, .csv, .txt", more)))
         lines += [f"{name}: {took}", "  " + doc.split("\n")[0], f"  writes {writes}"]
     return "\n".join([*lines, f"Results: {out}"]) + "\n"
@@ -83,8 +87,8 @@ def _run(names, out, again):
                 bar.update(done - bar.n)
 
             results.run(name, out, progress)
-        print((out / f"{name}.txt").read_text(), end="", flush=True)
+        print((out / f"{name}.txt").read_text("utf-8"), end="", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

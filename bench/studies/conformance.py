@@ -7,7 +7,6 @@ is compared. Whole samplers run their own loop on a model that is known exactly,
 
 `python -m bench.studies.conformance` prints the differences as a table in Markdown, from the results that are there.
 """
-import csv
 import importlib
 import importlib.metadata
 import warnings
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.studies import pictures
-from ref import schedules
+from bench.studies import pictures, results
+from ref import command, schedules
 
 SETTINGS = dict(examples=200)  # of the checker, for each operation and dtype
 T, SHAPE, DATA_STD = 1000, (4, 3, 8, 8), 0.5
@@ -24,6 +23,9 @@ ABAR = schedules.alpha_bar(schedules.linear_betas())
 SPACINGS = ("leading", "linspace", "trailing")
 STEPS = (50, 30)  # one divides T, one does not
 AGREES = 4  # ulps a step
+CELLS = (  # of a row of the table, but for its settings
+    "theirs", "ours", "dtype", "verdict", "ulps", "example", "convention", "ulps_explained", "documented", "versions",
+)  # fmt: skip
 COLUMNS = {
     "compared": "", "agree": "", "differ": "", "reproduced": "by the reference with one convention changed",
     "caused": "differences whose cause the checker names", "documented": "differences that theirs documents",
@@ -134,5 +136,6 @@ def draw(rows):
 
 
 if __name__ == "__main__":
+    command.begin("bench.studies.conformance")
     path = Path(__file__).parents[1] / "results" / "studies" / "conformance.csv"
-    print(markdown(list(csv.DictReader(path.read_text().splitlines()))), end="")
+    print(markdown(results.table(path, CELLS)), end="")

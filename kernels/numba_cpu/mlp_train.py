@@ -8,11 +8,11 @@ Papers
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
 from kernels import arguments, coefficients
 from kernels.numba_cpu import engine, philox
 from kernels.numba_cpu.arrays import column
+from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.diffusion import linear
 from kernels.numba_cpu.engine import CHUNK, COMPILE, INLINE, OVER
 from kernels.numba_cpu.intrinsics import deliver, wide

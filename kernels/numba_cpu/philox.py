@@ -11,11 +11,12 @@ Papers
 import math
 
 import numpy as np
-from numba import float32, float64, int32, njit, uint32, uint64
+from numba import float32, float64, int32, uint32, uint64
 from numba.extending import overload
 
 from kernels import coefficients
 from kernels.numba_cpu import engine
+from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE
 from kernels.numba_cpu.intrinsics import wide
 

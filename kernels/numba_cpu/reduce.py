@@ -5,10 +5,11 @@ A row is cut into segments of CHUNK elements from its beginning, each with a sum
 those. So a row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one
 long row."""
 import numpy as np
-from numba import float64, njit
+from numba import float64
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.arrays import chunks, column, each, number
+from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, SUM, element, inner
 from kernels.numba_cpu.intrinsics import deliver
 from kernels.numba_cpu.philox import normal_chunk

@@ -9,10 +9,9 @@ A loop that stores over its own inputs is not vectorised (only equal indices mee
 takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
 from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
 half as much again."""
-import numba
-
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, item, number, pairs, put
+from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, DIRECT, element, inner
 from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.philox import normal_chunk
@@ -111,7 +110,7 @@ def compiled(walk, equation, outs, ins, coefficients, vectors):
 
     kernel = {2: two, 3: three, 4: four, 5: five, 6: six, 7: seven, 9: nine}[outs + ins]
     kernel.__qualname__ = f"{equation.__module__.rpartition('.')[2]}_{equation.__name__}{walk.__name__}_{outs + ins}"
-    return numba.njit(**engine.COMPILE)(kernel)
+    return njit(**engine.COMPILE)(kernel)
 
 
 def rowwise(equation, inputs, coefficients, outputs=1, vectors=False):

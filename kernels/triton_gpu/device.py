@@ -3,8 +3,10 @@ Triton's interpreter runs the same kernels on NumPy arrays, slowly, to show that
 """
 import ctypes
 import importlib
+import logging
 import os
 import sys
+import tempfile
 
 RELEASE_THRESHOLD, DEVICE_ORDINAL = 4, 9  # the driver's numbers of a pool's and of a pointer's attribute
 
@@ -40,8 +42,24 @@ def _import_triton(interpreted):
     return triton, chosen
 
 
+def _kept(triton):
+    """None, or a temporary folder for compiled code, where Triton's own is full or read-only: it cannot do without."""
+    try:
+        os.makedirs(triton.knobs.cache.dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=triton.knobs.cache.dir) as file:
+            file.write(bytes(1 << 20))
+    except OSError as reason:
+        said = "compiled code is not kept, so each process compiles its own: %s. TRITON_CACHE_DIR names another folder"
+        logging.getLogger(__name__).warning(said, reason)
+        folder = tempfile.TemporaryDirectory(prefix="triton-")
+        triton.knobs.cache.dir = folder.name
+        return folder
+    return None
+
+
 cuda, GPUS = _devices()
 triton, INTERPRETED = _import_triton(GPUS == 0)
+_folder = None if INTERPRETED else _kept(triton)  # removed at exit
 
 
 def check(status):

@@ -18,7 +18,7 @@ import ref
 
 ROOT = Path(ref.__file__).parent.parent
 # how the equations are read, shown and called
-NO_MATH = "ref.__main__", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"
+NO_MATH = "ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"
 # A module that is not named here comes last, by its name.
 READING_ORDER = ["schedules", "diffusion", "samplers", "guidance", "objectives", "edm", "sde", "flow", "consistency",
                  "philox", "fused",
@@ -180,7 +180,7 @@ def elsewhere(function):
     records = [f"kernels/ops/{module.replace('.', '/')}.py" for module in modules]
     tests, found = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), []
     for path in [*kernels, *tests, *records]:
-        source = (ROOT / path).read_text() if (ROOT / path).exists() else ""
+        source = (ROOT / path).read_text("utf-8") if (ROOT / path).exists() else ""
         if path in records:
             lines = enumerate(source.split("\n"), 1)
             found += [f"{path}:{n}  {m[1]}" for n, line in lines

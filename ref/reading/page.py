@@ -1,13 +1,10 @@
 """A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like
 an image."""
 import base64
-import contextlib
 import inspect
-import os
 import struct
 import zlib
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
@@ -120,17 +117,3 @@ def png(image):
     lines = b"".join(b"\0" + row.tobytes() for row in image)
     head = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
-
-
-def write(path, content):
-    """Write a file whole or not at all. path: file. content: str. Raises OSError where the folder is not there."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

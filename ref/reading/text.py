@@ -89,7 +89,7 @@ def visible(named):
     lines = []
     for name, value in named:
         leaves = trace.leaves(name, value)
-        lines += [(leaf, _described(v), v) for leaf, v in leaves[:LEAVES]]
+        lines += [(leaf, described(v), v) for leaf, v in leaves[:LEAVES]]
         if len(leaves) > LEAVES:
             lines.append(("", f"and {len(leaves) - LEAVES} more of {name or 'them'}", None))
     return lines
@@ -112,8 +112,8 @@ def _aligned(lines):
     return [f"{name:<{width}}  {words}".strip() for name, words, _ in lines]
 
 
-def _described(value):
-    """An array's shape, dtype, a few numbers, mean and deviation; a single number; the name of a function."""
+def described(value):
+    """An array's shape, dtype, a few numbers, mean and deviation; a number; the name of a function. value: any."""
     if not isinstance(value, np.ndarray):
         return getattr(value, "__name__", repr(value))
     if value.ndim == 0:

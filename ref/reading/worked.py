@@ -27,15 +27,21 @@ def run(function, given=None):
                                          if isinstance(ran.returned, list) else [ran.returned])
 
 
+def arguments(function):
+    """{name: value} of its worked example; of a `_backward` with those of its forward. function: of `ref`."""
+    if not function.__name__.endswith("_backward"):
+        return example(function)
+    _, inputs, _, own = backward_example(function, {})
+    return inputs | own
+
+
 def settings(function, words):
     """{name: value} of words such as "t=500". function: of `ref`. words: list of str.
 
     Raises ValueError for a word that is no name=value, a name that is no argument, a value that cannot stand where the
     example's does.
     """
-    backward = function.__name__.endswith("_backward")
-    _, inputs, _, own = backward_example(function, {}) if backward else (None, {}, None, example(function))
-    known, found = inputs | own, {}
+    known, found = arguments(function), {}
     for word in words:
         name, equals, said = word.partition("=")
         if not equals or name not in known:
@@ -44,15 +50,24 @@ def settings(function, words):
         if callable(of) or isinstance(of, dict) or isinstance(of, tuple) and any(map(callable, of)):
             raise ValueError(f"--set {word}: {name} is a {type(of).__name__}, which no text can stand for; numbers, "
                              f"lists and names can")
+        if name in found:
+            raise ValueError(f"--set {word}: expected {name} once, got it twice")
         try:
-            found[name] = value = ast.literal_eval(said)
-            if isinstance(value, list):
-                found[name] = np.array(value, of.dtype if isinstance(of, np.ndarray) and of.dtype.kind != "i" else None)
-        except (ValueError, SyntaxError):
-            if not isinstance(of, str):
-                raise ValueError(f"--set {word}: expected a number, a list or None for {name}, got {said!r}") from None
-            found[name] = said
+            found[name] = said.strip("'\"") if isinstance(of, str) else _value(said, of)
+        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+            raise ValueError(f"--set {word}: expected a number, a list or None for {name}, got {said!r}") from None
     return found
+
+
+def _value(said, of):
+    """The number, None or array of numbers that a text says. said: str. of: what the example has there."""
+    value = ast.literal_eval(said)
+    number = isinstance(value, int) or np.array(value).dtype.kind in "iuf"
+    if value is not None and not (number and isinstance(value, bool) == isinstance(of, bool)):
+        raise ValueError(said)
+    if not isinstance(value, list):
+        return value
+    return np.array(value, of.dtype if isinstance(of, np.ndarray) and of.dtype.kind != "i" else None)
 
 
 def backward_example(backward, given):

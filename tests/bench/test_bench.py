@@ -1,13 +1,14 @@
 """The benchmark's promises: nothing wrong is timed, rows survive their CSV, targets stay, a command fills the pages."""
 import csv
 import re
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import files, machine, measure, peers, plot, report, targets
+from bench import machine, measure, peers, plot, report, targets
 from bench.peers import equations, sound
 from kernels import registry, timing
 from kernels.numba_cpu import diffusion
@@ -83,6 +84,19 @@ def test_a_peer_that_is_wrong_or_raises_is_left_out_and_reported(monkeypatch):
     assert found["failure"] == "" and len(said) == 2 and "zeros" in said[0] and "ZeroDivisionError" in said[1]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_every_variant_of_a_peer_is_checked(monkeypatch, order):
+    """The wrong one is left out wherever it stands, though it would be the fastest, and the right ones are timed."""
+    arguments = timing.problem(Q_SAMPLE, {}, (4, 33))
+    right = Q_SAMPLE.truth(**arguments).astype(np.float32)
+    made = {"right": lambda: right, "also right": lambda: 1 * right, "wrong": lambda: -right, "raises": lambda: 1 / 0}
+    monkeypatch.setattr(peers, "make", lambda *_: dict([*made.items()][::order]))
+    truth, said = sound.Truth(Q_SAMPLE, arguments, (4, 33), registry.expected(Q_SAMPLE, arguments, "float32")), []
+    found = measure.sound_peers(Q_SAMPLE, truth, arguments, arguments, (4, 33), ["numpy"], False, said.append)
+    assert set(found) == {("numpy", "right"), ("numpy", "also right")}
+    assert len(said) == 2 and all(sum(f"({how})" in line for line in said) == 1 for how in ("wrong", "raises"))
+
+
 @pytest.mark.parametrize("name", ["fused.q_sample_noise", "fused.eps_loss_noise", "philox.normal"])
 def test_noise_of_a_peer_is_refused_unless_it_is_normal(name):
     op, shape, rng = OPS[name], (8, 2048), np.random.default_rng(1)
@@ -128,6 +142,9 @@ def test_a_target_stays_in_the_table_when_it_is_missed():
     assert row()["met"] == "yes" and targets.wanted(row(), "images") == {"numpy": 4, "triad": 90}
     assert row(numpy=3.9, triad=50.0)["met"] == "no: numpy, triad" and row(failure="Mismatch")["met"].startswith("no")
     assert row(numpy=None)["met"] == "not measured: numpy"
+    # nothing is rounded, up or down
+    assert row(numpy=3.9999)["met"] == "no: numpy" and row(numpy=4.0)["met"] == "yes"
+    assert row(triad=89.999)["met"] == "no: triad" and row(triad=90.0)["met"] == "yes"
     gpu = dict(backend="triton_gpu", shape=(64, 3, 1024, 1024), dtype="float16", float32_copy=100.0)
     assert row(**gpu, copy=91.0)["met"] == "yes" and row(**gpu, copy=89.0)["met"] == "no: copy"
     for launch, met in ((1.4, "no: launch"), (1.2, "yes")):
@@ -159,13 +176,23 @@ def test_rows_survive_their_csv_and_fill_the_pages(tmp_path):
     for one, other in zip(rows, back, strict=True):
         assert one == {name: other[name] for name in one}
     # a file of an earlier version lacks columns
-    lines = (tmp_path / "r.csv").read_text().splitlines()
-    keep = [i for i, name in enumerate(report.FIELDS) if name not in ("error", "spread", "hidden", "hidden_how")]
-    old = "\n".join(",".join(line[i] for i in keep) for line in csv.reader(lines[:1]))
-    (tmp_path / "old.csv").write_text(old + "\n")
-    assert report.read_csv(tmp_path / "old.csv")[0] == []
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="expected the columns"):
+    lines = (tmp_path / "r.csv").read_text("utf-8").splitlines()
+    missing = ("error", "spread", "hidden", "hidden_how")
+    with open(tmp_path / "old.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [name for name in report.FIELDS if name not in missing], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(csv.DictReader(lines[:2]))
+    (old,), _ = report.read_csv(tmp_path / "old.csv")
+    assert old == back[0] | {name: "" if name == "hidden_how" else None for name in missing}
+    # what is no such file is refused by its name
+    middle = len(lines[1]) // 2
+    for damaged in ("", "a,b\n1,2\n", lines[0], "\n".join((lines[0], lines[1][:middle])), "\x00",
+                    "\n".join((lines[0], lines[1].replace("256x3x32x32", "large"))), lines[0] + ",more\n"):
+        (tmp_path / "other.csv").write_text(damaged, "utf-8")
+        with pytest.raises(ValueError, match="other.csv"):
+            report.read_csv(tmp_path / "other.csv")
+    (tmp_path / "other.csv").write_bytes("\n".join(lines[:2]).encode("utf-16"))
+    with pytest.raises(ValueError, match="other.csv"):
         report.read_csv(tmp_path / "other.csv")
     # the pages
     page, readme = tmp_path / "page.md", tmp_path / "readme.md"
@@ -204,15 +231,39 @@ def test_a_table_is_folded_and_no_number_is_cut(width, capsys):
     assert width < 80 or all(len(line.rstrip()) <= width for line in tables) and key < width
 
 
+def test_the_tables_are_printed_whatever_happens_to_the_files(tmp_path, monkeypatch, capsys):
+    """And the rows are not lost: they go to another folder, which is named."""
+    write = report.files.write_atomic
+
+    def full(path, content):
+        if path == tmp_path / "rows.csv":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    job = Q_SAMPLE, "", {}, "numba_cpu", HEADLINE, "float32"
+    monkeypatch.setattr(report.files, "write_atomic", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(machine, "pin", lambda threads: None)
+    monkeypatch.setattr(command, "_settle", lambda *_: None)
+    monkeypatch.setattr(measure, "rows", lambda *_: [job])
+    monkeypatch.setattr(command, "run", lambda *_: ([row()], 0))
+    assert command.main(["--op", "q_sample", "--csv", str(tmp_path / "rows.csv")]) == 2
+    said, (other,) = capsys.readouterr(), tmp_path.rglob("rows.csv")
+    assert "q_sample" in said.out and "300.0 us" in said.out and str(other.parent) in said.err.splitlines()[-1]
+    assert report.read_csv(other)[0][0]["numpy"] == 4.5
+
+
 @pytest.mark.parametrize("words", [
+    "--csv", "--plot", "--csv /dev/null", "--csv /tmp/one.png --plot /tmp/one.png",
     "--op unet", "--shape 3,x", "--shape 7", "--peers caffe", "--csv /nowhere/at/all.csv", "--csv /proc/rows.csv",
     "--csv /tmp", "--seconds -1", "--seconds nan", "--threads 0", "--backend cuda", "--plot /nowhere/x.png",
     "--plot /tmp/hinge.png --op hinge", "--plot /tmp/picture.docx",
 ])  # fmt: skip
 def test_bad_words_are_refused_before_the_work(words, capsys):
     with pytest.raises(SystemExit) as stop:
-        command.arguments(words.split())
-    assert stop.value.code == 2 and re.search(rf"error: (argument )?{words.split()[0]}: ", capsys.readouterr().err)
+        command.arguments([*words.split(), *[""] * (" " not in words)])
+    named = words.split()[-2 if "one.png" in words else 0]
+    assert stop.value.code == 2 and re.search(rf"error: (argument )?{named}: ", capsys.readouterr().err)
 
 
 def test_help_has_no_default_of_none(capsys):
@@ -220,15 +271,6 @@ def test_help_has_no_default_of_none(capsys):
         with pytest.raises(SystemExit):
             of(["--help"])
         assert "None" not in capsys.readouterr().out
-
-
-def test_a_file_is_written_completely_or_left_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "a.csv"
-    path.write_text("old")
-    monkeypatch.setattr(files.os, "replace", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        files.write_atomic(path, b"new")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path] and files.why_unwritable(path) == ""
 
 
 def test_the_limits_move_the_bytes_and_do_the_operations_they_state():

@@ -1,14 +1,12 @@
 """The digits study on digits that the test writes: resumed is uninterrupted, backends agree, bad input is refused."""
 import contextlib
 import functools
-import gzip
-import struct
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from bench.studies import data, denoiser, digits
+from bench.studies import classifier, data, denoiser, digits
 from kernels.check import selftest
 from ref import diffusion, fused, philox, schedules, tree
 from ref.nets import mlp
@@ -155,69 +153,32 @@ def test_labels_are_dropped_and_never_all_of_them():
     assert np.any(moment[denoiser.NO_LABEL]) and np.any(moment[:10])
 
 
-def write_idx(folder, compress=False, images=IMAGES, labels=LABELS):
-    for name in data.FILES:
-        array = images if "images" in name else labels
-        raw = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-        (folder / f"{name}{'.gz' * compress}").write_bytes(gzip.compress(raw) if compress else raw)
-
-
-@pytest.mark.parametrize("compress", [False, True])
-def test_idx_files_are_read(compress, tmp_path):
-    write_idx(tmp_path, compress)
-    (images, labels), (held, held_labels) = data.load(tmp_path)
-    assert images.shape == held.shape == (40, 784) and images.dtype == np.float32
-    assert np.array_equal(labels, LABELS) and np.array_equal(held_labels, LABELS)
-    assert np.array_equal(np.rint((images + 1) * 127.5), IMAGES.reshape(40, 784)) and np.abs(images).max() <= 1
-
-
-def test_bad_idx_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=data.FILES[0]):
-        data.load(tmp_path)
-    for bad in ({"labels": LABELS[:-1]}, {"images": IMAGES[:, :14]}, {"labels": LABELS + 1}):
-        write_idx(tmp_path, **bad)
-        with pytest.raises(ValueError, match="train|images"):
-            data.load(tmp_path)
-    write_idx(tmp_path)
-    path = tmp_path / data.FILES[0]
-    for content in (path.read_bytes()[:-1], b"PNG, not IDX"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=data.FILES[0]):
-            data.load(tmp_path)
-
-
-def test_a_bad_checkpoint_is_refused_before_anything_is_written(tmp_path, capsys):
-    given = settings()
-    denoiser.save(tmp_path / "c.npz", train(given, 1), given)
-    np.savez(tmp_path / "other.npz", a=1)
-    (tmp_path / "part.npz").write_bytes((tmp_path / "c.npz").read_bytes()[:5000])
-    with np.load(tmp_path / "c.npz") as file:  # as version 0.0 wrote it
-        np.savez(tmp_path / "old.npz", **{name.replace("blocks.", "block"): file[name] for name in file})
-    words = ["--steps", "6", "--batch", "5", "--out", str(tmp_path / "new"), "--resume"]
-    for name in ("c", "other", "part", "old", "none"):
-        assert digits.main([*words, str(tmp_path / f"{name}.npz"), *["--guidance", "3"][: 2 * (name == "c")]]) == 2
-        message = "guidance" if name == "c" else f"{name}.npz"
-        assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
-
-
-def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda folder: ((data.scale(IMAGES), LABELS), (data.scale(IMAGES), LABELS)))
-    monkeypatch.setattr(denoiser, "train", lambda *_: pytest.fail("trained"))
-    (tmp_path / "file").touch()
-    (tmp_path / "folder" / "digits.png").mkdir(parents=True)
-    for out in ("file", "file/new", "folder"):
-        assert digits.main(["--out", str(tmp_path / out)]) == 2
-        assert str(tmp_path) in capsys.readouterr().err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+def test_the_samples_are_judged_by_held_out_digits_and_drawn_from_the_average(monkeypatch, capsys):
+    given, seen = settings(backend="ref", steps=1) | {"sampler_steps": 2}, []
+    state, args = train(given, 1), digits.arguments(["--backend=ref"])
+    monkeypatch.setattr(classifier, "train", lambda *held_out: seen.append(held_out) or {})
+    monkeypatch.setattr(classifier, "accuracy", lambda judge, images, labels: len(images) / 1000)
+    monkeypatch.setattr(digits, "draw", lambda *_: b"picture")
+    trained, held_out = ((data.scale(images), LABELS) for images in (IMAGES, 255 - IMAGES))
+    assert digits._sample(args, state, given, trained, held_out) == b"picture"
+    assert len(seen) == 1 and np.array_equal(seen[0][0], held_out[0])
+    assert "50.0% of 500" in (said := capsys.readouterr().out) and "real digits: 4.0%" in said
+    # the average and not the parameters is sampled
+    other = state | {"params": tree.zeros_like(state["params"])}
+    labels = np.array([3, 5])
+    samples = [denoiser.sample(s, given, labels)[0] for s in (state, other)]
+    assert np.array_equal(*samples) and not np.array_equal(samples[0], denoiser.sample(
+        state | {"average": tree.zeros_like(state["params"])}, given, labels)[0])  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [
-    "--steps 0", "--batch -3", "--seed -1", "--backend torch", "--net unet", "--predict score", "--backend triton_gpu",
+    "--steps 0", "--batch -3", "--batch 10000001", "--seed -1", "--seed 18446744073709551616", "--guidance nan",
+    "--guidance -inf", "--guidance 1e30", "--out", "--data", "--resume", "--backend torch", "--net unet", "--predict score", "--backend triton_gpu",
     "--backend triton_gpu --net simple_mlp --predict v",
 ])  # fmt: skip
 def test_bad_words_are_refused(words, capsys):
     with pytest.raises(SystemExit) as stop:
-        digits.main(words.split())
+        digits.main([*words.split(), *[""] * (" " not in words)])  # an empty name
     assert stop.value.code == 2 and words.split()[0] in capsys.readouterr().err.split("error: ")[1]
 
 

@@ -4,11 +4,13 @@ import functools
 import importlib
 import subprocess
 import sys
+import tempfile
 import types
 
 import numpy as np
 import pytest
 
+from bench import files
 from bench.studies import __main__ as command
 from bench.studies import conformance, denoiser, metrics, net, results
 from ref import philox, samplers, schedules
@@ -127,6 +129,54 @@ def test_precision_and_recall_of_known_clouds():
     assert metrics.precision_recall(a, np.concatenate([a, far])) == (0.5, 1.0)
     line, other = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([[4.0], [5.5], [9.0], [9.5]])
     assert metrics.precision_recall(line, other, k=1) == (0.25, 0.25)  # 3 reaches to 4, and 4 to 2.5
+
+
+def test_each_figure_of_a_judgement_stands_under_its_name(monkeypatch):
+    """All samples are true and half of the real digits are missing; a fifth of the requested digits is found."""
+    a, far = philox.normal(0, (60, 3)), philox.normal(0, (60, 3), 1) + 100
+    monkeypatch.setattr(metrics, "features", lambda judge, images: images)
+    monkeypatch.setattr(metrics.classifier, "accuracy", lambda judge, images, labels: 0.2)
+    found = metrics.judged({}, (np.concatenate([a, far]), None), a, np.zeros(60))
+    distance = metrics.frechet(a, np.concatenate([a, far]))
+    assert found == pytest.approx({"adherence": 0.2, "frechet": distance, "precision": 1.0, "recall": 0.5})
+
+
+def test_the_judge_has_seen_neither_half_of_the_digits_that_samples_are_compared_with(monkeypatch):
+    """And the halves share none: the second stands for perfect samples."""
+    pixels, labels, trained = np.arange(400)[:, None] + np.zeros(784), np.arange(400) % 10, []
+    held_out = pixels[:100] + 1000, labels[:100]
+    monkeypatch.setattr(metrics.data, "load", lambda: ((pixels, labels), held_out))
+    monkeypatch.setattr(metrics.classifier, "train", lambda *given, seed: trained.append(given))
+    _, *halves = metrics.references(200)
+    assert trained[0][0] is held_out[0] and len({x for images, _ in halves for x in images[:, 0]}) == 400
+    for images, whose in halves:
+        assert np.array_equal(whose, images[:, 0] % 10) and np.array_equal(np.bincount(whose), np.full(10, 20))
+
+
+def test_results_that_cannot_be_written_after_the_work_are_kept_elsewhere(tmp_path, monkeypatch):
+    without_pictures(monkeypatch)
+    write, (out, other) = files.write_atomic, (tmp_path / "out", tmp_path / "other")
+
+    def full(path, content):
+        if path == out / "score.csv":  # the picture is written already
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    for folder in (out, other):
+        folder.mkdir()
+    monkeypatch.setattr(files, "write_atomic", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    with pytest.raises(OSError, match=str(other)):
+        results.write("score", out, [{"t": 1, "eps_loss": 0.1}], Picture(), {"steps": 3}, 4.0)
+    assert {path.name for path in other.glob("*/*")} == {"score.png", "score.csv", "score.txt"}
+
+
+def test_a_table_that_is_none_is_refused_by_its_name(tmp_path, capsys):
+    for text in ("", "t,settings\n", "t,eps_loss\n1,2\n", "t,settings\n1\n", 't,settings\n1,"a\n', "\xff\xfe"):
+        (tmp_path / "score.csv").write_bytes(text.encode("latin-1"))
+        for words in (["score", "--text"], []):
+            assert command.main([*words, "--out", str(tmp_path)]) == 2
+            assert "score.csv" in capsys.readouterr().err
 
 
 def test_spread_and_shapes():

@@ -1,4 +1,5 @@
 """Packaging, the top level of the tree, CI and the README."""
+import ast
 import configparser
 import fnmatch
 import re
@@ -58,6 +59,27 @@ def test_nothing_softens_the_tests():
     for path, source in python_files("tests").items():
         assert "import" + "orskip" not in source, f"{path}: a test that skips because an import broke"
         assert "x" + "fail" not in source, f"{path}: a test that may fail"
+
+
+def texts_in_any_encoding(source):
+    """The lines at which text is read or written in the encoding of the system, which may be ASCII."""
+    lines, least = [], {"read_text": 0, "write_text": 1, "open": 9, "fdopen": 9}  # arguments before the encoding
+    for node in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        name, words = ast.unparse(node.func), {word.arg: word.value for word in node.keywords}
+        mode = "".join(str(getattr(value, "value", "")) for value in (*node.args[1:2], words.get("mode")))
+        known = name != "os.open" and len(node.args) <= least.get(name.rpartition(".")[2], -1)
+        if known and "b" not in mode and "encoding" not in words:
+            lines.append(node.lineno)
+    return lines
+
+
+def test_every_text_is_in_utf_8():
+    found = {path: texts_in_any_encoding(source) for path, source in python_files("ref", "kernels", "bench").items()}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    wrong = ("open(p)", "open(p, 'w')", "p.read_text()", "p.write_text(x)", "p.open()", "os.fdopen(1, 'w')")
+    right = ("open(p, 'rb')", "open(p, mode='wb')", "open(p, encoding='utf-8')", "p.read_text('utf-8')",
+             "p.write_text(x, 'utf-8')", "p.write_text(x, encoding='utf-8')", "os.open(p, os.O_RDONLY)")  # fmt: skip
+    assert all(map(texts_in_any_encoding, wrong)) and not any(map(texts_in_any_encoding, right))
 
 
 def test_pyproject_holds_the_build_system_only():

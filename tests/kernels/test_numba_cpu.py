@@ -9,7 +9,7 @@ import pytest
 from numba import config, njit
 
 from kernels import registry, tolerance
-from kernels.numba_cpu import diffusion, engine, fused, gan, philox
+from kernels.numba_cpu import cache, diffusion, engine, fused, gan, philox
 from kernels.numpy_cpu import fused as plain
 from kernels.ops.loops import in_orders
 from ref import fused as truth
@@ -116,7 +116,7 @@ def test_out_that_is_read_only_and_no_threads_are_refused():
 def test_stale_compiled_code_is_forgotten_once(tmp_path):
     for left in (False, True):
         (tmp_path / "kernel.nbi").write_text("compiled")
-        engine.forget_stale_code(tmp_path)
+        cache.forget_stale_code(tmp_path)
         assert (tmp_path / "kernel.nbi").exists() == left
 
 
@@ -135,6 +135,39 @@ def test_changed_coefficients_are_seen_with_a_kept_cache(tmp_path):
     assert right == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6) and list((tmp_path / "cache").rglob("*.nbi"))
     coefficients.write_text(coefficients.read_text().replace("0.5000000013543258", "0.6"))
     assert abs(loss() - right) > 1e-3 * right
+
+
+CALL = """
+import sys, numpy as np
+from kernels.numba_cpu import diffusion
+x = np.ones((2, 3), np.float32)
+sys.stdout.write(str(diffusion.v_target(x, 2 * x, 1, np.array([1, 0.36]))[0, 0]))
+"""
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+
+
+@COMPILED
+def test_a_cache_that_cannot_be_kept_is_no_error(tmp_path):
+    """v = 0.6 eps - 0.8 x0 = 0.4, in every process; a line says why it compiles again."""
+    def said(code=CALL, **environment):
+        words, environment = [sys.executable, "-c", code], os.environ | environment
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and abs(float(done.stdout) - 0.4) < 1e-6, done.stderr
+        return done.stderr
+
+    there = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    nowhere = {"NUMBA_CACHE_DIR": "/dev/null", "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
+    assert said(**there) == "" and len(lines := said(**nowhere).splitlines()) == 1 and "NUMBA_CACHE_DIR" in lines[0]
+    # files that were cut off are written anew
+    kept = list((tmp_path / "kept").rglob("*.nb?"))
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:100])
+    assert kept and len(said(**there).splitlines()) == 1 and said(**there) == ""
+    # a full disk: before the first file, and when the code is to be saved
+    if sys.platform == "linux":
+        for code in (FULL + CALL, CALL.replace("x =", FULL + "\nx =")):
+            full = {"NUMBA_CACHE_DIR": str(tmp_path / f"full {len(code)} {code.index(FULL)}")}
+            assert len(said(code, **full).splitlines()) == 1
 
 
 @COMPILED
