@@ -34,7 +34,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
     if step < 1:
         raise ValueError(f"step: expected at least 1, got {step}")
     m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * (g * g)
+    v = beta2 * v + (1 - beta2) * g * g
     mhat = m / (1 - beta1**step)
     vhat = v / (1 - beta2**step)
     return p - lr * (mhat / (np.sqrt(vhat) + eps) + weight_decay * p), m, v

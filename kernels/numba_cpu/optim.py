@@ -25,7 +25,7 @@ def adam(c, u, p, g, m, v):
     """[AdamW] algorithm 2. c: of `coefficients.adam_step`. u: none. p, g, m, v: numbers. Returns p, m, v."""
     beta1, rest1, beta2, rest2, rate, unbias, eps, decay = c
     m_next = fma(beta1, m, rest1 * g)
-    v_next = fma(beta2, v, rest2 * (g * g))
+    v_next = fma(beta2, v, rest2 * g * g)
     return p - fma(decay, p, rate * m_next / fma(unbias, np.sqrt(v_next), eps)), m_next, v_next
 
 

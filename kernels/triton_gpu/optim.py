@@ -60,7 +60,7 @@ def adam(p, g, m, v, beta1, rest1, beta2, rest2, rate, root, eps, decay):
     """[AdamW] algorithm 2: p, m, v. p, g, m, v: blocks.
     beta1, rest1, beta2, rest2, rate, root, eps, decay: of `coefficients.adam_step`."""
     m_next = tl.fma(beta1, m, rest1 * g)
-    v_next = tl.fma(beta2, v, rest2 * (g * g))
+    v_next = tl.fma(beta2, v, rest2 * g * g)
     return p - tl.fma(decay, p, rate * m_next / tl.fma(root, tl.sqrt(v_next), eps)), m_next, v_next
 
 

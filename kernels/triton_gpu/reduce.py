@@ -177,16 +177,18 @@ def _add_examples(
     outs, partial, ins, rows, n, parts, table, c,
     F: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    # Each element's row and first column
+    # Each element's row, and its column from where the part begins, of which there are `left`
     i, group = tl.arange(0, BLOCK), tl.program_id(0) // parts
     part, first = tl.program_id(0) - group * parts, group * (BLOCK // COLS)
-    row, col = first + i // COLS, part * (COLS * TILES) + i % COLS
+    row, col, begin = first + i // COLS, i % COLS, part.to(tl.int64) * (COLS * TILES)
+    left = tl.minimum(n - begin, COLS * TILES).to(tl.int32)
     if table is not None:
         c = (tl.load(table + row, mask=row < rows),)
     # The elements' totals, a tile after the other
     total = tl.full((BLOCK,), 0.0, tl.float32)
     for tile in range(TILES):
-        at, inside = row.to(tl.int64) * n + (col + tile * COLS), (row < rows) & (col + tile * COLS < n)
+        at = row.to(tl.int64) * n + begin + (col + tile * COLS)
+        inside = (row < rows) & (col + tile * COLS < left)
         y = F(total, *loaded(ins, 0, at, inside, 0), *c)
         store_after(outs, y, 0, at, inside)
         total = tl.where(inside, y[0], total)
