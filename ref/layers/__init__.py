@@ -4,9 +4,14 @@ from ref.layers.activations import (
     quick_gelu, quick_gelu_backward, relu, relu_backward, sigmoid, sigmoid_backward, silu, silu_backward,
     softplus, softplus_backward, tanh, tanh_backward,
 )  # fmt: skip
-from ref.layers.attention import attention, attention_backward
+from ref.layers.attention import (
+    attention, attention_backward, merge_heads, multi_head, multi_head_backward, split_heads,
+)  # fmt: skip
 from ref.layers.conv import conv1d, conv1d_backward, conv2d, conv2d_backward, conv3d, conv3d_backward
-from ref.layers.embed import embedding, embedding_backward, rope, rope_backward, sincos_2d, time_embedding
+from ref.layers.embed import (
+    embedding, embedding_backward, rope, rope_backward, sincos_2d, text_end, text_end_backward, time_embedding,
+)  # fmt: skip
+from ref.layers.feed_forward import feed_forward, feed_forward_backward
 from ref.layers.linear import linear, linear_backward
 from ref.layers.loss import cross_entropy, cross_entropy_backward
 from ref.layers.norm import (

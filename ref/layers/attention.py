@@ -12,7 +12,11 @@ import itertools
 
 import numpy as np
 
+from ref.layers.linear import linear, linear_backward
+from ref.tree import apply, filled, gradient
+
 SLICE = 2**20  # weights that stand together
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out"), ("q_proj", "k_proj", "v_proj", "out_proj")  # published names
 
 
 def attention(q, k, v, mask=None, causal=False):
@@ -56,6 +60,66 @@ def attention_backward(dy, q, k, v, mask=None, causal=False):
         dq[at] = _product(ds, k[heads], seen)
         dk[heads] += _product(ds.swapaxes(2, 3), q[at], None if seen is None else seen.swapaxes(-1, -2))
     return dq, dk, dv
+
+
+def split_heads(x, heads):
+    """(B, L, heads d) as (B, heads, L, d), [Transformer] section 3.2.2. Its gradient is `merge_heads`.
+
+    x: (B, L, C). heads: int that divides C.
+    Returns (B, heads, L, C / heads).
+    Raises ValueError where it does not.
+    """
+    if x.ndim != 3 or heads < 1 or x.shape[2] % heads:
+        raise ValueError(f"heads: expected a divisor of the last axis of x (B, L, C), got {heads} for {x.shape}")
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def merge_heads(y):
+    """(B, heads, L, d) as (B, L, heads d), the inverse of `split_heads` and its gradient. y: (B, heads, L, d). Returns
+    (B, L, C)."""
+    return y.swapaxes(1, 2).reshape(len(y), y.shape[2], -1)
+
+
+def multi_head(params, x, context, heads, causal=False):
+    """y = W_o merge(Attention(split(W_q x), split(W_k c), split(W_v c))), [Transformer] section 3.2.2: x asks, and the
+    context c answers, which is x itself in self-attention.
+
+    params: dict with to_q, to_k, to_v and to_out, a list whose first entry counts; or q_proj, k_proj, v_proj, out_proj.
+    x: (B, Lq, C). context: (B, Lk, D), or None for x. heads: int. causal: as in `attention`.
+    Returns y (B, Lq, C), cache.
+    Raises ValueError where the shapes do not fit.
+    """
+    w_q, w_k, w_v, w_out = _projections(params)
+    c = x if context is None else context
+    q = split_heads(apply(linear, w_q, x), heads)  # (B, heads, Lq, d)
+    k = split_heads(apply(linear, w_k, c), heads)  # (B, heads, Lk, d)
+    v = split_heads(apply(linear, w_v, c), heads)  # (B, heads, Lk, d)
+    a = merge_heads(attention(q, k, v, causal=causal))  # (B, Lq, heads d)
+    return apply(linear, w_out, a), {"x": x, "context": context, "qkv": (q, k, v), "a": a}
+
+
+def multi_head_backward(dy, params, cache, causal=False):
+    """Gradients of `multi_head`. dy: as y there. params, causal: as there. cache: of the forward. Returns dx, dcontext,
+    dparams; dcontext is None where the context was, and its part is in dx."""
+    w_q, w_k, w_v, w_out = _projections(params)
+    x, context, (q, k, v) = cache["x"], cache["context"], cache["qkv"]
+    c = x if context is None else context
+    da, dw_out = gradient(linear_backward, dy, w_out, cache["a"])
+    dq, dk, dv = attention_backward(split_heads(da, q.shape[1]), q, k, v, causal=causal)
+    dx, dw_q = gradient(linear_backward, merge_heads(dq), w_q, x)
+    dc_k, dw_k = gradient(linear_backward, merge_heads(dk), w_k, c)
+    dc_v, dw_v = gradient(linear_backward, merge_heads(dv), w_v, c)
+    names = next(names for names in PROJECTIONS if names[0] in params)
+    out = [dw_out, *params[names[3]][1:]] if isinstance(params[names[3]], list) else dw_out
+    grads = filled(params, dict(zip(names, (dw_q, dw_k, dw_v, out))))
+    return (dx + dc_k + dc_v, None, grads) if context is None else (dx, dc_k + dc_v, grads)
+
+
+def _projections(params):
+    """The four layers of `multi_head`."""
+    names = next(names for names in PROJECTIONS if names[0] in params)
+    *w_qkv, w_out = (params[name] for name in names)
+    return *w_qkv, w_out[0] if isinstance(w_out, list) else w_out
 
 
 def _checked(q, k, v, mask):

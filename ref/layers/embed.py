@@ -2,6 +2,7 @@
 
 Papers
     [Transformer]  Vaswani et al., "Attention Is All You Need", 2017
+    [CLIP]         Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021
     [MAE]          He et al., "Masked Autoencoders Are Scalable Vision Learners", 2022
     [RoPE]         Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021
 """
@@ -26,6 +27,23 @@ def embedding_backward(dy, w, index):
     dw = np.zeros(w.shape, dy.dtype)
     np.add.at(dw, index.reshape(-1), dy.reshape(-1, w.shape[1]))
     return dw
+
+
+def text_end(y, ids, end=2):
+    """The state of the token that ends each text, [CLIP] section 2.4: the first that is `end`; or, where end is 2 as
+    old configurations have it, the one with the largest id.
+
+    y: (B, L, C). ids: (B, L) ints. end: int, the published eos_token_id.
+    Returns (B, C).
+    """
+    return y[np.arange(len(y)), (ids if end == 2 else ids == end).argmax(axis=1)]
+
+
+def text_end_backward(dstate, y, ids, end=2):
+    """Gradient of `text_end`. dstate: (B, C). y, ids, end: as there. Returns dy."""
+    dy = np.zeros_like(y)
+    dy[np.arange(len(y)), (ids if end == 2 else ids == end).argmax(axis=1)] = dstate
+    return dy
 
 
 def time_embedding(t, width, max_period=10000.0, freq_shift=0, flip_sin_to_cos=False):

@@ -1,0 +1,103 @@
+"""Writes nets.npz and nets.json: what published classes give, in float64, for small configurations.
+
+    pip install torch==2.13.0 diffusers==0.42.1 transformers==5.23.0
+    PYTHONPATH=. python tests/goldens/make_nets.py
+
+Every parameter is drawn anew (`tests.redrawn`), so that no gate at 0 and no norm at 1 hides anything. The sinusoids of
+the time, which diffusers computes in float32 whatever the model's dtype, are in float64 here. Of the parameters'
+gradients the file has the product with one random direction each, and a few in full.
+"""
+import hashlib
+import json
+import math
+import pathlib
+import platform
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers.models import embeddings
+
+from tests import redrawn
+
+HERE = pathlib.Path(__file__).parent
+FULL = 3  # gradients of parameters in full, for each network
+
+
+def sinusoids(timesteps, embedding_dim, flip_sin_to_cos=False, downscale_freq_shift=1, scale=1, max_period=10000):
+    """diffusers' `get_timestep_embedding` in float64."""
+    half = embedding_dim // 2
+    exponent = -math.log(max_period) * torch.arange(half, dtype=torch.float64) / (half - downscale_freq_shift)
+    angle = scale * timesteps[:, None].double() * torch.exp(exponent)[None, :]
+    parts = [torch.sin(angle), torch.cos(angle)]
+    return torch.cat(parts[::-1] if flip_sin_to_cos else parts, dim=-1)
+
+
+def text(act, projected=False, **changed):
+    settings = dict(vocab_size=23, hidden_size=12, intermediate_size=20, num_hidden_layers=3, num_attention_heads=3,
+                    max_position_embeddings=9, hidden_act=act, projection_dim=5, bos_token_id=20, eos_token_id=22,
+                    pad_token_id=22) | changed
+    cls = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
+    model = cls(transformers.CLIPTextConfig(**settings))
+    ids = np.array([[20, 3, 7, 3, 22, 22, 22], [20, 1, 1, 19, 5, 22, 0]])
+
+    def call(ids):
+        out = model(ids)
+        return (out.last_hidden_state, out.text_embeds) if projected else out.last_hidden_state
+
+    return model, call, dict(ids=ids), {k: settings[k] for k in ("num_attention_heads", "hidden_act", "eos_token_id")}
+
+
+NETWORKS = {
+    "text_quick_gelu": lambda: text("quick_gelu"),
+    "text_gelu_projected": lambda: text("gelu", projected=True, num_attention_heads=2, eos_token_id=2),
+}
+
+
+def network(name, seed):
+    """The arrays of one network and its line of the sidecar."""
+    model, call, inputs, config = NETWORKS[name]()
+    model = model.double().eval()
+    shapes = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
+    params = {path: torch.tensor(a) for path, a in redrawn(shapes, seed).items()}
+    model.load_state_dict(params)
+    given = {key: torch.tensor(a, requires_grad=a.dtype.kind == "f") for key, a in inputs.items()}
+    outs = call(**given)
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    draw = np.random.default_rng(seed + 1)
+    upstream = [draw.standard_normal(tuple(out.shape)) for out in outs]
+    torch.autograd.backward(outs, [torch.tensor(d) for d in upstream])
+    arrays = {f"in/{key}": a for key, a in inputs.items()}
+    arrays |= {f"out/{i}": out.detach().numpy() for i, out in enumerate(outs)}
+    arrays |= {f"gout/{i}": d for i, d in enumerate(upstream)}
+    arrays |= {f"grad/{key}": a.grad.numpy() for key, a in given.items() if a.grad is not None}
+    grads = {path: p.grad.numpy() for path, p in model.named_parameters() if p.grad is not None}
+    arrays["products"] = np.array([np.sum(g * draw.standard_normal(g.shape)) for g in grads.values()])
+    chosen = list(grads)[:: max(1, len(grads) // FULL)][:FULL]
+    arrays |= {f"grad/params/{path}": grads[path] for path in chosen}
+    line = {"class": type(model).__name__, "config": config, "seed": seed, "shapes": shapes, "grads": list(grads)}
+    return {f"{name}/{key}": a for key, a in arrays.items()}, line
+
+
+def main():
+    embeddings.get_timestep_embedding = sinusoids
+    arrays, cases = {}, {}
+    for seed, name in enumerate(NETWORKS):
+        found, cases[name] = network(name, 100 * seed)
+        arrays |= found
+    np.savez_compressed(HERE / "nets.npz", **arrays)
+    content = (HERE / "nets.npz").read_bytes()
+    sidecar = {
+        "file": "nets.npz", "authority": "diffusers and transformers, float64, autograd", "generator": "make_nets.py",
+        "licence_of_authority": "Apache-2.0", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
+        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "numpy": np.__version__,
+                     "transformers": transformers.__version__, "python": platform.python_version()},
+        "cases": cases,
+    }
+    (HERE / "nets.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n")
+    print(len(content), "bytes", len(arrays), "arrays")
+
+
+if __name__ == "__main__":
+    main()

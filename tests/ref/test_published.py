@@ -1,0 +1,68 @@
+"""The networks against the published classes, replayed from tests/goldens/nets.npz (`make_nets.py` says how it was
+made): outputs and gradients in float64, every parameter redrawn.
+"""
+import json
+
+import numpy as np
+import pytest
+
+from ref import layers, tree
+from ref.nets import text
+from tests import GOLDENS, assert_close, golden, redrawn
+
+ARRAYS = golden("nets")
+CASES = json.loads((GOLDENS / "nets.json").read_text())["cases"]
+
+
+def part(name, key):
+    """{the rest of its name: array} of one network's arrays whose name begins with the key."""
+    start = f"{name}/{key}/"
+    return {path.removeprefix(start): a for path, a in ARRAYS.items() if path.startswith(start)}
+
+
+def text_encoder(params, inputs, config):
+    ids = inputs["ids"]
+    y, cache = text.text_encoder(params, ids, config)
+    projection = params.get("text_projection")
+    if projection is None:
+        return [y], lambda dy: ({}, text.text_encoder_backward(dy, params, cache, config))
+    end = ids, config["eos_token_id"]
+    state = layers.text_end(y, *end)
+
+    def backward(dy, dembedding):
+        dstate, own = tree.gradient(layers.linear_backward, dembedding, projection, state)
+        dparams = text.text_encoder_backward(dy + layers.text_end_backward(dstate, y, *end), params, cache, config)
+        return {}, dparams | {"text_projection": own}
+
+    return [y, tree.apply(layers.linear, projection, state)], backward
+
+
+RUN = {"text": text_encoder}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_network_is_the_published_one(name):
+    """Outputs to 1e-9, gradients to 1e-9 of the largest."""
+    case = CASES[name]
+    params = tree.from_named(redrawn(case["shapes"], case["seed"]))
+    outs, backward = RUN[name.partition("_")[0]](params, part(name, "in"), case["config"])
+    expected = part(name, "out")
+    assert len(outs) == len(expected)
+    for out, theirs in zip(outs, expected.values()):
+        assert_close(out, theirs, 1e-9, np.abs(theirs).max())
+    inputs, dparams = backward(*part(name, "gout").values())
+    dparams = tree.named(dparams)
+    assert list(dparams) == list(case["shapes"])
+    for key, theirs in part(name, "grad").items():
+        mine = dparams[key.removeprefix("params/")] if key.startswith("params/") else inputs[key]
+        assert_close(mine, theirs, 1e-9, np.abs(theirs).max())
+    draw = np.random.default_rng(case["seed"] + 1)
+    for out in outs:
+        draw.standard_normal(out.shape)
+    directions = [draw.standard_normal(dparams[path].shape) for path in case["grads"]]
+    products = np.array([np.sum(dparams[path] * u) for path, u in zip(case["grads"], directions)])
+    sizes = np.array([np.sum(np.abs(dparams[path] * u)) for path, u in zip(case["grads"], directions)])
+    # the bias of the keys has no gradient: a softmax does not see what is the same for all keys
+    assert_close(products, ARRAYS[f"{name}/products"], 1e-9, np.maximum(sizes, 1e-4 * sizes.max()))
+    for path in set(dparams) - set(case["grads"]):  # fixed tables
+        assert not dparams[path].any(), path
