@@ -1,4 +1,5 @@
-"""Fresh parameters for the networks with published names, from a tree of shapes.
+"""Fresh parameters for the networks with published names. Each network's file has its own under the name that it has
+here.
 
 Papers
     [Init]   LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998, section 4.6
@@ -36,3 +37,64 @@ def drawn(seed, layers, zero=(), dtype=np.float32):
         else:
             params[path] = (math.prod(shape[1:]) ** -0.5 * normal(seed, shape, stream("init", i))).astype(dtype)
     return tree.from_named(params)
+
+
+def text_encoder_init(seed, vocabulary=49408, places=77, width=512, layers=12, dtype=np.float32):
+    """Fresh parameters, by `drawn`. seed, vocabulary, places, width, layers: ints. dtype: float32 or float64. Returns a
+    dict."""
+    block = {"self_attn": {name: shapes(width, width) for name in ("k_proj", "v_proj", "q_proj", "out_proj")},
+             "layer_norm1": shapes(width), "layer_norm2": shapes(width),
+             "mlp": {"fc1": shapes(4 * width, width), "fc2": shapes(width, 4 * width)}}
+    embeddings = {"token_embedding": shapes(vocabulary, width, bias=False),
+                  "position_embedding": shapes(places, width, bias=False)}
+    return drawn(seed, {"embeddings": embeddings, "encoder": {"layers": [block] * layers},
+                        "final_layer_norm": shapes(width)}, dtype=dtype)
+
+
+def unet_init(seed, channels=1, widths=(32, 64, 64), layers=1, attention=(1, 2), text=None, classes=None,
+              dtype=np.float32):
+    """Fresh parameters, by `drawn`; each branch, and the net itself, ends in 0.
+
+    seed, channels, layers: ints; that many layers in each level. widths: the channels of each level. attention: the
+    levels that have it. text: width of the context, or None. classes: their number, or None. dtype: float32 or float64.
+    Returns a dict.
+    """
+    def resnet(inputs, c):
+        block = {"norm1": shapes(inputs), "conv1": shapes(c, inputs, 3, 3), "time_emb_proj": shapes(c, 4 * widths[0]),
+                 "norm2": shapes(c), "conv2": shapes(c, c, 3, 3)}
+        return block if inputs == c else block | {"conv_shortcut": shapes(c, inputs, 1, 1)}
+
+    def heads(c, inputs, bias):
+        return {"to_q": shapes(c, c, bias=bias), "to_k": shapes(c, inputs, bias=bias),
+                "to_v": shapes(c, inputs, bias=bias), "to_out": [shapes(c, c)]}
+
+    def attend(c):
+        if text is None:
+            return {"group_norm": shapes(c)} | heads(c, c, True)
+        block = {"norm1": shapes(c), "attn1": heads(c, c, False), "norm2": shapes(c), "attn2": heads(c, text, False),
+                 "norm3": shapes(c), "ff": {"net": [{"proj": shapes(8 * c, c)}, {}, shapes(c, 4 * c)]}}
+        return {"norm": shapes(c), "proj_in": shapes(c, c, 1, 1), "transformer_blocks": [block],
+                "proj_out": shapes(c, c, 1, 1)}
+
+    def level(i, inputs, way):
+        block = {"resnets": [resnet(n, widths[i]) for n in inputs]}
+        block |= {"attentions": [attend(widths[i]) for _ in inputs]} if i in attention else {}
+        return block | ({way: [{"conv": shapes(widths[i], widths[i], 3, 3)}]} if way else {})
+
+    c, four, last, down, up = widths[0], 4 * widths[0], len(widths) - 1, [], []
+    params = {"conv_in": shapes(c, channels, 3, 3),
+              "time_embedding": {"linear_1": shapes(four, c), "linear_2": shapes(four, four)}}
+    params |= {"class_embedding": shapes(classes, four, bias=False)} if classes else {}
+    aside = [c]  # the channels of what the way down puts aside
+    for i, width in enumerate(widths):
+        down.append(level(i, [c] + [width] * (layers - 1), "downsamplers" if i < last else None))
+        aside += [width] * (layers + (i < last))
+        c = width
+    for i, width in reversed([*enumerate(widths)]):
+        inputs = [n + aside.pop() for n in [c] + [width] * layers]
+        up.append(level(i, inputs, "upsamplers" if i > 0 else None))
+        c = width
+    middle = {"resnets": [resnet(widths[-1], widths[-1])] * 2, "attentions": [attend(widths[-1])]}
+    params |= {"down_blocks": down, "mid_block": middle, "up_blocks": up, "conv_norm_out": shapes(c),
+               "conv_out": shapes(channels, c, 3, 3)}
+    return drawn(seed, params, ("conv2", "conv_out", "to_out.0" if text is None else "proj_out"), dtype)

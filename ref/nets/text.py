@@ -13,20 +13,8 @@ from ref.layers import (
     embedding, embedding_backward, feed_forward, feed_forward_backward, layer_norm, layer_norm_backward, multi_head,
     multi_head_backward,
 )  # fmt: skip
-from ref.nets.init import drawn, shapes
+from ref.nets.init import text_encoder_init
 from ref.tree import apply, filled, gradient
-
-
-def text_encoder_init(seed, vocabulary=49408, places=77, width=512, layers=12, dtype=np.float32):
-    """Fresh parameters, by `drawn`. seed, vocabulary, places, width, layers: ints. dtype: float32 or float64. Returns a
-    dict."""
-    block = {"self_attn": {name: shapes(width, width) for name in ("k_proj", "v_proj", "q_proj", "out_proj")},
-             "layer_norm1": shapes(width), "layer_norm2": shapes(width),
-             "mlp": {"fc1": shapes(4 * width, width), "fc2": shapes(width, 4 * width)}}
-    embeddings = {"token_embedding": shapes(vocabulary, width, bias=False),
-                  "position_embedding": shapes(places, width, bias=False)}
-    return drawn(seed, {"embeddings": embeddings, "encoder": {"layers": [block] * layers},
-                        "final_layer_norm": shapes(width)}, dtype=dtype)
 
 
 def text_encoder(params, ids, config):

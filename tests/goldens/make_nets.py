@@ -22,7 +22,8 @@ from diffusers.models import embeddings
 from tests import redrawn
 
 HERE = pathlib.Path(__file__).parent
-FULL = 3  # gradients of parameters in full, for each network
+FULL, SMALL = 4, 600  # gradients of parameters in full, for each network, and their largest size
+FIXED = "timestep_cond",  # inputs without a gradient
 
 
 def sinusoids(timesteps, embedding_dim, flip_sin_to_cos=False, downscale_freq_shift=1, scale=1, max_period=10000):
@@ -49,9 +50,54 @@ def text(act, projected=False, **changed):
     return model, call, dict(ids=ids), {k: settings[k] for k in ("num_attention_heads", "hidden_act", "eos_token_id")}
 
 
+def unet_with_text(size, inputs=4, **changed):
+    settings = dict(in_channels=inputs, out_channels=4, layers_per_block=2, block_out_channels=(8, 16),
+                    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=4, cross_attention_dim=6,
+                    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=2) | changed
+    model = diffusers.UNet2DConditionModel(**settings)
+    draw = np.random.default_rng(1)
+    inputs = dict(x=draw.standard_normal((3, inputs, *size)), t=np.array([1, 500, 999]),
+                  context=draw.standard_normal((3, 5, 6)))
+    if settings.get("num_class_embeds"):
+        inputs["labels"] = np.array([2, 0, 2])
+    if settings.get("time_cond_proj_dim"):
+        inputs["timestep_cond"] = draw.standard_normal((3, settings["time_cond_proj_dim"]))
+
+    def call(x, t, context, labels=None, timestep_cond=None):
+        return model(x, t, context, class_labels=labels, timestep_cond=timestep_cond).sample
+
+    return model, call, inputs, published(model)
+
+
+def unet_of_pixels(size, **changed):
+    settings = dict(in_channels=3, out_channels=3, layers_per_block=2, block_out_channels=(8, 16), norm_num_groups=4,
+                    down_block_types=("DownBlock2D", "AttnDownBlock2D"), attention_head_dim=4,
+                    up_block_types=("AttnUpBlock2D", "UpBlock2D")) | changed
+    model = diffusers.UNet2DModel(**settings)
+    inputs = dict(x=np.random.default_rng(1).standard_normal((3, 3, *size)), t=np.array([1, 500, 999]))
+    if settings.get("num_class_embeds"):
+        inputs["labels"] = np.array([2, 0, 2])
+    return model, lambda x, t, labels=None: model(x, t, class_labels=labels).sample, inputs, published(model)
+
+
+def published(model):
+    """A model's config without its private entries."""
+    return {key: value for key, value in dict(model.config).items() if not key.startswith("_")}
+
+
 NETWORKS = {
     "text_quick_gelu": lambda: text("quick_gelu"),
     "text_gelu_projected": lambda: text("gelu", projected=True, num_attention_heads=2, eos_token_id=2),
+    "unet_sd1": lambda: unet_with_text((7, 10)),
+    "unet_sd2": lambda: unet_with_text(
+        (9, 6), block_out_channels=(8, 8, 12), use_linear_projection=True, attention_head_dim=[1, 2, 3],
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), num_class_embeds=3, layers_per_block=1,
+        transformer_layers_per_block=2),
+    "unet_distilled": lambda: unet_with_text((8, 6), inputs=9, mid_block_type=None, time_cond_proj_dim=5),
+    "unet_ddpm": lambda: unet_of_pixels((6, 10), num_class_embeds=3, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6,
+                                        downsample_padding=0),
+    "unet_pixels": lambda: unet_of_pixels((8, 4), attention_head_dim=None, add_attention=False),
 }
 
 
@@ -62,7 +108,7 @@ def network(name, seed):
     shapes = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
     params = {path: torch.tensor(a) for path, a in redrawn(shapes, seed).items()}
     model.load_state_dict(params)
-    given = {key: torch.tensor(a, requires_grad=a.dtype.kind == "f") for key, a in inputs.items()}
+    given = {key: torch.tensor(a, requires_grad=a.dtype.kind == "f" and key not in FIXED) for key, a in inputs.items()}
     outs = call(**given)
     outs = outs if isinstance(outs, tuple) else (outs,)
     draw = np.random.default_rng(seed + 1)
@@ -74,8 +120,8 @@ def network(name, seed):
     arrays |= {f"grad/{key}": a.grad.numpy() for key, a in given.items() if a.grad is not None}
     grads = {path: p.grad.numpy() for path, p in model.named_parameters() if p.grad is not None}
     arrays["products"] = np.array([np.sum(g * draw.standard_normal(g.shape)) for g in grads.values()])
-    chosen = list(grads)[:: max(1, len(grads) // FULL)][:FULL]
-    arrays |= {f"grad/params/{path}": grads[path] for path in chosen}
+    small = [path for path, g in grads.items() if g.size <= SMALL]
+    arrays |= {f"grad/params/{path}": grads[path] for path in small[::len(small) // FULL][:FULL]}
     line = {"class": type(model).__name__, "config": config, "seed": seed, "shapes": shapes, "grads": list(grads)}
     return {f"{name}/{key}": a for key, a in arrays.items()}, line
 

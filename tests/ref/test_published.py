@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ref import layers, tree
-from ref.nets import text
+from ref.nets import text, unet
 from tests import GOLDENS, assert_close, golden, redrawn
 
 ARRAYS = golden("nets")
@@ -37,7 +37,18 @@ def text_encoder(params, inputs, config):
     return [y, tree.apply(layers.linear, projection, state)], backward
 
 
-RUN = {"text": text_encoder}
+def u_net(params, inputs, config):
+    given = {"context": None} | inputs
+    y, cache = unet.unet(params, config=config, **given)
+
+    def backward(dy):
+        dx, dcontext, dparams = unet.unet_backward(dy, params, cache, config)
+        return {"x": dx, "context": dcontext}, dparams
+
+    return [y], backward
+
+
+RUN = {"text": text_encoder, "unet": u_net}
 
 
 @pytest.mark.parametrize("name", CASES)
