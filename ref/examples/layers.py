@@ -19,6 +19,20 @@ FUNCTIONS = {
     "group_norm": dict(x=sines((2, 4, 2, 3)), w=1 + sines((4,), 1) / 2, b=sines((4,), 2)),
     "layer_norm": NORM,
     "rms_norm": NORM,
+    "adaptive_norm": dict(x=sines((2, 3, 4)), shift=sines((2, 4), 1), scale=sines((2, 4), 2)),
+    "split_heads": dict(x=sines((2, 3, 4)), heads=2),
+    "merge_heads": dict(y=sines((2, 2, 3, 2))),
+    "multi_head": dict(
+        params={name: {"weight": sines((4, n), k), "bias": sines((4,), k + 4)}
+                for k, (name, n) in enumerate((("to_q", 4), ("to_k", 3), ("to_v", 3)))}
+        | {"to_out": [{"weight": sines((4, 4), 3)}, {}]},
+        x=sines((2, 3, 4)), context=sines((2, 2, 3), 8), heads=2,
+    ),
+    "feed_forward": dict(
+        params=[{"proj": {"weight": sines((6, 3)), "bias": sines((6,), 1)}}, {}, {"weight": sines((2, 3), 2)}],
+        x=sines((2, 2, 3), 3), act="geglu",
+    ),
+    "text_end": dict(y=sines((2, 3, 4)), ids=np.array([[5, 7, 7], [5, 1, 7]]), end=7),
     "attention": dict(
         q=2 * sines((1, 2, 3, 4)), k=2 * sines((1, 2, 4, 4), 1), v=sines((1, 2, 4, 2), 2),
         mask=np.array([[True, True, False, True], [False] * 4, [True] * 4]), causal=True,

@@ -15,7 +15,8 @@ from ref.layers.feed_forward import feed_forward, feed_forward_backward
 from ref.layers.linear import linear, linear_backward
 from ref.layers.loss import cross_entropy, cross_entropy_backward
 from ref.layers.norm import (
-    group_norm, group_norm_backward, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward,
+    adaptive_norm, adaptive_norm_backward, group_norm, group_norm_backward, layer_norm, layer_norm_backward, rms_norm,
+    rms_norm_backward,
 )  # fmt: skip
 from ref.layers.resample import (
     patchify, patchify_backward, unpatchify, unpatchify_backward, upsample_nearest, upsample_nearest_backward,

@@ -1,8 +1,8 @@
 """Convolutions, each next to its gradient. Arrays keep their dtype. Weights stand as published: (out, in, kernel axes).
 
 All three are one sum over frames, rows and columns, computed as matrix products w @ columns: the columns hold each
-input once for every kernel column, and a kernel row picks rows of them. The output is made in bands of rows, so that the
-columns never hold more than SLICE elements, or what one row needs.
+input once for every kernel column, and a kernel row picks rows of them. The output is made in bands of rows, so that
+the columns never hold more than SLICE elements, or what one row needs.
 
 Papers
     [Arithmetic]  Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016

@@ -22,8 +22,8 @@ NAMES = ("fc1", "fc2"), ("linear_1", "linear_2")  # published ones
 def feed_forward(params, x, act):
     """y = W_2 act(W_1 x + b_1) + b_2, [Transformer] eq. 2, for each row alone.
 
-    params: dict with fc1 and fc2, or linear_1 and linear_2; or a list whose entries 0, perhaps inside a proj, and 2 they
-    are. x: (..., n). act: "silu", "gelu", "gelu_tanh", "quick_gelu" or "geglu".
+    params: dict with fc1 and fc2, or linear_1 and linear_2; or a list whose entries 0, perhaps inside a proj, and 2
+    they are. x: (..., n). act: "silu", "gelu", "gelu_tanh", "quick_gelu" or "geglu".
     Returns y (..., m), cache.
     Raises ValueError for another act.
     """

@@ -6,6 +6,7 @@ once more: a mean of 1e4 deviations costs no digits, in float32 neither.
 Papers
     [GroupNorm]  Wu, He, "Group Normalization", 2018
     [LayerNorm]  Ba, Kiros, Hinton, "Layer Normalization", 2016
+    [DiT]        Peebles, Xie, "Scalable Diffusion Models with Transformers", 2023
     [RMSNorm]    Zhang, Sennrich, "Root Mean Square Layer Normalization", 2019
 """
 import numpy as np
@@ -49,6 +50,24 @@ def layer_norm_backward(dy, x, w, eps):
     x_hat, sigma = _standardised(x, eps)
     dx = _centred_gradient(_scaled(dy, w, None, -1), x_hat, sigma)
     return dx, *_sums(dy, x_hat, w, -1)
+
+
+def adaptive_norm(x, shift, scale, eps):
+    """y = (1 + scale) x_hat + shift, [DiT] section 3.2: a `layer_norm` whose shift and scale come from the time and the
+    class of each example.
+
+    x: (B, L, n). shift, scale: (B, n). eps: float.
+    Returns y, of the shape of x.
+    """
+    x_hat, _ = _standardised(x, eps)
+    return x_hat * (1 + scale[:, None]) + shift[:, None]
+
+
+def adaptive_norm_backward(dy, x, scale, eps):
+    """Gradients of `adaptive_norm`. dy: as y there. x, scale, eps: as there. Returns dx, dshift, dscale."""
+    x_hat, sigma = _standardised(x, eps)
+    dx = _centred_gradient(dy * (1 + scale[:, None]), x_hat, sigma)
+    return dx, dy.sum(axis=1), (dy * x_hat).sum(axis=1)
 
 
 def rms_norm(x, w, eps):

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from ref import tree
+from ref.layers import sincos_2d
 from ref.philox import normal, stream
 
 
@@ -98,3 +99,24 @@ def unet_init(seed, channels=1, widths=(32, 64, 64), layers=1, attention=(1, 2),
     params |= {"down_blocks": down, "mid_block": middle, "up_blocks": up, "conv_norm_out": shapes(c),
                "conv_out": shapes(channels, c, 3, 3)}
     return drawn(seed, params, ("conv2", "conv_out", "to_out.0" if text is None else "proj_out"), dtype)
+
+
+def dit_init(seed, input_size=32, patch_size=2, in_channels=4, hidden_size=1152, depth=28, num_heads=16, mlp_ratio=4,
+             num_classes=1000, learn_sigma=True, dtype=np.float32):
+    """Fresh parameters, by `drawn`; the modulations and the last layer are 0, adaLN-Zero.
+
+    seed: int. input_size, patch_size, in_channels, hidden_size, depth, num_heads, mlp_ratio, num_classes, learn_sigma:
+    of the authors' constructor. dtype: float32 or float64.
+    Returns a dict.
+    """
+    d, hidden, grid = hidden_size, int(hidden_size * mlp_ratio), input_size // patch_size
+    block = {"attn": {"qkv": shapes(3 * d, d), "proj": shapes(d, d)}, "mlp": {"fc1": shapes(hidden, d),
+             "fc2": shapes(d, hidden)}, "adaLN_modulation": [{}, shapes(6 * d, d)]}
+    last = {"linear": shapes(patch_size**2 * in_channels * (1 + learn_sigma), d),
+            "adaLN_modulation": [{}, shapes(2 * d, d)]}
+    params = drawn(seed, {
+        "x_embedder": {"proj": shapes(d, in_channels, patch_size, patch_size)},
+        "t_embedder": {"mlp": [shapes(d, 256), {}, shapes(d, d)]},
+        "y_embedder": {"embedding_table": shapes(num_classes + 1, d, bias=False)}, "blocks": [block] * depth,
+        "final_layer": last}, ("adaLN_modulation.1", "final_layer.linear"), dtype)
+    return {"pos_embed": sincos_2d(d, (grid, grid))[None].astype(dtype)} | params

@@ -1,9 +1,9 @@
 """The U-Net of diffusion: DDPM's with classes, Stable Diffusion 1's and 2's with text, distilled ones without a middle.
 
-Parameters have the published names (diffusers' `UNet2DModel` and `UNet2DConditionModel`) and hold the structure: a level
-has attention, a block has a shortcut, the net has a middle or classes where its dict has them. config has the published
-keys, those of SETTINGS. Its `attention_head_dim`, one for all levels or one for each, is the size of a head in a net
-without text, and in one with text the number of heads.
+Parameters have the published names (diffusers' `UNet2DModel` and `UNet2DConditionModel`) and hold the structure: a
+level has attention, a block has a shortcut, the net has a middle or classes where its dict has them. config has the
+published keys, those of SETTINGS. Its `attention_head_dim`, one for all levels or one for each, is the size of a head in
+a net without text, and in one with text the number of heads.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020

@@ -22,7 +22,7 @@ from diffusers.models import embeddings
 from tests import redrawn
 
 HERE = pathlib.Path(__file__).parent
-FULL, SMALL = 4, 600  # gradients of parameters in full, for each network, and their largest size
+FULL, SMALL = 3, 300  # gradients of parameters in full, for each network, and their largest size
 FIXED = "timestep_cond",  # inputs without a gradient
 
 
@@ -80,6 +80,59 @@ def unet_of_pixels(size, **changed):
     return model, lambda x, t, labels=None: model(x, t, class_labels=labels).sample, inputs, published(model)
 
 
+def dit(patch, size, labels, **changed):
+    """diffusers' class with the authors' freq_shift, eps and names; the sinusoids are 256 wide in both."""
+    settings = dict(num_attention_heads=3, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=2,
+                    sample_size=size, patch_size=patch, num_embeds_ada_norm=5, norm_eps=1e-6) | changed
+    model = diffusers.DiTTransformer2DModel(**settings)
+    for block in model.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+    d, heads = settings["num_attention_heads"] * settings["attention_head_dim"], settings["num_attention_heads"]
+    pairs = {"x_embedder.proj": "pos_embed.proj", "final_layer.linear": "proj_out_2",
+             "final_layer.adaLN_modulation.1": "proj_out_1", "t_embedder.mlp.0": "timestep_embedder.linear_1",
+             "t_embedder.mlp.2": "timestep_embedder.linear_2", "y_embedder.embedding_table":
+             "class_embedder.embedding_table", "attn.proj": "attn1.to_out.0", "mlp.fc1": "ff.net.0.proj",
+             "mlp.fc2": "ff.net.2", "adaLN_modulation.1": "norm1.linear"}
+    theirs = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
+    shapes = {"pos_embed": [1, (size // patch) ** 2, d]}
+    for kind in ("weight", "bias"):
+        for mine, other in pairs.items():
+            found = {path: shape for path, shape in theirs.items() if path.endswith(f"{other}.{kind}")}
+            for path, shape in found.items():
+                block = path.split(".")[1] if path.startswith("transformer_blocks") else ""
+                whole = mine.startswith(("t_", "y_", "x_", "final"))
+                shapes[f"{mine}.{kind}" if whole else f"blocks.{block}.{mine}.{kind}"] = shape
+        for i in range(settings["num_layers"]):
+            shapes[f"blocks.{i}.attn.qkv.{kind}"] = [3 * d, d][: 2 if kind == "weight" else 1]
+
+    def renamed(params):
+        out = {"pos_embed.pos_embed": params["pos_embed"]}
+        for path, a in params.items():
+            owner, _, kind = path.rpartition(".")
+            block, short = owner.split(".", 2)[1:] if owner.startswith("blocks") else ("", owner)
+            if short == "attn.qkv":
+                out |= {f"transformer_blocks.{block}.attn1.to_{n}.{kind}": b for n, b in zip("qkv", a.chunk(3))}
+            elif short in pairs and owner.startswith(("t_", "y_")):
+                out |= {f"transformer_blocks.{i}.norm1.emb.{pairs[short]}.{kind}": a
+                        for i in range(settings["num_layers"])}
+            elif short in pairs:
+                out[f"transformer_blocks.{block}.{pairs[short]}.{kind}" if block else f"{pairs[short]}.{kind}"] = a
+        assert set(theirs) <= set(out), set(theirs) - set(out)
+        return out
+
+    draw = np.random.default_rng(1)
+    inputs = dict(x=draw.standard_normal((3, 4, size, size)), t=np.array([1, 500, 999]), labels=np.array(labels))
+    config = dict(input_size=size, patch_size=patch, in_channels=4, hidden_size=d, depth=settings["num_layers"],
+                  num_heads=heads, mlp_ratio=4.0, class_dropout_prob=0.1, num_classes=5, learn_sigma=True)
+    return (model, lambda x, t, labels: model(x, t, labels).sample, inputs, config, shapes, ["pos_embed"], renamed)
+
+
+def own_names(model):
+    """The shapes of a model's parameters, those that are fixed, and the names that the model has for them."""
+    shapes = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
+    return shapes, set(shapes) - set(dict(model.named_parameters())), lambda params: params
+
+
 def published(model):
     """A model's config without its private entries."""
     return {key: value for key, value in dict(model.config).items() if not key.startswith("_")}
@@ -97,19 +150,21 @@ NETWORKS = {
     "unet_distilled": lambda: unet_with_text((8, 6), inputs=9, mid_block_type=None, time_cond_proj_dim=5),
     "unet_ddpm": lambda: unet_of_pixels((6, 10), num_class_embeds=3, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6,
                                         downsample_padding=0),
+    "dit_2": lambda: dit(2, 6, [4, 0, 5]),
+    "dit_3": lambda: dit(3, 6, [5, 2, 2], num_attention_heads=1, attention_head_dim=8, num_layers=3),
     "unet_pixels": lambda: unet_of_pixels((8, 4), attention_head_dim=None, add_attention=False),
 }
 
 
 def network(name, seed):
     """The arrays of one network and its line of the sidecar."""
-    model, call, inputs, config = NETWORKS[name]()
-    model = model.double().eval()
-    shapes = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
-    params = {path: torch.tensor(a) for path, a in redrawn(shapes, seed).items()}
-    model.load_state_dict(params)
+    model, call, inputs, config, *names = NETWORKS[name]()
+    shapes, fixed, renamed = names or own_names(model)
+    params = {path: torch.tensor(a, requires_grad=path not in fixed) for path, a in redrawn(shapes, seed).items()}
     given = {key: torch.tensor(a, requires_grad=a.dtype.kind == "f" and key not in FIXED) for key, a in inputs.items()}
-    outs = call(**given)
+    holder = torch.nn.Module()
+    holder.model, holder.forward = model.double().eval(), call
+    outs = torch.func.functional_call(holder, {f"model.{path}": a for path, a in renamed(params).items()}, (), given)
     outs = outs if isinstance(outs, tuple) else (outs,)
     draw = np.random.default_rng(seed + 1)
     upstream = [draw.standard_normal(tuple(out.shape)) for out in outs]
@@ -118,7 +173,7 @@ def network(name, seed):
     arrays |= {f"out/{i}": out.detach().numpy() for i, out in enumerate(outs)}
     arrays |= {f"gout/{i}": d for i, d in enumerate(upstream)}
     arrays |= {f"grad/{key}": a.grad.numpy() for key, a in given.items() if a.grad is not None}
-    grads = {path: p.grad.numpy() for path, p in model.named_parameters() if p.grad is not None}
+    grads = {path: p.grad.numpy() for path, p in params.items() if p.grad is not None}
     arrays["products"] = np.array([np.sum(g * draw.standard_normal(g.shape)) for g in grads.values()])
     small = [path for path, g in grads.items() if g.size <= SMALL]
     arrays |= {f"grad/params/{path}": grads[path] for path in small[::len(small) // FULL][:FULL]}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ref import layers, tree
-from ref.nets import text, unet
+from ref.nets import dit, text, unet
 from tests import GOLDENS, assert_close, golden, redrawn
 
 ARRAYS = golden("nets")
@@ -48,7 +48,17 @@ def u_net(params, inputs, config):
     return [y], backward
 
 
-RUN = {"text": text_encoder, "unet": u_net}
+def diffusion_transformer(params, inputs, config):
+    y, cache = dit.dit(params, config=config, **inputs)
+
+    def backward(dy):
+        dx, dparams = dit.dit_backward(dy, params, cache, config)
+        return {"x": dx}, dparams
+
+    return [y], backward
+
+
+RUN = {"text": text_encoder, "unet": u_net, "dit": diffusion_transformer}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -63,7 +73,7 @@ def test_a_network_is_the_published_one(name):
         assert_close(out, theirs, 1e-9, np.abs(theirs).max())
     inputs, dparams = backward(*part(name, "gout").values())
     dparams = tree.named(dparams)
-    assert list(dparams) == list(case["shapes"])
+    assert list(dparams) == list(tree.named(params))
     for key, theirs in part(name, "grad").items():
         mine = dparams[key.removeprefix("params/")] if key.startswith("params/") else inputs[key]
         assert_close(mine, theirs, 1e-9, np.abs(theirs).max())
