@@ -120,3 +120,48 @@ def dit_init(seed, input_size=32, patch_size=2, in_channels=4, hidden_size=1152,
         "y_embedder": {"embedding_table": shapes(num_classes + 1, d, bias=False)}, "blocks": [block] * depth,
         "final_layer": last}, ("adaLN_modulation.1", "final_layer.linear"), dtype)
     return {"pos_embed": sincos_2d(d, (grid, grid))[None].astype(dtype)} | params
+
+
+def autoencoder_init(seed, channels=3, latent=4, widths=(128, 256, 512, 512), layers=2, dtype=np.float32):
+    """Fresh parameters of encoder and decoder, by `drawn`; each branch ends in 0.
+
+    seed, channels, latent, layers: ints; that many layers in a level of the encoder, one more in one of the decoder.
+    widths: the channels of each level. dtype: float32 or float64.
+    Returns a dict.
+    """
+    def resnet(inputs, c):
+        block = {"norm1": shapes(inputs), "conv1": shapes(c, inputs, 3, 3), "norm2": shapes(c),
+                 "conv2": shapes(c, c, 3, 3)}
+        return block if inputs == c else block | {"conv_shortcut": shapes(c, inputs, 1, 1)}
+
+    def level(inputs, c, count, way):
+        block = {"resnets": [resnet(n, c) for n in [inputs] + [c] * (count - 1)]}
+        return block | ({way: [{"conv": shapes(c, c, 3, 3)}]} if way else {})
+
+    def half(place, order, count, way, inputs, outputs):
+        first, last = order[0], order[-1]
+        c = widths[-1]
+        middle = {"resnets": [resnet(c, c)] * 2, "attentions": [
+            {"group_norm": shapes(c), "to_q": shapes(c, c), "to_k": shapes(c, c), "to_v": shapes(c, c),
+             "to_out": [shapes(c, c)]}]}
+        levels = [level(order[max(i - 1, 0)], width, count, way if i < len(order) - 1 else None)
+                  for i, width in enumerate(order)]
+        return {"conv_in": shapes(first, inputs, 3, 3), place: levels, "mid_block": middle,
+                "conv_norm_out": shapes(last), "conv_out": shapes(outputs, last, 3, 3)}
+
+    return drawn(seed, {
+        "encoder": half("down_blocks", widths, layers, "downsamplers", channels, 2 * latent),
+        "decoder": half("up_blocks", widths[::-1], layers + 1, "upsamplers", latent, channels),
+        "quant_conv": shapes(2 * latent, 2 * latent, 1, 1), "post_quant_conv": shapes(latent, latent, 1, 1),
+    }, ("conv2", "to_out.0"), dtype)
+
+
+def tiny_init(seed, channels=3, latent=4, width=64, blocks=(3, 3, 3, 1), dtype=np.float32):
+    """Fresh parameters of the tiny decoder, by `drawn`. seed, channels, latent, width: ints. blocks: their number in each
+    level, the smallest image first. dtype: float32 or float64. Returns a dict."""
+    block = {"conv": [shapes(width, width, 3, 3), {}, shapes(width, width, 3, 3), {}, shapes(width, width, 3, 3)]}
+    layers = [shapes(width, latent, 3, 3), {}]
+    for count in blocks[:-1]:
+        layers += [block] * count + [{}, shapes(width, width, 3, 3, bias=False)]
+    layers += [block] * blocks[-1] + [shapes(channels, width, 3, 3)]
+    return drawn(seed, {"decoder": {"layers": layers}}, dtype=dtype)

@@ -127,6 +127,25 @@ def dit(patch, size, labels, **changed):
     return (model, lambda x, t, labels: model(x, t, labels).sample, inputs, config, shapes, ["pos_embed"], renamed)
 
 
+def autoencoder(way, size, **changed):
+    settings = dict(block_out_channels=(8, 8, 12), layers_per_block=2, norm_num_groups=4, latent_channels=3,
+                    down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3) | changed
+    model = diffusers.AutoencoderKL(**settings)
+    draw = np.random.default_rng(1)
+    if way == "encode":
+        return (model, lambda x: model.encode(x).latent_dist.parameters, dict(x=draw.standard_normal((2, 3, *size))),
+                published(model))
+    return (model, lambda z: model.decode(z).sample, dict(z=draw.standard_normal((2, 3, *size))), published(model))
+
+
+def tiny(size, **changed):
+    settings = dict(encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8), latent_channels=3,
+                    num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(2, 1, 1)) | changed
+    model = diffusers.AutoencoderTiny(**settings)
+    z = 3 * np.random.default_rng(1).standard_normal((2, 3, *size))
+    return model, lambda z: model.decode(z).sample, dict(z=z), published(model)
+
+
 def own_names(model):
     """The shapes of a model's parameters, those that are fixed, and the names that the model has for them."""
     shapes = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
@@ -152,6 +171,11 @@ NETWORKS = {
                                         downsample_padding=0),
     "dit_2": lambda: dit(2, 6, [4, 0, 5]),
     "dit_3": lambda: dit(3, 6, [5, 2, 2], num_attention_heads=1, attention_head_dim=8, num_layers=3),
+    "autoencoder_encode": lambda: autoencoder("encode", (12, 10)),
+    "autoencoder_decode": lambda: autoencoder("decode", (5, 4)),
+    "autoencoder_encode_bare": lambda: autoencoder("encode", (11, 9), use_quant_conv=False, use_post_quant_conv=False,
+                                                   mid_block_add_attention=False),
+    "tiny": lambda: tiny((3, 4)),
     "unet_pixels": lambda: unet_of_pixels((8, 4), attention_head_dim=None, add_attention=False),
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ref import layers, tree
-from ref.nets import dit, text, unet
+from ref.nets import autoencoder, dit, text, unet
 from tests import GOLDENS, assert_close, golden, redrawn
 
 ARRAYS = golden("nets")
@@ -58,7 +58,20 @@ def diffusion_transformer(params, inputs, config):
     return [y], backward
 
 
-RUN = {"text": text_encoder, "unet": u_net, "dit": diffusion_transformer}
+def coder(params, inputs, config):
+    """encode, decode or tiny_decode, by what is given and what is there."""
+    (key, a), = inputs.items()
+    name = "encode" if key == "x" else "decode" if "mid_block" in params["decoder"] else "tiny_decode"
+    y, cache = getattr(autoencoder, name)(params, a, config)
+
+    def backward(dy):
+        da, dparams = getattr(autoencoder, f"{name}_backward")(dy, params, cache, config)
+        return {key: da}, dparams
+
+    return [y], backward
+
+
+RUN = {"text": text_encoder, "unet": u_net, "dit": diffusion_transformer, "autoencoder": coder, "tiny": coder}
 
 
 @pytest.mark.parametrize("name", CASES)
