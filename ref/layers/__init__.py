@@ -5,7 +5,8 @@ from ref.layers.activations import (
     softplus, softplus_backward, tanh, tanh_backward,
 )  # fmt: skip
 from ref.layers.attention import (
-    attention, attention_backward, merge_heads, multi_head, multi_head_backward, split_heads,
+    attention, attention_backward, joint_attention, joint_attention_backward, merge_heads, multi_head,
+    multi_head_backward, split_heads,
 )  # fmt: skip
 from ref.layers.conv import conv1d, conv1d_backward, conv2d, conv2d_backward, conv3d, conv3d_backward
 from ref.layers.embed import (

@@ -7,16 +7,22 @@ Papers
     [Transformer]  Vaswani et al., "Attention Is All You Need", 2017
     [Flash]        Dao, Fu, Ermon, Rudra, Re, "FlashAttention: Fast and Memory-Efficient Exact Attention with
                    IO-Awareness", 2022
+    [QK]           Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023
+    [SD3]          Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
 """
 import itertools
 
 import numpy as np
 
 from ref.layers.linear import linear, linear_backward
+from ref.layers.norm import rms_norm, rms_norm_backward
 from ref.tree import apply, filled, gradient
 
 SLICE = 2**20  # weights that stand together
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out"), ("q_proj", "k_proj", "v_proj", "out_proj")  # published names
+STREAMS = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")
+NORMS = {"to_q": "norm_q", "to_k": "norm_k", "add_q_proj": "norm_added_q", "add_k_proj": "norm_added_k"}
+EPS = 1e-6  # of these norms
 
 
 def attention(q, k, v, mask=None, causal=False):
@@ -82,44 +88,103 @@ def merge_heads(y):
 
 def multi_head(params, x, context, heads, causal=False):
     """y = W_o merge(Attention(split(W_q x), split(W_k c), split(W_v c))), [Transformer] section 3.2.2: x asks, and the
-    context c answers, which is x itself in self-attention.
+    context c answers, which is x itself in self-attention. Where the dict has norm_q and norm_k, queries and keys go
+    through an `rms_norm`, [QK] section 2.1.
 
     params: dict with to_q, to_k, to_v and to_out, a list whose first entry counts; or q_proj, k_proj, v_proj, out_proj.
     x: (B, Lq, C). context: (B, Lk, D), or None for x. heads: int. causal: as in `attention`.
     Returns y (B, Lq, C), cache.
     Raises ValueError where the shapes do not fit.
     """
-    w_q, w_k, w_v, w_out = _projections(params)
+    *names, out = _names(params)
     c = x if context is None else context
-    q = split_heads(apply(linear, w_q, x), heads)  # (B, heads, Lq, d)
-    k = split_heads(apply(linear, w_k, c), heads)  # (B, heads, Lk, d)
-    v = split_heads(apply(linear, w_v, c), heads)  # (B, heads, Lk, d)
-    a = merge_heads(attention(q, k, v, causal=causal))  # (B, Lq, heads d)
-    return apply(linear, w_out, a), {"x": x, "context": context, "qkv": (q, k, v), "a": a}
+    qkv, raw = _to_heads(params, names, (x, c, c), heads)
+    a = merge_heads(attention(*qkv, causal=causal))  # (B, Lq, heads d)
+    return apply(linear, _first(params[out]), a), {"x": x, "context": context, "qkv": qkv, "raw": raw, "a": a}
 
 
 def multi_head_backward(dy, params, cache, causal=False):
     """Gradients of `multi_head`. dy: as y there. params, causal: as there. cache: of the forward. Returns dx, dcontext,
     dparams; dcontext is None where the context was, and its part is in dx."""
-    w_q, w_k, w_v, w_out = _projections(params)
-    x, context, (q, k, v) = cache["x"], cache["context"], cache["qkv"]
+    *names, out = _names(params)
+    x, context, grads = cache["x"], cache["context"], {}
     c = x if context is None else context
-    da, dw_out = gradient(linear_backward, dy, w_out, cache["a"])
-    dq, dk, dv = attention_backward(split_heads(da, q.shape[1]), q, k, v, causal=causal)
-    dx, dw_q = gradient(linear_backward, merge_heads(dq), w_q, x)
-    dc_k, dw_k = gradient(linear_backward, merge_heads(dk), w_k, c)
-    dc_v, dw_v = gradient(linear_backward, merge_heads(dv), w_v, c)
-    names = next(names for names in PROJECTIONS if names[0] in params)
-    out = [dw_out, *params[names[3]][1:]] if isinstance(params[names[3]], list) else dw_out
-    grads = filled(params, dict(zip(names, (dw_q, dw_k, dw_v, out))))
-    return (dx + dc_k + dc_v, None, grads) if context is None else (dx, dc_k + dc_v, grads)
+    da, grads[out] = gradient(linear_backward, dy, _first(params[out]), cache["a"])
+    dqkv = attention_backward(split_heads(da, cache["qkv"][0].shape[1]), *cache["qkv"], causal=causal)
+    dx, dk, dv = _to_heads_gradients(dqkv, params, names, (x, c, c), cache["raw"], grads)
+    grads = filled(params, _outputs(params, grads))
+    return (dx + dk + dv, None, grads) if context is None else (dx, dk + dv, grads)
 
 
-def _projections(params):
-    """The four layers of `multi_head`."""
-    names = next(names for names in PROJECTIONS if names[0] in params)
-    *w_qkv, w_out = (params[name] for name in names)
-    return *w_qkv, w_out[0] if isinstance(w_out, list) else w_out
+def joint_attention(params, x, context, heads):
+    """Attention of two streams, each with weights of its own, over the tokens of both, [SD3] section 4:
+
+        y, c = split(Attention([W_q x, V_q context], [W_k x, V_k context], [W_v x, V_v context]))
+
+    then W_o y, and V_o c where the dict has to_add_out. Norms as in `multi_head`.
+
+    params: dict with to_q, to_k, to_v, to_out for W, and add_q_proj, add_k_proj, add_v_proj, to_add_out for V. x: (B, L,
+    C). context: (B, Lc, C). heads: int.
+    Returns y (B, L, C), c (B, Lc, C) or None, cache.
+    """
+    (q, k, v), raw = _to_heads(params, STREAMS[0], (x,) * 3, heads)
+    added, raw_added = _to_heads(params, STREAMS[1], (context,) * 3, heads)
+    qkv = [np.concatenate(pair, axis=2) for pair in zip((q, k, v), added)]  # (B, heads, L + Lc, d)
+    a = merge_heads(attention(*qkv))  # (B, L + Lc, C)
+    y, c = apply(linear, _first(params["to_out"]), a[:, :x.shape[1]]), None
+    if "to_add_out" in params:
+        c = apply(linear, params["to_add_out"], a[:, x.shape[1]:])
+    return y, c, {"x": x, "context": context, "qkv": qkv, "raw": (raw, raw_added), "a": a}
+
+
+def joint_attention_backward(dy, dc, params, cache):
+    """Gradients of `joint_attention`. dy, dc: as y and c there. params: as there. cache: of the forward. Returns dx,
+    dcontext, dparams."""
+    x, context, grads, length = cache["x"], cache["context"], {}, cache["x"].shape[1]
+    da, grads["to_out"] = gradient(linear_backward, dy, _first(params["to_out"]), cache["a"][:, :length])
+    dadded = np.zeros(context.shape[:2] + da.shape[2:], da.dtype)
+    if "to_add_out" in params:
+        dadded, grads["to_add_out"] = gradient(linear_backward, dc, params["to_add_out"], cache["a"][:, length:])
+    da = split_heads(np.concatenate([da, dadded], axis=1), cache["qkv"][0].shape[1])
+    dqkv = attention_backward(da, *cache["qkv"])
+    own, others = ([d[:, :, part] for d in dqkv] for part in (slice(length), slice(length, None)))
+    dx = sum(_to_heads_gradients(own, params, STREAMS[0], (x,) * 3, cache["raw"][0], grads))
+    dcontext = sum(_to_heads_gradients(others, params, STREAMS[1], (context,) * 3, cache["raw"][1], grads))
+    return dx, dcontext, filled(params, _outputs(params, grads))
+
+
+def _names(params):
+    """The published names of the four layers of `multi_head`."""
+    return next(names for names in PROJECTIONS if names[0] in params)
+
+
+def _first(layer):
+    """A layer that may be the first of a list."""
+    return layer[0] if isinstance(layer, list) else layer
+
+
+def _outputs(params, grads):
+    """grads with a list where params has one."""
+    return {name: [grad] + params[name][1:] if isinstance(params[name], list) else grad for name, grad in grads.items()}
+
+
+def _to_heads(params, names, given, heads):
+    """(q, k, v) of three arrays by the layers of these names, normed where there are norms; and the three before it."""
+    raw = [split_heads(apply(linear, params[name], x), heads) for name, x in zip(names, given)]  # (B, heads, L, d)
+    return [rms_norm(a, params[NORMS[name]]["weight"], EPS) if NORMS.get(name) in params else a
+            for name, a in zip(names, raw)], raw
+
+
+def _to_heads_gradients(dqkv, params, names, given, raw, grads):
+    """The gradients in the three arrays; those in the parameters go to grads."""
+    found = []
+    for name, d, x, a in zip(names, dqkv, given, raw):
+        if NORMS.get(name) in params:
+            d, dw = rms_norm_backward(d, a, params[NORMS[name]]["weight"], EPS)
+            grads[NORMS[name]] = {"weight": dw}
+        dx, grads[name] = gradient(linear_backward, merge_heads(d), params[name], x)
+        found.append(dx)
+    return found
 
 
 def _checked(q, k, v, mask):

@@ -165,3 +165,41 @@ def tiny_init(seed, channels=3, latent=4, width=64, blocks=(3, 3, 3, 1), dtype=n
         layers += [block] * count + [{}, shapes(width, width, 3, 3, bias=False)]
     layers += [block] * blocks[-1] + [shapes(channels, width, 3, 3)]
     return drawn(seed, {"decoder": {"layers": layers}}, dtype=dtype)
+
+
+def mmdit_init(seed, sample_size=64, patch_size=2, in_channels=16, num_layers=24, num_attention_heads=24,
+               attention_head_dim=64, joint_attention_dim=4096, pooled_projection_dim=2048, pos_embed_max_size=192,
+               dual_attention_layers=(), qk_norm=None, dtype=np.float32):
+    """Fresh parameters, by `drawn`; shifts, scales, gates and the last layer are 0.
+
+    seed: int. sample_size, patch_size, in_channels, num_layers, num_attention_heads, attention_head_dim,
+    joint_attention_dim, pooled_projection_dim, pos_embed_max_size, dual_attention_layers, qk_norm: the published keys.
+    dtype: float32 or float64.
+    Returns a dict.
+    """
+    d, side = num_attention_heads * attention_head_dim, pos_embed_max_size
+    rms = shapes(attention_head_dim, bias=False)
+
+    def heads(names, norms):
+        return {name: shapes(d, d) for name in names} | ({name: rms for name in norms} if qk_norm else {})
+
+    def block(i):
+        last, net = i == num_layers - 1, {"net": [{"proj": shapes(4 * d, d)}, {}, shapes(d, 4 * d)]}
+        own = heads(("to_q", "to_k", "to_v"), ("norm_q", "norm_k")) | {"to_out": [shapes(d, d)]}
+        added = heads(("add_q_proj", "add_k_proj", "add_v_proj"), ("norm_added_q", "norm_added_k"))
+        made = {"norm1": {"linear": shapes((9 if i in dual_attention_layers else 6) * d, d)},
+                "norm1_context": {"linear": shapes((2 if last else 6) * d, d)},
+                "attn": own | added | ({} if last else {"to_add_out": shapes(d, d)})}
+        made |= {"attn2": own} if i in dual_attention_layers else {}
+        return made | {"ff": net} | ({} if last else {"ff_context": net})
+
+    params = drawn(seed, {
+        "pos_embed": {"proj": shapes(d, in_channels, patch_size, patch_size)},
+        "time_text_embed": {"timestep_embedder": {"linear_1": shapes(d, 256), "linear_2": shapes(d, d)},
+                            "text_embedder": {"linear_1": shapes(d, pooled_projection_dim), "linear_2": shapes(d, d)}},
+        "context_embedder": shapes(d, joint_attention_dim), "norm_out": {"linear": shapes(2 * d, d)},
+        "transformer_blocks": [block(i) for i in range(num_layers)],
+        "proj_out": shapes(patch_size**2 * in_channels, d),
+    }, ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out"), dtype)
+    table = sincos_2d(d, (side, side), sample_size // patch_size / side)[None].astype(dtype)
+    return params | {"pos_embed": params["pos_embed"] | {"pos_embed": table}}

@@ -4,8 +4,8 @@
     PYTHONPATH=. python tests/goldens/make_nets.py
 
 Every parameter is drawn anew (`tests.redrawn`), so that no gate at 0 and no norm at 1 hides anything. The sinusoids of
-the time, which diffusers computes in float32 whatever the model's dtype, are in float64 here. Of the parameters'
-gradients the file has the product with one random direction each, and a few in full.
+the time and the mean squares of `RMSNorm`, which diffusers computes in float32 whatever the model's dtype, are in
+float64 here. Of the parameters' gradients the file has the product with one random direction each, and a few in full.
 """
 import hashlib
 import json
@@ -17,7 +17,7 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from diffusers.models import embeddings
+from diffusers.models import embeddings, normalization
 
 from tests import redrawn
 
@@ -33,6 +33,11 @@ def sinusoids(timesteps, embedding_dim, flip_sin_to_cos=False, downscale_freq_sh
     angle = scale * timesteps[:, None].double() * torch.exp(exponent)[None, :]
     parts = [torch.sin(angle), torch.cos(angle)]
     return torch.cat(parts[::-1] if flip_sin_to_cos else parts, dim=-1)
+
+
+def rms_norm(self, hidden_states):
+    """diffusers' `RMSNorm.forward` in float64."""
+    return hidden_states * torch.rsqrt(hidden_states.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
 def text(act, projected=False, **changed):
@@ -127,6 +132,16 @@ def dit(patch, size, labels, **changed):
     return (model, lambda x, t, labels: model(x, t, labels).sample, inputs, config, shapes, ["pos_embed"], renamed)
 
 
+def mmdit(size, **changed):
+    settings = dict(sample_size=8, patch_size=2, in_channels=3, out_channels=3, num_layers=3, attention_head_dim=4,
+                    num_attention_heads=3, joint_attention_dim=7, caption_projection_dim=12, pooled_projection_dim=5,
+                    pos_embed_max_size=6) | changed
+    model, draw = diffusers.SD3Transformer2DModel(**settings), np.random.default_rng(1)
+    inputs = dict(x=draw.standard_normal((3, 3, *size)), t=np.array([1, 500, 999]),
+                  context=draw.standard_normal((3, 4, 7)), pooled=draw.standard_normal((3, 5)))
+    return model, lambda x, t, context, pooled: model(x, context, pooled, t).sample, inputs, published(model)
+
+
 def autoencoder(way, size, **changed):
     settings = dict(block_out_channels=(8, 8, 12), layers_per_block=2, norm_num_groups=4, latent_channels=3,
                     down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3) | changed
@@ -171,6 +186,8 @@ NETWORKS = {
                                         downsample_padding=0),
     "dit_2": lambda: dit(2, 6, [4, 0, 5]),
     "dit_3": lambda: dit(3, 6, [5, 2, 2], num_attention_heads=1, attention_head_dim=8, num_layers=3),
+    "mmdit_sd3": lambda: mmdit((6, 10)),
+    "mmdit_sd35": lambda: mmdit((8, 4), qk_norm="rms_norm", dual_attention_layers=(0,), num_layers=2),
     "autoencoder_encode": lambda: autoencoder("encode", (12, 10)),
     "autoencoder_decode": lambda: autoencoder("decode", (5, 4)),
     "autoencoder_encode_bare": lambda: autoencoder("encode", (11, 9), use_quant_conv=False, use_post_quant_conv=False,
@@ -206,7 +223,7 @@ def network(name, seed):
 
 
 def main():
-    embeddings.get_timestep_embedding = sinusoids
+    embeddings.get_timestep_embedding, normalization.RMSNorm.forward = sinusoids, rms_norm
     arrays, cases = {}, {}
     for seed, name in enumerate(NETWORKS):
         found, cases[name] = network(name, 100 * seed)

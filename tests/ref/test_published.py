@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ref import layers, tree
-from ref.nets import autoencoder, dit, text, unet
+from ref.nets import autoencoder, dit, mmdit, text, unet
 from tests import GOLDENS, assert_close, golden, redrawn
 
 ARRAYS = golden("nets")
@@ -58,6 +58,16 @@ def diffusion_transformer(params, inputs, config):
     return [y], backward
 
 
+def two_streams(params, inputs, config):
+    y, cache = mmdit.mmdit(params, config=config, **inputs)
+
+    def backward(dy):
+        *dinputs, dparams = mmdit.mmdit_backward(dy, params, cache, config)
+        return dict(zip(("x", "context", "pooled"), dinputs)), dparams
+
+    return [y], backward
+
+
 def coder(params, inputs, config):
     """encode, decode or tiny_decode, by what is given and what is there."""
     (key, a), = inputs.items()
@@ -71,7 +81,8 @@ def coder(params, inputs, config):
     return [y], backward
 
 
-RUN = {"text": text_encoder, "unet": u_net, "dit": diffusion_transformer, "autoencoder": coder, "tiny": coder}
+RUN = {"text": text_encoder, "unet": u_net, "dit": diffusion_transformer, "mmdit": two_streams, "autoencoder": coder,
+       "tiny": coder}
 
 
 @pytest.mark.parametrize("name", CASES)
