@@ -66,7 +66,7 @@ def _blockwise(f, x):
     x = np.asarray(x) + 0.0  # floats
     if x.size <= BLOCK:
         return f(x)
-    y, flat = np.empty(x.size, x.dtype), x.reshape(-1)
+    y, flat = np.zeros(x.size, x.dtype), x.reshape(-1)
     for start in range(0, x.size, BLOCK):
         y[start:start + BLOCK] = f(flat[start:start + BLOCK])
     return y.reshape(x.shape)

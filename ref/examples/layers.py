@@ -12,6 +12,14 @@ ARGUMENTS = dict(
 IMAGE = dict(x=sines((2, 2, 3, 4)))
 NORM = dict(x=sines((2, 4)), w=1 + sines((4,), 1) / 2, b=sines((4,), 2))
 
+
+
+def linears(*names, norms=()):
+    """Layers from 4 to 4 with these names, and norms of 2. names, norms: strs."""
+    made = {name: {"weight": sines((4, 4), k), "bias": sines((4,), k + 9)} for k, name in enumerate(names)}
+    return made | {name: {"weight": 1 + sines((2,), k) / 2} for k, name in enumerate(norms)}
+
+
 FUNCTIONS = {
     "conv1d": dict(x=sines((2, 2, 6)), w=sines((3, 2, 2), 1), b=sines((3,), 2), padding=(2, 0), dilation=2),  # causal
     "conv2d": IMAGE | dict(w=sines((3, 2, 3, 3), 1), b=sines((3,), 2)),
@@ -22,11 +30,13 @@ FUNCTIONS = {
     "adaptive_norm": dict(x=sines((2, 3, 4)), shift=sines((2, 4), 1), scale=sines((2, 4), 2)),
     "split_heads": dict(x=sines((2, 3, 4)), heads=2),
     "merge_heads": dict(y=sines((2, 2, 3, 2))),
-    "multi_head": dict(
-        params={name: {"weight": sines((4, n), k), "bias": sines((4,), k + 4)}
-                for k, (name, n) in enumerate((("to_q", 4), ("to_k", 3), ("to_v", 3)))}
-        | {"to_out": [{"weight": sines((4, 4), 3)}, {}]},
-        x=sines((2, 3, 4)), context=sines((2, 2, 3), 8), heads=2,
+    "multi_head": dict(params=linears("q_proj", "k_proj", "v_proj", "out_proj", norms=("norm_q",)),
+                       x=sines((2, 3, 4)), context=sines((2, 2, 4), 8), heads=2),
+    "joint_attention": dict(
+        params=linears("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
+                       norms=("norm_q", "norm_k", "norm_added_q", "norm_added_k"))
+        | {"to_out": [linears("x")["x"], {}]},
+        x=sines((2, 3, 4), 7), context=sines((2, 2, 4), 8), heads=2,
     ),
     "feed_forward": dict(
         params=[{"proj": {"weight": sines((6, 3)), "bias": sines((6,), 1)}}, {}, {"weight": sines((2, 3), 2)}],

@@ -36,7 +36,7 @@ def attention(q, k, v, mask=None, causal=False):
     Raises ValueError where the shapes do not fit.
     """
     mask = _checked(q, k, v, mask)
-    y = np.empty(q.shape[:3] + v.shape[3:], np.result_type(q, k, v))
+    y = np.zeros(q.shape[:3] + v.shape[3:], np.result_type(q, k, v))
     for at in _slices(q, k):
         seen = _seen(at, q, k, mask, causal)
         y[at] = _product(_weights(q[at], k[at[:2]], seen), v[at[:2]], seen)
@@ -123,8 +123,8 @@ def joint_attention(params, x, context, heads):
 
     then W_o y, and V_o c where the dict has to_add_out. Norms as in `multi_head`.
 
-    params: dict with to_q, to_k, to_v, to_out for W, and add_q_proj, add_k_proj, add_v_proj, to_add_out for V. x: (B, L,
-    C). context: (B, Lc, C). heads: int.
+    params: dict with to_q, to_k, to_v, to_out for W, and add_q_proj, add_k_proj, add_v_proj, to_add_out for V. x: (B,
+    L, C). context: (B, Lc, C). heads: int.
     Returns y (B, L, C), c (B, Lc, C) or None, cache.
     """
     (q, k, v), raw = _to_heads(params, STREAMS[0], (x,) * 3, heads)
@@ -134,7 +134,7 @@ def joint_attention(params, x, context, heads):
     y, c = apply(linear, _first(params["to_out"]), a[:, :x.shape[1]]), None
     if "to_add_out" in params:
         c = apply(linear, params["to_add_out"], a[:, x.shape[1]:])
-    return y, c, {"x": x, "context": context, "qkv": qkv, "raw": (raw, raw_added), "a": a}
+    return y, c, {"x": x, "context": context, "qkv": qkv, "raw": [raw, raw_added], "a": a}
 
 
 def joint_attention_backward(dy, dc, params, cache):

@@ -103,7 +103,7 @@ def _products(x, w, out, stride, dilation):
     shifts = _shifts(w, out, len(x))
     matrices = w.reshape(*w.shape[:2], shifts, -1)  # (O, C, shifts, K)
     matrices = np.moveaxis(matrices, 2, 0).reshape(shifts, len(w), -1)  # (shifts, O, C K)
-    y = np.empty((len(x), len(w), *out), np.result_type(x, w))
+    y = np.zeros((len(x), len(w), *out), np.result_type(x, w))
     for place, columns in _bands(x, w.shape, out, stride, dilation, shifts):
         total = matrices[0] @ columns[0]
         for shift in range(1, shifts):

@@ -1,7 +1,7 @@
 """The autoencoder of latent diffusion, image to latent and back; and the tiny decoder that stands in for the large one.
 
-Parameters have the published names (diffusers' `AutoencoderKL` and `AutoencoderTiny`) and hold the structure. config has
-the published key norm_num_groups. All norms have eps 1e-6, the encoder pads below and right alone, and the middle's
+Parameters have the published names (diffusers' `AutoencoderKL` and `AutoencoderTiny`) and hold the structure. config
+has the published key norm_num_groups. All norms have eps 1e-6, the encoder pads below and right alone, and the middle's
 attention has one head. No scaling factor is known here: the pipeline has it.
 
 Papers
@@ -105,7 +105,7 @@ def _level(params, h, groups):
     for resnet, attention in zip_longest(params["resnets"], params.get("attentions", [])):
         h, block = residual_block(resnet, h, None, groups, EPS)
         h, seen = pixel_attention(attention, h, None, 1, groups, EPS) if attention else (h, None)
-        kept.append((block, seen))
+        kept.append([block, seen])
     if "downsamplers" in params:
         cache["fine"] = h
         h = apply(conv2d, params["downsamplers"][0]["conv"], h, stride=2, padding=CORNER)  # (B, C, H / 2, W / 2)

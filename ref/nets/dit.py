@@ -98,7 +98,7 @@ def dit_block(params, x, a, heads):
     o = apply(linear, params["attn"]["proj"], m)
     u = x + gate1[:, None] * o
     f, mlp = feed_forward(params["mlp"], adaptive_norm(u, shift2, scale2, EPS), "gelu_tanh")
-    return u + gate2[:, None] * f, {"x": x, "a": a, "modulation": parts, "n1": n1, "qkv": (q, k, v), "m": m, "o": o,
+    return u + gate2[:, None] * f, {"x": x, "a": a, "modulation": parts, "n1": n1, "qkv": [q, k, v], "m": m, "o": o,
                                     "u": u, "f": f, "mlp": mlp}
 
 

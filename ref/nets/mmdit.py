@@ -107,16 +107,16 @@ def mmdit_block(params, x, context, a, heads):
     cshift, cscale, *crest = _parts(params["norm1_context"]["linear"], a)[::-1 if last else 1]
     n, cn = adaptive_norm(x, shift, scale, EPS), adaptive_norm(context, cshift, cscale, EPS)
     o, co, joint = joint_attention(params["attn"], n, cn, heads)
-    attended, cache = [(gate, o)], {"x": x, "context": context, "a": a, "joint": joint, "scales": (scale, cscale)}
+    attended, cache = [[gate, o]], {"x": x, "context": context, "a": a, "joint": joint, "scales": [scale, cscale]}
     if "attn2" in params:
         shift2, scale2, gate2 = rest[3:]
         o2, cache["attn2"] = multi_head(params["attn2"], adaptive_norm(x, shift2, scale2, EPS), None, heads)
-        attended.append((gate2, o2))
-        cache["scales"] += scale2,
+        attended.append([gate2, o2])
+        cache["scales"].append(scale2)
     y, cache["image"] = _ended(params["ff"], x, attended, *rest[:3])
     if last:
         return y, None, cache
-    c, cache["text"] = _ended(params["ff_context"], context, [(crest[0], co)], *crest[1:])
+    c, cache["text"] = _ended(params["ff_context"], context, [[crest[0], co]], *crest[1:])
     return y, c, cache
 
 
@@ -153,7 +153,7 @@ def _parts(layer, a):
 
 
 def _ended(params, x, attended, shift, scale, gate):
-    """u = x + sum_i gate_i o_i,  y = u + gate f(adaptive_norm(u)), for one stream. attended: [(gate_i, o_i)]."""
+    """u = x + sum_i gate_i o_i,  y = u + gate f(adaptive_norm(u)), for one stream. attended: [[gate_i, o_i]]."""
     u = x + sum(g[:, None] * o for g, o in attended)
     f, cache = feed_forward(params["net"], adaptive_norm(u, shift, scale, EPS), "gelu_tanh")
     return u + gate[:, None] * f, {"attended": attended, "u": u, "scale": scale, "gate": gate, "f": f, "ff": cache}

@@ -2,8 +2,8 @@
 
 Parameters have the published names (diffusers' `UNet2DModel` and `UNet2DConditionModel`) and hold the structure: a
 level has attention, a block has a shortcut, the net has a middle or classes where its dict has them. config has the
-published keys, those of SETTINGS. Its `attention_head_dim`, one for all levels or one for each, is the size of a head in
-a net without text, and in one with text the number of heads.
+published keys, those of SETTINGS. Its `attention_head_dim`, one for all levels or one for each, is the size of a head
+in a net without text, and in one with text the number of heads.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
@@ -105,7 +105,7 @@ def _level(params, h, emb, context, size, config, route, skips):
                                          config["norm_num_groups"], EPS if with_text else config["norm_eps"])
         if route == "down_blocks":
             skips.append(h)
-        layers.append((channels, *kept))
+        layers.append([channels, *kept])
     if "downsamplers" in params:
         cache["fine"] = h
         h = apply(conv2d, params["downsamplers"][0]["conv"], h, stride=2, padding=((low, 1), (low, 1)))

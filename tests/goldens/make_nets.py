@@ -85,51 +85,49 @@ def unet_of_pixels(size, **changed):
     return model, lambda x, t, labels=None: model(x, t, class_labels=labels).sample, inputs, published(model)
 
 
+def authors_names(depth):
+    """{the name of a layer in DiT's own files: its names in diffusers' class}; qkv is three there."""
+    once = {"x_embedder.proj": "pos_embed.proj", "final_layer.linear": "proj_out_2",
+            "final_layer.adaLN_modulation.1": "proj_out_1"}
+    everywhere = {"t_embedder.mlp.0": "timestep_embedder.linear_1", "t_embedder.mlp.2": "timestep_embedder.linear_2",
+                  "y_embedder.embedding_table": "class_embedder.embedding_table"}
+    each = {"attn.proj": ["attn1.to_out.0"], "mlp.fc1": ["ff.net.0.proj"], "mlp.fc2": ["ff.net.2"],
+            "adaLN_modulation.1": ["norm1.linear"], "attn.qkv": ["attn1.to_q", "attn1.to_k", "attn1.to_v"]}
+    names = {mine: [other] for mine, other in once.items()}
+    names |= {mine: [f"transformer_blocks.{i}.norm1.emb.{other}" for i in range(depth)]
+              for mine, other in everywhere.items()}
+    return names | {f"blocks.{i}.{mine}": [f"transformer_blocks.{i}.{other}" for other in others]
+                    for i in range(depth) for mine, others in each.items()}
+
+
 def dit(patch, size, labels, **changed):
-    """diffusers' class with the authors' freq_shift, eps and names; the sinusoids are 256 wide in both."""
+    """diffusers' class with the authors' freq_shift, eps and names."""
     settings = dict(num_attention_heads=3, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=2,
                     sample_size=size, patch_size=patch, num_embeds_ada_norm=5, norm_eps=1e-6) | changed
     model = diffusers.DiTTransformer2DModel(**settings)
     for block in model.transformer_blocks:
         block.norm1.emb.time_proj.downscale_freq_shift = 0
-    d, heads = settings["num_attention_heads"] * settings["attention_head_dim"], settings["num_attention_heads"]
-    pairs = {"x_embedder.proj": "pos_embed.proj", "final_layer.linear": "proj_out_2",
-             "final_layer.adaLN_modulation.1": "proj_out_1", "t_embedder.mlp.0": "timestep_embedder.linear_1",
-             "t_embedder.mlp.2": "timestep_embedder.linear_2", "y_embedder.embedding_table":
-             "class_embedder.embedding_table", "attn.proj": "attn1.to_out.0", "mlp.fc1": "ff.net.0.proj",
-             "mlp.fc2": "ff.net.2", "adaLN_modulation.1": "norm1.linear"}
-    theirs = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
-    shapes = {"pos_embed": [1, (size // patch) ** 2, d]}
-    for kind in ("weight", "bias"):
-        for mine, other in pairs.items():
-            found = {path: shape for path, shape in theirs.items() if path.endswith(f"{other}.{kind}")}
-            for path, shape in found.items():
-                block = path.split(".")[1] if path.startswith("transformer_blocks") else ""
-                whole = mine.startswith(("t_", "y_", "x_", "final"))
-                shapes[f"{mine}.{kind}" if whole else f"blocks.{block}.{mine}.{kind}"] = shape
-        for i in range(settings["num_layers"]):
-            shapes[f"blocks.{i}.attn.qkv.{kind}"] = [3 * d, d][: 2 if kind == "weight" else 1]
+    d, theirs = settings["num_attention_heads"] * settings["attention_head_dim"], model.state_dict()
+    names, shapes = authors_names(settings["num_layers"]), {"pos_embed": [1, (size // patch) ** 2, d]}
+    for mine, others in names.items():
+        for kind in ("weight", "bias"):
+            if f"{others[0]}.{kind}" in theirs:
+                rows, *inputs = theirs[f"{others[0]}.{kind}"].shape
+                shapes[f"{mine}.{kind}"] = [3 * rows if mine.endswith("qkv") else rows, *inputs]
 
     def renamed(params):
         out = {"pos_embed.pos_embed": params["pos_embed"]}
-        for path, a in params.items():
-            owner, _, kind = path.rpartition(".")
-            block, short = owner.split(".", 2)[1:] if owner.startswith("blocks") else ("", owner)
-            if short == "attn.qkv":
-                out |= {f"transformer_blocks.{block}.attn1.to_{n}.{kind}": b for n, b in zip("qkv", a.chunk(3))}
-            elif short in pairs and owner.startswith(("t_", "y_")):
-                out |= {f"transformer_blocks.{i}.norm1.emb.{pairs[short]}.{kind}": a
-                        for i in range(settings["num_layers"])}
-            elif short in pairs:
-                out[f"transformer_blocks.{block}.{pairs[short]}.{kind}" if block else f"{pairs[short]}.{kind}"] = a
-        assert set(theirs) <= set(out), set(theirs) - set(out)
+        for path in list(shapes)[1:]:
+            mine, _, kind = path.rpartition(".")
+            parts = params[path].chunk(3) if mine.endswith("qkv") else [params[path]] * len(names[mine])
+            out |= {f"{other}.{kind}": part for other, part in zip(names[mine], parts)}
         return out
 
     draw = np.random.default_rng(1)
     inputs = dict(x=draw.standard_normal((3, 4, size, size)), t=np.array([1, 500, 999]), labels=np.array(labels))
     config = dict(input_size=size, patch_size=patch, in_channels=4, hidden_size=d, depth=settings["num_layers"],
-                  num_heads=heads, mlp_ratio=4.0, class_dropout_prob=0.1, num_classes=5, learn_sigma=True)
-    return (model, lambda x, t, labels: model(x, t, labels).sample, inputs, config, shapes, ["pos_embed"], renamed)
+                  num_heads=settings["num_attention_heads"], num_classes=5, learn_sigma=True)
+    return model, lambda x, t, labels: model(x, t, labels).sample, inputs, config, shapes, ["pos_embed"], renamed
 
 
 def mmdit(size, **changed):
@@ -179,8 +177,8 @@ NETWORKS = {
     "unet_sd2": lambda: unet_with_text(
         (9, 6), block_out_channels=(8, 8, 12), use_linear_projection=True, attention_head_dim=[1, 2, 3],
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), num_class_embeds=3, layers_per_block=1,
-        transformer_layers_per_block=2),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), num_class_embeds=3,
+        layers_per_block=1, transformer_layers_per_block=2),
     "unet_distilled": lambda: unet_with_text((8, 6), inputs=9, mid_block_type=None, time_cond_proj_dim=5),
     "unet_ddpm": lambda: unet_of_pixels((6, 10), num_class_embeds=3, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6,
                                         downsample_padding=0),
@@ -202,7 +200,8 @@ def network(name, seed):
     model, call, inputs, config, *names = NETWORKS[name]()
     shapes, fixed, renamed = names or own_names(model)
     params = {path: torch.tensor(a, requires_grad=path not in fixed) for path, a in redrawn(shapes, seed).items()}
-    given = {key: torch.tensor(a, requires_grad=a.dtype.kind == "f" and key not in FIXED) for key, a in inputs.items()}
+    free = {key for key, a in inputs.items() if a.dtype.kind == "f" and key not in FIXED}
+    given = {key: torch.tensor(a, requires_grad=key in free) for key, a in inputs.items()}
     holder = torch.nn.Module()
     holder.model, holder.forward = model.double().eval(), call
     outs = torch.func.functional_call(holder, {f"model.{path}": a for path, a in renamed(params).items()}, (), given)
