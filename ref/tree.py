@@ -41,14 +41,39 @@ def named(tree):
 
 
 def from_named(named):
-    """The inverse of `named`; an empty list or dict leaves no path and does not come back. named: {dotted path:
-    leaf}."""
+    """The inverse of `named`; an empty list or dict leaves no path and does not come back. A number that is missing
+    between others stands for a layer without parameters and gives an empty dict. named: {dotted path: leaf}."""
     groups = {}
     for path, leaf in named.items():
         key, _, rest = path.partition(".")
         groups.setdefault(key, {})[rest] = leaf
     tree = {key: group[""] if "" in group else from_named(group) for key, group in groups.items()}
-    return [tree[str(i)] for i in range(len(tree))] if tree and all(key.isdecimal() for key in tree) else tree
+    if not tree or not all(key.isdecimal() for key in tree):
+        return tree
+    return [tree.get(str(i), {}) for i in range(max(int(key) for key in tree) + 1)]
+
+
+def filled(tree, gradients):
+    """The gradients in the structure and the shapes of the tree, 0 where there is none. tree: of arrays. gradients: a
+    part of such a tree, None for nothing."""
+    if isinstance(tree, dict):
+        return {key: filled(part, (gradients or {}).get(key)) for key, part in tree.items()}
+    if isinstance(tree, list):
+        return [filled(part, gradients[i] if gradients else None) for i, part in enumerate(tree)]
+    return np.zeros(tree.shape, tree.dtype) if gradients is None else gradients.reshape(tree.shape)
+
+
+def apply(layer, params, x, **settings):
+    """layer(x, w, b, ...) with the weight, and the bias if there is one, under their published names. layer: of
+    `ref.layers`. params: dict with weight and perhaps bias. x: array. settings: the layer's other arguments."""
+    return layer(x, w=params["weight"], b=params.get("bias"), **settings)
+
+
+def gradient(layer_backward, dy, params, x, **settings):
+    """The gradients of `apply`. layer_backward: of the same layer. dy: as the layer's output. params, x, settings: as
+    there. Returns dx, dparams."""
+    dx, dw, db = layer_backward(dy, x=x, w=params["weight"], **settings)
+    return dx, {"weight": dw, "bias": db} if "bias" in params else {"weight": dw}
 
 
 def _shown(tree):

@@ -13,6 +13,17 @@ def golden(name):
         return dict(arrays)
 
 
+def redrawn(shapes, seed):
+    """{name: array} for {name: shape}: every number random, weights of about 1 / sqrt(inputs), those of norms about
+    1."""
+    draw, params = np.random.default_rng(seed), {}
+    for name, shape in shapes.items():
+        z = draw.standard_normal(shape)
+        inputs = np.prod(shape[1:]) if len(shape) > 1 else 9
+        params[name] = z / np.sqrt(inputs) + (len(shape) == 1 and name.endswith("weight"))
+    return params
+
+
 def assert_close(actual, expected, rel=1e-12, scale=None):
     """|actual - expected| <= rel * scale in every element; scale is |expected| if not given, else the size of the terms
     that were added to make it.

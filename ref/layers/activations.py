@@ -5,9 +5,15 @@ Papers
     [Leaky]  Maas, Hannun, Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013
     [SiLU]   Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation in
              Reinforcement Learning", 2018
+    [GELU]   Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016
+    [GLU]    Shazeer, "GLU Variants Improve Transformer", 2020
     [DL]     Goodfellow, Bengio, Courville, "Deep Learning", 2016
 """
+import math
+
 import numpy as np
+
+from ref.numerics import normal_cdf, normal_pdf
 
 
 def relu(x):
@@ -71,3 +77,64 @@ def softplus(x):
 def softplus_backward(dy, x):
     """dx = dy sigmoid(x), [DL] eq. 3.37. dy, x: one shape. Returns dx."""
     return dy * sigmoid(x)
+
+
+def gelu(x):
+    """y = x Phi(x),  Phi(x) = (1 + erf(x / sqrt(2))) / 2, [GELU] section 2. x: any shape. Returns y."""
+    return x * normal_cdf(x)
+
+
+def gelu_backward(dy, x):
+    """dx = dy (Phi(x) + x phi(x)), phi the standard normal density. dy, x: one shape. Returns dx."""
+    return dy * (normal_cdf(x) + x * normal_pdf(x))
+
+
+def gelu_tanh(x):
+    """y = x / 2 (1 + tanh(u)) = x sigmoid(2 u),  u = sqrt(2 / pi) (x + 0.044715 x^3), [GELU] section 2: close to
+    `gelu`, 5e-4 apart at most. x: any shape. Returns y."""
+    return x * sigmoid(_two_u(x))
+
+
+def gelu_tanh_backward(dy, x):
+    """dx = dy (s + x s (1 - s) 2 u'),  s = sigmoid(2 u). dy, x: one shape. Returns dx."""
+    s = sigmoid(_two_u(x))
+    slope = 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    return dy * (s + s * (1 - s) * (x * slope))
+
+
+def _two_u(x):
+    return 2 * math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x)
+
+
+def quick_gelu(x):
+    """y = x sigmoid(1.702 x), [GELU] section 2: 2e-2 apart from `gelu` at most. x: any shape. Returns y."""
+    return x * sigmoid(1.702 * x)
+
+
+def quick_gelu_backward(dy, x):
+    """dx = dy (s + 1.702 x s (1 - s)),  s = sigmoid(1.702 x). dy, x: one shape. Returns dx."""
+    s = sigmoid(1.702 * x)
+    return dy * (s + s * (1 - s) * (1.702 * x))
+
+
+def geglu(x):
+    """y = a gelu(g), where a and g are the halves of the last axis, [GLU] eq. 5.
+
+    x: (..., 2 n).
+    Returns y (..., n).
+    Raises ValueError for an odd last axis.
+    """
+    a, g = _halves(x)
+    return a * gelu(g)
+
+
+def geglu_backward(dy, x):
+    """da = dy gelu(g),  dg = dy a gelu'(g). dy: (..., n). x: as in `geglu`. Returns dx."""
+    a, g = _halves(x)
+    return np.concatenate([dy * gelu(g), gelu_backward(dy * a, g)], axis=-1)
+
+
+def _halves(x):
+    if x.shape[-1] % 2:
+        raise ValueError(f"x: expected an even last axis, got {x.shape}")
+    return x[..., :x.shape[-1] // 2], x[..., x.shape[-1] // 2:]

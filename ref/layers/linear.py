@@ -5,16 +5,18 @@ Papers
 """
 
 
-def linear(x, w, b):
+def linear(x, w, b=None):
     """y = x w^T + b, [Backprop] eq. 1.
 
-    x: (..., n). w: (m, n). b: (m,).
+    x: (..., n). w: (m, n). b: (m,), or None for 0.
     Returns y (..., m).
     Raises ValueError where the widths do not fit.
     """
-    if x.shape[-1:] != w.shape[1:] or b.shape != w.shape[:1]:
-        raise ValueError(f"expected x (..., n), w (m, n), b (m,), got x {x.shape}, w {w.shape}, b {b.shape}")
-    return x @ w.T + b
+    if x.shape[-1:] != w.shape[1:] or b is not None and b.shape != w.shape[:1]:
+        raise ValueError(f"expected x (..., n), w (m, n), b (m,), got x {x.shape}, w {w.shape}, "
+                         f"b {None if b is None else b.shape}")
+    y = x @ w.T
+    return y if b is None else y + b
 
 
 def linear_backward(dy, x, w):

@@ -19,6 +19,8 @@ from ref.tree import from_named, named
 MATH = f"{Path(ref.__file__).parent}/"
 READER = f"{MATH}reading/", f"{MATH}__main__.py", f"{MATH}tree.py"
 SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, in addition to its first three
+ARRAYS, IN_ALL = 24, 250  # of a large tree, how many arrays, spread evenly, and how many elements of all
+FIXED = "pos_embed"  # a table that gets no gradient
 BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 
@@ -263,7 +265,8 @@ def _returned(run):
 def gradient_names(backward):
     """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ...".
     backward: of `ref`."""
-    said = re.search(r".*Returns ((?:d\w+(?:, | and |\b))+)", inspect.getdoc(backward), flags=re.S)[1]
+    text = " ".join(inspect.getdoc(backward).split())
+    said = re.search(r".*Returns ((?:d\w+(?:, | and |\b))+)", text)[1]
     return [name[1:] for name in re.findall(r"d\w+", said)]
 
 
@@ -281,10 +284,11 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
     table = []
     for name, gradient in zip(gradient_names(backward), gradients, strict=True):
         whole, grads = named(inputs[name]), named(gradient)
-        for key, value in whole.items():
-            value = np.asarray(value, np.float64)
-            chosen = np.unique(np.append(np.arange(min(3, value.size)),
-                                         np.linspace(0, value.size - 1, min(SAMPLED, value.size)).astype(int)))
+        sampled, learned = min(SAMPLED, max(1, IN_ALL // len(whole))), [key for key in whole if not key.endswith(FIXED)]
+        for key in learned[::max(1, len(learned) // ARRAYS)]:
+            value = np.asarray(whole[key], np.float64)
+            chosen = np.unique(np.append(np.arange(min(3, sampled, value.size)),
+                                         np.linspace(0, value.size - 1, min(sampled, value.size)).astype(int)))
 
             def at(i, h):
                 moved = value.copy()
