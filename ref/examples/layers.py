@@ -2,6 +2,7 @@
 import numpy as np
 
 from ref.examples.base import digits, sines
+from ref.examples.nets import net
 
 ARGUMENTS = dict(
     x=sines((2, 3)), w=sines((4, 3), 1), b=sines((4,), 2), index=np.array([2, 0, 2]),
@@ -13,7 +14,6 @@ IMAGE = dict(x=sines((2, 2, 3, 4)))
 NORM = dict(x=sines((2, 4)), w=1 + sines((4,), 1) / 2, b=sines((4,), 2))
 
 
-
 def linears(*names, norms=()):
     """Layers from 4 to 4 with these names, and norms of 2. names, norms: strs."""
     made = {name: {"weight": sines((4, 4), k), "bias": sines((4,), k + 9)} for k, name in enumerate(names)}
@@ -21,6 +21,13 @@ def linears(*names, norms=()):
 
 
 FUNCTIONS = {
+    "resblock": dict(params=lambda: net("unet")["up_blocks"][1]["resnets"][0], x=sines((2, 6, 3, 4)),
+                     c=sines((2, 8), 1)),
+    "pixel_attention": dict(
+        params={"group_norm": {"weight": 1 + sines((4,), 1) / 2, "bias": sines((4,), 2)}}
+        | linears("to_q", "to_k", "to_v") | {"to_out": [linears("x")["x"], {}]},
+        x=sines((2, 4, 2, 3)), heads=2,
+    ),
     "conv1d": dict(x=sines((2, 2, 6)), w=sines((3, 2, 2), 1), b=sines((3,), 2), padding=(2, 0), dilation=2),  # causal
     "conv2d": IMAGE | dict(w=sines((3, 2, 3, 3), 1), b=sines((3,), 2)),
     "conv3d": dict(x=sines((1, 2, 2, 3, 2)), w=sines((2, 2, 3, 3, 3), 1), b=sines((2,), 2)),

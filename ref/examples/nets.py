@@ -21,14 +21,27 @@ def stirred(params):
     return tree.from_named({path: some(a, k / 7) for k, (path, a) in enumerate(tree.named(params).items())})
 
 
+UNET = dict(
+    in_channels=1, out_channels=1, block_out_channels=(2, 4), down_block_types=("DownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=2, attention_head_dim=2,
+    cross_attention_dim=3, num_class_embeds=2,
+)
+MMDIT = dict(
+    sample_size=8, patch_size=2, in_channels=1, out_channels=1, num_layers=2, num_attention_heads=2,
+    attention_head_dim=2, joint_attention_dim=3, pooled_projection_dim=3, pos_embed_max_size=5,
+    dual_attention_layers=(0,), qk_norm="rms_norm",
+)
+TEXT = sines((2, 3, 3), 7)
+
+
 @functools.cache
 def net(name):
     """Small parameters of a network, made when they are needed. name: str."""
     made = {
-        "unet": lambda: init.unet_init(0, 1, (4, 6), 1, (1,), text=3),
+        "unet": lambda: init.unet_init(0, UNET),
         "text": lambda: init.text_encoder_init(0, 9, 6, 4, 2),
         "dit": lambda: init.dit_init(0, 4, 2, 1, 8, 2, 2, 1, 3, False),
-        "mmdit": lambda: init.mmdit_init(0, 4, 2, 1, 2, 2, 4, 3, 5, 4, (0,), "rms_norm"),
+        "mmdit": lambda: init.mmdit_init(0, MMDIT),
         "autoencoder": lambda: init.autoencoder_init(0, 1, 2, (4, 4), 1),
         "tiny": lambda: init.tiny_init(0, 1, 2, 3, (1, 1)),
     }
@@ -49,27 +62,26 @@ FUNCTIONS = {
     "init.drawn": dict(layers={"norm1": {"weight": (4,), "bias": (4,)}, "conv2": {"weight": (4, 2, 3, 3)}},
                        zero=("conv2",)),
     "init.text_encoder_init": dict(vocabulary=9, places=6, width=4, layers=2),
-    "init.unet_init": dict(widths=(4, 6), attention=(1,), text=3),
+    "init.unet_init": dict(config=UNET),
     "init.dit_init": dict(input_size=4, in_channels=1, hidden_size=8, depth=2, num_heads=2, num_classes=3),
-    "init.mmdit_init": dict(sample_size=4, in_channels=1, num_layers=2, num_attention_heads=2, attention_head_dim=4,
-                            joint_attention_dim=3, pooled_projection_dim=5, pos_embed_max_size=4),
+    "init.mmdit_init": dict(config=MMDIT),
     "init.autoencoder_init": dict(channels=1, latent=2, widths=(4, 4), layers=1),
     "init.tiny_init": dict(channels=1, latent=2, width=3, blocks=(1, 1)),
     "text.text_encoder": dict(params=lambda: net("text"), ids=np.array([[7, 1, 4, 8], [7, 8, 0, 0]]), config=CONFIG),
     "text.text_block": dict(params=lambda: net("text")["encoder"]["layers"][0], x=sines((2, 3, 4)), config=CONFIG),
-    "unet.unet": dict(params=lambda: net("unet"), x=IMAGE, context=sines((2, 3, 3), 1), config=CONFIG, labels=None,
-                      timestep_cond=None),
-    "unet.residual_block": dict(params=lambda: net("unet")["down_blocks"][1]["resnets"][0], x=sines((2, 4, 3, 4)), emb=sines((2, 16), 1), groups=2,
-                                eps=1e-5),
-    "unet.pixel_attention": dict(params=lambda: net("unet")["down_blocks"][1]["attentions"][0], x=sines((2, 6, 2, 3)), context=sines((2, 3, 3), 1),
-                                 heads=2, groups=2, eps=1e-6),
-    "unet.transformer_block": dict(params=lambda: net("unet")["down_blocks"][1]["attentions"][0]["transformer_blocks"][0], x=sines((2, 4, 6)),
-                                   context=sines((2, 3, 3), 1), heads=2),
+    "unet.unet": dict(params=lambda: net("unet"), x=digits()[:, None, ::2, ::2], context=TEXT, config=UNET),
+    "unet.transformer": dict(params=lambda: net("unet")["mid_block"]["attentions"][0], x=sines((2, 4, 2, 3)),
+                             context=TEXT, heads=2, groups=2),
+    "unet.transformer_block": dict(
+        params=lambda: net("unet")["mid_block"]["attentions"][0]["transformer_blocks"][0], x=sines((2, 5, 4)),
+        context=TEXT, heads=2,
+    ),
     "dit.dit": dict(params=lambda: net("dit"), x=IMAGE, config=CONFIG),
     "dit.dit_block": dict(params=lambda: net("dit")["blocks"][0], x=sines((2, 3, 8)), a=sines((2, 8), 1), heads=2),
-    "mmdit.mmdit": dict(params=lambda: net("mmdit"), x=IMAGE, context=sines((2, 3, 3), 1), pooled=sines((2, 5), 2), config=CONFIG),
-    "mmdit.mmdit_block": dict(params=lambda: net("mmdit")["transformer_blocks"][0], x=sines((2, 4, 8)), context=sines((2, 3, 8), 1),
-                              a=sines((2, 8), 2), heads=2),
+    "mmdit.mmdit": dict(params=lambda: net("mmdit"), x=digits()[:, None, ::2, ::2], context=TEXT,
+                        pooled=sines((2, 3), 8), config=MMDIT),
+    "mmdit.mmdit_block": dict(params=lambda: net("mmdit")["transformer_blocks"][0], x=sines((2, 5, 4)),
+                              context=sines((2, 3, 4), 1), a=sines((2, 4), 2), heads=2),
     "autoencoder.encode": dict(params=lambda: net("autoencoder"), x=IMAGE, config=CONFIG),
     "autoencoder.decode": dict(params=lambda: net("autoencoder"), z=sines((2, 2, 2, 2)), config=CONFIG),
     "autoencoder.tiny_decode": dict(params=lambda: net("tiny"), z=sines((2, 2, 2, 3)), config={}),

@@ -8,6 +8,7 @@ from ref.layers.attention import (
     attention, attention_backward, joint_attention, joint_attention_backward, merge_heads, multi_head,
     multi_head_backward, split_heads,
 )  # fmt: skip
+from ref.layers.blocks import pixel_attention, pixel_attention_backward, resblock, resblock_backward
 from ref.layers.conv import conv1d, conv1d_backward, conv2d, conv2d_backward, conv3d, conv3d_backward
 from ref.layers.embed import (
     embedding, embedding_backward, rope, rope_backward, sincos_2d, text_end, text_end_backward, time_embedding,

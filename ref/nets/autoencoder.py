@@ -12,11 +12,11 @@ Papers
 from itertools import zip_longest
 
 from ref.layers import (
-    conv2d, conv2d_backward, group_norm, group_norm_backward, relu, relu_backward, silu, silu_backward, tanh,
-    tanh_backward, upsample_nearest, upsample_nearest_backward,
+    conv2d, conv2d_backward, group_norm, group_norm_backward, pixel_attention, pixel_attention_backward, relu,
+    relu_backward, resblock, resblock_backward, silu, silu_backward, tanh, tanh_backward, upsample_nearest,
+    upsample_nearest_backward,
 )  # fmt: skip
 from ref.nets.init import autoencoder_init, tiny_init
-from ref.nets.unet import pixel_attention, pixel_attention_backward, residual_block, residual_block_backward
 from ref.tree import apply, filled, gradient
 
 EPS, POINT, CORNER = 1e-6, ((0, 0), (0, 0)), ((0, 1), (0, 1))  # of the norms; of 1 x 1; of the encoder's strides
@@ -103,8 +103,8 @@ def _level(params, h, groups):
     """The residual blocks of a level, attention in the middle, and the way to the next level. Returns h, cache."""
     kept, cache = [], {}
     for resnet, attention in zip_longest(params["resnets"], params.get("attentions", [])):
-        h, block = residual_block(resnet, h, None, groups, EPS)
-        h, seen = pixel_attention(attention, h, None, 1, groups, EPS) if attention else (h, None)
+        h, block = resblock(resnet, h, None, groups, EPS)
+        h, seen = pixel_attention(attention, h, 1, groups, EPS) if attention else (h, None)
         kept.append([block, seen])
     if "downsamplers" in params:
         cache["fine"] = h
@@ -128,9 +128,9 @@ def _level_gradients(dh, params, cache):
     layers = zip_longest(params["resnets"], params.get("attentions", []), cache["layers"])
     for resnet, attention, (block, seen) in reversed([*layers]):
         if attention:
-            dh, _, dattention = pixel_attention_backward(dh, attention, seen)
+            dh, dattention = pixel_attention_backward(dh, attention, seen)
             grads["attentions"].insert(0, dattention)
-        dh, _, dresnet = residual_block_backward(dh, resnet, block)
+        dh, _, dresnet = resblock_backward(dh, resnet, block)
         grads["resnets"].insert(0, dresnet)
     return dh, grads
 

@@ -4,6 +4,7 @@ here.
 Papers
     [Init]   LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998, section 4.6
     [Fixup]  Zhang, Dauphin, Ma, "Fixup Initialization: Residual Learning Without Normalization", 2019
+    [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
 """
 import math
 
@@ -12,6 +13,12 @@ import numpy as np
 from ref import tree
 from ref.layers import sincos_2d
 from ref.philox import normal, stream
+
+
+UNET_BLOCKS = {  # published types, by the attention that they have
+    "": ("DownBlock2D", "UpBlock2D"), "Attn": ("AttnDownBlock2D", "UNetMidBlock2D", "AttnUpBlock2D"),
+    "CrossAttn": ("CrossAttnDownBlock2D", "UNetMidBlock2DCrossAttn", "CrossAttnUpBlock2D"),
+}  # fmt: skip
 
 
 def drawn(seed, layers, zero=(), dtype=np.float32):
@@ -52,53 +59,92 @@ def text_encoder_init(seed, vocabulary=49408, places=77, width=512, layers=12, d
                         "final_layer_norm": _shapes(width)}, dtype=dtype)
 
 
-def unet_init(seed, channels=1, widths=(32, 64, 64), layers=1, attention=(1, 2), text=None, classes=None,
-              dtype=np.float32):
-    """Fresh parameters, by `drawn`; each branch, and the net itself, ends in 0.
+def unet_init(seed, config, dtype=np.float32):
+    """Fresh parameters of `ref.nets.unet`, by `drawn`. Each of its blocks, and the net itself, ends in 0, as in
+    [DDPM]'s code.
 
-    seed, channels, layers: ints; that many layers in each level. widths: the channels of each level. attention: the
-    levels that have it. text: width of the context, or None. classes: their number, or None. dtype: float32 or float64.
+    seed: int. config: the published keys in_channels, out_channels, block_out_channels, down_block_types,
+    mid_block_type (None for none), up_block_types, layers_per_block, num_class_embeds, time_cond_proj_dim; for a net
+    with text cross_attention_dim, transformer_layers_per_block, use_linear_projection. dtype: float32 or float64.
     Returns a dict.
+    Raises ValueError for the type of a block that is unknown.
     """
-    def resnet(inputs, c):
-        block = {"norm1": _shapes(inputs), "conv1": _shapes(c, inputs, 3, 3),
-                 "time_emb_proj": _shapes(c, 4 * widths[0]), "norm2": _shapes(c), "conv2": _shapes(c, c, 3, 3)}
-        return block if inputs == c else block | {"conv_shortcut": _shapes(c, inputs, 1, 1)}
+    widths, last = config["block_out_channels"], len(config["block_out_channels"]) - 1
+    layers, time = _of_levels(config, "layers_per_block", 2), 4 * widths[0]
+    net = {"conv_in": _shapes(widths[0], config["in_channels"], 3, 3),
+           "time_embedding": {"linear_1": _shapes(time, widths[0]), "linear_2": _shapes(time, time)},
+           "conv_norm_out": _shapes(widths[0]), "conv_out": _shapes(config["out_channels"], widths[0], 3, 3),
+           "down_blocks": [], "up_blocks": []}
+    if config.get("num_class_embeds"):
+        net["class_embedding"] = _shapes(config["num_class_embeds"], time, bias=False)
+    if config.get("time_cond_proj_dim"):
+        net["time_embedding"]["cond_proj"] = _shapes(widths[0], config["time_cond_proj_dim"], bias=False)
+    # Down
+    kept = [widths[0]]  # the channels of each state that the way down keeps
+    for i, kind in enumerate(config["down_block_types"]):
+        level = _unet_level(config, kind, i, [kept[-1]] + [widths[i]] * (layers[i] - 1))
+        kept += [widths[i]] * layers[i]
+        if i < last:
+            level["downsamplers"] = [{"conv": _shapes(widths[i], widths[i], 3, 3)}]
+            kept.append(widths[i])
+        net["down_blocks"].append(level)
+    # Middle
+    middle = config.get("mid_block_type", "UNetMidBlock2D" + "CrossAttn" * bool(config.get("cross_attention_dim")))
+    if middle:
+        net["mid_block"] = _unet_level(config, middle, last, [widths[last]] * 2)
+    # Up
+    for i, kind in zip(range(last, -1, -1), config["up_block_types"]):
+        below = widths[min(i + 1, last)]
+        level = _unet_level(config, kind, i, [n + kept.pop() for n in [below] + [widths[i]] * layers[i]])
+        if i > 0:
+            level["upsamplers"] = [{"conv": _shapes(widths[i], widths[i], 3, 3)}]
+        net["up_blocks"].append(level)
+    return drawn(seed, net, ("conv2", "proj_out", "conv_out"), dtype)
 
-    def heads(c, inputs, bias):
-        return {"to_q": _shapes(c, c, bias=bias), "to_k": _shapes(c, inputs, bias=bias),
-                "to_v": _shapes(c, inputs, bias=bias), "to_out": [_shapes(c, c)]}
 
-    def attend(c):
-        if text is None:
-            return {"group_norm": _shapes(c)} | heads(c, c, True)
-        block = {"norm1": _shapes(c), "attn1": heads(c, c, False), "norm2": _shapes(c), "attn2": heads(c, text, False),
-                 "norm3": _shapes(c), "ff": {"net": [{"proj": _shapes(8 * c, c)}, {}, _shapes(c, 4 * c)]}}
-        return {"norm": _shapes(c), "proj_in": _shapes(c, c, 1, 1), "transformer_blocks": [block],
-                "proj_out": _shapes(c, c, 1, 1)}
+def _unet_level(config, kind, i, inputs):
+    """The blocks of one level, with the attention that their kind has. inputs: the channels that each block gets."""
+    attention = next((name for name, kinds in UNET_BLOCKS.items() if kind in kinds), None)
+    if attention is None:
+        raise ValueError(f"config: expected a block out of {', '.join(sum(UNET_BLOCKS.values(), ()))}, got {kind!r}")
+    width, time = config["block_out_channels"][i], 4 * config["block_out_channels"][0]
+    level = {"resnets": [_resblock(n, width, time) for n in inputs]}
+    middle = "Mid" in kind
+    how_many = len(inputs) - middle
+    if attention == "CrossAttn":
+        text, depth = (_of_levels(config, key, n)[i] for key, n in (("cross_attention_dim", None),
+                                                                    ("transformer_layers_per_block", 1)))
+        point = () if config.get("use_linear_projection") else (1, 1)
+        transformer = {"norm": _shapes(width), "proj_in": _shapes(width, width, *point),
+                       "transformer_blocks": [_transformer_block(width, text)] * depth,
+                       "proj_out": _shapes(width, width, *point)}
+        return level | {"attentions": [transformer] * how_many}
+    if attention == "Attn" and not (middle and config.get("add_attention") is False):
+        return level | {"attentions": [{"group_norm": _shapes(width)} | _multi_head(width, width, True)] * how_many}
+    return level
 
-    def level(i, inputs, way):
-        block = {"resnets": [resnet(n, widths[i]) for n in inputs]}
-        block |= {"attentions": [attend(widths[i]) for _ in inputs]} if i in attention else {}
-        return block | ({way: [{"conv": _shapes(widths[i], widths[i], 3, 3)}]} if way else {})
 
-    c, four, last, down, up = widths[0], 4 * widths[0], len(widths) - 1, [], []
-    params = {"conv_in": _shapes(c, channels, 3, 3),
-              "time_embedding": {"linear_1": _shapes(four, c), "linear_2": _shapes(four, four)}}
-    params |= {"class_embedding": _shapes(classes, four, bias=False)} if classes else {}
-    aside = [c]  # the channels of what the way down puts aside
-    for i, width in enumerate(widths):
-        down.append(level(i, [c] + [width] * (layers - 1), "downsamplers" if i < last else None))
-        aside += [width] * (layers + (i < last))
-        c = width
-    for i, width in reversed([*enumerate(widths)]):
-        inputs = [n + aside.pop() for n in [c] + [width] * layers]
-        up.append(level(i, inputs, "upsamplers" if i > 0 else None))
-        c = width
-    middle = {"resnets": [resnet(widths[-1], widths[-1])] * 2, "attentions": [attend(widths[-1])]}
-    params |= {"down_blocks": down, "mid_block": middle, "up_blocks": up, "conv_norm_out": _shapes(c),
-               "conv_out": _shapes(channels, c, 3, 3)}
-    return drawn(seed, params, ("conv2", "conv_out", "to_out.0" if text is None else "proj_out"), dtype)
+def _resblock(inputs, outputs, time):
+    block = {"norm1": _shapes(inputs), "conv1": _shapes(outputs, inputs, 3, 3), "time_emb_proj": _shapes(outputs, time),
+             "norm2": _shapes(outputs), "conv2": _shapes(outputs, outputs, 3, 3)}
+    return block if inputs == outputs else block | {"conv_shortcut": _shapes(outputs, inputs, 1, 1)}
+
+
+def _transformer_block(width, text):
+    block = {"norm1": _shapes(width), "attn1": _multi_head(width, width, False), "norm3": _shapes(width),
+             "ff": {"net": [{"proj": _shapes(8 * width, width)}, {}, _shapes(width, 4 * width)]}}
+    return block | ({"norm2": _shapes(width), "attn2": _multi_head(width, text, False)} if text else {})
+
+
+def _multi_head(width, context, bias):
+    return {"to_q": _shapes(width, width, bias=bias), "to_k": _shapes(width, context, bias=bias),
+            "to_v": _shapes(width, context, bias=bias), "to_out": [_shapes(width, width)]}
+
+
+def _of_levels(config, key, default):
+    """A setting for each level: a list as it is, one value for all."""
+    value = config.get(key, default)
+    return value if isinstance(value, (list, tuple)) else [value] * len(config["block_out_channels"])
 
 
 def dit_init(seed, input_size=32, patch_size=2, in_channels=4, hidden_size=1152, depth=28, num_heads=16, mlp_ratio=4,
@@ -167,41 +213,41 @@ def tiny_init(seed, channels=3, latent=4, width=64, blocks=(3, 3, 3, 1), dtype=n
     return drawn(seed, {"decoder": {"layers": layers}}, dtype=dtype)
 
 
-def mmdit_init(seed, sample_size=64, patch_size=2, in_channels=16, num_layers=24, num_attention_heads=24,
-               attention_head_dim=64, joint_attention_dim=4096, pooled_projection_dim=2048, pos_embed_max_size=192,
-               dual_attention_layers=(), qk_norm=None, dtype=np.float32):
-    """Fresh parameters, by `drawn`; shifts, scales, gates and the last layer are 0.
+def mmdit_init(seed, config, dtype=np.float32):
+    """Fresh parameters of `ref.nets.mmdit`, by `drawn`; the modulations and the last layer are 0, adaLN-Zero.
 
-    seed: int. sample_size, patch_size, in_channels, num_layers, num_attention_heads, attention_head_dim,
-    joint_attention_dim, pooled_projection_dim, pos_embed_max_size, dual_attention_layers, qk_norm: the published keys.
-    dtype: float32 or float64.
+    seed: int. config: the published keys sample_size, patch_size, in_channels, out_channels, num_layers,
+    num_attention_heads, attention_head_dim, joint_attention_dim, pooled_projection_dim, pos_embed_max_size,
+    dual_attention_layers, qk_norm. dtype: float32 or float64.
     Returns a dict.
     """
-    d, side = num_attention_heads * attention_head_dim, pos_embed_max_size
-    rms = _shapes(attention_head_dim, bias=False)
+    d, patch, channels = (config["num_attention_heads"] * config["attention_head_dim"], config["patch_size"],
+                          config["in_channels"])
+    places, last = config["pos_embed_max_size"], config["num_layers"] - 1
+    norm = _shapes(config["attention_head_dim"], bias=False)
+    feed_forward = {"net": [{"proj": _shapes(4 * d, d)}, {}, _shapes(d, 4 * d)]}
 
-    def heads(names, norms):
-        return {name: _shapes(d, d) for name in names} | ({name: rms for name in norms} if qk_norm else {})
+    def attention(*names):
+        heads = {name: _shapes(d, d) for name in names}
+        norms = [f"norm_{'added_' * name.startswith('add')}{kind}" for kind in "qk" for name in names
+                 if name in (f"to_{kind}", f"add_{kind}_proj")]
+        return heads | {"to_out": [_shapes(d, d)]} | (dict.fromkeys(norms, norm) if config.get("qk_norm") else {})
 
     def block(i):
-        last, net = i == num_layers - 1, {"net": [{"proj": _shapes(4 * d, d)}, {}, _shapes(d, 4 * d)]}
-        own = heads(("to_q", "to_k", "to_v"), ("norm_q", "norm_k")) | {"to_out": [_shapes(d, d)]}
-        added = heads(("add_q_proj", "add_k_proj", "add_v_proj"), ("norm_added_q", "norm_added_k"))
-        made = {"norm1": {"linear": _shapes((9 if i in dual_attention_layers else 6) * d, d)},
-                "norm1_context": {"linear": _shapes((2 if last else 6) * d, d)},
-                "attn": own | added | ({} if last else {"to_add_out": _shapes(d, d)})}
-        made |= {"attn2": own} if i in dual_attention_layers else {}
-        return made | {"ff": net} | ({} if last else {"ff_context": net})
+        dual, texts = i in config.get("dual_attention_layers", ()), ["add_q_proj", "add_k_proj", "add_v_proj"]
+        parts = {"norm1": {"linear": _shapes((9 if dual else 6) * d, d)},
+                 "norm1_context": {"linear": _shapes((2 if i == last else 6) * d, d)}, "ff": feed_forward,
+                 "attn": attention("to_q", "to_k", "to_v", *texts, *["to_add_out"] * (i < last))}
+        parts |= {"attn2": attention("to_q", "to_k", "to_v")} if dual else {}
+        return parts | ({"ff_context": feed_forward} if i < last else {})
 
-    def embedder(inputs):
-        return {"linear_1": _shapes(d, inputs), "linear_2": _shapes(d, d)}
-
-    params = drawn(seed, {
-        "pos_embed": {"proj": _shapes(d, in_channels, patch_size, patch_size)},
-        "time_text_embed": {"timestep_embedder": embedder(256), "text_embedder": embedder(pooled_projection_dim)},
-        "context_embedder": _shapes(d, joint_attention_dim), "norm_out": {"linear": _shapes(2 * d, d)},
-        "transformer_blocks": [block(i) for i in range(num_layers)],
-        "proj_out": _shapes(patch_size**2 * in_channels, d),
-    }, ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out"), dtype)
-    table = sincos_2d(d, (side, side), sample_size // patch_size / side)[None].astype(dtype)
-    return params | {"pos_embed": params["pos_embed"] | {"pos_embed": table}}
+    net = {"pos_embed": {"proj": _shapes(d, channels, patch, patch)},
+           "time_text_embed": {name: {"linear_1": _shapes(d, n), "linear_2": _shapes(d, d)} for name, n in (
+               ("timestep_embedder", 256), ("text_embedder", config["pooled_projection_dim"]))},
+           "context_embedder": _shapes(d, config["joint_attention_dim"]),
+           "transformer_blocks": [block(i) for i in range(last + 1)], "norm_out": {"linear": _shapes(2 * d, d)},
+           "proj_out": _shapes(patch**2 * (config.get("out_channels") or channels), d)}
+    params = drawn(seed, net, ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out"), dtype)
+    table = sincos_2d(d, (places, places), config["sample_size"] // patch / places)
+    params["pos_embed"]["pos_embed"] = table[None].astype(dtype)
+    return params

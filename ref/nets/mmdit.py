@@ -1,168 +1,213 @@
-"""The two-stream transformer of Stable Diffusion 3: image and text have weights of their own and attend together.
+"""The two-stream transformer of Stable Diffusion 3: tokens of the image and of the text, each stream with its own
+weights, meet in one attention.
 
-Parameters have the published names (diffusers' `SD3Transformer2DModel`) and hold the structure: a block norms queries
-and keys, or attends within the image a second time, where its dict has the weights, and the last one drops the text.
-config has the published keys, of which num_attention_heads alone is not in the arrays. Where diffusers' norm has two
-parts, in the last block's text and at the end, the scale comes first; the original files have the shift first.
+params has the published names (diffusers' `SD3Transformer2DModel`) and holds the structure: the attention normalises
+its queries and keys, a block has a second attention, the last block gives no text, where its dict says so. config has
+the published keys, of which arrays cannot say num_attention_heads alone.
 
 Papers
     [SD3]  Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
     [DiT]  Peebles, Xie, "Scalable Diffusion Models with Transformers", 2023
 """
+import math
+
 import numpy as np
 
 from ref.layers import (
     adaptive_norm, adaptive_norm_backward, conv2d, conv2d_backward, feed_forward, feed_forward_backward,
-    joint_attention, joint_attention_backward, linear, linear_backward, multi_head, multi_head_backward, silu,
-    silu_backward, time_embedding, unpatchify, unpatchify_backward,
+    joint_attention, joint_attention_backward, linear, linear_backward, multi_head, multi_head_backward, patchify, silu,
+    silu_backward, sincos_2d, time_embedding, unpatchify,
 )  # fmt: skip
 from ref.nets.init import mmdit_init
+from ref.shapes import per_example
 from ref.tree import apply, filled, gradient
 
-EPS, NONE = 1e-6, ((0, 0), (0, 0))  # of the norms; the padding of patches
+EPS, NONE = 1e-6, ((0, 0), (0, 0))  # of all norms; the padding of patches
 
 
 def mmdit(params, x, t, context, pooled, config):
-    """v(x, t, text), [SD3] section 4: patches of the image, each with its place, and the text's states through blocks
-    that attend over both, where the time and the text as a whole shift, scale and gate; then back to patches.
+    """v_hat(x, t, text), [SD3] section 4 and figure 2: a linear layer of each patch, plus its place; blocks of two
+    streams; and a linear layer back to patches. Time and the pooled text shift, scale and gate all of it.
 
-    params: of the published file. x: (B, C, H, W). t: (B,) or one number, as the file counts. context: (B, Lc, E).
-    pooled: (B, P). config: dict.
-    Returns y (B, C, H, W), cache.
-    Raises ValueError where x is larger than the table of places, or not whole patches.
+    params: of a published file, or from `mmdit_init`. x: (B, C, H, W). t: (B,) or one number, 1000 times the time of
+    `ref.flow`. context: (B, L, E), the text. pooled: (B, P), the text as a whole. config: dict.
+    Returns y (B, O, H, W), without the last rows and columns where the patch does not divide H and W; cache.
+    Raises ValueError where x has more patches than the table of places, and for a norm of queries that is not rms_norm.
     """
-    patch, heads = params["pos_embed"]["proj"]["weight"].shape[2], config["num_attention_heads"]
-    h = apply(conv2d, params["pos_embed"]["proj"], x, stride=patch, padding=NONE)  # (B, D, H / p, W / p)
-    places = _places(params["pos_embed"]["pos_embed"], h.shape[2:])
-    h = h.reshape(*h.shape[:2], -1).swapaxes(1, 2) + places  # (B, L, D)
-    c = apply(linear, params["context_embedder"], context)  # (B, Lc, D)
-    # Time and the text as a whole
-    embed = params["time_text_embed"]
-    width = embed["timestep_embedder"]["linear_1"]["weight"].shape[1]
-    s = time_embedding(np.broadcast_to(t, len(x)), width, flip_sin_to_cos=True).astype(x.dtype)
-    time, kept_time = feed_forward(embed["timestep_embedder"], s, "silu")
-    whole, kept_whole = feed_forward(embed["text_embedder"], pooled, "silu")
-    emb, kept = time + whole, []  # (B, D)
+    if config.get("qk_norm") not in (None, "rms_norm"):
+        raise ValueError(f"qk_norm: expected None or 'rms_norm' in config, got {config['qk_norm']!r}")
+    embedder, heads = params["pos_embed"]["proj"], config["num_attention_heads"]
+    # Time and pooled text
+    a, condition = _condition(params["time_text_embed"], x, t, pooled)  # (B, D)
+    # Tokens of the image, with their places, and of the text
+    patch = embedder["weight"].shape[2]
+    patches = apply(conv2d, embedder, x, stride=patch, padding=NONE)  # (B, D, H / patch, W / patch)
+    grid = patches.shape[2:]
+    h = patchify(patches, 1) + _places(params["pos_embed"], grid, config).astype(x.dtype)  # (B, N, D)
+    e = apply(linear, params["context_embedder"], context)  # (B, L, D)
     # Blocks
+    blocks = []
     for block in params["transformer_blocks"]:
-        h, c, cache = mmdit_block(block, h, c, silu(emb), heads)
-        kept.append(cache)
-    # Back to an image
-    scale, shift = np.split(apply(linear, params["norm_out"]["linear"], silu(emb)), 2, axis=1)
+        h, e, cache = mmdit_block(block, h, e, a, heads)
+        blocks.append(cache)
+    # Tokens to patches, patches to the image
+    scale, shift = _modulation(params["norm_out"], a)  # (B, D) each: here the scale comes first
     n = adaptive_norm(h, shift, scale, EPS)
-    y = unpatchify(apply(linear, params["proj_out"], n), patch, x.shape[2:])
-    return y, {"x": x, "context": context, "time": kept_time, "whole": kept_whole, "emb": emb, "blocks": kept, "h": h,
+    tokens = apply(linear, params["proj_out"], n)  # (B, N, patch patch O)
+    y = unpatchify(tokens, patch, (grid[0] * patch, grid[1] * patch))  # (B, O, H, W)
+    return y, {"x": x, "context": context, "condition": condition, "a": a, "grid": grid, "blocks": blocks, "h": h,
                "scale": scale, "n": n}
 
 
 def mmdit_backward(dy, params, cache, config):
     """Gradients of `mmdit`; the table of places is fixed and has 0. dy: as y there. params, config: as there. cache: of
     the forward. Returns dx, dcontext, dpooled, dparams."""
-    patch, grads, blocks, embed = params["pos_embed"]["proj"]["weight"].shape[2], {}, [], params["time_text_embed"]
-    # Back to an image
-    dtokens = unpatchify_backward(dy, patch)
-    dn, grads["proj_out"] = gradient(linear_backward, dtokens, params["proj_out"], cache["n"])
+    embedder, a, grads = params["pos_embed"]["proj"], cache["a"], {}
+    patch = embedder["weight"].shape[2]
+    # The image to patches, patches to tokens
+    dn, grads["proj_out"] = gradient(linear_backward, patchify(dy, patch), params["proj_out"], cache["n"])
     dh, dshift, dscale = adaptive_norm_backward(dn, cache["h"], cache["scale"], EPS)
-    dmodulation = np.concatenate([dscale, dshift], axis=1)
-    da, dlast = gradient(linear_backward, dmodulation, params["norm_out"]["linear"], silu(cache["emb"]))
+    da, grads["norm_out"] = _modulation_gradients([dscale, dshift], params["norm_out"], a)
     # Blocks
-    dc = None
+    de, blocks = None, []
     for block, kept in zip(reversed(params["transformer_blocks"]), reversed(cache["blocks"])):
-        dh, dc, da_block, dblock = mmdit_block_backward(dh, dc, block, kept)
+        dh, de, da_block, dblock = mmdit_block_backward(dh, de, block, kept)
         da = da + da_block
         blocks.insert(0, dblock)
-    # Time and the text as a whole
-    demb = silu_backward(da, cache["emb"])
-    _, dtime = feed_forward_backward(demb, embed["timestep_embedder"], cache["time"], "silu")
-    dpooled, dwhole = feed_forward_backward(demb, embed["text_embedder"], cache["whole"], "silu")
-    # Text and patches
-    dcontext, grads["context_embedder"] = gradient(linear_backward, dc, params["context_embedder"], cache["context"])
-    rows, columns = (n // patch for n in cache["x"].shape[2:])
-    dpatches = dh.swapaxes(1, 2).reshape(*dh.shape[::2], rows, columns)  # (B, D, H / p, W / p)
-    dx, dproj = gradient(conv2d_backward, dpatches, params["pos_embed"]["proj"], cache["x"], stride=patch, padding=NONE)
-    grads |= {"pos_embed": {"proj": dproj}, "transformer_blocks": blocks, "norm_out": {"linear": dlast},
-              "time_text_embed": {"timestep_embedder": dtime, "text_embedder": dwhole}}
+    grads["transformer_blocks"] = blocks
+    # Tokens of the text and of the image
+    dcontext, grads["context_embedder"] = gradient(linear_backward, de, params["context_embedder"], cache["context"])
+    dpatches = unpatchify(dh, 1, cache["grid"])
+    dx, dproj = gradient(conv2d_backward, dpatches, embedder, cache["x"], stride=patch, padding=NONE)
+    grads["pos_embed"] = {"proj": dproj}
+    # Time and pooled text
+    dpooled, grads["time_text_embed"] = _condition_gradients(da, params["time_text_embed"], cache["condition"])
     return dx, dcontext, dpooled, filled(params, grads)
 
 
-def _places(table, size):
-    """The middle of the square table of places, (1, L, D), as large as this (rows, columns)."""
-    side = round(table.shape[1] ** 0.5)
-    if max(size) > side:
-        raise ValueError(f"x: expected at most {side} x {side} patches, got {size}")
-    top, left = ((side - n) // 2 for n in size)
-    square = table.reshape(side, side, -1)[top:top + size[0], left:left + size[1]]
-    return square.reshape(1, -1, table.shape[2])
-
-
 def mmdit_block(params, x, context, a, heads):
-    """[SD3] figure 2 (b): both streams through `joint_attention`, each in the manner of a block of [DiT], with shifts,
-    scales and gates of its own, linear in a. Where the dict has attn2, the image attends to itself next to that.
+    """A block of two streams, [SD3] figure 2b, each with shifts, scales and gates from a, as in [DiT]. With z of either
+    stream and z_hat its normalised tokens:
 
-    params: dict. x: (B, L, D), the image. context: (B, Lc, D), the text. a: (B, D), silu of time and text. heads: int.
-    Returns y (B, L, D), the text (B, Lc, D) or None after the last block, cache.
+        u = z + gate_1 Attention(image and text)
+        z_next = u + gate_2 W_2 gelu(W_1 ((1 + scale_2) u_hat + shift_2))
+
+    where each token goes into the attention as (1 + scale_1) z_hat + shift_1. With `attn2` the image has a second
+    attention, to itself alone, next to the first. The last block has no more text to give.
+
+    params: dict. x: (B, N, D), the image. context: (B, L, D), the text. a: (B, D), silu of time and pooled text. heads:
+    int.
+    Returns x_next (B, N, D), context_next (B, L, D), or None without ff_context; cache.
     """
-    shift, scale, gate, *rest = _parts(params["norm1"]["linear"], a)
-    last = "ff_context" not in params
-    cshift, cscale, *crest = _parts(params["norm1_context"]["linear"], a)[::-1 if last else 1]
-    n, cn = adaptive_norm(x, shift, scale, EPS), adaptive_norm(context, cshift, cscale, EPS)
-    o, co, joint = joint_attention(params["attn"], n, cn, heads)
-    attended, cache = [[gate, o]], {"x": x, "context": context, "a": a, "joint": joint, "scales": [scale, cscale]}
-    if "attn2" in params:
-        shift2, scale2, gate2 = rest[3:]
-        o2, cache["attn2"] = multi_head(params["attn2"], adaptive_norm(x, shift2, scale2, EPS), None, heads)
-        attended.append([gate2, o2])
-        cache["scales"].append(scale2)
-    y, cache["image"] = _ended(params["ff"], x, attended, *rest[:3])
-    if last:
-        return y, None, cache
-    c, cache["text"] = _ended(params["ff_context"], context, [[crest[0], co]], *crest[1:])
-    return y, c, cache
-
-
-def mmdit_block_backward(dy, dc, params, cache):
-    """Gradients of `mmdit_block`. dy, dc: as returned there. params: as there. cache: of the forward. Returns dx,
-    dcontext, da, dparams."""
-    grads, (scale, cscale, *scale2), a = {}, cache["scales"], cache["a"]
-    last, dco, dcontext, dcrest = "ff_context" not in params, None, 0, []
-    if not last:
-        dcontext, ((dcgate, dco),), dcrest, dff = _ended_gradients(dc, params["ff_context"], cache["text"])
-        grads["ff_context"], dcrest = {"net": dff}, [dcgate, *dcrest]
-    dx, ((dgate, do), *second), drest, dff = _ended_gradients(dy, params["ff"], cache["image"])
-    grads["ff"] = {"net": dff}
-    if second:
-        (dgate2, do2), = second
-        dn2, _, grads["attn2"] = multi_head_backward(do2, params["attn2"], cache["attn2"])
-        dx2, dshift2, dscale2 = adaptive_norm_backward(dn2, cache["x"], *scale2, EPS)
-        dx, drest = dx + dx2, [*drest, dshift2, dscale2, dgate2]
-    dn, dcn, grads["attn"] = joint_attention_backward(do, dco, params["attn"], cache["joint"])
-    dx1, dshift, dscale = adaptive_norm_backward(dn, cache["x"], scale, EPS)
-    dc1, dcshift, dcscale = adaptive_norm_backward(dcn, cache["context"], cscale, EPS)
     # Shifts, scales and gates
-    dparts = np.concatenate([dshift, dscale, dgate, *drest], axis=1)
-    dcparts = np.concatenate([dcshift, dcscale, *dcrest][::-1 if last else 1], axis=1)
-    da, dlinear = gradient(linear_backward, dparts, params["norm1"]["linear"], a)
-    dca, dclinear = gradient(linear_backward, dcparts, params["norm1_context"]["linear"], a)
-    grads |= {"norm1": {"linear": dlinear}, "norm1_context": {"linear": dclinear}}
-    return dx + dx1, dcontext + dc1, da + dca, filled(params, grads)
+    image = _modulation(params["norm1"], a)  # 6 of (B, D), or 9 with a second attention
+    text = _modulation(params["norm1_context"], a)  # 6, or in the last block 2, of which the scale comes first
+    text = text if "ff_context" in params else text[::-1]
+    # One attention for both streams
+    n, m = adaptive_norm(x, *image[:2], EPS), adaptive_norm(context, *text[:2], EPS)
+    seen, read, joint = joint_attention(params["attn"], n, m, heads)
+    # The second attention of the image
+    alone, second, cache = 0, None, {}
+    if "attn2" in params:
+        shift, scale, gate = image[6:]
+        second, cache["attn2"] = multi_head(params["attn2"], adaptive_norm(x, shift, scale, EPS), None, heads)
+        alone = gate[:, None] * second
+    # The layers of each stream
+    x_next, cache["ff"] = _residuals(params["ff"], x + alone, seen, image)
+    context_next = None
+    if "ff_context" in params:
+        context_next, cache["ff_context"] = _residuals(params["ff_context"], context, read, text)
+    return x_next, context_next, cache | {"x": x, "context": context, "a": a, "image": image, "text": text,
+                                          "attn": joint, "second": second}
 
 
-def _parts(layer, a):
-    """Shifts, scales and gates, (B, D) each: linear in a."""
-    return np.split(apply(linear, layer, a), len(layer["weight"]) // a.shape[1], axis=1)
+def mmdit_block_backward(dx_next, dcontext_next, params, cache):
+    """Gradients of `mmdit_block`. dx_next, dcontext_next: as x_next and context_next there. params: as there. cache: of
+    the forward. Returns dx, dcontext, da, dparams."""
+    image, text, a, grads = cache["image"], cache["text"], cache["a"], {}
+    # The layers of each stream
+    dx, dseen, dimage, grads["ff"] = _residuals_gradients(dx_next, params["ff"], cache["ff"])
+    dcontext, dread, dtext = 0, None, []
+    if "ff_context" in params:
+        dcontext, dread, dtext, grads["ff_context"] = _residuals_gradients(dcontext_next, params["ff_context"],
+                                                                          cache["ff_context"])
+    # The second attention of the image
+    dsecond = []
+    if "attn2" in params:
+        shift, scale, gate = image[6:]
+        dgate = (dx * cache["second"]).sum(axis=1)
+        dn, _, grads["attn2"] = multi_head_backward(dx * gate[:, None], params["attn2"], cache["attn2"])
+        dx_second, dshift, dscale = adaptive_norm_backward(dn, cache["x"], scale, EPS)
+        dx, dsecond = dx + dx_second, [dshift, dscale, dgate]
+    # One attention for both streams
+    dn, dm, grads["attn"] = joint_attention_backward(dseen, dread, params["attn"], cache["attn"])
+    dx_first, *dimage_first = adaptive_norm_backward(dn, cache["x"], image[1], EPS)
+    dcontext_first, *dtext_first = adaptive_norm_backward(dm, cache["context"], text[1], EPS)
+    # Shifts, scales and gates
+    da_image, grads["norm1"] = _modulation_gradients([*dimage_first, *dimage, *dsecond], params["norm1"], a)
+    dtext = [*dtext_first, *dtext] if "ff_context" in params else dtext_first[::-1]
+    da_text, grads["norm1_context"] = _modulation_gradients(dtext, params["norm1_context"], a)
+    return dx + dx_first, dcontext + dcontext_first, da_image + da_text, filled(params, grads)
 
 
-def _ended(params, x, attended, shift, scale, gate):
-    """u = x + sum_i gate_i o_i,  y = u + gate f(adaptive_norm(u)), for one stream. attended: [[gate_i, o_i]]."""
-    u = x + sum(g[:, None] * o for g, o in attended)
-    f, cache = feed_forward(params["net"], adaptive_norm(u, shift, scale, EPS), "gelu_tanh")
-    return u + gate[:, None] * f, {"attended": attended, "u": u, "scale": scale, "gate": gate, "f": f, "ff": cache}
+def _residuals(params, x, seen, modulation):
+    """u = x + gate_1 seen,  y = u + gate_2 FeedForward(adaptive_norm(u)). Returns y, cache."""
+    gate1, shift, scale, gate2 = modulation[2:6]
+    u = x + gate1[:, None] * seen
+    f, layers = feed_forward(params["net"], adaptive_norm(u, shift, scale, EPS), "gelu_tanh")
+    return u + gate2[:, None] * f, {"seen": seen, "u": u, "f": f, "layers": layers, "modulation": modulation}
 
 
-def _ended_gradients(dy, params, cache):
-    """dx, [(dgate_i, do_i)], [dshift, dscale, dgate] and dparams of `_ended`."""
-    dn, dff = feed_forward_backward(dy * cache["gate"][:, None], params["net"], cache["ff"], "gelu_tanh")
-    du, dshift, dscale = adaptive_norm_backward(dn, cache["u"], cache["scale"], EPS)
+def _residuals_gradients(dy, params, cache):
+    """Gradients of `_residuals`. Returns dx, dseen, [dgate_1, dshift, dscale, dgate_2], dparams."""
+    gate1, _, scale, gate2 = cache["modulation"][2:6]
+    dn, dnet = feed_forward_backward(dy * gate2[:, None], params["net"], cache["layers"], "gelu_tanh")
+    du, dshift, dscale = adaptive_norm_backward(dn, cache["u"], scale, EPS)
     du = dy + du
-    attended = [((du * o).sum(axis=1), du * g[:, None]) for g, o in cache["attended"]]
-    return du, attended, [dshift, dscale, (dy * cache["f"]).sum(axis=1)], dff
+    dgate1, dgate2 = ((d * cache[name]).sum(axis=1) for d, name in ((du, "seen"), (dy, "f")))
+    return du, du * gate1[:, None], [dgate1, dshift, dscale, dgate2], {"net": dnet}
+
+
+def _modulation(params, a):
+    """The shifts, scales and gates of a norm, each (B, D): a linear layer of a, in as many parts as it has times D."""
+    rows, width = params["linear"]["weight"].shape
+    return np.split(apply(linear, params["linear"], a), rows // width, axis=1)
+
+
+def _modulation_gradients(dparts, params, a):
+    """Gradients of `_modulation`. Returns da, dparams."""
+    da, dlinear = gradient(linear_backward, np.concatenate(dparts, axis=1), params["linear"], a)
+    return da, {"linear": dlinear}
+
+
+def _condition(params, x, t, pooled):
+    """a = silu(W_2 silu(W_1 sines(t)) + V_2 silu(V_1 pooled)). Returns a (B, D), cache."""
+    width = params["timestep_embedder"]["linear_1"]["weight"].shape[1]
+    times = np.broadcast_to(np.ravel(per_example(t, x, "t")), len(x))
+    sines = time_embedding(times, width, flip_sin_to_cos=True).astype(x.dtype)
+    time, kept_time = feed_forward(params["timestep_embedder"], sines, "silu")
+    text, kept_text = feed_forward(params["text_embedder"], pooled, "silu")
+    return silu(time + text), {"c": time + text, "time": kept_time, "text": kept_text}
+
+
+def _condition_gradients(da, params, cache):
+    """Gradients of `_condition`. Returns dpooled, dparams."""
+    dc = silu_backward(da, cache["c"])
+    _, dtime = feed_forward_backward(dc, params["timestep_embedder"], cache["time"], "silu")
+    dpooled, dtext = feed_forward_backward(dc, params["text_embedder"], cache["text"], "silu")
+    return dpooled, {"timestep_embedder": dtime, "text_embedder": dtext}
+
+
+def _places(params, grid, config):
+    """The middle of the table of places, as large as the grid: (1, rows columns, D). A file has the table; else it is
+    `sincos_2d` of as many places as a picture of sample_size has, spread over pos_embed_max_size."""
+    width, _, patch, _ = params["proj"]["weight"].shape
+    table = params.get("pos_embed")  # (1, size size, D)
+    size = config["pos_embed_max_size"] if table is None else math.isqrt(table.shape[1])
+    if max(grid) > size:
+        raise ValueError(f"x: expected at most {size} x {size} patches, got {grid[0]} x {grid[1]}")
+    if table is None:
+        table = sincos_2d(width, (size, size), config["sample_size"] // patch / size)
+    top, left = ((size - n) // 2 for n in grid)
+    middle = table.reshape(size, size, width)[top:top + grid[0], left:left + grid[1]]
+    return middle.reshape(1, grid[0] * grid[1], width)

@@ -257,25 +257,27 @@ def network(name, seed):
     return {f"{name}/{key}": a for key, a in arrays.items()}, line
 
 
-def main():
+def main(file="nets", names=tuple(NETWORKS), layers=tuple(LAYERS)):
+    """Writes <file>.npz and <file>.json. names: of NETWORKS. layers: of LAYERS."""
     embeddings.get_timestep_embedding, normalization.RMSNorm.forward = sinusoids, rms_norm
     arrays, cases = {}, {}
-    for seed, name in enumerate(NETWORKS):
+    for seed, name in enumerate(names):
         found, cases[name] = network(name, 100 * seed)
         arrays |= found
-    for seed, name in enumerate(LAYERS):
+    for seed, name in enumerate(layers):
         arrays |= layer(name, seed)
-    arrays |= {"layers/attention_mask/mask": SOME.numpy()}
-    np.savez_compressed(HERE / "nets.npz", **arrays)
-    content = (HERE / "nets.npz").read_bytes()
+    arrays |= {"layers/attention_mask/mask": SOME.numpy()} if layers else {}
+    np.savez_compressed(HERE / f"{file}.npz", **arrays)
+    content = (HERE / f"{file}.npz").read_bytes()
     sidecar = {
-        "file": "nets.npz", "authority": "diffusers and transformers, float64, autograd", "generator": "make_nets.py",
+        "file": f"{file}.npz", "authority": "diffusers and transformers, float64, autograd",
+        "generator": f"make_{file}.py",
         "licence_of_authority": "Apache-2.0", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "numpy": np.__version__,
                      "transformers": transformers.__version__, "python": platform.python_version()},
         "cases": cases,
     }
-    (HERE / "nets.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n")
+    (HERE / f"{file}.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n")
     print(len(content), "bytes", len(arrays), "arrays")
 
 

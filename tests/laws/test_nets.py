@@ -1,10 +1,11 @@
-"""Laws of the layers and the networks that hold exactly, with any numbers in the parameters."""
+"""Laws of the layers and the networks that hold exactly, with any numbers in the parameters. Those of the U-Net and of
+Stable Diffusion 3's transformer: tests/ref/test_unet.py and test_mmdit.py."""
 import numpy as np
 import pytest
 
 from ref import layers, tree
 from ref.examples.nets import CONFIG, IMAGE, net
-from ref.nets import autoencoder, dit, init, text, unet
+from ref.nets import autoencoder, dit, init, text
 from tests import assert_close, redrawn
 
 RNG = np.random.default_rng(6)
@@ -96,53 +97,17 @@ def test_a_fresh_dit_block_is_the_identity_and_only_its_gates_learn():
     assert learn == {"adaLN_modulation.1.weight", "adaLN_modulation.1.bias"}
 
 
-def test_fresh_networks_end_in_0_and_their_blocks_are_the_identity():
-    params = init.unet_init(0, 1, (4, 6), 1, (1,), classes=3, dtype=np.float64)
-    y, _ = unet.unet(params, IMAGE, T, np.array([0, 2]), CONFIG)
-    assert y.shape == IMAGE.shape and not y.any()
-    block = params["down_blocks"][0]["resnets"][0]
-    x = RNG.standard_normal((2, 4, 3, 3))
-    assert np.array_equal(unet.residual_block(block, x, np.ones((2, 16)), 2, 1e-5)[0], x)
+def test_a_fresh_dit_ends_in_0():
     y, _ = dit.dit(init.dit_init(0, 4, 2, 1, 8, 2, 2, 1, 3, True, np.float64), IMAGE, T, np.array([0, 3]), CONFIG)
     assert y.shape == (2, 2, 4, 4) and not y.any()
 
 
-def without(params, ending):
-    """The same tree with 0 in the leaves whose path has this in it."""
-    return tree.from_named({path: 0 * a if ending in path else a for path, a in tree.named(params).items()})
-
-
-def test_a_text_that_reaches_nothing_gives_the_unconditional_net():
-    params = without(drawn_like(net("unet")), "attn2.to_out")
-    y, cache = unet.unet(params, IMAGE, T, RNG.standard_normal((2, 3, 3)), CONFIG)
-    other, _ = unet.unet(params, IMAGE, T, RNG.standard_normal((2, 5, 3)), CONFIG)
-    assert np.array_equal(y, other) and not unet.unet_backward(np.ones_like(y), params, cache, CONFIG)[1].any()
-    heard, _ = unet.unet(drawn_like(net("unet")), IMAGE, T, RNG.standard_normal((2, 3, 3)), CONFIG)
-    assert np.abs(heard - y).max() > 1e-3
-
-
-def test_a_class_of_0_gives_the_unconditional_net_and_both_ways_to_say_it_agree():
-    params = drawn_like(init.unet_init(0, 1, (4, 6), 1, (1,), classes=3))
-    labels = np.array([2, 0])
-    y, _ = unet.unet(params, IMAGE, T, None, CONFIG, labels)
-    assert np.array_equal(unet.unet(params, IMAGE, T, labels, CONFIG)[0], y)
-    zero = without(params, "class_embedding")
-    bare = {key: part for key, part in zero.items() if key != "class_embedding"}
-    assert np.array_equal(unet.unet(zero, IMAGE, T, None, CONFIG, labels)[0], unet.unet(bare, IMAGE, T, None, CONFIG)[0])
-    assert np.abs(unet.unet(zero, IMAGE, T, None, CONFIG, labels)[0] - y).max() > 1e-3
-
-
-@pytest.mark.parametrize("name", ["unet", "dit", "mmdit", "autoencoder"])
+@pytest.mark.parametrize("name", ["dit", "autoencoder"])
 def test_a_network_keeps_float32_and_is_near_its_truth(name):
     """The same code in both; every gradient in the dtype of its parameters."""
-    import ref.nets.mmdit as mmdit
-
     params = drawn_like(net(name))
-    context, pooled = RNG.standard_normal((2, 3, 3)), RNG.standard_normal((2, 5))
     run = {
-        "unet": (unet.unet, unet.unet_backward, (IMAGE, T, context)),
         "dit": (dit.dit, dit.dit_backward, (IMAGE, T, np.array([0, 1]))),
-        "mmdit": (mmdit.mmdit, mmdit.mmdit_backward, (IMAGE, T, context, pooled)),
         "autoencoder": (autoencoder.encode, autoencoder.encode_backward, (IMAGE,)),
     }
     f, f_backward, given = run[name]

@@ -118,9 +118,10 @@ WORKED = {name: Worked(example(f, {"x0": SMALL} | GIVEN.get(name, {})), tuple(gr
 
 def leaves(value):
     """The arrays in an array, a number, or a dict, list or tuple of such."""
-    if isinstance(value, tuple):
-        return [leaf for item in value for leaf in leaves(item)]
-    return [np.asarray(leaf) for leaf in tree.leaves(value)]
+    if isinstance(value, (dict, list, tuple)):
+        parts = value.values() if isinstance(value, dict) else value
+        return [leaf for part in parts for leaf in leaves(part)]
+    return [np.asarray(value)]
 
 
 def vector(value):

@@ -1,5 +1,5 @@
-"""The networks against the published classes, replayed from tests/goldens/nets.npz (`make_nets.py` says how it was
-made): outputs and gradients in float64, every parameter redrawn.
+"""The networks against the published classes, replayed from tests/goldens/nets.npz and unet.npz (`make_nets.py` says
+how they were made): outputs and gradients in float64, every parameter redrawn.
 """
 import json
 
@@ -10,8 +10,9 @@ from ref import layers, tree
 from ref.nets import autoencoder, dit, mmdit, text, unet
 from tests import GOLDENS, assert_close, golden, redrawn
 
-ARRAYS = golden("nets")
-CASES = json.loads((GOLDENS / "nets.json").read_text())["cases"]
+ARRAYS = golden("nets") | golden("unet")
+CASES = {name: case for file in ("nets", "unet")
+         for name, case in json.loads((GOLDENS / f"{file}.json").read_text())["cases"].items()}
 
 
 def part(name, key):
@@ -83,6 +84,16 @@ def coder(params, inputs, config):
 
 RUN = {"text": text_encoder, "unet": u_net, "dit": diffusion_transformer, "mmdit": two_streams, "autoencoder": coder,
        "tiny": coder}
+
+
+def off(name, settings=None, params=None):
+    """How far the outputs of one network are off, of their largest element. settings: in place of some of its config.
+    params: in place of its own."""
+    case = CASES[name]
+    params = tree.from_named(redrawn(case["shapes"], case["seed"])) if params is None else params
+    outs, _ = RUN[name.partition("_")[0]](params, part(name, "in"), case["config"] | (settings or {}))
+    return max(np.abs(out - theirs).max() / np.abs(theirs).max()
+               for out, theirs in zip(outs, part(name, "out").values(), strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -44,6 +44,7 @@ NAN = np.nan
 B, THREE, SIX = np.ones(2), np.ones(3), np.full((2, 3), 0.5)
 LONG, BEYOND = np.array([1, 2, 3]), np.array([1, 1001])  # times: one too many, one past T
 ZERO_SNR = dict(t=1000, abar=schedules.zero_terminal_snr(schedules.alpha_bar(schedules.linear_betas())))
+UNET = worked("nets.unet.unet")[1]
 FLAT = np.array([1.0, 0.5, 0.5, 0.2])  # abar that stands still from t = 1 to 2
 SEED = dict(seed=[-1, 2**64, Type(1.0), Type(None), Type(True)], stream=[-5, 2**64, Type("1")])
 WEIGHTS = [dict(log_w=np.array([[0.0, 1.0], [-np.inf, -np.inf]])), dict(log_w=np.array([[np.inf, 0.0]]))]
@@ -199,6 +200,16 @@ REFUSED = {
     "nets.mlp.residual": {"labels as index": [np.array([0, 3])]},
     "nets.vae.encoder": {"x": [wider]},
     "nets.vae.decoder": {"z as x": [wider]},
+    "nets.unet.unet": {
+        "labels": [None], "t": [LONG], "context": [None], "config as act_fn": [lambda c: c | {"act_fn": "relu"}],
+        "config as x": [dict(config=UNET["config"] | {"downsample_padding": 0}, x=UNET["x"][:, :, :7])],
+        "params as labels": [lambda p: {name: part for name, part in p.items() if name != "class_embedding"}],
+    },
+    "nets.unet.transformer_block": {"context": [None]},
+    "nets.init.unet_init": {"config": [lambda c: c | {"mid_block_type": "UNetMidBlock3D"}]},
+    "nets.mmdit.mmdit": {
+        "t": [LONG], "config as qk_norm": [lambda c: c | {"qk_norm": "l2"}], "x": [np.ones((2, 1, 4, 12))],
+    },
     "nets.gan.generator": {"z as x": [wider]},
     "nets.gan.discriminator": {"x": [wider], "act": ["relu"]},
     "nets.gan.discriminator_input_gradient": {"x": [wider], "act": ["relu"]},

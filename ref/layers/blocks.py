@@ -1,0 +1,85 @@
+"""The two blocks that networks of images are made of, each next to its gradient.
+
+params has the published names (diffusers' `ResnetBlock2D` and `Attention`), and says what a block has: a time
+embedding, a shortcut.
+
+Papers
+    [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
+    [LDM]   Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
+"""
+from ref.layers.activations import silu, silu_backward
+from ref.layers.attention import multi_head, multi_head_backward
+from ref.layers.conv import conv2d, conv2d_backward
+from ref.layers.linear import linear, linear_backward
+from ref.layers.norm import group_norm, group_norm_backward
+from ref.layers.resample import patchify, unpatchify
+from ref.tree import apply, filled, gradient
+
+POINT = ((0, 0), (0, 0))  # the padding of a convolution of one pixel
+
+
+def resblock(params, x, c, groups, eps):
+    """The residual block of [DDPM] appendix B. Time and class shift every channel between its two convolutions:
+
+        h = W_1 * silu(GroupNorm(x)) + V c
+        y = shortcut(x) + W_2 * silu(GroupNorm(h))
+
+    params: dict with norm1, conv1, norm2, conv2; perhaps time_emb_proj (V); and conv_shortcut where y has other
+    channels than x. x: (B, C, H, W). c: (B, E), or None. groups: int. eps: float, of both norms.
+    Returns y (B, O, H, W), cache.
+    """
+    norm = {"groups": groups, "eps": eps}
+    # First convolution
+    n1 = apply(group_norm, params["norm1"], x, **norm)
+    h1 = apply(conv2d, params["conv1"], silu(n1))  # (B, O, H, W)
+    # Time and class
+    h = h1 if c is None else h1 + apply(linear, params["time_emb_proj"], c)[:, :, None, None]
+    # Second convolution
+    n2 = apply(group_norm, params["norm2"], h, **norm)
+    h2 = apply(conv2d, params["conv2"], silu(n2))  # (B, O, H, W)
+    # Shortcut
+    shortcut = apply(conv2d, params["conv_shortcut"], x, padding=POINT) if "conv_shortcut" in params else x
+    return shortcut + h2, {"x": x, "c": c, "n1": n1, "h": h, "n2": n2, "norm": norm}
+
+
+def resblock_backward(dy, params, cache):
+    """Gradients of `resblock`. dy: as y there. params: as there. cache: of the forward. Returns dx, dc, dparams; dc is
+    None where c was."""
+    norm, dshortcut, dc, grads = cache["norm"], dy, None, {}
+    # Shortcut
+    if "conv_shortcut" in params:
+        dshortcut, grads["conv_shortcut"] = gradient(conv2d_backward, dy, params["conv_shortcut"], cache["x"],
+                                                     padding=POINT)
+    # Second convolution
+    da2, grads["conv2"] = gradient(conv2d_backward, dy, params["conv2"], silu(cache["n2"]))
+    dn2 = silu_backward(da2, cache["n2"])
+    dh, grads["norm2"] = gradient(group_norm_backward, dn2, params["norm2"], cache["h"], **norm)
+    # Time and class
+    if cache["c"] is not None:
+        dshift = dh.sum(axis=(2, 3))  # (B, O)
+        dc, grads["time_emb_proj"] = gradient(linear_backward, dshift, params["time_emb_proj"], cache["c"])
+    # First convolution
+    da1, grads["conv1"] = gradient(conv2d_backward, dh, params["conv1"], silu(cache["n1"]))
+    dn1 = silu_backward(da1, cache["n1"])
+    dx, grads["norm1"] = gradient(group_norm_backward, dn1, params["norm1"], cache["x"], **norm)
+    return dx + dshortcut, dc, filled(params, grads)
+
+
+def pixel_attention(params, x, heads, groups, eps):
+    """y = x + MultiHead(GroupNorm(x)), [DDPM] appendix B: every pixel is a token, and sees every other.
+
+    params: dict with group_norm, to_q, to_k, to_v, to_out. x: (B, C, H, W). heads: int. groups: int. eps: float.
+    Returns y (B, C, H, W), cache.
+    """
+    norm = {"groups": groups, "eps": eps}
+    tokens = patchify(apply(group_norm, params["group_norm"], x, **norm), 1)  # (B, H W, C)
+    seen, attention = multi_head(params, tokens, None, heads)
+    return x + unpatchify(seen, 1, x.shape), {"x": x, "norm": norm, "attention": attention}  # (B, C, H, W)
+
+
+def pixel_attention_backward(dy, params, cache):
+    """Gradients of `pixel_attention`. dy: as y there. params: as there. cache: of the forward. Returns dx, dparams."""
+    dtokens, _, grads = multi_head_backward(patchify(dy, 1), params, cache["attention"])
+    dn = unpatchify(dtokens, 1, dy.shape)
+    dx, grads["group_norm"] = gradient(group_norm_backward, dn, params["group_norm"], cache["x"], **cache["norm"])
+    return dy + dx, grads
