@@ -19,8 +19,7 @@ from ref.tree import from_named, named
 MATH = f"{Path(ref.__file__).parent}/"
 READER = f"{MATH}reading/", f"{MATH}__main__.py", f"{MATH}tree.py"
 SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, in addition to its first three
-ARRAYS, IN_ALL = 24, 250  # of a large tree, how many arrays, spread evenly, and how many elements of all
-FIXED = "pos_embed"  # a table that gets no gradient
+ARRAYS, IN_ALL, FIXED = 24, 250, "pos_embed"  # of a large tree: arrays, elements of all; a table without a gradient
 BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 
@@ -190,8 +189,7 @@ def _close(run, running, held, variables, following):
         step.written.append(name)
         if name not in held or not same(held[name], variables[name]):
             before, held[name] = held.get(name), _copied(variables[name])
-            now = held[name]
-            # then only what has changed
+            now = held[name]  # of a dict with the same keys: only what has changed
             one_by_one = isinstance(now, dict) and isinstance(before, dict) and now.keys() == before.keys()
             step.made += [(f"{name}[{key!r}]", now[key]) for key in now
                           if not same(before[key], now[key])] if one_by_one else [(name, now)]
@@ -265,8 +263,7 @@ def _returned(run):
 def gradient_names(backward):
     """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ...".
     backward: of `ref`."""
-    text = " ".join(inspect.getdoc(backward).split())
-    said = re.search(r".*Returns ((?:d\w+(?:, | and |\b))+)", text)[1]
+    said = re.search(r".*Returns ((?:d\w+(?:,\s+|\s+and\s+|\b))+)", inspect.getdoc(backward), flags=re.S)[1]
     return [name[1:] for name in re.findall(r"d\w+", said)]
 
 
@@ -287,8 +284,8 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
         sampled, learned = min(SAMPLED, max(1, IN_ALL // len(whole))), [key for key in whole if not key.endswith(FIXED)]
         for key in learned[::max(1, len(learned) // ARRAYS)]:
             value = np.asarray(whole[key], np.float64)
-            chosen = np.unique(np.append(np.arange(min(3, sampled, value.size)),
-                                         np.linspace(0, value.size - 1, min(sampled, value.size)).astype(int)))
+            few, h = min(sampled, value.size), 1e-4
+            chosen = np.unique(np.append(np.arange(min(3, few)), np.linspace(0, value.size - 1, few).astype(int)))
 
             def at(i, h):
                 moved = value.copy()
@@ -298,7 +295,6 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
                 except ValueError:  # outside of what the forward takes, a step from its edge
                     return np.nan
 
-            h = 1e-4
             slopes = [(8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h) for i in chosen]
             table.append((f"d{name}.{key}".rstrip("."), np.ravel(grads[key])[chosen], np.array(slopes), value.size))
     return table

@@ -170,6 +170,28 @@ def published(model):
     return {key: value for key, value in dict(model.config).items() if not key.startswith("_")}
 
 
+F, SEEN = torch.nn.functional, torch.ones(5, 7).tril(2).bool()  # bottom right: the last query sees all keys
+SOME = torch.tensor(np.random.default_rng(5).random((2, 1, 5, 7)) < 0.6) | (torch.arange(7) == 2)
+LAYERS = {  # a function of float64 tensors, and the shapes of these
+    "conv1d_dilated_causal": (lambda x, w, b: F.conv1d(F.pad(x, (6, 0)), w, b, dilation=3), (2, 3, 9), (4, 3, 3), (4,)),
+    "conv1d_stride": (lambda x, w, b: F.conv1d(F.pad(x, (1, 2)), w, b, stride=2), (2, 3, 8), (2, 3, 4), (2,)),
+    "conv2d_corner": (lambda x, w, b: F.conv2d(F.pad(x, (0, 1, 0, 1)), w, b, stride=2), (2, 3, 7, 6), (4, 3, 3, 3),
+                      (4,)),
+    "conv2d_wide": (lambda x, w, b: F.conv2d(x, w, b, padding=1), (1, 2, 3, 3), (11, 2, 3, 3), (11,)),
+    "conv3d_uneven": (lambda x, w, b: F.conv3d(F.pad(x, (1, 0, 0, 2, 2, 0)), w, b, stride=(1, 2, 1)), (1, 2, 3, 5, 4),
+                      (3, 2, 3, 2, 2), (3,)),
+    "attention_causal": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=SEEN), (2, 3, 5, 4),
+                         (2, 3, 7, 4), (2, 3, 7, 6)),
+    "attention_mask": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=SOME), (2, 3, 5, 4),
+                       (2, 3, 7, 4), (2, 3, 7, 6)),
+    "group_norm_far": (lambda x, w, b: F.group_norm(x + 50, 2, w, b, 1e-6), (2, 4, 3, 5), (4,), (4,)),
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (6,), w, b, 1e-6), (2, 3, 6), (6,), (6,)),
+    "rms_norm": (lambda x, w: F.rms_norm(x, (6,), w, 1e-6), (2, 3, 6), (6,)),
+    "quick_gelu": (lambda x: x * torch.sigmoid(1.702 * x), (3, 8)),
+    "geglu": (lambda x: x.chunk(2, -1)[0] * F.gelu(x.chunk(2, -1)[1]), (3, 8)),
+    "upsample_nearest": (lambda x: F.interpolate(x, scale_factor=3, mode="nearest"), (2, 3, 2, 4)),
+    "patchify": (lambda x: torch.einsum("nchpwq->nhwpqc", x.reshape(2, 3, 2, 2, 3, 2)).reshape(2, 6, 12), (2, 3, 4, 6)),
+}
 NETWORKS = {
     "text_quick_gelu": lambda: text("quick_gelu"),
     "text_gelu_projected": lambda: text("gelu", projected=True, num_attention_heads=2, eos_token_id=2),
@@ -193,6 +215,20 @@ NETWORKS = {
     "tiny": lambda: tiny((3, 4)),
     "unet_pixels": lambda: unet_of_pixels((8, 4), attention_head_dim=None, add_attention=False),
 }
+
+
+def layer(name, seed):
+    """The arrays of one layer."""
+    f, *shapes = LAYERS[name]
+    draw = np.random.default_rng(seed)
+    given = [torch.tensor(3 * draw.standard_normal(shape), requires_grad=True) for shape in shapes]
+    out = f(*given)
+    upstream = draw.standard_normal(tuple(out.shape))
+    out.backward(torch.tensor(upstream))
+    arrays = {"out": out.detach().numpy(), "gout": upstream}
+    for i, a in enumerate(given):
+        arrays |= {f"in/{i}": a.detach().numpy(), f"grad/{i}": a.grad.numpy()}
+    return {f"layers/{name}/{key}": a for key, a in arrays.items()}
 
 
 def network(name, seed):
@@ -221,13 +257,16 @@ def network(name, seed):
     return {f"{name}/{key}": a for key, a in arrays.items()}, line
 
 
-def main(file="nets", names=tuple(NETWORKS)):
-    """Writes <file>.npz and <file>.json. names: of NETWORKS."""
+def main(file="nets", names=tuple(NETWORKS), layers=tuple(LAYERS)):
+    """Writes <file>.npz and <file>.json. names: of NETWORKS. layers: of LAYERS."""
     embeddings.get_timestep_embedding, normalization.RMSNorm.forward = sinusoids, rms_norm
     arrays, cases = {}, {}
     for seed, name in enumerate(names):
         found, cases[name] = network(name, 100 * seed)
         arrays |= found
+    for seed, name in enumerate(layers):
+        arrays |= layer(name, seed)
+    arrays |= {"layers/attention_mask/mask": SOME.numpy()} if layers else {}
     np.savez_compressed(HERE / f"{file}.npz", **arrays)
     content = (HERE / f"{file}.npz").read_bytes()
     sidecar = {

@@ -29,4 +29,4 @@ NETWORKS = {
 
 if __name__ == "__main__":
     make_nets.NETWORKS |= NETWORKS
-    make_nets.main("unet", NETWORKS)
+    make_nets.main("unet", NETWORKS, ())

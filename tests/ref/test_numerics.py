@@ -1,0 +1,45 @@
+"""The special functions against Python's `math`, and in float32."""
+import math
+
+import numpy as np
+import pytest
+
+from ref import numerics
+
+X = np.concatenate([np.linspace(-6.5, 6.5, 20001), np.logspace(-300, 0, 2000), -np.logspace(-5, 0, 200)])
+
+
+def units(got, expected):
+    """How far apart, in units in the last place of what is expected."""
+    return np.abs(got.astype(np.float64) - expected) / np.spacing(np.abs(expected).astype(got.dtype)).astype(np.float64)
+
+
+def test_erf_is_within_2_units_in_the_last_place():
+    assert units(numerics.erf(X), np.array([math.erf(x) for x in X])).max() <= 2
+    single = X.astype(np.float32)
+    inside = np.abs(single) > 1e-30
+    got, expected = numerics.erf(single), np.array([math.erf(x) for x in single.astype(np.float64)])
+    assert got.dtype == np.float32 and units(got[inside], expected[inside]).max() <= 2
+
+
+def test_erf_at_its_ends():
+    assert np.array_equal(numerics.erf(np.array([0.0, np.inf, -np.inf, 1e300, -40.0])), [0, 1, -1, 1, -1])
+    assert np.isnan(numerics.erf(np.array([np.nan]))[0]) and numerics.erf(1) == pytest.approx(0.8427007929497149, 1e-15)
+
+
+def test_the_normal_distribution_keeps_its_digits_in_the_tail():
+    """erfc underflows at 27; so x down to -37."""
+    x = np.linspace(-37, 8, 5001)
+    expected = np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in x])
+    near = x > -1  # further out the rounded argument of math.erfc counts
+    assert units(numerics.normal_cdf(x)[near], expected[near]).max() <= 4
+    np.testing.assert_allclose(numerics.normal_cdf(x), expected, rtol=5e-13)
+    # exact squares: x = n / 16
+    grid = np.arange(-600, 600) / 16
+    density = np.array([math.exp(-(v * v) / 2) / math.sqrt(2 * math.pi) for v in grid])
+    assert units(numerics.normal_pdf(grid), density).max() <= 3
+
+
+def test_large_arrays_go_by_the_block_to_the_same_numbers():
+    x = np.random.default_rng(0).standard_normal((3, 2**13 + 5)).astype(np.float32)
+    assert np.array_equal(numerics.erf(x)[2], numerics.erf(x[2])) and numerics.erf(x).shape == x.shape
