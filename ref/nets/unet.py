@@ -74,8 +74,9 @@ def unet_backward(dy, params, cache, config):
 def _settings(config):
     """config with its defaults. Raises ValueError for a setting that is not computed here."""
     for key, value in ONLY.items():
-        if key in config and config[key] != value:
-            raise ValueError(f"config: {key} = {config[key]!r} is not computed here, {value!r} is")
+        given = config.get(key, value)
+        if any(one != value for one in (given if isinstance(given, (list, tuple)) else [given])):
+            raise ValueError(f"config: {key} = {given!r} is not computed here, {value!r} is")
     return SETTINGS | config
 
 

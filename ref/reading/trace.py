@@ -18,9 +18,8 @@ from ref.tree import from_named, named
 
 MATH = f"{Path(ref.__file__).parent}/"
 READER = f"{MATH}reading/", f"{MATH}__main__.py", f"{MATH}tree.py"
-SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, in addition to its first three
-ARRAYS, IN_ALL = 24, 250  # of a large tree, how many arrays, spread evenly, and how many elements of all
-FIXED = "pos_embed"  # a table that gets no gradient
+# finite differences: elements of an array next to its first three, arrays and elements of a tree; what gets no gradient
+SAMPLED, ARRAYS, IN_ALL, FIXED = 32, 24, 250, "pos_embed"
 BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 
@@ -259,14 +258,10 @@ def _returned(run):
     return [] if run.returned is None else [((names or [""])[0], run.returned)]
 
 
-# --- gradients ----------------------------------------------------------------------------------------------------
-
-
 def gradient_names(backward):
     """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ...".
     backward: of `ref`."""
-    text = " ".join(inspect.getdoc(backward).split())
-    said = re.search(r".*Returns ((?:d\w+(?:, | and |\b))+)", text)[1]
+    said = re.search(r".*Returns ((?:d\w+(?:, | and |\b))+)", " ".join(inspect.getdoc(backward).split()))[1]
     return [name[1:] for name in re.findall(r"d\w+", said)]
 
 
@@ -283,12 +278,12 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
 
     table = []
     for name, gradient in zip(gradient_names(backward), gradients, strict=True):
-        whole, grads = named(inputs[name]), named(gradient)
-        sampled, learned = min(SAMPLED, max(1, IN_ALL // len(whole))), [key for key in whole if not key.endswith(FIXED)]
-        for key in learned[::max(1, len(learned) // ARRAYS)]:
+        whole, grads, h = named(inputs[name]), named(gradient), 1e-4
+        sampled = min(SAMPLED, max(1, IN_ALL // len(whole)))
+        for key in [key for key in whole if not key.endswith(FIXED)][::max(1, len(whole) // ARRAYS)]:
             value = np.asarray(whole[key], np.float64)
-            chosen = np.unique(np.append(np.arange(min(3, sampled, value.size)),
-                                         np.linspace(0, value.size - 1, min(sampled, value.size)).astype(int)))
+            spread = np.linspace(0, value.size - 1, min(sampled, value.size)).astype(int)
+            chosen = np.union1d(np.arange(min(3, sampled, value.size)), spread)
 
             def at(i, h):
                 moved = value.copy()
@@ -298,7 +293,6 @@ def finite_differences(backward, forward, inputs, upstream, gradients):
                 except ValueError:  # outside of what the forward takes, a step from its edge
                     return np.nan
 
-            h = 1e-4
             slopes = [(8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h) for i in chosen]
             table.append((f"d{name}.{key}".rstrip("."), np.ravel(grads[key])[chosen], np.array(slopes), value.size))
     return table
