@@ -195,7 +195,8 @@ def _checked(q, k, v, mask):
                          f"k {k.shape}, v {v.shape}")
     if mask is None:
         return None
-    if mask.dtype != bool or np.broadcast_shapes(mask.shape, weights) != weights:
+    fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], weights[::-1]))
+    if mask.dtype != bool or not fits:
         raise ValueError(f"mask: expected bools that broadcast to {weights}, got {mask.dtype} {mask.shape}")
     return np.broadcast_to(mask, weights)
 

@@ -61,6 +61,28 @@ MODELS = [
     ("no bias correction of the first moment", "ref.optim.adam_step", "drop **"),
     ("the average and its news swapped", "ref.optim.ema_step", "name avg -> p", 2),
 ]
+NETWORKS = [
+    ("a causal mask aligned to the other corner", "ref.layers.attention._seen", "name k -> q"),
+    ("a causal mask that hides nothing", "ref.layers.attention._seen", "swap -"),
+    ("a row that sees nothing divides by 0", "ref.layers.attention._weights", "second of where", 3),
+    ("the softmax's own gradient forgotten", "ref.layers.attention.attention_backward", "delete statement", 2),
+    ("scores without their root", "ref.layers.attention._weights", "drop **"),
+    ("a variance about 0", "ref.layers.norm._standardised", "swap -"),
+    ("a variance for a deviation", "ref.layers.norm._root_mean_square", "drop sqrt"),
+    ("a wrong sign in the gradient of a norm", "ref.layers.norm._centred_gradient", "swap -"),
+    ("scale without its 1", "ref.layers.norm.adaptive_norm", "constant 1 -> 0"),
+    ("tanh for erf", "ref.layers.activations.gelu", "call normal_cdf -> tanh"),
+    ("quick GELU without its 1.702", "ref.layers.activations.quick_gelu", "constant 1.702 -> 1.0"),
+    ("rope that does not turn", "ref.layers.embed.rope", "swap -"),
+    ("row for column", "ref.layers.embed.sincos_2d", "name column -> row"),
+    ("symmetric padding in the encoder", "ref.nets.autoencoder.CORNER", "constant 0 -> 1", 5),
+    ("one eps for all norms", "ref.nets.unet.EPS", "constant 1e-6 -> 1e-5"),
+    ("the class taken off", "ref.nets.unet._condition", "swap +", 2),
+    ("the places taken off", "ref.nets.dit.dit", "swap +"),
+    ("scale and shift swapped", "ref.nets.mmdit.mmdit", "name shift -> scale"),
+    ("the encoder's moments without the last convolution", "ref.nets.autoencoder.encode", "never if"),
+    ("an image in [0, 1]", "ref.nets.autoencoder.tiny_decode", "constant 1 -> 0", 2),
+]
 KERNELS = [
     ("noise on the last step", "kernels.coefficients.ddpm_step", "swap <"),
     ("the seed's high word dropped", "kernels.coefficients.noise_key", "swap >>"),
@@ -77,7 +99,7 @@ KERNELS = [
 
 HISTORICAL = [
     (name, Site(target, operator, *(n or [1])))
-    for name, target, operator, *n in NOISE + SCHEDULES + PROCESS + SAMPLERS + MODELS + KERNELS
+    for name, target, operator, *n in NOISE + SCHEDULES + PROCESS + SAMPLERS + MODELS + NETWORKS + KERNELS
 ]
 # mutants that cannot change a result, and why; each must still apply, so that an outdated line is found
 SHAPE = "only the shape of the data is read there, and both have the same"

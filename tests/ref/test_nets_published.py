@@ -1,6 +1,7 @@
 """The networks against the published classes, replayed from tests/goldens/nets.npz and unet.npz (`make_nets.py` says
 how they were made): outputs and gradients in float64, every parameter redrawn.
 """
+import importlib
 import json
 
 import numpy as np
@@ -96,12 +97,11 @@ def off(name, settings=None, params=None):
                for out, theirs in zip(outs, part(name, "out").values(), strict=True))
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_network_is_the_published_one(name):
-    """Outputs to 1e-9, gradients to 1e-9 of the largest."""
+def compared(name, **changed):
+    """A network with its gradients against the file, to 1e-9 of the largest number of each. changed: in its config."""
     case = CASES[name]
     params = tree.from_named(redrawn(case["shapes"], case["seed"]))
-    outs, backward = RUN[name.partition("_")[0]](params, part(name, "in"), case["config"])
+    outs, backward = RUN[name.partition("_")[0]](params, part(name, "in"), case["config"] | changed)
     expected = part(name, "out")
     assert len(outs) == len(expected)
     for out, theirs in zip(outs, expected.values()):
@@ -122,3 +122,65 @@ def test_a_network_is_the_published_one(name):
     assert_close(products, ARRAYS[f"{name}/products"], 1e-9, np.maximum(sizes, 1e-4 * sizes.max()))
     for path in set(dparams) - set(case["grads"]):  # fixed tables
         assert not dparams[path].any(), path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_network_is_the_published_one(name):
+    compared(name)
+
+
+# --- wrong variants that public projects have had, each of which the comparison has to find --------------------------
+
+
+def swapped(x, shift, scale, eps):
+    return layers.adaptive_norm(x, scale, shift, eps)
+
+
+def tanh_for_erf(x):
+    a, g = np.split(x, 2, axis=-1)
+    return a * layers.gelu_tanh(g)
+
+
+def top_left(q, k, v, mask=None, causal=False):
+    return layers.attention(q[..., ::-1, :], k[..., ::-1, :], v[..., ::-1, :], mask, causal)[..., ::-1, :]
+
+
+def upsampled_before(h, factor):
+    return np.roll(layers.upsample_nearest(h, factor), 1, axis=3)
+
+
+GEGLU = {"geglu": (tanh_for_erf, layers.geglu_backward)}
+PATCHED = [  # the network, where the fault is put, and what stands there then
+    ("one eps for all norms, 1e-5", "unet_sd1", "ref.nets.unet", "EPS", 1e-5),
+    ("one eps for all norms, 1e-5", "autoencoder_decode", "ref.nets.autoencoder", "EPS", 1e-5),
+    ("one eps for all norms, 1e-5", "mmdit_sd35", "ref.nets.mmdit", "EPS", 1e-5),
+    ("one eps for all norms, 1e-5", "dit_2", "ref.nets.dit", "EPS", 1e-5),
+    ("symmetric padding in the encoder", "autoencoder_encode", "ref.nets.autoencoder", "CORNER", ((1, 1), (1, 1))),
+    ("tanh for erf", "unet_sd2", "ref.layers.feed_forward", "ACTIVATIONS", GEGLU | {"silu": (layers.silu, None)}),
+    ("scale and shift swapped", "dit_2", "ref.nets.dit", "adaptive_norm", swapped),
+    ("scale and shift swapped", "mmdit_sd3", "ref.nets.mmdit", "adaptive_norm", swapped),
+    ("a causal mask the other way", "text_quick_gelu", "ref.layers.attention", "attention", top_left),
+    ("pixels moved by one", "unet_pixels", "ref.nets.unet", "upsample_nearest", upsampled_before),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault, name, module, key, wrong", PATCHED, ids=[f"{n}: {f}" for f, n, *_ in PATCHED])
+def test_a_wrong_network_is_found(fault, name, module, key, wrong, monkeypatch):
+    monkeypatch.setattr(importlib.import_module(module), key, wrong)
+    with pytest.raises(AssertionError):
+        compared(name)
+
+
+@pytest.mark.parametrize("name, changed", [
+    ("text_quick_gelu", dict(hidden_act="gelu")), ("text_gelu_projected", dict(hidden_act="quick_gelu")),
+    ("text_gelu_projected", dict(hidden_act="gelu_tanh")), ("text_quick_gelu", dict(layer_norm_eps=1e-6)),
+    ("text_quick_gelu", dict(num_attention_heads=4)), ("unet_sd1", dict(attention_head_dim=4)),
+    ("unet_sd1", dict(norm_eps=1e-6)), ("unet_sd1", dict(flip_sin_to_cos=False)), ("unet_sd1", dict(freq_shift=1)),
+    ("unet_sd2", dict(attention_head_dim=[2, 1, 3])), ("unet_ddpm", dict(attention_head_dim=8)),
+    ("unet_ddpm", dict(norm_eps=1e-5)), ("unet_ddpm", dict(downsample_padding=1)),
+    ("unet_pixels", dict(norm_num_groups=8)), ("dit_2", dict(num_heads=4)),
+    ("mmdit_sd3", dict(num_attention_heads=4)), ("autoencoder_encode", dict(norm_num_groups=2)),
+])  # fmt: skip
+def test_a_wrong_setting_is_found(name, changed):
+    with pytest.raises(AssertionError):
+        compared(name, **changed)
