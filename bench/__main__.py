@@ -37,8 +37,9 @@ def arguments(argv):
     parser.add_argument("--peers", type=names, default=columns, help=f"of {columns} (default: all installed)")
     parser.add_argument("--threads", type=whole, default=1, help="of every library (default: 1)")
     parser.add_argument("--seconds", type=time, default=1.0, help="of timing, a row (default: 1)")
-    parser.add_argument("--csv", type=_file, metavar="FILE", help="write the rows to this file, such as bench/results/NAME.csv")
-    parser.add_argument("--plot", type=command.named, metavar="FILE", help="measure a sweep of sizes too, and draw it into this file")
+    one = dict(metavar="FILE")
+    parser.add_argument("--csv", type=_file, help="write the rows to it, such as bench/results/NAME.csv", **one)
+    parser.add_argument("--plot", type=command.named, help="measure a sweep of sizes too, and draw it into it", **one)
     words = parser.parse_args(argv)
     timed = [op.name for op in registry.OPS if op.bench]
     if not any(words.op in name for name in timed):
