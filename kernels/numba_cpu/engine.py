@@ -22,7 +22,11 @@ DIRECT, AROUND, OVER = range(3)
 COMPILE = dict(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
 INLINE = dict(forceinline=True, error_model="numpy", fastmath={"contract"})
-element = register_jitable(**INLINE)  # decorates an equation: a plain Python function that is compiled into its kernels
+
+# Decorates an equation of one element: a plain Python function that is compiled into its kernels. It is called as
+# equation(c, u, *values): the coefficients of its row, the scalars of the call (an empty tuple where there are none),
+# and the number at its place in each input
+element = register_jitable(**INLINE)
 
 # Decorates an inner loop: it neither makes nor returns arrays, so that it need not count references to them, which costs
 # a chunk of 1024 elements a third of its time
