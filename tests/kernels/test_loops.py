@@ -120,7 +120,7 @@ def sizes(b):
     """(net, dtype, size)."""
     some = TINY if b.slow else SIZES + WIDE if b.name == "triton_gpu" else SIZES
     nets = {"simple": some, 2.0: some[:3] if b.slow else SIZES}
-    nets |= {"no blocks": some[:3]} if b.name == "triton_gpu" else {}
+    nets |= {"no blocks": some[:3]}
     return [(net, d, size) for net, some in nets.items() for d in registry.dtypes(SAMPLE, b.name) for size in some]
 
 
