@@ -277,7 +277,7 @@ def main(argv=None):
             files.write_atomic(path, text.encode())
             print(f"{path}: tables of {', '.join(map(str, paths))}")
     except (OSError, ValueError, ModuleNotFoundError) as reason:
-        print(f"python -m bench.report: {reason}", file=sys.stderr)
+        print(f"python -m bench.report: {command.in_words(reason)}", file=sys.stderr)
         return 2
     return 0
 

@@ -3,7 +3,7 @@
     python -m kernels                                              every operation, on every installed backend
     python -m kernels --op guide                                   those with this in their name
     python -m kernels check ddim_step --against my_module:my_step  anybody's function, or path/to/file.py:my_step
-    python -m kernels check --list                                 what it can be checked as
+    python -m kernels --list                                       what it can be checked as
 """
 from ref import command
 
@@ -19,7 +19,9 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from kernels import registry
@@ -33,13 +35,18 @@ def main(argv=None, out=None):
     argv, out = sys.argv[1:] if argv is None else argv, out or sys.stdout
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only those with this in their name")
+    parser.add_argument("--list", action="store_true", help="every operation that can be checked, with its arguments")
     commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
     about = _arguments(commands)
+    parser.error = functools.partial(_refuse, parser)
     try:
+        if argv and argv[0][:1] not in ("", "-") and argv[0] != "check":
+            parser.error(f"{argv[0]}: expected `check {argv[0]} --against MODULE:FUNCTION` for a function of yours, or "
+                         f"`--op {argv[0]}` for the kernels of this project")  # fmt: skip
         words = parser.parse_args(argv)
-        if words.command is None:
+        if words.command is None and not words.list:
             if not any(words.named in op.name for op in registry.OPS):
-                parser.error(f"--op: no operation has {words.named!r} in its name")
+                parser.error(f"--op: no operation has {words.named!r} in its name; --list shows them")
             return every_operation(words.named)
         if words.list:
             print(listing())
@@ -51,7 +58,7 @@ def main(argv=None, out=None):
         with contextlib.redirect_stdout(sys.stderr if words.json else sys.stdout):  # what the function prints
             verdict = _checked(words)
     except Usage as reason:
-        print(f"python -m kernels check: {reason}", file=sys.stderr)
+        print(_folded(f"python -m kernels: {reason}"), file=sys.stderr)
         if _json(argv):
             print(json.dumps({"right": None, "reason": str(reason)}, indent=1), file=out, flush=True)
         return command.IMPOSSIBLE
@@ -130,11 +137,23 @@ def every_operation(named=""):
     failed = 0
     pairs = [(op, b) for op in registry.OPS if named in op.name for b in backends if registry.kernel(op, b)]
     for op, backend, dtype in [(op, backend, dtype) for op, backend in pairs for dtype in registry.dtypes(op, backend)]:
-        row = selftest.check(op, backend, dtype)
+        with _progress(f"{op.name} {backend} {dtype}: compiling and checking"):
+            row = selftest.check(op, backend, dtype)
         failed |= not row.ok
         line = f"{row.op:<42}{backend:<11}{dtype:<9}{row.cases:>5}{row.error:>7.2f}"
         print(line, " ok" if row.ok else f" FAIL  {row.failure}", flush=True)
     return int(failed)
+
+
+@contextlib.contextmanager
+def _progress(text):
+    """A line on a terminal for as long as the work takes, for the first call of a kernel compiles it."""
+    shown = sys.stderr.isatty() and text[: shutil.get_terminal_size().columns - 1]
+    print(shown or "", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(f"\r{' ' * len(shown)}\r" if shown else "", end="", file=sys.stderr, flush=True)
 
 
 def function(against):
@@ -173,6 +192,12 @@ def _of_file(text):
 
 def _is_of(module, path):
     return Path(getattr(module, "__file__", None) or "").absolute() == path.absolute()
+
+
+def _folded(text):
+    """Text in lines of the terminal's width."""
+    width = shutil.get_terminal_size().columns - 1
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _refuse(parser, message):

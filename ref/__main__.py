@@ -32,19 +32,20 @@ def main(words=None):
     given = parser.parse_args(words)
     try:
         if given.command is None:
-            print("\n".join(text.listing()), flush=True)
+            print("\n".join(text.folded(text.listing())), flush=True)
             return 0
         if given.command == "trace" and given.html and (reason := command.why_unwritable(given.html)):
             raise OSError(f"--html: {reason}")
         function = catalogue.equations()[catalogue.find(given.name)]
         if given.command == "show":
-            print("\n".join(text.source(function)), flush=True)
+            print("\n".join(text.folded(text.source(function))), flush=True)
             return 0
         _trace(function, given)
     except BrokenPipeError:  # into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (LookupError, ValueError, TypeError, OSError) as error:
-        print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
+        said = f"error: {error.args[0] if isinstance(error, LookupError) else error}"
+        print("\n".join(text.folded([said])), file=sys.stderr)
         return 2
     return 0
 
@@ -65,8 +66,9 @@ def _trace(function, given):
         refused = isinstance(ran.returned, Exception)
         if given.html and not refused:
             command.write(given.html, page.page(function, ran, differences).encode())
+            print(f"wrote {given.html}")
         else:
-            print("\n".join(text.traced(function, ran, differences)), flush=True)
+            print("\n".join(text.folded(text.traced(function, ran, differences))), flush=True)
     if refused:
         raise ValueError(f"{function.__name__} raised {type(ran.returned).__name__}: {ran.returned}")
 

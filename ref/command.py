@@ -54,7 +54,7 @@ def _leave(name, error):
     if isinstance(error, KeyboardInterrupt):
         said, status = "stopped", STOPPED
     elif isinstance(error, (ImportError, MemoryError, OSError)):  # of the machine
-        said, status = f"{type(error).__name__}: {error}".strip(": "), IMPOSSIBLE
+        said, status = f"{type(error).__name__}: {in_words(error)}".strip(": "), IMPOSSIBLE
     else:  # of this project
         traceback.print_exception(error)
         said, status = f"this is a fault of the command: {type(error).__name__}", IMPOSSIBLE
@@ -63,6 +63,13 @@ def _leave(name, error):
             print(f"python -m {name}: {said}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     os._exit(status)
+
+
+def in_words(error):
+    """An exception as text; one of the operating system as its file and what is wrong with it, without its number.
+    error: exception."""
+    known = isinstance(error, OSError) and error.strerror and error.filename
+    return f"{error.filename}: {error.strerror.lower()}" if known else str(error)
 
 
 def named(text):

@@ -1,11 +1,12 @@
 """Forward noising, the conversions between eps, x0, v and score, the posterior, and the DDPM and DDIM steps.
 
 Everything here is float64. B examples first, then any data axes. `abar` is (T + 1,) from
-`ref.schedules.alpha_bar`, abar[0] = 1; t = 0 is data, t = T is noise. A step goes from t to any s < t.
+`ref.schedules.alpha_bar`, abar[0] = 1; [DDIM] calls it alpha. t = 0 is data, t = T is noise. A step goes from t to any
+s < t.
 
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
-    [DDIM]   Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021 (its alpha is abar here)
+    [DDIM]   Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [PD]     Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022
     [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
     [SDE]    Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021

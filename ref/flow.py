@@ -2,13 +2,13 @@
 diffusion.
 
 Everything here is float64. B examples first, then any data axes. t = 0 is data, t = 1 is noise,
-x_t = (1 - t) x0 + t eps, and the velocity eps - x0 points to the noise: a sampler goes from t = 1 down to 0.
+x_t = (1 - t) x0 + t eps, and the velocity eps - x0 points to the noise: a sampler goes from t = 1 down to 0. That is
+the time of [SD3]; in [FM] and [RF] it runs from noise to data.
 
 Papers
-    [FM]   Lipman et al., "Flow Matching for Generative Modeling", 2023 (its t runs from noise to data)
+    [FM]   Lipman et al., "Flow Matching for Generative Modeling", 2023
     [RF]   Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
-           (the same)
-    [SD3]  Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024 (as here)
+    [SD3]  Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
 """
 import numpy as np
 

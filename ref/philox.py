@@ -7,8 +7,8 @@ number of threads or the device. So a kernel can regenerate the noise of element
     words (w0, w1, w2, w3) = philox4x32(counter, key)   ->   elements 4 block .. 4 block + 3
 
 Papers
-    [Philox]     Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011, section 4.3
-    [BoxMuller]  Box, Muller, "A Note on the Generation of Random Normal Deviates", 1958, eq. 1
+    [Philox]     Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011
+    [BoxMuller]  Box, Muller, "A Note on the Generation of Random Normal Deviates", 1958
     Word for word as in the Random123 library: u01, uneg11 and boxmuller for float.
 """
 import numpy as np

@@ -20,7 +20,7 @@ Papers
     [DDIM]      Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [DDPM]      Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [DSM]       Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011
-    [EDM]       Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [EDM]       Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
     [FID]       Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017
     [GAN]       Goodfellow et al., "Generative Adversarial Nets", 2014
     [iCT]       Song, Dhariwal, "Improved Techniques for Training Consistency Models", 2024
@@ -30,8 +30,7 @@ Papers
     [ODE]       Zheng, Lu, Chen, Zhu, "Improved Techniques for Maximum Likelihood Estimation for Diffusion ODEs", 2023
     [PR]        Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019
     [R1]        Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", 2018
-    [RF]        Liu, Gong, Liu, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow",
-                2023
+    [RF]        Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2023
     [SDE]       Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
     [Towards]   Arjovsky, Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017
     [VAE]       Kingma, Welling, "Auto-Encoding Variational Bayes", 2014

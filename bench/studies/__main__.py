@@ -50,7 +50,7 @@ def main(argv=None):
         else:
             _run(names, args.out, args.again)
     except (ValueError, OSError, ModuleNotFoundError) as reason:
-        print(f"python -m bench.studies: {reason}{results.hint(reason)}", file=sys.stderr)
+        print(f"python -m bench.studies: {command.in_words(reason)}{results.hint(reason)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; finished studies are kept", file=sys.stderr)
@@ -63,9 +63,10 @@ def listed(out):
     lines = []
     for name, more in NAMES.items():
         path, doc = out / f"{name}.csv", ast.get_docstring(ast.parse((HERE / f"{name}.py").read_bytes()))
-        took = f"run time {results.seconds(results.read(path))}" if path.exists() else "not run yet"
+        took = results.seconds(results.read(path)) if path.exists() else None
+        said = ": not run yet" if took is None else took and f": run time {took}"
         writes = ", ".join(filter(None, (f"{name}.png, .csv, .txt", more)))
-        lines += [f"{name}: {took}", "  " + doc.split("\n")[0], f"  writes {writes}"]
+        lines += [name + said, "  " + doc.split("\n")[0], f"  writes {writes}"]
     return "\n".join([*lines, f"Results: {out}"]) + "\n"
 
 

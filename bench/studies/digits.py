@@ -44,7 +44,7 @@ def main(argv=None):
 
         pictures.pyplot()
     except (ValueError, OSError, ModuleNotFoundError) as reason:
-        return _ended(f"digits: {reason}{results.hint(reason)}", 2)
+        return _ended(f"digits: {command.in_words(reason)}{results.hint(reason)}", 2)
     # these matrices are no faster with two threads, ten times slower next to a busy process, and sum in another order
     threadpool_limits(1, "blas")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C

@@ -81,17 +81,18 @@ def hint(reason):
 def text(name, rows):
     """The text of a study: its settings and seconds, the figures as a table, what its columns mean. Returns text."""
     study = importlib.import_module(f"bench.studies.{name}")
-    lines = [*_wrapped(f"Settings: {rows[0]['settings']}."), f"Run time: {seconds(rows)}.", ""]
+    took = seconds(rows)
+    lines = [*_wrapped(f"Settings: {rows[0]['settings']}."), *[f"Run time: {took}."] * bool(took), ""]
     lines += columns(study.shown(rows) if hasattr(study, "shown") else rows, study.COLUMNS)
     meanings = [line for key, said in study.COLUMNS.items() if said for line in _wrapped(f"{key}: {said}")]
     return "\n".join(lines + [""] * bool(meanings) + meanings) + "\n"
 
 
 def seconds(rows):
-    """What a run took, in words: its seconds, or the sum of the parts that were timed."""
+    """What a run took, in words: its seconds, or the sum of the parts that were timed; "" where nobody recorded it."""
     whole, keys = rows[0].get("run_seconds", ""), [key for key in PARTS if key in rows[0]]
     parts = sum(sum({row[key] for row in rows if row[key] != "" and row[key] == row[key]}) for key in keys)
-    return f"{whole:.0f} s" if whole != "" else f"at least {parts:.0f} s" if parts else "not recorded"
+    return f"{whole:.0f} s" if whole != "" else f"at least {parts:.0f} s" if parts else ""
 
 
 def columns(rows, names):

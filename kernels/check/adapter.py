@@ -164,7 +164,7 @@ def _options(op, fixed):
     known += [o for o in op.options if o not in op.takes and o != each]
     for name, value in fixed.items():
         if name not in known:
-            raise Usage(f"--fix: {op.name} has no {name} that can be held; it has {', '.join(known) or 'none'}")
+            raise Usage(f"--fix: {op.name} has nothing called {name} to fix; it has {', '.join(known) or 'no option'}")
         choices = op.options.get(name, ())
         numeric = name in numbers or any(map(_number, choices))
         if name in rows and value in ("scalar", "each"):

@@ -14,9 +14,9 @@ def each(f, xs, *args):
 
 @overload(each, jit_options=INLINE)
 def _(f, xs, *args):
-    if len(xs) == 0:
-        return lambda f, xs, *args: ()
-    return lambda f, xs, *args: (f(xs[0], *args), *each(f, xs[1:], *args))
+    # written out at once: each round of a recursion would be compiled by itself
+    calls = "".join(f"f(xs[{i}], *args), " for i in range(len(xs)))
+    return eval(f"lambda f, xs, *args: ({calls})")
 
 
 def pairs(f, xs, ys, *args):
@@ -28,11 +28,8 @@ def pairs(f, xs, ys, *args):
 
 @overload(pairs, jit_options=INLINE)
 def _(f, xs, ys, *args):
-    def several(f, xs, ys, *args):
-        f(xs[0], ys[0], *args)
-        pairs(f, xs[1:], ys[1:], *args)
-
-    return several if len(xs) else lambda f, xs, ys, *args: None
+    calls = "".join(f"f(xs[{i}], ys[{i}], *args), " for i in range(len(xs)))
+    return eval(f"lambda f, xs, ys, *args: ({calls})")
 
 
 def as_tuple(values):

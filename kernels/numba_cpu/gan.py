@@ -18,7 +18,8 @@ from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.math import HALF, ONE, ZERO, logistic
 from kernels.numba_cpu.reduce import reduction
 
-# --- equations of one logit: u is (slope, shift, factor of the gradient); each returns the gradient and F -------------
+# --- equations of one logit: c is empty, u are the scalars of the call (slope, shift, factor of the gradient) ---------
+# Each returns the gradient and F
 
 
 @element

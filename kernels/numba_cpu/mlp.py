@@ -4,6 +4,7 @@ A tile's examples are the columns: x is (pixels, examples), and so is every laye
 a number at a time, and a product's lanes are examples. What an example becomes depends on no other example."""
 from collections import namedtuple
 
+import numpy as np
 from numba import njit
 
 from kernels.numba_cpu import engine
@@ -17,8 +18,8 @@ BLOCK = 16  # rows of a matrix that is transposed, at a time
 EXAMPLES = 64  # in a tile, at most: two tiles of a product, so that what was read of the weights is used twice
 
 
-# Weights, flat: of `simple_mlp` (width, pixels + 1), (width,), (pixels, width), (pixels,); of `residual`, whose
-# blocks are a tuple for each part, and whose classes are (classes + 1, width)
+# Weights, flat: of `simple_mlp` (width, pixels + 1), (width,), (pixels, width), (pixels,); of `residual`, whose classes
+# are (classes + 1, width), and whose blocks follow each other in w1 (depth, width, width), b1 (depth, width), w2, b2
 Simple = namedtuple("Simple", "w1 b1 w2 b2")
 Residual = namedtuple("Residual", "w_in b_in classes w_out b_out w1 b1 w2 b2")
 
@@ -37,14 +38,11 @@ def residual_weights(params, pixels, dtype):
     parts = {"in.w": (width, pixels), "in.b": (width,), "class.w": (None, width)}
     parts |= {"out.w": (pixels, width), "out.b": (pixels,)}
     sizes = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
-    if not params["blocks"]:  # an empty tuple has no type to compile for
-        raise ValueError("params['blocks']: expected at least one block, got none")
-
-    def block(i, name):
-        return engine.flat(weight(params, ("blocks", i, name), dtype, sizes[name]))
-
     outer = [engine.flat(weight(params, path.split("."), dtype, shape)) for path, shape in parts.items()]
-    return Residual(*outer, *(tuple(block(i, name) for i in range(len(params["blocks"]))) for name in sizes))
+    paths = {name: [("blocks", i, name) for i in range(len(params.get("blocks", ())))] for name in sizes}
+    inner = [[weight(params, path, dtype, sizes[name]).reshape(-1) for path in paths[name]] for name in sizes]
+    # one array for all blocks: a tuple of them would be compiled for each depth
+    return Residual(*outer, *(np.concatenate([np.empty(0, dtype), *arrays]) for arrays in inner))
 
 
 def weight(params, path, dtype, shape, whose="params"):

@@ -54,9 +54,8 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
             kernel, more = sample_hidden, (more[0], _hidden(net, coefficients.ddim_chain(table, predict)))
     else:
         raise ValueError("guidance: expected None for a net without classes")
-    weights = [w for part in net for w in (part if isinstance(part, tuple) else (part,))]
-    memory, _ = engine.output(out, shape, dtype, x, *weights)
-    work = (len(times) - 1) * shape[0] * sum(w.size for w in weights)
+    memory, _ = engine.output(out, shape, dtype, x, *net)
+    work = (len(times) - 1) * shape[0] * sum(w.size for w in net)
     engine.run(kernel, work, memory, x, tile, net, *more, parts=-(-shape[0] // tile))
     return engine.finish(memory, out, shape)
 
@@ -251,14 +250,14 @@ def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
             if stride > tile:
                 for k in range(0, width * stride, stride):
                     h.array[k + tile : k + stride] = h.array[k : k + tile]
-            for block in range(len(net.w1)):
+            for begin in range(0, net.b1.size, width):  # of a block
                 # a = silu(W1 h + b1 + time + label),  h <- h + W2 a + b2
                 for k in range(width):
-                    shift[k] = net.b1[block][k] + conditions.time[i, k]
-                left = Left(net.w1[block], 0, width, 1)
+                    shift[k] = net.b1[begin + k] + conditions.time[i, k]
+                left = Left(net.w1, begin * width, width, 1)
                 product(layer, silu_conditioned, sums, width, left, h, width, stride, (a, shift, label, ()))
-                left = Left(net.w2[block], 0, width, 1)
-                product(layer, add_to, sums, width, left, a, width, stride, (h, net.b2[block], h, ()))
+                left, b2 = Left(net.w2, begin * width, width, 1), net.b2[begin : begin + width]
+                product(layer, add_to, sums, width, left, a, width, stride, (h, b2, h, ()))
             # x_s from W_out silu(h), guided
             guided(a.array, h.array, tile, stride, width, conditions.w)
             u = (column(steps.table, i, SEVEN, xt), steps.limit)

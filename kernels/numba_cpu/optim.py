@@ -19,6 +19,8 @@ from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.intrinsics import fma
 from kernels.numba_cpu.rowwise import apply, apply_many, rowwise
 
+# --- equations of one element: c are the coefficients of its row, u the scalars of the call, see `rowwise` ------------
+
 
 @element
 def adam(c, u, p, g, m, v):

@@ -9,6 +9,8 @@ A loop that stores over its own inputs is not vectorised (only equal indices mee
 takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
 from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
 half as much again."""
+import inspect
+
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, item, number, pairs, put
 from kernels.numba_cpu.cache import njit
@@ -76,7 +78,12 @@ def compiled(walk, equation, outs, ins, coefficients, vectors):
 
     walk: like `_walk`. equation: an element function. outs, ins: how many arrays. coefficients: K of its table.
     vectors: for `wide`. It is named after its equation: Numba keeps what it compiled by name and line, and two
-    processes that write to one name at once may exchange their code."""
+    processes that write to one name at once may exchange their code. Raises TypeError for an equation of other
+    arguments."""
+    takes = list(inspect.signature(equation).parameters)
+    if takes[:2] != ["c", "u"] or len(takes) != 2 + ins:
+        expected = f"(c, u, and a value of each of {ins} inputs)"
+        raise TypeError(f"{equation.__name__}: expected the arguments {expected}, got ({', '.join(takes)})")
     ks = tuple(range(coefficients))
 
     def two(lo, hi, how, table, n, u, a, b):

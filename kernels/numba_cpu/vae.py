@@ -16,6 +16,8 @@ from kernels.numba_cpu.math import logistic, std_of
 from kernels.numba_cpu.reduce import reduction
 from kernels.numba_cpu.rowwise import apply_many, rowwise
 
+# --- equations of one element: c are the coefficients of its row, u the scalars of the call, see `rowwise` ------------
+
 
 @element
 def reparameterized(c, u, mu, logvar, eps):

@@ -8,7 +8,7 @@ n3 = 1.
 Papers
     [GAN]      Goodfellow et al., "Generative Adversarial Nets", 2014
     [WGAN-GP]  Gulrajani et al., "Improved Training of Wasserstein GANs", 2017
-    [Init]     He et al., "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification",
+    [He]       He et al., "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification",
                2015
 """
 import numpy as np
@@ -26,7 +26,7 @@ ACTIVATIONS = {  # act, act' and act'', each of h
 
 
 def generator_init(seed, latent=64, width=512, pixels=784, dtype=np.float32):
-    """Parameters of the generator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 0.01 / inputs, so
+    """Parameters of the generator: normal with variance 2 / inputs ([He] eq. 10), in the last layer 0.01 / inputs, so
     that a fresh generator says little and has no noise to unlearn; biases 0.
 
     seed: int. latent, width, pixels: ints. dtype: float32 or float64.
@@ -64,7 +64,7 @@ def generator_backward(dx, params, cache):
 
 
 def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
-    """Parameters of the discriminator: normal with variance 2 / inputs ([Init] eq. 10), in the last layer 1 / inputs;
+    """Parameters of the discriminator: normal with variance 2 / inputs ([He] eq. 10), in the last layer 1 / inputs;
     biases 0.
 
     seed, pixels, width, dtype: as in `generator_init`.

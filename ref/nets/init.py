@@ -2,7 +2,7 @@
 here.
 
 Papers
-    [Init]   LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998, section 4.6
+    [LeCun]  LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998
     [Fixup]  Zhang, Dauphin, Ma, "Fixup Initialization: Residual Learning Without Normalization", 2019
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
 """
@@ -22,8 +22,8 @@ UNET_BLOCKS = {  # published types, by the attention that they have
 
 
 def drawn(seed, layers, zero=(), dtype=np.float32):
-    """Weights normal with variance 1 / inputs ([Init]), those of a norm 1, biases 0. What ends a residual branch may
-    start at 0, as [Fixup] section 2 has it: the block is then the identity.
+    """Weights normal with variance 1 / inputs ([LeCun] section 4.6), those of a norm 1, biases 0. What ends a residual
+    branch may start at 0, as [Fixup] section 2 has it: the block is then the identity.
 
     seed: int. layers: a tree of shapes, those of weights (out, in, ...) under "weight", of biases under "bias". zero:
     dotted endings of layers' paths, such as "conv2". dtype: float32 or float64.

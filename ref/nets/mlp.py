@@ -11,7 +11,7 @@ Papers
     [DDPM]    Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [ResNet]  He et al., "Deep Residual Learning for Image Recognition", 2016
     [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
-    [Init]    LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998, section 4.6
+    [LeCun]   LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998
 """
 import numpy as np
 
@@ -64,8 +64,8 @@ def simple_mlp_backward(deps_hat, params, cache):
 
 
 def residual_init(seed, pixels=784, width=512, depth=4, classes=10, frequencies=128, dtype=np.float32):
-    """Parameters of `residual`: normal with variance 1 / inputs ([Init]). Each block's last layer is 0: it starts as
-    the identity.
+    """Parameters of `residual`: normal with variance 1 / inputs ([LeCun] section 4.6). Each block's last layer is 0:
+    it starts as the identity.
 
     seed: int. pixels, width, depth, classes, frequencies: ints. dtype: float32 or float64.
     Returns a dict of dicts: in, time, out with w and b; class with w (classes + 1, width), whose last row means "no

@@ -3,9 +3,10 @@
 Plain functions over dicts, as in `ref.nets.mlp`: init, forward, backward. Arrays keep the dtype of the parameters.
 
 Papers
-    [VAE]   Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
-    [SiLU]  Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation", 2018
-    [Init]  LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998, section 4.6
+    [VAE]    Kingma, Welling, "Auto-Encoding Variational Bayes", 2014
+    [SiLU]   Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation in
+             Reinforcement Learning", 2018
+    [LeCun]  LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998
 """
 import numpy as np
 
@@ -14,7 +15,7 @@ from ref.philox import normal, stream
 
 
 def encoder_init(seed, pixels=784, width=512, latent=32, dtype=np.float32):
-    """Parameters of the encoder: normal with variance 1 / inputs ([Init]), biases 0.
+    """Parameters of the encoder: normal with variance 1 / inputs ([LeCun] section 4.6), biases 0.
 
     seed: int. pixels, width, latent: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (2 latent, width), b3.

@@ -90,8 +90,7 @@ def find(name):
     """
     fits = [known for known in equations() if f".{known}".endswith(f".{name}")]
     module, _, last = name.removeprefix("ref.").rpartition(".")
-    if not fits and module in exporting(last):
-        fits = [full(getattr(importlib.import_module(f"ref.{module}"), last))]
+    fits = fits or [known for known, modules in exporting(last).items() if module in modules]
     if len(fits) > 1:
         raise LookupError(f"{name} is in {len(fits)} modules: {', '.join(fit.removeprefix('ref.') for fit in fits)}. "
                           f"Say which")
@@ -99,17 +98,19 @@ def find(name):
         alike = {known.removeprefix("ref."): difflib.SequenceMatcher(None, known.split(".")[-1], last).ratio()
                  for known in equations()}
         near = sorted((known for known in alike if alike[known] > 0.6), key=lambda known: -alike[known])[:5]
-        raise LookupError(f"{name} is no equation of ref" + (f"; close to it: {', '.join(near)}"
-                                                             if near else "; `python -m ref` lists them"))
+        hint = f"close to it: {', '.join(near)}" if near else "`python -m ref` lists them"
+        raise LookupError(f"no equation of ref is called {name}; {hint}")
     return fits[0]
 
 
 @functools.cache
 def exporting(name):
-    """The modules of `ref`, without "ref.", from which an equation can be imported under this name. name: str."""
-    modules = {known.rpartition(".")[0].removeprefix("ref.") for known in equations()}
-    return sorted(module for module in modules
-                  if getattr(importlib.import_module(f"ref.{module}"), name, None) in equations().values())
+    """{full name: the modules, without "ref.", from which it can be imported} of the equations called name. name:
+    str."""
+    modules = sorted({known.rpartition(".")[0].removeprefix("ref.") for known in equations()})
+    called = {known: f for known, f in equations().items() if f.__name__ == name}
+    return {known: [module for module in modules if getattr(importlib.import_module(f"ref.{module}"), name, None) is f]
+            for known, f in called.items()}
 
 
 def where(function):
@@ -172,25 +173,49 @@ def sentence(function):
 
 
 def elsewhere(function):
-    """["file:line  what"] where its name lives next to `ref`: in each backend, in the records of operations, in the
-    tests. function: of `ref`."""
-    name, modules = function.__name__, exporting(function.__name__)
-    kernels = [f"kernels/{backend}/{module.replace('.', '/')}.py"
-               for backend in ("numpy_cpu", "numba_cpu", "triton_gpu") for module in modules]
-    records = [f"kernels/ops/{module.replace('.', '/')}.py" for module in modules]
-    tests, found = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("test_*.py")), []
-    for path in [*kernels, *tests, *records]:
-        source = (ROOT / path).read_text("utf-8") if (ROOT / path).exists() else ""
-        if path in records:
-            lines = enumerate(source.split("\n"), 1)
-            found += [f"{path}:{n}  {m[1]}" for n, line in lines
-                      if (m := re.match(rf" +(?:Op\()?(\w+\.{name}),", line))]
-            continue
-        for node in ast.parse(source).body:
-            named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node)
-                     if isinstance(n, ast.Name) or isinstance(n, ast.Attribute) and getattr(n.value, "id",
-                                                                                            "np") != "np"}
-            if isinstance(node, ast.FunctionDef) and (node.name == name or node.name.startswith("test")
-                                                      and name in named):
-                found.append(f"{path}:{node.lineno}  {node.name}")
-    return found
+    """["file:line  what"] where its name lives next to `ref`: in each backend, in the tests, in the records of
+    operations. function: of `ref`."""
+    name, modules = function.__name__, exporting(function.__name__)[full(function)]
+    files = [module.replace(".", "/") for module in modules]
+    found = [(path, node.lineno, name) for backend in ("numpy_cpu", "numba_cpu", "triton_gpu") for file in files
+             for path, body in [_parsed(f"kernels/{backend}/{file}.py")] for node in body
+             if isinstance(node, ast.FunctionDef) and node.name == name]  # fmt: skip
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        path, body = _parsed(file.relative_to(ROOT).as_posix())
+        imported = _imported(body)
+        found += [(path, node.lineno, node.name) for node in body
+                  if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
+                  and any(_means(n, name, modules, imported) for n in ast.walk(node))]
+    for path in (f"kernels/ops/{file}.py" for file in files):
+        lines = (ROOT / path).read_text("utf-8").split("\n") if (ROOT / path).exists() else []
+        found += [(path, n, m[1]) for n, line in enumerate(lines, 1)
+                  if (m := re.match(rf" +(?:Op\()?(\w+\.{name}),", line))]
+    return [f"{path}:{line}  {what}" for path, line, what in found]
+
+
+def _parsed(path):
+    """The path, and the statements of that file; none where it is not there."""
+    return path, ast.parse((ROOT / path).read_text("utf-8")).body if (ROOT / path).exists() else []
+
+
+def _imported(body):
+    """{name: what it stands for, with its module} of the imports among statements."""
+    return {alias.asname or alias.name: f"{node.module}.{alias.name}" for node in body
+            if isinstance(node, ast.ImportFrom) for alias in node.names} | {
+            alias.asname or alias.name: alias.name for node in body if isinstance(node, ast.Import)
+            for alias in node.names}  # fmt: skip
+
+
+def _means(node, name, modules, imported):
+    """Whether a node of a syntax tree stands for the equation `name` of one of the modules; where imports do not decide
+    it, whether no other equation has that name."""
+    if isinstance(node, ast.Name):
+        meant = imported.get(node.id, node.id)
+    elif isinstance(node, ast.Attribute):
+        of = ast.unparse(node.value)
+        meant = f"{imported.get(of, of)}.{node.attr}"
+    else:
+        return False
+    last, known = meant.rpartition(".")[2], meant.startswith(("ref.", "kernels.")) or meant.split(".")[0] in imported
+    ours = any(meant.endswith(f".{module}.{name}") for module in modules)
+    return last == name and (ours or not known and len(exporting(name)) == 1)

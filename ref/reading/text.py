@@ -1,6 +1,7 @@
 """The reading order, an equation with its source, and a trace, as text for a terminal."""
 import html
 import inspect
+import re
 import shutil
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 from ref.reading import catalogue, trace
 
 LEAVES = 6  # of a dict or a list, what is shown
+ESCAPE = re.compile(r"\x1b\[[\d;]*m")  # what sets a colour, and takes no room
 
 
 def colouring(page=False):
@@ -30,13 +32,34 @@ def colouring(page=False):
     return lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n")
 
 
+def folded(lines):
+    """The lines, broken where the terminal ends, at two spaces rather than at one; the rest stands four columns further
+    to the right than the line does behind its number. lines: list of str."""
+    width, out = shutil.get_terminal_size().columns, []
+    for line in lines:
+        indent = " " * (re.match(r" *\d* *", ESCAPE.sub("", line)).end() + 4)
+        out.append("")
+        for group in re.findall(r" *[^ ]+(?: [^ ]+)*| +$", line):
+            whole = _columns(indent + group.lstrip()) <= width
+            for part in [group] if whole else re.findall(r" *[^ ]+", group):
+                fits = not out[-1] or _columns(out[-1] + part) <= width
+                out[-1:] = [out[-1] + part] if fits else [out[-1], indent + part.lstrip()]
+    return out
+
+
+def _columns(line):
+    return len(ESCAPE.sub("", line))
+
+
 def listing():
     """The reading order, a list of lines."""
-    lines = []
+    lines, width = [], shutil.get_terminal_size().columns
     for n, (name, f) in enumerate(catalogue.equations().items(), 1):
         after = ", ".join(needed.removeprefix("ref.") for needed in catalogue.needs(f))
         paper = "   ".join(filter(None, (catalogue.paper(f), after and f"after {after}")))
-        lines.append(f"{n:>3}  {name.removeprefix('ref.'):<40}  {catalogue.where(f):<26}  {paper}".rstrip())
+        head = f"{n:>3}  {name.removeprefix('ref.'):<40}  {catalogue.where(f):<26}"
+        whole = f"{head}  {paper}".rstrip()
+        lines += [whole] if len(whole) <= width else [head.rstrip(), f"       {paper}"]
         lines += [f"       {line}" for line in catalogue.formulas(f) or [catalogue.sentence(f)]]
     return [*lines, "", "papers", *(f"    {paper}" for paper in catalogue.papers())]
 
@@ -54,13 +77,17 @@ def source(function):
 def traced(function, run, differences):
     """A run as text, a list of lines. function: of `ref`. run: from `trace.record`. differences: from
     `trace.finite_differences`, or []."""
-    width, colour = max(120, shutil.get_terminal_size().columns) // 2, colouring()
+    columns, colour = shutil.get_terminal_size().columns, colouring()
+    width = max(120, columns) // 2
     lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
     for depth, line, code, mark, values in trace.rows(run):
         right = ["unchanged"] if values is None else [mark.replace("→", "->") + words
                                                       for words in _aligned(visible(values))]
         left, room = code.split("\n"), width - 2 * depth - 8
-        right = [""] * len(left) * (max(map(len, left)) > room) + right
+        # values stand next to the code, or below it where there is no room
+        fits = max(map(len, right), default=0) <= columns - width
+        right = [""] * len(left) * (max(map(len, left)) > room or not fits) + right
+        room = room if fits else 4
         for i in range(max(len(left), len(right))):
             part = left[i] if i < len(left) else ""
             number = line + i if line and i < len(left) else ""

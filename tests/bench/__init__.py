@@ -1,8 +1,11 @@
-"""What several tests of the studies share: a slope, digits of noise, and no pictures."""
+"""What several tests of the studies share: a slope, a narrow net, digits of noise, and no pictures."""
+import functools
+
 import numpy as np
 
 from bench.studies import classifier, data, pictures
 from ref import philox, tree
+from ref.nets import mlp
 
 
 def along(loss, params, gradient, h=1e-6):
@@ -26,6 +29,12 @@ def without_pictures(monkeypatch, *studies):
     monkeypatch.setattr(pictures, "pyplot", lambda: Picture)
     for study in studies:
         monkeypatch.setattr(study, "draw", lambda *_: Picture())
+
+
+def with_a_narrow_net(monkeypatch):
+    """The residual net with 32 units and two blocks, where it is trained or sampled for a few steps."""
+    narrow = functools.partial(mlp.residual_init, width=32, depth=2, frequencies=8)
+    monkeypatch.setattr(mlp, "residual_init", narrow)
 
 
 def with_noise_for_digits(monkeypatch):

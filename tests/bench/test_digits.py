@@ -10,6 +10,7 @@ from bench.studies import classifier, data, denoiser, digits
 from kernels.check import selftest
 from ref import diffusion, fused, philox, schedules, tree
 from ref.nets import mlp
+from tests.bench import with_a_narrow_net
 
 IMAGES = (philox.uniform(3, (40, 28, 28)) * 255).astype(np.uint8)
 LABELS = (np.arange(40) % 10).astype(np.uint8)
@@ -38,6 +39,11 @@ def examples(state):
     """As many pixels of each digit as the net has, and labels."""
     pixels = (state["params"]["b2"] if "b2" in state["params"] else state["params"]["out"]["b"]).size
     return np.ascontiguousarray(data.scale(IMAGES)[:, :pixels]), LABELS.astype(np.int64)
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    with_a_narrow_net(monkeypatch)
 
 
 @pytest.fixture

@@ -58,8 +58,18 @@ def test_a_wrong_function_exits_1_in_a_process_of_its_own(mine):
     assert "sign of eps" in done.stdout and "from mine import wrong" in done.stdout
 
 
-def test_list_shows_every_operation_with_its_arguments(capsys):
-    assert command.main(["check", "--list"]) == 0
+@pytest.mark.parametrize("words, parts", [
+    (["q_sample"], ["--op q_sample", "check q_sample --against"]), (["--op", "sampel"], ["sampel", "--list"]),
+])  # fmt: skip
+def test_a_request_without_its_command_exits_2_with_a_hint(capsys, words, parts):
+    assert command.main(words) == 2
+    shown = capsys.readouterr()
+    assert all(part in " ".join(shown.err.split()) for part in parts) and not shown.out
+
+
+@pytest.mark.parametrize("words", [["--list"], ["check", "--list"]])
+def test_list_shows_every_operation_with_its_arguments(words, capsys):
+    assert command.main(words) == 0
     lines = capsys.readouterr().out.split("\n")
     assert [x.split("(")[0] for x in lines if x[:1].strip()] == [op.name for op in registry.OPS if not op.orders]
     at = lines.index("diffusion.q_sample(x0, t, eps, abar)")
@@ -96,7 +106,8 @@ def test_a_request_that_cannot_be_carried_out_exits_2(mine, capsys, words, parts
     words = words.split()
     assert command.main(["check", *words]) == 2
     shown = capsys.readouterr()
-    assert all(part in shown.err for part in parts) and not shown.out
+    assert all(part in " ".join(shown.err.split()) for part in parts) and not shown.out
+    assert max(map(len, shown.err.split("\n"))) < 80
     assert command.main(["check", *words, "--json"]) == 2
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["right"] is None and all(part in verdict["reason"] for part in parts)
@@ -181,5 +192,9 @@ def test_without_words_every_operation_of_ours_is_checked(monkeypatch, capsys):
     monkeypatch.setattr(selftest, "SHAPES", [(1,), (5, 5)])
     monkeypatch.setattr(selftest, "available", lambda: (["numba_cpu"], {"triton_gpu": "because"}))
     assert command.main([]) == 0
-    out = capsys.readouterr().out
-    assert "because" in out and "diffusion.v_target" in out
+    shown = capsys.readouterr()
+    assert "because" in shown.out and "diffusion.v_target" in shown.out and not shown.err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # there it says what it does until it is done
+    assert command.main([]) == 0
+    said = capsys.readouterr().err.split("\r")
+    assert "diffusion.v_target numba_cpu float32" in said[0] and said[1] == " " * len(said[0]) and len(said[0]) < 80

@@ -95,3 +95,22 @@ def test_backends_have_the_names_and_arguments_of_ref():
                 assert mine[:len(mine) - len(added)] == defaults, f"{path}: {name} has other defaults"
                 compared += 1
     assert compared > 10
+
+
+def citations(files):
+    """{[NAME]: {its text: the files that list it so}} of the papers in the files' docstrings."""
+    found = {}
+    for path, source in files.items():
+        about = ast.get_docstring(ast.parse(source)) or ""
+        for name, text in re.findall(r"^ +(\[[^\]]+\]) +(.+(?:\n {8,}\S.*)*)", about, flags=re.M):
+            found.setdefault(name, {}).setdefault(" ".join(text.split()), []).append(path)
+    return found
+
+
+def test_a_papers_name_means_one_paper_and_a_paper_is_cited_in_one_way():
+    found = citations(python_files("ref", "kernels", "bench", "tests"))
+    assert len(found) > 40 and {name: texts for name, texts in found.items() if len(texts) > 1} == {}
+    names = {}
+    for name, (text,) in ((name, list(texts)) for name, texts in found.items()):
+        names.setdefault(re.search('"(.+)"', text)[1], []).append(name)
+    assert {title: of for title, of in names.items() if len(of) > 1} == {}

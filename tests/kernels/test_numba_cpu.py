@@ -9,7 +9,7 @@ import pytest
 from numba import config, njit
 
 from kernels import registry, tolerance
-from kernels.numba_cpu import cache, diffusion, engine, fused, gan, philox
+from kernels.numba_cpu import cache, diffusion, engine, fused, gan, philox, reduce, rowwise
 from kernels.numpy_cpu import fused as plain
 from kernels.ops.loops import in_orders
 from ref import fused as truth
@@ -205,3 +205,20 @@ def test_moments_of_a_dead_unit_end_at_0(dtype):
     _, state, _ = fused.mlp_train(**arguments | change)
     assert all(np.all(state[part][name] == 0) for part in ("m", "v") for name in ("w1", "b1", "w2"))
     assert np.all(np.abs(state["m"]["b2"]) > least) and np.all(small["w1"] == least / 100)
+
+
+@pytest.mark.parametrize("make_kernel, takes", [
+    (lambda f: rowwise.rowwise(f, 2, coefficients=1), 2), (lambda f: rowwise.noisy(f, 1, coefficients=1), 2),
+    (lambda f: reduce.reduction(f, 3, coefficients=0), 3), (reduce.error_reduction, 2),
+], ids=["rowwise", "noisy", "reduction", "error"])  # fmt: skip
+def test_an_equation_of_other_arguments_is_refused_when_it_is_registered(make_kernel, takes):
+    """One without the scalars u would else fail in the compiler, at its first call."""
+    def without_u(c, x, y):
+        return c[0] * x + y
+
+    def with_one_too_many(c, u, x, y, z, more):
+        return x
+
+    for equation, given in ((without_u, "c, x, y"), (with_one_too_many, "c, u, x, y, z, more")):
+        with pytest.raises(TypeError, match=rf"\b{equation.__name__}\b.*\bu\b.*\b{takes}\b.*\({given}\)"):
+            make_kernel(engine.element(equation))

@@ -11,8 +11,7 @@ Papers
     [DPM-Solver++] Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
     [UniPC]        Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models",
                    2023
-    [EDM]          Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models",
-                   2022
+    [EDM]          Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import math
 from itertools import pairwise

@@ -25,8 +25,7 @@ def run(code, *words, **options):
 @pytest.mark.parametrize("code, status, said", [
     ("raise KeyboardInterrupt", 130, "python -m x: stopped\n"),
     ("import no_such_module", 2, "python -m x: ModuleNotFoundError: No module named 'no_such_module'\n"),
-    ("open('/no/such/file')", 2, "python -m x: FileNotFoundError: [Errno 2] No such file or directory: "
-                                 "'/no/such/file'\n"),
+    ("open('/no/such/file')", 2, "python -m x: FileNotFoundError: /no/such/file: no such file or directory\n"),
     ("raise MemoryError", 2, "python -m x: MemoryError\n"),
     ("raise BrokenPipeError", 2, ""),
     ("import sys; sys.exit(1)", 1, ""),
