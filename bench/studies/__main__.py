@@ -39,6 +39,9 @@ def main(argv=None):
         known = ", ".join(NAMES)
         print(f"python -m bench.studies: no study is called {unknown}; there are {known}, and all", file=sys.stderr)
         return 2
+    if args.out.exists() and not args.out.is_dir():
+        print(f"python -m bench.studies: --out: expected a folder, got {args.out}", file=sys.stderr)
+        return 2
     names = list(NAMES) if "all" in args.names else list(dict.fromkeys(args.names))
     try:
         if not names:
