@@ -23,7 +23,7 @@ def branches(guidance, examples, classes):
     wanted, w = np.asarray(guidance[0]), float(guidance[1])
     if wanted.dtype.kind not in "iu" or wanted.shape != (examples,) or not np.all((0 <= wanted) & (wanted <= classes)):
         raise ValueError(f"guidance: expected {examples} labels from 0 to {classes} and w, got {wanted}")
-    return np.stack([labels[0], wanted]), w
+    return np.stack([labels[0], wanted.astype(labels.dtype)]), w
 
 
 def steps_done(steps, batch, state):

@@ -67,6 +67,8 @@ def clip_by_global_norm(grads, max_norm, out=None):
     outs = [None if out is None else out[name] for name in names]
     engine.apart(outs)
     places = [engine.output(o, *kind, a) for o, kind, a in zip(outs, kinds, arrays)]
+    for i, (memory, _) in enumerate(places if out is not None else ()):  # written before the later arrays are read
+        arrays[i + 1:] = [a.copy() if np.may_share_memory(memory, a) else a for a in arrays[i + 1:]]
     norm = math.sqrt(sum(float(reduce.sums(reduce.sum_squares, a)) for a in arrays))
     table = np.array([[max_norm / norm if norm > max_norm else 1.0]])
     for a, (memory, how) in zip(arrays, places):

@@ -20,7 +20,7 @@ import triton.language as tl
 from kernels import arguments, coefficients
 from kernels.triton_gpu import mlp, mlp_hidden, mlp_pixels, reduce
 from kernels.triton_gpu import mlp_train as training
-from kernels.triton_gpu.arrays import SINGLE, STORED, output, read
+from kernels.triton_gpu.arrays import SINGLE, STORED, apart, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
 from kernels.triton_gpu.optim import adam, ema
 from kernels.triton_gpu.philox import key_words
@@ -131,7 +131,11 @@ def mlp_sample(
     if guidance is not None and "class" not in params:
         raise ValueError("guidance: expected None for a net without classes")
     net = mlp.residual(params, arrays, guidance) if "class" in params else mlp.simple(params, arrays)
-    out, pointer = output("out", out, arrays)
+    made, pointer = output("out", out, arrays)
+    for name, array in mlp.named(params).items() if out is not None else ():
+        weight = read(SINGLE, **{f"params[{name!r}]": array})
+        apart((pointer, arrays.size), (weight.pointers[0], weight.size))
+    out = made
     if not arrays.size:
         return out
     linear_steps = not table[6].any() and clip is None

@@ -8,13 +8,15 @@ Papers
     [AdamW]    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
     [Pascanu]  Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013
 """
+import bisect
+
 import numpy as np
 import triton
 import triton.language as tl
 
 from kernels import coefficients
 from kernels.triton_gpu import launch, reduce
-from kernels.triton_gpu.arrays import SINGLE, output, read
+from kernels.triton_gpu.arrays import SINGLE, apart, itemsize, output, read
 from kernels.triton_gpu.rowwise import rowwise
 
 
@@ -38,7 +40,10 @@ def clip_by_global_norm(grads, max_norm, out=None):
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
     names = list(grads) if isinstance(grads, dict) else list(range(len(grads)))
     inputs = [read(SINGLE, **{f"grads[{name!r}]": grads[name]}) for name in names]
-    clipped = [output(f"out[{name!r}]", None if out is None else out[name], a)[0] for name, a in zip(names, inputs)]
+    made = [output(f"out[{name!r}]", None if out is None else out[name], a) for name, a in zip(names, inputs)]
+    clipped = [array for array, _ in made]
+    if out is not None:
+        _check_apart([pointer for _, pointer in made], inputs)
     some = [a for a in inputs if a.size]
     if some:
         # The sum of squares of all arrays
@@ -53,6 +58,21 @@ def clip_by_global_norm(grads, max_norm, out=None):
         for a, to in zip(inputs, clipped):
             rowwise(scaled, a, np.empty((0, 1)), to, more=(scale,))
     return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped
+
+
+def _check_apart(outs, inputs):
+    """Raises ValueError where two results share memory, or one shares it with another's gradient, which is read after
+    it is written. outs: pointers. inputs: `Arrays`, one for each."""
+    some = [(pointer, a.size) for pointer, a in zip(outs, inputs) if a.size]
+    apart(*some)
+    order = sorted((i for i, a in enumerate(inputs) if a.size), key=lambda i: outs[i].address)
+    begins = [outs[i].address for i in order]
+    for j, a in enumerate(inputs):
+        begin, end = a.pointers[0].address, a.pointers[0].address + a.size * itemsize(a.dtype)
+        # the last result that begins before the end of the gradient is the only one but its own that can reach into it
+        k = bisect.bisect_left(begins, end) - 1
+        if a.size and k >= 0 and order[k] != j:
+            apart((outs[order[k]], inputs[order[k]].size), (a.pointers[0], a.size))
 
 
 @triton.jit

@@ -49,7 +49,7 @@ def test_rows_of_about_the_length_of_a_program(b, op):
 
 
 THIN = (1, 7), (7, 1), (3, 1, 5)
-SIZES = {"float32": (1e-42, 1e-25, 1e15, 1e18), "float64": (1e-321, 1e-150, 1e100, 1e150)}  # but for 0, whose squares fit
+SIZES = {"float32": (1e-42, 1e-25, 1e15, 1e18), "float64": (1e-321, 1e-150, 1e100, 1e150)}  # no square overflows
 ARRAYS = [op.name for op in registry.OPS if op.data and not op.orders and op.name != "optim.clip_by_global_norm"]
 
 
@@ -74,7 +74,7 @@ def test_thin_arrays(b, op, dtype):
 
 @exact(lambda op: op.name in ARRAYS)
 def test_infinite_numbers(b, op, dtype):
-    """Each stays what it is, alone. Where the truth's two slopes of Heun make NaN of it, the kernels' one sum need not."""
+    """Each stays what it is, alone. Where the two slopes of Heun make NaN of it, the kernels' one sum need not."""
     base = make(op, (6, 7), dtype, **last(op))
     for example, (name, array) in enumerate(registry.arrays(base).items()):
         if (name, op.name) != ("x", "vae.bernoulli_nll_grad"):  # which is a probability
