@@ -11,7 +11,6 @@ Papers
 import itertools
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 SLICE = 2**19  # elements of the columns: they stay in a core's cache
 
@@ -68,48 +67,47 @@ def conv3d_backward(dy, x, w, stride=1, padding=((1, 1),) * 3):
 def _convolve(x, w, b, stride, padding, dilation):
     if b is not None and b.shape != w.shape[:1]:
         raise ValueError(f"b: expected shape {w.shape[:1]} for w {w.shape}, got {b.shape}")
-    padded, kernel, stride, padding, dilation, out = _settings(x, w, stride, padding, dilation)
-    y = _products(padded, kernel, out, stride, dilation)  # (B, O, T', H', W')
+    volume, kernel, before, stride, dilation, out = _settings(x, w, stride, padding, dilation)
+    y = _products(volume, kernel, out, before, stride, dilation)  # (B, O, T', H', W')
     if b is not None:
         y += b.reshape(-1, 1, 1, 1)
     return y.reshape(y.shape[:2] + out[5 - x.ndim:])
 
 
 def _gradients(dy, x, w, stride, padding, dilation):
-    padded, kernel, stride, padding, dilation, out = _settings(x, w, stride, padding, dilation)
+    volume, kernel, before, stride, dilation, out = _settings(x, w, stride, padding, dilation)
     if dy.shape != (len(x), len(w), *out[5 - x.ndim:]):
         raise ValueError(f"dy: expected shape {(len(x), len(w), *out[5 - x.ndim:])} for x {x.shape}, got {dy.shape}")
     dy = dy.reshape(len(x), len(w), *out)
     # dw: the products of the forward, with dy for w
-    shifts = _shifts(kernel, out, len(x))
+    shifts, rows = _shifts(kernel, out, len(x)), dy.reshape(*dy.shape[:3], -1)  # (B, O, T', H' W')
     dmatrices = np.zeros((shifts, len(w), w[0].size // shifts), np.result_type(dy, x))
-    for place, columns in _bands(padded, kernel.shape, out, stride, dilation, shifts):
+    for place, columns in _bands(volume, kernel.shape, out, before, stride, dilation, shifts):
         for shift in range(shifts):
-            dmatrices[shift] += dy[place].reshape(len(w), -1) @ columns[shift].T
+            dmatrices[shift] += rows[place] @ columns[shift].T
     dw = np.moveaxis(dmatrices.reshape(shifts, len(w), x.shape[1], -1), 0, 2).reshape(w.shape)
     # dx: dy, spread by the stride, convolved with the kernel turned round, [Arithmetic] section 4
     spread = np.zeros((*dy.shape[:2], *((n - 1) * s + 1 for n, s in zip(out, stride))), dy.dtype)
     spread[:, :, ::stride[0], ::stride[1], ::stride[2]] = dy
     turned = kernel[:, :, ::-1, ::-1, ::-1].swapaxes(0, 1)
-    lengths = [n - sum(pair) for n, pair in zip(padded.shape[2:], padding)]
-    reach = [(k - 1) * d for k, d in zip(kernel.shape[2:], dilation)]
-    margins = [(r - before, n - m + before) for n, m, r, (before, _) in zip(lengths, spread.shape[2:], reach, padding)]
-    dx = _products(_padded(spread, margins), turned, lengths, (1, 1, 1), dilation)
+    margin = [(k - 1) * d - m for k, d, m in zip(kernel.shape[2:], dilation, before)]
+    dx = _products(spread, turned, volume.shape[2:], margin, (1, 1, 1), dilation)
     return dx.reshape(x.shape), dw, dy.sum(axis=(0, 2, 3, 4))
 
 
-def _products(x, w, out, stride, dilation):
-    """The convolution of x, padded already. x: (B, C, T, H, W). w: (O, C, KT, KH, KW). out: (T', H', W')."""
+def _products(x, w, out, before, stride, dilation):
+    """The convolution itself. x: (B, C, T, H, W). w: (O, C, KT, KH, KW). out: (T', H', W'). before: zeros before each
+    axis; a negative one cuts off."""
     shifts = _shifts(w, out, len(x))
     matrices = w.reshape(*w.shape[:2], shifts, -1)  # (O, C, shifts, K)
     matrices = np.moveaxis(matrices, 2, 0).reshape(shifts, len(w), -1)  # (shifts, O, C K)
-    y = np.zeros((len(x), len(w), *out), np.result_type(x, w))
-    for place, columns in _bands(x, w.shape, out, stride, dilation, shifts):
-        total = matrices[0] @ columns[0]
+    y = np.zeros((len(x), len(w), out[0], out[1] * out[2]), np.result_type(x, w))
+    for place, columns in _bands(x, w.shape, out, before, stride, dilation, shifts):
+        band = y[place]  # (O, pixels)
+        np.matmul(matrices[0], columns[0], out=band)
         for shift in range(1, shifts):
-            total += matrices[shift] @ columns[shift]
-        y[place] = total.reshape(y[place].shape)
-    return y
+            band += matrices[shift] @ columns[shift]
+    return y.reshape(*y.shape[:2], *out)
 
 
 def _shifts(w, out, examples):
@@ -118,27 +116,42 @@ def _shifts(w, out, examples):
     return 1 if len(w) > examples * np.prod(out) else w.shape[2] * w.shape[3]
 
 
-def _bands(x, shape, out, stride, dilation, shifts):
-    """Band by band, its place in the output, and for each shift the columns (C K, pixels) that meet its weights. shape:
-    of the weights. The rest as in `_products`."""
+def _bands(x, shape, out, before, stride, dilation, shifts):
+    """Band by band, its place in the output (B, O, T', H' W'), and for each shift the columns (C K, pixels) that meet
+    its weights, to be used at once. shape: of the weights. The rest as in `_products`."""
     _, channels, frames, height, width = shape
-    # (B, C, T, H, W', KW): what each pixel sees of its row
-    windows = sliding_window_view(x, (width - 1) * dilation[2] + 1, axis=4)[..., ::stride[2], ::dilation[2]]
+    across = [_overlap(x.shape[4], out[2], stride[2], i * dilation[2] - before[2]) for i in range(width)]
     band = out[1] if shifts == 1 else max(1, SLICE // (channels * width * stride[1] * out[2]))
+    blocks = {}  # of zeros, by the number of rows: what lies outside of x is written once
     for example, t, top in itertools.product(range(len(x)), range(out[0]), range(0, out[1], band)):
-        rows, columns = min(band, out[1] - top), []
-        first, end = top * stride[1], (top + rows - 1) * stride[1] + 1
-        for k in range(frames):
-            seen = windows[example, :, t * stride[0] + k * dilation[0], first:end + (height - 1) * dilation[1]]
-            seen = seen.transpose(0, 3, 1, 2).reshape(channels, width, -1, out[2])  # (C, KW, rows, W')
-            columns += [seen[:, :, i * dilation[1]:i * dilation[1] + end - first:stride[1]] for i in range(height)]
+        n = min(band, out[1] - top)
+        span = (n - 1) * stride[1] + 1
+        rows, inside = _overlap(x.shape[3], span + (height - 1) * dilation[1], 1, top * stride[1] - before[1])
+        if span not in blocks:
+            size = frames, channels, width, span + (height - 1) * dilation[1], out[2]
+            blocks[span] = np.zeros(size, x.dtype)  # (KT, C, KW, rows, W')
+        columns = []
+        for k, block in enumerate(blocks[span]):
+            frame = t * stride[0] + k * dilation[0] - before[0]
+            block[:, :, :rows.start] = block[:, :, rows.stop:] = 0
+            for i, (here, there) in enumerate(across):
+                block[:, i, rows, here] = x[example, :, frame, inside, there] if 0 <= frame < x.shape[2] else 0
+            columns += [block[:, :, i * dilation[1]:i * dilation[1] + span:stride[1]] for i in range(height)]
         columns = [np.stack(columns, axis=1)] if shifts == 1 < len(columns) else columns
-        yield (example, slice(None), t, slice(top, top + rows)), [c.reshape(-1, rows * out[2]) for c in columns]
+        place = example, slice(None), t, slice(top * out[2], (top + n) * out[2])
+        yield place, [c.reshape(-1, n * out[2]) for c in columns]
+
+
+def _overlap(size, outputs, stride, offset):
+    """Where output i reads input stride i + offset: the slice of outputs whose input is there, and of these inputs."""
+    low = max(0, -(offset // stride))
+    high = max(low, min(outputs, (size - 1 - offset) // stride + 1))
+    return slice(low, high), slice(low * stride + offset, high * stride + offset, stride)
 
 
 def _settings(x, w, stride, padding, dilation):
-    """x, padded, and w with three axes after the channels, of length 1 where there were none; stride, padding and
-    dilation for each of them; and the lengths of the output."""
+    """x and w with three axes after the channels, of length 1 where there were none; for each of them the zeros before
+    it, stride and dilation; and the lengths of the output."""
     axes = x.ndim - 2
     stride = (stride,) * axes if np.ndim(stride) == 0 else tuple(stride)
     if w.ndim != x.ndim or x.shape[1:2] != w.shape[1:2]:
@@ -148,24 +161,11 @@ def _settings(x, w, stride, padding, dilation):
     if np.shape(padding) != (axes, 2) or np.min(padding) < 0:
         raise ValueError(f"padding: expected a pair of at least 0 for each of {axes} axes, got {padding}")
     ones = (1,) * (3 - axes)
-    padding = [(0, 0) for _ in ones] + list(padding)
     x, w = (a.reshape(*a.shape[:2], *ones, *a.shape[2:]) for a in (x, w))
-    stride, dilation, padded = ones + stride, ones + (dilation,) * axes, _padded(x, padding)
-    out = tuple((n - (k - 1) * d - 1) // s + 1
-                for n, k, s, d in zip(padded.shape[2:], w.shape[2:], stride, dilation))
+    stride, dilation = ones + stride, ones + (dilation,) * axes
+    before, after = np.array([(0, 0) for _ in ones] + list(padding)).T.tolist()
+    out = tuple((n + a + b - (k - 1) * d - 1) // s + 1
+                for n, a, b, k, d, s in zip(x.shape[2:], before, after, w.shape[2:], dilation, stride))
     if min(out) < 1:
-        raise ValueError(f"x: expected {w.shape[2:]} or more with its padding, got {padded.shape[2:]}")
-    return padded, w, stride, padding, dilation, out
-
-
-def _padded(x, margins):
-    """x with zeros before and after each axis, or cut off there where a margin is negative."""
-    if not np.any(margins):
-        return x
-    out = np.zeros(x.shape[:2] + tuple(n + sum(pair) for n, pair in zip(x.shape[2:], margins)), x.dtype)
-    inside, given = [...], [...]
-    for n, (before, after) in zip(x.shape[2:], margins):
-        inside.append(slice(max(before, 0), before + n + min(after, 0)))
-        given.append(slice(max(-before, 0), n + min(after, 0)))
-    out[tuple(inside)] = x[tuple(given)]
-    return out
+        raise ValueError(f"x: expected {w.shape[2:]} or more with its padding {padding}, got {x.shape[2:]}")
+    return x, w, before, stride, dilation, out
