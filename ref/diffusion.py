@@ -237,6 +237,7 @@ def log_snr_step(abar_t, abar_s):
     Returns h, float64; inf where abar_s = 1.
     Raises ValueError where abar_t is 0 or 1.
     """
+    abar_t, abar_s = float64(abar_t), float64(abar_s)
     if not np.all((abar_t > 0) & (abar_t < 1)):
         raise ValueError(f"abar: expected 0 < abar[t] < 1, got {np.ravel(abar_t)}")
     with np.errstate(divide="ignore"):

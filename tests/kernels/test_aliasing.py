@@ -126,8 +126,12 @@ def test_a_trajectory_over_the_weights_is_right_or_refused(b):
         assert same(registry.kernel(op, b.name)(**mine, out=over), want)
 
 
-@on_each(lambda b: [(op, d) for op in registry.OPS if op.writes and not op.orders and registry.kernel(op, b.name)
-                    and op.name != CLIP for d in op.dtypes] if b.name == "numba_cpu" else [], ["op", "dtype"])  # fmt: skip
+def streaming(b):
+    ops = [op for op in registry.OPS if op.writes and not op.orders and op.name != CLIP and b.name == "numba_cpu"]
+    return [(op, d) for op in ops if registry.kernel(op, b.name) for d in op.dtypes]
+
+
+@on_each(streaming, ["op", "dtype"])
 def test_streamed_stores_write_every_element_once(b, op, dtype, monkeypatch):
     """As results larger than the cache are written, from every place in a line, and also less than a line."""
     engine, step = importlib.import_module("kernels.numba_cpu.engine"), np.dtype(registry.like(dtype)).itemsize
