@@ -1,9 +1,18 @@
-"""Special functions that NumPy lacks.
+"""What NumPy lacks: functions that keep their digits where the plain formula cancels, overflows or has 0 times infinity.
 
 Papers
     [erfc]  Hunter, Regan, "A Note on the Evaluation of the Complementary Error Function", 1972
+    [EFT]   Ogita, Rump, Oishi, "Accurate Sum and Dot Product", 2005
+    [ETD]   Hochbruck, Ostermann, "Exponential Integrators", 2010
 """
+import math
+from decimal import Decimal
+
 import numpy as np
+
+from ref.shapes import example_sum, float64, integer, number
+
+SPLIT = 2.0**27 + 1  # cuts a float64 into two halves of 26 bits
 
 
 def erfcx(z):
@@ -15,7 +24,120 @@ def erfcx(z):
     z: any shape, real part >= 0, complex for a complex step.
     Returns erfcx of that shape, for real z within a few 1e-16 of the value.
     """
-    step = 0.5
+    z, step = float64(z), 0.5
     near = np.where(np.real(z) < np.pi / step, z, 0)
     pole = np.where(np.real(z) < np.pi / step, 2 * np.exp(near**2) / (1 + np.exp(2 * np.pi * near / step)), 0)
-    return pole + z * sum(2 * step / np.pi * np.exp(-(t**2)) / (z**2 + t**2) for t in (np.arange(13) + 0.5) * step)
+    far = np.where(z == 0, np.inf, z)  # z / (z^2 + t^2) as 1 / (z + t^2 / z), whose square cannot overflow
+    return pole + sum(2 * step / np.pi * np.exp(-(t**2)) / (far + t**2 / far) for t in (np.arange(13) + 0.5) * step)
+
+
+def exp_above_tangent(x):
+    """e^x - 1 - x, what the exponential has above its tangent at 0: by its series where |x| < 1/2, where the
+    difference would cancel.
+
+    x: any shape. Returns that shape, float64, >= 0; inf at both infinities.
+    """
+    x = float64(x)
+    near, series = np.where(np.abs(np.real(x)) < 0.5, x, 0), 1.0
+    for k in range(16, 2, -1):
+        series = 1 + near / k * series
+    far = np.expm1(x) - np.where(np.real(x) < 710, x, 0)  # above it e^x is inf, and inf - inf is no number
+    return np.where(np.abs(np.real(x)) < 0.5, near**2 / 2 * series, far)
+
+
+def phi(k, z):
+    """[ETD] eq. 2.10, the functions of exponential integrators, for z <= 0:
+
+        phi_0(z) = e^z,   phi_k(z) = (phi_{k-1}(z) - 1 / (k - 1)!) / z
+
+    from  phi_k(z) = e^z / (k - 1)! sum_j (-z)^j / (j! (k + j)),  in which all terms are positive: the recursion cancels
+    near z = 0. Beyond z = -40, where the sum is long, it does not.
+    k: int >= 0. z: float <= 0.
+    Returns a float.
+    Raises ValueError for another k or z.
+    """
+    k, z = integer(k, "k"), number(z, "z")
+    if k < 0 or not z <= 0:
+        raise ValueError(f"k and z: expected k >= 0 and z <= 0, got {k} and {z}")
+    if k == 0:
+        return math.exp(z)
+    if z < -40:
+        return (phi(k - 1, z) - 1 / math.factorial(k - 1)) / z
+    term = total = 1 / k
+    j = 0
+    while term > 2.0**-60 * total:
+        j += 1
+        term *= -z / j * (k + j - 1) / (k + j)
+        total += term
+    return math.exp(z) / math.factorial(k - 1) * total
+
+
+def two_sum(a, b):
+    """[EFT] algorithm 3.1: a + b as it is rounded, and the rest, exactly what the rounding lost.
+
+    a, b: any shapes that broadcast.
+    Returns the sum and the rest, float64; where the sum is not finite the rest is 0.
+    """
+    a, b = float64(a), float64(b)
+    total = a + b
+    of_b = total - a
+    rest = (a - (total - of_b)) + (b - of_b)
+    return total, np.where(np.isfinite(total), rest, 0.0)
+
+
+def two_product(a, b):
+    """[EFT] algorithm 3.3: a b as it is rounded, and the rest, exactly what the rounding lost, from products of halves.
+
+    a, b: any shapes that broadcast, real, below 1e300.
+    Returns the product and the rest, float64; where the product is not finite the rest is 0.
+    """
+    a, b = float64(a), float64(b)
+    product, (a1, a2), (b1, b2) = a * b, _halves(a), _halves(b)
+    rest = a2 * b2 - (((product - a1 * b1) - a2 * b1) - a1 * b2)
+    return product, np.where(np.isfinite(product), rest, 0.0)
+
+
+def norm(x):
+    """|x_b| = sqrt(sum x_b^2) of each example, its numbers scaled by a power of 2 so that no square over- or underflows.
+
+    x: (B, ...). Returns (B,) float64.
+    """
+    x = float64(x)
+    largest = np.max(np.abs(np.real(x)), axis=tuple(range(1, x.ndim)), keepdims=True, initial=0.0)
+    scale = 2.0 ** np.clip(np.frexp(largest)[1], -1000, 1000)
+    return np.sqrt(example_sum((x / scale) ** 2)) * scale.reshape(x.shape[:1])
+
+
+def weighted(weight, value):
+    """weight value, and 0 where the weight is 0, even if the value is infinite there.
+
+    weight, value: any shapes that broadcast. Returns their product, float64.
+    """
+    weight = float64(weight)
+    return weight * np.where(weight == 0, 0.0, value)
+
+
+def exp_weighted(x, exponent):
+    """x e^exponent, where the exponential alone may be beyond float64: by its fourth root, four times.
+
+    x, exponent: any shapes that broadcast. Returns their product, float64; 0 where x = 0.
+    """
+    x, root = float64(x), np.exp(float64(exponent) / 4)
+    near = np.abs(np.real(exponent)) < 700
+    return np.where(near, weighted(x, np.exp(np.where(near, exponent, 0))),
+                    weighted(weighted(weighted(weighted(x, root), root), root), root))
+
+
+def decimals(x):
+    """x as Decimals, exactly. NumPy computes with arrays of them, in as many digits as the `decimal` context has.
+
+    x: number or array, real. Returns an array of objects of its shape.
+    """
+    x = np.asarray(x, np.float64)
+    return np.array([Decimal(value) for value in x.ravel().tolist()], object).reshape(x.shape)
+
+
+def _halves(a):
+    large = SPLIT * a
+    upper = large - (large - a)
+    return upper, a - upper
