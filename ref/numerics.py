@@ -1,4 +1,4 @@
-"""What NumPy lacks: functions that keep their digits where the plain formula cancels, overflows or has 0 times infinity.
+"""What NumPy lacks: functions that keep their digits where the plain formula cancels, overflows or makes 0 times inf.
 
 Papers
     [erfc]  Hunter, Regan, "A Note on the Evaluation of the Complementary Error Function", 1972
@@ -6,7 +6,6 @@ Papers
     [ETD]   Hochbruck, Ostermann, "Exponential Integrators", 2010
 """
 import math
-from decimal import Decimal
 
 import numpy as np
 
@@ -98,7 +97,7 @@ def two_product(a, b):
 
 
 def norm(x):
-    """|x_b| = sqrt(sum x_b^2) of each example, its numbers scaled by a power of 2 so that no square over- or underflows.
+    """|x_b| = sqrt(sum x_b^2) of each example, its numbers scaled by a power of 2: no square over- or underflows.
 
     x: (B, ...). Returns (B,) float64.
     """
@@ -122,19 +121,12 @@ def exp_weighted(x, exponent):
 
     x, exponent: any shapes that broadcast. Returns their product, float64; 0 where x = 0.
     """
-    x, root = float64(x), np.exp(float64(exponent) / 4)
+    x, exponent = float64(x), float64(exponent)
     near = np.abs(np.real(exponent)) < 700
-    return np.where(near, weighted(x, np.exp(np.where(near, exponent, 0))),
-                    weighted(weighted(weighted(weighted(x, root), root), root), root))
-
-
-def decimals(x):
-    """x as Decimals, exactly. NumPy computes with arrays of them, in as many digits as the `decimal` context has.
-
-    x: number or array, real. Returns an array of objects of its shape.
-    """
-    x = np.asarray(x, np.float64)
-    return np.array([Decimal(value) for value in x.ravel().tolist()], object).reshape(x.shape)
+    whole = x * np.exp(np.where(near, exponent, 0))
+    with np.errstate(over="ignore"):
+        root = np.exp(np.where(near, 0, exponent) / 4)
+    return np.where(near, whole, weighted(weighted(weighted(weighted(x, root), root), root), root))
 
 
 def _halves(a):

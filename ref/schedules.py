@@ -15,15 +15,12 @@ Papers
     [EDM]    Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
     [SD3]    Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
 """
-from decimal import MAX_EMAX, MIN_EMIN, Context, localcontext
+from decimal import localcontext
 
 import numpy as np
 
 from ref.flow import shift_times
-from ref.numerics import decimals
-from ref.shapes import integer, number, unit_interval
-
-DIGITS = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN)
+from ref.shapes import DIGITS, decimals, integer, number, unit_interval
 
 
 def linear_betas(T=1000, start=1e-4, end=0.02):
@@ -54,8 +51,8 @@ def cosine_betas(T=1000, offset=0.008, max_beta=0.999):
     """[iDDPM] eq. 17:  f(u) = cos((u + offset) / (1 + offset) * pi / 2)^2,  beta_t = min(1 - f(t/T) / f((t-1)/T),
     max_beta).
 
-    The difference of two squared cosines is a product, cos(a)^2 - cos(b)^2 = sin(b - a) sin(a + b), and the sine of what
-    an angle lacks to pi / 2 is its cosine: so nothing cancels at either end, and f(1) is 0.
+    A difference of squared cosines is a product, cos(a)^2 - cos(b)^2 = sin(b - a) sin(a + b), and the sine of what an
+    angle lacks to pi / 2 is its cosine: so nothing cancels at either end, and f(1) is 0.
 
     T: int >= 1. offset: keeps beta_1 from vanishing. max_beta: in (0, 1]; the cap that [iDDPM] puts at the end.
     Returns (T,) float64.
@@ -192,7 +189,7 @@ def time_from_index(index):
 
 
 def index_from_time(t):
-    """The inverse of `time_from_index`:  index = t - 1. t: int or ints >= 1. Returns an int, or int64 of the same shape.
+    """The inverse of `time_from_index`:  index = t - 1. t: int or ints >= 1. Returns an int, or int64 of that shape.
     Raises ValueError for t < 1, TypeError for what is no int."""
     t = _ints(t, "t")
     if np.any(np.less(t, 1)):

@@ -3,12 +3,25 @@ argument.
 
 A complex argument stays complex: the gradient tests differentiate by a complex step.
 """
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+
 import numpy as np
+
+DIGITS = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN)  # of what is computed with Decimals and rounded once
 
 
 def float64(x):
     """x as a float64 array (complex128 if complex). x: array or number."""
     return np.asarray(x, np.result_type(np.float64, np.asarray(x).dtype))
+
+
+def decimals(x):
+    """x as Decimals, exactly. NumPy computes with arrays of them, in as many digits as the `decimal` context has.
+
+    x: number or array, real. Returns an array of objects of its shape.
+    """
+    x = np.asarray(x, np.float64)
+    return np.array([Decimal(value) for value in x.ravel().tolist()], object).reshape(x.shape)
 
 
 def number(value, name):
@@ -31,6 +44,27 @@ def integer(value, name):
     if isinstance(plain, bool) or not isinstance(plain, int):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     return plain
+
+
+def numbers(**values):
+    """`number` of each, in order. values: by name."""
+    return [number(value, name) for name, value in values.items()]
+
+
+def integers(**values):
+    """`integer` of each, in order. values: by name."""
+    return [integer(value, name) for name, value in values.items()]
+
+
+def classes(labels, n, name):
+    """labels as int64. labels: ints, any shape. n: how many classes there are. name: of the argument. Raises TypeError
+    for what are no ints, bools too, ValueError for a label outside [0, n)."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected ints, got {labels.dtype}")
+    if labels.size and not (0 <= labels.min() and labels.max() < n):
+        raise ValueError(f"{name}: expected 0 <= {name} < {n}, got {labels.min()} to {labels.max()}")
+    return labels.astype(np.int64)
 
 
 def same_shape(**arrays):
@@ -85,8 +119,8 @@ def at(abar, t, x, name):
         raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of "
                          f"{abar.dtype}")
     if abar[0] != 1:
-        raise ValueError(f"abar: expected abar[0] = 1, the data, got {abar[0]}; an array that counts from the first step, "
-                         f"as diffusers' does, lacks that entry")
+        raise ValueError(f"abar: expected abar[0] = 1, the data, got {abar[0]}; an array that begins with the first "
+                         f"step, as diffusers' does, lacks that entry")
     if not np.issubdtype(t.dtype, np.integer):
         raise TypeError(f"{name}: expected ints, got {t.dtype}")
     if t.ndim != 0 and t.shape != x.shape[:1]:
