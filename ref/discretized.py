@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from ref.numerics import erfcx, two_sum
-from ref.shapes import same_shape
+from ref.shapes import float64, same_shape
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 HALF = 1 / 255  # of a bin's width, and what rounding it to float64 lost
@@ -30,7 +30,7 @@ def discretized_gaussian_log_likelihood(x, means, log_scales):
     Returns log P (B, ...) float64, in nats.
     Raises ValueError where shapes differ or an x is outside [-1, 1].
     """
-    bin_ = _bin(x, means, log_scales)
+    bin_, log_scales = _bin(x, means, log_scales), float64(log_scales)
     peak, mass, _, narrow, lost = _mass(**bin_)
     sure = np.real(lost) < 0.5  # near a probability of 1 its logarithm is what it lacks
     wide = np.where(sure, np.log1p(-np.where(sure, lost, 0)), np.log(np.where(sure, 1, mass)))
@@ -51,13 +51,15 @@ def discretized_gaussian_log_likelihood_backward(dout, x, means, log_scales):
     """
     dout, x, means, log_scales = same_shape(dout=dout, x=x, means=means, log_scales=log_scales)
     bin_ = _bin(x, means, log_scales)
-    _, mass, at_a, _, _ = _mass(**bin_)
-    m, h, end = bin_["m"], bin_["h"], bin_["end"]
+    _, mass, at_a, narrow, _ = _mass(**bin_)
+    m, h, a, b, end = (bin_[name] for name in ("m", "h", "a", "b", "end"))
     at_a = dout * (at_a / mass)
     step = np.where(end, 0.0, -2 * m * h)  # phi(b) = e^step phi(a), but for the open bins, whose b is infinite
     dm = at_a * np.where(end, -1.0, np.expm1(step))
-    dh = at_a * np.where(end, 1.0, 1 + np.exp(step))
-    return -bin_["side"] * dm * bin_["precision"], -m * dm - h * dh
+    at_b = at_a * np.where(end, 0.0, np.exp(step))
+    # a phi(a) - b phi(b): from the centre where a and b are near each other
+    dlog_scales = np.where(narrow, -m * dm - h * (at_a + at_b), a * at_a - np.where(end, 0.0, b) * at_b)
+    return -bin_["side"] * dm * bin_["precision"], dlog_scales
 
 
 def _bin(x, means, log_scales):

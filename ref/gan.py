@@ -263,8 +263,8 @@ def gradient_penalty_backward(dloss, network, params, cache):
     """
     dx = cache["dx"].astype(np.float64)
     size = per_example(norm(dx), dx, "dx")
-    unit = np.divide(dx, size, out=np.zeros_like(dx), where=size > 0)
-    ddx = 2 * number(dloss, "dloss") / len(dx) * (size - 1) * unit
+    excess = np.divide(size - 1, size, out=np.zeros_like(size), where=size > 0)  # 1 - 1 / |dx_b|
+    ddx = 2 * number(dloss, "dloss") / len(dx) * excess * dx
     return network[1](ddx.astype(cache["dx"].dtype), params, cache["network"])[1]
 
 

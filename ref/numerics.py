@@ -50,7 +50,7 @@ def phi(k, z):
         phi_0(z) = e^z,   phi_k(z) = (phi_{k-1}(z) - 1 / (k - 1)!) / z
 
     from  phi_k(z) = e^z / (k - 1)! sum_j (-z)^j / (j! (k + j)),  in which all terms are positive: the recursion cancels
-    near z = 0. Beyond z = -40, where the sum is long, it does not.
+    near z = 0. Beyond z = -4, where the sum is long, it does not.
     k: int >= 0. z: float <= 0.
     Returns a float.
     Raises ValueError for another k or z.
@@ -58,9 +58,9 @@ def phi(k, z):
     k, z = integer(k, "k"), number(z, "z")
     if k < 0 or not z <= 0:
         raise ValueError(f"k and z: expected k >= 0 and z <= 0, got {k} and {z}")
-    if k == 0:
-        return math.exp(z)
-    if z < -40:
+    if k == 0 or (k == 1 and z < 0):
+        return math.expm1(z) / z if k else math.exp(z)
+    if z < -4:
         return (phi(k - 1, z) - 1 / math.factorial(k - 1)) / z
     term = total = 1 / k
     j = 0
@@ -74,14 +74,14 @@ def phi(k, z):
 def two_sum(a, b):
     """[EFT] algorithm 3.1: a + b as it is rounded, and the rest, exactly what the rounding lost.
 
-    a, b: any shapes that broadcast.
-    Returns the sum and the rest, float64; where the sum is not finite the rest is 0.
+    a, b: any shapes that broadcast. Arrays of one dtype keep it.
+    Returns the sum and the rest; where the sum is not finite the rest is 0.
     """
-    a, b = float64(a), float64(b)
+    a, b = np.asarray(a), np.asarray(b)
     total = a + b
     of_b = total - a
     rest = (a - (total - of_b)) + (b - of_b)
-    return total, np.where(np.isfinite(total), rest, 0.0)
+    return total, np.where(np.isfinite(total), rest, rest.dtype.type(0))
 
 
 def two_product(a, b):
@@ -116,6 +116,15 @@ def weighted(weight, value):
     return weight * np.where(weight == 0, 0.0, value)
 
 
+def exp_difference(a, b):
+    """e^(a - b), with what rounding the difference lost: in the exponential that counts |a - b| times.
+
+    a, b: any shapes that broadcast. Arrays of one dtype keep it. Returns their exponential.
+    """
+    difference, rest = two_sum(a, -np.asarray(b))
+    return np.exp(difference) * (1 + rest)
+
+
 def exp_weighted(x, exponent):
     """x e^exponent, where the exponential alone may be beyond float64: by its fourth root, four times.
 
@@ -127,6 +136,17 @@ def exp_weighted(x, exponent):
     with np.errstate(over="ignore"):
         root = np.exp(np.where(near, 0, exponent) / 4)
     return np.where(near, whole, weighted(weighted(weighted(weighted(x, root), root), root), root))
+
+
+def expm1_weighted(x, exponent):
+    """x (e^exponent - 1), where the exponential alone may be beyond float64.
+
+    x, exponent: any shapes that broadcast. Returns their product, float64; 0 where x = 0.
+    """
+    exponent = float64(exponent)
+    large = np.real(exponent) > 700
+    near = float64(x) * np.expm1(np.where(large, 0, exponent))
+    return np.where(large, exp_weighted(x, np.where(large, exponent, 0)), near)
 
 
 def _halves(a):

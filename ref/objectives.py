@@ -13,7 +13,7 @@ import numpy as np
 
 from ref.diffusion import posterior
 from ref.discretized import discretized_gaussian_log_likelihood, discretized_gaussian_log_likelihood_backward
-from ref.numerics import exp_above_tangent, exp_weighted, two_sum, weighted
+from ref.numerics import exp_above_tangent, exp_weighted, expm1_weighted, two_sum
 from ref.shapes import at, example_sum, float64, number, same_shape, step
 
 
@@ -52,8 +52,8 @@ def normal_kl(mean1, logvar1, mean2, logvar2):
     Raises ValueError where shapes differ.
     """
     mean1, logvar1, mean2, logvar2 = _alike(mean1=mean1, logvar1=logvar1, mean2=mean2, logvar2=logvar2)
-    d, rest = two_sum(logvar1, -logvar2)  # a rest that is lost would be lost e^d times over
-    ratio = exp_above_tangent(d) + weighted(rest, np.expm1(d))
+    d, rest = two_sum(logvar1, -logvar2)  # what rounding d loses counts e^d times
+    ratio = exp_above_tangent(d) + expm1_weighted(rest, d)
     return 0.5 * (ratio + exp_weighted(mean1 - mean2, -logvar2 / 2) ** 2)
 
 
@@ -69,10 +69,11 @@ def normal_kl_backward(dkl, mean1, logvar1, mean2, logvar2):
     """
     arguments = mean1, logvar1, mean2, logvar2
     dkl, mean1, logvar1, mean2, logvar2 = _alike(dkl=dkl, mean1=mean1, logvar1=logvar1, mean2=mean2, logvar2=logvar2)
-    dmean1 = dkl * exp_weighted(mean1 - mean2, -logvar2)
-    difference, rest = two_sum(logvar1, -logvar2)
-    dlogvar1 = dkl * (np.expm1(difference) + weighted(rest, np.exp(difference))) / 2
-    gradients = dmean1, dlogvar1, -dmean1, -dlogvar1 - dkl * exp_weighted(mean1 - mean2, -logvar2 / 2) ** 2 / 2
+    d, half = mean1 - mean2, -logvar2 / 2
+    dmean1 = exp_weighted(dkl * d, -logvar2)
+    log_ratio, rest = two_sum(logvar1, -logvar2)
+    dlogvar1 = (expm1_weighted(dkl, log_ratio) + exp_weighted(dkl * rest, log_ratio)) / 2
+    gradients = dmean1, dlogvar1, -dmean1, -dlogvar1 - exp_weighted(dkl * d, half) * exp_weighted(d, half) / 2
     return tuple(g if np.ndim(a) else np.sum(g) for a, g in zip(arguments, gradients))
 
 

@@ -19,7 +19,6 @@ from decimal import localcontext
 
 import numpy as np
 
-from ref.flow import shift_times
 from ref.shapes import DIGITS, decimals, integer, number, unit_interval
 
 
@@ -163,17 +162,18 @@ def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
 
 
 def flow_times(steps, shift=1.0):
-    """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23
-    (`ref.flow.shift_times`).
+    """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23,
+    `ref.flow.shift_times` of t = i / steps before that is rounded:  t' = shift i / ((steps - i) + shift i).
 
-    steps: int >= 1. shift: > 0; 1 leaves them equally spaced.
+    steps: int >= 1. shift: in (0, inf); 1 leaves them equally spaced.
     Returns (steps + 1,) float64, strictly descending from 1 to 0.
-    Raises ValueError for steps < 1 or shift <= 0.
+    Raises ValueError for steps < 1 or another shift.
     """
-    steps = integer(steps, "steps")
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps}")
-    return shift_times(np.arange(steps, -1, -1) / steps, shift)
+    steps, shift = integer(steps, "steps"), number(shift, "shift")
+    if steps < 1 or not 0 < shift < np.inf:
+        raise ValueError(f"steps, shift: expected steps >= 1 and 0 < shift < inf, got {steps} and {shift}")
+    i = np.arange(steps, -1, -1)
+    return shift * i / ((steps - i) + shift * i)
 
 
 def time_from_index(index):

@@ -13,7 +13,7 @@ Papers
 import numpy as np
 
 from ref.layers import sigmoid, softplus
-from ref.numerics import exp_above_tangent, exp_weighted, weighted
+from ref.numerics import exp_above_tangent, exp_difference, exp_weighted, expm1_weighted, two_sum, weighted
 from ref.shapes import example_sum, float64, number, numbers, per_example, same_shape
 
 LOG_2PI = np.log(2 * np.pi)
@@ -64,7 +64,7 @@ def gaussian_kl_backward(dkl, mu, logvar):
     """
     mu, logvar = _batch(mu=mu, logvar=logvar)
     dkl = per_example(dkl, mu, "dkl")
-    return dkl * mu, dkl * np.expm1(logvar) / 2
+    return dkl * mu, expm1_weighted(dkl, logvar) / 2
 
 
 def bernoulli_nll(logits, x):
@@ -117,8 +117,9 @@ def gaussian_nll_backward(dnll, x, mean, logvar):
     """
     x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
     dnll = per_example(dnll, x, "dnll")
-    dx = dnll * exp_weighted(x - mean, -logvar)
-    return dx, -dx, dnll * (1 - exp_weighted(x - mean, -logvar / 2) ** 2) / 2
+    d, half = x - mean, -logvar / 2
+    dx = exp_weighted(dnll * d, -logvar)
+    return dx, -dx, (dnll - exp_weighted(dnll * d, half) * exp_weighted(d, half)) / 2
 
 
 def reparameterize_kl(mu, logvar, eps):
@@ -214,7 +215,13 @@ def importance_weighted_bound(log_w):
     Raises ValueError for another shape, or where all the weights of an example are 0 or one is infinite.
     """
     log_w, largest = _weights(log_w)
-    return np.mean(largest + np.log(np.mean(np.exp(log_w - largest), axis=1, keepdims=True)))
+    # The mean of the w, each over the largest; near 1 by what it lacks
+    log_w = np.where(np.real(log_w) == -np.inf, -1e300, log_w)  # a weight of 0, without inf - inf
+    d, rest = two_sum(log_w, -largest)
+    w = np.mean(exp_difference(log_w, largest), axis=1, keepdims=True)
+    lack = np.mean(-np.expm1(d) - rest * np.exp(d), axis=1, keepdims=True)
+    small = np.real(lack) < 0.5
+    return np.mean(largest + np.where(small, np.log1p(-np.where(small, lack, 0)), np.log(w)))
 
 
 def importance_weighted_bound_backward(dbound, log_w):
@@ -225,7 +232,7 @@ def importance_weighted_bound_backward(dbound, log_w):
     Raises as `importance_weighted_bound` does.
     """
     log_w, largest = _weights(log_w)
-    w = np.exp(log_w - largest)
+    w = exp_difference(log_w, largest)
     return w / w.sum(axis=1, keepdims=True) * (number(dbound, "dbound") / len(w))
 
 

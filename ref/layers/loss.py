@@ -5,6 +5,7 @@ Papers
 """
 import numpy as np
 
+from ref.numerics import exp_difference
 from ref.shapes import classes, number
 
 
@@ -18,10 +19,10 @@ def cross_entropy(logits, labels):
     ints.
     """
     labels, rows = _labels(logits, labels)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    others = np.exp(shifted)
+    largest = logits.max(axis=1)
+    others = exp_difference(logits, largest[:, None])
     others[rows, logits.argmax(axis=1)] = 0
-    return np.mean(np.log1p(others.sum(axis=1)) - shifted[rows, labels])
+    return np.mean(np.log1p(others.sum(axis=1)) + (largest - logits[rows, labels]))
 
 
 def cross_entropy_backward(dloss, logits, labels):
@@ -32,7 +33,7 @@ def cross_entropy_backward(dloss, logits, labels):
     Raises as `cross_entropy` does.
     """
     labels, rows = _labels(logits, labels)
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    e = exp_difference(logits, logits.max(axis=1, keepdims=True))
     total = e.sum(axis=1, keepdims=True)
     e[rows, labels] = 0
     e[rows, labels] = -e.sum(axis=1)
