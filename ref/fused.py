@@ -22,7 +22,7 @@ from ref.nets.mlp import residual, simple_mlp, simple_mlp_backward
 from ref.optim import adam_step, ema_step
 from ref.philox import below, normal, stream as stream_of
 from ref.samplers import ddim
-from ref.shapes import per_example, same_shape
+from ref.shapes import integer, integers, number, per_example, same_shape
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0):
@@ -155,6 +155,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
         uncond = eps_hat(x, t, no_label)
         return uncond if guidance is None else guide(uncond, eps_hat(x, t, guidance[0]), guidance[1])
 
+    eta, stream = number(eta, "eta"), integer(stream, "stream")
     noise = [normal(seed, np.shape(xT), (stream + i) % 2**64) for i in range(len(times) - 1)] if eta else None
     return ddim(model, xT, times, noise, eta, abar, clip)
 
@@ -176,6 +177,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     float64. No argument is changed; arrays keep the dtype of params.
     Raises ValueError for steps or batch < 1, and as the functions above do.
     """
+    steps, batch = integers(steps=steps, batch=batch)
     if steps < 1 or batch < 1:
         raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
     zeros = tree.zeros_like(params)

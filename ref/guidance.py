@@ -7,19 +7,20 @@ Papers
 """
 import numpy as np
 
-from ref.shapes import same_shape
+from ref.numerics import norm
+from ref.shapes import number, numbers, per_example, same_shape
 
 
 def guide(uncond, cond, w):
     """guided = uncond + w (cond - uncond).  w = 0 is unconditional, w = 1 the plain conditional model.
 
     [CFG] eq. 6 in the other convention, see `w_from_paper`.
-    uncond, cond: (B, ...) predictions of one kind (eps, x0, v or velocity). w: float.
+    uncond, cond: (B, ...) predictions of one kind (eps, x0, v or velocity). w: a number, or (B,), one an example.
     Returns (B, ...) float64.
     Raises ValueError where the shapes differ.
     """
     uncond, cond = same_shape(uncond=uncond, cond=cond)
-    return uncond + w * (cond - uncond)
+    return uncond + per_example(w, uncond, "w") * (cond - uncond)
 
 
 def guide_rescaled(uncond, cond, w, phi):
@@ -27,10 +28,12 @@ def guide_rescaled(uncond, cond, w, phi):
 
         g = guide(uncond, cond, w),   r = g std(cond) / std(g),   out = phi r + (1 - phi) g
 
-    std is taken over all axes but the first. uncond, cond: (B, ...). w: float. phi: in [0, 1]; 0 is plain guidance.
+    std is taken over all axes but the first. uncond, cond: (B, ...). w: a number, or (B,). phi: in [0, 1]; 0 is plain
+    guidance.
     Returns (B, ...) float64; an example whose g is constant up to rounding has nothing to rescale and is returned as g.
     Raises ValueError where the shapes differ or phi is outside [0, 1].
     """
+    phi = number(phi, "phi")
     if not 0 <= phi <= 1:
         raise ValueError(f"phi: expected 0 <= phi <= 1, got {phi}")
     uncond, cond = same_shape(uncond=uncond, cond=cond)
@@ -38,10 +41,11 @@ def guide_rescaled(uncond, cond, w, phi):
     if g.size == 0:
         return g
     axes = tuple(range(1, g.ndim))
-    std_cond, std_g = np.std(cond, axis=axes, keepdims=True), np.std(g, axis=axes, keepdims=True)
-    varies = std_g > 2.0**-48 * np.max(np.abs(g), axis=axes, keepdims=True)  # three times 0.1 has a deviation of 1e-17
-    r = g * np.divide(std_cond, std_g, out=np.ones_like(std_g), where=varies)
-    return phi * r + (1 - phi) * g
+    # The deviations, each times the root of the number of elements
+    std_cond, std_g = (norm(x - np.mean(x, axis=axes, keepdims=True)) for x in (cond, g))
+    varies = std_g > 2.0**-48 * norm(g)  # three times 0.1 has a deviation of 1e-17
+    ratio = np.divide(std_cond, std_g, out=np.ones_like(std_g), where=varies)
+    return phi * (g * per_example(ratio, g, "ratio")) + (1 - phi) * g
 
 
 def dynamic_threshold(x0, ratio, max_value):
@@ -53,6 +57,7 @@ def dynamic_threshold(x0, ratio, max_value):
     Returns (B, ...) float64 in [-1, 1].
     Raises ValueError for ratio outside [0, 1] or max_value < 1.
     """
+    ratio, max_value = numbers(ratio=ratio, max_value=max_value)
     if not 0 <= ratio <= 1 or not max_value >= 1:
         raise ValueError(f"expected 0 <= ratio <= 1 and max_value >= 1, got ratio={ratio}, max_value={max_value}")
     x0 = np.asarray(x0, np.float64)
@@ -66,11 +71,12 @@ def dynamic_threshold(x0, ratio, max_value):
 def w_from_paper(w_paper):
     """[CFG] eq. 6 writes (1 + w_paper) cond - w_paper uncond; so w = 1 + w_paper here.
 
-    w_paper: float, or an array of them. Returns the same shape.
+    w_paper: float, or an array of them. Returns the same shape, float64.
     """
-    return 1 + w_paper
+    return 1 + np.asarray(w_paper, np.float64)[()]
 
 
 def w_to_paper(w):
-    """The inverse of `w_from_paper`:  w_paper = w - 1. w: float, or an array of them. Returns the same shape."""
-    return w - 1
+    """The inverse of `w_from_paper`:  w_paper = w - 1. w: float, or an array of them. Returns the same shape,
+    float64."""
+    return np.asarray(w, np.float64)[()] - 1

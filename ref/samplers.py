@@ -23,12 +23,16 @@ Papers
     [RePaint]      Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022
 """
 import math
+import sys
 from itertools import pairwise
 
 import numpy as np
 
-from ref.diffusion import ddim_step, ddpm_step, dpmpp_2m_step, log_snr_step, q_sample, x0_from_eps
+from ref.diffusion import ddim_step, ddpm_step, q_sample, x0_from_eps
+from ref.dpm_solver import dpmpp_2m_step, unipc_step
 from ref.edm import heun_step
+from ref.edm import ROUNDING
+from ref.shapes import integer, number, numbers
 
 
 def ddpm(model, xT, times, noise, abar, variance="small", clip=None):
@@ -53,7 +57,7 @@ def ddim(model, xT, times, noise, eta, abar, clip=None):
     Returns x at the last time (B, ...) float64, after n calls of the model.
     Raises ValueError for times that do not descend or missing noise, and as `ddim_step` does.
     """
-    x, times = np.asarray(xT, np.float64), _times(times, abar)
+    x, times, eta = np.asarray(xT, np.float64), _times(times, abar), number(eta, "eta")
     for i, (t, s) in enumerate(pairwise(times)):
         z = _noise(noise, i, x) if s > 0 and eta != 0 else np.zeros(x.shape)
         x = ddim_step(x, model(x, t), t, s, z, eta, abar, clip)
@@ -78,36 +82,26 @@ def dpmpp_2m(model, xT, times, abar):
 
 
 def unipc(model, xT, times, abar, order=2):
-    """[UniPC], its corrector UniC-p and predictor UniP-p in x0, multistep. Both have this form:
+    """[UniPC], multistep: each call of the model corrects the step that led to it, `unipc_step` with the prediction at
+    its end (UniC-p), then predicts the next from the last p predictions (UniP-p).
 
-        h = lambda_s - lambda_t,   B(h) = e^-h - 1,   r_m = (lambda_m - lambda_t) / h,   D_m = x0_hat(m) - x0_hat(t)
-        x_s = sqrt(1 - abar_s) / sqrt(1 - abar_t) x_t - sqrt(abar_s) ((e^-h - 1) x0_hat(t) + B(h) sum_m a_m / r_m D_m)
-
-    The predictor's m are times before t; the corrector has s itself among them, with r = 1. So each call of the model
-    corrects the step that led to it, then predicts the next. B(h) is the paper's B_2, and the a_m solve R a = b:
-
-        R_jm = r_m^(j-1),   b_j = j! phi_{j+1}(-h) (-h) / B(h),   j = 1, 2, ..
-        phi_1(z) = (e^z - 1) / z,   phi_{j+1}(z) = (phi_j(z) - 1 / j!) / z
-
-    model, xT, times, abar: as in `dpmpp_2m`. order: of the predictor, int >= 1, less at the first and last steps.
+    model, xT, times, abar: as in `dpmpp_2m`. order: p of the predictor, int >= 1, less at the first and last steps.
     Returns x at the last time (B, ...) float64, after n calls of the model.
     Raises ValueError for times that do not descend, another order, or abar[t] of 0 or 1 at a time of a call.
     """
-    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 1:
-        raise ValueError(f"order: expected an int, at least 1, got {order!r}")
+    if (order := integer(order, "order")) < 1:
+        raise ValueError(f"order: expected at least 1, got {order}")
     x, times = np.asarray(xT, np.float64), _times(times, abar)
-    past = []  # (lambda, x0_hat) at the times of the calls, the newest last
+    seen, predictions = [], []  # of the calls, the newest first
     for i, (t, s) in enumerate(pairwise(times)):
-        now = log_snr_step(0.5, np.float64(abar[t])), x0_from_eps(x, model(x, t), t, abar)
-        x_t = x
+        x0_hat, x_t = x0_from_eps(x, model(x, t), t, abar), x
         # Corrector: repeat the step that ended at t, with the prediction at its end
         if i > 0:
-            x_t = _unipc_step(x_last, times[i - 1], t, abar, past[-p:], now)
+            x_t = unipc_step(x_last, predictions[:p], seen[:p], t, abar, x0_hat)
         # Predictor: the step to s, from the last p predictions
-        past.append(now)
+        seen, predictions, x_last = [t, *seen], [x0_hat, *predictions], x_t
         p = min(order, i + 1, len(times) - 1 - i)
-        x = _unipc_step(x_t, t, s, abar, past[-p:])
-        x_last = x_t
+        x = unipc_step(x_t, predictions[:p], seen[:p], s, abar)
     return x
 
 
@@ -141,6 +135,7 @@ def heun(denoise, x, sigmas, noise=None, s_churn=0, s_min=0, s_max=math.inf, s_n
     Raises ValueError for sigmas that do not descend, s_churn < 0, missing noise, or an output of another shape.
     """
     x, sigmas = np.asarray(x, np.float64), _descending("sigmas", sigmas)
+    s_churn, s_min, s_max, s_noise = numbers(s_churn=s_churn, s_min=s_min, s_max=s_max, s_noise=s_noise)
     if not s_churn >= 0:
         raise ValueError(f"s_churn: expected a number >= 0, got {s_churn}")
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -148,7 +143,8 @@ def heun(denoise, x, sigmas, noise=None, s_churn=0, s_min=0, s_max=math.inf, s_n
         gamma = min(s_churn / (len(sigmas) - 1), math.sqrt(2) - 1) if s_min <= sigma <= s_max else 0
         sigma_hat, x_hat = (1 + gamma) * sigma, x
         if gamma > 0:
-            x_hat = x + math.sqrt(sigma_hat**2 - sigma**2) * s_noise * _noise(noise, i, x)
+            more = gamma * (2 + gamma)  # sigma_hat^2 - sigma^2, in units of sigma^2
+            x_hat = x + math.sqrt(more) * sigma * s_noise * _noise(noise, i, x)
         # Euler step
         denoised = _output("denoise", denoise(x_hat, sigma_hat), x)
         d_cur = (x_hat - denoised) / sigma_hat
@@ -198,18 +194,19 @@ def consistency(f, x, sigmas, noise, sigma_min):
 
         x0_hat = f(x, sigma),   x <- x0_hat + sqrt(sigma_next^2 - sigma_min^2) noise[i]
 
-    f: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n,) descending, each >= sigma_min; a last 0 is
-    ignored. noise: n or n - 1 of (B, ...). sigma_min: where f is the identity, >= 0.
+    f: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n,) descending, each >= sigma_min but for
+    rounding; a last 0 is ignored. noise: n or n - 1 of (B, ...). sigma_min: where f is the identity, >= 0.
     Returns x0_hat (B, ...) float64, after n calls.
     Raises ValueError for sigmas that do not descend or go below sigma_min, missing noise, another shape of an output.
     """
     x, sigmas = np.asarray(x, np.float64), _descending("sigmas", sigmas, least=1)
-    sigmas = sigmas[:-1] if sigmas[-1] == 0 else sigmas
-    if not sigmas or not sigmas[-1] >= sigma_min >= 0:
+    sigmas, sigma_min = sigmas[:-1] if sigmas[-1] == 0 else sigmas, number(sigma_min, "sigma_min")
+    if not sigmas or not sigmas[-1] >= sigma_min * (1 - ROUNDING) >= 0:
         raise ValueError(f"sigmas: expected levels >= sigma_min = {sigma_min} >= 0, got {sigmas}")
     x0_hat = _output("f", f(x, sigmas[0]), x)
     for i, sigma_next in enumerate(sigmas[1:]):
-        x = x0_hat + math.sqrt(sigma_next**2 - sigma_min**2) * _noise(noise, i, x)
+        above = max(sigma_next - sigma_min, 0)
+        x = x0_hat + math.sqrt(above * (sigma_next + sigma_min)) * _noise(noise, i, x)
         x0_hat = _output("f", f(x, sigma_next), x)
     return x0_hat
 
@@ -238,50 +235,19 @@ def inpaint(model, xT, times, noise, known, mask, abar):
     return x
 
 
-def _unipc_step(x, t, s, abar, past, end=None):
-    """x at s from x at t. past: [(lambda_m, x0_hat(m))], the last at t. end: the same at s, for the corrector."""
-    abar_t, abar_s = np.float64(abar[t]), np.float64(abar[s])
-    lambda_t, x0_hat = past[-1]
-    h = log_snr_step(abar_t, abar_s)
-    # First order
-    x_s = np.sqrt((1 - abar_s) / (1 - abar_t)) * x - np.sqrt(abar_s) * np.expm1(-h) * x0_hat
-    # The other predictions, as differences from the one at t
-    others = past[:-1][::-1] + ([end] if end else [])
-    if not others:
-        return x_s
-    r = np.array([(lambda_m - lambda_t) / h for lambda_m, _ in others])
-    D = [x0_m - x0_hat for _, x0_m in others]
-    # Higher orders
-    a = _unipc_coefficients(r, h)
-    return x_s - np.sqrt(abar_s) * np.expm1(-h) * sum(a_m / r_m * D_m for a_m, r_m, D_m in zip(a, r, D))
-
-
-def _unipc_coefficients(r, h):
-    """a of R a = b, as in `unipc`. A single a is 1/2, as in the authors' code."""
-    if len(r) == 1:
-        return np.array([0.5])
-    z, B = -h, np.expm1(-h)
-    phi, b = B / z, []  # phi_1(z)
-    for j in range(1, len(r) + 1):
-        phi = (phi - 1 / math.factorial(j)) / z  # phi_{j+1}(z)
-        b.append(math.factorial(j) * phi * z / B)
-    R = np.vander(r, increasing=True).T
-    return np.linalg.solve(R, b)
-
-
 def _times(times, abar):
     """The times as Python ints. Raises ValueError where they are no ints or do not descend within abar."""
-    if not np.issubdtype(np.asarray(times).dtype, np.integer):
+    if np.asarray(times).dtype.kind not in "iu":
         raise ValueError(f"times: expected ints, got {np.asarray(times).dtype}")
     return [int(t) for t in _descending("times", times, highest=np.size(abar) - 1)]
 
 
-def _descending(name, values, highest=math.inf, least=2):
+def _descending(name, values, highest=sys.float_info.max, least=2):
     """The values as floats, a list. Raises ValueError where they do not descend within [0, highest] or are too few."""
     values = np.asarray(values, np.float64)
-    descends = values.ndim == 1 and values.size >= least and np.all(np.diff(values) < 0)
+    descends = values.ndim == 1 and values.size >= least and np.all(values[1:] < values[:-1])
     if not descends or not 0 <= values[-1] <= values[0] <= highest:
-        raise ValueError(f"{name}: expected at least {least}, descending within {highest} to 0, got {values}")
+        raise ValueError(f"{name}: expected at least {least}, descending within {highest:g} to 0, got {values}")
     return values.tolist()
 
 

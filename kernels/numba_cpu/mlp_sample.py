@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from kernels import arguments, coefficients
+from kernels import arguments, coefficients, trajectory
 from kernels.numba_cpu import engine, mlp
 from kernels.numba_cpu.arrays import column
 from kernels.numba_cpu.cache import njit
@@ -40,7 +40,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
     times = arguments.descending(times, abar)
-    table = coefficients.ddim_trajectory(times, eta, abar, predict)
+    table = trajectory.ddim_trajectory(times, eta, abar, predict)
     steps = Steps(table, _keys(seed, stream, len(times) - 1), _limit(clip, predict, dtype))
     x = engine.flat(xT)
     if "class" in params:
@@ -51,7 +51,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
         kernel, net = sample_simple, mlp.simple_weights(params, shape[1], dtype)
         tile, more = mlp.tile_of(shape[0], x), (np.array(times[:-1], np.float64), steps)
         if clip is None and not table[6].any() and _hidden_is_shorter(net, len(times) - 1):
-            kernel, more = sample_hidden, (more[0], _hidden(net, coefficients.ddim_chain(table, predict)))
+            kernel, more = sample_hidden, (more[0], _hidden(net, trajectory.ddim_chain(times, abar, predict)))
     else:
         raise ValueError("guidance: expected None for a net without classes")
     memory, _ = engine.output(out, shape, dtype, x, *net)
@@ -77,7 +77,7 @@ def _conditions(params, net, examples, times, guidance):
     dtype, width = net.b_in.dtype, net.b_in.size
     w_time = mlp.weight(params, ("time", "w"), dtype, (width, None))
     b_time = mlp.weight(params, ("time", "b"), dtype, (width,))
-    h = coefficients.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
+    h = trajectory.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
     labels, w = arguments.branches(guidance, examples, net.classes.size // width - 1)
     return Conditions(labels, dtype.type(w), (h / (1 + np.exp(-h))).astype(dtype))
 
@@ -91,7 +91,7 @@ def _hidden_is_shorter(net, steps):
 
 
 def _hidden(net, chain):
-    """The `Hidden` of a net. net: `Simple`. chain: of `coefficients.ddim_chain`."""
+    """The `Hidden` of a net. net: `Simple`. chain: of `trajectory.ddim_chain`."""
     steps, whole, offset = chain
     width, pixels, across, dtype = net.b1.size, net.b2.size, lanes(net.w1), net.w1.dtype
     along = -(-width // across) * across

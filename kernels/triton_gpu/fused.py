@@ -17,7 +17,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels import arguments, coefficients
+from kernels import arguments, coefficients, trajectory
 from kernels.triton_gpu import mlp, mlp_hidden, mlp_pixels, reduce
 from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, apart, output, read
@@ -126,7 +126,7 @@ def mlp_sample(
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
     rounded = mlp.rounds(precision)
     times = arguments.descending(times, abar)
-    table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
+    table, limit = trajectory.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
     coefficients.noise_key(seed, stream)
     if guidance is not None and "class" not in params:
         raise ValueError("guidance: expected None for a net without classes")
@@ -140,7 +140,8 @@ def mlp_sample(
         return out
     linear_steps = not table[6].any() and clip is None
     if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST:
-        mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_chain(table, predict), rounded)
+        chain = trajectory.ddim_chain(times, abar, predict)
+        mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), chain, rounded)
     else:
         if clip is None and predict != "eps":
             limit = np.inf  # eps_hat from x0_hat, which the net predicts

@@ -11,7 +11,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels import coefficients
+from kernels import trajectory
 from kernels.triton_gpu import barrier, device, launch
 from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.diffusion import ddim
@@ -27,7 +27,7 @@ PREPARE, ENTER, FIRST_HALF, SECOND_HALF, STEP = map(tl.constexpr, range(1, 6))
 
 # blocks: addresses of w1, b1, w2, b2 of each. w_time to blocks are None without a residual net.
 Weights = namedtuple("Weights", "w_in b_in w_out b_out w_time b_time classes blocks")
-# table: (steps, 8), of `coefficients.ddim_trajectory`, and t. keys: (steps, 4) of the noise. labels: (BRANCHES, B).
+# table: (steps, 8), of `trajectory.ddim_trajectory`, and t. keys: (steps, 4) of the noise. labels: (BRANCHES, B).
 # features: (steps, FEATURES), of the times. w: of the guidance. limit: of x0_hat, or None.
 Given = namedtuple("Given", "table keys labels features w limit")
 # counter: of the barrier. time: (steps, HP), silu of the times' layer. h: what the blocks add to. Operands, rows in
@@ -40,7 +40,7 @@ Span = namedtuple("Span", "step end_step block end_block")
 
 def sample(out, x, net, times, table, key, limit, rounded):
     """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of
-    `coefficients.ddim_trajectory`. key: seed and stream. limit: of x0_hat, or None. rounded: to bfloat16?"""
+    `trajectory.ddim_trajectory`. key: seed and stream. limit: of x0_hat, or None. rounded: to bfloat16?"""
     (B, D), steps, noisy, depth = x.shape, len(times) - 1, bool(table[6].any()), len(net.blocks) // 4
     branches, deep, tile = len(net.labels), net.features > 0, tiles(TILES, max(D, net.width))
     DP, HP = padded(D, tile["CHUNK"]), padded(net.width, tile["CHUNK"])
@@ -53,7 +53,7 @@ def sample(out, x, net, times, table, key, limit, rounded):
     bands = launch.programs(B, tile["ROWS"])
     rows, more, kind = bands * tile["ROWS"], branches * bands * tile["ROWS"] * HP if deep else 0, operand_dtype(rounded)
     keys = np.array([key_words(key[0], (key[1] + i) % 2**64) for i in range(steps)], np.int32)
-    features = coefficients.time_embedding(times[:-1], net.features).astype(np.float32)
+    features = trajectory.time_embedding(times[:-1], net.features).astype(np.float32)
     filled = [np.vstack([table, times[:-1]]).T.astype(np.float32), keys, net.labels, features]
     filled += [np.array([p.address for p in net.blocks], np.int64), np.zeros(2, np.int32)]
     empty = [(steps * HP if deep else 0, "float32"), (more, "float32")]

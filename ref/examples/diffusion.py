@@ -1,6 +1,1 @@
-"""Worked examples of `ref.diffusion`."""
-
-
-FUNCTIONS = {
-    "log_snr_step": dict(abar_t=0.2, abar_s=0.8),
-}
+"""Worked examples of `ref.diffusion`: those of all functions suffice."""

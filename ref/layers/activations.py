@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from ref.numerics import normal_cdf, normal_pdf
+from ref.shapes import number
 
 
 def relu(x):
@@ -28,12 +29,12 @@ def relu_backward(dy, x):
 
 def leaky_relu(x, slope=0.2):
     """y = x where x > 0, else slope x, [Leaky] section 2. x: any shape. slope: float, 0.01 in the paper. Returns y."""
-    return np.where(np.real(x) > 0, x, slope * x)
+    return np.where(np.real(x) > 0, x, number(slope, "slope") * x)
 
 
 def leaky_relu_backward(dy, x, slope=0.2):
     """dx = dy where x > 0, else slope dy, also at x = 0. dy, x: one shape. slope: as there. Returns dx."""
-    return np.where(x > 0, dy, slope * dy)
+    return np.where(x > 0, dy, number(slope, "slope") * dy)
 
 
 def tanh(x):

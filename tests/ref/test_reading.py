@@ -171,8 +171,8 @@ def test_every_round_of_an_outer_loop_counts_its_inner_one_anew():
 def test_the_training_loop_is_a_few_screens_and_shows_every_line(capsys):
     said = output(capsys, "trace", "mlp_train")
     source = (ROOT / "ref/fused.py").read_text().split("\n")
-    # without the docstring, its check and the return
-    body = catalogue.tree(EQUATIONS["ref.fused.mlp_train"]).body[2:-1]
+    # without the docstring, its checks and the return
+    body = catalogue.tree(EQUATIONS["ref.fused.mlp_train"]).body[3:-1]
     for n in range(body[0].lineno, body[-1].end_lineno + 1):
         line = source[n - 1].strip()
         assert line.startswith("#") or re.search(rf"^ *{n}  +{re.escape(line)}", said, flags=re.M), line

@@ -79,7 +79,7 @@ REFUSED = {
         "abar": [ZERO_SNR], "variance": ["middle"], "clip": [0, NAN],
     },
     "diffusion.ddim_step": {"eps_hat": [row], "z": [None], "s": [250], "eta": [1.5, -0.1, NAN], "clip": [-1]},
-    "diffusion.dpmpp_2m_step": {
+    "dpm_solver.dpmpp_2m_step": {
         "u": [None], "x0_last": [None, row], "x0_hat": [row], "u as s": [250], "abar": [
             ZERO_SNR | dict(x0_last=None, u=None), dict(u=3, t=2, s=1, abar=[1, 0.8, 0.5, 0]),
             dict(u=None, x0_last=None, t=2, s=1, abar=[1, 1, 1])],
@@ -88,7 +88,7 @@ REFUSED = {
     "diffusion.eps_loss_backward": {"eps": [row], "eps_hat eps": [none]},
     "samplers.ddpm": {"variance": ["middle"], "clip": [0]},
     "samplers.ddim": {"eta": [1.5]},
-    "samplers.unipc": {"order": [0, 1.5, "2"]},
+    "samplers.unipc": {"order": [0, Type(1.5), Type("2")]},
     "samplers.euler": {"sigmas": [[1.0], [0, 1]]},
     "samplers.heun": {
         "sigmas": [[1, -1], [2, NAN, 0], [[2, 1]]], "s_churn": [-1, NAN], "noise": [lambda z: z[:, 0], None, row],
@@ -106,8 +106,8 @@ REFUSED = {
     "objectives.min_snr_weight": {"snr": [-1.0, NAN], "gamma": [0], "prediction": ["score"]},
     "objectives.normal_kl": {"mean2": [row]},
     "objectives.normal_kl_backward": {"dkl": [row]},
-    "objectives.discretized_gaussian_log_likelihood": {"log_scales": [row], "x": [lambda x: x + 3]},
-    "objectives.discretized_gaussian_log_likelihood_backward": {"dout": [row]},
+    "discretized.discretized_gaussian_log_likelihood": {"log_scales": [row], "x": [lambda x: x + 3]},
+    "discretized.discretized_gaussian_log_likelihood_backward": {"dout": [row]},
     "objectives.learned_logvar": {
         "s": [250], "t": [Type(2.0)],
         "abar": [dict(t=2, s=1, abar=FLAT), dict(t=1, s=0, abar=FLAT), dict(t=1, s=0, abar=FLAT[:2])],
