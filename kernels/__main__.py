@@ -120,7 +120,7 @@ def _arguments(commands):
              "all examples; repeat it for more")
     for name, (_, _, words) in CONVENTIONS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
-    add("--seconds", type=_finite_float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
+    add("--seconds", type=_finite_float, default=1.0, help="of timing a right function; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")
     return about
 

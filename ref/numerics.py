@@ -29,11 +29,13 @@ def erfcx(z):
     z, step = np.asarray(z) + 0.0, 0.5
     near = np.where(np.real(z) < np.pi / step, z, 0)
     pole = np.where(np.real(z) < np.pi / step, 2 * np.exp(near**2) / (1 + np.exp(2 * np.pi * near / step)), 0)
-    far, total = np.where(z == 0, np.inf, z), 0  # z / (z^2 + t^2) as 1 / (z + t^2 / z), whose square cannot overflow
+    huge, total = np.real(z) > 1e15, 0  # there the square may overflow, and 1 / (sqrt(pi) z) is exact
+    inside, outside = np.where(huge, 1, z), np.where(huge, z, 1)
+    square = inside * inside
     for n in range(13):
         t = (n + 0.5) * step
-        total = total + 2 * step / math.pi * math.exp(-t * t) / (far + t * t / far)
-    return pole + total
+        total = total + 2 * step / math.pi * math.exp(-t * t) / (square + t * t)
+    return np.where(huge, 1 / (math.sqrt(math.pi) * outside), pole + inside * total)
 
 
 def erf(x):

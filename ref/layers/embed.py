@@ -12,7 +12,7 @@ from decimal import localcontext
 import numpy as np
 
 from ref.numerics import two_product
-from ref.shapes import DIGITS, classes, decimals, integer, number
+from ref.shapes import DIGITS, classes, decimals, integer, numbers
 
 
 def embedding(w, index):
@@ -63,7 +63,7 @@ def time_embedding(t, width, max_period=10000.0, freq_shift=0, flip_sin_to_cos=F
     Returns (B, width) float64.
     Raises ValueError for a width that is odd or no larger than 2 freq_shift, or max_period <= 0.
     """
-    width, max_period, freq_shift = integer(width, "width"), number(max_period, "max_period"), number(freq_shift, "freq_shift")
+    width, (max_period, freq_shift) = integer(width, "width"), numbers(max_period=max_period, freq_shift=freq_shift)
     if width % 2 or width <= 2 * freq_shift:
         raise ValueError(f"width: expected an even number above {2 * freq_shift:g}, got {width}")
     if not 0 < max_period < np.inf:
@@ -73,7 +73,6 @@ def time_embedding(t, width, max_period=10000.0, freq_shift=0, flip_sin_to_cos=F
     rest, sin, cos = rest + t * f_rest, np.sin(angle), np.cos(angle)
     halves = [sin + rest * cos, cos - rest * sin]
     return np.concatenate(halves[::-1] if flip_sin_to_cos else halves, axis=1)
-
 
 
 def sincos_2d(width, grid, scale=1.0):
