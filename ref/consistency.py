@@ -178,8 +178,8 @@ def lognormal_sigma_weights(sigmas, mean=-1.1, std=2.0):
     if sigmas.ndim != 1 or sigmas.size < 2 or not np.all(np.diff(sigmas) < 0) or not sigmas[-1] > 0:
         raise ValueError(f"sigmas: expected shape (n + 1,) with n >= 1, positive and descending, got {sigmas}")
     mean, std = number(mean, "mean"), number(std, "std")
-    if not 0 < std < np.inf:
-        raise ValueError(f"std: expected a positive, finite number, got {std}")
+    if not (np.isfinite(mean) and 0 < std < np.inf):
+        raise ValueError(f"mean, std: expected finite numbers, std positive, got {mean} and {std}")
     with localcontext(DIGITS):  # near sigmas have near erf, and both are near 1 in the tails
         log_sigma = np.array([sigma.ln() for sigma in decimals(sigmas)])
         p = -np.diff([_erf(u) for u in (log_sigma - decimals(mean)) / (np.sqrt(decimals(2)) * decimals(std))])
