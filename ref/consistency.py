@@ -10,7 +10,7 @@ Papers
     [EDM]  Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import math
-from decimal import localcontext
+from decimal import Decimal, localcontext
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
         x' = x_t + (sigma_s - sigma_t) (x_t - denoise(x_t, sigma_t)) / sigma_t
         x_s = heun_step(x_t, denoise(x_t, sigma_t), denoise(x', sigma_s), sigma_t, sigma_s)
 
-    denoise: callable (x, sigma) -> x0_hat (B, ...); it is called with sigma_t and sigma_s as given. x0, eps: (B, ...).
+    denoise: callable (x, sigma) -> x0_hat (B, ...); sigma is sigma_t or sigma_s, in float64. x0, eps: (B, ...).
     sigma_t, sigma_s: one or (B,), sigma_t > sigma_s > 0.
     Returns x_t, x_s, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s > 0.
@@ -125,6 +125,7 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
     t, s = _pair(sigma_t, sigma_s, x0)
     if not np.all(s > 0):
         raise ValueError(f"sigma_s: expected positive numbers, since a Heun step divides by it, got {sigma_s}")
+    sigma_t, sigma_s = _float64s(sigma_t, sigma_s)
     # Euler step
     xt = x0 + t * eps
     xt, denoised = same_shape(xt=xt, denoised=denoise(xt, sigma_t))
@@ -144,6 +145,7 @@ def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):
     Returns L (a float) and dstudent (B, ...), its gradient in the output of f; through the teacher none goes.
     Raises as `training_pair` and `consistency_loss` do.
     """
+    sigma_t, sigma_s = _float64s(sigma_t, sigma_s)
     xt, xs = training_pair(x0, eps, sigma_t, sigma_s)
     student, target = f(xt, sigma_t), teacher(xs, sigma_s)
     gradient = consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
@@ -158,6 +160,7 @@ def distillation_step(f, teacher, denoise, x0, eps, sigma_t, sigma_s, c):
     Returns L (a float) and dstudent (B, ...), as `training_step` does.
     Raises as `distillation_pair` and `consistency_loss` do.
     """
+    sigma_t, sigma_s = _float64s(sigma_t, sigma_s)
     xt, xs = distillation_pair(denoise, x0, eps, sigma_t, sigma_s)
     student, target = f(xt, sigma_t), teacher(xs, sigma_s)
     gradient = consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
@@ -218,7 +221,7 @@ def _pseudo_huber(a, b, c):
 
 def _erf(u):
     """A multiple of erf(u), 2 / sqrt(pi) left out:  e^(-u^2) u sum_n (2 u^2)^n / (1 3 .. (2 n + 1)). u: Decimal."""
-    u = max(min(u, 11), -11)  # beyond it the digits of 1 - erf run out
+    u = max(min(u, Decimal(11)), Decimal(-11))  # beyond it the digits of 1 - erf run out
     term = total = u
     n = 0
     while total + term != total:
@@ -226,6 +229,11 @@ def _erf(u):
         term *= 2 * u * u / (2 * n + 1)
         total += term
     return total * (-u * u).exp()
+
+
+def _float64s(*levels):
+    """Levels in which a model can compute: numbers of NumPy's small types would overflow."""
+    return [np.asarray(level, np.float64)[()] for level in levels]
 
 
 def _pair(sigma_t, sigma_s, x):

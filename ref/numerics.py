@@ -157,8 +157,9 @@ def two_sum(a, b):
     """
     a, b = np.asarray(a), np.asarray(b)
     total = a + b
-    of_b = total - a
-    rest = (a - (total - of_b)) + (b - of_b)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        of_b = total - a
+        rest = (a - (total - of_b)) + (b - of_b)
     return total, np.where(np.isfinite(total), rest, rest.dtype.type(0))
 
 
@@ -170,7 +171,8 @@ def two_product(a, b):
     """
     a, b = float64(a), float64(b)
     product, (a1, a2), (b1, b2) = a * b, _halves(a), _halves(b)
-    rest = a2 * b2 - (((product - a1 * b1) - a2 * b1) - a1 * b2)
+    with np.errstate(invalid="ignore"):
+        rest = a2 * b2 - (((product - a1 * b1) - a2 * b1) - a1 * b2)
     return product, np.where(np.isfinite(product), rest, 0.0)
 
 
@@ -228,6 +230,7 @@ def expm1_weighted(x, exponent):
 
 
 def _halves(a):
-    large = SPLIT * a
-    upper = large - (large - a)
-    return upper, a - upper
+    with np.errstate(invalid="ignore"):
+        large = SPLIT * a
+        upper = large - (large - a)
+        return upper, a - upper

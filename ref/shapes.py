@@ -12,7 +12,7 @@ DIGITS = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN)  # of what is computed w
 
 def float64(x):
     """x as a float64 array (complex128 if complex). x: array or number."""
-    return np.asarray(x, np.result_type(np.float64, np.asarray(x).dtype))
+    return np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64)
 
 
 def decimals(x):

@@ -216,7 +216,6 @@ def importance_weighted_bound(log_w):
     """
     log_w, largest = _weights(log_w)
     # The mean of the w, each over the largest; near 1 by what it lacks
-    log_w = np.where(np.real(log_w) == -np.inf, -1e300, log_w)  # a weight of 0, without inf - inf
     d, rest = two_sum(log_w, -largest)
     w = np.mean(exp_difference(log_w, largest), axis=1, keepdims=True)
     lack = np.mean(-np.expm1(d) - rest * np.exp(d), axis=1, keepdims=True)
