@@ -1,0 +1,39 @@
+"""Three grades, and how they are told apart: rounding shrinks with the precision of the arithmetic, a wrong formula does
+not.
+
+    from kernels.check.grade import grade, shrinks, WRONG
+    grade({"float64": 94.0, "float32": 3.0})     # "right, less accurate"
+
+An error is measured in units of what is allowed where it stands, the allowance widened there by what one unit in the
+last place of each input and each coefficient changes in the truth. Up to 1 it is right. Measured on 41 real mistakes
+and 78 right formulations, in float64 the mistakes stand at 3e8 units or more and the formulations at 111 or less; LESS
+lies between, and no unit of any dtype then passes an error of 2 % of the terms.
+"""
+import math
+
+RIGHT, LESS_ACCURATE, WRONG = GRADES = "right", "right, less accurate", "wrong"
+LESS = {"float64": 1e4, "float32": 1e4, "float16": 32.0, "bfloat16": 4.0}  # units from which an error is no rounding
+SHRINKS = 2.0**-20  # at most so much of float32's error is left in float64 where it is rounding; 2^-29 is ideal
+
+
+def grade(units):
+    """The grade of a function. units: {dtype: its worst error there in units of the allowed one}; inf for a NaN, a
+    missing or a misshapen result. A dtype without an entry in LESS is exact: there up to 1 is right, the rest wrong.
+    Returns one of GRADES; the worst dtype decides."""
+    worst = [_in_one(error, LESS.get(dtype, 1.0)) for dtype, error in units.items()]
+    return max(worst, key=GRADES.index, default=RIGHT)
+
+
+def _in_one(error, less):
+    if math.isnan(error) or error > 1 and error >= less:
+        return WRONG
+    return LESS_ACCURATE if error > 1 else RIGHT
+
+
+def shrinks(narrow, wide):
+    """Whether errors behave like rounding: those of float64 are SHRINKS of those of float32 on the same inputs, or less.
+    A formulation so ill-conditioned that it passes LESS in float64 is told by this from a wrong formula.
+
+    narrow, wide: the worst errors of a few runs on the same inputs, moved by an ulp, in float32 and in float64; both in
+    one unit."""
+    return math.isfinite(narrow) and wide <= SHRINKS * narrow
