@@ -75,18 +75,20 @@ def exact(arguments):
     return mapped(widened, arguments)
 
 
-def expected(op, arguments, dtype):
-    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
+def expected(op, arguments, dtype, textbook=False):
+    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name. textbook: by the terms of the
+    equation as it is printed, for a stranger, who owes us no bits either."""
     half, numpy = dtype in HALVES, kernel(op, "numpy_cpu")
     with np.errstate(all="ignore"):
         truth = outputs(op.truth(**exact(arguments)))
         if op.orders:
             results = [outputs(result) for result in op.orders(numpy, arguments)]
             return [tolerance.whole(t, rough, dtype) for t, rough in zip(truth, zip(*results))]
-        scale, rough = outputs(op.scale(**exact(arguments))), [None] * len(truth)
+        scale, rough = outputs((op.textbook if textbook else op.scale)(**exact(arguments))), [None] * len(truth)
         if numpy and op.ulps and dtype == "float32":  # in float64 NumPy is the truth's own arithmetic
             rough = call(op, numpy, arguments, dtype)
-    return [tolerance.rule(t, s, HALF_ULPS if half else op.ulps, dtype, r) for t, s, r in zip(truth, scale, rough)]
+    ulps = HALF_ULPS if half else op.ulps or 2 * (textbook and dtype in FLOATS)
+    return [tolerance.rule(t, s, ulps, dtype, r) for t, s, r in zip(truth, scale, rough)]
 
 
 def bytes_moved(op, arguments, dtype):

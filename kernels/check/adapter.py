@@ -65,6 +65,8 @@ class Caller:
     receive: object = field(repr=False)
     wait: object = field(repr=False)
     every: bool
+    inplace: tuple = ()
+    interpreted: bool = False
 
     @property
     def untested(self):
@@ -85,7 +87,8 @@ class Caller:
     def give(self, theirs):
         """The function's own result. theirs: from `theirs`."""
         rest = {n: x for n, x in theirs.items() if n not in self.positional}
-        return self.function(*(theirs[n] for n in self.positional), **rest)
+        result = self.function(*(theirs[n] for n in self.positional), **rest)
+        return [theirs[self.names[n]] for n in self.inplace] if self.inplace else result
 
 
 def find(name):
@@ -124,7 +127,7 @@ def defaults(op):
     return {n: p.default for n, p in op.takes.items() if p.default is not p.empty}
 
 
-def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=(), fixed=None):
+def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=(), fixed=None, inplace=()):
     """A `Caller` of function as op.
 
     function: callable. op: `registry.Op` or its name. mapping: {theirs: ours} for arguments of other names. arrays: of
@@ -150,7 +153,17 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     names, positional = _matched(function, op, mapping, options)
     held = {n: v for n, v in defaults(op).items() if n not in names} | options
     how = arrays or "numpy", device, *_carriers(arrays, device)
-    return Caller(function, op, names, positional, tuple(conventions), fixed, held, *how)
+    return Caller(function, op, names, positional, tuple(conventions), fixed, held, *how, _written(op, inplace))
+
+
+def _written(op, inplace):
+    """The arguments that take the results. Raises Usage for others."""
+    names = op.in_place if inplace is True else tuple(inplace)
+    data = registry.arrays(_example(op, {}))
+    if inplace and not names or not set(names) <= {n.split("[")[0] for n in data}:
+        offered = f"it has {', '.join(op.data)}" if op.data else "it has no arrays"
+        raise Usage(f"--inplace: name the arrays of {op.name} that take the results, in their order; {offered}")
+    return names
 
 
 def _options(op, fixed):

@@ -1,4 +1,5 @@
-"""Laws that a right operation keeps to the bit: two calls that must agree, in addition to being near the truth.
+"""Laws that our kernels keep to the bit: two calls that must agree, in addition to being near the truth. A stranger's
+kernel owes correctness and not our bits: where it breaks one by rounding that is a note, and a fault if he asks.
 
 Whether a law holds for an operation is decided by its truth, which must keep it too: a loss over a batch does not keep
 a law about one example.
@@ -59,19 +60,16 @@ LAWS = (
 )
 
 
-def broken(law, arguments, outputs, call, truth):
-    """For each output what should agree of both calls where a law is broken; else [].
+def agree(law, rules, others):
+    """Whether the truth keeps a law in these two calls, else it does not apply. law: of LAWS. rules, others:
+    `tolerance.Rule`s of the first and of the second call."""
+    return all(_same(*law.same(a.truth, b.truth), rtol=1e-9) for a, b in zip(rules, others))
 
-    law: of LAWS. arguments: dict. outputs: of call on them, a list. call, truth: arguments -> a list.
-    """
-    changed = law.change(arguments)
-    if changed is None:
-        return []
-    with np.errstate(all="ignore"):
-        pairs = [] if changed is arguments else zip(truth(arguments), truth(changed))
-        if not all(_same(*law.same(a, b), rtol=1e-9) for a, b in pairs):
-            return []
-    pairs = [law.same(np.asarray(a), np.asarray(b)) for a, b in zip(outputs, call(changed), strict=True)]
+
+def broken(law, first, second):
+    """For each output what should agree of both calls where a law is broken; else []. law: of LAWS. first, second:
+    lists of outputs."""
+    pairs = [law.same(np.asarray(a), np.asarray(b)) for a, b in zip(first, second, strict=True)]
     return [] if all(_same(*pair) for pair in pairs) else pairs
 
 

@@ -16,7 +16,8 @@ class Op:
     truth: the function of `ref`; each backend has it under the same module and name. ulps: the bound, 0 for equality.
     options: {name: the choices that tests draw from}. fixed: {argument: its value}. least_t: the least time.
     make: (rng, shape, dtype, values, **options) -> {argument: value}; without it `inputs.usual`.
-    scale: (**arguments) -> as truth returns, the sizes of the terms that are added; without it `linear`.
+    scale: (**arguments) -> as truth returns, the sizes of the terms that are added; without it `linear`. textbook: the
+    same for the equation as it is printed, where ours cancels less; by these a stranger is judged.
     orders: (NumPy's function, arguments) -> its results in several orders of its sums, for a loop, whose terms are too
     many to say: then the rule is `tolerance.whole`.
     dtypes: in which a CPU computes. half: whether a GPU stores float16 and bfloat16 too. precisions: of the operands of
@@ -35,6 +36,7 @@ class Op:
     least_t: int = 0
     make: Callable = None
     scale: Callable = None
+    textbook: Callable = None
     orders: Callable = None
     dtypes: tuple = inputs.FLOATS
     half: bool = False
@@ -53,6 +55,7 @@ class Op:
         for name, derived in (("make", inputs.usual), ("scale", linear)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, functools.partial(derived, self))
+        object.__setattr__(self, "textbook", self.textbook or self.scale)
 
     @property
     def name(self):
