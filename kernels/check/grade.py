@@ -1,7 +1,7 @@
 """Three grades, and how they are told apart: rounding shrinks with the precision of the arithmetic, a wrong formula does
 not.
 
-    from kernels.check.grade import grade, shrinks, WRONG
+    from kernels.check.grade import grade, in_proportion
     grade({"float64": 94.0, "float32": 3.0})     # "right, less accurate"
 
 An error is measured in units of what is allowed where it stands, the allowance widened there by what one unit in the
@@ -13,7 +13,8 @@ import math
 
 RIGHT, LESS_ACCURATE, WRONG = GRADES = "right", "right, less accurate", "wrong"
 LESS = {"float64": 1e4, "float32": 1e4, "float16": 32.0, "bfloat16": 4.0}  # units from which an error is no rounding
-SHRINKS = 2.0**-20  # at most so much of float32's error is left in float64 where it is rounding; 2^-29 is ideal
+ULPS = 2.0**-29  # of float64 in one of float32
+LUCK = 2.0**10  # by which the worst of a few rounding errors may be in another proportion
 
 
 def grade(units):
@@ -30,10 +31,9 @@ def _in_one(error, less):
     return LESS_ACCURATE if error > 1 else RIGHT
 
 
-def shrinks(narrow, wide):
-    """Whether errors behave like rounding: those of float64 are SHRINKS of those of float32 on the same inputs, or less.
-    A formulation so ill-conditioned that it passes LESS in float64 is told by this from a wrong formula.
-
-    narrow, wide: the worst errors of a few runs on the same inputs, moved by an ulp, in float32 and in float64; both in
-    one unit."""
-    return math.isfinite(narrow) and wide <= SHRINKS * narrow
+def in_proportion(narrow, wide):
+    """Whether the errors of float32 and of float64 on the same inputs are in the proportion of their ulps, as rounding
+    is: an order of operations so ill-conditioned that it passes LESS is told by this from a wrong formula, whose error
+    stays, and from a fault in one dtype alone, of which the other knows nothing. narrow, wide: the worst errors of a few
+    runs in float32 and in float64."""
+    return math.isfinite(narrow) and narrow * ULPS / LUCK <= wide <= narrow * ULPS * LUCK

@@ -160,9 +160,11 @@ def _reason(call, case, arguments, outputs, rules):
     far = [~(u < less) for u in units]
     if not any(map(np.any, far)):
         return ""
-    again = lambda a: called(call, case, a)  # noqa: E731
+    again = lambda a, name: _try(lambda: called(call, replace(case, dtype=name), a))  # noqa: E731
     if all(map(np.all, (np.isfinite(u) for u in units))):
-        return "" if _try(lambda: near.rounds(op, again, arguments, dtype, far)) else None
+        return "" if near.rounds(op, again, arguments, dtype, far) else None
+    if note := _singular(call, arguments, far):
+        return note
     # large numbers may overflow on their way in a short dtype where they do not in a longer one
     longer = {"float32": "float64", "float16": "float32", "bfloat16": "float32"}.get(dtype)
     if case.values != "large" or longer not in op.dtypes:
@@ -171,6 +173,15 @@ def _reason(call, case, arguments, outputs, rules):
     fine = _try(lambda: max(map(
         tolerance.error, called(call, replace(case, dtype=longer), long), rules_of(op, long, longer)))) or math.inf
     return f"overflows in {dtype}, but not in {longer}: " if fine < LESS[longer] else None
+
+
+def _singular(call, arguments, far):
+    """In words, that a function has no value where abar_t = 0, and only there, else "". far: a mask for each output."""
+    abar, t = arguments.get("abar"), arguments.get("t")
+    if abar is None or not np.any(zero := np.asarray(abar)[t] == 0):
+        return ""
+    rows = [zero.reshape(zero.shape + (1,) * (mask.ndim - zero.ndim)) | ~mask for mask in far]
+    return "has no value at zero terminal SNR, abar_t = 0: " if all(map(np.all, rows)) else ""
 
 
 def _try(work):

@@ -3,12 +3,14 @@ with them, as rounding does and a wrong formula does not."""
 import numpy as np
 
 from kernels import registry, tolerance
-from kernels.check.grade import LESS
+from kernels.check.grade import LESS, in_proportion
 
 FAR = 64  # ulps of the inputs that pass for rounding, where LESS units of the allowed error do
 FEW, SEVERAL = 4, 6  # neighbours
 STEADY = 1 / 8  # of an error: what moves less from neighbour to neighbour is no rounding
 MOST = 1 / 4  # of the elements that are far off: so many may be steady by luck
+OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which rounding is compared
+STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
 
 
 def neighbours(arguments, dtype, count, data=True):
@@ -49,25 +51,53 @@ def widened(rules, most, by):
 
 
 def rounds(op, call, arguments, dtype, far):
-    """Whether the errors where a function is far off are rounding: the same call gives the same bits, and from neighbour
-    to neighbour the error moves by a good part of itself.
+    """Whether the errors where a function is far off are rounding.
 
-    op: `registry.Op`. call: arguments -> outputs; may raise. arguments, dtype: as in `neighbours`. far: a mask for each
-    output.
+    Where it runs in float32 and in float64: whether they are in the proportion of their ulps. Where it does not: whether
+    the same call gives the same bits and the error moves by a good part of itself from neighbour to neighbour.
+    op: `registry.Op`. call: (arguments, dtype) -> outputs, or None where the function fails. arguments, dtype: as in
+    `neighbours`. far: a mask for each output.
     """
-    errors, again = [], call(arguments)
-    if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(again, call(arguments))):
-        return False
-    for other in [arguments, *neighbours(arguments, dtype, SEVERAL)]:
+    def errors(a, name):
+        outputs = call(a, name)
+        if outputs is None or [np.shape(x) for x in outputs] != [mask.shape for mask in far]:
+            return None
         with np.errstate(all="ignore"):
-            truth = registry.outputs(op.truth(**registry.exact(other)))
-            off = [np.asarray(out, np.float64) - t for out, t in zip(call(other), truth)]
-        errors.append(np.concatenate([np.asarray(x)[mask].ravel() for x, mask in zip(off, far)]))
-    errors = np.array(errors)  # (SEVERAL + 1, how many are far off)
-    if not np.all(np.isfinite(errors)):
+            truth = registry.outputs(op.truth(**registry.exact(a)))
+            off = [np.asarray(out, np.float64) - t for out, t in zip(outputs, truth)]
+        return np.concatenate([np.asarray(x)[mask].ravel() for x, mask in zip(off, far)])
+
+    other = OTHER.get(dtype)
+    if other in op.dtypes:
+        both = [[errors(_cast(a, name), name) for name in ("float32", "float64")] for a in _stretched(arguments)]
+        if all(x is not None for pair in both for x in pair):
+            return in_proportion(*(max(float(np.max(np.abs(x))) for x in found) for found in zip(*both)))
+    found = [errors(a, dtype) for a in (arguments, arguments, *neighbours(arguments, dtype, SEVERAL))]
+    if any(x is None for x in found) or not np.array_equal(*found[:2]) or not np.all(np.isfinite(found)):
         return False
-    steady = np.ptp(errors, axis=0) < STEADY * np.max(np.abs(errors), axis=0)
+    found = np.array(found)  # (how many calls, how many elements are far off)
+    steady = np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
     return bool(np.mean(steady) < MOST)
+
+
+def _stretched(arguments):
+    """The arguments with all data stretched a little, element by element, in float32's numbers. Yields dicts."""
+    rng, data = np.random.default_rng(0), registry.arrays(arguments)
+
+    def stretched(path, x):
+        if path not in data:
+            return x
+        return (x * (1 - STRETCH * rng.uniform(size=x.shape))).astype(np.float32).astype(x.dtype)
+
+    for _ in range(SEVERAL):
+        yield {name: registry.mapped(stretched, x, name) for name, x in arguments.items()}
+
+
+def _cast(arguments, dtype):
+    """The data arrays in another dtype. arguments: dict. dtype: name."""
+    data = registry.arrays(arguments)
+    return {n: registry.mapped(lambda path, x: x.astype(dtype) if path in data else x, a, n)
+            for n, a in arguments.items()}  # fmt: skip
 
 
 def less(dtype):

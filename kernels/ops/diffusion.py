@@ -35,9 +35,9 @@ def _x0_size(c, xt, e, e_size, clip):
     return size if clip is None else np.where((np.abs(x0) - 1e-5 * size > clip) | np.isinf(x0), clip, size)
 
 
-def loss_sizes(a, b):
-    """Of the mean square of a - b and of its gradient. a, b: arrays."""
-    terms, d = np.abs(a) + np.abs(b), np.abs(a - b)
+def loss_sizes(a, b, b_size=None):
+    """Of the mean square of a - b and of its gradient. a, b: arrays. b_size: of the terms of b, or None for b."""
+    terms, d = np.abs(a) + (np.abs(b) if b_size is None else b_size), np.abs(a - b)
     return np.mean(d * d + 2 * d * terms), 2 * terms / a.size
 
 
