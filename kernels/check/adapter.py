@@ -66,7 +66,6 @@ class Caller:
     wait: object = field(repr=False)
     every: bool
     inplace: tuple = ()
-    interpreted: bool = False
 
     @property
     def untested(self):

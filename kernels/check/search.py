@@ -8,19 +8,21 @@ the grades of `kernels.check.grade` and the laws of `kernels.check.laws`.
 Shapes, memory layouts, options, times, values and seeds are drawn; a failure is shrunk to a small input.
 """
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
 
 from kernels import registry, timing
-from kernels.check import draw, script, selftest
+from kernels.check import draw, interpreter, large, script, selftest
 from kernels.check.adapter import Usage, caller
 from kernels.check.case import FAILURES, Case, Failure, called
 from kernels.check.cause import guess, mend
-from kernels.check.judge import Seen, hold, judge, rules_of
+from kernels.check.judge import Seen, hold
 from kernels.check.verdict import Verdict
 
 TIMED = {"cpu": ("numba_cpu", (256, 3, 32, 32)), "cuda": ("triton_gpu", (64, 3, 256, 256))}  # our backend, the shape
+PATIENCE = 30.0  # seconds of one dtype after which no more cases are drawn
 
 
 def assert_right(function, op, **options):
@@ -32,14 +34,14 @@ def assert_right(function, op, **options):
 
 
 def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(),
-          seconds=0.0, fixed=None, strict=False, inplace=()):  # fmt: skip
+          seconds=0.0, fixed=None, strict=False, inplace=(), huge=False):  # fmt: skip
     """Compare a function with the truth of an operation.
 
     function: takes the operation's arguments by name and returns what the truth returns, in the dtype of its data. op:
     name, such as "ddim_step" or "diffusion.ddim_step". dtype: name, or None: on a CPU all of the operation, on a GPU
     float32. arrays, device, mapping, conventions, fixed, inplace: as in `adapter.caller`. examples: for each dtype.
     seed: of the cases. seconds: of timing a right function; 0 for none. strict: a function that is less accurate, or
-    keeps a law by rounding only, does not pass.
+    keeps a law by rounding only, does not pass. huge: also arrays past 2^31 elements.
     Returns a `Verdict`. Raises `adapter.Usage` (a ValueError) for an unknown operation or dtype, or a function that
     cannot be called as one.
     """
@@ -48,20 +50,24 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
     for option, value, least in (("--examples", examples, 1), ("--seconds", seconds, 0)):
         if not value >= least:
             raise Usage(f"{option}: expected at least {least}, got {value}")
-    own, seen = getattr(function, "__qualname__", repr(function)), Seen()
-    # every dtype before a word is said: the one that fails the most is shown
-    failures = {name: f for name in dtypes if (f := _first(call, name, examples, seed, seen, strict))}
-    verdict = Verdict(call.op.name, own, dtypes, seed, seen.examples, max(seen.error.values(), default=0.0), strict,
-                      laws=tuple(n for n in seen.laws if n not in seen.broken), untested=call.untested)  # fmt: skip
-    if failures:
-        worst = max(failures.values(), key=lambda f: (f.kind in ("wrong values", "NaN"), f.units))
-        return _wrong(call, verdict, draw.smallest(call, worst, strict), failures)
-    notes = [f"breaks a law, by rounding: {name}; {how}" for name, how in seen.broken.items()]
-    verdict = replace(verdict, notes=(*list(seen.notes)[:1], *notes))
-    if seen.less:
-        verdict = replace(verdict, error=max(x.units for x in seen.less.values()), mend=mend(call, seen.less),
-                          less=tuple(_line(x) for x in seen.less.values()))  # fmt: skip
-    return replace(verdict, speed=_speed(call, dtypes[0], seconds)) if seconds else verdict
+    own, seen, launched = getattr(function, "__qualname__", repr(function)), Seen(), []
+    with interpreter.pointers(launched):
+        # every dtype before a word is said: the one that fails the most is shown
+        failures = {name: f for name in dtypes if (f := _first(call, name, examples, seed, seen, strict, launched, huge))}
+        verdict = Verdict(
+            call.op.name, own, dtypes, seed, seen.examples, max(seen.error.values(), default=0.0), strict,
+            laws=tuple(n for n in seen.laws if n not in seen.broken), untested=(*call.untested, *seen.untested),
+        )  # fmt: skip
+        speed = {} if failures or launched or not seconds else _speed(call, dtypes[0], seconds, seen, failures)
+        if failures:
+            worst = max(failures.values(), key=lambda f: (f.kind in ("wrong values", "NaN"), f.units))
+            return _wrong(call, verdict, draw.smallest(call, worst, strict), failures)
+        notes = [f"breaks a law, by rounding: {name}; {how}" for name, how in seen.broken.items()]
+        finite = [x.units for x in seen.less.values() if math.isfinite(x.units)]
+        return replace(
+            verdict, notes=(*list(seen.notes)[:1], *notes), speed=speed, less=tuple(map(_line, seen.less.values())),
+            error=max([verdict.error, *finite]), mend=mend(call, seen.less),
+        )  # fmt: skip
 
 
 def _dtypes(call, dtype):
@@ -78,12 +84,22 @@ def _dtypes(call, dtype):
     return dtypes
 
 
-def _first(call, dtype, examples, seed, seen, strict):
-    """The first Failure in one dtype, or None: drawn cases, then large ones. call, dtype, examples, seed, seen, strict:
-    as in `check`."""
+def _first(call, dtype, examples, seed, seen, strict, launched, huge):
+    """The first Failure in one dtype, or None: drawn cases, then large ones. call, dtype, examples, seed, seen, strict,
+    huge: as in `check`. launched: kernels that were launched in Triton's interpreter."""
+    end = time.monotonic() + PATIENCE
     try:
-        for case in draw.cases(call, dtype, examples, seed):
-            hold(call, case, seen, strict)
+        for i, case in enumerate(draw.cases(call, dtype, examples, seed)):
+            if time.monotonic() > end or launched and i >= interpreter.EXAMPLES:
+                seen.untested[f"more than {i} cases of {dtype}, for it is slow"] = None
+                break
+            if launched and math.prod(case.shape) > interpreter.ELEMENTS:
+                continue
+            hold(call, case, seen, strict, turn=i)
+        if launched or time.monotonic() > end:
+            seen.untested["arrays of more than a few thousand elements, and its speed, for it is slow"] = None
+        elif dtype != "uint32" or not call.op.data:
+            large.hold(call, dtype, seen, huge)
     except Failure as failure:
         if failure.kind == "wrong number of results":  # perhaps it writes its result over an input
             return _writes(call, dtype, examples, seed) or failure
@@ -104,7 +120,7 @@ def _writes(call, dtype, examples, seed):
 def _wrong(call, verdict, failure, failures):
     case, error = failure.case, failure.units if failure.kind == "wrong values" else math.inf
     others = [f"{dtype}: {f.kind}" + f", {f.units:.3g} times the allowed error" * math.isfinite(f.units)
-              for dtype, f in failures.items() if dtype != case.dtype]  # fmt: skip
+              for dtype, f in failures.items() if dtype != case.dtype and f.kind in ("wrong values", "NaN")]  # fmt: skip
     message = "; ".join([failure.message, *(f"also in {other}" for other in others)])
     return replace(verdict, error=error, kind=failure.kind, message=message, smallest=_settings(case),
                    cause=guess(call, failure), code=script.code(call, failure))  # fmt: skip
@@ -119,24 +135,30 @@ def _settings(case):
 
 
 def _line(less):
-    """One dtype in which a function is less accurate, as text. less: a `judge.Less`."""
+    """A way in which a function is less accurate, as text. less: a `judge.Less`."""
+    a = less.case.arguments
+    where = [_settings(less.case), *(f"{n}={a[n]}" for n in ("u", "t", "s") if isinstance(a.get(n), (int, float)))]
     numpy = f", {less.units / less.plain:.3g} times that of tuned NumPy" if less.plain > 0 else ""
-    times = ", ".join(f"{n} = {less.case.arguments[n]}" for n in ("t", "s") if np.ndim(less.case.arguments.get(n)) == 0
-                      and n in less.case.arguments)  # fmt: skip
-    where = f"{_settings(less.case)}, {times}" if times else _settings(less.case)
-    return f"{less.units:.3g} times the allowed error{numpy}: {where}; {less.message}"
+    what = less.reason or f"{less.units:.3g} times the allowed error{numpy}"
+    return f"{what}: {', '.join(where)}; {less.message}"
 
 
 # --- how fast --------------------------------------------------------------------------------------------------------
 
 
-def _speed(call, dtype, seconds):
-    """Medians of theirs, ours and a copy of as many bytes, called in turn. Returns the numbers by name."""
+def _speed(call, dtype, seconds, seen, failures):
+    """Medians of theirs, ours and a copy of as many bytes, called in turn; of arrays that are held to the truth first.
+    failures: {dtype: Failure}, which gets theirs. Returns the numbers by name."""
     op, fixed, (backend, shape) = call.op, call.held, TIMED[call.device]
     row = next(iter(op.bench.values()), {})
     options = {n: fixed.get(n, row.get(n, choices[0])) for n, choices in op.options.items()}
     arguments = timing.problem(op, options, shape, dtype=dtype)
     arguments |= {n: v for n, v in fixed.items() if n in arguments}
+    try:
+        large.whole(call, Case(dtype, shape, "normal", 0, options, {}, arguments), seen)
+    except Failure as failure:
+        failures[dtype] = failure
+        return {}
     theirs = call.theirs(arguments | {"dtype": dtype})
     copied = (timing.gpu_copy if call.device == "cuda" else timing.copy)(registry.bytes_moved(op, arguments, dtype))
     runs = {"theirs": lambda: call.wait(call.give(theirs)), "copy": lambda: call.wait(copied())}
