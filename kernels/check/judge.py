@@ -113,6 +113,7 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
     of this call. rules: from `rules_of`. where: which call it was, for the message. Raises a Failure for what is no
     rounding."""
     _fits(case, call.op, outputs, rules)
+    outputs = [_own_nan(arguments, out, rule) for out, rule in zip(outputs, rules)]
     units = max(map(tolerance.error, outputs, rules), default=0.0)
     if units > 1 and case.dtype == "float64":  # the truth is rounded on its way, too: coefficients are allowed an ulp
         rules = near.widened(rules, near.change(call.op, arguments, case.dtype, data=False), NEAR)
@@ -156,6 +157,15 @@ def _fits(case, op, outputs, rules):
                 raise FAILURES["shares memory"](case, f"results {j} and {i} lie in the same memory")
 
 
+def _own_nan(arguments, out, rule):
+    """The output with the truth in place of a NaN where an input of that element is NaN: it may, but need not pass on."""
+    x = [a for a in registry.arrays(arguments).values() if a.shape == out.shape and a.dtype.kind in "fV"]
+    lost = np.isnan(np.asarray(out, np.float64)) if x else np.False_
+    if not np.any(lost):
+        return out
+    return np.where(lost & np.any([np.isnan(np.asarray(a, np.float64)) for a in x], axis=0), rule.truth, out)
+
+
 def _reason(call, case, arguments, outputs, rules):
     """Why outputs that err by more than is allowed are right, but less accurate: "" for rounding, or in words; None
     where they are wrong."""
@@ -175,7 +185,7 @@ def _reason(call, case, arguments, outputs, rules):
     # large numbers may overflow on their way in a short dtype where they do not in a longer one
     longer = {"float32": "float64", "float16": "float32", "bfloat16": "float32"}.get(dtype)
     if case.values != "large" or longer not in op.dtypes:
-        return None
+        return _convention(op, arguments, outputs, wide)
     long = registry.mapped(lambda _, x: x.astype(longer) if str(getattr(x, "dtype", "")) == dtype else x, arguments)
     fine = _try(lambda: max(map(
         tolerance.error, called(call, replace(case, dtype=longer), long), rules_of(op, long, longer)))) or math.inf

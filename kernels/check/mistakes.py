@@ -295,10 +295,14 @@ OWN = {
 
 
 def _clip_grad_norm(grads, max_norm):
-    scale = min(max_norm / (_norm(grads) + 1e-6), 1.0)
+    scale = np.minimum(max_norm / (_norm(grads) + 1e-6), 1.0)
     return [scale * g for g in grads]
 
 
 ELSEWHERE = {  # an operation's truth by the convention of another library
-    "optim.clip_by_global_norm": {"PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6)": _clip_grad_norm},
+    "optim.clip_by_global_norm": {
+        "PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6)": _clip_grad_norm,
+        "Optax's clip_by_global_norm: a norm that is NaN makes every gradient NaN":
+            lambda grads, max_norm: [np.minimum(max_norm / _norm(grads), 1.0) * g for g in grads],
+    },
 }  # fmt: skip

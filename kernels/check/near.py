@@ -81,15 +81,20 @@ def rounds(op, call, arguments, dtype, far):
 
 
 def _stretched(arguments):
-    """The arguments with all data stretched a little, element by element, in float32's numbers. Yields dicts."""
+    """The arguments in float64 with all numbers stretched a little, data element by element, so that other digits are
+    rounded, and all: numbers of float32 may be added in float64 without rounding. Yields dicts."""
     rng, data = np.random.default_rng(0), registry.arrays(arguments)
 
     def stretched(path, x):
-        if path not in data:
-            return x
-        return (x * (1 - STRETCH * rng.uniform(size=x.shape))).astype(np.float32).astype(x.dtype)
+        if path in data:
+            return x.astype(np.float64) * (1 - STRETCH * rng.uniform(size=x.shape))
+        if path == "abar":
+            return x ** (1 + by)
+        real = isinstance(x, float) or isinstance(x, np.ndarray) and x.dtype.kind == "f"
+        return x * (1 - by) if real else x
 
     for _ in range(SEVERAL):
+        by = STRETCH * rng.uniform()
         yield {name: registry.mapped(stretched, x, name) for name, x in arguments.items()}
 
 
