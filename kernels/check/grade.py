@@ -1,7 +1,7 @@
 """Three grades, and how they are told apart: rounding shrinks with the precision of the arithmetic, a wrong formula does
 not.
 
-    from kernels.check.grade import grade, in_proportion
+    from kernels.check.grade import grade
     grade({"float64": 94.0, "float32": 3.0})     # "right, less accurate"
 
 An error is measured in units of what is allowed where it stands, the allowance widened there by what one unit in the
@@ -14,7 +14,8 @@ import math
 RIGHT, LESS_ACCURATE, WRONG = GRADES = "right", "right, less accurate", "wrong"
 LESS = {"float64": 1e4, "float32": 1e4, "float16": 32.0, "bfloat16": 4.0}  # units from which an error is no rounding
 ULPS = 2.0**-29  # of float64 in one of float32
-LUCK = 2.0**10  # by which the worst of a few rounding errors may be in another proportion
+LUCK = 2.0**-10  # the worst of a few rounding errors may be so much smaller than it should be
+LEFT = 2.0**-8  # of an error: what is left of rounding in float64 is less, though float32 may have lost all digits
 
 
 def grade(units):
@@ -31,9 +32,14 @@ def _in_one(error, less):
     return LESS_ACCURATE if error > 1 else RIGHT
 
 
+def shrinks(narrow, wide):
+    """Whether the errors of a function are rounding, by those of float32 and of float64 on the same inputs: an order of
+    operations so ill-conditioned that it passes LESS in float64 is told by this from a wrong formula, whose error stays.
+    narrow, wide: the worst errors of a few runs in float32 and in float64."""
+    return math.isfinite(narrow) and wide < LEFT * narrow
+
+
 def in_proportion(narrow, wide):
-    """Whether the errors of float32 and of float64 on the same inputs are in the proportion of their ulps, as rounding
-    is: an order of operations so ill-conditioned that it passes LESS is told by this from a wrong formula, whose error
-    stays, and from a fault in one dtype alone, of which the other knows nothing. narrow, wide: the worst errors of a few
-    runs in float32 and in float64."""
-    return math.isfinite(narrow) and narrow * ULPS / LUCK <= wide <= narrow * ULPS * LUCK
+    """Whether they are in the proportion of their ulps, too: a fault in float32 alone, of which float64 knows nothing,
+    is not. narrow, wide: as in `shrinks`."""
+    return shrinks(narrow, wide) and wide >= ULPS * LUCK * narrow

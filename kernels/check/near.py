@@ -3,10 +3,11 @@ with them, as rounding does and a wrong formula does not."""
 import numpy as np
 
 from kernels import registry, tolerance
-from kernels.check.grade import LESS, in_proportion
+from kernels.check.grade import LESS, in_proportion, shrinks
 
 FAR = 64  # ulps of the inputs that pass for rounding, where LESS units of the allowed error do
 FEW, SEVERAL = 4, 6  # neighbours
+ULPS = 16  # by less than so many they are moved
 STEADY = 1 / 8  # of an error: what moves less from neighbour to neighbour is no rounding
 MOST = 1 / 4  # of the elements that are far off: so many may be steady by luck
 OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which rounding is compared
@@ -14,7 +15,7 @@ STRETCH = 0.1  # by so much are arrays stretched, so that other digits are round
 
 
 def neighbours(arguments, dtype, count, data=True):
-    """The arguments with every float moved towards 0 by an ulp or not, at random; 0 stays, and so does 1 of abar.
+    """The arguments with every float moved towards 0 by a few ulps, at random; 0 stays, and so does 1 of abar.
     arguments: dict. dtype: name; whose ulp. count: how many. data: whether the data arrays are moved too. Yields dicts.
     """
     rng, arrays, eps = np.random.default_rng(0), registry.arrays(arguments), tolerance.EPS[dtype]
@@ -26,7 +27,7 @@ def neighbours(arguments, dtype, count, data=True):
         if wide.dtype.kind not in "fV":  # V: bfloat16
             return x
         stay = path == "abar" and (wide == 1)
-        other = wide.astype(np.float64) * np.where(stay, 1, 1 - eps * rng.integers(2, size=wide.shape))
+        other = wide.astype(np.float64) * np.where(stay, 1, 1 - eps * rng.integers(ULPS, size=wide.shape))
         return other.astype(wide.dtype) if wide.ndim else float(other)
 
     for _ in range(count):
@@ -34,14 +35,18 @@ def neighbours(arguments, dtype, count, data=True):
 
 
 def change(op, arguments, dtype, data=True):
-    """The most that an ulp of the inputs changes in each output of the truth, a list of arrays. op: `registry.Op`.
-    arguments, dtype, data: as in `neighbours`."""
+    """The most that an ulp of the inputs changes in each output of the truth, a list of arrays; inf where it then has
+    no value. op: `registry.Op`. arguments, dtype, data: as in `neighbours`."""
     with np.errstate(all="ignore"):
         first = registry.outputs(op.truth(**registry.exact(arguments)))
         most = [np.zeros(np.shape(x)) for x in first]
         for other in neighbours(arguments, dtype, FEW, data):
-            off = (np.abs(a - b) for a, b in zip(registry.outputs(op.truth(**registry.exact(other))), first))
-            most = [np.fmax(m, np.where(np.isfinite(o), o, 0)) for m, o in zip(most, off)]
+            try:
+                second = registry.outputs(op.truth(**registry.exact(other)))
+            except ValueError:  # moved out of range
+                continue
+            off = [np.where(np.isfinite(a), np.abs(b - a), 0) * (2 / ULPS) for a, b in zip(first, second)]
+            most = [np.fmax(m, np.where(np.isnan(o), np.inf, o)) for m, o in zip(most, off)]
     return most
 
 
@@ -53,8 +58,8 @@ def widened(rules, most, by):
 def rounds(op, call, arguments, dtype, far):
     """Whether the errors where a function is far off are rounding.
 
-    Where it runs in float32 and in float64: whether they are in the proportion of their ulps. Where it does not: whether
-    the same call gives the same bits and the error moves by a good part of itself from neighbour to neighbour.
+    Where it runs in float32 and in float64 they are if they shrink with the ulp. They are, too, if the same call gives
+    the same bits and the error moves by a good part of itself from neighbour to neighbour.
     op: `registry.Op`. call: (arguments, dtype) -> outputs, or None where the function fails. arguments, dtype: as in
     `neighbours`. far: a mask for each output.
     """
@@ -67,15 +72,15 @@ def rounds(op, call, arguments, dtype, far):
             off = [np.asarray(out, np.float64) - t for out, t in zip(outputs, truth)]
         return np.concatenate([np.asarray(x)[mask].ravel() for x, mask in zip(off, far)])
 
-    other = OTHER.get(dtype)
-    if other in op.dtypes:
+    if OTHER.get(dtype) in op.dtypes:
         both = [[errors(_cast(a, name), name) for name in ("float32", "float64")] for a in _stretched(arguments)]
         if all(x is not None for pair in both for x in pair):
-            return in_proportion(*(max(float(np.max(np.abs(x))) for x in found) for found in zip(*both)))
+            narrow, wide = (max(float(np.max(np.abs(x))) for x in found) for found in zip(*both))
+            if (shrinks if dtype == "float64" else in_proportion)(narrow, wide):
+                return True
     found = [errors(a, dtype) for a in (arguments, arguments, *neighbours(arguments, dtype, SEVERAL))]
     if any(x is None for x in found) or not np.array_equal(*found[:2]) or not np.all(np.isfinite(found)):
         return False
-    found = np.array(found)  # (how many calls, how many elements are far off)
     steady = np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
     return bool(np.mean(steady) < MOST)
 
