@@ -1,4 +1,5 @@
-"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right, 1 wrong, 2 impossible request.
+"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right (less accurate or not), 1 wrong, 2
+impossible request.
 
     python -m kernels                                              every operation, on every installed backend
     python -m kernels --op guide                                   those with this in their name
@@ -14,10 +15,11 @@ import importlib.util
 import json
 import math
 import os
+import pathlib
 import sys
 
 from kernels import registry
-from kernels.check import search, selftest
+from kernels.check import interpreter, search, selftest
 from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
 
@@ -42,7 +44,7 @@ def main(argv=None):
         verdict = search.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed,
             dict(words.mapping), [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
-            {name: _value(text) for name, text in words.fixed},
+            {name: _value(text) for name, text in words.fixed}, words.strict, words.inplace, words.large,
         )  # fmt: skip
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
@@ -51,7 +53,7 @@ def main(argv=None):
         return 2
     if words.json:
         error = verdict.error if math.isfinite(verdict.error) else None
-        print(json.dumps({"right": bool(verdict)} | dataclasses.asdict(verdict) | {"error": error}, indent=1))
+        print(json.dumps({"right": bool(verdict), "grade": verdict.grade} | dataclasses.asdict(verdict) | {"error": error}, indent=1))
     elif importlib.util.find_spec("rich") and sys.stdout.isatty():
         _coloured(verdict)
     else:
@@ -80,6 +82,10 @@ def _arguments(commands):
              "all examples; repeat it for more")
     for name, (_, _, words) in CONVENTIONS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
+    add("--strict", action="store_true", help="less accurate, or a law that rounding breaks, is exit status 1, too")
+    add("--inplace", nargs="?", const=True, default=(), type=lambda text: tuple(text.split(",")), metavar="NAMES",
+        help="the function writes its results over these arguments (default: those that a training loop overwrites)")
+    add("--large", action="store_true", help="also arrays past 2^31 elements, for a GPU")
     add("--seconds", type=float, default=1.0, help="of timing, if the function is right; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")
     return about
@@ -110,6 +116,9 @@ def function(against):
     if not module or not name:
         raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")
     try:
+        spec = importlib.util.find_spec(module)
+        if spec and spec.origin and spec.origin.endswith(".py"):
+            interpreter.prepare(pathlib.Path(spec.origin).read_text(errors="replace"))
         found = importlib.import_module(module)
     except (Exception, SystemExit) as reason:  # whatever the module does when it is imported
         raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}") from None

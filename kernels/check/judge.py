@@ -178,14 +178,16 @@ def _reason(call, case, arguments, outputs, rules):
     if not any(map(np.any, far)):
         return ""
     again = lambda a, name: _try(lambda: called(call, replace(case, dtype=name), a))  # noqa: E731
+    if reason := _convention(op, arguments, outputs, wide):
+        return reason
     if all(map(np.all, (np.isfinite(u) for u in units))):
-        return "" if near.rounds(op, again, arguments, dtype, far) else _convention(op, arguments, outputs, wide)
+        return "" if near.rounds(op, again, arguments, dtype, far) else None
     if reason := _singular(arguments, far):
         return reason
     # large numbers may overflow on their way in a short dtype where they do not in a longer one
     longer = {"float32": "float64", "float16": "float32", "bfloat16": "float32"}.get(dtype)
     if case.values != "large" or longer not in op.dtypes:
-        return _convention(op, arguments, outputs, wide)
+        return None
     long = registry.mapped(lambda _, x: x.astype(longer) if str(getattr(x, "dtype", "")) == dtype else x, arguments)
     fine = _try(lambda: max(map(
         tolerance.error, called(call, replace(case, dtype=longer), long), rules_of(op, long, longer)))) or math.inf
@@ -233,7 +235,7 @@ def _there(case, out, rule):
     a = case.arguments
     of = {n: x[place] for n, x in registry.arrays(a).items() if x.shape == units.shape}
     of |= {n: a[n][place[0]] for n in registry.PER_EXAMPLE if units.ndim and np.ndim(a.get(n))}
-    wrong = f"; {np.sum(units > 1)} of {units.size} elements are wrong" if units.size > 1 else ""
+    wrong = f"; {np.sum(units > 1)} of {units.size} elements are off by more" if units.size > 1 else ""
     return wrong + (f"; there {', '.join(f'{n} = {x!s}' for n, x in of.items())}" if of and not case.literal else "")
 
 

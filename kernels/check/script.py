@@ -25,6 +25,7 @@ def code(call, failure):
         texts = {n: repr_of(x) for n, x in case.arguments.items() if _short(x)}
         lines += ["arguments |= dict(", *(_wrapped(f"    {n}={x},") for n, x in texts.items()), ")"]
     layouts = f", {case.layouts}" if case.layouts else ""
+    layouts += ", strict=True" if failure.kind == "breaks a law" else ""
     lines += [_wrapped(f"print(judge.again(call, {case.dtype!r}, arguments{layouts}))"), _comment(failure.message)]
     used = [n for n in (*NUMPY, "bfloat16") if re.search(rf"\b{n}\b(?!['=])", "\n".join(lines[2:-2]))]
     imports = [f"from numpy import {', '.join(n for n in used if n in NUMPY)}"] * any(n in NUMPY for n in used)

@@ -66,7 +66,7 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
         finite = [x.units for x in seen.less.values() if math.isfinite(x.units)]
         return replace(
             verdict, notes=(*list(seen.notes)[:1], *notes), speed=speed, less=tuple(map(_line, seen.less.values())),
-            error=max([verdict.error, *finite]), mend=mend(call, seen.less),
+            error=max([verdict.error, *finite]), mend=mend(call, list(seen.less.values())),
         )  # fmt: skip
 
 
