@@ -5,6 +5,7 @@ impossible request.
     python -m kernels --op guide                                   those with this in their name
     python -m kernels check ddim_step --against my_module:my_step  anybody's function
     python -m kernels check --list                                 what it can be checked as
+    python -m kernels check --truth mine:f --against mine:fast_f   any function against any NumPy function
 """
 import argparse
 import ast
@@ -19,7 +20,7 @@ import pathlib
 import sys
 
 from kernels import registry
-from kernels.check import interpreter, search, selftest
+from kernels.check import interpreter, language, search, selftest
 from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
 
@@ -39,12 +40,15 @@ def main(argv=None):
         if words.list:
             print(listing())
             return 0
-        if not (words.op and words.against):
-            about.error("expected an operation and --against MODULE:FUNCTION, or --list")
+        if not ((words.op or words.truth) and words.against):
+            about.error("expected an operation or --truth MODULE:FUNCTION, and --against MODULE:FUNCTION; or --list")
+        if words.arguments and not words.truth:
+            about.error("--argument: expected with --truth, whose argument it describes")
+        given = {"truth": function(words.truth, "--truth"), "arguments": dict(words.arguments)} if words.truth else {}
         verdict = search.check(
             function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed,
             dict(words.mapping), [name for name in CONVENTIONS if getattr(words, name)], words.seconds,
-            {name: _value(text) for name, text in words.fixed}, words.strict, words.inplace, words.large,
+            {name: _value(text) for name, text in words.fixed}, words.strict, words.inplace, words.large, **given,
         )  # fmt: skip
     except Usage as reason:
         print(f"python -m kernels check: {reason}", file=sys.stderr)
@@ -64,16 +68,20 @@ def main(argv=None):
 def _arguments(commands):
     """The parser of `check`."""
     description = "Compare a function with the truth of an operation."
-    about = commands.add_parser("check", help="anybody's function", description=description)
+    about = commands.add_parser("check", help="anybody's function", description=description, epilog=language.PAGE,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     about.error = functools.partial(_refuse, about)
     add = about.add_argument
     add("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
     add("--list", action="store_true", help="every operation that can be checked, with its arguments")
     add("--against", metavar="MODULE:FUNCTION", help="the function; it takes the operation's arguments by name")
+    add("--truth", metavar="MODULE:FUNCTION", help="in place of OP: any NumPy function that says what is right")
+    add("--argument", dest="arguments", action="append", default=[], type=_described, metavar="'NAME: WORDS'",
+        help="what an argument of --truth is, such as 'x: (B, N) float'; repeat it for more")
     add("--dtype", help="such as float16 (default: each that the operation has on this device)")
     add("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU, numba-cuda or torch)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    add("--examples", type=int, default=200, metavar="N", help="cases of each dtype (default: 200)")
+    add("--examples", type=int, metavar="N", help="cases of each dtype (default: 200, fewer if the truth is slow)")
     add("--seed", type=int, default=0, metavar="N", help="of the cases (default: 0)")
     add("--map", dest="mapping", action="append", default=[], type=_pair, metavar="THEIRS=OURS",
         help="an argument with another name; repeat it for more")
@@ -110,25 +118,26 @@ def every_operation(named=""):
     return int(failed)
 
 
-def function(against):
-    """The function of "module:function", in the current folder first. against: text. Raises Usage for none."""
+def function(against, option="--against"):
+    """The function of "module:function", in the current folder first. against: text. option: where it was said. Raises
+    Usage for none."""
     module, _, name = against.partition(":")
     if not module or not name:
-        raise Usage(f"--against: expected module:function, such as my_package.my_module:my_step, got {against}")
+        raise Usage(f"{option}: expected module:function, such as my_package.my_module:my_step, got {against}")
     try:
         spec = importlib.util.find_spec(module)
         if spec and spec.origin and spec.origin.endswith(".py"):
             interpreter.prepare(pathlib.Path(spec.origin).read_text(errors="replace"))
         found = importlib.import_module(module)
     except (Exception, SystemExit) as reason:  # whatever the module does when it is imported
-        raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}") from None
+        raise Usage(f"{option}: {module} cannot be imported: {type(reason).__name__}: {reason}") from None
     for part in name.split("."):
         if not hasattr(found, part):
             others = ", ".join(n for n in dir(found) if callable(getattr(found, n)) and n[0] != "_")
-            raise Usage(f"--against: {module} has no {name}; it has {others or 'no function'}")
+            raise Usage(f"{option}: {module} has no {name}; it has {others or 'no function'}")
         found = getattr(found, part)
     if not callable(found):
-        raise Usage(f"--against: {against} is not a function but of type {type(found).__name__}")
+        raise Usage(f"{option}: {against} is not a function but of type {type(found).__name__}")
     return found
 
 
@@ -143,6 +152,13 @@ def _pair(text):
     if not first or not second:
         raise argparse.ArgumentTypeError(f"expected name=value, such as eta=0 or noise_pred=eps_hat, got {text!r}")
     return first, second
+
+
+def _described(text):
+    name, _, words = text.partition(":")
+    if not name.strip() or not words.strip():
+        raise argparse.ArgumentTypeError(f"expected 'name: words', such as 'x: (B, N) float', got {text!r}")
+    return name.strip(), words.strip()
 
 
 def _value(text):

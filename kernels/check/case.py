@@ -1,6 +1,5 @@
 """One case: how its arguments are made, and one call on them."""
 import math
-import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,6 +8,7 @@ from kernels import registry
 from kernels.check import memory
 from kernels.ops.inputs import varied
 
+SAME = "same as "  # a layout: the memory of another argument
 LITERAL = 12  # elements of an array that is printed; a larger one is regenerated from its seed
 KINDS = ("raises", "writes its inputs", "shares memory", "wrong number of results", "wrong shape", "wrong dtype", "NaN",
          "wrong values", "breaks a law")  # fmt: skip
@@ -29,7 +29,7 @@ class Case:
     @property
     def literal(self):
         """Whether its arrays are small enough to be printed."""
-        return all(x.size <= LITERAL for x in registry.arrays(self.arguments).values())
+        return all(x.size <= LITERAL for x in registry.arrays(self.arguments, ("abar",)).values())
 
 
 class Failure(Exception):
@@ -51,6 +51,8 @@ def made(call, dtype, shape, values, seed, options):
     depend on the order of the arithmetic, and all orders are right.
     """
     arguments = call.op.make(np.random.default_rng(seed), shape, dtype, values, **options)
+    if call.op.rules:
+        return arguments | {n: v for n, v in call.held.items() if n in arguments}
     arguments = varied(np.random.default_rng([seed, 1]), arguments)
     arguments |= {n: v for n, v in call.held.items() if n in arguments}
     if "zero_based" in call.conventions and "s" not in arguments:  # there the data have no index
@@ -58,29 +60,38 @@ def made(call, dtype, shape, values, seed, options):
     if values == "not finite":
         for x in registry.arrays(arguments).values():
             x[~np.isfinite(x)] = np.nan
-        with np.errstate(all="ignore"):
+        with registry.quiet():
             unused = np.isfinite(registry.outputs(call.op.truth(**registry.exact(arguments)))[0])
         idle = [n for n in ("z", "x0_last") if arguments.get(n) is not None]
         arguments |= {n: np.where(unused, np.nan_to_num(arguments[n]), arguments[n]) for n in idle}
     return arguments
 
 
+def aliased(arguments, layouts):
+    """The arguments, in which one with the layout "same as x" is x. arguments: dict. layouts: {name: layout}."""
+    same = {n: layout.removeprefix(SAME) for n, layout in layouts.items() if layout.startswith(SAME)}
+    return arguments | {n: arguments[other] for n, other in same.items()}
+
+
 def redrawn(call, case, **changes):
     """The case with other fields and the arguments that belong to them. call, case: as in `hold`. changes: the
     fields."""
     case = replace(case, **changes)
-    return replace(case, arguments=made(call, case.dtype, case.shape, case.values, case.seed, case.options))
+    arguments = made(call, case.dtype, case.shape, case.values, case.seed, case.options)
+    return replace(case, arguments=aliased(arguments, case.layouts))
 
 
 def called(call, case, arguments):
     """The outputs for arguments. Every input lies among NaN; neither it nor the memory around it may change. call:
     `adapter.Caller`. case: gives dtype and layouts. arguments: dict. Raises a Failure."""
-    data, arenas, views = registry.arrays(arguments), {}, {}
+    data, arenas, views = registry.arrays(arguments, call.op.settings), {}, {}
 
     def place(path, x):
         if path not in data:
             return x.copy() if isinstance(x, np.ndarray) else x
         layout = case.layouts.get(path, "C")
+        if (other := layout.removeprefix(SAME)) in views and x is arguments[other]:
+            return views[other]
         written = path.split("[")[0] in call.inplace
         arenas[path], views[path] = memory.put(x, "C" if written and layout == "read-only" else layout)
         return views[path]
@@ -94,8 +105,7 @@ def called(call, case, arguments):
     try:
         theirs = call.theirs(placed | {"dtype": case.dtype})
         before = _bytes(call, theirs)
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with registry.quiet():
             result = call.give(theirs)
         may = [call.names[n] for n in call.inplace]
         changed = [n for n, x in _bytes(call, theirs).items() if x != before[n] and n not in may]

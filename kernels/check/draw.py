@@ -7,9 +7,8 @@ import numpy as np
 
 from kernels import registry
 from kernels.check import memory
-from kernels.check.case import LITERAL, Case, made, redrawn
+from kernels.check.case import LITERAL, SAME, Case, aliased, made, redrawn
 from kernels.check.judge import failed
-from kernels.ops.inputs import HARD
 
 # torch has no negative strides; other libraries have memory of their own
 LAYOUTS = {"numpy": memory.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}
@@ -17,7 +16,6 @@ SMALL = sorted((shape for n in range(1, 5) for shape in itertools.product(range(
                key=lambda shape: (math.prod(shape), len(shape), shape))  # fmt: skip
 LARGER = ((1023,), (1024,), (1025,), (3, 1025), (7, 293), (2, 3, 31, 31), (2053,))
 EMPTY = ((0,), (0, 4), (3, 0), (2, 0, 3))
-KINDS = SMALL, LARGER, SMALL, LARGER, SMALL, LARGER, EMPTY  # of shapes, in turn
 STEPS = tuple((3 * 2**n + 1,) for n in range(11, 22))  # shapes in which a failure of a large array is looked for
 SMALLEST = [shape for shape in SMALL if math.prod(shape) <= LITERAL and len(shape) < 4 and max(shape) < 5]
 TRIES = 240  # cases in which a failure is looked for again
@@ -28,14 +26,28 @@ def cases(call, dtype, examples, seed):
     """The cases of one dtype: all options and kinds of values in turn, drawn shapes, layouts and numbers. call:
     `adapter.Caller`. dtype: name. examples: how many. seed: of all. Yields `Case`s."""
     rng, op = np.random.default_rng(seed), call.op
-    values = [*registry.VALUES, *HARD] if dtype != "uint32" else ["normal"]
+    values = op.values if dtype != "uint32" else ["normal"]
+    small, larger, empty = _sizes(op)
+    turns = small, larger, small, larger, small, larger, empty  # of shapes
     every = list(itertools.product(options(call), values))
     order = np.concatenate([rng.permutation(len(every)) for _ in range(-(-examples // len(every)))])
     for i, place in enumerate(order[:examples].tolist()):
         choice, kind = every[place]
-        shapes = KINDS[i % len(KINDS)]
-        shape = (SMALL if shapes is EMPTY and not op.empty else shapes)[rng.integers(len(shapes))]
-        yield placed(call, dtype, shape, kind, int(rng.integers(2**32)), choice, rng)
+        shapes = turns[i % len(turns)] or small
+        shape, data = shapes[rng.integers(len(shapes))], int(rng.integers(2**32))
+        try:
+            yield placed(call, dtype, shape, kind, data, choice, rng)
+        except ValueError:
+            if not op.rules:
+                raise  # else there is no such value, as an int below 0
+
+
+def _sizes(op):
+    """The small shapes of an operation, the larger and the empty ones."""
+    if not op.rules:
+        return SMALL, LARGER, EMPTY if op.empty else ()
+    small = [s for s in op.shapes if max(s, default=1) <= max(SMALL[-1]) and 0 not in s]
+    return small, [s for s in op.shapes if s not in small and 0 not in s], [s for s in op.shapes if 0 in s]
 
 
 def options(call):
@@ -50,9 +62,14 @@ def placed(call, dtype, shape, values, seed, choice, rng=None):
     or None for contiguous arrays."""
     arguments = made(call, dtype, shape, values, seed, choice)
     kinds = LAYOUTS.get(call.arrays, ("C",)) if call.device == "cpu" else ("C",)
-    drawn = {n: kinds[rng.integers(len(kinds))] for n in registry.arrays(arguments) if n in arguments} if rng else {}
+    names = [n for n in registry.arrays(arguments, call.op.settings) if n in arguments and rng]
+    drawn = {n: kinds[rng.integers(len(kinds))] for n in names}
     layouts = {n: kind for n, kind in drawn.items() if kind != "C"}
-    return Case(dtype, shape, values, seed, choice, layouts, arguments)
+    if call.op.rules and rng and len(names) > 1 and rng.integers(8) == 0:  # one array for two arguments
+        one, other = (names[i] for i in sorted(rng.choice(len(names), 2, replace=False)))
+        if arguments[one].shape == arguments[other].shape and arguments[one].dtype == arguments[other].dtype:
+            layouts[other] = SAME + one
+    return Case(dtype, shape, values, seed, choice, layouts, aliased(arguments, layouts))
 
 
 def smallest(call, failure, strict=False):
@@ -63,7 +80,7 @@ def smallest(call, failure, strict=False):
         failure.message += "; not every time: the same arguments give different results"
         return failure
     tries, cause = itertools.count(), type(failure.__cause__)
-    for simpler in (_layouts, _shapes, _options, _layouts, _numbers):
+    for simpler in (_layouts, _shapes, _options, _shapes, _layouts, _numbers):
         again = True
         while again and next(tries) < TRIES:
             again = False
@@ -87,7 +104,8 @@ def _layouts(call, case):
 def _shapes(call, case):
     """Smaller shapes, with fresh numbers."""
     size = math.prod(case.shape)
-    for shape in (*SMALLEST, *LARGER, *STEPS):
+    small, larger, _ = _sizes(call.op)
+    for shape in (*small, *larger) if call.op.rules else (*SMALLEST, *LARGER, *STEPS):
         if math.prod(shape) < size:
             for seed in (case.seed, *range(SEEDS - 1))[: 1 if shape in STEPS else SEEDS]:
                 yield redrawn(call, case, shape=shape, seed=seed)
@@ -100,7 +118,7 @@ def _options(call, case):
             continue
         for value in choices[: choices.index(case.options[name])] if case.options[name] in choices else ():
             yield redrawn(call, case, options=case.options | {name: value})
-    kinds = (*registry.VALUES, *HARD)
+    kinds = call.op.values
     for values in kinds[: kinds.index(case.values)] if case.values in kinds else ():
         yield redrawn(call, case, values=values)
 
@@ -111,7 +129,9 @@ def _numbers(call, case):
     plain = {n: x for n, x in case.options.items() if isinstance(a.get(n), float)} | call.op.fixed
     for name, x in a.items():
         changes = [0] if name in ("seed", "stream") else [plain[name]] if name in plain else []
-        if name in registry.arrays(a) and case.literal:
+        if call.op.rules and isinstance(x, float):  # two digits, towards 0
+            changes = [y for y in (float(f"{x:.1e}"), float(f"{x * 0.95:.1e}")) if abs(y) <= abs(x)][:1]
+        if name in registry.arrays(a, call.op.settings) and case.literal:
             changes = [np.zeros_like(x), np.ones_like(x), *(np.round(np.float64(x), n).astype(x.dtype) for n in (0, 1))]
             changes = [y for y in changes if _plainness(y) < _plainness(x)]
         for other in changes:

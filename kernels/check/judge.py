@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kernels import registry, tolerance
-from kernels.check import laws, near
-from kernels.check.case import FAILURES, Case, Failure, called
+from kernels.check import derived, laws, near, stranger
+from kernels.check.case import FAILURES, Case, Failure, aliased, called
 from kernels.check.grade import LESS
 from kernels.check.mistakes import ELSEWHERE
 
@@ -17,7 +17,8 @@ NEAR = 4  # units of rounding that still count as equal
 @dataclass
 class Seen:
     """What was seen in all cases so far. outputs: of the last one. error: the worst in units of the allowed one, by
-    dtype. less: {(dtype, reason): `Less`} of cases that are less accurate. broken: what was broken of a law, by law."""
+    dtype. less: {(dtype, reason): `Less`} of cases that are less accurate. broken: what was broken of a law, by law.
+    careful: whether what looks wrong is held to more runs of a derived rule."""
 
     examples: int = 0
     outputs: list = None
@@ -27,6 +28,7 @@ class Seen:
     broken: dict = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
     untested: dict = field(default_factory=dict)
+    careful: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,16 @@ def hold(call, case, seen, strict=False, turn=None):
     `Seen`, updated. strict: whether laws that are broken by rounding count. turn: a number, for the first law and one other
     in turn; None for all. Raises a Failure."""
     op = call.op
-    rules = rules_of(op, case.arguments, case.dtype)
+    try:
+        rules = rules_of(op, case.arguments, case.dtype)
+    except Exception:
+        if not op.rules:
+            raise
+        return  # a stranger's truth refuses this case
     try:
         outputs = seen.outputs = called(call, case, case.arguments)
     except FAILURES["raises"] as refused:
-        if reason := _singular(case.arguments):
-            seen.less.setdefault((case.dtype, reason), Less(case, reason, refused.message))
+        if _excused(op, case, refused, seen):
             return
         if not case.layouts:
             raise
@@ -68,11 +74,11 @@ def hold(call, case, seen, strict=False, turn=None):
     kept = [np.array(out) for out in outputs]
     first, *others = laws.LAWS
     for law in laws.LAWS if turn is None else (first, others[turn % len(others)]):
-        changed = law.change(case.arguments)
+        changed = law.change(op, case.arguments)
         if changed is None:
             continue
-        second_rules = rules if changed is case.arguments else rules_of(op, changed, case.dtype)
-        if changed is not case.arguments and not laws.agree(law, rules, second_rules):
+        second_rules = rules if changed is case.arguments else _second(op, law, changed, rules, case.dtype)
+        if second_rules is None or changed is not case.arguments and not laws.agree(law, rules, second_rules):
             continue
         second = called(call, case, changed)
         judge(call, case, changed, second, second_rules, seen, f"{law.name}, but the second call: ")
@@ -85,10 +91,25 @@ def hold(call, case, seen, strict=False, turn=None):
         seen.laws[law.name] = None
 
 
+def _excused(op, case, refused, seen):
+    """Whether a function may refuse these arguments: it is noted then."""
+    if op.rules and (sizes := stranger.empty(op, case.shape)):
+        seen.notes[f"refuses {sizes}: {refused.message}"] = None
+        return True
+    reason = "" if op.rules else _singular(case.arguments)
+    if reason:
+        seen.less.setdefault((case.dtype, reason), Less(case, reason, refused.message))
+    return bool(reason)
+
+
+def _second(op, law, changed, rules, dtype):
+    return stranger.second(op, law, changed, rules, dtype) if op.rules else rules_of(op, changed, dtype)
+
+
 def failed(call, case, seen=None, strict=False):
     """The `Failure` of a case, or None. call, case, seen, strict: as in `hold`."""
     try:
-        hold(call, case, seen or Seen(), strict)
+        hold(call, case, seen or Seen(careful=False), strict)
     except Failure as failure:
         return failure
 
@@ -97,7 +118,8 @@ def again(call, dtype, arguments, layouts=None, strict=False):
     """The truth, the result and what is wrong, as text; printed scripts call it. call: `adapter.Caller`. dtype: name.
     arguments: from `made`. layouts: {name: of memory.LAYOUTS}. strict: as in `hold`. Raises what the function raises.
     """
-    shape = next((x.shape for x in registry.arrays(arguments).values()), arguments.get("shape"))
+    shape = next((x.shape for x in registry.arrays(arguments, call.op.settings).values()), arguments.get("shape"))
+    arguments = aliased(arguments, layouts or {})
     failure = failed(call, Case(dtype, shape, "", 0, {}, layouts or {}, arguments), seen := Seen(), strict)
     if failure is None:
         return "right, this time"
@@ -112,24 +134,31 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
     """Hold outputs to their rules; note in seen how far off they are. call, case, seen: as in `hold`. arguments: those
     of this call. rules: from `rules_of`. where: which call it was, for the message. Raises a Failure for what is no
     rounding."""
-    _fits(case, call.op, outputs, rules)
-    outputs = [_own_nan(arguments, out, rule) for out, rule in zip(outputs, rules)]
+    op = call.op
+    _fits(case, op, outputs, rules)
+    outputs = outputs if op.rules else [_own_nan(arguments, out, rule) for out, rule in zip(outputs, rules)]
     units = max(map(tolerance.error, outputs, rules), default=0.0)
+    if op.rules and units > 1 and seen.careful:
+        known = max((x.units for (dtype, _), x in seen.less.items() if dtype == case.dtype), default=1.0)
+        rules = stranger.careful(op, arguments, case.dtype, rules, units) if units > known else rules
+        units = max(map(tolerance.error, outputs, rules))
     if units > 1 and case.dtype == "float64":  # the truth is rounded on its way, too: coefficients are allowed an ulp
-        rules = near.widened(rules, near.change(call.op, arguments, case.dtype, data=False), NEAR)
+        rules = near.widened(rules, near.change(op, arguments, case.dtype, data=False), NEAR)
         units = max(map(tolerance.error, outputs, rules))
     if not units > 1:
+        stranger.noted(outputs, rules, seen)
         seen.error[case.dtype] = max(seen.error.get(case.dtype, 0.0), units)
         return
     reason = _reason(call, case, arguments, outputs, rules)
     worst = max(range(len(rules)), key=lambda i: tolerance.error(outputs[i], rules[i]))
     which = where + (f"result {worst}: " if len(rules) > 1 else "")
-    message = f"{which}{tolerance.describe(outputs[worst], rules[worst])}{_there(case, outputs[worst], rules[worst])}"
+    found = outputs[worst], rules[worst]
+    message = f"{which}{tolerance.describe(*found)}{_there(op, case, *found)}"
     if reason is None:
         lost = (np.isnan(np.asarray(o, np.float64)) & ~np.isnan(r.truth) for o, r in zip(outputs, rules))
         raise FAILURES["NaN" if any(map(np.any, lost)) else "wrong values"](case, message, units=units)
     key = case.dtype, reason
-    before, plain = seen.less.get(key), _plain(call.op, arguments, case.dtype, rules)
+    before, plain = seen.less.get(key), _plain(op, arguments, case.dtype, rules)
     plain = max(plain, before.plain if before else 0.0)
     worse = before is None or before.units < units
     seen.less[key] = Less(case, reason, message, units, plain) if worse else replace(before, plain=plain)
@@ -146,9 +175,10 @@ def _fits(case, op, outputs, rules):
         if out.shape != rule.truth.shape:
             raise FAILURES["wrong shape"](case, f"{which}expected {rule.truth.shape}, got {out.shape}")
         dtype = str(out.dtype)
-        wanted = case.dtype if stored < op.writes and rule.truth.ndim else "a float"
         floats = (case.dtype, *registry.FLOATS, *registry.HALVES)
-        if dtype != wanted and (wanted == case.dtype or dtype not in floats):
+        possible = rule.dtypes or ((case.dtype,) if stored < op.writes and rule.truth.ndim else floats)
+        if dtype not in possible:
+            wanted = possible[0] if len(set(possible)) == 1 else "a float" if case.dtype in possible else "an integer"
             fits = out.dtype.kind in "fiuV" and tolerance.error(out, rule) <= 1
             values = "the values are right" if fits else "the values are wrong too"
             raise FAILURES["wrong dtype"](case, f"{which}expected {wanted}, got {dtype}; {values}")
@@ -170,7 +200,7 @@ def _reason(call, case, arguments, outputs, rules):
     """Why outputs that err by more than is allowed are right, but less accurate: "" for rounding, or in words; None
     where they are wrong."""
     op, dtype, less = call.op, case.dtype, LESS.get(case.dtype)
-    if less is None:
+    if less is None or any(r.dtypes == derived.WHOLE and tolerance.error(o, r) > 1 for o, r in zip(outputs, rules)):
         return None
     wide = near.widened(rules, near.change(op, arguments, dtype), near.less(dtype))
     units = [tolerance.in_units(out, rule) for out, rule in zip(outputs, wide)]
@@ -182,7 +212,7 @@ def _reason(call, case, arguments, outputs, rules):
         return reason
     if all(map(np.all, (np.isfinite(u) for u in units))):
         return "" if near.rounds(op, again, arguments, dtype, far) else None
-    if reason := _singular(arguments, far):
+    if not op.rules and (reason := _singular(arguments, far)):
         return reason
     # large numbers may overflow on their way in a short dtype where they do not in a longer one
     longer = {"float32": "float64", "float16": "float32", "bfloat16": "float32"}.get(dtype)
@@ -224,17 +254,17 @@ def _plain(op, arguments, dtype, rules):
     numpy = registry.kernel(op, "numpy_cpu")
     if numpy is None or dtype not in op.dtypes:
         return 0.0
-    with np.errstate(all="ignore"):
+    with registry.quiet():
         return max(map(tolerance.error, registry.call(op, numpy, arguments, dtype), rules))
 
 
-def _there(case, out, rule):
+def _there(op, case, out, rule):
     """How many elements are wrong, and the inputs at the worst one where the arrays are not printed."""
     units = tolerance.in_units(out, rule)
     place = np.unravel_index(np.argmax(units), units.shape)
     a = case.arguments
-    of = {n: x[place] for n, x in registry.arrays(a).items() if x.shape == units.shape}
-    of |= {n: a[n][place[0]] for n in registry.PER_EXAMPLE if units.ndim and np.ndim(a.get(n))}
+    of = {n: x[place] for n, x in registry.arrays(a, op.settings).items() if x.shape == units.shape}
+    of |= {n: a[n][place[0]] for n in op.settings if n != "abar" and units.ndim and np.ndim(a.get(n))}
     wrong = f"; {np.sum(units > 1)} of {units.size} elements are off by more" if units.size > 1 else ""
     return wrong + (f"; there {', '.join(f'{n} = {x!s}' for n, x in of.items())}" if of and not case.literal else "")
 

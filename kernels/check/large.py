@@ -18,7 +18,12 @@ def hold(call, dtype, seen, huge=False):
     """Hold large arrays to the truth. call: `adapter.Caller`. dtype: name. seen: a `judge.Seen`. huge: also past 2^31
     elements. Raises a Failure."""
     choice = {n: call.held.get(n, choices[-1]) for n, choices in call.op.options.items()}
-    if call.op.rowwise and "seed" not in call.op.takes:
+    if call.op.rules:
+        turn = call.op.dtypes.index(dtype) if dtype in call.op.dtypes else 0  # each shape in one dtype
+        for shape in call.op.large[turn :: len(call.op.dtypes)]:
+            arguments = made(call, dtype, shape, "normal", 0, choice)
+            whole(call, Case(dtype, shape, "normal", 0, choice, {}, arguments), seen)
+    elif call.op.rowwise and "seed" not in call.op.takes:
         # past 2^16 rows; past what a cache holds
         sizes = [(3, 3 << 16), (COLUMNS, CACHE // registry.like(dtype).itemsize), *[(COLUMNS, HUGE)] * huge]
         for columns, elements in sizes:
@@ -70,7 +75,7 @@ def _drawn(call, case):
 def _outputs(call, case):
     """The results, without guards around the arrays."""
     try:
-        with np.errstate(all="ignore"):
+        with registry.quiet():
             copies = {n: registry.mapped(lambda _, x: np.array(x) if isinstance(x, np.ndarray) else x, x, n)
                       for n, x in case.arguments.items()} if call.inplace else case.arguments  # fmt: skip
             result = call.give(call.theirs(copies | {"dtype": case.dtype}))

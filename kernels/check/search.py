@@ -4,6 +4,7 @@ the grades of `kernels.check.grade` and the laws of `kernels.check.laws`.
     from kernels.check import check, assert_right
     assert_right(my_step, "ddim_step")          # in a test: passes, or fails with the report
     print(check(my_step, "ddim_step"))          # the report
+    print(check(my_softmax, truth=softmax, arguments={"x": "(B, N) float"}))    # any function, see `general`
 
 Shapes, memory layouts, options, times, values and seeds are drawn; a failure is shrunk to a small input.
 """
@@ -18,6 +19,7 @@ from kernels.check import draw, interpreter, large, script, selftest
 from kernels.check.adapter import Usage, caller
 from kernels.check.case import FAILURES, Case, Failure, called
 from kernels.check.cause import guess, mend
+from kernels.check.general import record
 from kernels.check.judge import Seen, hold
 from kernels.check.verdict import Verdict
 
@@ -25,28 +27,32 @@ TIMED = {"cpu": ("numba_cpu", (256, 3, 32, 32)), "cuda": ("triton_gpu", (64, 3, 
 PATIENCE = 30.0  # seconds of one dtype after which no more cases are drawn
 
 
-def assert_right(function, op, **options):
+def assert_right(function, op=None, **options):
     """One line in a test: raises AssertionError with the report unless function is right. function, op, options: as for
     `check`."""
+    __tracebackhide__ = True  # pytest shows the line of the test
     verdict = check(function, op, **options)
     if not verdict:
         raise AssertionError(str(verdict))
 
 
-def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(),
-          seconds=0.0, fixed=None, strict=False, inplace=(), huge=False):  # fmt: skip
+def check(function, op=None, dtype=None, arrays=None, device="cpu", examples=None, seed=0, mapping=None, conventions=(),
+          seconds=0.0, fixed=None, strict=False, inplace=(), huge=False, **truth):  # fmt: skip
     """Compare a function with the truth of an operation.
 
     function: takes the operation's arguments by name and returns what the truth returns, in the dtype of its data. op:
     name, such as "ddim_step" or "diffusion.ddim_step". dtype: name, or None: on a CPU all of the operation, on a GPU
-    float32. arrays, device, mapping, conventions, fixed, inplace: as in `adapter.caller`. examples: for each dtype.
-    seed: of the cases. seconds: of timing a right function; 0 for none. strict: a function that is less accurate, or
-    keeps a law by rounding only, does not pass. huge: also arrays past 2^31 elements.
+    float32. arrays, device, mapping, conventions, fixed, inplace: as in `adapter.caller`. examples: for each dtype,
+    None for as many as suffice. seed: of the cases. seconds: of timing a right function; 0 for none. strict: a function
+    that is less accurate, or keeps a law by rounding only, does not pass. huge: also arrays past 2^31 elements. truth:
+    in place of op, `truth=` a NumPy function that says what is right, and `arguments=`, as in `general.record`.
     Returns a `Verdict`. Raises `adapter.Usage` (a ValueError) for an unknown operation or dtype, or a function that
     cannot be called as one.
     """
-    call = caller(function, op, mapping, arrays, device, conventions, fixed, inplace)
-    dtypes = _dtypes(call, dtype)
+    if (op is None) == ("truth" not in truth):
+        raise Usage("op or truth: expected the name of an operation or a NumPy function, one of the two")
+    call = caller(function, record(**truth) if truth else op, mapping, arrays, device, conventions, fixed, inplace)
+    dtypes, examples = _dtypes(call, dtype), call.op.cases if examples is None else examples
     for option, value, least in (("--examples", examples, 1), ("--seconds", seconds, 0)):
         if not value >= least:
             raise Usage(f"{option}: expected at least {least}, got {value}")
@@ -58,14 +64,16 @@ def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, see
             call.op.name, own, dtypes, seed, seen.examples, max(seen.error.values(), default=0.0), strict,
             laws=tuple(n for n in seen.laws if n not in seen.broken), untested=(*call.untested, *seen.untested),
         )  # fmt: skip
-        speed = {} if failures or launched or not seconds else _speed(call, dtypes[0], seconds, seen, failures)
+        timed = seconds and not (failures or launched or call.op.rules)
+        speed = _speed(call, dtypes[0], seconds, seen, failures) if timed else {}
         if failures:
             worst = max(failures.values(), key=lambda f: (f.kind in ("wrong values", "NaN"), f.units))
             return _wrong(call, verdict, draw.smallest(call, worst, strict), failures)
         notes = [f"breaks a law, by rounding: {name}; {how}" for name, how in seen.broken.items()]
         finite = [x.units for x in seen.less.values() if math.isfinite(x.units)]
         return replace(
-            verdict, notes=(*list(seen.notes)[:1], *notes), speed=speed, less=tuple(map(_line, seen.less.values())),
+            verdict, notes=(*list(seen.notes)[:1], *notes), speed=speed,
+            less=tuple(_line(call.op, x) for x in seen.less.values()),
             error=max([verdict.error, *finite]), mend=mend(call, list(seen.less.values())),
         )  # fmt: skip
 
@@ -122,22 +130,24 @@ def _wrong(call, verdict, failure, failures):
     others = [f"{dtype}: {f.kind}" + f", {f.units:.3g} times the allowed error" * math.isfinite(f.units)
               for dtype, f in failures.items() if dtype != case.dtype and f.kind in ("wrong values", "NaN")]  # fmt: skip
     message = "; ".join([failure.message, *(f"also in {other}" for other in others)])
-    return replace(verdict, error=error, kind=failure.kind, message=message, smallest=_settings(case),
+    return replace(verdict, error=error, kind=failure.kind, message=message, smallest=_settings(call.op, case),
                    cause=guess(call, failure), code=script.code(call, failure))  # fmt: skip
 
 
-def _settings(case):
+def _settings(op, case):
     """What a case was drawn with, as text."""
     numbers = {n: f"{x:.4g}" for n, x in case.arguments.items() if isinstance(x, float)}
     drawn = case.options | {n: x for n, x in numbers.items() if n in case.options} | case.layouts
     drawn |= {} if case.literal else {"values": case.values}
-    return ", ".join([f"{case.dtype}, shape {case.shape}", *(f"{n}={x}" for n, x in drawn.items())])
+    shape = ", ".join(f"{n} = {size}" for n, size in zip(op.letters, case.shape)) if op.rules else f"shape {case.shape}"
+    return ", ".join([case.dtype, *[shape] * bool(shape), *(f"{n}={x}" for n, x in drawn.items())])
 
 
-def _line(less):
+def _line(op, less):
     """A way in which a function is less accurate, as text. less: a `judge.Less`."""
     a = less.case.arguments
-    where = [_settings(less.case), *(f"{n}={a[n]}" for n in ("u", "t", "s") if isinstance(a.get(n), (int, float)))]
+    times = () if op.rules else ("u", "t", "s")
+    where = [_settings(op, less.case), *(f"{n}={a[n]}" for n in times if isinstance(a.get(n), (int, float)))]
     numpy = f", {less.units / less.plain:.3g} times that of tuned NumPy" if less.plain > 0 else ""
     what = less.reason or f"{less.units:.3g} times the allowed error{numpy}"
     return f"{what}: {', '.join(where)}; {less.message}"
