@@ -2,9 +2,11 @@
 
 To add a kernel: its record in `kernels/ops/<module>.py`, its function under the name of its truth in a backend.
 """
+import contextlib
 import importlib
 import importlib.util
 import pkgutil
+import warnings
 
 import numpy as np
 
@@ -40,17 +42,20 @@ def carriers(backend):
 
 def kernel(op, backend):
     """The backend's function for op, or None. op: `Op`. backend: of BACKENDS, or "numpy_cpu"."""
+    if op.rules:
+        return None
     module, function = op.name.split(".")
     if importlib.util.find_spec(f"kernels.{backend}.{module}") is None:
         return None
     return getattr(importlib.import_module(f"kernels.{backend}.{module}"), function, None)
 
 
-def arrays(arguments):
-    """The data arrays among the arguments, by name; of a list or a dict, by path. arguments: dict."""
+def arrays(arguments, settings=(*PER_EXAMPLE, "abar")):
+    """The data arrays among the arguments, by name; of a list or a dict, by path. arguments: dict. settings: those that
+    are no data."""
     found = {}
     for name, value in arguments.items():
-        if name not in (*PER_EXAMPLE, "abar"):
+        if name not in settings:
             mapped(lambda path, x: found.update({path: x} if isinstance(x, np.ndarray) else {}), value, name)
     return found
 
@@ -66,6 +71,14 @@ def call(op, function, arguments, dtype, **extra):
     return outputs(function(**arguments, **extra, **({"dtype": dtype} if op.takes_dtype else {})))
 
 
+@contextlib.contextmanager
+def quiet():
+    """Within it no function warns: of empty means, of overflow, of division by 0."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def exact(arguments):
     """The arguments with data in float64, in which the truth is computed. arguments: dict."""
 
@@ -75,18 +88,22 @@ def exact(arguments):
     return mapped(widened, arguments)
 
 
-def expected(op, arguments, dtype):
-    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
+def expected(op, arguments, dtype, textbook=False):
+    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name. textbook: by the terms of the
+    equation as it is printed, for a stranger, who owes us no bits either."""
+    if op.rules:
+        return op.rules(arguments, dtype)
     half, numpy = dtype in HALVES, kernel(op, "numpy_cpu")
     with np.errstate(all="ignore"):
         truth = outputs(op.truth(**exact(arguments)))
         if op.orders:
             results = [outputs(result) for result in op.orders(numpy, arguments)]
             return [tolerance.whole(t, rough, dtype) for t, rough in zip(truth, zip(*results))]
-        scale, rough = outputs(op.scale(**exact(arguments))), [None] * len(truth)
+        scale, rough = outputs((op.textbook if textbook else op.scale)(**exact(arguments))), [None] * len(truth)
         if numpy and op.ulps and dtype == "float32":  # in float64 NumPy is the truth's own arithmetic
             rough = call(op, numpy, arguments, dtype)
-    return [tolerance.rule(t, s, HALF_ULPS if half else op.ulps, dtype, r) for t, s, r in zip(truth, scale, rough)]
+    ulps = HALF_ULPS if half else op.ulps or 2 * (textbook and dtype in FLOATS)
+    return [tolerance.rule(t, s, ulps, dtype, r) for t, s, r in zip(truth, scale, rough)]
 
 
 def bytes_moved(op, arguments, dtype):

@@ -9,8 +9,8 @@ def columns(table, x):
 
 
 def per_example(terms):
-    """The sum over all axes but the first. terms: (B, ...)."""
-    return terms.sum(axis=tuple(range(1, terms.ndim)))
+    """The sum over all axes but the first, in pairs whatever the strides. terms: (B, ...)."""
+    return np.ascontiguousarray(terms).sum(axis=tuple(range(1, terms.ndim)))
 
 
 def linear(table, a, b, out):

@@ -28,7 +28,8 @@ def adam_sizes(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
 
 
 def _gradients(rng, shape, dtype, values, max_norm=1.0):
-    return {"grads": [data(rng, shape, dtype, values), data(rng, (3,), dtype, values)], "max_norm": max_norm}
+    shapes = [shape, (3,), (2, 2), (1,), (5,)][: rng.integers(2, 6)]
+    return {"grads": [data(rng, s, dtype, values) for s in shapes], "max_norm": max_norm}
 
 
 OPS = [

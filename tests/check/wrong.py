@@ -14,12 +14,13 @@ from kernels.check.adapter import find
 from ref import philox
 
 
-def in_data_dtype(function, like=None):
-    """function with results in the dtype of its data; the truth is float64. like: a function with the signature."""
+def in_data_dtype(function, like=None, usual=np.float32):
+    """function with results in the dtype of its data, or in `dtype`; the truth is float64. like: a function with the
+    signature. usual: the dtype where there is neither."""
 
     @functools.wraps(like or function)
     def wrapped(**arguments):
-        dtype = next((x.dtype for x in registry.arrays(arguments).values()), np.float32)
+        dtype = arguments.pop("dtype", next((x.dtype for x in registry.arrays(arguments).values()), usual))
         cast = [x.astype(dtype) if np.ndim(x) else float(x) for x in registry.outputs(function(**arguments))]
         return cast if len(cast) > 1 else cast[0]
 
@@ -48,7 +49,7 @@ def wrong(name, how):
         data = registry.exact(arguments)
         return how(lambda **a: op.truth(**(data | a)), **data)
 
-    return in_data_dtype(function, op.truth)
+    return in_data_dtype(function, None if op.takes_dtype else op.truth, op.dtypes[0])
 
 
 def _along_the_last_axis(f, x0, t, eps, abar):
