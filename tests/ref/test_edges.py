@@ -15,10 +15,11 @@ from tests.ref.test_every_equation import arrays_in
 NAMES = [name.removeprefix("ref.") for name in EQUATIONS]
 # what a function takes and need not read: weights and caches of a backward pass, logits where the slope is a constant
 UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_backward-(nll|kl)|embedding_backward-w"
-          r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise|text_end_backward-y|patchify_backward-x"
+          r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise"
+          r"|text_end_backward-y|patchify_backward-x"
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant")
-COUNTS = set("t s u T steps order rounds seed stream step k K s0 s1 width n dims size batch index what shape heads groups "
-             "stride dilation patch factor end base freq_shift".split())
+COUNTS = set("t s u T steps order rounds seed stream step k K s0 s1 width n dims size batch index what shape heads "
+             "groups stride dilation patch factor end base freq_shift".split())
 
 
 def numbers(result):
@@ -82,9 +83,11 @@ def test_nan_for_a_setting_shows_or_is_refused(name):
 
 
 REFUSES_0 = (r"betas-(start|end|max_beta)|karras|shift$|abar_t$|gamma|sigma_data|beta_m|sde.*sigma_m|-h$|prior_std"
-             r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$|max_period|log_snr_step")
+             r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$|max_period"
+             r"|log_snr_step")
 REFUSES_1 = r"betas-(start|end)|abar|sigma_t$|heun_step|samplers.consistency|max_value|beta1|phi-z"
-BENT = r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|mlp_sample-eta-1|clamp|phi-z"  # no line there
+# no line there
+BENT = r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|mlp_sample-eta-1|clamp|phi-z"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if settings(name)])
