@@ -270,8 +270,8 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(capsys, monkeypatch):
     (["trace", "q_sample", "--set", "t=1", "--set", "t=2"], "--set t=2: expected t once"),
     *[(["trace", "q_sample", "--set", f"{n}={x}"], f"--set {n}={x}: expected a number, a list or None for {n}")
       for n, x in {"t": "True", "x0": "1j", "eps": "{}", "abar": "['a']"}.items()],
-    *[(["trace", name, "--set", f"{n}=0"], f"--set {n}=0: expected values that fit the worked example of {name}")
-      for name, n in {"mlp_sample": "xT", "embedding_backward": "index"}.items()],
+    *[(["trace", name, "--set", f"{n}=0"], f"--set {n}=0: expected values that fit")
+      for name, n in {"mlp_sample": "xT", "edm.heun_step": "sigma"}.items()],
     (["trace", "q_sample", "--set", "t=0.5"], "q_sample raised TypeError: t: expected ints"),
     (["trace", "q_sample", "--html", "nowhere/page.html"], "cannot write nowhere/page.html: there is no folder"),
     (["trace", "q_sample", "--html", f"{__file__}/page.html"], f"--html: cannot write {__file__}/page.html: "),
