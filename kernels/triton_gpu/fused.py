@@ -139,7 +139,8 @@ def mlp_sample(
     if not arrays.size:
         return out
     linear_steps = not table[6].any() and clip is None
-    if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST:
+    counted = net.width * (arrays.shape[1] + 1) < 2**31  # by the offsets in a matrix; the other way refuses more
+    if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST and counted:
         chain = trajectory.ddim_chain(times, abar, predict)
         mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), chain, rounded)
     else:

@@ -50,12 +50,10 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
         if not 1 <= n < 2**31:
             expected = "n: expected 1 <= n <= 2**32" if n < 1 else "data: expected fewer than 2**31 examples"
             raise ValueError(f"{expected}, got {n}")
+    tile, DP, HP, bands, rows = _sizes(D, H, batch)
     made, kept = _copies(nets, data, D, H)
     losses = data.kind.empty((steps,), "float64")
     # Scratch memory
-    tile = tiles(TILES, max(D, H))
-    DP, HP = padded(D, tile["CHUNK"]), padded(H, tile["CHUNK"])
-    bands, rows = launch.programs(batch, tile["ROWS"]), launch.programs(batch, tile["BATCH"]) * tile["BATCH"]
     wide, kind = max(DP, HP), operand_dtype(rounded)
     filled = [adam_table.astype(np.float32), alphas.T.astype(np.float32)]
     filled += [np.array(key_words(seed, 0)[:2], np.int32), np.zeros(2, np.int32)]
@@ -81,6 +79,16 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     if not device.INTERPRETED and device.read_int(memory[0].address + 4):
         raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was busy, try again")
     return made, losses
+
+
+def _sizes(D, H, batch):
+    """The tiles, DP, HP, bands, and examples in whole BATCHes. Raises ValueError where 32 bits count no operand."""
+    tile = tiles(TILES, max(D, H))
+    DP, HP = padded(D, tile["CHUNK"]), padded(H, tile["CHUNK"])
+    bands, rows = launch.programs(batch, tile["ROWS"]), launch.programs(batch, tile["BATCH"]) * tile["BATCH"]
+    if (elements := max(2 * rows * max(DP, HP), DP * HP)) >= 2**31:
+        raise ValueError(f"batch, params: expected operands of fewer than 2**31 elements, got {elements}")
+    return tile, DP, HP, bands, rows
 
 
 def _copies(nets, data, D, H):

@@ -136,6 +136,7 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
     "fused.mlp_train": [
         ("no steps", dict(steps=0), "steps.*batch"),
         ("no batch", dict(batch=0), "steps.*batch"),
+        ("a batch that 32 bits do not count", dict(batch=2**27), "batch", ValueError, TRITON),
         ("half a step", dict(steps=1.5), "steps", TypeError),
         ("half an example", dict(batch=1.5), "batch", TypeError),
         ("no data", dict(data=X3[:0].copy()), "n"),
