@@ -32,9 +32,10 @@ def without_pictures(monkeypatch, *studies):
 
 
 def with_a_narrow_net(monkeypatch):
-    """The residual net with 32 units and two blocks, where it is trained or sampled for a few steps."""
-    narrow = functools.partial(mlp.residual_init, width=32, depth=2, frequencies=8)
-    monkeypatch.setattr(mlp, "residual_init", narrow)
+    """Both nets with 32 units, the residual one of two blocks, where they are trained or sampled for a few steps."""
+    sizes = {"residual_init": dict(width=32, depth=2, frequencies=8), "simple_mlp_init": dict(width=32)}
+    for name, size in sizes.items():
+        monkeypatch.setattr(mlp, name, functools.partial(getattr(mlp, name), **size))
 
 
 def with_noise_for_digits(monkeypatch):

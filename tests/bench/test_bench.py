@@ -285,7 +285,7 @@ def test_the_limits_move_the_bytes_and_do_the_operations_they_state():
 @pytest.mark.parametrize("name", ["fused.mlp_sample", "fused.mlp_train"])
 def test_a_loop_is_timed_where_it_is_right_and_not_where_it_is_wrong(name, monkeypatch):
     op, label = OPS[name], next(iter(OPS[name].bench))
-    options = op.bench[label] | {"width": 32} | ({"batch": 16} if "train" in name else {})
+    options = op.bench[label] | {"width": 32, "steps": 10} | ({"batch": 16} if "train" in name else {})
     columns = peers.available(["numpy", "hidden", "torch"])[0]
     found = timed(op, label, options, (40, 64), libraries=columns)
     assert found["failure"] == "" and found["gflops"] > 0 and 0 < found["peak"] < 200 and found["gbs"] is None

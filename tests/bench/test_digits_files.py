@@ -12,7 +12,7 @@ import pytest
 from bench import files
 from bench.studies import data, denoiser, digits, pictures
 from ref.nets import mlp
-from tests.bench.test_digits import IMAGES, LABELS, assert_same, settings, train
+from tests.bench.test_digits import IMAGES, LABELS, assert_same, narrow, settings, train  # noqa: F401
 
 
 def write_idx(folder, compress=False, images=IMAGES, labels=LABELS):
