@@ -88,6 +88,37 @@ def times(t, width):
     return [mp.sin(t * v) for v in f] + [mp.cos(t * v) for v in f]
 
 
+def gelu_tanh(x):
+    """x sigmoid(2 u), where u is rounded first; and its slope."""
+    u = 2 * sqrt(2 / mp.pi) * x * (1 + mp.mpf("0.044715") * x**2)
+    return of_sigmoid(x, u, 2 * sqrt(2 / mp.pi) * (1 + 3 * mp.mpf("0.044715") * x**2))
+
+
+def quick_gelu(x):
+    return of_sigmoid(x, mp.mpf("1.702") * x, mp.mpf("1.702"))
+
+
+def of_sigmoid(x, u, slope):
+    """The terms of x sigmoid(u) and of its derivative, u rounded first: that counts |u| times."""
+    s, rest = sigmoid(u), sigmoid(-u)
+    lost = abs(u) * rest
+    return [x * s, *rounded(abs(x) * s * lost)], [s, s * rest * x * slope, *rounded(s * (1 + rest * abs(x * slope))
+                                                                                   * (lost + abs(u)))]
+
+
+def cdf(x):
+    return mp.erfc(-x / sqrt(mp.mpf(2))) / 2
+
+
+def pdf(x):
+    return exp(-(x**2) / 2) / sqrt(2 * mp.pi)
+
+
+def times_dy(terms):
+    return Case({"dy": DATA, "x": GATE}, lambda dy, x: [[dy * term for term in terms(x)]])
+
+
+GATE = st.one_of(st.floats(-4, 4), st.floats(-37, 37))
 LABEL = {"logits": ROW, "label": st.integers(0, 2)}
 PLAIN = {"relu": hinge, "sigmoid": sigmoid, "softplus": softplus, "tanh": mp.tanh, "silu": lambda x: x * sigmoid(x)}
 LAYERS = {f"layers.{name}": Case({"x": LOGIT}, lambda x, f=f: f(x)) for name, f in PLAIN.items()} | {
@@ -99,6 +130,12 @@ LAYERS = {f"layers.{name}": Case({"x": LOGIT}, lambda x, f=f: f(x)) for name, f 
     "layers.softplus_backward": Case({"dy": DATA, "x": LOGIT}, lambda dy, x: dy * sigmoid(x)),
     "layers.silu_backward": Case({"dy": DATA, "x": LOGIT}, lambda dy, x: [
         [dy * sigmoid(x), dy * sigmoid(x) * x * sigmoid(-x)]]),
+    "layers.gelu": Case({"x": GATE}, lambda x: x * cdf(x)),
+    "layers.gelu_backward": times_dy(lambda x: [cdf(x), x * pdf(x)]),
+    "layers.gelu_tanh": Case({"x": GATE}, lambda x: [gelu_tanh(x)[0]]),
+    "layers.gelu_tanh_backward": times_dy(lambda x: gelu_tanh(x)[1]),
+    "layers.quick_gelu": Case({"x": GATE}, lambda x: [quick_gelu(x)[0]]),
+    "layers.quick_gelu_backward": times_dy(lambda x: quick_gelu(x)[1]),
     "layers.cross_entropy": Case(LABEL, entropy, lambda f, logits, label: f(np.array([logits]), np.array([label]))),
     "layers.cross_entropy_backward": Case(
         LABEL, entropy_backward, lambda f, logits, label: f(1.0, np.array([logits]), np.array([label]))),
@@ -196,6 +233,9 @@ def scaled_erfc(z):
 NUMERICS = {
     "philox.normal": Case({"seed": st.integers(0, 2**64 - 1)}, box_muller, lambda f, seed: f(seed, 4)),
     "numerics.erfcx": Case({"z": st.one_of(st.just(0.0), st.floats(0, 9), positive(1e-100, 30))}, scaled_erfc),
+    "numerics.erf": Case({"x": GATE}, lambda x: mp.erf(x)),
+    "numerics.normal_cdf": Case({"x": GATE}, cdf),
+    "numerics.normal_pdf": Case({"x": GATE}, pdf),
     "numerics.exp_above_tangent": Case({"x": LOGIT}, lambda x: exp(x) - 1 - x),
     "numerics.phi": Case({"k": st.integers(0, 4), "z": st.one_of(st.just(0.0), positive(1e-15, 500).map(lambda u: -u))},
                          lambda k, z: mp.hyp1f1(1, k + 1, z) / mp.factorial(k)),

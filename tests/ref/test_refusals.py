@@ -40,13 +40,12 @@ def half(f):
     return lambda x, *rest: x[0]
 
 
-NAN = np.nan
+NAN, INF = np.nan, np.inf
 B, THREE, SIX = np.ones(2), np.ones(3), np.full((2, 3), 0.5)
 LONG, BEYOND = np.array([1, 2, 3]), np.array([1, 1001])  # times: one too many, one past T
 ZERO_SNR = dict(t=1000, abar=schedules.zero_terminal_snr(schedules.alpha_bar(schedules.linear_betas())))
 UNET = worked("nets.unet.unet")[1]
-SHIFTED, RISING = schedules.alpha_bar(schedules.linear_betas())[1:], np.array([1.0, 0.2, 0.6, 0.9])
-INF = np.inf
+SHIFTED, RISING = np.array([0.9999, 0.9997, 0.9]), np.array([1.0, 0.2, 0.6, 0.9])
 FLAT = np.array([1.0, 0.5, 0.5, 0.2])  # abar that stands still from t = 1 to 2
 SEED = dict(seed=[-1, 2**64, Type(1.0), Type(None), Type(True)], stream=[-5, 2**64, Type("1")])
 WEIGHTS = [dict(log_w=np.array([[0.0, 1.0], [-np.inf, -np.inf]])), dict(log_w=np.array([[np.inf, 0.0]]))]
@@ -97,7 +96,8 @@ REFUSED = {
     "samplers.unipc": {"order": [0, Type(1.5), Type("2")]},
     "samplers.euler": {"sigmas": [[1.0], [0, 1], [INF, 1, 0]]},
     "samplers.heun": {
-        "sigmas": [[1, -1], [2, NAN, 0], [[2, 1]], [INF, 1, 0]], "s_churn": [-1, NAN], "noise": [lambda z: z[:, 0], None, row],
+        "sigmas": [[1, -1], [2, NAN, 0], [[2, 1]], [INF, 1, 0]], "s_churn": [-1, NAN],
+        "noise": [lambda z: z[:, 0], None, row],
     },
     "samplers.flow_euler": {"times": [[1.0], [0, 1]]},
     "samplers.flow_heun": {"times": [[1.5, 0], [1, -0.5]]},
@@ -132,8 +132,7 @@ REFUSED = {
     "edm.abar_from_sigma": {"sigma": [-1.0]},
     "edm.sigma_at": {"t": [1001, -0.1], "abar": [dict(t=1, abar=[1, 0.5, 0]), dict(t=1, abar=[1, 0.5, 0.5])]},
     "edm.time_at": {"abar": [[[1, 0.5]], [1]], "sigma": [dict(sigma=1.5, abar=[1, 0.64, 0.36]), -0.1]},
-    "edm.vp_from_ve": {"sigma": [-1.0, THREE, INF]},
-    "edm.ve_from_vp": {"sigma": [NAN, np.ones((2, 1)), INF]},
+    **dict.fromkeys(("edm.vp_from_ve", "edm.ve_from_vp"), {"sigma": [-1.0, NAN, THREE, np.ones((2, 1)), INF]}),
     "sde.vp_drift": {"t": [1.5, NAN, THREE]},
     "sde.vp_diffusion": {"beta_min": [0.0]},
     "sde.vp_marginal": {"beta_min": [30.0], "t": [-0.1]},
