@@ -171,7 +171,7 @@ def _options(op, fixed):
     """What is held, by the names and values of the operation's input maker. Raises Usage for others."""
     example, found = _example(op, {}), {}
     each = next((o for o in ("times", "each") if o in op.options), None)  # the option: one for all, or one for each
-    rows = [n for n in op.takes if each and n in op.settings]
+    rows = [n for n in op.takes if each and n in registry.PER_EXAMPLE]
     # the times of a step depend on each other, so none is held alone
     numbers = [n for n in op.takes if _number(example.get(n)) and (n not in rows or each == "each")]
     known = [n for n in op.takes if n in op.options or n in rows + numbers]
