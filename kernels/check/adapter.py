@@ -134,7 +134,8 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     function: callable. op: `registry.Op` or its name. mapping: {theirs: ours} for arguments of other names. arrays: of
     ARRAYS, or None: NumPy's on the CPU, on a GPU what `kernels.triton_gpu` takes. device: "cpu" or "cuda". conventions:
     names of CONVENTIONS. fixed: {name: value} of options and arguments that are held, so that the function need not
-    take them; "scalar" or "each" for an argument that may be one number for all examples or one for each. inplace: the arguments that take the results.
+    take them; "scalar" or "each" for an argument that may be one number for all examples or one for each. inplace:
+    the arguments that take the results.
     Raises Usage where the signature does not fit or the arrays are not available.
     """
     op = find(op) if isinstance(op, str) else op
