@@ -134,7 +134,8 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     function: callable. op: `registry.Op` or its name. mapping: {theirs: ours} for arguments of other names. arrays: of
     ARRAYS, or None: NumPy's on the CPU, on a GPU what `kernels.triton_gpu` takes. device: "cpu" or "cuda". conventions:
     names of CONVENTIONS. fixed: {name: value} of options and arguments that are held, so that the function need not
-    take them; "scalar" or "each" for an argument that may be one number for all examples or one for each. inplace: the arguments that take the results.
+    take them; "scalar" or "each" for an argument that may be one number for all examples or one for each. inplace:
+    the arguments that take the results.
     Raises Usage where the signature does not fit or the arrays are not available.
     """
     op = find(op) if isinstance(op, str) else op
@@ -171,7 +172,7 @@ def _options(op, fixed):
     """What is held, by the names and values of the operation's input maker. Raises Usage for others."""
     example, found = _example(op, {}), {}
     each = next((o for o in ("times", "each") if o in op.options), None)  # the option: one for all, or one for each
-    rows = [n for n in op.takes if each and n in op.settings]
+    rows = [n for n in op.takes if each and n in registry.PER_EXAMPLE]
     # the times of a step depend on each other, so none is held alone
     numbers = [n for n in op.takes if _number(example.get(n)) and (n not in rows or each == "each")]
     known = [n for n in op.takes if n in op.options or n in rows + numbers]

@@ -1,7 +1,6 @@
 """What a person says about an argument, in words: `(B, N) float`, `float in [1e-6, 1e-3]`, `(B,) ints below N or -100`.
 
-    [(shape)] [kind] [range]
-
+The words are a shape, a kind and a range, each of which may be left out.
 shape: sizes are letters, numbers and sums and products of them: `(B, heads, N, 2 * D)`; none for a single number.
 kind: `float` (if nothing is said), in the dtype that is checked; `int`; `bool`; or one that stays: `uint8`, `float64`.
 range: `in [a, b]`; `in {0, 0.5, None}`, one of these; `below n`, from 0 to n - 1; `> a`, `>= a`, `< a`, `<= a`; `or v`,

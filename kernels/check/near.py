@@ -15,6 +15,7 @@ MOST = 1 / 4  # of the elements that are far off: so many may be steady by luck
 OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which rounding is compared
 REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
 SETTINGS = (*registry.PER_EXAMPLE, "abar")
+GONE = 100  # times less than it was: an error that another input does not show
 STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
 
 
@@ -89,6 +90,9 @@ def rounds(op, call, arguments, dtype, far):
         both = [[errors(_cast(op, a, name), name) for name in names] for a in _stretched(op, arguments)]
         if all(x is not None for pair in both for x in pair):
             narrow, wide = (max(float(np.max(np.abs(x))) for x in found) for found in zip(*both))
+            here = errors(arguments, dtype)  # of a stranger's truth it must not vanish next to one value
+            if op.rules and (here is None or GONE * max(narrow, wide) < np.max(np.abs(here))):
+                return False
             if (shrinks if dtype == "float64" else in_proportion)(narrow, wide):
                 return True
     moved = neighbours(arguments, dtype, SEVERAL, settings=op.settings)

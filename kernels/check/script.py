@@ -6,6 +6,7 @@ import numpy as np
 
 from kernels.check.case import LITERAL
 
+RUN = "from runpy import run_path\n\n"
 FILL = dict(width=79, break_long_words=False, break_on_hyphens=False)
 NUMPY = ("array", "bool", "float16", "float32", "float64", "inf", "nan", *(f"{sign}int{bits}" for sign in ("", "u")
          for bits in (8, 16, 32, 64)))  # what a repr may name
@@ -19,6 +20,7 @@ def code(call, failure):
     if op.rules:
         line, truth = _source(op.truth, "truth", "the NumPy function that is right", name)
         said = f", {op.said!r}" if op.said else ""
+        line = line.removeprefix(RUN) if source.startswith(RUN) else line
         record, sources = f"record({truth}{said})", ["from kernels.check.general import record", source, line]
     # how the function is called
     known = {"mapping": {theirs: ours for ours, theirs in call.names.items() if ours != theirs}, "arrays": call.arrays,
@@ -59,7 +61,7 @@ def _source(function, other, words, used=""):
     if not module or module == "__main__" or "<" in own or "." in own:
         return _comment(f"{other}: {words}, {own}"), other
     if module.endswith(".py"):  # of a file, not of a module
-        return f"from runpy import run_path\n\n{other} = run_path({module!r})[{own!r}]", other
+        return f"{RUN}{other} = run_path({module!r})[{own!r}]", other
     taken = own in (used, "arguments", "call", "caller", "case", "judge", "record", "print", "bfloat16", *NUMPY)
     return f"from {module} import {own}{f' as {other}' * taken}", other if taken else own
 

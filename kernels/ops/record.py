@@ -1,6 +1,7 @@
 """The record of an operation: what tests, the checker and the benchmark know about it."""
 import functools
 import inspect
+import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -74,8 +75,9 @@ class Op:
     @property
     def name(self):
         """module.function, in `ref` and in each backend."""
-        name = getattr(self.truth, "__name__", type(self.truth).__name__)
-        return f"{self.truth.__module__.removeprefix('ref.')}.{name}"
+        name, module = getattr(self.truth, "__name__", type(self.truth).__name__), str(self.truth.__module__)
+        module = pathlib.PurePath(module).stem if module.endswith(".py") else module.removeprefix("ref.")
+        return f"{module}.{name}"
 
     def fit(self, shape):
         """A shape for the data: where sizes are letters, one for each, in turn from shape. shape: tuple."""

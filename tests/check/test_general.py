@@ -1,4 +1,4 @@
-"""Any function, any truth: no right version is called wrong, each wrong one is, and what is left open is so by a rule."""
+"""Any function, any truth: no right version is called wrong, each wrong one is, and a rule says what is left open."""
 import os
 import subprocess
 import sys
@@ -55,7 +55,8 @@ def half(x: "(B, N) float"):
 def test_a_value_next_to_a_boundary_may_fall_on_either_side_and_a_tie_without_rounding_may_not():
     op = record(lambda x, step: np.rint(x / step).astype(int), {"x": "(N,) float", "step": "float in [0.01, 1]"})
     at, near = np.float32([0.625]), np.float32([0.75])
-    decided, open_ = (op.rules({"x": x, "step": step}, "float32")[0].allowed[0] for x, step in ((at, 0.25), (near, 0.3)))
+    allowed = lambda x, step: op.rules({"x": x, "step": step}, "float32")[0].allowed[0]  # noqa: E731
+    decided, open_ = allowed(at, 0.25), allowed(near, 0.3)
     assert decided == 0 and open_ == np.inf
     beyond = op.rules({"x": near * np.float32(1.001), "step": 0.3}, "float32")[0]
     assert beyond.allowed[0] == 0 and beyond.truth[0] == 3
@@ -67,7 +68,10 @@ def test_many_values_a_few_ulps_from_a_boundary_do_not_condemn_a_right_function(
         near = np.rint(x / step) * step + step / 2
         return np.rint(near / step).astype(int)
 
-    assert check(lambda x, step: np.rint((np.rint(x * (1 / step)) * step + step / 2) * (1 / step)).astype(int), truth=truth)
+    def by_the_reciprocal(x, step):
+        return np.rint((np.rint(x * (1 / step)) * step + step / 2) * (1 / step)).astype(int)
+
+    assert check(by_the_reciprocal, truth=truth)
 
 
 def first(x: "(N,) float"):
