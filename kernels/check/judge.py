@@ -230,7 +230,8 @@ def _reason(call, case, arguments, outputs, rules):
 def _convention(op, arguments, outputs, wide):
     """The documented convention of another library that the outputs follow, or None. wide: widened rules."""
     for name, truth in ELSEWHERE.get(op.name, {}).items():
-        theirs = registry.outputs(truth(**registry.exact(arguments)))
+        with registry.quiet():
+            theirs = registry.outputs(truth(**registry.exact(arguments)))
         if all(tolerance.error(o, tolerance.Rule(t, r.allowed)) <= 1 for o, t, r in zip(outputs, theirs, wide)):
             return f"follows {name}"
 

@@ -19,7 +19,7 @@ FEW = dict(dtype="float32", examples=100)
 
 def my_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
     """Wrong: the direction keeps sigma^2."""
-    step = wrong("diffusion.ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"})
+    step = wrong("diffusion.ddim_step", {"(1 - eta) * (1 + eta) * beta": "beta"})
     return step(xt=xt, eps_hat=eps_hat, t=t, s=s, z=z, eta=eta, abar=abar, clip=clip)
 
 

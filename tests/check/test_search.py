@@ -93,8 +93,8 @@ def test_half_precision_is_float32_until_it_is_stored():
 @pytest.mark.parametrize("columns", [60, 80])
 def test_the_report_fits_the_terminal(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
-    exponential = {"np.exp(logvar / 2)": "np.exp(logvar)"}
-    for op, how in (("ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"}), ("reparameterize_kl", exponential)):
+    exponential = {"exp_weighted(eps, logvar / 2)": "exp_weighted(eps, logvar)"}
+    for op, how in (("ddim_step", {"(1 - eta) * (1 + eta) * beta": "beta"}), ("reparameterize_kl", exponential)):
         verdict = check(wrong(op, how), op, dtype="float32", **FEW)
         report, code = str(verdict).removesuffix(verdict.code), verdict.code
         assert str(verdict) == report + code and all(x.split()[0] in report for x in (verdict.cause, verdict.smallest))
