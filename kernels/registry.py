@@ -89,8 +89,8 @@ def exact(arguments):
 
 
 def expected(op, arguments, dtype, textbook=False):
-    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name. textbook: by the terms of the
-    equation as it is printed, for a stranger, who owes us no bits either."""
+    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name. textbook: by the terms of
+    the equation as it is printed, for a stranger, who owes us no bits either."""
     if op.rules:
         return op.rules(arguments, dtype)
     half, numpy = dtype in HALVES, kernel(op, "numpy_cpu")

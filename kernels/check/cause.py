@@ -161,8 +161,8 @@ def _tail(call, dtype):
 
 
 def mend(call, less):
-    """The order of operations that would mend what is less accurate, or "": the one whose numbers are the function's, in
-    the worst case and in a fresh one. call: `adapter.Caller`. less: `judge.Less`, a list."""
+    """The order of operations that would mend what is less accurate, or "": the one whose numbers are the function's,
+    in the worst case and in a fresh one. call: `adapter.Caller`. less: `judge.Less`, a list."""
     for found in less:
         case = found.case
         if found.reason or case.dtype not in tolerance.EPS:

@@ -1,5 +1,5 @@
-"""Three grades, and how they are told apart: rounding shrinks with the precision of the arithmetic, a wrong formula does
-not.
+"""Three grades, and how they are told apart: rounding shrinks with the precision of the arithmetic, a wrong formula
+does not.
 
     from kernels.check.grade import grade
     grade({"float64": 94.0, "float32": 3.0})     # "right, less accurate"
@@ -34,8 +34,8 @@ def _in_one(error, less):
 
 def shrinks(narrow, wide):
     """Whether the errors of a function are rounding, by those of float32 and of float64 on the same inputs: an order of
-    operations so ill-conditioned that it passes LESS in float64 is told by this from a wrong formula, whose error stays.
-    narrow, wide: the worst errors of a few runs in float32 and in float64."""
+    operations so ill-conditioned that it passes LESS in float64 is told by this from a wrong formula, whose error
+    stays. narrow, wide: the worst errors of a few runs in float32 and in float64."""
     return math.isfinite(narrow) and wide < LEFT * narrow
 
 

@@ -1,5 +1,5 @@
-"""The judgement of one case: values by the rule of `kernels.tolerance` and the grades of `kernels.check.grade`, then the
-laws."""
+"""The judgement of one case: values by the rule of `kernels.tolerance` and the grades of `kernels.check.grade`, then
+the laws."""
 import math
 from dataclasses import dataclass, field, replace
 
@@ -8,8 +8,8 @@ import numpy as np
 from kernels import registry, tolerance
 from kernels.check import derived, laws, near, stranger
 from kernels.check.case import FAILURES, Case, Failure, aliased, called
+from kernels.check.elsewhere import ELSEWHERE
 from kernels.check.grade import LESS
-from kernels.check.mistakes import ELSEWHERE
 
 NEAR = 4  # units of rounding that still count as equal
 
@@ -50,8 +50,8 @@ def rules_of(op, arguments, dtype):
 
 def hold(call, case, seen, strict=False, turn=None):
     """Run the function on one case and check the values, then the laws. call: `adapter.Caller`. case: `Case`. seen: a
-    `Seen`, updated. strict: whether laws that are broken by rounding count. turn: a number, for the first law and one other
-    in turn; None for all. Raises a Failure."""
+    `Seen`, updated. strict: whether laws that are broken by rounding count. turn: a number, for the first law and one
+    other in turn; None for all. Raises a Failure."""
     op = call.op
     try:
         rules = rules_of(op, case.arguments, case.dtype)
@@ -188,7 +188,8 @@ def _fits(case, op, outputs, rules):
 
 
 def _own_nan(arguments, out, rule):
-    """The output with the truth in place of a NaN where an input of that element is NaN: it may, but need not pass on."""
+    """The output with the truth in place of a NaN where an input of that element is NaN: it may, but need not pass
+    on."""
     x = [a for a in registry.arrays(arguments).values() if a.shape == out.shape and a.dtype.kind in "fV"]
     lost = np.isnan(np.asarray(out, np.float64)) if x else np.False_
     if not np.any(lost):

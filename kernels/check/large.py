@@ -45,7 +45,9 @@ def _repeated(call, few, times, seen):
     arguments = made(call, few.dtype, few.shape, few.values, few.seed, few.options)
     names = {*registry.arrays(arguments), *(n for n in registry.PER_EXAMPLE if np.ndim(arguments.get(n)))}
     many = {n: np.tile(arguments[n], (times, *[1] * (arguments[n].ndim - 1))) for n in names}
-    case = Case(few.dtype, (few.shape[0] * times, *few.shape[1:]), few.values, few.seed, few.options, {}, arguments | many)
+    case = Case(
+        few.dtype, (few.shape[0] * times, *few.shape[1:]), few.values, few.seed, few.options, {}, arguments | many
+    )
     outputs, rules = _outputs(call, case), rules_of(call.op, arguments, few.dtype)
     for out, rule in zip(outputs, rules):
         if rule.truth.ndim and out.shape != (len(rule.truth) * times, *rule.truth.shape[1:]):
@@ -55,9 +57,13 @@ def _repeated(call, few, times, seen):
     for out, rule in zip(outputs, rules):
         blocks = out.reshape(times, *rule.truth.shape) if rule.truth.ndim else out[None]
         wrong = (i for i in range(len(blocks)) if not np.array_equal(blocks[i], blocks[0]))
-        if first := next((i for i in wrong if not tolerance.error(blocks[i], rule) <= max(1, 2 * _units(blocks, rule))), 0):
+        if first := next(
+            (i for i in wrong if not tolerance.error(blocks[i], rule) <= max(1, 2 * _units(blocks, rule))), 0
+        ):
             place = first * few.shape[0]
-            message = f"of {case.shape[0]} rows those from {place} to {place + few.shape[0] - 1} are not what they are first"
+            message = (
+                f"of {case.shape[0]} rows those from {place} to {place + few.shape[0] - 1} are not what they are first"
+            )
             raise _drawn(call, case) or FAILURES["wrong values"](case, message)
 
 

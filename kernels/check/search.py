@@ -59,7 +59,9 @@ def check(function, op=None, dtype=None, arrays=None, device="cpu", examples=Non
     own, seen, launched = getattr(function, "__qualname__", repr(function)), Seen(), []
     with interpreter.pointers(launched):
         # every dtype before a word is said: the one that fails the most is shown
-        failures = {name: f for name in dtypes if (f := _first(call, name, examples, seed, seen, strict, launched, huge))}
+        failures = {
+            name: f for name in dtypes if (f := _first(call, name, examples, seed, seen, strict, launched, huge))
+        }
         verdict = Verdict(
             call.op.name, own, dtypes, seed, seen.examples, max(seen.error.values(), default=0.0), strict,
             laws=tuple(n for n in seen.laws if n not in seen.broken), untested=(*call.untested, *seen.untested),
@@ -128,7 +130,8 @@ def _writes(call, dtype, examples, seed):
 def _wrong(call, verdict, failure, failures):
     case, error = failure.case, failure.units if failure.kind == "wrong values" else math.inf
     others = [f"{dtype}: {f.kind}" + f", {f.units:.3g} times the allowed error" * math.isfinite(f.units)
-              for dtype, f in failures.items() if dtype != case.dtype and f.kind in ("wrong values", "NaN")]  # fmt: skip
+              for dtype, f in failures.items()
+              if dtype != case.dtype and f.kind in ("wrong values", "NaN")]  # fmt: skip
     message = "; ".join([failure.message, *(f"also in {other}" for other in others)])
     return replace(verdict, error=error, kind=failure.kind, message=message, smallest=_settings(call.op, case),
                    cause=guess(call, failure), code=script.code(call, failure))  # fmt: skip

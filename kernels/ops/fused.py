@@ -91,7 +91,8 @@ DPMPP_2M = Op(
 OPS = [
     Op(
         fused.q_sample_noise, ulps=4, options=TO_ZERO, half=True, bench={"": {}},
-        textbook=lambda x0, t, seed, abar, stream=0: diffusion.q_sample(np.abs(x0), t, terms(seed, x0.shape, stream), abar),
+        textbook=lambda x0, t, seed, abar, stream=0: diffusion.q_sample(
+            np.abs(x0), t, terms(seed, x0.shape, stream), abar),
     ),
     Op(fused.eps_loss_grad, ulps=2, scale=lambda eps_hat, eps: loss_sizes(eps_hat, eps), bench={"": {}}, **LOSS),
     Op(

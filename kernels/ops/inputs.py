@@ -63,8 +63,8 @@ def usual(op, rng, shape, dtype, values, schedule="linear", times=None, **option
 
 
 def varied(rng, arguments):
-    """The arguments with other settings: three in four of the numbers that SETTINGS has, but 0 and 1, which are cases of
-    their own. rng: generator. arguments: dict."""
+    """The arguments with other settings: three in four of the numbers that SETTINGS has, but 0 and 1, which are cases
+    of their own. rng: generator. arguments: dict."""
     numbers = {n: x for n, x in arguments.items() if n in SETTINGS and isinstance(x, (int, float)) and x not in (0, 1)}
     return arguments | {n: SETTINGS[n](rng) for n in numbers if rng.integers(4)}
 

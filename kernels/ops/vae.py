@@ -17,7 +17,10 @@ def _latent(*names, upstream=None):
 
     def make(rng, shape, dtype, values, each=False):
         arrays = {name: data(rng, shape, dtype, values) for name in names}
-        if values in ("tiny", "minute"):  # else the KL of an example, all cancellation, could not be told from another's
+        if values in (
+            "tiny",
+            "minute",
+        ):  # else the KL of an example, all cancellation, could not be told from another's
             arrays["mu"] = data(rng, shape, dtype, "normal")
         np.clip(arrays["logvar"], -80, 80, out=arrays["logvar"], where=np.isfinite(arrays["logvar"]))
         return arrays | ({upstream: _upstream(rng, shape, each)} if upstream else {})

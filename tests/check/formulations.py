@@ -29,7 +29,9 @@ def grades(op, entries, dtype, examples, seed):
             rules = rules_of(op, case.arguments, dtype)
             for label in same.keys() - failures.keys():
                 try:
-                    judge(same[label], case, case.arguments, called(same[label], case, case.arguments), rules, seen[label])
+                    judge(
+                        same[label], case, case.arguments, called(same[label], case, case.arguments), rules, seen[label]
+                    )
                 except Failure as failure:
                     failures[label] = f"{failure.kind}: {failure.message} {case.options} {case.values} {case.shape}"
     for label in callers:

@@ -6,7 +6,8 @@ import numpy as np
 
 from kernels.check.adapter import find
 from kernels.numpy_cpu.philox import bits
-from tests.check.formulations_steps import NORMALS, column, function, normals
+from tests.check.formulations_noise import NORMALS, normals
+from tests.check.formulations_steps import column, function
 
 half, two = (lambda x: x.dtype.type(0.5)), (lambda x: x.dtype.type(2))
 axes = lambda x: tuple(range(1, x.ndim))  # noqa: E731
@@ -142,7 +143,8 @@ NORMS = {
     "norm of norms": lambda grads: np.linalg.norm([np.linalg.norm(g.ravel()) for g in grads]),
     "one long array": lambda grads: np.linalg.norm(np.concatenate([g.ravel() for g in grads])),
     "in float64": lambda grads: np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads)),
-    "by the largest": lambda grads: (largest := max([np.max(np.abs(g), initial=0) for g in grads])) and largest * np.sqrt(
+    "by the largest":
+        lambda grads: (largest := max([np.max(np.abs(g), initial=0) for g in grads])) and largest * np.sqrt(
         sum(np.sum((g / largest) ** 2) for g in grads)),
 }  # fmt: skip
 SCALES = {

@@ -10,8 +10,7 @@ import numpy as np
 
 from kernels import registry
 from kernels.check.adapter import find
-from kernels.numpy_cpu.philox import bits
-from ref import philox
+from tests.check.formulations_noise import NORMALS, normals, with_noise
 
 sqrt = np.sqrt
 
@@ -138,7 +137,8 @@ DDPM = {
     **{f"{x0}, mean {n}": lambda c, k, x0=x0, n=n: (
         mean(c, k, clipped(k, X0[x0](c, k, k.eps_hat)), n) + c(sigma(k, n % 3)) * k.z)
        for n, x0 in enumerate(X0)},
-    "half the logarithm of the variance": lambda c, k: mean(c, k, clipped(k, X0["reciprocals"](c, k, k.eps_hat)), 0) + c(
+    "half the logarithm of the variance":
+        lambda c, k: mean(c, k, clipped(k, X0["reciprocals"](c, k, k.eps_hat)), 0) + c(
         k.S < 1) * np.exp(k.like.dtype.type(0.5) * c(np.log(np.where(k.S < 1, sigma(k) ** 2, 1)))) * k.z,
 }  # fmt: skip
 ALGORITHM_2 = {
@@ -244,45 +244,14 @@ def heun(c, k, form):
     one, two = k.sigma, k.sigma_next
     if form == "folded":
         half = (one - two) / 2
-        return c(two / one) * k.x + c(half / one * (1 + (two - one) / two)) * k.denoised + c(half / two) * k.denoised_next
+        return (
+            c(two / one) * k.x + c(half / one * (1 + (two - one) / two)) * k.denoised + c(half / two) * k.denoised_next
+        )
     d = (k.x - k.denoised) / c(one)
     d_next = (k.x + c(two - one) * d - k.denoised_next) / c(two)
     if form == "mean":
         return k.x + (d + d_next) / 2 * c(two - one)
     return k.x + c(two - one) * (k.like.dtype.type(0.5) * d + k.like.dtype.type(0.5) * d_next)
-
-
-def words(seed, shape, stream):
-    size = int(np.prod(shape))
-    pairs = bits(seed, (size + size % 2,), stream)
-    u = pairs[1::2].astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)
-    return u, pairs[::2].view(np.int32).astype(np.float32) * np.float32(2.0**-31) + np.float32(2.0**-32), size
-
-
-def normals(seed, shape, stream, dtype, form):
-    """Box-Muller in the dtype, or in float64 and cast."""
-    u, a, size = words(seed, shape, stream)
-    u, a = u.astype(dtype), a.astype(dtype)
-    if form == "cast":
-        return philox.normal(seed, shape, stream).astype(dtype)
-    if form == "turn":
-        z = np.sqrt(-2 * np.log(u)) * np.exp(1j * np.pi * a).astype(np.result_type(dtype, np.complex64))
-        z = np.stack([z.imag, z.real], axis=-1)
-    else:
-        r = np.sqrt(dtype.type(2)) * np.sqrt(-np.log(u)) if form == "two roots" else np.sqrt(-2 * np.log(u))
-        z = np.stack([r * np.sin(dtype.type(np.pi) * a), r * np.cos(dtype.type(np.pi) * a)], axis=-1)
-    return z.reshape(-1)[:size].reshape(shape).astype(dtype)
-
-
-NORMALS = ("as printed", "two roots", "turn", "cast")
-
-
-def with_noise(how, form):
-    def noisy_step(c, k):
-        k.z = normals(k.seed, k.like.shape, k.stream, k.like.dtype, form)
-        return how(c, k)
-
-    return noisy_step
 
 
 def zipped(one, two):

@@ -164,7 +164,7 @@ def test_wrong():
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    (tmp_path / "test_mine.py").write_text(MINE)
+    (tmp_path / "test_mine.py").write_text(MINE, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "test_mine", raising=False)
     return tmp_path

@@ -16,7 +16,9 @@ SIGNED = ("w", "dloss", "dkl", "dnll")
 
 
 def example(op):
-    return op.make(np.random.default_rng(0), (3, 4), op.dtypes[0], "normal", **{n: c[-1] for n, c in op.options.items()})
+    return op.make(
+        np.random.default_rng(0), (3, 4), op.dtypes[0], "normal", **{n: c[-1] for n, c in op.options.items()}
+    )
 
 
 def holding(name, value):

@@ -83,8 +83,8 @@ def test_nan_for_a_setting_shows_or_is_refused(name):
 
 
 REFUSES_0 = (r"betas-(start|end|max_beta)|karras|shift$|abar_t$|gamma|sigma_data|beta_m|sde.*sigma_m|-h$|prior_std"
-             r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$|max_period"
-             r"|log_snr_step")
+             r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$"
+             r"|max_period|log_snr_step")
 REFUSES_1 = r"betas-(start|end)|abar|sigma_t$|heun_step|samplers.consistency|max_value|beta1|phi-z"
 # no line there
 BENT = r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|mlp_sample-eta-1|clamp|phi-z"
