@@ -214,6 +214,7 @@ def test_help_has_a_page_about_it(capsys):
     (lambda x: x, {}, "argument x"), (lambda x: x, {"x": "(B, N) flot"}, "argument x"),
     (lambda x: x, {"y": "(B,)"}, "no y"), (lambda x, n: x, {"x": "(B,)", "n": "int in [1, M]"}, "argument n"),
     (lambda x, y: x + y, {"x": "(B, N)", "y": "(B, M)"}, "one letter"), (max, {}, "wrap it in a def"),
+    (lambda x: x + 1j, {"x": "(B,)"}, "complex128"), (lambda x: None, {"x": "(B,)"}, "object"),
 ])  # fmt: skip
 def test_a_truth_that_is_not_described_is_refused_in_words(truth, arguments, part):
     with pytest.raises(Usage, match=part):
