@@ -52,7 +52,8 @@ def record(truth, arguments=None):
     batch = next((ast.unparse(a.shape[0]) for a in said.values() if a.shape), "")
     each = tuple(n for n, a in said.items() if a.shape and ast.unparse(a.shape[0]) == batch and batch in letters)
     return Op(
-        truth, ulps=1, options=options, fixed=kept, dtypes=dtypes, make=make, scale=functools.partial(derived.sizes, truth), half=True,
+        truth, ulps=1, options=options, fixed=kept, dtypes=dtypes, half=True, make=make,
+        scale=functools.partial(derived.sizes, truth),
         shapes=_shapes(cost, least), large=_large(cost, len(letters)), values=values, settings=(), letters=letters,
         examples=each,
         rules=functools.partial(derived.rules, truth),
