@@ -41,7 +41,8 @@ def rules(truth, arguments, dtype, careful=""):
         rough, results = results, few and LONG and _or_none(truth, _long(exact)) or results
     else:
         rough = _or_none(truth, arguments) or results
-    short = "float32" if dtype in registry.HALVES else dtype
+    narrow = dtype in registry.HALVES or any(x.dtype == np.float32 for x in results)  # as the truth itself computes
+    short = "float32" if narrow else dtype
     moved, seen = _runs(truth, exact, short, (RUNS if few else RUNS // 2) * (4 if careful else 1))
     far, _ = _runs(truth, exact, short, (MORE if few else MORE // 4) * (careful == "boundaries"), FARTHER)
     free = [np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool) for x in results]
@@ -142,7 +143,7 @@ def _rule(result, rough, moved, free, dtype):
     fine = np.isfinite(truth)
     with np.errstate(all="ignore"):
         # what the moves change, and the rounding of the result
-        eps = tolerance.EPS["float32" if dtype in registry.HALVES else dtype]
+        eps = tolerance.EPS["float32" if dtype in registry.HALVES or result.dtype == np.float32 else dtype]
         size, jumps, more = (np.max([np.where(np.isfinite(x - truth), np.abs(x - truth), 0) for x in runs], axis=0,
                                     initial=0.0) for runs in (near, far, loose))  # fmt: skip
         # where all rounds, and it is no jump at a tie

@@ -67,7 +67,7 @@ def placed(call, dtype, shape, values, seed, choice, rng=None):
     layouts = {n: kind for n, kind in drawn.items() if kind != "C"}
     if call.op.rules and rng and len(names) > 1 and rng.integers(8) == 0:  # one array for two arguments
         one, other = (names[i] for i in sorted(rng.choice(len(names), 2, replace=False)))
-        if arguments[one].shape == arguments[other].shape and arguments[one].dtype == arguments[other].dtype:
+        if call.op.arrays[one] == call.op.arrays[other]:
             layouts[other] = SAME + one
     return Case(dtype, shape, values, seed, choice, layouts, aliased(arguments, layouts))
 

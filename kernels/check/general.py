@@ -44,15 +44,21 @@ def record(truth, arguments=None):
     chosen = {name: choices[0] for name, choices in options.items()}
     least, values = _accepted(truth, make, letters, chosen)
     cost = _cost(truth, make, len(letters), chosen)
+    dtypes = inputs.FLOATS
+    if all(a.dtype or a.shape is None for a in said.values()):  # no data of any dtype: in that of the truth
+        sample = make(np.random.default_rng(0), (3,) * len(letters), "float64", "normal", **chosen)
+        short = any(x.dtype == np.float32 for x in derived.called(truth, sample))
+        dtypes = ("float32" if short else "float64",)
     batch = next((ast.unparse(a.shape[0]) for a in said.values() if a.shape), "")
     each = tuple(n for n, a in said.items() if a.shape and ast.unparse(a.shape[0]) == batch and batch in letters)
     return Op(
-        truth, ulps=1, options=options, fixed=kept, make=make, scale=functools.partial(derived.sizes, truth), half=True,
+        truth, ulps=1, options=options, fixed=kept, dtypes=dtypes, half=True, make=make,
+        scale=functools.partial(derived.sizes, truth),
         shapes=_shapes(cost, least), large=_large(cost, len(letters)), values=values, settings=(), letters=letters,
         examples=each,
         rules=functools.partial(derived.rules, truth),
         cases=int(np.clip(EFFORT / cost((3,) * len(letters)), 60, 200)), said=arguments or {},
-        arrays=tuple(n for n, a in said.items() if a.shape is not None),
+        arrays={n: a.text for n, a in said.items() if a.shape is not None},
     )  # fmt: skip
 
 
@@ -98,15 +104,17 @@ def _accepted(truth, make, letters, chosen):
     def refused(sizes, values):
         try:
             arguments = make(np.random.default_rng(0), sizes, "float64", values, **chosen)
-            derived.called(truth, arguments, casts=False)
+            results = derived.called(truth, arguments, casts=False)
         except Exception as reason:
-            return f"{type(reason).__name__}: {reason}"
+            return f"raises {type(reason).__name__}: {reason}"
+        if strange := [str(x.dtype) for x in results if x.dtype.kind not in "fiub"] or (not results and ["nothing"]):
+            return f"returns {strange[0]}, in place of real numbers"
 
     ordinary = tuple(range(2, 2 + len(letters)))
     if reason := refused(ordinary, "normal"):
         sizes = ", ".join(f"{n} = {size}" for n, size in zip(letters, ordinary))
         same = "" if refused((3,) * len(letters), "normal") else "; sizes that must be equal have one letter"
-        raise Usage(f"truth: with {sizes or 'its arguments'} as they are described it raises {reason}{same}")
+        raise Usage(f"truth: with {sizes or 'its arguments'} as they are described it {reason}{same}")
     least = [int(bool(refused(ordinary[:i] + (0,) + ordinary[i + 1 :], "normal"))) for i in range(len(letters))]
     return tuple(least), tuple(v for v in VALUES if not refused(ordinary, v))
 

@@ -128,8 +128,10 @@ class Moved(np.ndarray):
             given, bared = bare(given), {name: bare(x) for name, x in options.items()}
             return noise.array(_sum(noise, function, given, bared, function(*given, **bared), False)[0])
         if function in OPAQUE or function.__module__.startswith(("numpy.linalg", "numpy.fft")):
+            noise.elements += sum(x.size * x.shape[-1] for x in _floats(given) if x.ndim > 1)  # a product of matrices
             def move(x):
-                return noise.moved(bare(x), noise.short(x) if noise.plain else None) if isinstance(x, Moved) else x
+                keep = noise.short(x) if noise.plain and noise.exact and isinstance(x, Moved) else None
+                return noise.moved(bare(x), keep) if isinstance(x, Moved) else x
 
             result = function(*map(move, given), **{name: move(x) for name, x in options.items()})
         else:

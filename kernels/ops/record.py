@@ -27,8 +27,8 @@ class Op:
     an output depends on the whole batch. writes: arrays like the data that are returned. in_place: the arguments that a
     training loop lets the results overwrite.
     Of a stranger's truth, see `kernels.check.general`, there are rules: (arguments, dtype) -> the `tolerance.Rule` of
-    each result, in place of scale and ulps; letters: what the sizes of shapes stand for; arrays: the arguments with a
-    shape, and examples: those with a row for each example; said: {argument: what it is, in words}, as given.
+    each result, in place of scale and ulps; letters: what the sizes of shapes stand for; arrays: {argument with
+    a shape: what it is, in words}, and examples: those with a row for each example; said: {argument: words}, as given.
     settings: the arguments that hold no data. values: the kinds of data. large: shapes past 2^16. cases: how many the
     checker draws in each dtype.
     bench: {row: options}; the option "shape" is the row's own, and "on" its only backend. rows: the shapes of the rows,
@@ -59,7 +59,7 @@ class Op:
     settings: tuple = (*inputs.PER_EXAMPLE, "abar")
     examples: tuple = ()
     letters: tuple = ()
-    arrays: tuple = ()
+    arrays: dict = field(default_factory=dict)
     said: dict = field(default_factory=dict)
     cases: int = 200
     bench: dict = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Op:
     def data(self):
         """The names of the arguments that hold data: all that have no default, are no settings and no options."""
         if self.rules:
-            return self.arrays
+            return tuple(self.arrays)
         settings = {*self.settings, *([] if self.rules else ["seed", "shape"]), *self.options, *self.fixed}
         return tuple(n for n, p in self.takes.items() if p.default is p.empty and n not in settings)
 

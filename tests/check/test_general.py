@@ -15,7 +15,7 @@ from tests.check.general_cases import CASES
 
 RIGHT = [(row.truth, function) for row in CASES for function in (row.fast, row.order)]
 WRONG = [(row.truth, function) for row in CASES for function in row.wrong.values()]
-ONE_PASS = "layer_norm_one_pass"  # rounding makes it wrong: less accurate in float64, useless in float32
+ONE_PASS = "layer_norm_one_pass"  # by the size of its rounding less accurate or wrong
 LARGE = ("softmax_tail", "top_k_unsorted", "top_k_in_block", "cumulative_sum_no_carry", "conv_last_column")
 SOFTMAX = CASES[0]
 
@@ -31,7 +31,7 @@ def test_a_right_version_is_never_called_wrong(truth, function, seed, examples):
 def test_a_wrong_version_is_called_wrong_and_shown_small(truth, function):
     verdict = check(function, truth=truth)
     if function.__name__ == ONE_PASS:
-        assert verdict.grade == grade.LESS_ACCURATE and verdict.error > 100 and "far from 0" in str(verdict)
+        assert verdict.grade != grade.RIGHT and verdict.error > 100, str(verdict)
         return
     assert verdict.grade == grade.WRONG and "record(" in verdict.code, str(verdict)
     assert ("arguments |= dict(" in verdict.code) == (function.__name__ not in LARGE), verdict.smallest
@@ -214,6 +214,7 @@ def test_help_has_a_page_about_it(capsys):
     (lambda x: x, {}, "argument x"), (lambda x: x, {"x": "(B, N) flot"}, "argument x"),
     (lambda x: x, {"y": "(B,)"}, "no y"), (lambda x, n: x, {"x": "(B,)", "n": "int in [1, M]"}, "argument n"),
     (lambda x, y: x + y, {"x": "(B, N)", "y": "(B, M)"}, "one letter"), (max, {}, "wrap it in a def"),
+    (lambda x: x + 1j, {"x": "(B,)"}, "complex128"), (lambda x: None, {"x": "(B,)"}, "object"),
 ])  # fmt: skip
 def test_a_truth_that_is_not_described_is_refused_in_words(truth, arguments, part):
     with pytest.raises(Usage, match=part):
