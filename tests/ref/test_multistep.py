@@ -101,7 +101,7 @@ def test_one_step_of_dpmpp_2m_by_hand():
                  (25 / 39 * 3 + 12 / 13 * 4 / 9 * D) * one)
     assert_close(dpm_solver.dpmpp_2m_step(3 * one, 2 * one, None, None, 2, 1, abar),
                  (25 / 39 * 3 + 12 / 13 * 4 / 9 * 2) * one)
-    assert_close(dpm_solver.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 0, abar), 2 * one)  # to the data, of order 1
+    assert_close(dpm_solver.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 0, abar), 2 * one)
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "unipc 1", "unipc 2", "unipc 3"])
