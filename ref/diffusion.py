@@ -146,21 +146,33 @@ def eps_from_score(score, t, abar):
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
-    """One ancestral step, [DDPM] algorithm 2 from t to any s < t:  x_s = mean(x0_hat, x_t) + sigma z,
+    """One ancestral step, [DDPM] algorithm 2 from t to any s < t: `ddpm_step_x0` of x0_from_eps(x_t, eps_hat).
 
-        x0_hat = x0_from_eps(x_t, eps_hat), clipped to [-clip, clip];   mean as in `posterior`
-        sigma^2 = beta tilde ("small", exact for a point mass) or beta = 1 - abar_t / abar_s ("large", for N(0, I))
-
-    No noise is added where s = 0, whatever the variance; z is ignored there.
-
-    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). variance, clip: as there.
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or for another variance.
     """
     xt, eps_hat, z = same_shape(xt=xt, eps_hat=eps_hat, z=z)
+    step(abar, t, s, xt)
+    return ddpm_step_x0(xt, x0_from_eps(xt, eps_hat, t, abar), t, s, z, abar, variance, clip)
+
+
+def ddpm_step_x0(xt, x0_hat, t, s, z, abar, variance="small", clip=None):
+    """The ancestral step of a model that predicts x0, [DDPM] eqs. 6 and 7:  x_s = mean(x0_hat, x_t) + sigma z,
+
+        x0_hat clipped to [-clip, clip],   mean as in `posterior`
+        sigma^2 = beta tilde ("small", exact for a point mass) or beta = 1 - abar_t / abar_s ("large", for N(0, I))
+
+    abar[t] may be 0. No noise is added where s = 0, whatever the variance; z is ignored there. Of a model of v it takes
+    x0_from_v(x_t, v).
+
+    xt, x0_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 1, clip <= 0, or for another variance.
+    """
+    xt, x0_hat, z = same_shape(xt=xt, x0_hat=x0_hat, z=z)
     abar_t, abar_s = step(abar, t, s, xt)
-    x0_hat = _clip(x0_from_eps(xt, eps_hat, t, abar), clip)
-    mean, beta_tilde = posterior(x0_hat, xt, t, s, abar)
+    mean, beta_tilde = posterior(_clip(x0_hat, clip), xt, t, s, abar)
     if variance == "small":
         sigma2 = np.reshape(beta_tilde, np.broadcast_shapes(abar_t.shape, abar_s.shape))
     elif variance == "large":
@@ -180,27 +192,52 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
     With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and
     ignores z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
 
-    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or
-    None.
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,), 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or eta is outside [0, 1].
     """
-    eta = number(eta, "eta")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
-    if z is None and eta == 0:
-        z = np.zeros(np.shape(xt))
+    eta, z = _eta(eta), _z(z, eta, xt)
     xt, eps_hat, z = same_shape(xt=xt, eps_hat=eps_hat, z=z)
     abar_t, abar_s = step(abar, t, s, xt)
     x0_hat = x0_from_eps(xt, eps_hat, t, abar)
     if clip is not None:
-        x0_hat = _clip(x0_hat, clip)
-        eps_hat = eps_from_x0(xt, x0_hat, t, abar)
-    ratio, beta = (1 - abar_s) / (1 - abar_t), (abar_s - abar_t) / abar_s
-    sigma = eta * np.sqrt(ratio * beta)
-    # sqrt(1 - abar_s - sigma^2) with 1 - abar_t = beta + (1 - abar_s) abar_t / abar_s, so that it is a sum
-    direction = np.sqrt(ratio * ((1 - eta) * (1 + eta) * beta + (1 - abar_s) * abar_t / abar_s))
+        return ddim_step_x0(xt, x0_hat, t, s, z, eta, abar, clip)
+    direction, sigma = _directions(abar_t, abar_s, eta)
     return np.sqrt(abar_s) * x0_hat + direction * eps_hat + _noise(sigma, z)
+
+
+def ddim_step_x0(xt, x0_hat, t, s, z, eta, abar, clip=None):
+    """`ddim_step` of a model that predicts x0, with eps_hat = eps_from_x0(x_t, x0_hat); abar[t] may be 0. Of a model of
+    v it takes x0_from_v(x_t, v).
+
+    xt, x0_hat, z: (B, ...). t, s, eta, abar, clip: as in `ddim_step`.
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 1, clip <= 0, or eta is outside [0, 1].
+    """
+    eta, z = _eta(eta), _z(z, eta, xt)
+    xt, x0_hat, z = same_shape(xt=xt, x0_hat=x0_hat, z=z)
+    abar_t, abar_s = step(abar, t, s, xt)
+    x0_hat, (direction, sigma) = _clip(x0_hat, clip), _directions(abar_t, abar_s, eta)
+    return np.sqrt(abar_s) * x0_hat + direction * eps_from_x0(xt, x0_hat, t, abar) + _noise(sigma, z)
+
+
+def ddim_inverse_step(xt, eps_hat, t, s, abar):
+    """[DDIM] eq. 12 with eta = 0 the other way, from t to a later s > t: the ODE of its eq. 14, forwards in time.
+
+        x_s = sqrt(abar_s) x0_from_eps(x_t, eps_hat, t) + sqrt(1 - abar_s) eps_hat
+
+    With the eps_hat that `ddim_step` from s to t takes, it undoes that step.
+
+    xt, eps_hat: (B, ...). t, s: ints or (B,) ints, 0 <= t < s <= T. abar: (T + 1,).
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= t < s <= T, or abar[t] = 0.
+    """
+    xt, eps_hat = same_shape(xt=xt, eps_hat=eps_hat)
+    abar_s = at(abar, s, xt, "s")
+    x0_hat = x0_from_eps(xt, eps_hat, t, abar)
+    if not np.all(np.asarray(t) < np.asarray(s)):
+        raise ValueError(f"an inverse step goes from t to s > t, got t = {t} and s = {s}")
+    return np.sqrt(abar_s) * x0_hat + np.sqrt(1 - abar_s) * eps_hat
 
 
 def eps_loss(eps_hat, eps):
@@ -236,6 +273,26 @@ def _clip(x0, clip):
     if not clip > 0:
         raise ValueError(f"clip: expected a positive number or None, got {clip}")
     return np.clip(x0, -clip, clip)
+
+
+def _eta(eta):
+    eta = number(eta, "eta")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
+    return eta
+
+
+def _z(z, eta, xt):
+    """z, or zeros where there is none and eta = 0."""
+    return np.zeros(np.shape(xt)) if z is None and eta == 0 else z
+
+
+def _directions(abar_t, abar_s, eta):
+    """What multiplies eps_hat and z in [DDIM] eq. 12: sqrt(1 - abar_s - sigma^2) and sigma, of its eq. 16."""
+    ratio, beta = (1 - abar_s) / (1 - abar_t), (abar_s - abar_t) / abar_s
+    # 1 - abar_s - sigma^2 as a sum, by 1 - abar_t = beta + (1 - abar_s) abar_t / abar_s
+    left = ratio * ((1 - eta) * (1 + eta) * beta + (1 - abar_s) * abar_t / abar_s)
+    return np.sqrt(left), eta * np.sqrt(ratio * beta)
 
 
 def _noise(sigma, z):

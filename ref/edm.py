@@ -5,6 +5,7 @@ variance-preserving diffusion is x_t = sqrt(abar_t) (x0 + sigma eps), with the s
 
 Papers
     [EDM]  Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
+    [SDE]  Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
 """
 import numpy as np
 
@@ -138,6 +139,34 @@ def heun_step(x, denoised, denoised_next, sigma, sigma_next):
     half = (sigma - sigma_next) / 2
     first = half / sigma * ((2 * sigma_next - sigma) / sigma_next)
     return sigma_next / sigma * x + first * denoised + half / sigma_next * denoised_next
+
+
+def ancestral_step(x, denoised, sigma, sigma_next, z, eta=1.0):
+    """One ancestral step by noise level, [SDE] eq. 47, in the form that has eta of DDIM:
+
+        sigma_up = eta sigma_next sqrt(sigma^2 - sigma_next^2) / sigma,   sigma_down = sqrt(sigma_next^2 - sigma_up^2)
+        x_next = denoised + sigma_down / sigma (x - denoised) + sigma_up z
+
+    It is `ref.diffusion.ddim_step` of `vp_from_ve`: eta = 1 is DDPM's step, eta = 0 Euler's. z is ignored at
+    sigma_next = 0.
+
+    x, denoised, z: (B, ...). sigma, sigma_next: numbers or (B,), 0 <= sigma_next < sigma < inf. eta: in [0, 1].
+    Returns x_next (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= sigma_next < sigma < inf, or for another eta.
+    """
+    (x, denoised, z), eta = same_shape(x=x, denoised=denoised, z=z), number(eta, "eta")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
+    sigma, sigma_next = per_example(sigma, x, "sigma"), per_example(sigma_next, x, "sigma_next")
+    if not np.all((sigma_next >= 0) & (sigma_next < sigma) & (sigma < np.inf)):
+        raise ValueError(f"sigma_next: expected 0 <= sigma_next < sigma, got sigma = {sigma.ravel()} and sigma_next = "
+                         f"{sigma_next.ravel()}")
+    ratio = sigma_next / sigma
+    lost = (sigma - sigma_next) / sigma * (1 + ratio)  # 1 - ratio^2
+    # sigma_down / sigma, whose square is a sum, and 1 less that as (1 - down^2) / (1 + down)
+    down = ratio * np.sqrt((1 - eta) * (1 + eta) + (eta * ratio) ** 2)
+    up = lost * (1 + (eta * ratio) ** 2) / (1 + down)
+    return up * denoised + down * x + eta * sigma_next * np.sqrt(lost) * np.where(sigma_next > 0, z, 0.0)
 
 
 def _positive(sigma, sigma_data):

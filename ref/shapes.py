@@ -148,3 +148,35 @@ def nonzero(value, name, why):
     message."""
     if np.any(value == 0):
         raise ValueError(f"{name} = 0: {why}")
+
+
+def whole_times(times, abar):
+    """The times as Python ints. Raises ValueError where they are no ints or do not descend within abar."""
+    if np.asarray(times).dtype.kind not in "iu":
+        raise ValueError(f"times: expected ints, got {np.asarray(times).dtype}")
+    return [int(t) for t in descending("times", times, highest=np.size(abar) - 1)]
+
+
+def descending(name, values, highest=np.finfo(np.float64).max, least=2):
+    """The values as floats, a list. name: of the argument. Raises ValueError where they do not descend within [0,
+    highest] or are fewer than `least`."""
+    values = np.asarray(values, np.float64)
+    descends = values.ndim == 1 and values.size >= least and np.all(values[1:] < values[:-1])
+    if not descends or not 0 <= values[-1] <= values[0] <= highest:
+        raise ValueError(f"{name}: expected at least {least}, descending within {highest:g} to 0, got {values}")
+    return values.tolist()
+
+
+def output_of(name, out, x):
+    """out, the output of the callable `name`, as float64. Raises ValueError where it has another shape than x."""
+    if np.shape(out) != x.shape:
+        raise ValueError(f"{name}: expected an output of the shape of x, {x.shape}, got {np.shape(out)}")
+    return np.asarray(out, np.float64)
+
+
+def noise_of(noise, i, x):
+    """noise[i]. Raises ValueError where it is missing or has another shape than x."""
+    got = "None" if noise is None else np.shape(noise[i]) if i < len(noise) else f"{len(noise)} of them"
+    if got != x.shape:
+        raise ValueError(f"noise: expected one of shape {x.shape} for step {i}, got {got}")
+    return noise[i]

@@ -44,14 +44,14 @@ PROCESS = [
     ("a quantile of x0 and not of its size", "ref.guidance.dynamic_threshold", "drop abs"),
 ]
 SAMPLERS = [
-    ("churn without its root", "ref.samplers.heun", "drop sqrt", 2),
-    ("gamma without its cap", "ref.samplers.heun", "drop min"),
-    ("churn divided by the number of levels", "ref.samplers.heun", "constant 1 -> 0", 2),
-    ("the corrector dropped", "ref.samplers.unipc", "never if"),
-    ("away from the data", "ref.samplers.flow_euler", "swap -"),
-    ("a velocity at time 0", "ref.samplers.flow_heun", "swap >"),
-    ("the whole noise of the level", "ref.samplers.consistency", "drop sqrt"),
-    ("the mask the other way round", "ref.samplers.inpaint", "swap ==", 3),
+    ("churn without its root", "ref.samplers.levels.heun", "drop sqrt", 2),
+    ("gamma without its cap", "ref.samplers.levels.heun", "drop min"),
+    ("churn divided by the number of levels", "ref.samplers.levels.heun", "constant 1 -> 0", 2),
+    ("the corrector dropped", "ref.samplers.times.unipc", "never if"),
+    ("away from the data", "ref.samplers.levels.flow_euler", "swap -"),
+    ("a velocity at time 0", "ref.samplers.levels.flow_heun", "swap >"),
+    ("the whole noise of the level", "ref.samplers.levels.consistency", "drop sqrt"),
+    ("the mask the other way round", "ref.samplers.times.inpaint", "swap ==", 3),
 ]
 MODELS = [
     ("c_in without its root", "ref.edm.scalings", "drop sqrt", 2),

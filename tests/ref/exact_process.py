@@ -86,6 +86,15 @@ def dpmpp(triple, first=False):
     return [1 / sqrt(a), -sqrt(1 - a) / sqrt(a), sqrt((1 - b) / (1 - a)), gain * (1 + half), -gain * half]
 
 
+def dpmpp_sde(triple, xt, x0_hat, x0_last, z):
+    u, a, b = triple
+    h = log_snr(a, b)
+    half = h / (2 * log_snr(u, a)) if b < 1 else mp.mpf(0)
+    gain, left = sqrt(b) * (1 - exp(-2 * h)) if b < 1 else one, exp(-h) if b < 1 else mp.mpf(0)
+    return [[sqrt((1 - b) / (1 - a)) * left * xt, gain * (1 + half) * x0_hat, -gain * half * x0_last,
+             sqrt((1 - b) * (1 - left**2)) * z]]
+
+
 def log_snr(a, b):
     return mp.inf if b == 1 else (ln(b / (1 - b)) - ln(a / (1 - a))) / 2
 
@@ -107,6 +116,13 @@ def unipc(triple, xt, x0_hat, x0_last, end):
 def heun(sigma, ratio):
     s = sigma * ratio
     return [s / sigma, (sigma - s) / (2 * sigma) * (1 + (s - sigma) / s), (sigma - s) / (2 * s)]
+
+
+def ancestral(sigma, ratio, eta, x, denoised, z):
+    s = mp.mpf(float(sigma) * float(ratio))
+    up = eta * s * sqrt(sigma**2 - s**2) / sigma
+    down = sqrt(s**2 - up**2) / sigma
+    return [[(1 - down) * denoised, down * x, up * z]]
 
 
 def lines(pair, predict):
@@ -134,6 +150,18 @@ STEPS = {
         {"pair": PAIRS, "eta": ETA, "xt": DATA, "eps_hat": DATA, "z": DATA},
         lambda pair, eta, xt, eps_hat, z: [(lambda c: [
             c[4] * c[0] * xt, c[4] * c[1] * eps_hat, c[5] * eps_hat, c[6] * z])(ddim(pair, eta))], of_step),
+    "diffusion.ddpm_step_x0": Case(
+        {"pair": PAIRS, "variance": VARIANCE, "xt": DATA, "x0_hat": DATA, "z": DATA},
+        lambda pair, variance, xt, x0_hat, z: [(lambda c: [c[2] * x0_hat, c[3] * xt, c[4] * z])(ddpm(pair, variance))],
+        of_step),
+    "diffusion.ddim_step_x0": Case(
+        {"pair": PAIRS, "eta": ETA, "xt": DATA, "x0_hat": DATA, "z": DATA},
+        lambda pair, eta, xt, x0_hat, z: [(lambda c: [
+            c[4] * x0_hat, c[5] * c[2] * xt, c[5] * c[3] * x0_hat, c[6] * z])(ddim(pair, eta))], of_step),
+    "diffusion.ddim_inverse_step": Case(
+        {"pair": PAIRS, "xt": DATA, "eps_hat": DATA}, lambda pair, xt, eps_hat: [(lambda a, b: [
+            sqrt(a / b) * xt, -sqrt(a / b) * sqrt(1 - b) * eps_hat, sqrt(1 - a) * eps_hat])(*pair)],
+        lambda f, pair, **data: f(**placed(data), t=1, s=2, abar=[1, *pair[::-1]])),
     "coefficients.ddim_step": Case({"pair": PAIRS, "eta": ETA}, ddim, folded_step),
     "coefficients.ddim_from_x0": Case({"pair": PAIRS, "eta": ETA}, lambda **given: ddim(**given)[2:], folded_step),
     "trajectory.ddim_trajectory": Case(
@@ -149,6 +177,9 @@ STEPS = {
         {"triple": TRIPLES, "xt": DATA, "x0_hat": DATA, "x0_last": DATA},
         lambda triple, xt, x0_hat, x0_last: [(lambda c: [c[2] * xt, c[3] * x0_hat, c[4] * x0_last])(dpmpp(triple))],
         lambda f, triple, **data: f(**placed(data), u=3, t=2, s=1, abar=[1, *triple[::-1]])),
+    "dpm_solver.dpmpp_2m_sde_step": Case(
+        {"triple": TRIPLES, "xt": DATA, "x0_hat": DATA, "x0_last": DATA, "z": DATA}, dpmpp_sde,
+        lambda f, triple, **data: f(**placed(data), u=3, t=2, s=1, abar=[1, *triple[::-1]])),
     "coefficients.dpmpp_2m_step": Case(
         {"triple": TRIPLES, "first": st.booleans()}, dpmpp,
         lambda f, triple, first: f(None if first else 3, 2, 1, [1, *triple[::-1]], (1, 1))),
@@ -161,6 +192,10 @@ STEPS = {
         lambda sigma, ratio, **data: [[c * data[n] for c, n in zip(heun(sigma, ratio),
                                                                    ("x", "denoised", "denoised_next"))]],
         lambda f, sigma, ratio, **data: f(**placed(data), sigma=sigma, sigma_next=sigma * ratio)),
+    "edm.ancestral_step": Case(
+        {"sigma": SIGMA, "ratio": st.one_of(st.just(0.0), st.floats(0.01, 0.9999)), "x": DATA, "denoised": DATA,
+         "z": DATA, "eta": ETA}, ancestral,
+        lambda f, sigma, ratio, eta, **data: f(**placed(data), sigma=sigma, sigma_next=sigma * ratio, eta=eta)),
     "coefficients.heun_step": Case(
         {"sigma": SIGMA, "ratio": st.floats(0.01, 0.999)}, heun, lambda f, sigma, ratio: f(sigma, sigma * ratio, (1,))),
     "coefficients.flow_step": Case(
