@@ -180,8 +180,7 @@ def test_the_samples_are_judged_by_held_out_digits_and_drawn_from_the_average(mo
 @pytest.mark.parametrize("words", [
     "--steps 0", "--batch -3", "--batch 10000001", "--seed -1", "--seed 18446744073709551616", "--guidance nan",
     "--guidance -inf", "--guidance 1e30", "--out", "--data", "--resume", "--backend torch", "--net unet",
-    "--predict score",
-    "--backend triton_gpu",
+    "--predict score", "--backend triton_gpu",
     "--backend triton_gpu --net simple_mlp --predict v",
 ])  # fmt: skip
 def test_bad_words_are_refused(words, capsys):
