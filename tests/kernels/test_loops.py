@@ -61,7 +61,7 @@ def sampling(size, net="simple", dtype="float32", **told):
     examples, pixels, width = size
     w = {} if net == "simple" else {"w": 2.0 if net == "no blocks" else net}
     arguments = make(SAMPLE, (examples, pixels), dtype, width=width, **w, **told)
-    return arguments | ({"params": residual(pixels, width, 0)} if net == "no blocks" else {})
+    return arguments | ({"params": residual(pixels, width, 0, dtype=np.dtype(dtype))} if net == "no blocks" else {})
 
 
 def training(size, dtype="float32", **told):

@@ -173,8 +173,9 @@ def test_selftest_passes_a_right_kernel_and_fails_a_wrong_one(monkeypatch):
 @on_each(lambda b: [(name, d) for name in LOOPS for d in registry.dtypes(named(name), b.name)], ["name", "dtype"])
 def test_selftest_passes_the_loops_and_fails_wrong_ones(b, name, dtype, monkeypatch):
     op, short = named(name), name.split(".")[1]
-    op = replace(op, shapes=op.shapes[:1]) if b.slow else op
-    assert selftest.check(op, b.name, dtype).ok
+    op = replace(op, shapes=(min(op.shapes, key=np.prod),)) if b.slow else op
+    row = selftest.check(op, b.name, dtype)
+    assert row.ok and row.cases
     right, fused = registry.kernel(op, b.name), b.modules.fused
 
     def wrong(**arguments):
