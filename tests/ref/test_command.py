@@ -10,6 +10,7 @@ import pytest
 
 from ref import command
 from tests import ROOT
+from tests.bench.test_digits_files import write_idx
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full, and no limit of a file's size")
@@ -78,10 +79,11 @@ WORK = "import time\ndef step(x0, t, eps, abar):\n    print('go', flush=True)\n 
 @POSIX
 @pytest.mark.parametrize("words", [
     ["kernels"], ["kernels", "check", "q_sample", "--against", "{}/mine.py:step"],
-    ["bench.studies.digits", "--backend", "ref", "--out", "{}"],
+    ["bench.studies.digits", "--backend", "ref", "--data", "{}", "--out", "{}"],
 ])
 def test_ctrl_c_while_a_command_works_is_a_line(words, tmp_path):
     (tmp_path / "mine.py").write_text(WORK, "utf-8")
+    write_idx(tmp_path)
     words = [sys.executable, "-m", *(word.format(tmp_path) for word in words)]
     begun = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     with begun.stdout, begun.stderr:
