@@ -70,7 +70,7 @@ def numba_window(monkeypatch):
 
 
 def triton_window(monkeypatch):
-    """The same in the interpreter, which is told other numbers of its programs."""
+    """The same in the interpreter: only the programs of the window run, under their own numbers."""
     launch = importlib.import_module("kernels.triton_gpu.launch")
     builder = importlib.import_module("triton.runtime.interpreter").interpreter_builder
     set_dim, set_idx, run = builder.set_grid_dim, builder.set_grid_idx, launch.run

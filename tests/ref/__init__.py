@@ -4,10 +4,11 @@ import inspect
 import numpy as np
 from hypothesis import strategies as st
 
-from ref import samplers, schedules
+from ref import samplers, schedules, tree
 from ref.examples import example
 from ref.reading.catalogue import equations
 from ref.reading.worked import backward_example
+from tests import assert_close
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 EQUATIONS = equations()
@@ -26,6 +27,18 @@ def worked(name, **given):
     function = EQUATIONS[f"ref.{name}"]
     is_backward = name.endswith("_backward")
     return function, (backward_example(function, SMALL | given)[3] if is_backward else example(function, SMALL | given))
+
+
+def assert_keeps_float32(net, net_backward, arguments):
+    """A network runs the same code in float32: every gradient has its dtype, and the output is near that in float64.
+    arguments: by name, with params and config."""
+    exact, _ = net(**arguments)
+    single = {name: a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+              for name, a in arguments.items()} | {"params": tree.map(np.float32, arguments["params"])}
+    y, cache = net(**single)
+    gradients = net_backward(np.ones_like(y), single["params"], cache, arguments["config"])
+    assert y.dtype == np.float32 and all(g.dtype == np.float32 for g in tree.leaves(list(gradients)))
+    assert_close(y.astype(np.float64), exact, 1e-5, np.abs(exact).max())
 
 
 def by_time(sampler, **settings):

@@ -12,6 +12,7 @@ from ref import layers, tree
 from ref.examples import example
 from ref.nets import mmdit
 from tests import assert_close, redrawn
+from tests.ref import assert_keeps_float32
 from tests.ref.test_nets_published import CASES, off
 
 EXAMPLE, BLOCK = example(mmdit.mmdit), example(mmdit.mmdit_block)
@@ -101,12 +102,7 @@ def test_what_makes_no_patch_is_left_out():
 
 
 def test_float32_runs_the_same_code():
-    single = {name: a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
-              for name, a in EXAMPLE.items()} | {"params": tree.map(np.float32, EXAMPLE["params"])}
-    y, cache = mmdit.mmdit(**single)
-    gradients = mmdit.mmdit_backward(np.ones_like(y), single["params"], cache, EXAMPLE["config"])
-    assert y.dtype == np.float32 and all(g.dtype == np.float32 for g in tree.leaves(list(gradients)))
-    assert_close(y.astype(np.float64), run(), 1e-5, np.abs(run()).max())
+    assert_keeps_float32(mmdit.mmdit, mmdit.mmdit_backward, EXAMPLE)
 
 
 # --- mistakes that public projects really have ------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ref import layers, tree
 from ref.examples import example
 from ref.nets import init, unet
 from tests import assert_close
+from tests.ref import assert_keeps_float32
 from tests.ref.test_nets_published import CASES, off
 
 EXAMPLE = example(unet.unet)
@@ -99,12 +100,7 @@ def test_attention_of_pixels_moves_with_the_pixels():
 
 
 def test_float32_runs_the_same_code():
-    single = {name: a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
-              for name, a in EXAMPLE.items()} | {"params": tree.map(np.float32, EXAMPLE["params"])}
-    y, cache = unet.unet(**single)
-    gradients = unet.unet_backward(np.ones_like(y), single["params"], cache, EXAMPLE["config"])
-    assert y.dtype == np.float32 and all(g.dtype == np.float32 for g in tree.leaves(list(gradients)))
-    assert_close(y.astype(np.float64), run(), 1e-5, np.abs(run()).max())
+    assert_keeps_float32(unet.unet, unet.unet_backward, EXAMPLE)
 
 
 def test_attention_of_many_pixels_keeps_no_square_of_them():
