@@ -83,8 +83,8 @@ def _made(named, mark=""):
 
 
 def picture(value):
-    """Images of an array (B, H, W), (B, N, H, W) with H, W >= 3, or (B, n n) with n >= 12, the smallest number black and
-    the largest white; a curve of one (n,), n >= 16; nothing of other things. value: anything."""
+    """Images of an array (B, H, W), (B, N, H, W) with H, W >= 3, or (B, n n) with n >= 12, the smallest number black
+    and the largest white; a curve of one (n,), n >= 16; nothing of other things. value: anything."""
     numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fb" and value.size
     if not numbers or not np.all(np.isfinite(value)):
         return ""
