@@ -62,12 +62,7 @@ class _Prepared:
 
     def _first(self, setting, seed, stream, arguments):
         """The call itself, whose launches are noted."""
-        launches = []
-        token = RECORDED.set(launches)
-        try:
-            result = self.function(**self.given, **arguments)
-        finally:
-            RECORDED.reset(token)
+        result, launches = launches_of(functools.partial(self.function, **self.given, **arguments))
         if len(self.known) >= MOST:
             self.known.clear()
         any_seed = all(launch.any_seed for launch in launches)
@@ -75,13 +70,23 @@ class _Prepared:
         return result
 
 
-def note(launch, *args, any_seed):
-    """Notes launch(*args, seed, stream) while a call is prepared. any_seed: whether it is right for all of these."""
+def note(launch, any_seed, bare=None):
+    """Notes a launch while a call is prepared. launch: takes seed and stream. any_seed: whether it is right for all of
+    these. bare: the same launch with nothing before it, for the benchmark."""
     launches = RECORDED.get()
     if launches is not None:
-        again = functools.partial(launch, *args)
-        again.any_seed = any_seed
-        launches.append(again)
+        launch.any_seed, launch.bare = any_seed, bare
+        launches.append(launch)
+
+
+def launches_of(call):
+    """What call() returns, and the launches that it makes. call: takes nothing."""
+    launches = []
+    token = RECORDED.set(launches)
+    try:
+        return call(), launches
+    finally:
+        RECORDED.reset(token)
 
 
 def _key(name, value):

@@ -97,7 +97,7 @@ def _note(kernel, size, args, parts):
         fresh = (noise_key(seed, stream),) if keyed and args[-1].size else args[-1:]
         run(kernel, size, *args[:-1], *fresh)
 
-    note(again, any_seed=keyed)
+    note(again, keyed)
 
 
 def _forget_pool():
