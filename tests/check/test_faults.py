@@ -35,6 +35,21 @@ def test_half_of_the_allowed_error_is_right_and_one_and_a_half_times_it_is_less_
     assert {by: grade for by, (grade, _) in found.items()} == wanted and max(e for _, e in found.values()) < 3, found
 
 
+@pytest.mark.parametrize("name, dtype, arguments, ulps", [
+    ("ema_step", "float32", {"avg": [1, 1], "p": [1, 1], "decay": 0.5}, 3 / 2),  # NumPy errs by nothing here
+    ("ema_step", "float64", {"avg": [1, 1], "p": [1, 1], "decay": 0.5}, 2 * 3),  # where the truth is rounded, too
+    ("x0_from_v", "float64", {"xt": [0, 0], "v": [2, 2], "t": 1, "abar": np.array([1, 0])}, 2 * 3 * 2),
+    ("eps_loss", "float64", {"eps_hat": [1] * 1024, "eps": [0] * 1024}, 2 * (2 + 10 / 4) * 3),  # a sum of 2^10 terms
+    ("clip_by_global_norm", "float64", {"grads": [1] * 4096, "max_norm": 64.0}, 2 * 3 * (1 + 12 / 12)),
+])  # fmt: skip
+def test_the_allowed_error_is_that_of_the_equation(name, dtype, arguments, ulps):
+    op = find(name)
+    arrays = {n: np.array(x, dtype) if isinstance(x, list) else x for n, x in arguments.items()}
+    arrays |= {"grads": [arrays["grads"]]} if "grads" in arrays else {}
+    first = judge.rules_of(op, arrays, dtype)[0]
+    assert np.max(first.allowed) == pytest.approx(ulps * np.finfo(dtype).eps, rel=1e-6)
+
+
 def test_a_grade_ends_where_it_says():
     above = {d: np.nextafter(x, np.inf) for d, x in grade.LESS.items()}
     for dtype, least in grade.LESS.items():
