@@ -32,6 +32,12 @@ def _gradients(rng, shape, dtype, values, max_norm=1.0):
     return {"grads": [data(rng, s, dtype, values) for s in shapes], "max_norm": max_norm}
 
 
+def _clipped_by_a_long_sum(grads, max_norm):
+    """The sizes where the norm is a sum in the working dtype: a quarter of an ulp for each doubling of its terms."""
+    rounded = 1 + np.log2(max(sum(g.size for g in grads), 1)) / 12
+    return [rounded * np.abs(g) for g in optim.clip_by_global_norm(grads, max_norm)]
+
+
 OPS = [
     Op(
         optim.adam_step, ulps=4, make=state("p", "g", "m", "v"), scale=adam_sizes, options=CHOICES, writes=3,
@@ -43,5 +49,6 @@ OPS = [
     Op(
         optim.clip_by_global_norm, ulps=3, make=_gradients, options={"max_norm": (1e9, 0.1)}, sums=True,
         scale=lambda grads, max_norm: [np.abs(g) for g in optim.clip_by_global_norm(grads, max_norm)],
+        textbook=_clipped_by_a_long_sum,
     ),
 ]  # fmt: skip
