@@ -202,6 +202,9 @@ OPTIM = {
         lambda f, g, max_norm: f([np.array(g[:2]), np.array(g[2:])], max_norm)),
     "guidance.guide": Case({"uncond": DATA, "cond": DATA, "w": st.floats(-2, 20)}, lambda uncond, cond, w: [
         [uncond, w * cond, -w * uncond]], lambda f, uncond, cond, w: f([[uncond]], [[cond]], w)),
+    "guidance.interval_weight": Case(
+        {"w": DATA, "t": UNIT, "a": UNIT, "b": UNIT}, lambda w, t, a, b: w if min(a, b) < t <= max(a, b) else one,
+        lambda f, w, t, a, b: f(w, t, min(a, b), max(a, b))),
     "guidance.guide_rescaled": Case(
         {"uncond": SPREAD, "cond": SPREAD, "w": st.floats(0, 20), "phi": UNIT}, rescaled,
         lambda f, uncond, cond, w, phi: f([uncond], [cond], w, phi)),
