@@ -18,8 +18,8 @@ UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_back
           r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise"
           r"|text_end_backward-y|patchify_backward-x"
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant")
-COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what shape "
-             "heads groups stride dilation patch factor end base freq_shift".split())
+COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
+             "shape heads groups stride dilation patch factor end base freq_shift".split())
 
 
 def numbers(result):
