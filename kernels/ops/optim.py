@@ -32,6 +32,11 @@ def _gradients(rng, shape, dtype, values, max_norm=1.0):
     return {"grads": [data(rng, s, dtype, values) for s in shapes], "max_norm": max_norm}
 
 
+def _clipped_sizes(grads, max_norm):
+    clipped, norm = optim.clip_by_global_norm(grads, max_norm)
+    return [np.abs(g) for g in clipped], norm
+
+
 OPS = [
     Op(
         optim.adam_step, ulps=4, make=state("p", "g", "m", "v"), scale=adam_sizes, options=CHOICES, writes=3,
@@ -41,7 +46,7 @@ OPS = [
         optim.ema_step, ulps=3, options={"decay": (0.0, 0.5, 0.9999)}, in_place=("avg",), bench={"": {"decay": 0.999}},
     ),
     Op(
-        optim.clip_by_global_norm, ulps=3, make=_gradients, options={"max_norm": (1e9, 0.1)}, sums=True,
-        scale=lambda grads, max_norm: [np.abs(g) for g in optim.clip_by_global_norm(grads, max_norm)],
+        optim.clip_by_global_norm, ulps=3, make=_gradients, options={"max_norm": (1e9, 0.1)}, sums=True, spare=1,
+        scale=_clipped_sizes,
     ),
 ]  # fmt: skip
