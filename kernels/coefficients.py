@@ -226,6 +226,14 @@ def examples(shape):
     return shape[0], math.prod(shape[1:])
 
 
+def guided(w, table, shape):
+    """A table with w of the guidance as its first row. w: a number or (B,). table: (K, R). shape: the data's. Returns
+    (K + 1, R)."""
+    w = numbers("w", w, shape).reshape(1, -1)
+    rows = np.broadcast_shapes(w.shape[1:], table.shape[1:])
+    return np.concatenate([np.broadcast_to(w, (1, *rows)), np.broadcast_to(table, (len(table), *rows))])
+
+
 def numbers(name, value, shape):
     """value as float64, one number or one for each example. name: for the message. shape: the data's."""
     value = np.asarray(value, np.float64)

@@ -3,12 +3,14 @@
 Papers
     [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
     [ZSNR]    Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
+    [Interval]  Kynkaanniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality
+              in Diffusion Models", 2024
     [Imagen]  Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022
 """
 import numpy as np
 
 from ref.numerics import norm
-from ref.shapes import number, numbers, per_example, same_shape
+from ref.shapes import float64, number, numbers, per_example, same_shape
 
 
 def guide(uncond, cond, w):
@@ -21,6 +23,25 @@ def guide(uncond, cond, w):
     """
     uncond, cond = same_shape(uncond=uncond, cond=cond)
     return uncond + per_example(w, uncond, "w") * (cond - uncond)
+
+
+def interval_weight(w, t, low, high):
+    """Guidance in a limited interval of times or noise levels, the weight of `guide` in [Interval]:
+
+        w(t) = w where low < t <= high, else 1, the plain conditional model
+
+    Where it is 1 the unconditional prediction is not needed. The interval is the paper's (sigma_lo, sigma_hi]: with low
+    = high it is empty, and all times of a sampler lie in (0, T].
+    w: a number, or (B,). t: a time or a noise level, or (B,) of them. low, high: numbers, low <= high.
+    Returns a float, or (B,) float64 where w or t is.
+    Raises ValueError where not low <= high or the shapes do not fit, TypeError for what is no number.
+    """
+    w, t, (low, high) = float64(w), float64(t), numbers(low=low, high=high)
+    if not low <= high:
+        raise ValueError(f"low, high: expected low <= high, got {low} and {high}")
+    if w.ndim > 1 or t.ndim > 1 or (w.ndim and t.ndim and w.shape != t.shape):
+        raise ValueError(f"w and t: expected numbers or (B,), got {w.shape} and {t.shape}")
+    return np.where((t > low) & (t <= high), w, 1.0)[()]
 
 
 def guide_rescaled(uncond, cond, w, phi):

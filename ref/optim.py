@@ -61,16 +61,19 @@ def clip_by_global_norm(grads, max_norm):
     """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) >
     max_norm.
 
-    grads: a tree of arrays (`ref.tree`). max_norm: > 0.
-    Returns a tree of that structure with new arrays of the same dtypes; unchanged values where n <= max_norm.
+    A NaN anywhere makes n NaN, which is no norm to clip by: all values stay what they are, and n says so. An infinite n
+    makes 0 of every finite one. grads: a tree of arrays (`ref.tree`). max_norm: > 0; with inf it measures alone.
+    Returns a tree of that structure with new arrays of the same dtypes, unchanged values where n <= max_norm; and n, of
+    the gradients as they were, a float.
     Raises ValueError for max_norm <= 0.
     """
     max_norm = number(max_norm, "max_norm")
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
-    n = math.hypot(*(float(norm(np.reshape(g, (1, -1)))[0]) for g in tree.leaves(grads)))
+    norms = [float(norm(np.reshape(g, (1, -1)))[0]) for g in tree.leaves(grads)]
+    n = math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)  # hypot(inf, nan) is inf
     scale = max_norm / n if n > max_norm else 1.0
-    return tree.map(lambda g: g * scale, grads)
+    return tree.map(lambda g: g * scale, grads), n
 
 
 def _state(**arrays):

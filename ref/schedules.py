@@ -10,6 +10,7 @@ Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [LDM]    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
     [iDDPM]  Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
+    [ADM]    Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021
     [VDM]    Kingma et al., "Variational Diffusion Models", 2021
     [ZSNR]   Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
     [EDM]    Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
@@ -22,28 +23,32 @@ import numpy as np
 from ref.shapes import DIGITS, decimals, integer, number, unit_interval
 
 
-def linear_betas(T=1000, start=1e-4, end=0.02):
-    """beta_1 .. beta_T equally spaced from start to end, [DDPM] section 4.
+def linear_betas(T=1000, start=1e-4, end=0.02, meant_for=None):
+    """beta_1 .. beta_T equally spaced from start to end, [DDPM] section 4; with `meant_for` for any T, [ADM]'s code:
 
-    T: int >= 1. start, end: variances in (0, 1).
+        both ends times meant_for / T, so that abar_t depends on t / T alone, but for a part of order 1 / T
+
+    Without it fewer steps add less noise: with these ends abar_T is 4e-5 for T = 1000 and 0.36 for T = 100.
+    T: int >= 1. start, end: variances in (0, 1). meant_for: the T that start and end are meant for, as 1000 is here, or
+    None for T itself.
     Returns (T,) float64.
-    Raises ValueError for T < 1 or a beta outside (0, 1).
+    Raises ValueError for T or meant_for < 1 or a beta outside (0, 1), as the last is for T <= 20 meant for 1000.
     """
-    T, start, end = _checked(T, start, end)
+    T, start, end = _ends(T, start, end, meant_for)
     with localcontext(DIGITS):
-        return _spaced(decimals(start), decimals(end), T).astype(np.float64)
+        return _spaced(start, end, T).astype(np.float64)
 
 
-def scaled_linear_betas(T=1000, start=0.00085, end=0.012):
+def scaled_linear_betas(T=1000, start=0.00085, end=0.012, meant_for=None):
     """sqrt(beta_t) equally spaced, so beta_t is a square: the schedule of [LDM]'s released code.
 
-    T: int >= 1. start, end: variances in (0, 1).
+    T, start, end, meant_for: as in `linear_betas`.
     Returns (T,) float64.
-    Raises ValueError for T < 1 or a beta outside (0, 1).
+    Raises ValueError for T or meant_for < 1 or a beta outside (0, 1).
     """
-    T, start, end = _checked(T, start, end)
+    T, start, end = _ends(T, start, end, meant_for)
     with localcontext(DIGITS):
-        return (_spaced(np.sqrt(decimals(start)), np.sqrt(decimals(end)), T) ** 2).astype(np.float64)
+        return (_spaced(np.sqrt(start), np.sqrt(end), T) ** 2).astype(np.float64)
 
 
 def cosine_betas(T=1000, offset=0.008, max_beta=0.999):
@@ -213,10 +218,15 @@ def _ints(value, name):
     return value.astype(np.int64)
 
 
-def _checked(T, start, end):
+def _ends(T, start, end, meant_for):
+    """T, and the first and the last beta of T steps as Decimals, after the checks."""
     T, start, end = integer(T, "T"), number(start, "start"), number(end, "end")
-    if T < 1:
-        raise ValueError(f"T: expected at least 1, got {T}")
-    if not (0 < start < 1 and 0 < end < 1):
-        raise ValueError(f"start, end: expected variances in (0, 1), got {start} and {end}")
-    return T, start, end
+    meant_for = T if meant_for is None else integer(meant_for, "meant_for")
+    if T < 1 or meant_for < 1:
+        raise ValueError(f"T, meant_for: expected at least 1, got {T} and {meant_for}")
+    with localcontext(DIGITS):
+        ends = (decimals([start, end]) * meant_for / T).tolist() if 0 < start < 1 and 0 < end < 1 else [start, end]
+    if not (0 < ends[0] < 1 and 0 < ends[1] < 1):
+        raise ValueError(f"start, end: expected variances in (0, 1), got {float(ends[0])} and {float(ends[1])}" + (
+                         f", that is {start} and {end} times meant_for / T = {meant_for} / {T}" * (meant_for != T)))
+    return T, *ends

@@ -270,9 +270,10 @@ OWN = {
         "the average of the old weights": lambda f, p, avg, decay, **_: [*f()[:3], optim.ema_step(avg, p, decay)]},
     "optim.ema_step": {"decay and 1 - decay swapped": lambda f, decay, **_: f(decay=1 - decay)},
     "optim.clip_by_global_norm": {
-        "each array by its own norm": lambda f, grads, **_: [f(grads=[g]) for g in grads],
-        "scaled also where the norm is small": lambda f, grads, max_norm: [g * max_norm / _norm(grads) for g in grads],
+        "each array by its own norm": lambda f, grads, **_: [*(f(grads=[g])[0] for g in grads), f()[-1]],
+        "scaled also where n is small": lambda f, grads, max_norm: [g * max_norm / f()[-1] for g in grads] + f()[-1:],
         "the square of the norm in place of the norm": lambda f, grads, max_norm: f(max_norm=max_norm / _norm(grads)),
+        "the norm of the clipped gradients": lambda f, max_norm, **_: [*f()[:-1], np.minimum(f()[-1], max_norm)],
     },
     "vae.reparameterize_kl": {
         "the half of the KL left out": lambda f, **_: [f()[0], 2 * f()[1]],

@@ -25,7 +25,7 @@ SEVEN = tuple(range(7))  # the coefficients that a DDIM step has
 
 # All steps of a trajectory: coefficients (7, n), keys of the noise (n, 4), and the limit of x0_hat, 0 for none
 Steps = namedtuple("Steps", "table keys limit")
-# Labels of each branch (1 or 2, B), w of the guidance between two, and what the net adds for each time (n, width)
+# Labels of each branch (1 or 2, B), w of the guidance between two (n, B), what the net adds for each time (n, width)
 Conditions = namedtuple("Conditions", "labels w time")
 # Hidden-space sampling: W1 W2, W1 b2, where the next row of W1 W2 begins; each step's a and b (2, n); prod a, sum d
 Hidden = namedtuple("Hidden", "m shift along steps whole offset")
@@ -78,8 +78,8 @@ def _conditions(params, net, examples, times, guidance):
     w_time = mlp.weight(params, ("time", "w"), dtype, (width, None))
     b_time = mlp.weight(params, ("time", "b"), dtype, (width,))
     h = trajectory.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
-    labels, w = arguments.branches(guidance, examples, net.classes.size // width - 1)
-    return Conditions(labels, dtype.type(w), (h / (1 + np.exp(-h))).astype(dtype))
+    labels, w = arguments.branches(guidance, examples, net.classes.size // width - 1, times)
+    return Conditions(labels, w.astype(dtype), (h / (1 + np.exp(-h))).astype(dtype))
 
 
 def _hidden_is_shorter(net, steps):
@@ -240,6 +240,8 @@ def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
     x, h = Right(lines(pixels * tile, xt), 0, tile), Right(lines(width * stride, xt), 0, stride)
     a, label = Right(lines(width * stride, xt), 0, stride), Right(lines(width * stride, xt), 0, stride)
     sums, shift, z = lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels + 8, xt)
+    weights = lines(tile, xt)
+    weights[:] = xt.dtype.type(0)
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
         transpose(x.array, tile, xt[first * pixels :], pixels, last - first, pixels)
@@ -259,7 +261,9 @@ def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
                 left, b2 = Left(net.w2, begin * width, width, 1), net.b2[begin : begin + width]
                 product(layer, add_to, sums, width, left, a, width, stride, (h, b2, h, ()))
             # x_s from W_out silu(h), guided
-            guided(a.array, h.array, tile, stride, width, conditions.w)
+            for k in range(last - first):
+                weights[k] = conditions.w[i, first + k]
+            guided(a.array, h.array, tile, stride, width, weights)
             u = (column(steps.table, i, SEVEN, xt), steps.limit)
             product(layer, step, sums, pixels, Left(net.w_out, 0, width, 1), a, width, tile, (x, net.b_out, x, u))
             finish_step(x.array, tile, z, steps, i, first, last, pixels)
@@ -280,7 +284,7 @@ def label_columns(label, stride, tile, classes, labels, first, last, width):
 @njit(**INLINE)
 def guided(o, h, tile, stride, width, w):
     """o = silu(h), and of two branches silu(h) + w (silu(h of the second) - silu(h)): the output is linear in it, so
-    this is guidance. o, h: (width, stride) flat. tile, stride, width: ints. w: number."""
+    this is guidance. o, h: (width, stride) flat. tile, stride, width: ints. w: (tile,)."""
     wide()
     for i in range(width):
         r, u = o[i * stride : i * stride + tile], h[i * stride : i * stride + tile]
@@ -289,4 +293,4 @@ def guided(o, h, tile, stride, width, w):
         if stride > tile:
             v = h[i * stride + tile : i * stride + 2 * tile]
             for k in range(tile):
-                r[k] = fma(w, silu(v[k]) - r[k], r[k])
+                r[k] = fma(w[k], silu(v[k]) - r[k], r[k])

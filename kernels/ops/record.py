@@ -24,8 +24,8 @@ class Op:
     dtypes: in which a CPU computes. half: whether a GPU stores float16 and bfloat16 too. precisions: of the operands of
     a GPU's products, besides float32. takes_dtype: whether the dtype is an argument, for want of data.
     empty: whether zero elements are allowed. shapes: of the data that are checked, where not any will do. sums: whether
-    an output depends on the whole batch. writes: arrays like the data that are returned. in_place: the arguments that a
-    training loop lets the results overwrite.
+    an output depends on the whole batch. writes: arrays like the data that are returned. spare: how many of the last
+    results a stranger may leave out. in_place: the arguments that a training loop lets the results overwrite.
     Of a stranger's truth, see `kernels.check.general`, there are rules: (arguments, dtype) -> the `tolerance.Rule` of
     each result, in place of scale and ulps; letters: what the sizes of shapes stand for; arrays: {argument with
     a shape: what it is, in words}, and examples: those with a row for each example; said: {argument: words}, as given.
@@ -52,6 +52,7 @@ class Op:
     shapes: tuple = ()
     sums: bool = False
     writes: int = 1
+    spare: int = 0
     in_place: tuple = ()
     rules: Callable = None
     large: tuple = ()

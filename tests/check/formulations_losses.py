@@ -155,6 +155,8 @@ SCALES = {
 }
 CLIP = {name: lambda c, k, n=n, s=s: [g * g.dtype.type(s(float(n(k.grads)), k.max_norm)) for g in k.grads]
         for name, (n, s) in paired(NORMS, SCALES).items()}  # fmt: skip
+CLIP |= {f"{name}, and the norm": lambda c, k, n=n, f=f: (f(c, k), float(n(k.grads)))
+         for (name, f), n in zip([*CLIP.items()], [n for n, _ in paired(NORMS, SCALES).values()])}  # fmt: skip
 
 
 # --- latents and pixels -----------------------------------------------------------------------------------------------

@@ -119,3 +119,30 @@ def test_the_report_fits_the_terminal(monkeypatch, columns):
         report, code = str(verdict).removesuffix(verdict.code), verdict.code
         assert str(verdict) == report + code and all(x.split()[0] in report for x in (verdict.cause, verdict.smallest))
         assert max(map(len, report.split("\n"))) <= columns and max(map(len, code.split("\n"))) <= 80, str(verdict)
+
+
+def test_a_strangers_clip_may_leave_the_norm_out_but_not_get_it_wrong():
+    """The gradients alone are Optax's result, and right; a norm that is returned is held to its truth."""
+    def norm(grads):
+        return np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads))
+
+    def optax(grads, max_norm):
+        with np.errstate(all="ignore"):
+            return [g * g.dtype.type(np.minimum(max_norm / norm(grads), 1.0)) for g in grads]
+
+    def torch(grads, max_norm):
+        return [g * g.dtype.type(np.minimum(max_norm / (norm(grads) + 1e-6), 1.0)) for g in grads], norm(grads)
+
+    def afterwards(grads, max_norm):
+        clipped = [g * g.dtype.type(max_norm / norm(grads) if norm(grads) > max_norm else 1.0) for g in grads]
+        return clipped, norm(clipped)
+
+    def one_less(grads, max_norm):
+        return optax(grads, max_norm)[:-1], norm(grads)
+
+    for theirs, library in ((optax, "Optax"), (torch, "PyTorch")):
+        verdict = check(theirs, "clip_by_global_norm", examples=40)
+        assert verdict and library in str(verdict)
+    verdict = check(afterwards, "clip_by_global_norm", examples=40)
+    assert not verdict and "the norm of the clipped gradients" in str(verdict)
+    assert not check(one_less, "clip_by_global_norm", examples=40)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "kernels/prepare.py": {"numpy"},
     "kernels/trajectory.py": {"numpy"} | kernels("coefficients"),
     "kernels/coefficients.py": {"numpy"},  # every backend uses it, so it may not lead them to the truth
-    "kernels/numpy_cpu/": {"numpy"} | kernels("coefficients", "numpy_cpu"),
+    "kernels/numpy_cpu/": {"numpy"} | FOLDED | kernels("numpy_cpu"),
     "kernels/numba_cpu/": NUMBA,
     "kernels/triton_gpu/arrays.py": TRITON | {"numba"},  # arrays on the device
     "kernels/triton_gpu/": TRITON,

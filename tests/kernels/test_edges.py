@@ -117,5 +117,11 @@ def test_norms_of_tiny_huge_and_infinite_gradients(b, dtype):
             assert agrees(b, op, {"grads": grads, "max_norm": max_norm}, dtype)
     for bad, scale in ((np.nan, 1.0), (np.inf, 0.0)):
         grads = [b.send(np.array([3.0, bad], dtype)), b.send(np.array([4.0], dtype))]
-        one, other = map(b.receive, clip(grads, 1.0))
+        clipped, norm = clip(grads, 1.0)
+        one, other = map(b.receive, clipped)
         assert one[0] == 3 * scale and other[0] == 4 * scale and np.isnan(one[1]), "NaN is no norm to clip by"
+        assert same(b.receive(norm), abs(bad))
+    both = [np.array([3.0, np.inf], dtype), np.array([np.nan], dtype)]
+    for order in (both, both[::-1]):
+        assert agrees(b, op, {"grads": order, "max_norm": 1.0}, dtype)
+        assert np.isnan(b.receive(clip([b.send(g) for g in order], 1.0)[1]))

@@ -133,7 +133,8 @@ def test_sums_of_elements_past_what_32_bits_count(b, monkeypatch):
     numba_window(monkeypatch)
     x, y = (far(np.full((1, SIZE), value, np.float32)).reshape(-1) for value in (5.0, 2.0))
     assert b.modules.diffusion.eps_loss(x, y) * x.size == pytest.approx(9 * SIZE, rel=1e-12)
-    (clipped,) = b.modules.optim.clip_by_global_norm([x], 1.0, out=[address_space(x.shape, x.dtype)])
+    (clipped,), norm = b.modules.optim.clip_by_global_norm([x], 1.0, out=[address_space(x.shape, x.dtype)])
+    assert norm == pytest.approx(5 * SIZE**0.5, rel=1e-12)
     assert np.allclose(clipped[FIRST : FIRST + SIZE], SIZE**-0.5, rtol=1e-6)
 
 

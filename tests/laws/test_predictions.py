@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from ref import diffusion, dpm_solver, edm, samplers, schedules
+from ref import diffusion, dpm_solver, edm, guidance, samplers, schedules
 from tests import assert_close
 from tests.ref import ABAR, BY_TIME, by_time
 from tests.laws.test_samplers import best_eps, best_x0, spread, variance
@@ -61,6 +61,35 @@ def test_the_first_step_of_zero_terminal_snr_by_hand():
     assert_close(diffusion.ddpm_step_x0(3 * one, 0.5 * one, 2, 1, 2 * one, abar), (0.4 + 1.2) * one)
     assert_close(dpm_solver.dpmpp_2m_step(3 * one, 0.5 * one, None, None, 2, 1, abar), 2.2 * one)
     assert_close(dpm_solver.dpmpp_2m_sde_step(3 * one, 0.5 * one, None, None, 2, 1, 2 * one, abar), 1.6 * one)
+
+
+# --- guidance ---------------------------------------------------------------------------------------------------------
+
+
+def guided(w, low=-np.inf, high=np.inf, only=slice(None)):
+    """A model with guidance of `eps_model`, which sees no label, and one that does."""
+    label = np.array([[0.5], [-1.0]])[only]
+    return lambda x, t: guidance.guide(eps_model(x, t), eps_model(x, t) + 0.3 * label * np.cos(x),
+                                       guidance.interval_weight(w, t, low, high))
+
+
+@pytest.mark.parametrize("name", BY_TIME)
+def test_guidance_in_an_interval_and_for_each_example(name):
+    """w = 1 is the conditional model, and so is an empty interval; one that covers all is plain guidance; each example
+    is what it is alone with its weight."""
+    sample = lambda model, x=X, noise=NOISE: BY_TIME[name](model, x, TIMES, noise, ABAR)
+    conditional, plain = sample(guided(1.0)), sample(guided(4.0))
+    for empty in ((9, 9), (5, 8), (20, 99)):
+        np.testing.assert_array_equal(sample(guided(4.0, *empty)), conditional)
+    np.testing.assert_array_equal(sample(guided(4.0, 0, 20)), plain)
+    some = sample(guided(4.0, 4, 9))  # of the times 9 and 5
+    assert np.abs(some - plain).max() > 1e-2 and np.abs(some - conditional).max() > 1e-2
+    w = np.array([4.0, -1.0])
+    for low, high in ((0, 20), (4, 9)):
+        together = sample(guided(w, low, high))
+        for i in range(2):
+            one = slice(i, i + 1)
+            np.testing.assert_array_equal(together[one], sample(guided(w[one], low, high, one), X[one], NOISE[:, one]))
 
 
 # --- inversion --------------------------------------------------------------------------------------------------------

@@ -26,6 +26,17 @@ def spaced(start, end, n):
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 
+MEANT = {"T": COUNTS, "ends": VARIANCES, "meant_for": st.one_of(st.none(), st.integers(1, 1000))}
+
+
+def meant(T, ends, meant_for):
+    return [end * min(meant_for or T, T) / T for end in ends]
+
+
+def as_meant(f, T, ends, meant_for):
+    return f(T, *ends, meant_for and min(meant_for, T))
+
+
 def cosine(T, offset, max_beta):
     def f(t):
         return mp.cos((mp.mpf(t) / T + offset) / (1 + offset) * mp.pi / 2) ** 2
@@ -52,10 +63,9 @@ def karras(steps, low, ratio, rho):
 
 SCHEDULES = {
     "schedules.linear_betas": Case(
-        {"T": COUNTS, "ends": VARIANCES}, lambda T, ends: spaced(*ends, T), lambda f, T, ends: f(T, *ends)),
+        MEANT, lambda T, ends, meant_for: spaced(*meant(T, ends, meant_for), T), as_meant),
     "schedules.scaled_linear_betas": Case(
-        {"T": COUNTS, "ends": VARIANCES}, lambda T, ends: [x**2 for x in spaced(*map(sqrt, ends), T)],
-        lambda f, T, ends: f(T, *ends)),
+        MEANT, lambda T, ends, meant_for: [x**2 for x in spaced(*map(sqrt, meant(T, ends, meant_for)), T)], as_meant),
     "schedules.cosine_betas": Case(
         {"T": COUNTS, "offset": st.sampled_from([0.0, 0.008, 0.3]), "max_beta": st.sampled_from([0.999, 1.0])}, cosine),
     "schedules.alpha_bar": Case({"betas": st.lists(positive(1e-9, 0.999), min_size=1, max_size=60)}, products),

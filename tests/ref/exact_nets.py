@@ -198,10 +198,13 @@ OPTIM = {
     "optim.clip_by_global_norm": Case(
         {"g": st.lists(st.one_of(st.just(0.0), signed(1e-200, 1e200)), min_size=3, max_size=3),
          "max_norm": positive(1e-60, 1e60)},
-        lambda g, max_norm: [v * min(1, max_norm / length(g)) if length(g) else zero for v in g],
+        lambda g, max_norm: [*(v * min(1, max_norm / length(g)) if length(g) else zero for v in g), length(g)],
         lambda f, g, max_norm: f([np.array(g[:2]), np.array(g[2:])], max_norm)),
     "guidance.guide": Case({"uncond": DATA, "cond": DATA, "w": st.floats(-2, 20)}, lambda uncond, cond, w: [
         [uncond, w * cond, -w * uncond]], lambda f, uncond, cond, w: f([[uncond]], [[cond]], w)),
+    "guidance.interval_weight": Case(
+        {"w": DATA, "t": UNIT, "a": UNIT, "b": UNIT}, lambda w, t, a, b: w if min(a, b) < t <= max(a, b) else one,
+        lambda f, w, t, a, b: f(w, t, min(a, b), max(a, b))),
     "guidance.guide_rescaled": Case(
         {"uncond": SPREAD, "cond": SPREAD, "w": st.floats(0, 20), "phi": UNIT}, rescaled,
         lambda f, uncond, cond, w, phi: f([uncond], [cond], w, phi)),

@@ -18,8 +18,8 @@ UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_back
           r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise"
           r"|text_end_backward-y|patchify_backward-x"
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant")
-COUNTS = set("t s u T steps order rounds seed stream step k K s0 s1 width n dims size batch index what shape heads "
-             "groups stride dilation patch factor end base freq_shift".split())
+COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
+             "shape heads groups stride dilation patch factor end base freq_shift".split())
 
 
 def numbers(result):
@@ -84,10 +84,12 @@ def test_nan_for_a_setting_shows_or_is_refused(name):
 
 REFUSES_0 = (r"betas-(start|end|max_beta)|karras|shift$|abar_t$|gamma|sigma_data|beta_m|sde.*sigma_m|-h$|prior_std"
              r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$"
-             r"|max_period|log_snr_step")
-REFUSES_1 = r"betas-(start|end)|abar|sigma_t$|heun_step|samplers.consistency|max_value|beta1|phi-z"
+             r"|max_period|log_snr_step|ancestral_step-sigma$|interval_weight-high")
+REFUSES_1 = (r"betas-(start|end)|abar|sigma_t$|heun_step|ancestral_step-sigma|samplers.consistency|max_value|beta1"
+             r"|phi-z|interval_weight-high")
 # no line there
-BENT = r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|mlp_sample-eta-1|clamp|phi-z"
+BENT = (r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|(mlp_sample|euler_ancestral)-eta-1"
+        r"|clamp|phi-z")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if settings(name)])
@@ -116,6 +118,8 @@ def test_every_type_of_int_is_a_time(name):
     function, arguments = worked(name)
     for kinds, given in (("bq", {"t": 100, "s": 40, "u": 120}), (INTS[1:], {"t": 200, "s": 150, "u": 220})):
         given = {n: t for n, t in given.items() if n in arguments}
+        if name == "diffusion.ddim_inverse_step":  # from t to a later s
+            given = {"t": given["s"], "s": given["t"]}
         for wrap in (lambda t, kind: np.dtype(kind).type(t), lambda t, kind: np.full(2, t, kind)):
             want = numbers(function(**arguments | {n: wrap(t, "q") for n, t in given.items()}))
             for kind, other in [(kind, other) for kind in kinds for other in (kind, "q", "Q")]:
@@ -220,8 +224,20 @@ def test_adam_late_and_early():
 @pytest.mark.parametrize("bad, scale", [(np.nan, 1.0), (np.inf, 0.0), (-np.inf, 0.0)])
 def test_a_gradient_that_is_no_number_stays_one_and_nan_is_no_norm_to_clip_by(bad, scale):
     with np.errstate(invalid="ignore"):
-        one, other = optim.clip_by_global_norm([np.array([3.0, bad]), np.array([4.0])], 1.0)
+        (one, other), n = optim.clip_by_global_norm([np.array([3.0, bad]), np.array([4.0])], 1.0)
     assert one[0] == 3 * scale and other[0] == 4 * scale and np.isnan(one[1])
+    np.testing.assert_equal(n, abs(bad))
+
+
+@pytest.mark.parametrize("grads", [[[np.inf], [np.nan]], [[np.nan], [np.inf]], [[np.nan, np.inf], [1.0]]])
+def test_a_norm_of_infinity_and_nan_is_nan(grads):
+    """math.hypot(inf, nan) is inf."""
+    grads = [np.array(g) for g in grads]
+    with np.errstate(invalid="ignore"):
+        same, n = optim.clip_by_global_norm(grads, 1.0)
+    assert np.isnan(n)
+    for one, other in zip(same, grads):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_shapes_that_would_broadcast_are_refused():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import coefficients, trajectory
+from ref.numerics import exp_above_tangent, expm1_weighted, two_sum
 from tests.ref import EQUATIONS
 from tests.ref.exact import ULPS, ulps
 from tests.ref.exact_levels import LEVEL_CASES
@@ -26,7 +27,7 @@ NOT_SCALAR = {  # the rest of `ref`, and why
     r"fused\.|objectives\.vlb_terms": "compositions of the others",
     r"philox\.|schedules\.(spaced_times|time_from|index_from)|consistency\.discretization": "whole numbers, and bits",
 }
-CHECKS = "at", "step", "examples", "numbers", "noise_key"  # of coefficients: no numbers of their own
+CHECKS = "at", "step", "examples", "guided", "numbers", "noise_key"  # of coefficients: no numbers of their own
 
 
 def function_of(name):
@@ -73,6 +74,11 @@ def plain_kl(mean1, logvar1, mean2, logvar2):
     return 0.5 * (np.expm1(d) - d + (mean1 - mean2) ** 2 * np.exp(-logvar2))
 
 
+def kl_of_two_infinities(mean1, logvar1, mean2, logvar2):
+    d, rest = two_sum(np.array(logvar1), -np.array(logvar2))
+    return (exp_above_tangent(d) + expm1_weighted(rest, d)) / 2
+
+
 def plain_shannon(p, q):
     p, q = np.array(p), np.array(q)
     return np.sum(p * np.log1p((p - q) / (p + q)) + q * np.log1p((q - p) / (p + q))) / 2
@@ -114,6 +120,7 @@ LOSING = [  # formulas that lose digits, and where
     ("edm.heun_step", heun_by_slopes, {"sigma": 80.0, "ratio": 0.02, "x": 1.0, "denoised": 0.0, "denoised_next": 0.0}),
     ("objectives.normal_kl", plain_kl, {"mean1": 0.0, "logvar1": 1e-5, "mean2": 0.0, "logvar2": 0.0}),
     ("objectives.normal_kl", plain_kl, {"mean1": 0.0, "logvar1": -720.0, "mean2": 0.0, "logvar2": -720.0}),
+    ("objectives.normal_kl", kl_of_two_infinities, {"mean1": 0.0, "logvar1": 720.0, "mean2": 0.0, "logvar2": -39.7}),
     ("divergence.jensen_shannon", plain_shannon, {"weights": NEAR}),
     ("consistency.pseudo_huber_loss", lambda a, b, c: np.sqrt(np.sum((np.array(a) - b) ** 2) + c**2) - c,
      {"a": [1e200, 0.0], "b": [0.0, 0.0], "c": 0.03}),
@@ -121,7 +128,8 @@ LOSING = [  # formulas that lose digits, and where
      {"logits": [0.0, -30.0, -31.0], "label": 0}),
     ("layers.time_embedding", plain_sines, {"t": 999.0, "width": 32}),
     ("coefficients.adam_step", plain_adam, {"step": 2, "rates": (1e-3, 0.9, 0.999, 1e-8, 0.01)}),
-    ("optim.clip_by_global_norm", lambda g, limit: [x * limit / np.sqrt(sum(np.sum(y * y) for y in g)) for x in g],
+    ("optim.clip_by_global_norm", lambda g, limit: (
+        [x * limit / np.sqrt(sum(np.sum(y * y) for y in g)) for x in g], np.sqrt(sum(np.sum(y * y) for y in g))),
      {"g": [3e200, 1.0, 4e200], "max_norm": 1.0}),
 ]
 

@@ -51,8 +51,8 @@ SEED = dict(seed=[-1, 2**64, Type(1.0), Type(None), Type(True)], stream=[-5, 2**
 WEIGHTS = [dict(log_w=np.array([[0.0, 1.0], [-np.inf, -np.inf]])), dict(log_w=np.array([[np.inf, 0.0]]))]
 
 REFUSED = {
-    "schedules.linear_betas": {"T": [0], "start": [0.0]},
-    "schedules.scaled_linear_betas": {"T": [-3], "end": [1.0]},
+    "schedules.linear_betas": {"T": [0], "start": [0.0], "meant_for": [0, -1]},
+    "schedules.scaled_linear_betas": {"T": [-3], "end": [1.0], "meant_for": [0, 10**6]},
     "schedules.cosine_betas": {"T": [0], "offset": [-0.1], "max_beta": [0.0, 1.5]},
     "schedules.alpha_bar": {"betas": [[], np.zeros((2, 2)), [0.1, 1.1], [0.1, NAN]]},
     "schedules.snr": {"abar": [[0.5, -0.1], NAN]},
