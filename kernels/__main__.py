@@ -85,14 +85,19 @@ def main(argv=None, out=None):
         if _json(argv):
             print(json.dumps({"right": None, "reason": str(reason)}, indent=1), file=out, flush=True)
         return command.IMPOSSIBLE
-    if words.json:
+    _say(verdict, out, words.json)
+    return 0 if verdict else 1
+
+
+def _say(verdict, out, as_json):
+    """Print the verdict. out: where JSON goes."""
+    if as_json:
         known = {"right": bool(verdict), "grade": verdict.grade} | dataclasses.asdict(verdict)
         print(json.dumps(_finite(known), indent=1, default=str), file=out, flush=True)
     elif importlib.util.find_spec("rich") and sys.stdout.isatty():
         _coloured(verdict)
     else:
         print(verdict)
-    return 0 if verdict else 1
 
 
 def _checked(words):
@@ -151,8 +156,8 @@ def _arguments(commands):
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
     add("--strict", action="store_true", help="less accurate, or a law that rounding breaks, is exit status 1, too")
     add("--inplace", nargs="?", const=True, default=(), type=lambda text: tuple(text.split(",")), metavar="NAMES",
-        help="the function writes its results over these arguments, such as p,m,v (without names: those that a training "
-             "loop overwrites)")
+        help="the function writes its results over these arguments, such as p,m,v (without names: those that a "
+             "training loop overwrites)")
     add("--large", action="store_true", help="also arrays past 2^31 elements, for a GPU")
     add("--seconds", type=_finite_float, default=1.0, help="of timing a right function; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")

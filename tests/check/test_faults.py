@@ -27,7 +27,7 @@ def off(op, by):
     return in_data_dtype(function, op.truth)
 
 
-@pytest.mark.parametrize("op", [op for op in registry.OPS if op.ulps and op.data and not op.orders], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [o for o in registry.OPS if o.ulps and o.data and not o.orders], ids=lambda o: o.name)
 def test_half_of_the_allowed_error_is_right_and_one_and_a_half_times_it_is_less_accurate(op):
     wanted = {0.5: RIGHT, 1.5: LESS_ACCURATE, -1.5: LESS_ACCURATE}
     entries = [(op.name, by, off(op, by), {}) for by in wanted]
