@@ -229,9 +229,10 @@ def examples(shape):
 def guided(w, table, shape):
     """A table with w of the guidance as its first row. w: a number or (B,). table: (K, R). shape: the data's. Returns
     (K + 1, R)."""
-    w = numbers("w", w, shape).reshape(1, -1)
-    rows = np.broadcast_shapes(w.shape[1:], table.shape[1:])
-    return np.concatenate([np.broadcast_to(w, (1, *rows)), np.broadcast_to(table, (len(table), *rows))])
+    w = w if type(w) is float else numbers("w", w, shape)
+    found = np.empty((len(table) + 1, max(np.size(w), table.shape[1]) if np.ndim(w) else table.shape[1]))
+    found[0], found[1:] = w, table
+    return found
 
 
 def numbers(name, value, shape):

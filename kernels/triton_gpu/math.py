@@ -49,7 +49,7 @@ def std_of(logvar):
     a = f + g  # exp(f) - 1
     std = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))  # 2^n alone may not be a float32
     m = tl.where(n == 0, a * (2.0 + a), tl.fma(std, std, -1.0))
-    return std, m, tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - tl.where(logvar > LARGEST, LARGEST, logvar))
+    return std, m, tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - tl.minimum(logvar, LARGEST))
 
 
 @triton.jit
