@@ -229,9 +229,10 @@ def examples(shape):
 def guided(w, table, shape):
     """A table with w of the guidance as its first row. w: a number or (B,). table: (K, R). shape: the data's. Returns
     (K + 1, R)."""
-    w = numbers("w", w, shape).reshape(1, -1)
-    rows = np.broadcast_shapes(w.shape[1:], table.shape[1:])
-    return np.concatenate([np.broadcast_to(w, (1, *rows)), np.broadcast_to(table, (len(table), *rows))])
+    w = numbers("w", w, shape)
+    made = np.empty((len(table) + 1, w.size if w.ndim else table.shape[1]))
+    made[0], made[1:] = w, table
+    return made
 
 
 def numbers(name, value, shape):
