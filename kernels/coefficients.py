@@ -237,6 +237,8 @@ def guided(w, table, shape):
 
 def numbers(name, value, shape):
     """value as float64, one number or one for each example. name: for the message. shape: the data's."""
+    if value is None:
+        raise TypeError(f"{name}: expected one number or shape {shape[:1]}, got None")  # NumPy's is NaN
     value = np.asarray(value, np.float64)
     if value.ndim and value.shape != shape[:1]:
         raise ValueError(f"{name}: expected one number or shape {shape[:1]} for data {shape}, got {value.shape}")
