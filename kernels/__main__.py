@@ -1,11 +1,10 @@
-"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right (less accurate or not), 1 wrong, 2
-could not be checked.
+"""Is a kernel right? Compared with the truth, on this machine.
 
-    python -m kernels                                              every operation, on every installed backend
-    python -m kernels --op guide                                   those with this in their name
-    python -m kernels check ddim_step --against my_module:my_step  anybody's function, or path/to/file.py:my_step
-    python -m kernels check --truth mine:f --against mine:fast_f   any function against any NumPy function
-    python -m kernels --list                                       what it can be checked as
+    python -m kernels                 every operation, on every backend here
+    python -m kernels --op guide      those with this in their name
+    python -m kernels --list          what a function can be checked as
+    python -m kernels check --help    how to check a function of your own
+Exit status: 0 right, less accurate or not; 1 wrong; 2 could not be checked.
 """
 from ref import command
 
@@ -30,12 +29,32 @@ from kernels import registry
 from kernels.check import interpreter, language, search, selftest
 from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
+CHECK = """\
+Compare a function with the truth of an operation, or with any NumPy function.
+
+    python -m kernels check ddim_step --against my_module:my_step
+    python -m kernels check ddim_step --against path/to/file.py:my_step
+
+The function takes the arguments that --list shows, by name, and returns new
+arrays in the dtype of its data. Arrays of many sizes, layouts and values are
+drawn, and compared with the truth in float64. Three verdicts:
+
+    right                   as exact as tuned NumPy, about
+    right, less accurate    the right formula, in an order of operations that
+                            loses digits: how many, where, and how to mend it
+    wrong                   with the smallest input that was found, the likely
+                            cause, and code to paste
+
+Exit status: 0 right, less accurate or not; 1 wrong; 2 could not be checked."""
+
 
 def main(argv=None, out=None):
     """Check, print. argv: list of words, or None for the command line's. out: where the verdict goes, None for stdout.
     Returns the exit status."""
     argv, out = sys.argv[1:] if argv is None else argv, out or sys.stdout
-    parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only those with this in their name")
     parser.add_argument("--list", action="store_true", help="every operation that can be checked, with its arguments")
     commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
@@ -66,14 +85,19 @@ def main(argv=None, out=None):
         if _json(argv):
             print(json.dumps({"right": None, "reason": str(reason)}, indent=1), file=out, flush=True)
         return command.IMPOSSIBLE
-    if words.json:
+    _say(verdict, out, words.json)
+    return 0 if verdict else 1
+
+
+def _say(verdict, out, as_json):
+    """Print the verdict. out: where JSON goes."""
+    if as_json:
         known = {"right": bool(verdict), "grade": verdict.grade} | dataclasses.asdict(verdict)
         print(json.dumps(_finite(known), indent=1, default=str), file=out, flush=True)
     elif importlib.util.find_spec("rich") and sys.stdout.isatty():
         _coloured(verdict)
     else:
         print(verdict)
-    return 0 if verdict else 1
 
 
 def _checked(words):
@@ -107,8 +131,7 @@ def _finite(value):
 
 def _arguments(commands):
     """The parser of `check`."""
-    description = "Compare a function with the truth of an operation."
-    about = commands.add_parser("check", help="anybody's function", description=description, epilog=language.PAGE,
+    about = commands.add_parser("check", help="anybody's function", description=CHECK, epilog=language.PAGE,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     about.error = functools.partial(_refuse, about)
     add = about.add_argument
@@ -119,7 +142,7 @@ def _arguments(commands):
     add("--truth", metavar="MODULE:FUNCTION", help="in place of OP: any NumPy function that says what is right")
     add("--argument", dest="arguments", action="append", default=[], type=_described, metavar="'NAME: WORDS'",
         help="what an argument of --truth is, such as 'x: (B, N) float'; repeat it for more")
-    add("--dtype", help="such as float16 (default: each that the operation has on this device)")
+    add("--dtype", help="such as float16 (default: all of the operation; on a GPU, float32)")
     add("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU, numba-cuda or torch)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--examples", type=int, metavar="N", help="cases of each dtype (default: 200, fewer if the truth is slow)")
@@ -133,7 +156,8 @@ def _arguments(commands):
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
     add("--strict", action="store_true", help="less accurate, or a law that rounding breaks, is exit status 1, too")
     add("--inplace", nargs="?", const=True, default=(), type=lambda text: tuple(text.split(",")), metavar="NAMES",
-        help="the function writes its results over these arguments (default: those that a training loop overwrites)")
+        help="the function writes its results over these arguments, such as p,m,v (without names: those that a "
+             "training loop overwrites)")
     add("--large", action="store_true", help="also arrays past 2^31 elements, for a GPU")
     add("--seconds", type=_finite_float, default=1.0, help="of timing a right function; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")

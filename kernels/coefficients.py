@@ -98,17 +98,17 @@ def ddim_step(t, s, eta, abar, shape):
 
     t, s: ints or (B,) ints, s < t. eta: in [0, 1]. abar: (T + 1,). shape: the data's.
     """
-    signal, noise = _roots(at(abar, t, shape), "signal", "noise")
-    return _table(1 / signal, -noise / signal, *ddim_from_x0(t, s, eta, abar, shape))
+    abar_t, abar_s = step(t, s, abar, shape)
+    signal, noise = _roots(abar_t, "signal")
+    return _table(1 / signal, -noise / signal, *ddim_from_x0(abar_t, abar_s, eta))
 
 
-def ddim_from_x0(t, s, eta, abar, shape):
-    """`ddim_step` without its first two rows, where x0_hat is known: c2 to c6, a tuple. Arguments as in `ddim_step`;
-    abar[t] may be 0."""
+def ddim_from_x0(abar_t, abar_s, eta):
+    """`ddim_step` without its first two rows, where x0_hat is known: c2 to c6, a tuple. abar_t, abar_s: from `step`;
+    abar_t may be 0. eta: in [0, 1]."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
-    (abar_t, abar_s), eta = step(t, s, abar, shape), float(eta)
-    signal, noise = _roots(abar_t)
+    eta, (signal, noise) = float(eta), _roots(abar_t)
     scale, beta = (1 - abar_s) / (1 - abar_t), (abar_s - abar_t) / abar_s
     # 1 - abar_s - sigma^2 with 1 - abar_t = beta + (1 - abar_s) abar_t / abar_s
     direction = scale * ((1 - eta) * (1 + eta) * beta + (1 - abar_s) * abar_t / abar_s)

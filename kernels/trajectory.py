@@ -23,7 +23,7 @@ def ddim_trajectory(times, eta, abar, predict):
     t, s = _steps(times, predict)
     if predict == "eps":
         return coefficients.ddim_step(t, s, eta, abar, t.shape)
-    rest = np.array(coefficients.ddim_from_x0(t, s, eta, abar, t.shape))
+    rest = np.array(coefficients.ddim_from_x0(*coefficients.step(t, s, abar, t.shape), eta))
     first = coefficients.x0_from_v(t, abar, t.shape) if predict == "v" else np.array([[0.0], [1.0]])
     return np.concatenate([np.broadcast_to(first, (2, t.size)), rest])
 

@@ -163,6 +163,7 @@ def _uneg11(word):
 def _sincospi(a):
     """(sin(pi a), cos(pi a)) with the quarter turns taken off exactly first: sin(pi) is then 0, not 1.2e-16."""
     quarter = np.rint(2.0 * a)
+    turn = quarter % 4
     sin, cos = np.sin(np.pi * (a - quarter / 2)), np.cos(np.pi * (a - quarter / 2))
-    turns = [quarter % 4 == q for q in range(4)]
+    turns = [turn == q for q in range(4)]
     return np.select(turns, [sin, cos, -sin, -cos]), np.select(turns, [cos, -sin, -cos, sin])

@@ -1,4 +1,4 @@
-"""Three networks on one task with one budget of seconds: residual MLP, U-Net and diffusion transformer.
+"""Three networks, one budget of seconds: residual MLP, U-Net, transformer.
 
 Each learns to predict x0 from noised digits, a tenth of the labels dropped, by Adam whose rate falls to 0 along half a
 cosine of the seconds; then DDIM with guidance draws digits from its moving average. All three are `ref.nets`, on NumPy;

@@ -100,7 +100,7 @@ def _first(call, dtype, examples, seed, seen, strict, launched, huge):
     end = time.monotonic() + PATIENCE
     try:
         for i, case in enumerate(draw.cases(call, dtype, examples, seed)):
-            if time.monotonic() > end or launched and i >= interpreter.EXAMPLES:
+            if i and time.monotonic() > end or launched and i >= interpreter.EXAMPLES:
                 seen.untested[f"more than {i} cases of {dtype}, for it is slow"] = None
                 break
             if launched and math.prod(case.shape) > interpreter.ELEMENTS:

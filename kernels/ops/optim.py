@@ -37,6 +37,13 @@ def _clipped_sizes(grads, max_norm):
     return [np.abs(g) for g in clipped], norm
 
 
+def _clipped_by_a_long_sum(grads, max_norm):
+    """The sizes where the norm is a sum in the working dtype: a quarter of an ulp for each doubling of its terms."""
+    clipped, norm = _clipped_sizes(grads, max_norm)
+    rounded = 1 + np.log2(max(sum(g.size for g in grads), 1)) / 12
+    return [rounded * g for g in clipped], norm
+
+
 OPS = [
     Op(
         optim.adam_step, ulps=4, make=state("p", "g", "m", "v"), scale=adam_sizes, options=CHOICES, writes=3,
@@ -47,6 +54,6 @@ OPS = [
     ),
     Op(
         optim.clip_by_global_norm, ulps=3, make=_gradients, options={"max_norm": (1e9, 0.1)}, sums=True, spare=1,
-        scale=_clipped_sizes,
+        scale=_clipped_sizes, textbook=_clipped_by_a_long_sum,
     ),
 ]  # fmt: skip

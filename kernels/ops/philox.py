@@ -9,8 +9,8 @@ def terms(seed, shape, stream=0):
     """The sizes of Box-Muller's terms for each normal: pi times its radius, for an angle that is rounded first. seed,
     shape, stream: as in `ref.philox.normal`."""
     size = int(np.prod(shape))
-    pairs = philox.normal(seed, (size + 1) // 2 * 2, stream).reshape(-1, 2)
-    return np.pi * np.repeat(np.hypot(*pairs.T), 2)[:size].reshape(shape)
+    radius = np.sqrt(-2 * np.log(philox.uniform(seed, (size + 1) // 2 * 2, stream)[1::2]))
+    return np.pi * np.repeat(radius, 2)[:size].reshape(shape)
 
 
 OPS = [

@@ -66,9 +66,8 @@ def _latent_backward_sizes(dz, dkl, mu, logvar, eps):
 
 
 def _pixel_sizes(logits, x, dnll):
-    nll = x * layers.softplus(-logits) + (1 - x) * layers.softplus(logits)
     gradient = (1 - x) * layers.sigmoid(logits) + x * layers.sigmoid(-logits)
-    return _sum(nll), _of_each(dnll, x) * gradient
+    return vae.bernoulli_nll(logits, x), _of_each(dnll, x) * gradient  # all its terms are positive
 
 
 def _pixel_terms(logits, x, dnll):

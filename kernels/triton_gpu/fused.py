@@ -23,7 +23,7 @@ from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, apart, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
 from kernels.triton_gpu.optim import adam, ema
-from kernels.triton_gpu.philox import key_words
+from kernels.triton_gpu.launch import key_words
 from kernels.triton_gpu.rowwise import rowwise
 
 

@@ -17,7 +17,7 @@ from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.diffusion import ddim
 from kernels.triton_gpu.matmul import operand, pack, padded_product, product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, silu, tiles
-from kernels.triton_gpu.philox import four, key_words, of_four
+from kernels.triton_gpu.philox import four, of_four
 
 # ROWS, TILE, CHUNK, STAGES: a product's tile, how many terms at a time and how many loads ahead.
 TILES = dict(ROWS=16, TILE=32, CHUNK=64, STAGES=4)
@@ -52,7 +52,7 @@ def sample(out, x, net, times, table, key, limit, rounded):
     # Scratch memory
     bands = launch.programs(B, tile["ROWS"])
     rows, more, kind = bands * tile["ROWS"], branches * bands * tile["ROWS"] * HP if deep else 0, operand_dtype(rounded)
-    keys = np.array([key_words(key[0], (key[1] + i) % 2**64) for i in range(steps)], np.int32)
+    keys = np.array([launch.key_words(key[0], (key[1] + i) % 2**64) for i in range(steps)], np.int32)
     features = trajectory.time_embedding(times[:-1], net.features).astype(np.float32)
     filled = [np.vstack([table, times[:-1]]).T.astype(np.float32), keys, net.labels, features, net.w.astype(np.float32)]
     filled += [np.array([p.address for p in net.blocks], np.int64), np.zeros(2, np.int32)]

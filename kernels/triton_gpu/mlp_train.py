@@ -15,7 +15,7 @@ from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.matmul import operand, pack, padded_product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, simple, tiles
 from kernels.triton_gpu.mlp_descend import Kept, Layers, descend, descend_vectors, loaded, own, padded_rows, store
-from kernels.triton_gpu.philox import four, joined, key_words, of_four, words_of
+from kernels.triton_gpu.philox import four, joined, of_four, words_of
 from kernels.triton_gpu.reduce import tree_sum
 
 PER_STEP = tl.constexpr(coefficients.PER_STEP)
@@ -56,7 +56,7 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     # Scratch memory
     wide, kind = max(DP, HP), operand_dtype(rounded)
     filled = [adam_table.astype(np.float32), alphas.T.astype(np.float32)]
-    filled += [np.array(key_words(seed, 0)[:2], np.int32), np.zeros(2, np.int32)]
+    filled += [np.array(launch.key_words(seed, 0)[:2], np.int32), np.zeros(2, np.int32)]
     empty = [(batch, "int32"), (2 * batch, "int32"), (batch * D, "float32")]
     empty += [(bands * (DP // tile["PIXELS"]), "float32")]
     empty += [(n, kind) for n in (2 * rows * wide, *[rows * wide] * 3, HP * DP, DP * HP)]

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from kernels import registry
-from kernels.check import assert_right, check, laws
+from kernels.check import assert_right, check, laws, search
+from kernels.check.grade import RIGHT
 from kernels.numba_cpu import diffusion
 from ref.diffusion import ddim_step
 from tests.check.wrong import KINDS, Q, wrong
 
 FEW = dict(examples=100)
+CHECKED = [op for op in registry.OPS if registry.kernel(op, "numpy_cpu") and not op.orders]
 OURS = ("philox.bits", "philox.normal", "optim.adam_step", "optim.clip_by_global_norm", "vae.bernoulli_nll_grad",
         "vae.reparameterize_kl", "gan.discriminator_loss_grad")  # fmt: skip
 
@@ -23,10 +25,17 @@ def test_our_own_kernels_pass(op):
     assert laws.LAWS[0].name in verdict.laws
 
 
+@pytest.mark.parametrize("op", CHECKED, ids=lambda op: op.name)
+def test_the_yardstick_is_right(op):
+    assert (verdict := check(registry.kernel(op, "numpy_cpu"), op.name, examples=20)).grade == RIGHT, str(verdict)
+
+
 def test_a_slow_function_passes_and_is_timed():
     def slow(xt, eps_hat, t, s, z, eta, abar, clip=None):
-        each = zip(xt, eps_hat, np.broadcast_to(t, len(xt)).tolist(), np.broadcast_to(s, len(xt)).tolist(), z)
-        rows = [ddim_step(x[None], e[None], t, s, n[None], eta, abar, clip) for x, e, t, s, n in each]
+        """In three parts, one after the other."""
+        parts = [p for p in np.array_split(np.arange(len(xt)), 3) if p.size]
+        each = [(p, *(x[p] if np.ndim(x) else x for x in (t, s))) for p in parts]
+        rows = [ddim_step(xt[p], eps_hat[p], t, s, z[p], eta, abar, clip) for p, t, s in each]
         return np.concatenate(rows).astype(xt.dtype) if rows else xt.copy()
 
     verdict = check(slow, "diffusion.ddim_step", seconds=0.01, **FEW)
@@ -34,6 +43,17 @@ def test_a_slow_function_passes_and_is_timed():
     report = " ".join(str(verdict).split())
     assert all(part in report for part in (*verdict.laws, "numba_cpu", verdict.op, f"{verdict.error:.2f}"))
     assert_right(slow, "ddim_step", examples=5)
+
+
+def test_a_function_that_is_too_slow_for_all_cases_is_reported_as_that(monkeypatch):
+    """After its first case patience is at an end; a fault in large arrays is not looked for, and that is said."""
+    monkeypatch.setattr(search, "PATIENCE", 0.0)
+    large_only = lambda x0, t, eps, abar: Q(x0, t, eps, abar) * x0.dtype.type(1 + (x0.size > 10_000))  # noqa: E731
+    verdict = check(large_only, "q_sample")
+    assert verdict and verdict.examples == 2 and "more than 1 cases of float32" in str(verdict.untested)
+    assert "arrays of more than a few thousand elements" in str(verdict.untested)
+    monkeypatch.undo()
+    assert check(large_only, "q_sample", **FEW).kind == "wrong values"
 
 
 def test_a_function_that_refuses_strides_passes_with_a_note():

@@ -11,7 +11,8 @@ import numpy as np
 
 from kernels import registry
 from kernels.check.adapter import find
-from ref import philox
+from ref import diffusion, philox
+from ref.shapes import at
 
 
 def in_data_dtype(function, like=None, usual=np.float32):
@@ -68,6 +69,16 @@ def _deviation(f, dz, dkl, mu, logvar, eps):
     return dz + dkl * mu, dz * eps * std + dkl * (std**2 - 1), std * dz
 
 
+def _eps_kept(f, xt, eps_hat, t, s, abar, clip, **_):
+    x0 = diffusion.x0_from_eps(xt, eps_hat, t, abar)
+    return f(clip=None) + (0 if clip is None else np.sqrt(at(abar, s, xt, "s")) * (np.clip(x0, -clip, clip) - x0))
+
+
+def _direction(new):
+    """`ddim_step` with another factor of eps_hat, with and without clip. new: in terms of direction."""
+    return {f"direction * {eps}": f"{new} * {eps}" for eps in ("eps_hat", "eps_from_x0(xt, x0_hat, t, abar)")}
+
+
 SIGNAL, NOISE = {"np.sqrt(abar_t)": "abar_t"}, {"np.sqrt(1 - abar_t)": "(1 - abar_t)"}
 OFF, ROOT = "alpha-bar off by one step", "alpha-bar without its root"
 STEP = "np.where(abar_s < 1, np.sqrt(sigma2), 0.0)"
@@ -96,11 +107,11 @@ WRONG = [  # operation, what is wrong, the cause
     ("ddpm_step", {STEP: "np.where(abar_s < 1, sigma2, 0.0)"}, "a variance used as a deviation"),
     ("ddpm_step", {"variance == 'small'": "False", "variance == 'large'": "True"}, "beta in place of beta-tilde"),
     ("ddpm_step", lambda f, s, **_: f(s=np.maximum(s - 1, 0)), ""),  # it has no name
-    ("ddim_step", {"eps_from_x0(xt, x0_hat, t, abar)": "eps_hat"}, "x0 clipped but eps not re-derived"),
+    ("ddim_step", _eps_kept, "x0 clipped but eps not re-derived"),
     ("ddim_step", {"(1 - eta) * (1 + eta) * beta": "beta"}, "sigma^2 not taken out of the direction's variance"),
-    ("ddim_step", {"direction * eps_hat": "-direction * eps_hat"}, ""),
+    ("ddim_step", _direction("-direction"), ""),
     ("ddim_step", {"np.where(sigma > 0, z, 0.0)": "sigma * np.where(sigma > 0, z, 0.0)"}, "a variance used as"),
-    ("ddim_step", {"direction * eps_hat": "direction**2 * eps_hat"}, "the direction's variance used as its deviation"),
+    ("ddim_step", _direction("direction**2"), "the direction's variance used as its deviation"),
     ("ddim_step", {"np.sqrt(abar_s) * x0_hat": "abar_s * x0_hat"}, "alpha-bar of the next time without its root"),
     ("eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.sum((eps_hat - eps) ** 2)"}, "1/N left out"),
     ("eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.mean((eps_hat - eps) ** 2) / 2"}, "half the square"),

@@ -163,7 +163,8 @@ STEPS = {
             sqrt(a / b) * xt, -sqrt(a / b) * sqrt(1 - b) * eps_hat, sqrt(1 - a) * eps_hat])(*pair)],
         lambda f, pair, **data: f(**placed(data), t=1, s=2, abar=[1, *pair[::-1]])),
     "coefficients.ddim_step": Case({"pair": PAIRS, "eta": ETA}, ddim, folded_step),
-    "coefficients.ddim_from_x0": Case({"pair": PAIRS, "eta": ETA}, lambda **given: ddim(**given)[2:], folded_step),
+    "coefficients.ddim_from_x0": Case({"pair": PAIRS, "eta": ETA}, lambda **given: ddim(**given)[2:],
+                                      lambda f, pair, eta: f(*pair, eta)),
     "trajectory.ddim_trajectory": Case(
         {"pair": PAIRS, "eta": ETA, "predict": PREDICT}, lambda pair, eta, predict: (
             ddim(pair, eta)[:2] if predict == "eps" else [mp.mpf(0), one] if predict == "x0" else
