@@ -21,7 +21,7 @@ def branches(guidance, examples, classes, times):
     labels, steps = np.full((1, examples), classes), len(times) - 1
     if guidance is None:
         return labels, np.zeros((steps, examples))
-    if len(guidance) not in (2, 3):
+    if len(guidance) not in (2, 3) or guidance[1] is None:
         raise ValueError(f"guidance: expected labels, w and perhaps an interval, got {len(guidance)} parts")
     wanted, w = np.asarray(guidance[0]), np.asarray(guidance[1], np.float64)
     if w.ndim and w.shape != (examples,):

@@ -229,14 +229,16 @@ def examples(shape):
 def guided(w, table, shape):
     """A table with w of the guidance as its first row. w: a number or (B,). table: (K, R). shape: the data's. Returns
     (K + 1, R)."""
-    w = w if type(w) is float else numbers("w", w, shape)
-    found = np.empty((len(table) + 1, max(np.size(w), table.shape[1]) if np.ndim(w) else table.shape[1]))
-    found[0], found[1:] = w, table
-    return found
+    w = numbers("w", w, shape)
+    made = np.empty((len(table) + 1, w.size if w.ndim else table.shape[1]))
+    made[0], made[1:] = w, table
+    return made
 
 
 def numbers(name, value, shape):
     """value as float64, one number or one for each example. name: for the message. shape: the data's."""
+    if value is None:
+        raise TypeError(f"{name}: expected one number or shape {shape[:1]}, got None")  # NumPy's is NaN
     value = np.asarray(value, np.float64)
     if value.ndim and value.shape != shape[:1]:
         raise ValueError(f"{name}: expected one number or shape {shape[:1]} for data {shape}, got {value.shape}")

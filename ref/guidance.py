@@ -36,6 +36,8 @@ def interval_weight(w, t, low, high):
     Returns a float, or (B,) float64 where w or t is.
     Raises ValueError where not low <= high or the shapes do not fit, TypeError for what is no number.
     """
+    if w is None or t is None:
+        raise TypeError("w and t: expected numbers or (B,), got None")
     w, t, (low, high) = float64(w), float64(t), numbers(low=low, high=high)
     if not low <= high:
         raise ValueError(f"low, high: expected low <= high, got {low} and {high}")

@@ -95,7 +95,9 @@ def unit_interval(value, name):
 
 def per_example(value, x, name):
     """value shaped to multiply x. value: a number or (B,). x: (B, ...). name: of the argument. Raises ValueError for
-    another shape."""
+    another shape, TypeError for None, of which NumPy makes NaN."""
+    if value is None:
+        raise TypeError(f"{name}: expected one number or shape {x.shape[:1]}, got None")
     value = float64(value)
     if value.ndim != 0 and value.shape != x.shape[:1]:
         raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got "

@@ -43,9 +43,9 @@ def test_a_weight_for_each_example_is_its_own(b, name):
         for i, w in enumerate(W):
             for together, one in ((whole, run(b, op, arguments, w=float(w))), (tuned, numpy_of(op, arguments, w=w))):
                 assert all(same(a[i], o[i]) for a, o in zip(together, one, strict=True))
-    for wrong in (np.ones(4), np.ones((5, 1))):
+    for wrong in (np.ones(4), np.ones((5, 1)), None):
         for call in (lambda: run(b, op, arguments, w=wrong), lambda: numpy_of(op, arguments, w=wrong)):
-            with pytest.raises(ValueError, match=r"\bw\b"):
+            with pytest.raises((ValueError, TypeError), match=r"\bw\b"):
                 call()
 
 
@@ -71,7 +71,7 @@ def test_guidance_in_an_interval_of_times(b):
     for got in (middle, tuned(**given)):
         assert np.abs(got - truth(**given)).max() < 1e-4
     assert not same(middle, plain) and not same(middle, conditional)
-    for wrong in ((LABELS, np.ones(4)), (LABELS, 2.0, (5, 3)), (LABELS,)):
+    for wrong in ((LABELS, np.ones(4)), (LABELS, 2.0, (5, 3)), (LABELS,), (LABELS, None)):
         for call in (sampled, lambda b, **given: tuned(**given)):
             with pytest.raises(ValueError, match=r"\bguidance\b"):
                 call(b, guidance=wrong)

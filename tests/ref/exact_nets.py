@@ -119,8 +119,9 @@ def times_dy(terms):
 
 
 GATE = st.one_of(st.floats(-4, 4), st.floats(-37, 37))
+TAIL = st.one_of(st.floats(-745, 745), LOGIT)  # to where a sigmoid is subnormal, and 0
 LABEL = {"logits": ROW, "label": st.integers(0, 2)}
-PLAIN = {"relu": hinge, "sigmoid": sigmoid, "softplus": softplus, "tanh": mp.tanh, "silu": lambda x: x * sigmoid(x)}
+PLAIN = {"relu": hinge, "sigmoid": sigmoid, "softplus": softplus, "tanh": mp.tanh}
 LAYERS = {f"layers.{name}": Case({"x": LOGIT}, lambda x, f=f: f(x)) for name, f in PLAIN.items()} | {
     "layers.leaky_relu": Case({"x": DATA}, lambda x: x if x > 0 else mp.mpf(0.2) * x),
     "layers.relu_backward": Case({"dy": DATA, "x": DATA}, lambda dy, x: dy * step(x)),
@@ -128,7 +129,8 @@ LAYERS = {f"layers.{name}": Case({"x": LOGIT}, lambda x, f=f: f(x)) for name, f 
     "layers.tanh_backward": Case({"dy": DATA, "y": st.floats(-1, 1)}, lambda dy, y: dy * (1 - y**2)),
     "layers.sigmoid_backward": Case({"dy": DATA, "y": UNIT}, lambda dy, y: dy * y * (1 - y)),
     "layers.softplus_backward": Case({"dy": DATA, "x": LOGIT}, lambda dy, x: dy * sigmoid(x)),
-    "layers.silu_backward": Case({"dy": DATA, "x": LOGIT}, lambda dy, x: [
+    "layers.silu": Case({"x": TAIL}, lambda x: x * sigmoid(x)),
+    "layers.silu_backward": Case({"dy": DATA, "x": TAIL}, lambda dy, x: [
         [dy * sigmoid(x), dy * sigmoid(x) * x * sigmoid(-x)]]),
     "layers.gelu": Case({"x": GATE}, lambda x: x * cdf(x)),
     "layers.gelu_backward": times_dy(lambda x: [cdf(x), x * pdf(x)]),

@@ -55,6 +55,10 @@ def test_interval_weight_by_hand():
     for wrong in ((5, 3), (np.nan, 3), (3, np.nan)):
         with pytest.raises(ValueError, match=r"\blow\b"):
             guidance.interval_weight(2.0, 4, *wrong)
+    for call in (lambda: guidance.guide(w, w, None), lambda: guidance.interval_weight(None, 1, 0, 2),
+                 lambda: guidance.interval_weight(2.0, None, 0, 2)):  # fmt: skip
+        with pytest.raises(TypeError, match=r"\bw\b.+None"):
+            call()
     for t in (np.ones(3), np.ones((2, 1))):
         with pytest.raises(ValueError, match=r"\bw and t\b"):
             guidance.interval_weight(w, t, 0, 1)

@@ -1,5 +1,6 @@
 """Adam, AdamW, EMA and clipping: two steps worked by hand, properties, dtypes, and what is refused."""
 import numpy as np
+import pytest
 from hypothesis import given, strategies as st
 
 from ref import optim
@@ -132,3 +133,14 @@ def test_float32_clipping_sums_in_float64():
     (clipped,), n = optim.clip_by_global_norm([np.full(4, 1e30, np.float32)], 2.0)
     assert_close(clipped.astype(np.float64), np.ones(4), rel=1e-6)
     assert_close(n, 2e30, rel=1e-6)
+
+
+@pytest.mark.parametrize("grads", [[[np.inf], [np.nan]], [[np.nan], [np.inf]], [[np.nan, np.inf], [1.0]]])
+def test_a_norm_of_infinity_and_nan_is_nan(grads):
+    """math.hypot(inf, nan) is inf."""
+    grads = [np.array(g) for g in grads]
+    with np.errstate(invalid="ignore"):
+        same, n = optim.clip_by_global_norm(grads, 1.0)
+    assert np.isnan(n)
+    for one, other in zip(same, grads):
+        np.testing.assert_array_equal(one, other)
