@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kernels import __main__ as command
-from kernels.check import assert_right, check, large
+from kernels.check import assert_right, check, draw, large
 from kernels.check.adapter import Usage
 from kernels.numba_cpu import optim
 from tests.check.wrong import Q
@@ -78,6 +78,7 @@ def test_inplace_names_arrays_of_the_operation(op, names):
 def test_large_tries_arrays_that_are_not_tried_without_it(monkeypatch, capsys):
     """2^31 elements stand for 2^20 here."""
     monkeypatch.setattr(large, "CACHE", 1 << 20)
+    monkeypatch.setattr(draw, "SECONDS", 0.5)  # of looking for a smaller case
     monkeypatch.setattr(large, "HUGE", 1 << 20)
     for words, status in (([], 0), (["--large"], 1)):
         assert run("q_sample", "tests.check.test_options:past_a_million", "--dtype", "float32", *words) == status
@@ -94,6 +95,7 @@ def past_a_million(x0, t, eps, abar):
 def test_a_fault_in_large_arrays_is_found_without_options(monkeypatch, least, how):
     """After 2^16 elements; after 2^16 rows; beyond a cache, for which a small one stands."""
     monkeypatch.setattr(large, "CACHE", 1 << 21)
+    monkeypatch.setattr(draw, "SECONDS", 0.5)  # of looking for a smaller case
 
     def tail(x0, t, eps, abar):
         out = np.array(Q(x0, t, eps, abar))
