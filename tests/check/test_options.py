@@ -1,12 +1,14 @@
 """Options of the check command that change what is asked of a function: --strict, --inplace, --large."""
+import functools
 import sys
 
 import numpy as np
 import pytest
 
 from kernels import __main__ as command
+from kernels import registry
 from kernels.check import assert_right, check, draw, large
-from kernels.check.adapter import Usage
+from kernels.check.adapter import Usage, find
 from kernels.numba_cpu import optim
 from tests.check.wrong import Q
 
@@ -103,4 +105,21 @@ def test_a_fault_in_large_arrays_is_found_without_options(monkeypatch, least, ho
         return out
 
     verdict = check(tail, "q_sample", dtype="float32", examples=5)
+    assert verdict.kind == "wrong values", str(verdict)
+
+
+@pytest.mark.parametrize("name, least, size", [
+    ("eps_loss", 1 << 20, lambda a: a["eps"].size), ("q_sample_noise", 1 << 20, lambda a: a["x0"].size),
+    ("normal", 1 << 17, lambda a: np.prod(a["shape"])),
+])  # fmt: skip
+def test_so_is_one_where_an_element_depends_on_its_place_or_on_all_others(monkeypatch, name, least, size):
+    monkeypatch.setattr(draw, "SECONDS", 0.5)
+    kernel = registry.kernel(find(name), "numpy_cpu")
+
+    @functools.wraps(kernel)
+    def doubled(**arguments):
+        out = kernel(**arguments)
+        return 2 * out if size(arguments) > least else out
+
+    verdict = check(doubled, name, dtype="float32", examples=5)
     assert verdict.kind == "wrong values", str(verdict)
