@@ -40,7 +40,7 @@ class Failure(Exception):
         self.case, self.message, self.units = case, message, units
 
 
-# One class for each kind, so that hypothesis does not shrink one mistake into another
+# A class for each kind, so that one of them can be caught
 FAILURES = {kind: type("Failure", (Failure,), {"kind": kind}) for kind in KINDS}
 
 

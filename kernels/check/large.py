@@ -56,20 +56,12 @@ def _repeated(call, few, times, seen):
           rules, seen)  # fmt: skip
     for out, rule in zip(outputs, rules):
         blocks = out.reshape(times, *rule.truth.shape) if rule.truth.ndim else out[None]
-        wrong = (i for i in range(len(blocks)) if not np.array_equal(blocks[i], blocks[0]))
-        if first := next(
-            (i for i in wrong if not tolerance.error(blocks[i], rule) <= max(1, 2 * _units(blocks, rule))), 0
-        ):
-            place = first * few.shape[0]
-            message = (
-                f"of {case.shape[0]} rows those from {place} to {place + few.shape[0] - 1} are not what they are first"
-            )
-            raise _drawn(call, case) or FAILURES["wrong values"](case, message)
-
-
-def _units(blocks, rule):
-    """The error of the first block, which was judged: others may be as far off."""
-    return tolerance.error(blocks[0], rule)
+        most = max(1, 2 * tolerance.error(blocks[0], rule))  # the first was judged: others may be as far off
+        for i, block in enumerate(blocks):
+            if not np.array_equal(block, blocks[0]) and not tolerance.error(block, rule) <= most:
+                rows = f"from {i * few.shape[0]} to {(i + 1) * few.shape[0] - 1}"
+                message = f"of {case.shape[0]} rows those {rows} are not what they are first"
+                raise _drawn(call, case) or FAILURES["wrong values"](case, message)
 
 
 def _drawn(call, case):

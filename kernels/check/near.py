@@ -1,5 +1,6 @@
 """The inputs next to an input, an ulp away: what they change in the truth, and whether the error of a function changes
 with them, as rounding does and a wrong formula does not."""
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from kernels.check.grade import LESS, in_proportion, shrinks
 
 FAR = 64  # ulps of the inputs that pass for rounding, where LESS units of the allowed error do
 FEW, SEVERAL = 4, 6  # neighbours
+MUCH = 1 << 20  # elements, above which FEW / 2 do
 ULPS = 16  # by less than so many they are moved
 STEADY = 1 / 8  # of an error: what moves less from neighbour to neighbour is no rounding
 MOST = 1 / 4  # of the elements that are far off: so many may be steady by luck
@@ -87,9 +89,10 @@ def rounds(op, call, arguments, dtype, far):
             off = [np.asarray(out, np.float64) - t for out, t in zip(outputs, truth)]
         return np.concatenate([np.asarray(x)[mask].ravel() for x, mask in zip(off, far)])
 
+    count = SEVERAL if max(map(np.size, far), default=0) <= MUCH else FEW // 2
     if OTHER.get(dtype) in op.dtypes:
-        names = "float32", "float64"
-        both = [[errors(_cast(op, a, name), name) for name in names] for a in _stretched(op, arguments)]
+        names, stretched = ("float32", "float64"), itertools.islice(_stretched(op, arguments), count)
+        both = [[errors(_cast(op, a, name), name) for name in names] for a in stretched]
         if all(x is not None for pair in both for x in pair):
             narrow, wide = (max(float(np.max(np.abs(x))) for x in found) for found in zip(*both))
             here = errors(arguments, dtype)  # of a stranger's truth it must not vanish next to one value
@@ -97,7 +100,7 @@ def rounds(op, call, arguments, dtype, far):
                 return False
             if (shrinks if dtype == "float64" else in_proportion)(narrow, wide):
                 return True
-    moved = neighbours(arguments, dtype, SEVERAL, settings=op.settings)
+    moved = neighbours(arguments, dtype, count, settings=op.settings)
     found = [errors(a, dtype) for a in (arguments, arguments, *moved)]
     if any(x is None for x in found) or not np.array_equal(*found[:2]) or not np.all(np.isfinite(found)):
         return False

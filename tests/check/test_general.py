@@ -20,7 +20,7 @@ LARGE = ("softmax_tail", "top_k_unsorted", "top_k_in_block", "cumulative_sum_no_
 SOFTMAX = CASES[0]
 
 
-@pytest.mark.parametrize("seed, examples", [(0, None), (1, 60), (2, 60)])
+@pytest.mark.parametrize("seed, examples", [(0, None), (1, 60)])
 @pytest.mark.parametrize("truth, function", RIGHT, ids=lambda f: f.__name__)
 def test_a_right_version_is_never_called_wrong(truth, function, seed, examples):
     verdict = check(function, truth=truth, seed=seed, examples=examples)

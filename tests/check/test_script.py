@@ -17,10 +17,12 @@ from tests.check.wrong import KINDS, Q, wrong
 FEW = dict(dtype="float32", examples=100)
 
 
+KEEPS_SIGMA = wrong("diffusion.ddim_step", {"(1 - eta) * (1 + eta) * beta": "beta"})
+
+
 def my_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
     """Wrong: the direction keeps sigma^2."""
-    step = wrong("diffusion.ddim_step", {"(1 - eta) * (1 + eta) * beta": "beta"})
-    return step(xt=xt, eps_hat=eps_hat, t=t, s=s, z=z, eta=eta, abar=abar, clip=clip)
+    return KEEPS_SIGMA(xt=xt, eps_hat=eps_hat, t=t, s=s, z=z, eta=eta, abar=abar, clip=clip)
 
 
 def pasted(code, **names):
