@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 NET = "net-cosine.npz"  # the net that several studies share: trained by the first of them, read by the others
 NAMES = {"schedules": f"net-linear.npz, {NET}"}  # each study, and what it writes next to its picture, table and text
 NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
-NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion", "nets"), "")
+NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
 NAMES |= dict.fromkeys(("training", "conformance"), "")
 
 
