@@ -175,7 +175,7 @@ def lognormal_sigma_weights(sigmas, mean=-1.1, std=2.0):
 
     sigmas: (n + 1,), positive, descending, n >= 1: `karras_sigmas` without its last 0. mean, std > 0: of ln sigma.
     Returns p (n,) float64, of the pairs (sigma_t, sigma_s) = (sigmas[i], sigmas[i + 1]).
-    Raises ValueError for another shape, sigmas that do not descend or reach 0, or std <= 0.
+    Raises ValueError for another shape, sigmas that do not descend or reach 0, std <= 0, or where all p are 0.
     """
     sigmas = np.asarray(sigmas, np.float64)
     if sigmas.ndim != 1 or sigmas.size < 2 or not np.all(np.diff(sigmas) < 0) or not sigmas[-1] > 0:
@@ -186,6 +186,8 @@ def lognormal_sigma_weights(sigmas, mean=-1.1, std=2.0):
     with localcontext(DIGITS):  # near sigmas have near erf, and both are near 1 in the tails
         log_sigma = np.array([sigma.ln() for sigma in decimals(sigmas)])
         p = -np.diff([_erf(u) for u in (log_sigma - decimals(mean)) / (np.sqrt(decimals(2)) * decimals(std))])
+        if not p.sum() > 0:
+            raise ValueError(f"mean, std: expected some sigma within 15 deviations, got {mean} and {std}")
         return (p / p.sum()).astype(np.float64)
 
 

@@ -19,8 +19,9 @@ def optimal_discriminator(p_data, p_g):
     """
     p_data, p_g = same_shape(p_data=p_data, p_g=p_g)
     _not_negative(p_data=p_data, p_g=p_g)
-    odds = np.divide(p_g, p_data, out=np.where(p_g > 0, np.inf, 1.0), where=p_data > 0)  # their sum may overflow
-    return 1 / (1 + odds)
+    larger = np.maximum(p_data, p_g)
+    ratio = np.divide(np.minimum(p_data, p_g), larger, out=np.ones(larger.shape), where=larger != 0)  # a sum overflows
+    return np.where(p_data < p_g, ratio, 1) / (1 + ratio)
 
 
 def jensen_shannon(p, q):

@@ -42,7 +42,8 @@ def loss_weight(sigma, sigma_data=0.5):
     Raises as `scalings` does.
     """
     sigma, sigma_data = _positive(sigma, sigma_data)
-    return (1 / sigma) ** 2 + (1 / sigma_data) ** 2
+    with np.errstate(over="ignore"):
+        return (1 / sigma) ** 2 + np.float64(1 / sigma_data) ** 2
 
 
 def sigma_from_abar(abar):

@@ -166,14 +166,14 @@ def two_sum(a, b):
 def two_product(a, b):
     """[EFT] algorithm 3.3: a b as it is rounded, and the rest, exactly what the rounding lost, from products of halves.
 
-    a, b: any shapes that broadcast, real, below 1e300.
-    Returns the product and the rest, float64; where the product is not finite the rest is 0.
+    a, b: any shapes that broadcast, real.
+    Returns the product and the rest, float64; where the product is not finite, or a or b beyond 1e300, the rest is 0.
     """
     a, b = float64(a), float64(b)
     product, (a1, a2), (b1, b2) = a * b, _halves(a), _halves(b)
     with np.errstate(invalid="ignore"):
         rest = a2 * b2 - (((product - a1 * b1) - a2 * b1) - a1 * b2)
-    return product, np.where(np.isfinite(product), rest, 0.0)
+    return product, np.where(np.isfinite(rest), rest, 0.0)
 
 
 def norm(x):

@@ -55,7 +55,8 @@ def normal_kl(mean1, logvar1, mean2, logvar2):
     d, rest = two_sum(logvar1, -logvar2)  # what rounding d loses counts e^d times
     whole = exp_above_tangent(d)
     ratio = whole + np.where(np.isfinite(whole), expm1_weighted(rest, d), 0.0)  # inf - inf is no number
-    return 0.5 * (ratio + exp_weighted(mean1 - mean2, -logvar2 / 2) ** 2)
+    deviations = exp_weighted(mean1 - mean2, -logvar2 / 2)
+    return ratio / 2 + deviations / 2 * deviations  # halved before it can overflow
 
 
 def normal_kl_backward(dkl, mean1, logvar1, mean2, logvar2):
@@ -75,7 +76,7 @@ def normal_kl_backward(dkl, mean1, logvar1, mean2, logvar2):
     log_ratio, rest = two_sum(logvar1, -logvar2)
     whole = expm1_weighted(dkl / 2, log_ratio)
     dlogvar1 = whole + np.where(np.isfinite(whole), exp_weighted(dkl / 2 * rest, log_ratio), 0.0)
-    gradients = dmean1, dlogvar1, -dmean1, -dlogvar1 - exp_weighted(dkl * d, half) * exp_weighted(d, half) / 2
+    gradients = dmean1, dlogvar1, -dmean1, -dlogvar1 - exp_weighted(dkl * d / 2, half) * exp_weighted(d, half)
     return tuple(g if np.ndim(a) else np.sum(g) for a, g in zip(arguments, gradients))
 
 

@@ -58,15 +58,16 @@ def cosine_betas(T=1000, offset=0.008, max_beta=0.999):
     A difference of squared cosines is a product, cos(a)^2 - cos(b)^2 = sin(b - a) sin(a + b), and the sine of what an
     angle lacks to pi / 2 is its cosine: so nothing cancels at either end, and f(1) is 0.
 
-    T: int >= 1. offset: keeps beta_1 from vanishing. max_beta: in (0, 1]; the cap that [iDDPM] puts at the end.
+    T: int >= 1. offset: in [0, 1e100], keeps beta_1 from vanishing. max_beta: in (0, 1]; the cap that [iDDPM] puts at
+    the end.
     Returns (T,) float64.
-    Raises ValueError for T < 1, a negative offset or max_beta outside (0, 1].
+    Raises ValueError for T < 1, another offset or max_beta outside (0, 1].
     """
     T, offset, max_beta = integer(T, "T"), number(offset, "offset"), number(max_beta, "max_beta")
     if T < 1:
         raise ValueError(f"T: expected at least 1, got {T}")
-    if not 0 <= offset < np.inf or not 0 < max_beta <= 1:
-        raise ValueError(f"expected offset >= 0 and 0 < max_beta <= 1, got offset={offset}, max_beta={max_beta}")
+    if not 0 <= offset <= 1e100 or not 0 < max_beta <= 1:
+        raise ValueError(f"expected 0 <= offset <= 1e100, 0 < max_beta <= 1, got offset={offset}, max_beta={max_beta}")
     s = np.arange(T)
     middle, quarter = s + 0.5, np.pi / 2 / (1 + offset)
     sine = 2 * np.sin(quarter * (middle / T + offset)) * np.sin(quarter * ((T - middle) / T))  # sin(a + b)
@@ -151,15 +152,15 @@ def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
     sigma_steps = 0.
 
     steps: int >= 1; with 1, sigma_max and 0. sigma_min, sigma_max: deviations, 0 < sigma_min < sigma_max < inf. rho: in
-    (0, 1e6].
+    [1e-6, 1e6].
     Returns (steps + 1,) float64, strictly descending, exactly from sigma_max and by sigma_min to 0; a sampler goes from
     sigmas[i] to sigmas[i + 1].
     Raises ValueError for steps < 1, another rho or not 0 < sigma_min < sigma_max < inf.
     """
     steps, rho = integer(steps, "steps"), number(rho, "rho")
     sigma_min, sigma_max = number(sigma_min, "sigma_min"), number(sigma_max, "sigma_max")
-    if steps < 1 or not 0 < rho <= 1e6 or not 0 < sigma_min < sigma_max < np.inf:
-        raise ValueError(f"expected steps >= 1, 0 < sigma_min < sigma_max < inf and 0 < rho <= 1e6, got {steps}, "
+    if steps < 1 or not 1e-6 <= rho <= 1e6 or not 0 < sigma_min < sigma_max < np.inf:
+        raise ValueError(f"expected steps >= 1, 0 < sigma_min < sigma_max < inf and 1e-6 <= rho <= 1e6, got {steps}, "
                          f"{sigma_min}, {sigma_max}, {rho}")
     with localcontext(DIGITS):
         low, high, rho = decimals(sigma_min), decimals(sigma_max), decimals(rho)
@@ -170,13 +171,13 @@ def flow_times(steps, shift=1.0):
     """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23,
     `ref.flow.shift_times` of t = i / steps before that is rounded:  t' = shift i / ((steps - i) + shift i).
 
-    steps: int >= 1. shift: in (0, inf); 1 leaves them equally spaced.
+    steps: int >= 1. shift: in (0, 1e300]; 1 leaves them equally spaced.
     Returns (steps + 1,) float64, strictly descending from 1 to 0.
     Raises ValueError for steps < 1 or another shift.
     """
     steps, shift = integer(steps, "steps"), number(shift, "shift")
-    if steps < 1 or not 0 < shift < np.inf:
-        raise ValueError(f"steps, shift: expected steps >= 1 and 0 < shift < inf, got {steps} and {shift}")
+    if steps < 1 or not 0 < shift <= 1e300:
+        raise ValueError(f"steps, shift: expected steps >= 1 and 0 < shift <= 1e300, got {steps} and {shift}")
     i = np.arange(steps, -1, -1)
     return shift * i / ((steps - i) + shift * i)
 

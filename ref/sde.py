@@ -206,8 +206,8 @@ def bits_per_dimension(nats, dims, bin_width=1.0):
 
 def _beta(t, beta_min, beta_max):
     beta_min, beta_max = number(beta_min, "beta_min"), number(beta_max, "beta_max")
-    if not 0 < beta_min <= beta_max:
-        raise ValueError(f"expected 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
+    if not 0 < beta_min <= beta_max < np.inf:
+        raise ValueError(f"expected 0 < beta_min <= beta_max < inf, got {beta_min} and {beta_max}")
     return beta_min + unit_interval(t, "t") * (beta_max - beta_min)
 
 

@@ -104,7 +104,8 @@ def gaussian_nll(x, mean, logvar):
     Raises ValueError where shapes differ or have no batch axis.
     """
     x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
-    return example_sum(LOG_2PI + logvar + exp_weighted(x - mean, -logvar / 2) ** 2) / 2
+    deviations = exp_weighted(x - mean, -logvar / 2)
+    return example_sum((LOG_2PI + logvar) / 2 + deviations / 2 * deviations)  # halved before it can overflow
 
 
 def gaussian_nll_backward(dnll, x, mean, logvar):
@@ -119,7 +120,7 @@ def gaussian_nll_backward(dnll, x, mean, logvar):
     dnll = per_example(dnll, x, "dnll")
     d, half = x - mean, -logvar / 2
     dx = exp_weighted(dnll * d, -logvar)
-    return dx, -dx, (dnll - exp_weighted(dnll * d, half) * exp_weighted(d, half)) / 2
+    return dx, -dx, dnll / 2 - exp_weighted(dnll * d / 2, half) * exp_weighted(d, half)
 
 
 def reparameterize_kl(mu, logvar, eps):

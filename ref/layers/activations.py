@@ -64,9 +64,8 @@ def silu(x):
 
 
 def silu_backward(dy, x):
-    """dx = dy s (1 + x (1 - s)) with s = sigmoid(x). dy, x: one shape. Returns dx."""
-    s = sigmoid(x)
-    return _far(x, dy * (s * (1 + x * (1 - s))), dy * (1 + x))
+    """dx = dy s (1 + x (1 - s)) with s = sigmoid(x), 1 - s = sigmoid(-x). dy, x: one shape. Returns dx."""
+    return _far(x, dy * (sigmoid(x) * (1 + x * sigmoid(-x))), dy * (1 + x))
 
 
 def softplus(x):

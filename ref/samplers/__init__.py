@@ -9,7 +9,8 @@ Discrete times descend to 0 (`ref.schedules.spaced_times`), noise levels too (`k
     f(x, sigma) -> x0_hat         a consistency model      consistency
 
 noise[i] is the (B, ...) noise of step i. The last may be left out, except by heun, which adds it before a step. With
-zero terminal SNR, abar[T] = 0, a model predicts v or x0: eps says nothing about x0 there.
+zero terminal SNR, abar[T] = 0, a model predicts v or x0: eps says nothing about x0 there. With guidance a model, or
+denoise or velocity, returns `ref.guidance.guide(uncond, cond, w)`, in a limited interval with w from `interval_weight`.
 """
 from ref.samplers.levels import consistency, euler, euler_ancestral, flow_euler, flow_heun, heun
 from ref.samplers.times import ddim, ddim_invert, ddpm, dpmpp_2m, dpmpp_2m_sde, inpaint, unipc

@@ -57,12 +57,12 @@ def heun(denoise, x, sigmas, noise=None, s_churn=0, s_min=0, s_max=math.inf, s_n
     denoise: (x, sigma) -> x0_hat. x: (B, ...), x0 + sigmas[0] eps. sigmas: (n + 1,) descending, the last may be 0.
     noise: n of (B, ...), needed where gamma > 0 (also at the last step). s_churn, s_min, s_max, s_noise: >= 0.
     Returns x at the last level (B, ...) float64, after 2 n calls, one less where the last level is 0.
-    Raises ValueError for sigmas that do not descend, s_churn < 0, missing noise, or an output of another shape.
+    Raises ValueError for sigmas that do not descend, s_churn or s_noise < 0, missing noise or another output's shape.
     """
     x, sigmas = np.asarray(x, np.float64), descending("sigmas", sigmas)
     s_churn, s_min, s_max, s_noise = numbers(s_churn=s_churn, s_min=s_min, s_max=s_max, s_noise=s_noise)
-    if not s_churn >= 0:
-        raise ValueError(f"s_churn: expected a number >= 0, got {s_churn}")
+    if not s_churn >= 0 or not 0 <= s_noise < math.inf:
+        raise ValueError(f"s_churn, s_noise: expected numbers >= 0, s_noise finite, got {s_churn} and {s_noise}")
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         # Churn: add noise, from sigma up to sigma_hat
         gamma = min(s_churn / (len(sigmas) - 1), math.sqrt(2) - 1) if s_min <= sigma <= s_max else 0
