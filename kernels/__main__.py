@@ -29,6 +29,7 @@ from kernels import registry
 from kernels.check import interpreter, language, search, selftest
 from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
 
+RAW = argparse.RawDescriptionHelpFormatter
 CHECK = """\
 Compare a function with the truth of an operation, or with any NumPy function.
 
@@ -52,9 +53,7 @@ def main(argv=None, out=None):
     """Check, print. argv: list of words, or None for the command line's. out: where the verdict goes, None for stdout.
     Returns the exit status."""
     argv, out = sys.argv[1:] if argv is None else argv, out or sys.stdout
-    parser = argparse.ArgumentParser(
-        prog="python -m kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__, formatter_class=RAW)
     parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only those with this in their name")
     parser.add_argument("--list", action="store_true", help="every operation that can be checked, with its arguments")
     commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
@@ -132,7 +131,7 @@ def _finite(value):
 def _arguments(commands):
     """The parser of `check`."""
     about = commands.add_parser("check", help="anybody's function", description=CHECK, epilog=language.PAGE,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+                                formatter_class=RAW)  # fmt: skip
     about.error = functools.partial(_refuse, about)
     add = about.add_argument
     add("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
@@ -156,8 +155,7 @@ def _arguments(commands):
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
     add("--strict", action="store_true", help="less accurate, or a law that rounding breaks, is exit status 1, too")
     add("--inplace", nargs="?", const=True, default=(), type=lambda text: tuple(text.split(",")), metavar="NAMES",
-        help="the function writes its results over these arguments, such as p,m,v (without names: those that a "
-             "training loop overwrites)")
+        help="the function writes its results over these arguments, such as p,m,v (default: what a loop overwrites)")
     add("--large", action="store_true", help="also arrays past 2^31 elements, for a GPU")
     add("--seconds", type=_finite_float, default=1.0, help="of timing a right function; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")

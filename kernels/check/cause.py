@@ -14,7 +14,7 @@ from kernels.check.judge import NEAR, Seen, failed, judge, rules_of
 ROUNDED = 1e-6  # of a mistake: what another order of the same wrong formula may leave
 FRESH = 8  # cases in which an advice is confirmed
 MANY = 100  # elements that may have a tail
-MUCH = 1 << 17  # elements of a case that is no probe: what is wrong there alone is none of the mistakes
+MUCH = 1 << 17  # elements above which a case is no probe: no mistake is one of large arrays alone
 FAR = 10  # in units of the allowed error: no order of a sum is that far off
 
 
