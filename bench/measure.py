@@ -17,12 +17,14 @@ from bench.peers.equations import EQUATIONS
 from bench.peers.loops import TORCH as LOOPS
 from bench.peers.sound import LOOSE, Truth
 from kernels import registry, timing, tolerance
+from kernels.prepare import launches_of, prepare
 
-DTYPE = "float32"
+DTYPE, SHORT = "float32", (32, 784)  # so few elements that a call costs what comes before its launches
+CHANGING = "u", "t", "s", "sigma", "sigma_next", "step", "seed", "stream"  # from call to call of a loop
 BACKENDS = ("numba_cpu", "triton_gpu")
 ON_GPU, IN_LOOPS = (2, 3, 256, 256), 8  # what is checked: a shape; examples
 STEPS, TRAINED = 5, 2.0  # of training, that are checked; its rule is NumPy's worst of four orders, which others exceed
-ROUNDED = 2.0**14  # products of 8 or 11 bits may err this many times more; tests hold them to NumPy rounded alike
+ROUNDED = 2.0**16  # an ulp of bfloat16 in those of float32; tests hold such products to NumPy rounded alike
 NUMBERS = (
     "bytes", "median_us", "spread", "error", "gbs", "copy_gbs", "triad_gbs", "copy", "triad", "launch", "float32_copy",
     "gflops", "peak_gflops", "peak", *peers.COLUMNS,
@@ -41,11 +43,21 @@ def rows(ops, backends, shapes=None):
             for shape in shapes or own or targets.shapes(op.name, label, backend, op.rows):
                 halves = registry.HALVES if gpu and op.half and not _short(op, label, backend, shape) else ()
                 found += [(op, label, options, backend, shape, dtype) for dtype in (DTYPE, *halves)]
+                if shape == SHORT and _preparable(op, options, gpu):
+                    more = options | {"prepared": True}
+                    found.append((op, f"{label}, prepared".lstrip(", "), more, backend, shape, DTYPE))
                 for precision in op.precisions if gpu else ():
                     more = options | {"precision": precision}
                     found.append((op, f"{label}, {precision}", more, backend, shape, DTYPE))
     order = list(dict.fromkeys((backend, shape) for *_, backend, shape, _ in found))
     return sorted(found, key=lambda row: order.index(row[3:5]))
+
+
+def _preparable(op, options, gpu):
+    """Whether `kernels.prepare` takes the operation: no list of arrays, and on the CPU no sum."""
+    few = registry.exact(timing.problem(op, options, (2, 3)))
+    arrays = all(name in few for name in registry.arrays(few))
+    return arrays and (gpu or not op.sums and len(registry.outputs(op.truth(**few))) == op.writes)
 
 
 def _short(op, row, backend, shape):
@@ -63,7 +75,8 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     """Checks and times one row. op: `registry.Op`. label, options: its row. backend, dtype: names. shape: tuple."""
     result, function = empty(op, label, backend, shape, dtype), registry.kernel(op, backend)
     gpu, loop, precision = backend == "triton_gpu", op.flops, options.get("precision")
-    options = {name: value for name, value in options.items() if name not in ("precision", "shape", "on")}
+    ahead, own = options.get("prepared"), ("precision", "shape", "on", "prepared")
+    options = {name: value for name, value in options.items() if name not in own}
     made = (_on_gpu if gpu and not loop else _on_host)(op, options, backend, shape, dtype)
     few, few_there, arguments, few_shape = made
     if not loop:
@@ -71,7 +84,8 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     expected = registry.expected(op, few, dtype)
     extra = ({"dtype": dtype} if op.takes_dtype else {}) | ({"precision": precision} if precision else {})
     try:
-        run = prepared(op, function, arguments, shape, dtype, gpu, extra)
+        plain = called(op, function, arguments, shape, dtype, gpu, extra)
+        run = _prepared(plain) if ahead else plain
         alone = few is not arguments and not (loop and few_shape != shape)
         found = function(**_own(few_there, gpu), **extra) if alone else run()
         loose = ROUNDED if precision else TRAINED if "steps" in few else 1
@@ -81,7 +95,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     except Exception as reason:  # whatever it is, it is the verdict, and nothing is timed
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
     short = gpu and _short(op, label, backend, shape)
-    contestants = {("kernel", ""): run} | _limits(result["bytes"], gpu, short and run)
+    contestants = {("kernel", ""): run} | _limits(result["bytes"], gpu, short and plain)
     if dtype == DTYPE:
         truth = Truth(op, few, few_shape, expected, ROUNDED if gpu and loop else LOOSE)
         there = [c for c in peers.ON_GPU if not (short and c == "compile")]  # how torch.compile launches is its own
@@ -135,7 +149,7 @@ def _own(arguments, gpu):
     return {k: np.array(v) if k in data and not gpu else v for k, v in arguments.items()}
 
 
-def prepared(op, function, arguments, shape, dtype, gpu, extra):
+def called(op, function, arguments, shape, dtype, gpu, extra):
     """A call of nothing that runs the kernel on its own copies of the arguments. function: the backend's."""
     own, extra = _own(arguments, gpu), dict(extra)
     if op.writes and "out" in inspect.signature(function).parameters:
@@ -143,6 +157,13 @@ def prepared(op, function, arguments, shape, dtype, gpu, extra):
         out = tuple(own[name] for name in op.in_place) or tuple(fresh)
         extra["out"] = out if len(out) > 1 else out[0]
     return partial(function, **own, **extra)
+
+
+def _prepared(run):
+    """The same call, prepared, with what changes in a loop left open. run: from `called`."""
+    changing = {name: x for name, x in run.keywords.items() if name in CHANGING}
+    fixed = {name: x for name, x in run.keywords.items() if name not in CHANGING}
+    return partial(prepare(run.func, **fixed), **changing)
 
 
 def _checked(found, expected, receive, loose):
@@ -183,23 +204,11 @@ def _limits(moved, gpu, launches):
 
 def _bare(run):
     """The launches that run makes with nothing before them: what Triton itself needs."""
-    from triton.runtime import JITFunction
-
-    made, before = [], JITFunction.run
-
-    def recorded(self, *args, grid, warmup, **constants):
-        made.append(partial(self[grid], *args, **constants))
-        return before(self, *args, grid=grid, warmup=warmup, **constants)
-
-    JITFunction.run = recorded
-    try:
-        memory = run()
-    finally:
-        JITFunction.run = before
+    memory, launches = launches_of(run)
 
     def bare(memory=memory):
-        for launch in made:
-            launch()
+        for launch in launches:
+            launch.bare()
 
     return bare
 

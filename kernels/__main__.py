@@ -1,9 +1,10 @@
-"""Is a kernel right? Compared with the truth, on this machine. Exit status: 0 right, 1 wrong, 2 could not be checked.
+"""Is a kernel right? Compared with the truth, on this machine.
 
-    python -m kernels                                              every operation, on every installed backend
-    python -m kernels --op guide                                   those with this in their name
-    python -m kernels check ddim_step --against my_module:my_step  anybody's function, or path/to/file.py:my_step
-    python -m kernels --list                                       what it can be checked as
+    python -m kernels                 every operation, on every backend here
+    python -m kernels --op guide      those with this in their name
+    python -m kernels --list          what a function can be checked as
+    python -m kernels check --help    how to check a function of your own
+Exit status: 0 right, less accurate or not; 1 wrong; 2 could not be checked.
 """
 from ref import command
 
@@ -25,15 +26,34 @@ import textwrap
 from pathlib import Path
 
 from kernels import registry
-from kernels.check import search, selftest
+from kernels.check import interpreter, language, search, selftest
 from kernels.check.adapter import ARRAYS, CONVENTIONS, Usage, listing
+
+RAW = argparse.RawDescriptionHelpFormatter
+CHECK = """\
+Compare a function with the truth of an operation, or with any NumPy function.
+
+    python -m kernels check ddim_step --against my_module:my_step
+    python -m kernels check ddim_step --against path/to/file.py:my_step
+
+The function takes the arguments that --list shows, by name, and returns new
+arrays in the dtype of its data. Arrays of many sizes, layouts and values are
+drawn, and compared with the truth in float64. Three verdicts:
+
+    right                   as exact as tuned NumPy, about
+    right, less accurate    the right formula, in an order of operations that
+                            loses digits: how many, where, and how to mend it
+    wrong                   with the smallest input that was found, the likely
+                            cause, and code to paste
+
+Exit status: 0 right, less accurate or not; 1 wrong; 2 could not be checked."""
 
 
 def main(argv=None, out=None):
     """Check, print. argv: list of words, or None for the command line's. out: where the verdict goes, None for stdout.
     Returns the exit status."""
     argv, out = sys.argv[1:] if argv is None else argv, out or sys.stdout
-    parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__, formatter_class=RAW)
     parser.add_argument("--op", dest="named", default="", metavar="NAME", help="only those with this in their name")
     parser.add_argument("--list", action="store_true", help="every operation that can be checked, with its arguments")
     commands = parser.add_subparsers(dest="command", metavar="check", help="without it: every operation")
@@ -51,8 +71,10 @@ def main(argv=None, out=None):
         if words.list:
             print(listing())
             return 0
-        if not (words.op and words.against):
-            about.error("expected an operation and --against MODULE:FUNCTION, or --list")
+        if not ((words.op or words.truth) and words.against):
+            about.error("expected an operation or --truth MODULE:FUNCTION, and --against MODULE:FUNCTION; or --list")
+        if words.arguments and not words.truth:
+            about.error("--argument: expected with --truth, whose argument it describes")
         if words.named:
             about.error(f"--op: expected before no `check`, which takes an operation, got {words.named!r}")
         with contextlib.redirect_stdout(sys.stderr if words.json else sys.stdout):  # what the function prints
@@ -62,14 +84,19 @@ def main(argv=None, out=None):
         if _json(argv):
             print(json.dumps({"right": None, "reason": str(reason)}, indent=1), file=out, flush=True)
         return command.IMPOSSIBLE
-    if words.json:
-        known = {"right": bool(verdict)} | dataclasses.asdict(verdict)
+    _say(verdict, out, words.json)
+    return 0 if verdict else 1
+
+
+def _say(verdict, out, as_json):
+    """Print the verdict. out: where JSON goes."""
+    if as_json:
+        known = {"right": bool(verdict), "grade": verdict.grade} | dataclasses.asdict(verdict)
         print(json.dumps(_finite(known), indent=1, default=str), file=out, flush=True)
     elif importlib.util.find_spec("rich") and sys.stdout.isatty():
         _coloured(verdict)
     else:
         print(verdict)
-    return 0 if verdict else 1
 
 
 def _checked(words):
@@ -80,8 +107,11 @@ def _checked(words):
             raise Usage(f"{option} {twice[0]}: expected it once, got it twice")
     fixed = {name: _value(text) for name, text in words.fixed}
     try:
-        return search.check(function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples,
-                            words.seed, dict(words.mapping), conventions, words.seconds, fixed)  # fmt: skip
+        given = {"truth": function(words.truth, "--truth"), "arguments": dict(words.arguments)} if words.truth else {}
+        return search.check(
+            function(words.against), words.op, words.dtype, words.arrays, words.device, words.examples, words.seed,
+            dict(words.mapping), conventions, words.seconds, fixed, words.strict, words.inplace, words.large, **given,
+        )  # fmt: skip
     except SystemExit as reason:  # its status would be taken for a verdict
         raise Usage(f"the function left Python by {reason!r}") from None
 
@@ -100,18 +130,21 @@ def _finite(value):
 
 def _arguments(commands):
     """The parser of `check`."""
-    description = "Compare a function with the truth of an operation."
-    about = commands.add_parser("check", help="anybody's function", description=description)
+    about = commands.add_parser("check", help="anybody's function", description=CHECK, epilog=language.PAGE,
+                                formatter_class=RAW)  # fmt: skip
     about.error = functools.partial(_refuse, about)
     add = about.add_argument
     add("op", nargs="?", metavar="OP", help="such as ddim_step or diffusion.ddim_step")
     add("--list", action="store_true", help="every operation that can be checked, with its arguments")
     add("--against", metavar="MODULE:FUNCTION",
         help="the function, or path/to/file.py:function; it takes the operation's arguments by name")
-    add("--dtype", help="such as float16 (default: each that the operation has on this device)")
+    add("--truth", metavar="MODULE:FUNCTION", help="in place of OP: any NumPy function that says what is right")
+    add("--argument", dest="arguments", action="append", default=[], type=_described, metavar="'NAME: WORDS'",
+        help="what an argument of --truth is, such as 'x: (B, N) float'; repeat it for more")
+    add("--dtype", help="such as float16 (default: all of the operation; on a GPU, float32)")
     add("--arrays", choices=ARRAYS, help="what the function takes (default: numpy; on a GPU, numba-cuda or torch)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    add("--examples", type=int, default=200, metavar="N", help="cases of each dtype (default: 200)")
+    add("--examples", type=int, metavar="N", help="cases of each dtype (default: 200, fewer if the truth is slow)")
     add("--seed", type=int, default=0, metavar="N", help="of the cases (default: 0)")
     add("--map", dest="mapping", action="append", default=[], type=_pair, metavar="THEIRS=OURS",
         help="an argument with another name; repeat it for more")
@@ -120,6 +153,10 @@ def _arguments(commands):
              "all examples; repeat it for more")
     for name, (_, _, words) in CONVENTIONS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", help=words)
+    add("--strict", action="store_true", help="less accurate, or a law that rounding breaks, is exit status 1, too")
+    add("--inplace", nargs="?", const=True, default=(), type=lambda text: tuple(text.split(",")), metavar="NAMES",
+        help="the function writes its results over these arguments, such as p,m,v (default: what a loop overwrites)")
+    add("--large", action="store_true", help="also arrays past 2^31 elements, for a GPU")
     add("--seconds", type=_finite_float, default=1.0, help="of timing a right function; 0 for none (default: 1)")
     add("--json", action="store_true", help="print the verdict as JSON")
     return about
@@ -156,27 +193,30 @@ def _progress(text):
         print(f"\r{' ' * len(shown)}\r" if shown else "", end="", file=sys.stderr, flush=True)
 
 
-def function(against):
+def function(against, option="--against"):
     """The function of "module:function", in the current folder first, or of "path/to/file.py:function". against: text.
-    Raises Usage for none."""
+    option: where it was said. Raises Usage for none."""
     module, _, name = against.rpartition(":")
     if not module or not name or any(part in name for part in ("/", "\\")):
-        raise Usage("--against: expected module:function, such as my_package.my_module:my_step, or "
+        raise Usage(f"{option}: expected module:function, such as my_package.my_module:my_step, or "
                     f"path/to/file.py:my_step, got {against}")  # fmt: skip
     path = Path(*module.split(".")).with_suffix(".py")  # a file that another module of this name may hide
     try:
+        source = Path(module) if module.endswith(".py") else path
+        if source.is_file():
+            interpreter.prepare(source.read_text("utf-8", errors="replace"))
         found = _of_file(module) if module.endswith(".py") else importlib.import_module(module)
         hint = f"; for the file {path} say {path}:{name}" if path.is_file() and not _is_of(found, path) else ""
     except (Exception, SystemExit) as reason:  # whatever the module does when it is imported
         hint = f"; for the file {path} say {path}:{name}" if path.is_file() else ""
-        raise Usage(f"--against: {module} cannot be imported: {type(reason).__name__}: {reason}{hint}") from None
+        raise Usage(f"{option}: {module} cannot be imported: {type(reason).__name__}: {reason}{hint}") from None
     for part in name.split("."):
         if not hasattr(found, part):
             others = ", ".join(n for n in dir(found) if callable(getattr(found, n)) and n[0] != "_")
-            raise Usage(f"--against: {module} has no {name}; it has {others or 'no function'}{hint}")
+            raise Usage(f"{option}: {module} has no {name}; it has {others or 'no function'}{hint}")
         found = getattr(found, part)
     if not callable(found):
-        raise Usage(f"--against: {against} is not a function but of type {type(found).__name__}")
+        raise Usage(f"{option}: {against} is not a function but of type {type(found).__name__}")
     return found
 
 
@@ -217,6 +257,13 @@ def _finite_float(text):
     if not math.isfinite(float(text)):
         raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
     return float(text)
+
+
+def _described(text):
+    name, _, words = text.partition(":")
+    if not name.strip() or not words.strip():
+        raise argparse.ArgumentTypeError(f"expected 'name: words', such as 'x: (B, N) float', got {text!r}")
+    return name.strip(), words.strip()
 
 
 def _value(text):

@@ -14,13 +14,23 @@ def descending(times, abar):
     return times
 
 
-def branches(guidance, examples, classes):
-    """The labels of each branch, (1 or 2, B) ints, and w: first no label, then those of guidance. guidance: None, or
-    labels (B,) and w. examples: B. classes: how many there are; that number itself is no label."""
-    labels = np.full((1, examples), classes)
+def branches(guidance, examples, classes, times):
+    """The labels of each branch, (1 or 2, B) ints, first no label, then those of guidance; and w of each step and
+    example, (n, B). guidance: None, or labels (B,), w, a number or (B,), and perhaps low and high: but where low < t <=
+    high w is 1. examples: B. classes: how many there are; that number itself is no label. times: (n + 1,)."""
+    labels, steps = np.full((1, examples), classes), len(times) - 1
     if guidance is None:
-        return labels, 0.0
-    wanted, w = np.asarray(guidance[0]), float(guidance[1])
+        return labels, np.zeros((steps, examples))
+    if len(guidance) not in (2, 3) or guidance[1] is None:
+        raise ValueError(f"guidance: expected labels, w and perhaps an interval, got {len(guidance)} parts")
+    wanted, w = np.asarray(guidance[0]), np.asarray(guidance[1], np.float64)
+    if w.ndim and w.shape != (examples,):
+        raise ValueError(f"guidance: expected one w or {examples}, got shape {w.shape}")
+    low, high = guidance[2] if len(guidance) == 3 else (-np.inf, np.inf)
+    if not low <= high:
+        raise ValueError(f"guidance: expected an interval low <= high, got {low} and {high}")
+    t = np.asarray(times[:-1])[:, None]
+    w = np.where((t > low) & (t <= high), w, 1.0) * np.ones((1, examples))
     if wanted.dtype.kind not in "iu" or wanted.shape != (examples,) or not np.all((0 <= wanted) & (wanted <= classes)):
         raise ValueError(f"guidance: expected {examples} labels from 0 to {classes} and w, got {wanted}")
     return np.stack([labels[0], wanted.astype(labels.dtype)]), w

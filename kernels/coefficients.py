@@ -6,7 +6,9 @@ int holds for the whole batch and R = B for (B,) ints. A kernel multiplies row b
 computes sqrt(1 - abar) itself. `shape` is the data's, for the check of t. Symbols and equations as in `ref.diffusion`.
 
 Raises, everywhere: TypeError where t or s is not an int; ValueError where one is out of range, where its shape does not
-fit the data, or where a coefficient does not exist (abar[t] = 0, t = 0).
+fit the data, where abar[0] is not 1, or where a coefficient does not exist (abar[t] = 0, t = 0).
+
+Every coefficient is within a few units of the last digit: differences of abar are taken from abar itself.
 """
 import math
 
@@ -20,6 +22,7 @@ LOG1P = (
     -0.02057159839953048, 0.01157609672270788, -0.006742963315037626, 0.005253457797334097, -0.0032563784698995423,
 )  # fmt: skip
 PER_STEP = 4  # streams of a training step, as in `ref.fused`
+ADAM = (("lr", np.inf), ("beta1", 1), ("beta2", 1), ("eps", np.inf), ("weight_decay", np.inf))  # from 0 to below these
 
 
 def q_sample(t, abar, shape):
@@ -67,10 +70,8 @@ def posterior(t, s, abar, shape):
     """mean = c0 x0 + c1 x_t, variance = c2. t, s: ints or (B,) ints, s < t. abar, shape: as in `q_sample`. Returns
     (3, R)."""
     abar_t, abar_s = step(t, s, abar, shape)
-    alpha = abar_t / abar_s
-    beta = 1 - alpha
-    scale = (1 - abar_s) / (1 - abar_t)
-    return _table(_sqrt(abar_s) * beta / (1 - abar_t), _sqrt(alpha) * scale, scale * beta)
+    scale, beta = (1 - abar_s) / (1 - abar_t), (abar_s - abar_t) / abar_s
+    return _table(_sqrt(abar_s) * beta / (1 - abar_t), _sqrt(abar_t / abar_s) * scale, scale * beta)
 
 
 def ddpm_step(t, s, abar, variance, shape):
@@ -80,15 +81,14 @@ def ddpm_step(t, s, abar, variance, shape):
     """
     abar_t, abar_s = step(t, s, abar, shape)
     signal, noise = _roots(abar_t, "signal")
-    alpha, scale = abar_t / abar_s, (1 - abar_s) / (1 - abar_t)
-    beta = 1 - alpha
+    scale, beta = (1 - abar_s) / (1 - abar_t), (abar_s - abar_t) / abar_s
     if variance == "small":
         sigma2 = scale * beta
     elif variance == "large":
         sigma2 = beta * (abar_s < 1)
     else:
         raise ValueError(f'variance: expected "small" (beta tilde) or "large" (beta), got {variance!r}')
-    mean = _sqrt(abar_s) * beta / (1 - abar_t), _sqrt(alpha) * scale
+    mean = _sqrt(abar_s) * beta / (1 - abar_t), _sqrt(abar_t / abar_s) * scale
     return _table(1 / signal, -noise / signal, *mean, _sqrt(sigma2))
 
 
@@ -98,56 +98,21 @@ def ddim_step(t, s, eta, abar, shape):
 
     t, s: ints or (B,) ints, s < t. eta: in [0, 1]. abar: (T + 1,). shape: the data's.
     """
+    abar_t, abar_s = step(t, s, abar, shape)
+    signal, noise = _roots(abar_t, "signal")
+    return _table(1 / signal, -noise / signal, *ddim_from_x0(abar_t, abar_s, eta))
+
+
+def ddim_from_x0(abar_t, abar_s, eta):
+    """`ddim_step` without its first two rows, where x0_hat is known: c2 to c6, a tuple. abar_t, abar_s: from `step`;
+    abar_t may be 0. eta: in [0, 1]."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
-    abar_t, abar_s = step(t, s, abar, shape)
-    signal, noise = _roots(abar_t, "signal", "noise")
-    sigma = eta * _sqrt((1 - abar_s) / (1 - abar_t)) * _sqrt(1 - abar_t / abar_s)
-    left = 1 - abar_s - sigma * sigma  # rounding alone can bring it below 0
-    last = _sqrt(abar_s), _sqrt(left * (left > 0)), sigma
-    return _table(1 / signal, -noise / signal, 1 / noise, -signal / noise, *last)
-
-
-def ddim_trajectory(times, eta, abar, predict):
-    """`ddim_step` from each of times to the next, with c0 and c1 those of x0_hat from the net's output. Where that is
-    not eps, x0_hat is always to be "clipped", to infinity at least, since eps_hat is derived from it.
-
-    times: (n + 1,) ints. eta: in [0, 1]. abar: (T + 1,). predict: "eps", "x0" or "v". Returns (7, n).
-    """
-    if predict not in ("eps", "x0", "v"):
-        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
-    t = np.array(times[:-1])
-    table = ddim_step(t, np.array(times[1:]), eta, abar, t.shape)
-    if predict == "x0":
-        table[0], table[1] = 0, 1
-    elif predict == "v":
-        table[:2] = x0_from_v(t, abar, t.shape)
-    return table
-
-
-def ddim_chain(table, predict):
-    """A trajectory of linear steps, x_s = a x_t + b output, where nothing is clipped and there is no noise.
-
-    table, predict: of `ddim_trajectory`. Returns a and b of each step, (2, n), and of the whole: what multiplies x_T,
-    and what a constant output adds, floats."""
-    c0, c1, c2, c3, c4, c5, _ = table
-    if predict == "eps":
-        lines = np.array([c4 * c0, c4 * c1 + c5])
-    else:
-        lines = np.array([c4 * c0 + c5 * (c2 + c3 * c0), (c4 + c5 * c3) * c1])
-    whole, offset = 1.0, 0.0
-    for a, b in lines.T.tolist():
-        whole, offset = a * whole, a * offset + b
-    return lines, whole, offset
-
-
-def time_embedding(t, width, max_period=10000.0):
-    """`ref.layers.time_embedding`, (n, width): sines, then cosines, of t max_period^(-2 i / width). t: (n,). width:
-    even int. max_period: float."""
-    if width % 2:
-        raise ValueError(f"width: expected an even number, got {width}")
-    angle = np.asarray(t, np.float64)[:, None] * max_period ** (-np.arange(width // 2) / (width // 2))
-    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+    eta, (signal, noise) = float(eta), _roots(abar_t)
+    scale, beta = (1 - abar_s) / (1 - abar_t), (abar_s - abar_t) / abar_s
+    # 1 - abar_s - sigma^2 with 1 - abar_t = beta + (1 - abar_s) abar_t / abar_s
+    direction = scale * ((1 - eta) * (1 + eta) * beta + (1 - abar_s) * abar_t / abar_s)
+    return 1 / noise, -signal / noise, _sqrt(abar_s), _sqrt(direction), eta * _sqrt(scale * beta)
 
 
 def dpmpp_2m_step(u, t, s, abar, shape):
@@ -187,26 +152,35 @@ def heun_step(sigma, sigma_next, shape):
     if not np.all((sigma_next > 0) & (sigma_next < sigma) & (sigma < np.inf)):
         raise ValueError(f"expected 0 < sigma_next < sigma, got sigma = {sigma} and sigma_next = {sigma_next}")
     half = (sigma - sigma_next) / 2
-    first = half / sigma * (1 + (sigma_next - sigma) / sigma_next)
+    first = half / sigma * ((2 * sigma_next - sigma) / sigma_next)
     return _table(*np.broadcast_arrays(sigma_next / sigma, first, half / sigma_next))
 
 
 def adam_step(step, lr, beta1, beta2, eps, weight_decay):
     """p <- p - (c4 m / (c5 sqrt(v) + c6) + c7 p), with c0 to c3 the weights of m, g, v and g^2. Returns (8,) float64.
 
-    step, lr, beta1, beta2, eps, weight_decay: those of `ref.optim.adam_step`. Raises ValueError for step < 1.
+    step, lr, beta1, beta2, eps, weight_decay: those of `ref.optim.adam_step`. Raises ValueError for step < 1 or another
+    out of its range, TypeError for a step that is no int.
     """
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
+        raise TypeError(f"step: expected an int, got {type(step).__name__}")
     if step < 1:
         raise ValueError(f"step: expected at least 1, got {step}")
-    rate, unbias = lr / (1 - beta1**step), (1 - beta2**step) ** -0.5
-    return np.array([beta1, 1 - beta1, beta2, 1 - beta2, rate, unbias, eps, lr * weight_decay])
+    values = [float(value) for value in (lr, beta1, beta2, eps, weight_decay)]
+    for (name, end), value in zip(ADAM, values):
+        if not 0 <= value < end:
+            raise ValueError(f"{name}: expected 0 <= {name} < {end}, got {value}")
+    lr, beta1, beta2, eps, weight_decay = values
+    # 1 - beta^step, which would cancel
+    rest1, rest2 = (-math.expm1(int(step) * math.log(beta)) if beta > 0 else 1.0 for beta in (beta1, beta2))
+    return np.array([beta1, 1 - beta1, beta2, 1 - beta2, lr / rest1, rest2**-0.5, eps, lr * weight_decay])
 
 
 def ema_step(decay):
     """avg <- c0 avg + c1 p. Returns (2, 1). Raises ValueError for decay outside [0, 1]."""
     if not 0 <= decay <= 1:
         raise ValueError(f"decay: expected 0 <= decay <= 1, got {decay}")
-    return np.array([[decay], [1 - decay]])
+    return np.array([[float(decay)], [1 - float(decay)]])
 
 
 def noise_key(seed, stream):
@@ -225,6 +199,8 @@ def at(abar, t, shape, name="t"):
     abar = np.asarray(abar)
     if abar.ndim != 1 or abar.dtype.kind not in "fiu":
         raise ValueError(f"abar: expected (T + 1,) real values in [0, 1], got shape {abar.shape} of {abar.dtype}")
+    if abar.size == 0 or abar[0] != 1:
+        raise ValueError(f"abar: expected abar[0] = 1, the data, got {abar[:1]}; diffusers' begins with the first step")
     if type(t) is int:
         low = high = t
     else:
@@ -250,8 +226,19 @@ def examples(shape):
     return shape[0], math.prod(shape[1:])
 
 
+def guided(w, table, shape):
+    """A table with w of the guidance as its first row. w: a number or (B,). table: (K, R). shape: the data's. Returns
+    (K + 1, R)."""
+    w = numbers("w", w, shape)
+    made = np.empty((len(table) + 1, w.size if w.ndim else table.shape[1]))
+    made[0], made[1:] = w, table
+    return made
+
+
 def numbers(name, value, shape):
     """value as float64, one number or one for each example. name: for the message. shape: the data's."""
+    if value is None:
+        raise TypeError(f"{name}: expected one number or shape {shape[:1]}, got None")  # NumPy's is NaN
     value = np.asarray(value, np.float64)
     if value.ndim and value.shape != shape[:1]:
         raise ValueError(f"{name}: expected one number or shape {shape[:1]} for data {shape}, got {value.shape}")
@@ -266,6 +253,10 @@ def step(t, s, abar, shape):
     if type(abar_t) is not type(abar_s):
         abar_t, abar_s = np.broadcast_arrays(abar_t, abar_s)
     _roots(abar_t, "noise")
+    if _vanishes(abar_s):
+        raise ValueError("abar[s] = 0: there is no signal to go to")
+    if not (abar_t <= abar_s if type(abar_t) is float else np.all(abar_t <= abar_s)):
+        raise ValueError(f"abar: expected to descend, got abar[t] > abar[s] for t = {t} and s = {s}")
     return abar_t, abar_s
 
 

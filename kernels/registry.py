@@ -2,9 +2,12 @@
 
 To add a kernel: its record in `kernels/ops/<module>.py`, its function under the name of its truth in a backend.
 """
+import contextlib
 import importlib
 import importlib.util
 import pkgutil
+import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from kernels.ops.record import Op, mapped, outputs
 
 BACKENDS = {"numba_cpu": "numba", "triton_gpu": "triton"}  # folder: the library it needs
 HALF_ULPS = 0.51  # of a result that is float32 until it is stored: half a step, and the float32 rounding before it
+SUM_ULPS = 0.25  # of a sum, for each doubling of the number of its terms: blocks that are added in pairs, or by a BLAS
 __all__ = ["BACKENDS", "FLOATS", "HALVES", "OPS", "PER_EXAMPLE", "VALUES", "Op", "like", "mapped", "outputs"]
 
 OPS = [
@@ -40,17 +44,20 @@ def carriers(backend):
 
 def kernel(op, backend):
     """The backend's function for op, or None. op: `Op`. backend: of BACKENDS, or "numpy_cpu"."""
+    if op.rules:
+        return None
     module, function = op.name.split(".")
     if importlib.util.find_spec(f"kernels.{backend}.{module}") is None:
         return None
     return getattr(importlib.import_module(f"kernels.{backend}.{module}"), function, None)
 
 
-def arrays(arguments):
-    """The data arrays among the arguments, by name; of a list or a dict, by path. arguments: dict."""
+def arrays(arguments, settings=(*PER_EXAMPLE, "abar")):
+    """The data arrays among the arguments, by name; of a list or a dict, by path. arguments: dict. settings: those that
+    are no data."""
     found = {}
     for name, value in arguments.items():
-        if name not in (*PER_EXAMPLE, "abar"):
+        if name not in settings:
             mapped(lambda path, x: found.update({path: x} if isinstance(x, np.ndarray) else {}), value, name)
     return found
 
@@ -66,6 +73,14 @@ def call(op, function, arguments, dtype, **extra):
     return outputs(function(**arguments, **extra, **({"dtype": dtype} if op.takes_dtype else {})))
 
 
+@contextlib.contextmanager
+def quiet():
+    """Within it no function warns: of empty means, of overflow, of division by 0."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def exact(arguments):
     """The arguments with data in float64, in which the truth is computed. arguments: dict."""
 
@@ -75,18 +90,28 @@ def exact(arguments):
     return mapped(widened, arguments)
 
 
-def expected(op, arguments, dtype):
-    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name."""
+def expected(op, arguments, dtype, textbook=False):
+    """The `tolerance.Rule` of each output. op: `Op`. arguments: from op.make. dtype: name. textbook: by the terms of
+    the equation as it is printed, for a stranger, who owes us no bits either and may add many terms in his dtype, and
+    no number where a term is infinite and the truth is not."""
+    if op.rules:
+        return op.rules(arguments, dtype)
     half, numpy = dtype in HALVES, kernel(op, "numpy_cpu")
     with np.errstate(all="ignore"):
         truth = outputs(op.truth(**exact(arguments)))
         if op.orders:
             results = [outputs(result) for result in op.orders(numpy, arguments)]
             return [tolerance.whole(t, rough, dtype) for t, rough in zip(truth, zip(*results))]
-        scale, rough = outputs(op.scale(**exact(arguments))), [None] * len(truth)
+        scale, rough = outputs((op.textbook if textbook else op.scale)(**exact(arguments))), [None] * len(truth)
+        free = [np.isfinite(t) & ~np.isfinite(s) if textbook else np.False_ for t, s in zip(truth, scale)]
+        scale = [np.where(f, 0.0, s) for f, s in zip(free, scale)]
         if numpy and op.ulps and dtype == "float32":  # in float64 NumPy is the truth's own arithmetic
             rough = call(op, numpy, arguments, dtype)
-    return [tolerance.rule(t, s, HALF_ULPS if half else op.ulps, dtype, r) for t, s, r in zip(truth, scale, rough)]
+    ulps = HALF_ULPS if half else op.ulps or 2 * (textbook and dtype in FLOATS)
+    count = max((x.size for x in arrays(arguments).values()), default=0) if textbook and ulps and not half else 0
+    more = [SUM_ULPS * np.log2(max(count / max(np.size(t), 1), 1)) for t in truth]
+    rules = [tolerance.rule(t, s, ulps + m, dtype, r) for t, s, m, r in zip(truth, scale, more, rough)]
+    return [replace(rule, allowed=np.where(f, np.inf, rule.allowed)) for f, rule in zip(free, rules)]
 
 
 def bytes_moved(op, arguments, dtype):

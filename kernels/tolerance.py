@@ -24,10 +24,13 @@ class Mismatch(AssertionError):
 
 @dataclass(frozen=True)
 class Rule:
-    """truth: float64. allowed: the largest error, elementwise, >= 0; 0 demands equality."""
+    """truth: float64. allowed: the largest error, elementwise, >= 0; 0 demands equality, inf takes anything. dtypes: of
+    which the result may be, where the case does not say. nan: None, or where NaN will do as well."""
 
     truth: np.ndarray
     allowed: np.ndarray
+    dtypes: tuple = ()
+    nan: np.ndarray = None
 
 
 def rule(truth, scale, ulps, dtype, plain=None):
@@ -40,8 +43,7 @@ def rule(truth, scale, ulps, dtype, plain=None):
     truth, scale = np.asarray(truth, np.float64), np.asarray(scale, np.float64)
     if truth.shape != scale.shape:
         raise ValueError(f"truth and scale: expected equal shapes, got {truth.shape} and {scale.shape}")
-    if dtype in LARGEST:  # beyond it, half a step allowed for rounding, the dtype holds inf
-        truth = np.where(np.abs(truth) > LARGEST[dtype] * (1 + EPS[dtype] / 4), np.copysign(np.inf, truth), truth)
+    truth = stored(truth, dtype)
     scale = np.where(np.isfinite(truth), scale, 0.0)
     allowed = ulps * _rounded_truth(dtype) * EPS[dtype] * scale + SMALLEST[dtype] / 2 if ulps else np.zeros_like(scale)
     if plain is not None and truth.size:
@@ -49,6 +51,14 @@ def rule(truth, scale, ulps, dtype, plain=None):
     if not np.all(np.isfinite(allowed)):
         raise ValueError("scale: expected a finite size wherever the truth is finite")
     return Rule(truth, allowed)
+
+
+def stored(truth, dtype):
+    """truth, with inf where the dtype holds inf: beyond its largest number, half a step allowed for rounding. truth:
+    float64 array. dtype: name."""
+    if dtype not in LARGEST:
+        return truth
+    return np.where(np.abs(truth) > LARGEST[dtype] * (1 + EPS[dtype] / 4), np.copysign(np.inf, truth), truth)
 
 
 def whole(truth, plains, dtype, ulps=4):
@@ -87,7 +97,8 @@ def error(out, expected):
 def in_units(out, expected):
     """`error` of each element. out, expected: as there, of one shape. Returns an array of that shape."""
     out = np.asarray(out, np.float64)
-    same = (out == expected.truth) | (np.isnan(out) & np.isnan(expected.truth))
+    missing = np.isnan(expected.truth) if expected.nan is None else np.isnan(expected.truth) | expected.nan
+    same = (out == expected.truth) | (np.isnan(out) & missing) | np.isposinf(expected.allowed)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         units = np.where(same, 0.0, np.abs(out - expected.truth) / expected.allowed)
     return np.where(np.isnan(units), np.inf, units)

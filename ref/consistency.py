@@ -10,11 +10,13 @@ Papers
     [EDM]  Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
 """
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 
 from ref.edm import heun_step
-from ref.shapes import example_sum, per_example, same_shape
+from ref.numerics import norm
+from ref.shapes import DIGITS, decimals, integer, number, per_example, same_shape
 
 
 def boundary_scalings(sigma, sigma_min=0.002, sigma_data=0.5):
@@ -23,16 +25,19 @@ def boundary_scalings(sigma, sigma_min=0.002, sigma_data=0.5):
         c_skip = sigma_data^2 / ((sigma - sigma_min)^2 + sigma_data^2)
         c_out  = sigma_data (sigma - sigma_min) / sqrt(sigma_data^2 + sigma^2)
 
-    sigma: >= 0, any shape. sigma_min: >= 0. sigma_data: > 0, the deviation of the data.
+    sigma: >= 0, any shape; at inf they are 0 and sigma_data. sigma_min: in [0, inf). sigma_data: in (0, inf), the
+    deviation of the data.
     Returns c_skip, c_out, each of the shape of sigma, float64; exactly 1 and 0 at sigma_min.
-    Raises ValueError for a negative sigma or sigma_min, or sigma_data <= 0.
+    Raises ValueError for a negative sigma, or another sigma_min or sigma_data.
     """
     sigma = np.asarray(sigma, np.float64)
-    if not np.all(sigma >= 0) or not sigma_min >= 0 or not sigma_data > 0:
-        raise ValueError(f"expected sigma >= 0, sigma_min >= 0, sigma_data > 0, got {sigma}, {sigma_min} and "
-                         f"{sigma_data}")
-    c_skip = sigma_data**2 / ((sigma - sigma_min) ** 2 + sigma_data**2)
-    return c_skip, sigma_data * (sigma - sigma_min) / np.sqrt(sigma_data**2 + sigma**2)
+    sigma_min, sigma_data = number(sigma_min, "sigma_min"), number(sigma_data, "sigma_data")
+    if not np.all(sigma >= 0) or not 0 <= sigma_min < np.inf or not 0 < sigma_data < np.inf:
+        raise ValueError(f"expected sigma >= 0, 0 <= sigma_min < inf, 0 < sigma_data < inf, got {sigma}, {sigma_min} "
+                         f"and {sigma_data}")
+    above, root = sigma - sigma_min, np.hypot(sigma_data, sigma)  # no square overflows
+    share = np.divide(above, root, out=np.ones(sigma.shape), where=root < np.inf)
+    return (sigma_data / np.hypot(above, sigma_data)) ** 2, (sigma_data * share)[()]
 
 
 def pseudo_huber_loss(a, b, c):
@@ -45,7 +50,7 @@ def pseudo_huber_loss(a, b, c):
     Raises ValueError where shapes differ, there is no example or c <= 0.
     """
     a, b = same_shape(a=a, b=b)
-    return np.mean(_pseudo_huber(a, b, c))
+    return np.mean(_pseudo_huber(a, b, c)[0])
 
 
 def pseudo_huber_loss_backward(dloss, a, b, c):
@@ -56,8 +61,8 @@ def pseudo_huber_loss_backward(dloss, a, b, c):
     Raises as `pseudo_huber_loss` does.
     """
     a, b = same_shape(a=a, b=b)
-    root = per_example(_pseudo_huber(a, b, c) + c, a, "root")
-    da = dloss / len(a) * (a - b) / root
+    root = per_example(_pseudo_huber(a, b, c)[1], a, "root")
+    da = number(dloss, "dloss") / len(a) * ((a - b) / root)
     return da, -da
 
 
@@ -74,7 +79,7 @@ def consistency_loss(student, target, sigma_t, sigma_s, c):
     """
     student, target = same_shape(student=student, target=target)
     sigma_t, sigma_s = _pair(sigma_t, sigma_s, student)
-    return np.mean(_pseudo_huber(student, target, c) / np.ravel(sigma_t - sigma_s))
+    return np.mean(_pseudo_huber(student, target, c)[0] / np.ravel(sigma_t - sigma_s))
 
 
 def consistency_loss_backward(dloss, student, target, sigma_t, sigma_s, c):
@@ -111,7 +116,7 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
         x' = x_t + (sigma_s - sigma_t) (x_t - denoise(x_t, sigma_t)) / sigma_t
         x_s = heun_step(x_t, denoise(x_t, sigma_t), denoise(x', sigma_s), sigma_t, sigma_s)
 
-    denoise: callable (x, sigma) -> x0_hat (B, ...); it is called with sigma_t and sigma_s as given. x0, eps: (B, ...).
+    denoise: callable (x, sigma) -> x0_hat (B, ...); sigma is sigma_t or sigma_s, in float64. x0, eps: (B, ...).
     sigma_t, sigma_s: one or (B,), sigma_t > sigma_s > 0.
     Returns x_t, x_s, each (B, ...) float64.
     Raises ValueError where shapes differ or not sigma_t > sigma_s > 0.
@@ -120,6 +125,7 @@ def distillation_pair(denoise, x0, eps, sigma_t, sigma_s):
     t, s = _pair(sigma_t, sigma_s, x0)
     if not np.all(s > 0):
         raise ValueError(f"sigma_s: expected positive numbers, since a Heun step divides by it, got {sigma_s}")
+    sigma_t, sigma_s = _float64s(sigma_t, sigma_s)
     # Euler step
     xt = x0 + t * eps
     xt, denoised = same_shape(xt=xt, denoised=denoise(xt, sigma_t))
@@ -139,6 +145,7 @@ def training_step(f, teacher, x0, eps, sigma_t, sigma_s, c):
     Returns L (a float) and dstudent (B, ...), its gradient in the output of f; through the teacher none goes.
     Raises as `training_pair` and `consistency_loss` do.
     """
+    sigma_t, sigma_s = _float64s(sigma_t, sigma_s)
     xt, xs = training_pair(x0, eps, sigma_t, sigma_s)
     student, target = f(xt, sigma_t), teacher(xs, sigma_s)
     gradient = consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
@@ -153,6 +160,7 @@ def distillation_step(f, teacher, denoise, x0, eps, sigma_t, sigma_s, c):
     Returns L (a float) and dstudent (B, ...), as `training_step` does.
     Raises as `distillation_pair` and `consistency_loss` do.
     """
+    sigma_t, sigma_s = _float64s(sigma_t, sigma_s)
     xt, xs = distillation_pair(denoise, x0, eps, sigma_t, sigma_s)
     student, target = f(xt, sigma_t), teacher(xs, sigma_s)
     gradient = consistency_loss_backward(1.0, student, target, sigma_t, sigma_s, c)
@@ -167,15 +175,20 @@ def lognormal_sigma_weights(sigmas, mean=-1.1, std=2.0):
 
     sigmas: (n + 1,), positive, descending, n >= 1: `karras_sigmas` without its last 0. mean, std > 0: of ln sigma.
     Returns p (n,) float64, of the pairs (sigma_t, sigma_s) = (sigmas[i], sigmas[i + 1]).
-    Raises ValueError for another shape, sigmas that do not descend or reach 0, or std <= 0.
+    Raises ValueError for another shape, sigmas that do not descend or reach 0, std <= 0, or where all p are 0.
     """
     sigmas = np.asarray(sigmas, np.float64)
     if sigmas.ndim != 1 or sigmas.size < 2 or not np.all(np.diff(sigmas) < 0) or not sigmas[-1] > 0:
         raise ValueError(f"sigmas: expected shape (n + 1,) with n >= 1, positive and descending, got {sigmas}")
-    if not std > 0:
-        raise ValueError(f"std: expected a positive number, got {std}")
-    p = -np.diff([math.erf(u) for u in (np.log(sigmas) - mean) / (math.sqrt(2) * std)])
-    return p / p.sum()
+    mean, std = number(mean, "mean"), number(std, "std")
+    if not (np.isfinite(mean) and 0 < std < np.inf):
+        raise ValueError(f"mean, std: expected finite numbers, std positive, got {mean} and {std}")
+    with localcontext(DIGITS):  # near sigmas have near erf, and both are near 1 in the tails
+        log_sigma = np.array([sigma.ln() for sigma in decimals(sigmas)])
+        p = -np.diff([_erf(u) for u in (log_sigma - decimals(mean)) / (np.sqrt(decimals(2)) * decimals(std))])
+        if not p.sum() > 0:
+            raise ValueError(f"mean, std: expected some sigma within 15 deviations, got {mean} and {std}")
+        return (p / p.sum()).astype(np.float64)
 
 
 def discretization_steps(k, K, s0=10, s1=1280):
@@ -187,6 +200,7 @@ def discretization_steps(k, K, s0=10, s1=1280):
     Returns N, an int: N - 1 pairs of neighbours.
     Raises ValueError for k outside [0, K), not 1 <= s0 <= s1, or K too short for the doublings.
     """
+    k, K, s0, s1 = integer(k, "k"), integer(K, "K"), integer(s0, "s0"), integer(s1, "s1")
     if not 0 <= k < K or not 1 <= s0 <= s1:
         raise ValueError(f"expected 0 <= k < K and 1 <= s0 <= s1, got k={k}, K={K}, s0={s0}, s1={s1}")
     interval = math.floor(K / (math.log2(s1 // s0) + 1))
@@ -196,13 +210,32 @@ def discretization_steps(k, K, s0=10, s1=1280):
 
 
 def _pseudo_huber(a, b, c):
-    """sqrt(|a - b|^2 + c^2) - c of each example (B,), without the cancellation of a small distance."""
+    """sqrt(|a - b|^2 + c^2) - c of each example (B,), without the cancellation of a small distance; and the root."""
+    c = number(c, "c")
     if not c > 0:
         raise ValueError(f"c: expected a positive number, got {c}")
     if a.ndim == 0 or len(a) == 0:
         raise ValueError(f"a and b: expected shape (B, ...) with at least one example, got {a.shape}")
-    squared = example_sum((a - b) ** 2)
-    return squared / (np.sqrt(squared + c**2) + c)
+    d = (a - b).reshape(len(a), -1)
+    distance, root = norm(d), norm(np.concatenate([d, np.full((len(a), 1), c)], axis=1))
+    return distance * (distance / (root + c)), root
+
+
+def _erf(u):
+    """A multiple of erf(u), 2 / sqrt(pi) left out:  e^(-u^2) u sum_n (2 u^2)^n / (1 3 .. (2 n + 1)). u: Decimal."""
+    u = max(min(u, Decimal(11)), Decimal(-11))  # beyond it the digits of 1 - erf run out
+    term = total = u
+    n = 0
+    while total + term != total:
+        n += 1
+        term *= 2 * u * u / (2 * n + 1)
+        total += term
+    return total * (-u * u).exp()
+
+
+def _float64s(*levels):
+    """Levels in which a model can compute: numbers of NumPy's small types would overflow."""
+    return [np.asarray(level, np.float64)[()] for level in levels]
 
 
 def _pair(sigma_t, sigma_s, x):

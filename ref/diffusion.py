@@ -8,12 +8,12 @@ Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [DDIM]   Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021
     [PD]     Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022
-    [DPM-Solver++]  Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022
     [SDE]    Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021
 """
 import numpy as np
 
-from ref.shapes import at, float64, nonzero, not_empty, same_shape, step
+from ref.dpm_solver import dpmpp_2m_step, log_snr_step  # noqa: F401
+from ref.shapes import at, float64, nonzero, not_empty, number, same_shape, step
 
 
 def q_sample(x0, t, eps, abar):
@@ -53,7 +53,7 @@ def posterior(x0, xt, t, s, abar):
     x0, xt = same_shape(x0=x0, xt=xt)
     abar_t, abar_s = step(abar, t, s, xt)
     alpha = abar_t / abar_s
-    beta = 1 - alpha
+    beta = (abar_s - abar_t) / abar_s  # 1 - alpha would cancel between near times
     mean = np.sqrt(abar_s) * beta / (1 - abar_t) * x0 + np.sqrt(alpha) * (1 - abar_s) / (1 - abar_t) * xt
     variance = (1 - abar_s) / (1 - abar_t) * beta
     return mean, variance.reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
@@ -146,25 +146,37 @@ def eps_from_score(score, t, abar):
 
 
 def ddpm_step(xt, eps_hat, t, s, z, abar, variance="small", clip=None):
-    """One ancestral step, [DDPM] algorithm 2 from t to any s < t:  x_s = mean(x0_hat, x_t) + sigma z,
+    """One ancestral step, [DDPM] algorithm 2 from t to any s < t: `ddpm_step_x0` of x0_from_eps(x_t, eps_hat).
 
-        x0_hat = x0_from_eps(x_t, eps_hat), clipped to [-clip, clip];   mean as in `posterior`
-        sigma^2 = beta tilde ("small", exact for a point mass) or beta = 1 - abar_t / abar_s ("large", for N(0, I))
-
-    No noise is added where s = 0, whatever the variance; z is ignored there.
-
-    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). variance, clip: as there.
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or for another variance.
     """
     xt, eps_hat, z = same_shape(xt=xt, eps_hat=eps_hat, z=z)
+    step(abar, t, s, xt)
+    return ddpm_step_x0(xt, x0_from_eps(xt, eps_hat, t, abar), t, s, z, abar, variance, clip)
+
+
+def ddpm_step_x0(xt, x0_hat, t, s, z, abar, variance="small", clip=None):
+    """The ancestral step of a model that predicts x0, [DDPM] eqs. 6 and 7:  x_s = mean(x0_hat, x_t) + sigma z,
+
+        x0_hat clipped to [-clip, clip],   mean as in `posterior`
+        sigma^2 = beta tilde ("small", exact for a point mass) or beta = 1 - abar_t / abar_s ("large", for N(0, I))
+
+    abar[t] may be 0. No noise is added where s = 0, whatever the variance; z is ignored there. Of a model of v it takes
+    x0_from_v(x_t, v).
+
+    xt, x0_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,). clip: > 0, or None.
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 1, clip <= 0, or for another variance.
+    """
+    xt, x0_hat, z = same_shape(xt=xt, x0_hat=x0_hat, z=z)
     abar_t, abar_s = step(abar, t, s, xt)
-    x0_hat = _clip(x0_from_eps(xt, eps_hat, t, abar), clip)
-    mean, beta_tilde = posterior(x0_hat, xt, t, s, abar)
+    mean, beta_tilde = posterior(_clip(x0_hat, clip), xt, t, s, abar)
     if variance == "small":
         sigma2 = np.reshape(beta_tilde, np.broadcast_shapes(abar_t.shape, abar_s.shape))
     elif variance == "large":
-        sigma2 = 1 - abar_t / abar_s
+        sigma2 = (abar_s - abar_t) / abar_s
     else:
         raise ValueError(f'variance: expected "small" (beta tilde) or "large" (beta), got {variance!r}')
     return mean + _noise(np.where(abar_s < 1, np.sqrt(sigma2), 0.0), z)
@@ -180,67 +192,52 @@ def ddim_step(xt, eps_hat, t, s, z, eta, abar, clip=None):
     With clip, x0_hat is clipped to [-clip, clip] and eps_hat derived again from it. eta = 0 is deterministic and
     ignores z, which may then be None; eta = 1 is `ddpm_step` with the small variance.
 
-    xt, eps_hat, z: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or
-    None.
+    xt, eps_hat, z: (B, ...). t, s: ints or (B,), 0 <= s < t <= T. eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] is 0 or 1, clip <= 0, or eta is outside [0, 1].
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
-    if z is None and eta == 0:
-        z = np.zeros(np.shape(xt))
+    eta, z = _eta(eta), _z(z, eta, xt)
     xt, eps_hat, z = same_shape(xt=xt, eps_hat=eps_hat, z=z)
     abar_t, abar_s = step(abar, t, s, xt)
     x0_hat = x0_from_eps(xt, eps_hat, t, abar)
     if clip is not None:
-        x0_hat = _clip(x0_hat, clip)
-        eps_hat = eps_from_x0(xt, x0_hat, t, abar)
-    sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t)) * np.sqrt(1 - abar_t / abar_s)
-    direction = np.sqrt(np.maximum(1 - abar_s - sigma**2, 0))  # rounding alone can bring it below 0
+        return ddim_step_x0(xt, x0_hat, t, s, z, eta, abar, clip)
+    direction, sigma = _directions(abar_t, abar_s, eta)
     return np.sqrt(abar_s) * x0_hat + direction * eps_hat + _noise(sigma, z)
 
 
-def dpmpp_2m_step(xt, x0_hat, x0_last, u, t, s, abar):
-    """One step of [DPM-Solver++] algorithm 2 from t to s < t, after a step from u > t, with `log_snr_step`:
+def ddim_step_x0(xt, x0_hat, t, s, z, eta, abar, clip=None):
+    """`ddim_step` of a model that predicts x0, with eps_hat = eps_from_x0(x_t, x0_hat); abar[t] may be 0. Of a model of
+    v it takes x0_from_v(x_t, v).
 
-        h = lambda_s - lambda_t,    r = (lambda_t - lambda_u) / h
-        D = (1 + 1 / (2 r)) x0_hat - 1 / (2 r) x0_last
-        x_s = sqrt(1 - abar_s) / sqrt(1 - abar_t) x_t - sqrt(abar_s) (e^-h - 1) D
-
-    Without x0_last, or where abar_s = 1 and lambda_s is infinite, D = x0_hat: the first order, DDIM with eta = 0.
-
-    xt, x0_hat, x0_last: (B, ...), the predictions at t and at u; x0_last and u may both be None. u, t, s: ints or (B,)
-    ints, 0 <= s < t < u <= T. abar: (T + 1,), strictly between 0 and 1 at t and u.
+    xt, x0_hat, z: (B, ...). t, s, eta, abar, clip: as in `ddim_step`.
     Returns x_s (B, ...) float64.
-    Raises ValueError where shapes differ, not s < t < u, or abar[t] or abar[u] is 0 or 1; TypeError where a time is not
-    an int.
+    Raises ValueError where shapes differ, not 0 <= s < t <= T, abar[t] = 1, clip <= 0, or eta is outside [0, 1].
     """
-    if (x0_last is None) != (u is None):
-        raise ValueError("x0_last and u: expected both or neither")
-    xt, x0_hat, x0_last = same_shape(xt=xt, x0_hat=x0_hat, x0_last=x0_hat if x0_last is None else x0_last)
+    eta, z = _eta(eta), _z(z, eta, xt)
+    xt, x0_hat, z = same_shape(xt=xt, x0_hat=x0_hat, z=z)
     abar_t, abar_s = step(abar, t, s, xt)
-    h, D = log_snr_step(abar_t, abar_s), x0_hat
-    if u is not None:
-        half = np.where(h < np.inf, h / (2 * log_snr_step(*step(abar, u, t, xt))), 0.0)  # 1 / (2 r)
-        D = (1 + half) * x0_hat - half * np.where(half > 0, x0_last, 0.0)
-    return np.sqrt((1 - abar_s) / (1 - abar_t)) * xt - np.sqrt(abar_s) * np.expm1(-h) * D
+    x0_hat, (direction, sigma) = _clip(x0_hat, clip), _directions(abar_t, abar_s, eta)
+    return np.sqrt(abar_s) * x0_hat + direction * eps_from_x0(xt, x0_hat, t, abar) + _noise(sigma, z)
 
 
-def log_snr_step(abar_t, abar_s):
-    """h = lambda_s - lambda_t, [DPM-Solver++] below eq. 8, where lambda = ln(sqrt(abar) / sqrt(1 - abar)), half the log
-    of the SNR:
+def ddim_inverse_step(xt, eps_hat, t, s, abar):
+    """[DDIM] eq. 12 with eta = 0 the other way, from t to a later s > t: the ODE of its eq. 14, forwards in time.
 
-        h = ln(1 + (abar_s - abar_t) / abar_t) / 2 + ln(1 + (abar_s - abar_t) / (1 - abar_s)) / 2
+        x_s = sqrt(abar_s) x0_from_eps(x_t, eps_hat, t) + sqrt(1 - abar_s) eps_hat
 
-    from the difference of the two abar, so that near neighbours lose no digits.
-    abar_t: in (0, 1), any shape. abar_s: in [0, 1], one that broadcasts with it.
-    Returns h, float64; inf where abar_s = 1.
-    Raises ValueError where abar_t is 0 or 1.
+    With the eps_hat that `ddim_step` from s to t takes, it undoes that step.
+
+    xt, eps_hat: (B, ...). t, s: ints or (B,) ints, 0 <= t < s <= T. abar: (T + 1,).
+    Returns x_s (B, ...) float64.
+    Raises ValueError where shapes differ, not 0 <= t < s <= T, or abar[t] = 0.
     """
-    if not np.all((abar_t > 0) & (abar_t < 1)):
-        raise ValueError(f"abar: expected 0 < abar[t] < 1, got {np.ravel(abar_t)}")
-    with np.errstate(divide="ignore"):
-        return 0.5 * (np.log1p((abar_s - abar_t) / abar_t) + np.log1p((abar_s - abar_t) / (1 - abar_s)))
+    xt, eps_hat = same_shape(xt=xt, eps_hat=eps_hat)
+    abar_s = at(abar, s, xt, "s")
+    x0_hat = x0_from_eps(xt, eps_hat, t, abar)
+    if not np.all(np.asarray(t) < np.asarray(s)):
+        raise ValueError(f"an inverse step goes from t to s > t, got t = {t} and s = {s}")
+    return np.sqrt(abar_s) * x0_hat + np.sqrt(1 - abar_s) * eps_hat
 
 
 def eps_loss(eps_hat, eps):
@@ -265,16 +262,37 @@ def eps_loss_backward(dloss, eps_hat, eps):
     """
     eps_hat, eps = same_shape(eps_hat=eps_hat, eps=eps)
     not_empty(eps_hat=eps_hat, eps=eps)
-    deps_hat = 2 * (eps_hat - eps) / eps.size * dloss
+    deps_hat = 2 * (eps_hat - eps) / eps.size * number(dloss, "dloss")
     return deps_hat, -deps_hat
 
 
 def _clip(x0, clip):
     if clip is None:
         return x0
+    clip = number(clip, "clip")
     if not clip > 0:
         raise ValueError(f"clip: expected a positive number or None, got {clip}")
     return np.clip(x0, -clip, clip)
+
+
+def _eta(eta):
+    eta = number(eta, "eta")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta: expected 0 <= eta <= 1, got {eta}")
+    return eta
+
+
+def _z(z, eta, xt):
+    """z, or zeros where there is none and eta = 0."""
+    return np.zeros(np.shape(xt)) if z is None and eta == 0 else z
+
+
+def _directions(abar_t, abar_s, eta):
+    """What multiplies eps_hat and z in [DDIM] eq. 12: sqrt(1 - abar_s - sigma^2) and sigma, of its eq. 16."""
+    ratio, beta = (1 - abar_s) / (1 - abar_t), (abar_s - abar_t) / abar_s
+    # 1 - abar_s - sigma^2 as a sum, by 1 - abar_t = beta + (1 - abar_s) abar_t / abar_s
+    left = ratio * ((1 - eta) * (1 + eta) * beta + (1 - abar_s) * abar_t / abar_s)
+    return np.sqrt(left), eta * np.sqrt(ratio * beta)
 
 
 def _noise(sigma, z):

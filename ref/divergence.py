@@ -6,6 +6,7 @@ Papers
 """
 import numpy as np
 
+from ref.numerics import weighted
 from ref.shapes import same_shape
 
 
@@ -18,7 +19,9 @@ def optimal_discriminator(p_data, p_g):
     """
     p_data, p_g = same_shape(p_data=p_data, p_g=p_g)
     _not_negative(p_data=p_data, p_g=p_g)
-    return np.divide(p_data, p_data + p_g, out=np.full(p_data.shape, 0.5), where=~(p_data + p_g == 0))[()]
+    larger = np.maximum(p_data, p_g)
+    ratio = np.divide(np.minimum(p_data, p_g), larger, out=np.ones(larger.shape), where=larger != 0)  # a sum overflows
+    return np.where(p_data < p_g, ratio, 1) / (1 + ratio)
 
 
 def jensen_shannon(p, q):
@@ -36,19 +39,17 @@ def jensen_shannon(p, q):
         if values.ndim == 0 or not np.all(np.abs(values.sum(axis=-1) - 1) <= 1e-6):
             raise ValueError(f"{name}: expected shape (..., n) with sums over n of 1, got shape {values.shape} with "
                              f"{values.sum(axis=-1)}")
-    terms = _p_log_p_over_m(p, q) + _p_log_p_over_m(q, p)
-    return np.sum(terms, axis=-1) / 2
+    # With d = (p - q) / (p + q) a term is m ((1 + d) log(1 + d) + (1 - d) log(1 - d)) = m (d^2 + d^4 / 6 + ..)
+    m = (p + q) / 2
+    a, b = (np.divide(x, m, out=np.ones_like(m), where=m > 0) for x in (p, q))  # 1 + d and 1 - d
+    d = np.divide(p - q, p + q, out=np.zeros_like(m), where=m > 0)
+    near = np.abs(d) < 0.5
+    series = sum(np.where(near, d, 0) ** (2 * k) / (k * (2 * k - 1)) for k in range(25, 0, -1))
+    logs = weighted(a, np.log(np.where(a > 0, a, 1))) + weighted(b, np.log(np.where(b > 0, b, 1)))
+    return np.sum(m * np.where(near, series, logs), axis=-1) / 2
 
 
 def _not_negative(**arrays):
     for name, a in arrays.items():
         if not np.all(a >= 0):
             raise ValueError(f"{name}: expected values >= 0, got {a.min()}")
-
-
-def _p_log_p_over_m(p, q):
-    """p log(2 p / (p + q)), and 0 for p = 0. Where p and q are close it is p log(1 + (p - q) / (p + q)), which cancels
-    nothing."""
-    total, close = np.where(p > 0, p + q, 1), p > q / 2
-    far = np.log(np.where(close | (p == 0), 1, 2 * p / total))
-    return p * np.where(close, np.log1p(np.where(close, (p - q) / total, 0)), far)

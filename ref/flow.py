@@ -12,7 +12,8 @@ Papers
 """
 import numpy as np
 
-from ref.shapes import float64, not_empty, per_example, same_shape, unit_interval
+from ref.numerics import two_product, two_sum
+from ref.shapes import float64, not_empty, number, per_example, same_shape, unit_interval
 
 
 def interpolate(x0, eps, t):
@@ -59,7 +60,7 @@ def flow_loss_backward(dloss, v, x0, eps):
     """
     v, x0, eps = same_shape(v=v, x0=x0, eps=eps)
     not_empty(v=v, x0=x0, eps=eps)
-    dv = 2 * (v - (eps - x0)) / v.size * dloss
+    dv = 2 * (v - (eps - x0)) / v.size * number(dloss, "dloss")
     return dv, dv.copy(), -dv
 
 
@@ -70,22 +71,26 @@ def logit_normal_times(z, mean=0.0, std=1.0):
     Returns t of that shape, float64, in [0, 1].
     Raises ValueError where std <= 0.
     """
+    mean, std = number(mean, "mean"), number(std, "std")
     if not std > 0:
         raise ValueError(f"std: expected a positive number, got {std}")
-    u = mean + std * np.asarray(z, np.float64)
-    e = np.exp(-np.abs(u))
+    # u, and what its rounding lost: that is a factor of e^-|u|
+    product, low = two_product(std, np.asarray(z, np.float64))
+    u, rest = two_sum(mean, product)
+    e = np.exp(-np.abs(u)) * (1 - np.sign(u) * (low + rest))
     return np.where(u >= 0, 1, e) / (1 + e)
 
 
 def shift_times(t, shift):
     """[SD3] eq. 23:  t' = shift t / (1 + (shift - 1) t). Larger images need shift > 1, more of the time near the noise.
 
-    t: any shape, in [0, 1]. shift: > 0; 1 changes nothing, 1 / shift undoes it.
+    t: any shape, in [0, 1]. shift: in (0, inf); 1 changes nothing, 1 / shift undoes it.
     Returns t' of that shape, float64, with 0 and 1 where they were.
-    Raises ValueError for t outside [0, 1] or shift <= 0.
+    Raises ValueError for t outside [0, 1] or another shift.
     """
-    if not shift > 0:
-        raise ValueError(f"shift: expected a positive number, got {shift}")
+    shift = number(shift, "shift")
+    if not 0 < shift < np.inf:
+        raise ValueError(f"shift: expected a positive, finite number, got {shift}")
     t = unit_interval(t, "t")
     return shift * t / ((1 - t) + shift * t)  # the denominator in a form that is never below the numerator
 

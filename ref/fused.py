@@ -15,14 +15,14 @@ import numpy as np
 
 from ref import edm, tree
 from ref.diffusion import (
-    ddim_step, ddpm_step, dpmpp_2m_step, eps_from_v, eps_from_x0, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
+    ddim_step, ddpm_step, dpmpp_2m_step, eps_loss, eps_loss_backward, q_sample, x0_from_eps,
 )  # fmt: skip
-from ref.guidance import guide
+from ref.guidance import guide, interval_weight
 from ref.nets.mlp import residual, simple_mlp, simple_mlp_backward
 from ref.optim import adam_step, ema_step
 from ref.philox import below, normal, stream as stream_of
 from ref.samplers import ddim
-from ref.shapes import per_example, same_shape
+from ref.shapes import integer, integers, number, per_example, same_shape
 
 
 def q_sample_noise(x0, t, seed, abar, stream=0):
@@ -57,7 +57,8 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
 
         x_s = ddpm_step(x_t, uncond + w (cond - uncond), t, s, normal(seed, shape, stream), abar, variance, clip)
 
-    xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, 0 <= s < t <= T. seed, stream: ints in [0, 2**64).
+    xt, uncond, cond: (B, ...). w: a number or (B,). t, s: ints or (B,), 0 <= s < t <= T. seed, stream: ints in
+    [0, 2**64).
     abar: (T + 1,). variance: "small" or "large". clip: > 0, or None.
     Returns x_s (B, ...) float64. Raises as `guide`, `ddpm_step` and `normal` do.
     """
@@ -70,7 +71,8 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
 
         x_s = ddim_step(x_t, uncond + w (cond - uncond), t, s, normal(seed, shape, stream), eta, abar, clip)
 
-    xt, uncond, cond: (B, ...). w: float. t, s: ints or (B,) ints, 0 <= s < t <= T. seed, stream: ints in [0, 2**64).
+    xt, uncond, cond: (B, ...). w: a number or (B,). t, s: ints or (B,), 0 <= s < t <= T. seed, stream: ints in
+    [0, 2**64).
     eta: in [0, 1]. abar: (T + 1,). clip: > 0, or None.
     Returns x_s (B, ...) float64. Raises as `guide`, `ddim_step` and `normal` do.
     """
@@ -85,8 +87,8 @@ def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar):
         x0_hat = x0_from_eps(x_t, uncond + w (cond - uncond), t, abar)
         x_s = dpmpp_2m_step(x_t, x0_hat, x0_last, u, t, s, abar)
 
-    xt, uncond, cond, x0_last: (B, ...). w: float. u, t, s: ints or (B,) ints, 0 <= s < t < u <= T. x0_last, u: the
-    x0_hat that the step before returned and its t; both None at the first and at the last step. abar: (T + 1,).
+    xt, uncond, cond, x0_last: (B, ...). w: a number or (B,). u, t, s: ints or (B,), 0 <= s < t < u <= T. x0_last, u:
+    the x0_hat that the step before returned and its t; both None at the first and at the last step. abar: (T + 1,).
     Returns x_s, x0_hat, each (B, ...) float64. Raises as `guide`, `x0_from_eps` and `dpmpp_2m_step` do.
     """
     x0_hat = x0_from_eps(xt, guide(uncond, cond, w), t, abar)
@@ -97,7 +99,7 @@ def guided_flow_step(xt, uncond, cond, w, t, s):
     """[CFG] eq. 6 on velocities, then Euler's step from t to s, [RF] algorithm 1:  x_s = x_t + (s - t) (uncond + w
     (cond - uncond)).
 
-    xt, uncond, cond: (B, ...). w: float. t, s: numbers or (B,), 0 <= s < t <= 1.
+    xt, uncond, cond: (B, ...). w: a number or (B,). t, s: numbers or (B,), 0 <= s < t <= 1.
     Returns x_s (B, ...) float64.
     Raises ValueError where shapes differ or not 0 <= s < t <= 1.
     """
@@ -130,33 +132,34 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None):
     """A whole trajectory, [DDIM] eq. 12 from each time to the next, of a net of `ref.nets.mlp` with its own noise:
 
-        ddim(model, xT, times, noise, eta, abar, clip),   noise_i = normal(seed, shape, stream + i)
+        ddim(model, xT, times, noise, eta, abar, clip, predict),   noise_i = normal(seed, shape, stream + i)
 
     params: of `simple_mlp`, or of `residual`, which has classes. xT: (B, pixels). times: (n + 1,) ints, descending in
     [0, T]. abar: (T + 1,). eta: in [0, 1]. seed, stream: ints in [0, 2**64); streams go on from 0 past the last.
-    guidance: for `residual`, None for no label, or labels (B,) and w of [CFG] eq. 6 in `guide`'s convention. predict:
-    what the net predicts, "eps", "x0" or "v". clip: of x0_hat, > 0, or None.
+    guidance: for `residual`, None for no label, or (labels, w), or (labels, w, (low, high)): labels (B,), w of [CFG]
+    eq. 6 in `guide`'s convention, a number or (B,), in the interval of `interval_weight`. predict: what the net
+    predicts, "eps", "x0" or "v"; not eps where abar[T] = 0. clip: of x0_hat, > 0, or None.
     Returns x at the last time (B, pixels) float64.
-    Raises ValueError for guidance of the net without classes or another `predict`, and as `ddim` does.
+    Raises ValueError for guidance of the net without classes, for another shape of it or another `predict`, and as
+    `ddim` does.
     """
-    if predict not in ("eps", "x0", "v"):
-        raise ValueError(f'predict: expected "eps", "x0" or "v", got {predict!r}')
-    if guidance is not None and "class" not in params:
-        raise ValueError("guidance: expected None for a net without classes")
+    if guidance is not None and ("class" not in params or len(guidance) not in (2, 3)):
+        raise ValueError("guidance: expected None for a net without classes, else labels, w and perhaps an interval")
+    labels, w, interval = (None, 1.0, None) if guidance is None else (*guidance, None)[:3]
 
-    def eps_hat(x, t, labels):
+    def net(x, t, label):
         rows = np.full(len(x), t)
-        out = simple_mlp(params, x, rows)[0] if labels is None else residual(params, x, rows, labels)[0]
-        return out if predict == "eps" else eps_from_x0(x, out, t, abar) if predict == "x0" else eps_from_v(x, out, t,
-                                                                                                            abar)
+        return simple_mlp(params, x, rows)[0] if label is None else residual(params, x, rows, label)[0]
 
     def model(x, t):
-        no_label = np.full(len(x), len(params["class"]["w"]) - 1) if "class" in params else None
-        uncond = eps_hat(x, t, no_label)
-        return uncond if guidance is None else guide(uncond, eps_hat(x, t, guidance[0]), guidance[1])
+        uncond = net(x, t, np.full(len(x), len(params["class"]["w"]) - 1) if "class" in params else None)
+        if guidance is None:
+            return uncond
+        return guide(uncond, net(x, t, labels), w if interval is None else interval_weight(w, t, *interval))
 
+    eta, stream = number(eta, "eta"), integer(stream, "stream")
     noise = [normal(seed, np.shape(xT), (stream + i) % 2**64) for i in range(len(times) - 1)] if eta else None
-    return ddim(model, xT, times, noise, eta, abar, clip)
+    return ddim(model, xT, times, noise, eta, abar, clip, predict)
 
 
 def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9, beta2=0.999, eps=1e-8,
@@ -176,6 +179,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     float64. No argument is changed; arrays keep the dtype of params.
     Raises ValueError for steps or batch < 1, and as the functions above do.
     """
+    steps, batch = integers(steps=steps, batch=batch)
     if steps < 1 or batch < 1:
         raise ValueError(f"steps and batch: expected at least 1, got {steps} and {batch}")
     zeros = tree.zeros_like(params)

@@ -16,7 +16,8 @@ import numpy as np
 
 from ref.divergence import jensen_shannon, optimal_discriminator  # noqa: F401
 from ref.layers import relu, relu_backward, sigmoid, softplus
-from ref.shapes import float64, not_empty, per_example, same_shape, unit_interval
+from ref.numerics import norm
+from ref.shapes import float64, not_empty, number, per_example, same_shape, unit_interval
 
 
 def discriminator_loss(real_logits, fake_logits):
@@ -33,7 +34,7 @@ def discriminator_loss_backward(dloss, real_logits, fake_logits):
 
     dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
-    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
+    dloss, real_logits, fake_logits = _upstream(dloss, real_logits=real_logits, fake_logits=fake_logits)
     return -dloss * sigmoid(-real_logits) / real_logits.size, dloss * sigmoid(fake_logits) / fake_logits.size
 
 
@@ -57,7 +58,7 @@ def generator_loss_backward(dloss, fake_logits):
 
     dloss: float. fake_logits (N): of the forward. Returns dfake_logits, float64. Raises as the forward.
     """
-    (fake_logits,) = not_empty(fake_logits=fake_logits)
+    dloss, fake_logits = _upstream(dloss, fake_logits=fake_logits)
     return -dloss * sigmoid(-fake_logits) / fake_logits.size
 
 
@@ -80,7 +81,7 @@ def generator_loss_saturating_backward(dloss, fake_logits):
 
     dloss: float. fake_logits (N): of the forward. Returns dfake_logits, float64. Raises as the forward.
     """
-    (fake_logits,) = not_empty(fake_logits=fake_logits)
+    dloss, fake_logits = _upstream(dloss, fake_logits=fake_logits)
     return -dloss * sigmoid(fake_logits) / fake_logits.size
 
 
@@ -103,7 +104,7 @@ def hinge_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
     dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
-    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
+    dloss, real_logits, fake_logits = _upstream(dloss, real_logits=real_logits, fake_logits=fake_logits)
     dreal_logits = -relu_backward(dloss / real_logits.size, 1 - real_logits)
     return dreal_logits, relu_backward(dloss / fake_logits.size, 1 + fake_logits)
 
@@ -127,7 +128,7 @@ def hinge_generator_loss_backward(dloss, fake_logits):
 
     dloss: float. fake_logits (N): of the forward. Returns dfake_logits, float64. Raises as the forward.
     """
-    (fake_logits,) = not_empty(fake_logits=fake_logits)
+    dloss, fake_logits = _upstream(dloss, fake_logits=fake_logits)
     return np.full(fake_logits.shape, -dloss / fake_logits.size)
 
 
@@ -150,7 +151,7 @@ def least_squares_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
     dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
-    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
+    dloss, real_logits, fake_logits = _upstream(dloss, real_logits=real_logits, fake_logits=fake_logits)
     return dloss * (real_logits - 1) / real_logits.size, dloss * fake_logits / fake_logits.size
 
 
@@ -173,7 +174,7 @@ def least_squares_generator_loss_backward(dloss, fake_logits):
 
     dloss: float. fake_logits (N): of the forward. Returns dfake_logits, float64. Raises as the forward.
     """
-    (fake_logits,) = not_empty(fake_logits=fake_logits)
+    dloss, fake_logits = _upstream(dloss, fake_logits=fake_logits)
     return dloss * (fake_logits - 1) / fake_logits.size
 
 
@@ -197,7 +198,7 @@ def wasserstein_discriminator_loss_backward(dloss, real_logits, fake_logits):
 
     dloss: float. real_logits (N), fake_logits (M): as there. Returns dreal_logits, dfake_logits. Raises as there.
     """
-    real_logits, fake_logits = not_empty(real_logits=real_logits, fake_logits=fake_logits)
+    dloss, real_logits, fake_logits = _upstream(dloss, real_logits=real_logits, fake_logits=fake_logits)
     return np.full(real_logits.shape, -dloss / real_logits.size), np.full(fake_logits.shape, dloss / fake_logits.size)
 
 
@@ -220,7 +221,7 @@ def wasserstein_generator_loss_backward(dloss, fake_logits):
 
     dloss: float. fake_logits (N): of the forward. Returns dfake_logits, float64. Raises as the forward.
     """
-    (fake_logits,) = not_empty(fake_logits=fake_logits)
+    dloss, fake_logits = _upstream(dloss, fake_logits=fake_logits)
     return np.full(fake_logits.shape, -dloss / fake_logits.size)
 
 
@@ -252,7 +253,7 @@ def gradient_penalty(network, params, x):
     Returns L, a float, and a cache. Raises ValueError where dx has not the shape of x, or there is nothing to average.
     """
     dx, inner = _input_gradient(network, params, x)
-    return np.mean((_norm(dx) - 1) ** 2), {"dx": dx, "network": inner}
+    return np.mean((norm(dx) - 1) ** 2), {"dx": dx, "network": inner}
 
 
 def gradient_penalty_backward(dloss, network, params, cache):
@@ -261,9 +262,9 @@ def gradient_penalty_backward(dloss, network, params, cache):
     dloss: float. network, params: as in `gradient_penalty`. cache: of the forward. Returns dparams.
     """
     dx = cache["dx"].astype(np.float64)
-    norm = _norm(dx)
-    unit = np.divide(dx, norm, out=np.zeros_like(dx), where=norm > 0)
-    ddx = 2 * dloss / len(dx) * (norm - 1) * unit
+    size = per_example(norm(dx), dx, "dx")
+    excess = np.divide(size - 1, size, out=np.zeros_like(size), where=size > 0)  # 1 - 1 / |dx_b|
+    ddx = 2 * number(dloss, "dloss") / len(dx) * excess * dx
     return network[1](ddx.astype(cache["dx"].dtype), params, cache["network"])[1]
 
 
@@ -281,8 +282,8 @@ def r1_penalty_backward(dloss, network, params, cache):
 
     dloss: float. network, params: as in `gradient_penalty`. cache: of the forward. Returns dparams.
     """
-    dx = cache["dx"]
-    return network[1]((dloss / len(dx) * dx.astype(np.float64)).astype(dx.dtype), params, cache["network"])[1]
+    ddx = number(dloss, "dloss") / len(cache["dx"]) * cache["dx"].astype(np.float64)
+    return network[1](ddx.astype(cache["dx"].dtype), params, cache["network"])[1]
 
 
 def _input_gradient(network, params, x):
@@ -295,6 +296,5 @@ def _input_gradient(network, params, x):
     return dx, cache
 
 
-def _norm(dx):
-    """|dx_b|, shaped (B, 1, ..., 1)."""
-    return np.sqrt(np.sum(float64(dx) ** 2, axis=tuple(range(1, dx.ndim)), keepdims=True))
+def _upstream(dloss, **logits):
+    return number(dloss, "dloss"), *not_empty(**logits)

@@ -12,10 +12,9 @@ Papers
 import numpy as np
 
 from ref.diffusion import posterior
-from ref.numerics import erfcx
-from ref.shapes import at, example_sum, float64, same_shape, step
-
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
+from ref.discretized import discretized_gaussian_log_likelihood, discretized_gaussian_log_likelihood_backward
+from ref.numerics import exp_above_tangent, exp_weighted, expm1_weighted, two_sum
+from ref.shapes import at, example_sum, float64, number, same_shape, step
 
 
 def min_snr_weight(snr, gamma, prediction):
@@ -30,7 +29,7 @@ def min_snr_weight(snr, gamma, prediction):
     Returns weights of the shape of snr, float64. At SNR = 0 the weight of eps is 1, its limit.
     Raises ValueError for an SNR below 0 or NaN, gamma <= 0, or another prediction.
     """
-    snr = np.asarray(snr, np.float64)
+    snr, gamma = np.asarray(snr, np.float64), number(gamma, "gamma")
     if not np.all(snr >= 0) or not gamma > 0:
         raise ValueError(f"snr and gamma: expected snr in [0, inf] and gamma > 0, got {snr} and {gamma}")
     if prediction == "x0":
@@ -53,8 +52,11 @@ def normal_kl(mean1, logvar1, mean2, logvar2):
     Raises ValueError where shapes differ.
     """
     mean1, logvar1, mean2, logvar2 = _alike(mean1=mean1, logvar1=logvar1, mean2=mean2, logvar2=logvar2)
-    d = logvar1 - logvar2
-    return 0.5 * (np.expm1(d) - d + (mean1 - mean2) ** 2 * np.exp(-logvar2))
+    d, rest = two_sum(logvar1, -logvar2)  # what rounding d loses counts e^d times
+    whole = exp_above_tangent(d)
+    ratio = whole + np.where(np.isfinite(whole), expm1_weighted(rest, d), 0.0)  # inf - inf is no number
+    deviations = exp_weighted(mean1 - mean2, -logvar2 / 2)
+    return ratio / 2 + deviations / 2 * deviations  # halved before it can overflow
 
 
 def normal_kl_backward(dkl, mean1, logvar1, mean2, logvar2):
@@ -69,49 +71,13 @@ def normal_kl_backward(dkl, mean1, logvar1, mean2, logvar2):
     """
     arguments = mean1, logvar1, mean2, logvar2
     dkl, mean1, logvar1, mean2, logvar2 = _alike(dkl=dkl, mean1=mean1, logvar1=logvar1, mean2=mean2, logvar2=logvar2)
-    d, precision = mean1 - mean2, np.exp(-logvar2)
-    dmean1 = dkl * d * precision
-    dlogvar1 = dkl * np.expm1(logvar1 - logvar2) / 2
-    gradients = dmean1, dlogvar1, -dmean1, -dlogvar1 - dkl * d**2 * precision / 2
+    d, half = mean1 - mean2, -logvar2 / 2
+    dmean1 = exp_weighted(dkl * d, -logvar2)
+    log_ratio, rest = two_sum(logvar1, -logvar2)
+    whole = expm1_weighted(dkl / 2, log_ratio)
+    dlogvar1 = whole + np.where(np.isfinite(whole), exp_weighted(dkl / 2 * rest, log_ratio), 0.0)
+    gradients = dmean1, dlogvar1, -dmean1, -dlogvar1 - exp_weighted(dkl * d / 2, half) * exp_weighted(d, half)
     return tuple(g if np.ndim(a) else np.sum(g) for a, g in zip(arguments, gradients))
-
-
-def discretized_gaussian_log_likelihood(x, means, log_scales):
-    """The logarithm of the probability that a Gaussian gives to the bin of x, [DDPM] eq. 13, for 256 levels in [-1, 1]:
-
-        log P(x) = log integral from x - 1/255 to x + 1/255 of N(u; mean, e^(2 log_scale)) du
-
-    where the bins of -1 and 1 reach to -inf and inf, so that the 256 probabilities add to 1. Nothing is approximated:
-    the error is what rounding its arguments does, for any deviation, in the bins at the centre and 1e6 deviations away.
-    x within 0.001 of an end counts as the end, for levels in half precision.
-
-    x: (B, ...) in [-1, 1]; the levels are 2 k / 255 - 1. means: (B, ...). log_scales: (B, ...), of deviations.
-    Returns log P (B, ...) float64, in nats.
-    Raises ValueError where shapes differ or an x is outside [-1, 1].
-    """
-    m, h, end, _ = _bin(x, means, log_scales)
-    peak, mass, _ = _mass(m, h, end)
-    return peak + np.log(mass)
-
-
-def discretized_gaussian_log_likelihood_backward(dout, x, means, log_scales):
-    """Gradients of `discretized_gaussian_log_likelihood` in the mean and the log_scale, from the density phi at the
-    ends a < b of the bin, in deviations from the mean:
-
-        dmean = (phi(a) - phi(b)) / (P e^log_scale) dout,    dlog_scale = (a phi(a) - b phi(b)) / P dout
-
-    dout: (B, ...). x, means, log_scales: as in `discretized_gaussian_log_likelihood`.
-    Returns dmeans, dlog_scales, each (B, ...) float64.
-    Raises as `discretized_gaussian_log_likelihood` does.
-    """
-    dout, x, means, log_scales = same_shape(dout=dout, x=x, means=means, log_scales=log_scales)
-    m, h, end, side = _bin(x, means, log_scales)
-    _, mass, at_a = _mass(m, h, end)
-    at_a = dout * at_a / mass
-    step = np.where(end, 0.0, -2 * m * h)  # phi(b) = e^step phi(a), but for the open bins, whose b is infinite
-    dm = at_a * np.where(end, -1.0, np.expm1(step))
-    dh = at_a * np.where(end, 1.0, 1 + np.exp(step))
-    return -side * dm * np.exp(-log_scales), -m * dm - h * dh
 
 
 def learned_logvar(v, t, s, abar):
@@ -195,7 +161,7 @@ def vlb_prior(x0, abar):
     """
     x0 = float64(x0)
     abar_T = _last_of(abar, x0)
-    return _bits(normal_kl(np.sqrt(abar_T) * x0, np.log(1 - abar_T), 0.0, 0.0))
+    return _bits(normal_kl(np.sqrt(abar_T) * x0, np.log1p(-abar_T), 0.0, 0.0))
 
 
 def vlb_prior_backward(dbits, x0, abar):
@@ -209,40 +175,6 @@ def vlb_prior_backward(dbits, x0, abar):
     return _share(dbits, x0.shape) * _last_of(abar, x0) * x0
 
 
-def _bin(x, means, log_scales):
-    """The bin of x in deviations from the mean: its centre m and half width h, mirrored where side = -1, so that m >= 0
-    for a bin with two ends; where `end`, the bin has one end, m - h, and reaches from it to infinity."""
-    x, means, log_scales = same_shape(x=x, means=means, log_scales=log_scales)
-    if np.any(np.abs(x) > 1):
-        raise ValueError(f"x: expected values in [-1, 1], got {x.min()} to {x.max()}")
-    end = np.abs(x) > 0.999
-    precision = np.exp(-log_scales)
-    m = (x - means) * precision
-    side = np.where(np.where(end, x, np.real(m)) < 0, -1.0, 1.0)
-    return side * m, precision / 255, end, side
-
-
-def _mass(m, h, end):
-    """Phi(b) - Phi(a) for a = m - h, b = m + h (infinity where `end`), as e^peak mass; and phi(a) / e^peak.
-
-    A narrow bin is a sum of positive terms, Gauss and Legendre's, about phi(m). One that lies wholly on the right is
-    the difference of two tails, of which the further is at most a tenth. What is left is 1 less both tails.
-    """
-    a, b = m - h, m + h
-    narrow = ~end & (np.real(h) <= 1) & (np.real(m * h) <= 4)
-    right = ~narrow & (np.real(a) >= 0)
-    mn, hn = np.where(narrow, m, 0), np.where(narrow, h, 0)
-    inside = hn * sum(w * np.exp(-hn * u * (mn + hn * u / 2)) for u, w in zip(NODES, WEIGHTS)) / np.sqrt(2 * np.pi)
-    tail_a, tail_b = (erfcx(np.where(np.real(e) < 0, -e, e) / np.sqrt(2)) / 2 for e in (a, b))  # over e^(-e^2 / 2)
-    tail_b = np.where(end, 0, tail_b)
-    outside = tail_a - np.exp(np.where(right & ~end, -2 * m * h, 0)) * tail_b
-    astride = 1 - np.exp(-(a**2) / 2) * tail_a - np.exp(-(b**2) / 2) * tail_b
-    peak = np.where(narrow, -(m**2) / 2, np.where(right, -(a**2) / 2, 0))
-    mass = np.where(narrow, inside, np.where(right, outside, astride))
-    at_a = np.exp(np.where(narrow, hn * (mn - hn / 2), np.where(right, 0, -(a**2) / 2))) / np.sqrt(2 * np.pi)
-    return peak, mass, at_a
-
-
 def _alike(**arrays):
     """The arguments as arrays of one shape, a single number repeated, after a check that no other shapes differ."""
     shape = next((np.shape(a) for a in arrays.values() if np.ndim(a)), ())
@@ -252,26 +184,38 @@ def _alike(**arrays):
 def _log_variances(t, s, abar, x):
     """log beta tilde and log beta of the step from t to s, shaped to multiply x."""
     abar_t, abar_s = step(abar, t, s, x)
-    beta = 1 - abar_t / abar_s
+    large = _log_beta(abar_t, abar_s)
     if np.any(np.asarray(s) == 0):  # the smallest step's beta tilde, for its own is 0
         if np.size(abar) < 3:
             raise ValueError(f"abar: expected T >= 2 for a step to s = 0, got T = {np.size(abar) - 1}")
         t, s = np.where(np.asarray(s) == 0, np.maximum(t, 2), t), np.maximum(s, 1)
         abar_t, abar_s = step(abar, t, s, x)
-    beta_tilde = (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
-    if not np.all((beta > 0) & (beta_tilde > 0)):
+    small = _log_beta(abar_t, abar_s, tilde=True)
+    if not np.all((large > -np.inf) & (small > -np.inf)):
         raise ValueError("abar: expected abar[t] < abar[s] < 1, for a variance of 0 has no logarithm")
-    return np.log(beta_tilde), np.log(beta)
+    return small, large
+
+
+def _log_beta(abar_t, abar_s, tilde=False):
+    """log beta = log((abar_s - abar_t) / abar_s), or log beta tilde: beta (1 - abar_s) / (1 - abar_t)."""
+    log_beta = _log_ratio(abar_s - abar_t, abar_s, abar_t)
+    return log_beta + _log_ratio(1 - abar_s, 1 - abar_t, abar_s - abar_t) if tilde else log_beta
+
+
+def _log_ratio(part, whole, rest):
+    """log(part / whole), where the whole is part + rest, from the smaller of the two; -inf where part = 0."""
+    with np.errstate(divide="ignore"):
+        return np.where(rest < part, np.log1p(-rest / whole), np.log(part / whole))
 
 
 def _true_step(x0, xt, t, s, abar):
     """Which examples step to 0, and the mean and log-variance of q(x_s | x_t, x0), the latter 0 for those."""
     mean, variance = posterior(x0, xt, t, s, abar)
     last = np.broadcast_to(np.asarray(s) == 0, x0.shape[:1])
-    variance = np.where(last, 1.0, variance)
-    if not np.all(variance > 0):
+    if not np.all(last | (variance > 0)):
         raise ValueError("abar: expected abar[t] < abar[s] < 1 where s >= 1, for a variance of 0 has no logarithm")
-    return last, mean, np.broadcast_to(np.log(variance).reshape((-1,) + (1,) * (x0.ndim - 1)), x0.shape)
+    logvar = _log_beta(*step(abar, t, s, x0), tilde=True)
+    return last, mean, np.where(last.reshape((-1,) + (1,) * (x0.ndim - 1)), 0.0, np.broadcast_to(logvar, x0.shape))
 
 
 def _last_of(abar, x0):

@@ -13,6 +13,8 @@ import math
 import numpy as np
 
 from ref import tree
+from ref.numerics import norm
+from ref.shapes import integer, number
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
@@ -24,31 +26,32 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
 
     The paper's step is eta_t (alpha mhat / (sqrt(vhat) + eps) + lambda p): lr is eta_t alpha, weight_decay is lambda /
     alpha.
-    p, g, m, v: one shape and dtype. step: int, 1 at the first update. eps stands outside the root.
+    p, g, m, v: one shape and dtype, float32 or float64: in float16 eps is 0 and v is soon, too. step: int, 1 at the
+    first update. lr, eps, weight_decay: finite, >= 0. beta1, beta2: in [0, 1). eps stands outside the root.
     Returns p, m, v as new arrays.
-    Raises ValueError where shapes differ or step < 1.
+    Raises ValueError where shapes differ, step < 1 or a number is out of its range; TypeError for arrays of another
+    dtype or a step that is no int.
     """
-    shapes = [np.shape(a) for a in (p, g, m, v)]
-    if len(set(shapes)) != 1:
-        raise ValueError("p, g, m, v: expected equal shapes, got {}, {}, {}, {}".format(*shapes))
+    (p, g, m, v), step = _state(p=p, g=g, m=m, v=v), integer(step, "step")
     if step < 1:
         raise ValueError(f"step: expected at least 1, got {step}")
+    beta1, beta2 = _from_0(1, beta1=beta1, beta2=beta2)
+    lr, eps, weight_decay = _from_0(math.inf, lr=lr, eps=eps, weight_decay=weight_decay)
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
-    mhat = m / (1 - beta1**step)
-    vhat = v / (1 - beta2**step)
+    mhat = m / _one_less_power(beta1, step)
+    vhat = v / _one_less_power(beta2, step)
     return p - lr * (mhat / (np.sqrt(vhat) + eps) + weight_decay * p), m, v
 
 
 def ema_step(avg, p, decay):
     """avg <- decay avg + (1 - decay) p, the weights that are sampled from ([DDPM] appendix B, decay 0.9999).
 
-    avg, p: one shape and dtype. decay: in [0, 1].
+    avg, p: one shape and dtype, float32 or float64. decay: in [0, 1].
     Returns the new average.
-    Raises ValueError where shapes differ or decay is outside [0, 1].
+    Raises ValueError where shapes differ or decay is outside [0, 1], TypeError for arrays of another dtype.
     """
-    if np.shape(avg) != np.shape(p):
-        raise ValueError(f"avg and p: expected equal shapes, got {np.shape(avg)} and {np.shape(p)}")
+    (avg, p), decay = _state(avg=avg, p=p), number(decay, "decay")
     if not 0 <= decay <= 1:
         raise ValueError(f"decay: expected 0 <= decay <= 1, got {decay}")
     return decay * avg + (1 - decay) * p
@@ -58,12 +61,41 @@ def clip_by_global_norm(grads, max_norm):
     """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) >
     max_norm.
 
-    grads: a tree of arrays (`ref.tree`). max_norm: > 0.
-    Returns a tree of that structure with new arrays of the same dtypes; unchanged values where n <= max_norm.
+    A NaN anywhere makes n NaN, which is no norm to clip by: all values stay what they are, and n says so. An infinite n
+    makes 0 of every finite one. grads: a tree of arrays (`ref.tree`). max_norm: > 0; with inf it measures alone.
+    Returns a tree of that structure with new arrays of the same dtypes, unchanged values where n <= max_norm; and n, of
+    the gradients as they were, a float.
     Raises ValueError for max_norm <= 0.
     """
+    max_norm = number(max_norm, "max_norm")
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
-    norm = math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in tree.leaves(grads)))
-    scale = max_norm / norm if norm > max_norm else 1.0
-    return tree.map(lambda g: g * scale, grads)
+    norms = [float(norm(np.reshape(g, (1, -1)))[0]) for g in tree.leaves(grads)]
+    n = math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)  # hypot(inf, nan) is inf
+    scale = max_norm / n if n > max_norm else 1.0
+    return tree.map(lambda g: g * scale, grads), n
+
+
+def _state(**arrays):
+    """The arrays, after the check that they have one shape and one dtype, float32 or float64. arrays: by name."""
+    arrays = {name: np.asarray(a) for name, a in arrays.items()}
+    for name, a in arrays.items():
+        if a.dtype not in (np.float32, np.float64):
+            raise TypeError(f"{name}: expected float32 or float64, got {a.dtype}")
+    if len({a.shape for a in arrays.values()}) != 1:
+        raise ValueError("expected equal shapes, got " + ", ".join(f"{n} {a.shape}" for n, a in arrays.items()))
+    return arrays.values()
+
+
+def _from_0(end, **values):
+    """The numbers, after the check that they lie in [0, end). values: by name."""
+    for name, value in values.items():
+        values[name] = number(value, name)
+        if not 0 <= values[name] < end:
+            raise ValueError(f"{name}: expected 0 <= {name} < {end}, got {value}")
+    return values.values()
+
+
+def _one_less_power(beta, step):
+    """1 - beta^step, which would cancel for a beta near 1."""
+    return -math.expm1(step * math.log(beta)) if beta > 0 else 1.0

@@ -11,7 +11,11 @@ Papers
     [BoxMuller]  Box, Muller, "A Note on the Generation of Random Normal Deviates", 1958
     Word for word as in the Random123 library: u01, uneg11 and boxmuller for float.
 """
+import math
+
 import numpy as np
+
+from ref.shapes import integer
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # multipliers, [Philox] section 4.3
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # Weyl increments of the key: golden ratio, sqrt(3) - 1
@@ -33,6 +37,7 @@ def stream(what, step=0):
     Returns an int in [0, 2**64).
     Raises ValueError for another name, or a step below 0 or past the end of its block.
     """
+    step = integer(step, "step")
     if what not in TRAINING and what not in BLOCKS:
         raise ValueError(f"what: expected one of {', '.join([*TRAINING, *BLOCKS])}, got {what!r}")
     if not 0 <= step < 2**58:
@@ -51,7 +56,7 @@ def philox4x32(counter, key, rounds=10):
     Returns (..., 4) uint32.
     Raises TypeError for another dtype, ValueError for another last axis or rounds < 1.
     """
-    counter, key = np.asarray(counter), np.asarray(key)
+    counter, key, rounds = np.asarray(counter), np.asarray(key), integer(rounds, "rounds")
     for name, array, width in (("counter", counter, 4), ("key", key, 2)):
         if array.dtype != np.uint32:
             raise TypeError(f"{name}: expected uint32, got {array.dtype}")
@@ -77,8 +82,8 @@ def bits(seed, shape, stream=0):
     Returns `shape` uint32.
     Raises ValueError for a seed or a stream out of range or a negative length, TypeError for one that is not an int.
     """
-    seed, stream = _word64("seed", seed), _word64("stream", stream)
-    size = _size(shape)
+    seed, stream, shape = _word64("seed", seed), _word64("stream", stream), _lengths(shape)
+    size = math.prod(shape)
     block = np.arange((size + 3) // 4, dtype=np.uint64)
     counter = np.empty((block.size, 4), np.uint32)
     counter[:, 0] = block & np.uint64(0xFFFFFFFF)
@@ -105,6 +110,7 @@ def below(seed, shape, n, stream=0):
     Returns `shape` int64.
     Raises as `bits` does; ValueError for another n.
     """
+    n = integer(n, "n")
     if not 1 <= n <= 2**32:
         raise ValueError(f"n: expected 1 <= n <= 2**32, got {n}")
     return (bits(seed, shape, stream).astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
@@ -122,7 +128,8 @@ def normal(seed, shape, stream=0):
     Returns `shape` float64, |z| <= sqrt(66 ln 2) = 6.764.
     Raises as `bits` does.
     """
-    size = _size(shape)
+    shape = _lengths(shape)
+    size = math.prod(shape)
     words = bits(seed, (size + 1) // 2 * 2, stream)  # an odd size still needs the whole last pair
     u, a = _u01(words[1::2]), _uneg11(words[0::2])
     r = np.sqrt(-2.0 * np.log(u))
@@ -131,18 +138,18 @@ def normal(seed, shape, stream=0):
 
 
 def _word64(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    value = integer(value, name)
     if not 0 <= value < 2**64:
         raise ValueError(f"{name}: expected 0 <= {name} < 2**64, got {value}")
-    return int(value)
+    return value
 
 
-def _size(shape):
-    lengths = np.array(shape, np.int64)
-    if np.any(lengths < 0):
+def _lengths(shape):
+    """shape as a tuple of ints."""
+    lengths = tuple(integer(n, "shape") for n in (shape if np.ndim(shape) else (shape,)))
+    if any(n < 0 for n in lengths):
         raise ValueError(f"shape: expected lengths of at least 0, got {shape}")
-    return int(np.prod(lengths))
+    return lengths
 
 
 def _u01(word):
@@ -156,6 +163,7 @@ def _uneg11(word):
 def _sincospi(a):
     """(sin(pi a), cos(pi a)) with the quarter turns taken off exactly first: sin(pi) is then 0, not 1.2e-16."""
     quarter = np.rint(2.0 * a)
+    turn = quarter % 4
     sin, cos = np.sin(np.pi * (a - quarter / 2)), np.cos(np.pi * (a - quarter / 2))
-    turns = [quarter % 4 == q for q in range(4)]
+    turns = [turn == q for q in range(4)]
     return np.select(turns, [sin, cos, -sin, -cos]), np.select(turns, [cos, -sin, -cos, sin])

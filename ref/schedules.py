@@ -3,57 +3,75 @@
 Time is the papers': t = 0 is data, t = T is noise. `betas` has T entries, betas[t - 1] = beta_t; `abar` has T + 1,
 abar[0] = 1. So a step that ends at t = 0 needs no special case.
 
+A schedule is computed once and everything follows from it, so most are computed in 50 digits, NumPy's arrays holding
+Decimals, and rounded to float64 once.
+
 Papers
     [DDPM]   Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [LDM]    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
     [iDDPM]  Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021
+    [ADM]    Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021
     [VDM]    Kingma et al., "Variational Diffusion Models", 2021
     [ZSNR]   Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
     [EDM]    Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022
     [SD3]    Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
 """
+from decimal import localcontext
+
 import numpy as np
 
-from ref.flow import shift_times
-from ref.shapes import unit_interval
+from ref.shapes import DIGITS, decimals, integer, number, unit_interval
 
 
-def linear_betas(T=1000, start=1e-4, end=0.02):
-    """beta_1 .. beta_T equally spaced from start to end, [DDPM] section 4.
+def linear_betas(T=1000, start=1e-4, end=0.02, meant_for=None):
+    """beta_1 .. beta_T equally spaced from start to end, [DDPM] section 4; with `meant_for` for any T, [ADM]'s code:
 
-    T: int >= 1. start, end: variances in (0, 1).
+        both ends times meant_for / T, so that abar_t depends on t / T alone, but for a part of order 1 / T
+
+    Without it fewer steps add less noise: with these ends abar_T is 4e-5 for T = 1000 and 0.36 for T = 100.
+    T: int >= 1. start, end: variances in (0, 1). meant_for: the T that start and end are meant for, as 1000 is here, or
+    None for T itself.
     Returns (T,) float64.
-    Raises ValueError for T < 1 or a beta outside (0, 1).
+    Raises ValueError for T or meant_for < 1 or a beta outside (0, 1), as the last is for T <= 20 meant for 1000.
     """
-    _check_betas(T, start, end)
-    return np.linspace(start, end, T)
+    T, start, end = _ends(T, start, end, meant_for)
+    with localcontext(DIGITS):
+        return _spaced(start, end, T).astype(np.float64)
 
 
-def scaled_linear_betas(T=1000, start=0.00085, end=0.012):
+def scaled_linear_betas(T=1000, start=0.00085, end=0.012, meant_for=None):
     """sqrt(beta_t) equally spaced, so beta_t is a square: the schedule of [LDM]'s released code.
 
-    T: int >= 1. start, end: variances in (0, 1).
+    T, start, end, meant_for: as in `linear_betas`.
     Returns (T,) float64.
-    Raises ValueError for T < 1 or a beta outside (0, 1).
+    Raises ValueError for T or meant_for < 1 or a beta outside (0, 1).
     """
-    _check_betas(T, start, end)
-    return np.linspace(start**0.5, end**0.5, T) ** 2
+    T, start, end = _ends(T, start, end, meant_for)
+    with localcontext(DIGITS):
+        return (_spaced(np.sqrt(start), np.sqrt(end), T) ** 2).astype(np.float64)
 
 
 def cosine_betas(T=1000, offset=0.008, max_beta=0.999):
     """[iDDPM] eq. 17:  f(u) = cos((u + offset) / (1 + offset) * pi / 2)^2,  beta_t = min(1 - f(t/T) / f((t-1)/T),
     max_beta).
 
-    T: int >= 1. offset: keeps beta_1 from vanishing. max_beta: in (0, 1]; the cap that [iDDPM] puts at the end.
+    A difference of squared cosines is a product, cos(a)^2 - cos(b)^2 = sin(b - a) sin(a + b), and the sine of what an
+    angle lacks to pi / 2 is its cosine: so nothing cancels at either end, and f(1) is 0.
+
+    T: int >= 1. offset: in [0, 1e100], keeps beta_1 from vanishing. max_beta: in (0, 1]; the cap that [iDDPM] puts at
+    the end.
     Returns (T,) float64.
-    Raises ValueError for T < 1, a negative offset or max_beta outside (0, 1].
+    Raises ValueError for T < 1, another offset or max_beta outside (0, 1].
     """
+    T, offset, max_beta = integer(T, "T"), number(offset, "offset"), number(max_beta, "max_beta")
     if T < 1:
         raise ValueError(f"T: expected at least 1, got {T}")
-    if not offset >= 0 or not 0 < max_beta <= 1:
-        raise ValueError(f"expected offset >= 0 and 0 < max_beta <= 1, got offset={offset}, max_beta={max_beta}")
-    f = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
-    return np.minimum(1 - f[1:] / f[:-1], max_beta)
+    if not 0 <= offset <= 1e100 or not 0 < max_beta <= 1:
+        raise ValueError(f"expected 0 <= offset <= 1e100, 0 < max_beta <= 1, got offset={offset}, max_beta={max_beta}")
+    s = np.arange(T)
+    middle, quarter = s + 0.5, np.pi / 2 / (1 + offset)
+    sine = 2 * np.sin(quarter * (middle / T + offset)) * np.sin(quarter * ((T - middle) / T))  # sin(a + b)
+    return np.minimum(np.sin(quarter / T) * sine / np.sin(quarter * ((T - s) / T)) ** 2, max_beta)
 
 
 def alpha_bar(betas):
@@ -68,7 +86,8 @@ def alpha_bar(betas):
         raise ValueError(f"betas: expected shape (T,) with T >= 1, got {betas.shape}")
     if not np.all((betas >= 0) & (betas <= 1)):
         raise ValueError(f"betas: expected values in [0, 1], got {betas.min()} to {betas.max()}")
-    return np.concatenate([[1.0], np.cumprod(1 - betas)])
+    with localcontext(DIGITS):
+        return np.append(1.0, np.cumprod(1 - decimals(betas)).astype(np.float64))
 
 
 def snr(abar):
@@ -95,11 +114,12 @@ def zero_terminal_snr(abar):
     abar = np.asarray(abar, np.float64)
     if abar.ndim != 1 or abar.size < 3:
         raise ValueError(f"abar: expected shape (T + 1,) with T >= 2, got {abar.shape}")
-    root = np.sqrt(abar[1:])
-    if not root[0] > root[-1]:
-        raise ValueError(f"abar: expected abar[1] > abar[T], got {abar[1]} and {abar[-1]}")
-    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
-    return np.concatenate([[1.0], root**2])
+    if not 1 >= abar[1] > abar[-1] >= 0:
+        raise ValueError(f"abar: expected 1 >= abar[1] > abar[T] >= 0, got {abar[1]} and {abar[-1]}")
+    with localcontext(DIGITS):
+        root = np.sqrt(decimals(abar[1:]))
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        return np.append(1.0, (root**2).astype(np.float64))
 
 
 def spaced_times(T, steps, spacing):
@@ -113,6 +133,7 @@ def spaced_times(T, steps, spacing):
     Returns (steps + 1,) int64, strictly descending; a sampler goes from times[i] to times[i + 1].
     Raises ValueError for steps out of range or an unknown spacing.
     """
+    T, steps = integer(T, "T"), integer(steps, "steps")
     if not 1 <= steps <= T:
         raise ValueError(f"steps: expected 1 <= steps <= T = {T}, got {steps}")
     if spacing == "leading":
@@ -130,50 +151,83 @@ def karras_sigmas(steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
     """[EDM] eq. 5:  sigma_i = (sigma_max^(1/rho) + i / (steps - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,
     sigma_steps = 0.
 
-    steps: int >= 1; with 1, sigma_max and 0. sigma_min, sigma_max: deviations, 0 < sigma_min < sigma_max. rho: > 0.
-    Returns (steps + 1,) float64, strictly descending; a sampler goes from sigmas[i] to sigmas[i + 1].
-    Raises ValueError for steps < 1, rho <= 0 or not 0 < sigma_min < sigma_max.
+    steps: int >= 1; with 1, sigma_max and 0. sigma_min, sigma_max: deviations, 0 < sigma_min < sigma_max < inf. rho: in
+    [1e-6, 1e6].
+    Returns (steps + 1,) float64, strictly descending, exactly from sigma_max and by sigma_min to 0; a sampler goes from
+    sigmas[i] to sigmas[i + 1].
+    Raises ValueError for steps < 1, another rho or not 0 < sigma_min < sigma_max < inf.
     """
-    if steps < 1 or not rho > 0 or not 0 < sigma_min < sigma_max:
-        raise ValueError(f"expected steps >= 1, 0 < sigma_min < sigma_max and rho > 0, got {steps}, {sigma_min}, "
-                         f"{sigma_max}, {rho}")
-    ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return np.append(np.linspace(*ends, steps) ** rho, 0.0)
+    steps, rho = integer(steps, "steps"), number(rho, "rho")
+    sigma_min, sigma_max = number(sigma_min, "sigma_min"), number(sigma_max, "sigma_max")
+    if steps < 1 or not 1e-6 <= rho <= 1e6 or not 0 < sigma_min < sigma_max < np.inf:
+        raise ValueError(f"expected steps >= 1, 0 < sigma_min < sigma_max < inf and 1e-6 <= rho <= 1e6, got {steps}, "
+                         f"{sigma_min}, {sigma_max}, {rho}")
+    with localcontext(DIGITS):
+        low, high, rho = decimals(sigma_min), decimals(sigma_max), decimals(rho)
+        return np.append((_spaced(high ** (1 / rho), low ** (1 / rho), steps) ** rho).astype(np.float64), 0.0)
 
 
 def flow_times(steps, shift=1.0):
-    """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23
-    (`ref.flow.shift_times`).
+    """The times of a flow's sampler: equally spaced from 1 to 0, then shifted once, [SD3] eq. 23,
+    `ref.flow.shift_times` of t = i / steps before that is rounded:  t' = shift i / ((steps - i) + shift i).
 
-    steps: int >= 1. shift: > 0; 1 leaves them equally spaced.
+    steps: int >= 1. shift: in (0, 1e300]; 1 leaves them equally spaced.
     Returns (steps + 1,) float64, strictly descending from 1 to 0.
-    Raises ValueError for steps < 1 or shift <= 0.
+    Raises ValueError for steps < 1 or another shift.
     """
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps}")
-    return shift_times(np.linspace(1.0, 0.0, steps + 1), shift)
+    steps, shift = integer(steps, "steps"), number(shift, "shift")
+    if steps < 1 or not 0 < shift <= 1e300:
+        raise ValueError(f"steps, shift: expected steps >= 1 and 0 < shift <= 1e300, got {steps} and {shift}")
+    i = np.arange(steps, -1, -1)
+    return shift * i / ((steps - i) + shift * i)
 
 
 def time_from_index(index):
     """The time of an entry of `betas`, or of an array that counts from 0 as most code does:  t = index + 1.
 
-    index: int or ints >= 0. Returns the same shape. `index_from_time` is the inverse. Raises ValueError for index < 0.
+    index: int or ints >= 0. Returns an int, or int64 of the same shape. `index_from_time` is the inverse. Raises
+    ValueError for index < 0, TypeError for what is no int.
     """
-    if np.any(np.asarray(index) < 0):
+    index = _ints(index, "index")
+    if np.any(np.less(index, 0)):
         raise ValueError(f"index: expected index >= 0, since the first entry is 0, got {index}")
     return index + 1
 
 
 def index_from_time(t):
-    """The inverse of `time_from_index`:  index = t - 1. t: int or ints >= 1. Returns the same shape. Raises ValueError
-    for t < 1."""
-    if np.any(np.asarray(t) < 1):
+    """The inverse of `time_from_index`:  index = t - 1. t: int or ints >= 1. Returns an int, or int64 of that shape.
+    Raises ValueError for t < 1, TypeError for what is no int."""
+    t = _ints(t, "t")
+    if np.any(np.less(t, 1)):
         raise ValueError(f"t: expected t >= 1, since t = 0 is the data and has no index, got {t}")
     return t - 1
 
 
-def _check_betas(T, start, end):
-    if T < 1:
-        raise ValueError(f"T: expected at least 1, got {T}")
-    if not (0 < start < 1 and 0 < end < 1):
-        raise ValueError(f"start, end: expected variances in (0, 1), got {start} and {end}")
+def _spaced(start, end, n):
+    """n equally spaced numbers from start to end, or start alone. start, end: Decimals. n: int."""
+    steps = max(n - 1, 1)
+    return (start * (steps - np.arange(n)) + end * np.arange(n)) / steps
+
+
+def _ints(value, name):
+    """value as an int, or as int64, in which adding 1 does not wrap round."""
+    if np.ndim(value) == 0:
+        return integer(value, name)
+    value = np.asarray(value)
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected ints, got {value.dtype}")
+    return value.astype(np.int64)
+
+
+def _ends(T, start, end, meant_for):
+    """T, and the first and the last beta of T steps as Decimals, after the checks."""
+    T, start, end = integer(T, "T"), number(start, "start"), number(end, "end")
+    meant_for = T if meant_for is None else integer(meant_for, "meant_for")
+    if T < 1 or meant_for < 1:
+        raise ValueError(f"T, meant_for: expected at least 1, got {T} and {meant_for}")
+    with localcontext(DIGITS):
+        ends = (decimals([start, end]) * meant_for / T).tolist() if 0 < start < 1 and 0 < end < 1 else [start, end]
+    if not (0 < ends[0] < 1 and 0 < ends[1] < 1):
+        raise ValueError(f"start, end: expected variances in (0, 1), got {float(ends[0])} and {float(ends[1])}" + (
+                         f", that is {start} and {end} times meant_for / T = {meant_for} / {T}" * (meant_for != T)))
+    return T, *ends

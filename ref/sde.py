@@ -11,10 +11,11 @@ Papers
     [RK]      Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 1993
 """
 import itertools
+from decimal import localcontext
 
 import numpy as np
 
-from ref.shapes import float64, per_example, same_shape, unit_interval
+from ref.shapes import DIGITS, decimals, float64, number, per_example, same_shape, unit_interval
 
 
 def vp_drift(x, t, beta_min=0.1, beta_max=20.0):
@@ -48,10 +49,13 @@ def vp_marginal(t, beta_min=0.1, beta_max=20.0):
     Returns mean, which multiplies x0, and std, each of the shape of t, float64.
     Raises as `vp_drift` does.
     """
-    t = unit_interval(t, "t")
+    t, beta_min, beta_max = unit_interval(t, "t"), number(beta_min, "beta_min"), number(beta_max, "beta_max")
     _beta(t, beta_min, beta_max)
-    total = t * beta_min + t**2 * (beta_max - beta_min) / 2
-    return np.exp(-total / 2), np.sqrt(-np.expm1(-total))
+    B = t * beta_min + t**2 * (beta_max - beta_min) / 2
+    with localcontext(DIGITS):  # what B lost by rounding, which in e^(-B / 2) would count B / 2 times
+        u, low, high = decimals(np.real(t)), decimals(beta_min), decimals(beta_max)
+        rest = np.asarray(u * low + u**2 * (high - low) / 2 - decimals(np.real(B)), np.float64)
+    return np.exp(-B / 2) * (1 - rest / 2), np.sqrt(-np.expm1(-B))
 
 
 def ve_drift(x, t):
@@ -75,8 +79,8 @@ def ve_diffusion(t, sigma_min=0.01, sigma_max=50.0):
     Raises ValueError where t is outside [0, 1], or not 0 < sigma_min < sigma_max.
     """
     t = unit_interval(t, "t")
-    _check_sigmas(sigma_min, sigma_max)
-    return sigma_min * (sigma_max / sigma_min) ** t * np.sqrt(2 * np.log(sigma_max / sigma_min))
+    sigma_min, sigma_max, log_ratio = _sigmas(sigma_min, sigma_max)
+    return sigma_min * (sigma_max / sigma_min) ** t * np.sqrt(2 * log_ratio)
 
 
 def ve_marginal(t, sigma_min=0.01, sigma_max=50.0):
@@ -91,8 +95,11 @@ def ve_marginal(t, sigma_min=0.01, sigma_max=50.0):
     Raises as `ve_diffusion` does.
     """
     t = unit_interval(t, "t")
-    _check_sigmas(sigma_min, sigma_max)
-    return np.ones(t.shape)[()], sigma_min * np.sqrt(np.expm1(2 * t * np.log(sigma_max / sigma_min)))
+    sigma_min, sigma_max, log_ratio = _sigmas(sigma_min, sigma_max)
+    # (sigma(t) / sigma_min)^2 - 1: near 0 from its logarithm, far from it by the power
+    u = 2 * t * log_ratio
+    growth = np.where(u < 1, np.expm1(np.minimum(u, 1)), (sigma_max / sigma_min) ** (2 * t) - 1)
+    return np.ones(t.shape)[()], sigma_min * np.sqrt(growth)
 
 
 def reverse_drift(f, g, score):
@@ -127,7 +134,7 @@ def drift_and_jvp(drift, x, t, probe, h=1e-4):
     Returns drift, J probe, each (B, ...) float64.
     Raises ValueError where shapes differ or h <= 0.
     """
-    x, probe = same_shape(x=x, probe=probe)
+    (x, probe), h = same_shape(x=x, probe=probe), number(h, "h")
     if not h > 0:
         raise ValueError(f"h: expected a positive number, got {h}")
     return drift(x, t), (drift(x + h * probe, t) - drift(x - h * probe, t)) / (2 * h)
@@ -151,7 +158,7 @@ def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
     Returns log p (B,) float64, in nats; see `bits_per_dimension`.
     Raises ValueError where shapes differ, times do not ascend or prior_std <= 0.
     """
-    x, probe = same_shape(x=x, probe=probe)
+    (x, probe), prior_std = same_shape(x=x, probe=probe), number(prior_std, "prior_std")
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or times.size < 2 or not np.all(np.diff(times) > 0):
         raise ValueError(f"times: expected shape (n + 1,) with n >= 1, ascending from data to noise, got {times}")
@@ -191,17 +198,22 @@ def bits_per_dimension(nats, dims, bin_width=1.0):
     Returns bits per dimension, of the shape of nats, float64.
     Raises ValueError where dims < 1 or bin_width <= 0.
     """
+    dims, bin_width = number(dims, "dims"), number(bin_width, "bin_width")
     if not dims >= 1 or not bin_width > 0:
         raise ValueError(f"expected dims >= 1 and bin_width > 0, got dims={dims}, bin_width={bin_width}")
     return -np.asarray(nats, np.float64) / (dims * np.log(2.0)) - np.log2(bin_width)
 
 
 def _beta(t, beta_min, beta_max):
-    if not 0 < beta_min <= beta_max:
-        raise ValueError(f"expected 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
+    beta_min, beta_max = number(beta_min, "beta_min"), number(beta_max, "beta_max")
+    if not 0 < beta_min <= beta_max < np.inf:
+        raise ValueError(f"expected 0 < beta_min <= beta_max < inf, got {beta_min} and {beta_max}")
     return beta_min + unit_interval(t, "t") * (beta_max - beta_min)
 
 
-def _check_sigmas(sigma_min, sigma_max):
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+def _sigmas(sigma_min, sigma_max):
+    """Both, and ln(sigma_max / sigma_min), which keeps its digits where they are near each other."""
+    sigma_min, sigma_max = number(sigma_min, "sigma_min"), number(sigma_max, "sigma_max")
+    if not 0 < sigma_min < sigma_max < np.inf:
+        raise ValueError(f"expected 0 < sigma_min < sigma_max < inf, got {sigma_min} and {sigma_max}")
+    return sigma_min, sigma_max, np.log1p((sigma_max - sigma_min) / sigma_min)

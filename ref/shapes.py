@@ -3,12 +3,68 @@ argument.
 
 A complex argument stays complex: the gradient tests differentiate by a complex step.
 """
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+
 import numpy as np
+
+DIGITS = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN)  # of what is computed with Decimals and rounded once
 
 
 def float64(x):
     """x as a float64 array (complex128 if complex). x: array or number."""
-    return np.asarray(x, np.result_type(np.float64, np.asarray(x).dtype))
+    return np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64)
+
+
+def decimals(x):
+    """x as Decimals, exactly. NumPy computes with arrays of them, in as many digits as the `decimal` context has.
+
+    x: number or array, real. Returns an array of objects of its shape.
+    """
+    x = np.asarray(x, np.float64)
+    return np.array([Decimal(value) for value in x.ravel().tolist()], object).reshape(x.shape)
+
+
+def number(value, name):
+    """value as Python's own int or float: a number of NumPy would round, wrap round or promote what it meets. name: of
+    the argument. Raises TypeError for what is no real number, ValueError for an array of them."""
+    if np.ndim(value):
+        raise ValueError(f"{name}: expected one number, got shape {np.shape(value)}")
+    plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+    if isinstance(plain, np.floating):  # longdouble stays NumPy's
+        plain = float(plain)
+    if not isinstance(plain, (int, float)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    return plain
+
+
+def integer(value, name):
+    """value as Python's own int. name: of the argument. Raises TypeError for what is no int, a bool too, ValueError for
+    an array of them."""
+    plain = number(value, name)
+    if isinstance(plain, bool) or not isinstance(plain, int):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    return plain
+
+
+def numbers(**values):
+    """`number` of each, in order. values: by name."""
+    return [number(value, name) for name, value in values.items()]
+
+
+def integers(**values):
+    """`integer` of each, in order. values: by name."""
+    return [integer(value, name) for name, value in values.items()]
+
+
+def classes(labels, n, name):
+    """labels as int64. labels: ints, any shape. n: how many classes there are. name: of the argument. Raises TypeError
+    for what are no ints, bools too, ValueError for a label outside [0, n)."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected ints, got {labels.dtype}")
+    if labels.size and not (0 <= labels.min() and labels.max() < n):
+        raise ValueError(f"{name}: expected 0 <= {name} < {n}, got {labels.min()} to {labels.max()}")
+    return labels.astype(np.int64)
 
 
 def same_shape(**arrays):
@@ -39,7 +95,9 @@ def unit_interval(value, name):
 
 def per_example(value, x, name):
     """value shaped to multiply x. value: a number or (B,). x: (B, ...). name: of the argument. Raises ValueError for
-    another shape."""
+    another shape, TypeError for None, of which NumPy makes NaN."""
+    if value is None:
+        raise TypeError(f"{name}: expected one number or shape {x.shape[:1]}, got None")
     value = float64(value)
     if value.ndim != 0 and value.shape != x.shape[:1]:
         raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got "
@@ -55,13 +113,16 @@ def example_sum(terms):
 def at(abar, t, x, name):
     """abar[t], shaped to multiply x (B, ...): a scalar for one int t, (B, 1, ..., 1) for (B,) ints.
 
-    abar: (T + 1,). name: of the argument t. Raises ValueError for another shape of abar or t, or values out of range;
-    TypeError where t is not an int.
+    abar: (T + 1,), abar[0] = 1. name: of the argument t. Raises ValueError for another abar, another shape of t or a t
+    out of range; TypeError where t is not an int.
     """
     abar, t = np.asarray(abar), np.asarray(t)
-    if abar.ndim != 1 or abar.dtype.kind not in "fiu" or not np.all((abar >= 0) & (abar <= 1)):
+    if abar.ndim != 1 or abar.size == 0 or abar.dtype.kind not in "fiu" or not np.all((abar >= 0) & (abar <= 1)):
         raise ValueError(f"abar: expected shape (T + 1,) with real values in [0, 1], got shape {abar.shape} of "
                          f"{abar.dtype}")
+    if abar[0] != 1:
+        raise ValueError(f"abar: expected abar[0] = 1, the data, got {abar[0]}; an array that begins with the first "
+                         f"step, as diffusers' does, lacks that entry")
     if not np.issubdtype(t.dtype, np.integer):
         raise TypeError(f"{name}: expected ints, got {t.dtype}")
     if t.ndim != 0 and t.shape != x.shape[:1]:
@@ -73,11 +134,14 @@ def at(abar, t, x, name):
 
 def step(abar, t, s, x):
     """abar[t] and abar[s] of a step from t to s < t, each as `at` returns it, for x: (B, ...). Raises ValueError where
-    not s < t or abar[t] = 1."""
+    not s < t, abar[t] = 1, abar[s] = 0 or abar[t] > abar[s]."""
     abar_t, abar_s = at(abar, t, x, "t"), at(abar, s, x, "s")
     if not np.all(np.asarray(s) < np.asarray(t)):
         raise ValueError(f"a step goes from t to s < t, got t = {t} and s = {s}")
     nonzero(1 - abar_t, "1 - abar[t]", "there is no noise to find")
+    nonzero(abar_s, "abar[s]", "there is no signal to go to")
+    if not np.all(abar_t <= abar_s):
+        raise ValueError(f"abar: expected to descend, got abar[t] > abar[s] for t = {t} and s = {s}")
     return abar_t, abar_s
 
 
@@ -86,3 +150,35 @@ def nonzero(value, name, why):
     message."""
     if np.any(value == 0):
         raise ValueError(f"{name} = 0: {why}")
+
+
+def whole_times(times, abar):
+    """The times as Python ints. Raises ValueError where they are no ints or do not descend within abar."""
+    if np.asarray(times).dtype.kind not in "iu":
+        raise ValueError(f"times: expected ints, got {np.asarray(times).dtype}")
+    return [int(t) for t in descending("times", times, highest=np.size(abar) - 1)]
+
+
+def descending(name, values, highest=np.finfo(np.float64).max, least=2):
+    """The values as floats, a list. name: of the argument. Raises ValueError where they do not descend within [0,
+    highest] or are fewer than `least`."""
+    values = np.asarray(values, np.float64)
+    descends = values.ndim == 1 and values.size >= least and np.all(values[1:] < values[:-1])
+    if not descends or not 0 <= values[-1] <= values[0] <= highest:
+        raise ValueError(f"{name}: expected at least {least}, descending within {highest:g} to 0, got {values}")
+    return values.tolist()
+
+
+def output_of(name, out, x):
+    """out, the output of the callable `name`, as float64. Raises ValueError where it has another shape than x."""
+    if np.shape(out) != x.shape:
+        raise ValueError(f"{name}: expected an output of the shape of x, {x.shape}, got {np.shape(out)}")
+    return np.asarray(out, np.float64)
+
+
+def noise_of(noise, i, x):
+    """noise[i]. Raises ValueError where it is missing or has another shape than x."""
+    got = "None" if noise is None else np.shape(noise[i]) if i < len(noise) else f"{len(noise)} of them"
+    if got != x.shape:
+        raise ValueError(f"noise: expected one of shape {x.shape} for step {i}, got {got}")
+    return noise[i]

@@ -13,7 +13,8 @@ Papers
 import numpy as np
 
 from ref.layers import sigmoid, softplus
-from ref.shapes import example_sum, float64, per_example, same_shape
+from ref.numerics import exp_above_tangent, exp_difference, exp_weighted, expm1_weighted, two_sum, weighted
+from ref.shapes import example_sum, float64, number, numbers, per_example, same_shape
 
 LOG_2PI = np.log(2 * np.pi)
 
@@ -26,7 +27,7 @@ def reparameterize(mu, logvar, eps):
     Raises ValueError where shapes differ.
     """
     mu, logvar, eps = same_shape(mu=mu, logvar=logvar, eps=eps)
-    return mu + np.exp(logvar / 2) * eps
+    return mu + exp_weighted(eps, logvar / 2)
 
 
 def reparameterize_backward(dz, logvar, eps):
@@ -37,8 +38,8 @@ def reparameterize_backward(dz, logvar, eps):
     Raises as `reparameterize` does.
     """
     dz, logvar, eps = same_shape(dz=dz, logvar=logvar, eps=eps)
-    std = np.exp(logvar / 2)
-    return dz.copy(), dz * eps * std / 2, std * dz
+    deps = exp_weighted(dz, logvar / 2)
+    return dz.copy(), deps * eps / 2, deps
 
 
 def gaussian_kl(mu, logvar):
@@ -51,7 +52,7 @@ def gaussian_kl(mu, logvar):
     Raises ValueError where shapes differ or have no batch axis.
     """
     mu, logvar = _batch(mu=mu, logvar=logvar)
-    return example_sum(mu**2 + (np.expm1(logvar) - logvar)) / 2  # expm1: near logvar = 0 exp - 1 would be rounding
+    return example_sum(mu**2 + exp_above_tangent(logvar)) / 2
 
 
 def gaussian_kl_backward(dkl, mu, logvar):
@@ -63,7 +64,7 @@ def gaussian_kl_backward(dkl, mu, logvar):
     """
     mu, logvar = _batch(mu=mu, logvar=logvar)
     dkl = per_example(dkl, mu, "dkl")
-    return dkl * mu, dkl * np.expm1(logvar) / 2
+    return dkl * mu, expm1_weighted(dkl, logvar) / 2
 
 
 def bernoulli_nll(logits, x):
@@ -78,7 +79,7 @@ def bernoulli_nll(logits, x):
     """
     logits, x = _batch(logits=logits, x=x)
     _unit_interval(x)
-    return example_sum(x * softplus(-logits) + (1 - x) * softplus(logits))
+    return example_sum(weighted(x, softplus(-logits)) + weighted(1 - x, softplus(logits)))
 
 
 def bernoulli_nll_backward(dnll, logits, x):
@@ -103,7 +104,8 @@ def gaussian_nll(x, mean, logvar):
     Raises ValueError where shapes differ or have no batch axis.
     """
     x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
-    return example_sum(LOG_2PI + logvar + (x - mean) ** 2 * np.exp(-logvar)) / 2
+    deviations = exp_weighted(x - mean, -logvar / 2)
+    return example_sum((LOG_2PI + logvar) / 2 + deviations / 2 * deviations)  # halved before it can overflow
 
 
 def gaussian_nll_backward(dnll, x, mean, logvar):
@@ -116,8 +118,9 @@ def gaussian_nll_backward(dnll, x, mean, logvar):
     """
     x, mean, logvar = _batch(x=x, mean=mean, logvar=logvar)
     dnll = per_example(dnll, x, "dnll")
-    dx = dnll * (x - mean) * np.exp(-logvar)
-    return dx, -dx, dnll * (1 - (x - mean) ** 2 * np.exp(-logvar)) / 2
+    d, half = x - mean, -logvar / 2
+    dx = exp_weighted(dnll * d, -logvar)
+    return dx, -dx, dnll / 2 - exp_weighted(dnll * d / 2, half) * exp_weighted(d, half)
 
 
 def reparameterize_kl(mu, logvar, eps):
@@ -163,7 +166,7 @@ def elbo(nll, kl, beta=1.0):
     Returns ELBO, a float, in nats.
     Raises ValueError where shapes differ or are not (B,), B >= 1, or for beta < 0.
     """
-    nll, kl = _elbo_parts(nll, kl, beta)
+    nll, kl, beta = _elbo_parts(nll, kl, beta)
     return np.mean(-nll - beta * kl)
 
 
@@ -174,7 +177,7 @@ def elbo_backward(delbo, nll, kl, beta=1.0):
     Returns dnll, dkl, each (B,) float64.
     Raises as `elbo` does.
     """
-    nll, kl = _elbo_parts(nll, kl, beta)
+    (nll, kl, beta), delbo = _elbo_parts(nll, kl, beta), number(delbo, "delbo")
     return np.full(nll.shape, -delbo / nll.size), np.full(kl.shape, -beta * delbo / kl.size)
 
 
@@ -186,7 +189,7 @@ def clamp_logvar(logvar, low=-30.0, high=20.0):
     Returns it clamped, float64; NaN stays NaN.
     Raises ValueError where not low <= high.
     """
-    _limits(low, high)
+    low, high = _limits(low, high)
     return np.clip(float64(logvar), low, high)
 
 
@@ -197,7 +200,7 @@ def clamp_logvar_backward(dclamped, logvar, low=-30.0, high=20.0):
     Returns dlogvar of their shape, float64; where logvar is NaN, dclamped.
     Raises ValueError where shapes differ or not low <= high.
     """
-    _limits(low, high)
+    low, high = _limits(low, high)
     dclamped, logvar = same_shape(dclamped=dclamped, logvar=logvar)
     return np.where((logvar < low) | (logvar > high), 0.0, dclamped)
 
@@ -213,7 +216,12 @@ def importance_weighted_bound(log_w):
     Raises ValueError for another shape, or where all the weights of an example are 0 or one is infinite.
     """
     log_w, largest = _weights(log_w)
-    return np.mean(largest + np.log(np.mean(np.exp(log_w - largest), axis=1, keepdims=True)))
+    # The mean of the w, each over the largest; near 1 by what it lacks
+    d, rest = two_sum(log_w, -largest)
+    w = np.mean(exp_difference(log_w, largest), axis=1, keepdims=True)
+    lack = np.mean(-np.expm1(d) - rest * np.exp(d), axis=1, keepdims=True)
+    small = np.real(lack) < 0.5
+    return np.mean(largest + np.where(small, np.log1p(-np.where(small, lack, 0)), np.log(w)))
 
 
 def importance_weighted_bound_backward(dbound, log_w):
@@ -224,8 +232,8 @@ def importance_weighted_bound_backward(dbound, log_w):
     Raises as `importance_weighted_bound` does.
     """
     log_w, largest = _weights(log_w)
-    w = np.exp(log_w - largest)
-    return w / w.sum(axis=1, keepdims=True) * (dbound / len(w))
+    w = exp_difference(log_w, largest)
+    return w / w.sum(axis=1, keepdims=True) * (number(dbound, "dbound") / len(w))
 
 
 def _batch(**arrays):
@@ -245,14 +253,17 @@ def _elbo_parts(nll, kl, beta):
     nll, kl = same_shape(nll=nll, kl=kl)
     if nll.ndim != 1 or nll.size == 0:
         raise ValueError(f"nll and kl: expected shape (B,) with B >= 1, got {nll.shape}")
+    beta = number(beta, "beta")
     if not beta >= 0:
         raise ValueError(f"beta: expected beta >= 0, got {beta}")
-    return nll, kl
+    return nll, kl, beta
 
 
 def _limits(low, high):
+    low, high = numbers(low=low, high=high)
     if not low <= high:
         raise ValueError(f"expected low <= high, got low={low}, high={high}")
+    return low, high
 
 
 def _weights(log_w):

@@ -2,7 +2,7 @@
 {how: call}."""
 import numpy as np
 
-from kernels import coefficients, registry
+from kernels import registry, trajectory
 
 TORCH = ("fused.mlp_sample", "fused.mlp_train")
 
@@ -28,7 +28,7 @@ def _sample(column, op, arguments):
 def _by_pixels(a):
     """[DDIM] eq. 12 from each time to the next with `out=` and no needless temporaries."""
     w1, b1, w2, b2 = net(a)
-    c = coefficients.ddim_trajectory(a["times"], 0.0, a["abar"], "eps").astype(np.float32)
+    c = trajectory.ddim_trajectory(a["times"], 0.0, a["abar"], "eps").astype(np.float32)
     xt, h, e = (np.empty((len(a["xT"]), n), np.float32) for n in (w1.shape[1], len(w1), len(w2)))
     x = xt[:, :-1]  # (B, pixels); the last column of xt is t
 
@@ -50,8 +50,7 @@ def _by_pixels(a):
 def _by_hidden_layer(a):
     """The same with u = W1 x as the state, as the kernels iterate: what part of their lead is algebra."""
     w1, b1, w2, b2 = net(a)
-    table = coefficients.ddim_trajectory(a["times"], 0.0, a["abar"], "eps")
-    lines, whole, offset = coefficients.ddim_chain(table, "eps")
+    lines, whole, offset = trajectory.ddim_chain(a["times"], a["abar"], "eps")
     lines, feature = lines.astype(np.float32), w1[:, -1]
     u, h, total, e = (np.empty((len(a["xT"]), len(w1)), np.float32) for _ in range(4))
 

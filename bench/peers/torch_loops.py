@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import linear, mse_loss
 
 from bench.peers import loops
-from kernels import coefficients
+from kernels import trajectory
 
 
 def make(column, op, arguments):
@@ -29,7 +29,7 @@ def _compiled(f):
 def _sampler(a, column, on_gpu):
     w1, b1, w2, b2, x_T = (_there(array, on_gpu) for array in (*loops.net(a), a["xT"]))
     w, feature = w1[:, :-1].contiguous().T, w1[:, -1].contiguous()
-    table = coefficients.ddim_trajectory(a["times"], 0.0, a["abar"], "eps")
+    table = trajectory.ddim_trajectory(a["times"], 0.0, a["abar"], "eps")
     t, c = (_there(np.array(array, np.float32), on_gpu) for array in (a["times"][:-1], table))
 
     def step(x, t, c):

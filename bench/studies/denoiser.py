@@ -19,6 +19,7 @@ T = 1000
 NO_LABEL = 10
 DROPPED = 0.1  # the share of labels dropped in training, which guidance needs
 RUN = 250  # training steps of simple_mlp in one call, the most that Ctrl-C loses; it divides the 500 of a checkpoint
+SAMPLING = ("guidance",)  # settings that training never reads: a checkpoint may be sampled with others
 COUNTED = ("step", "digits", "seconds", "losses")  # of a state, what is no tree of arrays
 DEFAULTS = {
     "residual": dict(steps=2400, schedule="cosine", predict="x0", lr=1e-3, ema=0.998, anneal=True, sampler_steps=50),
@@ -151,10 +152,11 @@ def save(path, state, settings):
 
 def load(path, settings):
     """The state that `save` wrote. Raises ValueError, which names the file, for another kind of file, a damaged one,
-    other settings or other arrays."""
+    other settings than those of SAMPLING or other arrays."""
     found, wanted = _read(path), tree.named(start(settings)["params"])
     theirs = json.loads(str(found["settings"]))
-    differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in settings.items() if theirs.get(k) != v]
+    trained = {k: v for k, v in settings.items() if k not in SAMPLING}
+    differ = [f"{k} (there {theirs.get(k)!r}, here {v!r})" for k, v in trained.items() if theirs.get(k) != v]
     if differ:
         raise ValueError(f"{path}: expected a checkpoint of the same settings, but they differ in {', '.join(differ)}")
     shapes = {f"{part}/{name}": (a.dtype, a.shape) for part in fit.PARTS for name, a in wanted.items()}

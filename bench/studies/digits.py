@@ -4,6 +4,7 @@
     python -m bench.studies.digits --net simple_mlp      785 -> 256 -> 784, noise prediction, unconditional
 
 Ctrl-C, and every 500th step, leaves a checkpoint; a resumed run gives the numbers of an uninterrupted one, to the bit.
+Training does not read --guidance: --resume of a finished checkpoint with another one samples the same weights again.
 """
 from ref import command
 
@@ -189,7 +190,8 @@ def arguments(argv):
            metavar="DIR")
     option("out", f"folder of the results {own}", type=command.named, default="out/digits", metavar="DIR")
     option("seed", f"of everything random {own}", type=int, default=0)
-    option("resume", "continue from a checkpoint of the same settings", type=command.named, metavar="CHECKPOINT")
+    option("resume", "continue from a checkpoint of the same settings, or another --guidance, which samples alone read",
+           type=command.named, metavar="CHECKPOINT")
     args = parser.parse_args(argv)
     for name, value in denoiser.DEFAULTS[args.net].items():
         if getattr(args, name, None) is None:

@@ -41,16 +41,17 @@ def clip(x0):
     return np.clip(x0, -1, 1)
 
 
-def predictor(params, labels, w=2.0, guide=guidance.guide, limit=clip):
+def predictor(params, labels, w=2.0, guide=guidance.guide, limit=clip, forward=mlp.residual):
     """x0_hat(xt, t) of the net for a class vector and a guidance weight, in one call of the net: for w = 1 of B rows,
-    else of 2 B. guide: (uncond, cond, w) -> x0_hat. limit: x0_hat -> x0_hat, or None. t is one number or (B,)."""
+    else of 2 B. guide: (uncond, cond, w) -> x0_hat. limit: x0_hat -> x0_hat, or None. forward: of the net. t is one
+    number or (B,)."""
     rows = labels if w == 1 else np.concatenate([np.full_like(labels, denoiser.NO_LABEL), labels])
     copies = rows.size // labels.size
 
     def x0_hat(xt, t):
         x, times = np.asarray(xt, np.float32), np.broadcast_to(t, labels.shape)
         x, times = (np.concatenate([a] * copies) for a in (x, times))
-        out, _ = mlp.residual(params, x, times, rows)
+        out, _ = forward(params, x, times, rows)
         guided = out.astype(np.float64) if w == 1 else guide(*np.split(out, 2), w)
         return guided if limit is None else limit(guided)
 

@@ -65,19 +65,22 @@ class Caller:
     receive: object = field(repr=False)
     wait: object = field(repr=False)
     every: bool
+    inplace: tuple = ()
 
     @property
     def untested(self):
         """What is held at one value, in words."""
         left = {n: v for n, v in defaults(self.op).items() if n not in self.names and n not in self.fixed}
         words = [f"{n} = {v} (not an argument of the function)" for n, v in left.items()]
+        if self.op.rules:  # of a stranger's truth what is not described keeps its default
+            words += [f"{n} = {v} (not described)" for n, v in self.op.fixed.items() if n in self.names]
         return tuple(words + [f"{n} = {v} (fixed)" for n, v in self.fixed.items()])
 
     def theirs(self, arguments):
         """The arguments by the function's own names and conventions, in its kind of arrays. arguments: dict."""
         for name in self.conventions:
             arguments = CONVENTIONS[name][1](arguments)
-        stay = () if self.every else (*registry.PER_EXAMPLE, "abar")
+        stay = () if self.every else self.op.settings
         send = lambda _, x: self.send(x) if isinstance(x, np.ndarray) else x  # noqa: E731
         taken = {n: x for n, x in arguments.items() if n in self.names}
         return {self.names[n]: x if n in stay else registry.mapped(send, x) for n, x in taken.items()}
@@ -85,7 +88,8 @@ class Caller:
     def give(self, theirs):
         """The function's own result. theirs: from `theirs`."""
         rest = {n: x for n, x in theirs.items() if n not in self.positional}
-        return self.function(*(theirs[n] for n in self.positional), **rest)
+        result = self.function(*(theirs[n] for n in self.positional), **rest)
+        return [theirs[self.names[n]] for n in self.inplace] if self.inplace else result
 
 
 def find(name):
@@ -124,13 +128,14 @@ def defaults(op):
     return {n: p.default for n, p in op.takes.items() if p.default is not p.empty}
 
 
-def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=(), fixed=None):
+def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=(), fixed=None, inplace=()):
     """A `Caller` of function as op.
 
     function: callable. op: `registry.Op` or its name. mapping: {theirs: ours} for arguments of other names. arrays: of
     ARRAYS, or None: NumPy's on the CPU, on a GPU what `kernels.triton_gpu` takes. device: "cpu" or "cuda". conventions:
     names of CONVENTIONS. fixed: {name: value} of options and arguments that are held, so that the function need not
-    take them; "scalar" or "each" for an argument that may be one number for all examples or one for each.
+    take them; "scalar" or "each" for an argument that may be one number for all examples or one for each. inplace:
+    the arguments that take the results.
     Raises Usage where the signature does not fit or the arrays are not available.
     """
     op = find(op) if isinstance(op, str) else op
@@ -150,7 +155,17 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     names, positional = _matched(function, op, mapping, options)
     held = {n: v for n, v in defaults(op).items() if n not in names} | options
     how = arrays or "numpy", device, *_carriers(arrays, device)
-    return Caller(function, op, names, positional, tuple(conventions), fixed, held, *how)
+    return Caller(function, op, names, positional, tuple(conventions), fixed, held, *how, _written(op, inplace))
+
+
+def _written(op, inplace):
+    """The arguments that take the results. Raises Usage for others."""
+    names = op.in_place if inplace is True else tuple(inplace)
+    data = registry.arrays(_example(op, {}), op.settings)
+    if inplace and not names or not set(names) <= {n.split("[")[0] for n in data}:
+        offered = f"it has {', '.join(op.data)}" if op.data else "it has no arrays"
+        raise Usage(f"--inplace: name the arrays of {op.name} that take the results, in their order; {offered}")
+    return names
 
 
 def _options(op, fixed):
@@ -191,13 +206,13 @@ def _number(x):
 
 def _example(op, held):
     options = {n: held.get(n, choices[0]) for n, choices in op.options.items()}
-    made = op.make(np.random.default_rng(0), (2, 3), op.dtypes[0], "normal", **options)
+    made = op.make(np.random.default_rng(0), op.fit((2, 3)), op.dtypes[0], "normal", **options)
     return made | {n: v for n, v in held.items() if n in made}
 
 
 def _matched(function, op, mapping, held):
     """{ours: theirs}, and theirs that go by position."""
-    wanted = f"{op.name.split('.')[1]}{inspect.signature(op.truth)}"
+    wanted = f"{op.name.rpartition('.')[2]}{inspect.signature(op.truth)}"
     try:
         has = inspect.signature(function).parameters
     except (TypeError, ValueError) as reason:

@@ -26,7 +26,7 @@ def of(op):
     pairs = [*combinations(op.data, 2), ("beta1", "beta2")]
     swapped = {f"{one} and {other} swapped": _swapped(one, other) for one, other in pairs}
     own = OWN.get(op.name, {})
-    both = own | ANY | swapped | own
+    both = swapped if op.rules else own | ANY | swapped | own
     return {name: lambda wrong=wrong, **a: _outputs(op.truth, wrong, a) for name, wrong in both.items()}
 
 
@@ -70,6 +70,14 @@ def _first_time(f, **a):
     return f(**first) if first else None
 
 
+def _moved(move):
+    """Another entry of alpha-bar. move: (t, T) -> the entry that is read."""
+    def wrong(f, abar, **a):
+        return f(**{n: move(a[n], len(abar) - 1) for n in ("u", "t", "s") if a.get(n) is not None})
+
+    return wrong
+
+
 def _last_axis(f, **a):
     """Where B is the length of the last axis too, numbers for each example fit along that axis."""
     arrays = [n for n, x in a.items() if isinstance(x, np.ndarray) and x.ndim > 1]
@@ -93,9 +101,9 @@ def _eps_inside_the_root(f, v, step, beta2, eps, **_):
 
 ANY = {
     # alpha-bar and times
-    "alpha-bar off by one step: abar[t - 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[:-1])),
-    "alpha-bar off by one step: abar[t - 1] read at t, abar[-1] at 0": lambda f, abar, **_: f(abar=np.roll(abar, 1)),
-    "alpha-bar off by one step: abar[t + 1] read at t": lambda f, abar, **_: f(abar=np.append(abar[1:], abar[-1:])),
+    "alpha-bar off by one step: abar[t - 1] read at t": _moved(lambda t, T: np.maximum(t - 1, 0)),
+    "alpha-bar off by one step: abar[t - 1] read at t, abar[-1] at 0": _moved(lambda t, T: (t - 1) % (T + 1)),
+    "alpha-bar off by one step: abar[t + 1] read at t": _moved(lambda t, T: np.minimum(t + 1, T)),
     "alpha of one step in place of alpha-bar": lambda f, abar, **_: f(abar=np.append(abar[:1], abar[1:] / abar[:-1])),
     "float32 cancellation near t = 0: alpha-bar rounded to float32 before 1 - alpha-bar":
         lambda f, abar, **_: f(abar=abar.astype(np.float32).astype(np.float64)),
@@ -176,7 +184,7 @@ def _variance_as_deviation(f, xt, z, **_):
 
 def _noise_at_the_end(f, xt, t, s, z, abar, variance, except_from_1=False, **_):
     abar_t, abar_s = at(abar, t, xt, "t"), at(abar, s, xt, "s")
-    sigma2 = 1 - abar_t / abar_s
+    sigma2 = (abar_s - abar_t) / abar_s
     if variance == "small":
         sigma2 = per_example(diffusion.posterior(xt, xt, t, s, abar)[1], xt, "variance")
     where = (per_example(t, xt, "t") > 1) | (abar_s < 1) if except_from_1 else True
@@ -195,7 +203,7 @@ def _ddim(f, xt, eps_hat, t, s, z, eta, abar, clip, signal=np.sqrt, direction=np
     if clip is not None:
         x0_hat = np.clip(x0_hat, -clip, clip)
         eps_hat = diffusion.eps_from_x0(xt, x0_hat, t, abar) if again else eps_hat
-    beta = 1 - abar_t / abar_s
+    beta = (abar_s - abar_t) / abar_s
     sigma = eta * np.sqrt((1 - abar_s) / (1 - abar_t) * beta if small else beta * (abar_s < 1))
     return signal(abar_s) * x0_hat + direction(np.maximum(1 - abar_s - sigma**2, 0)) * eps_hat + sigma * z
 
@@ -249,7 +257,7 @@ OWN = {
         lambda signal, noise, x0, seed, stream: signal * x0 + noise * philox.normal(seed, x0.shape, stream)),
     "diffusion.score_from_eps": {"a variance used as a deviation": lambda f, eps, **_: f(eps=-f()[0])},  # divided twice
     "diffusion.posterior": {
-        "beta in place of beta-tilde": lambda f, t, s, abar, **_: [f()[0], 1 - abar[t] / abar[s]],
+        "beta in place of beta-tilde": lambda f, t, s, abar, **_: [f()[0], (abar[s] - abar[t]) / abar[s]],
         "a deviation in place of the variance": lambda f, **_: [f()[0], np.sqrt(f()[1])],
     },
     "fused.guided_dpmpp_2m_step": {
@@ -262,9 +270,10 @@ OWN = {
         "the average of the old weights": lambda f, p, avg, decay, **_: [*f()[:3], optim.ema_step(avg, p, decay)]},
     "optim.ema_step": {"decay and 1 - decay swapped": lambda f, decay, **_: f(decay=1 - decay)},
     "optim.clip_by_global_norm": {
-        "each array by its own norm": lambda f, grads, **_: [f(grads=[g]) for g in grads],
-        "scaled also where the norm is small": lambda f, grads, max_norm: [g * max_norm / _norm(grads) for g in grads],
+        "each array by its own norm": lambda f, grads, **_: [*(f(grads=[g])[0] for g in grads), f()[-1]],
+        "scaled also where n is small": lambda f, grads, max_norm: [g * max_norm / f()[-1] for g in grads] + f()[-1:],
         "the square of the norm in place of the norm": lambda f, grads, max_norm: f(max_norm=max_norm / _norm(grads)),
+        "the norm of the clipped gradients": lambda f, max_norm, **_: [*f()[:-1], np.minimum(f()[-1], max_norm)],
     },
     "vae.reparameterize_kl": {
         "the half of the KL left out": lambda f, **_: [f()[0], 2 * f()[1]],

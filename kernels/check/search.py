@@ -1,138 +1,83 @@
-"""Is anybody's kernel right? A function is compared with the truth of an operation, by the rule of `kernels.tolerance`
-and the laws of `kernels.check.laws`.
+"""Is anybody's kernel right? A function is compared with the truth of an operation, by the rule of `kernels.tolerance`,
+the grades of `kernels.check.grade` and the laws of `kernels.check.laws`.
 
     from kernels.check import check, assert_right
     assert_right(my_step, "ddim_step")          # in a test: passes, or fails with the report
     print(check(my_step, "ddim_step"))          # the report
+    print(check(my_softmax, truth=softmax, arguments={"x": "(B, N) float"}))    # any function, see `general`
 
-hypothesis draws shapes, memory layouts, options, times, values and seeds, and shrinks a failure to the smallest input.
+Shapes, memory layouts, options, times, values and seeds are drawn; a failure is shrunk to a small input.
 """
-import itertools
 import math
-import shutil
-import textwrap
-from dataclasses import dataclass, field, replace
+import time
+from dataclasses import replace
 
-import hypothesis
 import numpy as np
-from hypothesis import strategies as st
 
 from kernels import registry, timing
-from kernels.check import memory, script, selftest
+from kernels.check import draw, interpreter, large, script, selftest
 from kernels.check.adapter import Usage, caller
-from kernels.check.case import LITERAL, Case, Failure, Seen, called, failed, hold, made, redrawn
-from kernels.check.cause import guess
+from kernels.check.case import FAILURES, Case, Failure, called
+from kernels.check.cause import guess, mend
+from kernels.check.general import record
+from kernels.check.judge import Seen, hold
+from kernels.check.verdict import Verdict
 
-# torch has no negative strides; other libraries have memory of their own
-LAYOUTS = {"numpy": memory.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}
-SMALL = sorted((shape for n in range(1, 5) for shape in itertools.product(range(1, 6), repeat=n)),
-               key=lambda shape: (math.prod(shape), len(shape), shape))  # fmt: skip
-SHAPES = st.one_of(  # each is one choice of hypothesis, so that it shrinks to the first
-    st.sampled_from(SMALL),
-    st.sampled_from([(1023,), (1024,), (1025,), (3, 1025), (7, 293), (2, 3, 31, 31), (2053,)]),
-    st.sampled_from([(0,), (0, 4), (3, 0), (2, 0, 3)]),
-)
 TIMED = {"cpu": ("numba_cpu", (256, 3, 32, 32)), "cuda": ("triton_gpu", (64, 3, 256, 256))}  # our backend, the shape
-TIMES = {  # of a report, by the number that it needs
-    "theirs_us": ("yours", "{shape} {dtype}: {theirs_us:.1f} us, {theirs_copy:.0f} % of the copy limit"),
-    "ours_us": ("{backend}", "{ours_us:.1f} us, {ours_copy:.0f} % of it; yours takes {ratio:.2f} times as long"),
-}
+PATIENCE = 30.0  # seconds of one dtype after which no more cases are drawn
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The result of a check. It is true where the function is right, and its text is the report.
-
-    error: the worst, in units of the allowed error. untested: what is held at one value. kind: "" or of `case.KINDS`.
-    smallest: the smallest failing input. cause: a guess, or "". code: can be pasted and run.
-    """
-
-    op: str
-    function: str
-    dtypes: tuple
-    seed: int
-    examples: int
-    error: float
-    laws: tuple = ()
-    notes: tuple = ()
-    untested: tuple = ()
-    kind: str = ""
-    message: str = ""
-    smallest: str = ""
-    cause: str = ""
-    code: str = ""
-    speed: dict = field(default_factory=dict)
-
-    def __bool__(self):
-        return not self.kind
-
-    def __str__(self):
-        if self:
-            headline = f"RIGHT: {self.function} computes {self.op}."
-            parts = [("tested", f"{self.examples} examples of {', '.join(self.dtypes)} (seed {self.seed})"),
-                     ("error", f"{self.error:.2f} of the allowed error at worst")]  # fmt: skip
-            parts += [("law holds", law) for law in self.laws] + [("note", f"takes {note}") for note in self.notes]
-        else:
-            headline = f"{self.kind.upper()}: {self.function} does not compute {self.op}."
-            parts = [("failure", part) for part in self.message.split("; ")] + [("smallest input", self.smallest)]
-            parts += [("likely cause", self.cause)] * bool(self.cause)
-        parts += [("not tested", ", ".join(self.untested))] * bool(self.untested)
-        parts += [[x.format(**self.speed) for x in part] for name, part in TIMES.items() if name in self.speed]
-        return _report(headline, parts) + (f"\n\nThis code shows it:\n\n{self.code}" if self.code else "")
-
-    __repr__ = __str__
-
-
-def _report(headline, parts):
-    """A headline and lines of a name and a text, wrapped to the terminal. A name that repeats is printed once."""
-    wrap = textwrap.TextWrapper(shutil.get_terminal_size().columns - 1, break_long_words=False, break_on_hyphens=False)
-    lines, last = [wrap.fill(headline)], ""
-    wrap.subsequent_indent = " " * 18
-    for name, text in parts:
-        wrap.initial_indent = f"  {'' if name == last else name:<16}"
-        lines.append(wrap.fill(text))
-        last = name
-    return "\n".join(lines)
-
-
-def assert_right(function, op, **options):
+def assert_right(function, op=None, **options):
     """One line in a test: raises AssertionError with the report unless function is right. function, op, options: as for
     `check`."""
+    __tracebackhide__ = True  # pytest shows the line of the test
     verdict = check(function, op, **options)
     if not verdict:
         raise AssertionError(str(verdict))
 
 
-def check(function, op, dtype=None, arrays=None, device="cpu", examples=200, seed=0, mapping=None, conventions=(),
-          seconds=0.0, fixed=None):  # fmt: skip
+def check(function, op=None, dtype=None, arrays=None, device="cpu", examples=None, seed=0, mapping=None, conventions=(),
+          seconds=0.0, fixed=None, strict=False, inplace=(), huge=False, **truth):  # fmt: skip
     """Compare a function with the truth of an operation.
 
     function: takes the operation's arguments by name and returns what the truth returns, in the dtype of its data. op:
     name, such as "ddim_step" or "diffusion.ddim_step". dtype: name, or None: on a CPU all of the operation, on a GPU
-    float32. arrays, device, mapping, conventions, fixed: as in `adapter.caller`. examples: for each dtype. seed: of the
-    cases. seconds: of timing a right function; 0 for none.
+    float32. arrays, device, mapping, conventions, fixed, inplace: as in `adapter.caller`. examples: for each dtype,
+    None for as many as suffice. seed: of the cases. seconds: of timing a right function; 0 for none. strict: a function
+    that is less accurate, or keeps a law by rounding only, does not pass. huge: also arrays past 2^31 elements. truth:
+    in place of op, `truth=` a NumPy function that says what is right, and `arguments=`, as in `general.record`.
     Returns a `Verdict`. Raises `adapter.Usage` (a ValueError) for an unknown operation or dtype, or a function that
     cannot be called as one.
     """
-    call = caller(function, op, mapping, arrays, device, conventions, fixed)
-    dtypes = _dtypes(call, dtype)
+    if (op is None) == ("truth" not in truth):
+        raise Usage("op or truth: expected the name of an operation or a NumPy function, one of the two")
+    call = caller(function, record(**truth) if truth else op, mapping, arrays, device, conventions, fixed, inplace)
+    dtypes, examples = _dtypes(call, dtype), call.op.cases if examples is None else examples
     for option, value, least in (("--examples", examples, 1), ("--seconds", seconds, 0)):
         if not value >= least:
             raise Usage(f"{option}: expected at least {least}, got {value}")
-    own = getattr(function, "__qualname__", repr(function))
-    verdict = Verdict(call.op.name, own, dtypes, seed, 0, 0.0, untested=call.untested)
-    seen = Seen()
-    for name in dtypes:
-        failure = _smallest(lambda draw: hold(call, _draw(draw, call, name), seen), examples, seed)
-        verdict = replace(verdict, examples=seen.examples, error=seen.error)
-        if failure and failure.kind == "wrong number of results":  # perhaps it writes its result over an input
-            alone = lambda draw: called(call, case := _draw(draw, call, name), case.arguments)  # noqa: E731
-            found = _smallest(alone, examples, seed)
-            failure = found if found and found.kind == "writes its inputs" else failure
-        if failure:
-            return _wrong(call, verdict, _simpler(call, failure))
-    verdict = replace(verdict, laws=tuple(seen.laws), notes=tuple(seen.notes)[:1])
-    return replace(verdict, speed=_speed(call, dtypes[0], seconds)) if seconds else verdict
+    own, seen, launched = getattr(function, "__qualname__", repr(function)), Seen(), []
+    with interpreter.pointers(launched):
+        # every dtype before a word is said: the one that fails the most is shown
+        failures = {
+            name: f for name in dtypes if (f := _first(call, name, examples, seed, seen, strict, launched, huge))
+        }
+        verdict = Verdict(
+            call.op.name, own, dtypes, seed, seen.examples, max(seen.error.values(), default=0.0), strict,
+            laws=tuple(n for n in seen.laws if n not in seen.broken), untested=(*call.untested, *seen.untested),
+        )  # fmt: skip
+        timed = seconds and not (failures or launched or call.op.rules)
+        speed = _speed(call, dtypes[0], seconds, seen, failures) if timed else {}
+        if failures:
+            worst = max(failures.values(), key=lambda f: (f.kind in ("wrong values", "NaN"), f.units))
+            return _wrong(call, verdict, draw.smallest(call, worst, strict), failures)
+        notes = [f"breaks a law, by rounding: {name}; {how}" for name, how in seen.broken.items()]
+        finite = [x.units for x in seen.less.values() if math.isfinite(x.units)]
+        return replace(
+            verdict, notes=(*list(seen.notes)[:1], *notes), speed=speed,
+            less=tuple(_line(call.op, x) for x in seen.less.values()),
+            error=max([verdict.error, *finite]), mend=mend(call, list(seen.less.values())),
+        )  # fmt: skip
 
 
 def _dtypes(call, dtype):
@@ -149,89 +94,84 @@ def _dtypes(call, dtype):
     return dtypes
 
 
-def _wrong(call, verdict, failure):
+def _first(call, dtype, examples, seed, seen, strict, launched, huge):
+    """The first Failure in one dtype, or None: drawn cases, then large ones. call, dtype, examples, seed, seen, strict,
+    huge: as in `check`. launched: kernels that were launched in Triton's interpreter."""
+    end = time.monotonic() + PATIENCE
+    try:
+        for i, case in enumerate(draw.cases(call, dtype, examples, seed)):
+            if i and time.monotonic() > end or launched and i >= interpreter.EXAMPLES:
+                seen.untested[f"more than {i} cases of {dtype}, for it is slow"] = None
+                break
+            if launched and math.prod(case.shape) > interpreter.ELEMENTS:
+                continue
+            hold(call, case, seen, strict, turn=i)
+        if launched or time.monotonic() > end:
+            seen.untested["arrays of more than a few thousand elements, and its speed, for it is slow"] = None
+        elif dtype != "uint32" or not call.op.data:
+            large.hold(call, dtype, seen, huge)
+    except Failure as failure:
+        if failure.kind == "wrong number of results":  # perhaps it writes its result over an input
+            return _writes(call, dtype, examples, seed) or failure
+        return failure
+
+
+def _writes(call, dtype, examples, seed):
+    """The Failure of the first case in which an input is written, or None."""
+    for case in draw.cases(call, dtype, examples, seed):
+        try:
+            called(call, case, case.arguments)
+        except FAILURES["writes its inputs"] as failure:
+            return failure
+        except Failure:
+            continue
+
+
+def _wrong(call, verdict, failure, failures):
     case, error = failure.case, failure.units if failure.kind == "wrong values" else math.inf
-    drawn = case.options | case.layouts | ({} if case.literal else {"values": case.values})
-    smallest = ", ".join([f"{case.dtype}, shape {case.shape}", *(f"{n}={x}" for n, x in drawn.items())])
-    return replace(verdict, error=error, kind=failure.kind, message=failure.message, smallest=smallest,
+    others = [f"{dtype}: {f.kind}" + f", {f.units:.3g} times the allowed error" * math.isfinite(f.units)
+              for dtype, f in failures.items()
+              if dtype != case.dtype and f.kind in ("wrong values", "NaN")]  # fmt: skip
+    message = "; ".join([failure.message, *(f"also in {other}" for other in others)])
+    return replace(verdict, error=error, kind=failure.kind, message=message, smallest=_settings(call.op, case),
                    cause=guess(call, failure), code=script.code(call, failure))  # fmt: skip
 
 
-# --- drawing and shrinking -------------------------------------------------------------------------------------------
+def _settings(op, case):
+    """What a case was drawn with, as text."""
+    numbers = {n: f"{x:.4g}" for n, x in case.arguments.items() if isinstance(x, float)}
+    drawn = case.options | {n: x for n, x in numbers.items() if n in case.options} | case.layouts
+    drawn |= {} if case.literal else {"values": case.values}
+    shape = ", ".join(f"{n} = {size}" for n, size in zip(op.letters, case.shape)) if op.rules else f"shape {case.shape}"
+    return ", ".join([case.dtype, *[shape] * bool(shape), *(f"{n}={x}" for n, x in drawn.items())])
 
 
-def _draw(draw, call, dtype):
-    op, fixed = call.op, call.held
-    shape = draw(SHAPES.filter(lambda s: op.empty or 0 not in s))
-    choices = ([fixed[n]] if n in fixed else choices for n, choices in op.options.items())
-    options = draw(st.sampled_from([dict(zip(op.options, chosen)) for chosen in itertools.product(*choices)]))
-    values, seed = draw(st.sampled_from(registry.VALUES)), draw(st.integers(0, 2**32 - 1))
-    arguments = made(call, dtype, shape, values, seed, options)
-    kinds = LAYOUTS.get(call.arrays, ("C",)) if call.device == "cpu" else ("C",)
-    layouts = {n: draw(st.sampled_from(kinds)) for n in registry.arrays(arguments) if n in arguments}
-    return Case(dtype, shape, values, seed, options, {n: kind for n, kind in layouts.items() if kind != "C"}, arguments)
-
-
-def _smallest(attempt, examples, seed):
-    """The Failure of the smallest case that hypothesis finds, or None. attempt: function of draw that raises it."""
-    found = []
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=examples, database=None, deadline=None, derandomize=False, print_blob=False,
-        report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck),
-        verbosity=hypothesis.Verbosity.quiet, phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-    )  # fmt: skip
-    @hypothesis.given(st.data())
-    def run(data):
-        try:
-            attempt(data.draw)
-        except Failure as failure:
-            found.append(failure)
-            raise
-
-    try:
-        run()
-    except Failure as failure:
-        return failure
-    except hypothesis.errors.Flaky:
-        found[-1].message += "; not every time: the same arguments give different results"
-        return found[-1]
-
-
-def _simpler(call, failure):
-    """The same kind of failure in a small shape and with plainer numbers, where there is one."""
-    def simpler(cases):
-        found = (failed(call, case) for case in cases)
-        return next((f for f in found if f and f.kind == failure.kind and type(f.__cause__) is cause), failure)
-
-    cause, case = type(failure.__cause__), failure.case
-    # a small shape, where hypothesis, one choice at a time, found none
-    if not case.literal:
-        small = (shape for shape in SMALL if math.prod(shape) <= LITERAL)
-        failure = simpler(redrawn(call, case, shape=shape) for shape in small)
-    if not failure.case.literal:  # it is regenerated from its seed
-        return failure
-    # plainer numbers, one argument at a time
-    rounded = [lambda x, n=n: np.round(np.float64(x), n).astype(x.dtype) for n in (0, 1)]
-    for name in failure.case.arguments:
-        case, a = failure.case, failure.case.arguments
-        data = [np.zeros_like, np.ones_like, *rounded] if name in registry.arrays(a) else []
-        changes = [0] if name in ("seed", "stream") else [change(a[name]) for change in data]
-        failure = simpler(replace(case, arguments=a | {name: x}) for x in changes)
-    return failure
+def _line(op, less):
+    """A way in which a function is less accurate, as text. less: a `judge.Less`."""
+    a = less.case.arguments
+    times = () if op.rules else ("u", "t", "s")
+    where = [_settings(op, less.case), *(f"{n}={a[n]}" for n in times if isinstance(a.get(n), (int, float)))]
+    numpy = f", {less.units / less.plain:.3g} times that of tuned NumPy" if less.plain > 0 else ""
+    what = less.reason or f"{less.units:.3g} times the allowed error{numpy}"
+    return f"{what}: {', '.join(where)}; {less.message}"
 
 
 # --- how fast --------------------------------------------------------------------------------------------------------
 
 
-def _speed(call, dtype, seconds):
-    """Medians of theirs, ours and a copy of as many bytes, called in turn. Returns the numbers by name."""
+def _speed(call, dtype, seconds, seen, failures):
+    """Medians of theirs, ours and a copy of as many bytes, called in turn; of arrays that are held to the truth first.
+    failures: {dtype: Failure}, which gets theirs. Returns the numbers by name."""
     op, fixed, (backend, shape) = call.op, call.held, TIMED[call.device]
     row = next(iter(op.bench.values()), {})
     options = {n: fixed.get(n, row.get(n, choices[0])) for n, choices in op.options.items()}
     arguments = timing.problem(op, options, shape, dtype=dtype)
     arguments |= {n: v for n, v in fixed.items() if n in arguments}
+    try:
+        large.whole(call, Case(dtype, shape, "normal", 0, options, {}, arguments), seen)
+    except Failure as failure:
+        failures[dtype] = failure
+        return {}
     theirs = call.theirs(arguments | {"dtype": dtype})
     copied = (timing.gpu_copy if call.device == "cuda" else timing.copy)(registry.bytes_moved(op, arguments, dtype))
     runs = {"theirs": lambda: call.wait(call.give(theirs)), "copy": lambda: call.wait(copied())}

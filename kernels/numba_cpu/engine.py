@@ -11,6 +11,9 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
+from kernels.coefficients import noise_key
+from kernels.prepare import RECORDED, note
+
 CHUNK = 1024  # elements of noise in the first-level cache at a time; also the unit of a sum, so sums have one order
 PARALLEL = 1 << 18  # below this many elements handing work to a thread costs more than it gains
 CACHE_BYTES = 32 << 20  # an output larger than this will not be in cache when it is read: write around it
@@ -65,6 +68,8 @@ def run(kernel, size, *args, parts=None):
     None, or how many segments of rows or tiles of a product to number and share out in place of elements.
     """
     global _pool
+    if RECORDED.get() is not None:
+        _note(kernel, size, args, parts)
     end, unit = (size, CHUNK) if parts is None else (parts, 1)
     if _PLAIN:  # NumPy's scalars warn where machine arithmetic does not
         kernel = np.errstate(all="ignore")(kernel)
@@ -80,6 +85,19 @@ def run(kernel, size, *args, parts=None):
     kernel(edges[0], edges[1], *args)
     for job in jobs:
         job.result()
+
+
+def _note(kernel, size, args, parts):
+    """Notes the run for `kernels.prepare`, with a fresh key of its noise. Arguments as in `run`."""
+    if parts is not None:
+        raise TypeError("a sum or a loop is finished in Python, and cannot be prepared on the CPU")
+    keyed = type(args[-1]) is np.ndarray and args[-1].dtype == np.uint32
+
+    def again(seed, stream):
+        fresh = (noise_key(seed, stream),) if keyed and args[-1].size else args[-1:]
+        run(kernel, size, *args[:-1], *fresh)
+
+    note(again, keyed)
 
 
 def _forget_pool():
@@ -149,6 +167,8 @@ def output(out, shape, dtype, *inputs):
     for x in inputs:
         if np.may_share_memory(memory, x):
             if not (memory.size == x.size and np.may_share_memory(memory[:1], x[:1])):
+                if RECORDED.get() is not None:
+                    raise ValueError("out: expected memory apart from the inputs or exactly one of them")
                 return np.empty(out.size, dtype), DIRECT
             how = OVER
     return memory, how

@@ -36,29 +36,31 @@ def guided(w, uncond, cond):
 
 @element
 def guided_ddpm(c, u, xt, uncond, cond, z):
-    """c: of `coefficients.ddpm_step`. u: the limit of x0_hat, inf for none, and w. xt, uncond, cond, z: numbers."""
-    return ddpm(c, u, xt, guided(u[1], uncond, cond), z)
+    """c: w, and those of `coefficients.ddpm_step`. u: the limit of x0_hat, inf for none. xt, uncond, cond, z:
+    numbers."""
+    return ddpm(c[1:], u, xt, guided(c[0], uncond, cond), z)
 
 
 @element
 def guided_ddim(c, u, xt, uncond, cond, z):
-    """c: of `coefficients.ddim_step`. u: the limit of x0_hat, 0 for none, and w. xt, uncond, cond, z: numbers."""
-    return ddim(c, u, xt, guided(u[1], uncond, cond), z)
+    """c: w, and those of `coefficients.ddim_step`. u: the limit of x0_hat, 0 for none. xt, uncond, cond, z: numbers."""
+    return ddim(c[1:], u, xt, guided(c[0], uncond, cond), z)
 
 
 @element
 def guided_dpmpp_2m(c, u, xt, uncond, cond, x0_last):
-    """[DPM-Solver++] algorithm 2. c: of `coefficients.dpmpp_2m_step`. u: w. xt, uncond, cond, x0_last: numbers."""
-    c0, c1, c2, c3, c4 = c
-    x0_hat = fma(c0, xt, c1 * guided(u[0], uncond, cond))
+    """[DPM-Solver++] algorithm 2. c: w, and those of `coefficients.dpmpp_2m_step`. u: none. xt, uncond, cond, x0_last:
+    numbers."""
+    w, c0, c1, c2, c3, c4 = c
+    x0_hat = fma(c0, xt, c1 * guided(w, uncond, cond))
     first_order = fma(c2, xt, c3 * x0_hat)
     return first_order if c4 == 0 else fma(c4, x0_last, first_order), x0_hat
 
 
 @element
 def guided_flow(c, u, xt, uncond, cond):
-    """[RF] algorithm 1. c: s - t. u: w. xt, uncond, cond: numbers."""
-    return fma(c[0], guided(u[0], uncond, cond), xt)
+    """[RF] algorithm 1. c: w and s - t. u: none. xt, uncond, cond: numbers."""
+    return fma(c[1], guided(c[0], uncond, cond), xt)
 
 
 @element
@@ -74,10 +76,10 @@ def mean_square_back(c, u, eps_hat, eps):
 
 
 Q_SAMPLE_NOISE = noisy(linear, inputs=1, coefficients=2)
-GUIDED_DDPM = noisy(guided_ddpm, inputs=3, coefficients=5)
-GUIDED_DDIM = noisy(guided_ddim, inputs=3, coefficients=7)
-GUIDED_DPMPP_2M = rowwise(guided_dpmpp_2m, inputs=4, coefficients=5, outputs=2)
-GUIDED_FLOW = rowwise(guided_flow, inputs=3, coefficients=1)
+GUIDED_DDPM = noisy(guided_ddpm, inputs=3, coefficients=6)
+GUIDED_DDIM = noisy(guided_ddim, inputs=3, coefficients=8)
+GUIDED_DPMPP_2M = rowwise(guided_dpmpp_2m, inputs=4, coefficients=6, outputs=2)
+GUIDED_FLOW = rowwise(guided_flow, inputs=3, coefficients=2)
 HEUN = rowwise(heun, inputs=3, coefficients=3)
 ADAM_EMA = rowwise(adam_ema, inputs=5, coefficients=10, outputs=4)
 EPS_LOSS = reduce.error_reduction(mean_square_back)
@@ -117,8 +119,8 @@ def eps_loss_noise(eps_hat, seed, stream=0, out=None):
 def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", clip=None, stream=0, out=None):
     """[CFG] eq. 6, then [DDPM] algorithm 2 on the CPU, arguments as in `ref.fused.guided_ddpm_step`."""
     shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
-    table = coefficients.ddpm_step(t, s, abar, variance, shape)
-    u, key = (arguments.clip_limit(clip), float(w)), _noise_key(table, seed, stream)
+    table = coefficients.guided(w, coefficients.ddpm_step(t, s, abar, variance, shape), shape)
+    u, key = (arguments.clip_limit(clip),), _noise_key(table, seed, stream)
     return apply(GUIDED_DDPM, out, shape, dtype, table, xt, uncond, cond, u=u, key=key)
 
 
@@ -126,10 +128,10 @@ def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stre
     """[CFG] eq. 6, then [DDIM] eq. 12 on the CPU, arguments as in `ref.fused.guided_ddim_step`; no noise where eta =
     0."""
     shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
-    table = coefficients.ddim_step(t, s, eta, abar, shape)
+    table = coefficients.guided(w, coefficients.ddim_step(t, s, eta, abar, shape), shape)
     limit = 0.0 if clip is None else arguments.clip_limit(clip)
     key = _noise_key(table, seed, stream)
-    return apply(GUIDED_DDIM, out, shape, dtype, table, xt, uncond, cond, u=(limit, float(w)), key=key)
+    return apply(GUIDED_DDIM, out, shape, dtype, table, xt, uncond, cond, u=(limit,), key=key)
 
 
 def _noise_key(table, seed, stream):
@@ -146,14 +148,16 @@ def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
     shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
-    table, x0_last = coefficients.dpmpp_2m_step(u, t, s, abar, shape), xt if x0_last is None else x0_last
-    return apply_many(GUIDED_DPMPP_2M, 2, out, shape, dtype, table, xt, uncond, cond, x0_last, u=(float(w),))
+    table = coefficients.guided(w, coefficients.dpmpp_2m_step(u, t, s, abar, shape), shape)
+    x0_last = xt if x0_last is None else x0_last
+    return apply_many(GUIDED_DPMPP_2M, 2, out, shape, dtype, table, xt, uncond, cond, x0_last)
 
 
 def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
     """[CFG] eq. 6 on velocities, then [RF] algorithm 1 on the CPU, arguments as in `ref.fused.guided_flow_step`."""
     shape, dtype = engine.same(xt=xt, uncond=uncond, cond=cond)
-    return apply(GUIDED_FLOW, out, shape, dtype, coefficients.flow_step(t, s, shape), xt, uncond, cond, u=(float(w),))
+    table = coefficients.guided(w, coefficients.flow_step(t, s, shape), shape)
+    return apply(GUIDED_FLOW, out, shape, dtype, table, xt, uncond, cond)
 
 
 def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):

@@ -17,6 +17,7 @@ E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
 LN2_HIGH, LN2_LOW, LOG2_E = np.float32(0.693359375), np.float32(-2.12194440e-4), np.float32(1.44269504)
 TO_INT = np.float32(12582912)  # 1.5 2^23: adding and subtracting it rounds to the nearest integer
+LARGEST = np.float32(3e38)  # inf less it is inf, where inf less inf is NaN
 LEAST, MOST = np.float32(-104), np.float32(104)  # beyond them exp is 0 and inf in float32
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
@@ -57,13 +58,13 @@ def _std_of32(logvar):
     if n == 0:
         return std, a * (TWO + a), fma(a, a, TWO * g)
     m = std * std - ONE
-    return std, m, m - logvar
+    return std, m, m - (LARGEST if logvar > LARGEST else logvar)
 
 
 @element
 def _std_of64(logvar):
     m = math.expm1(logvar)
-    return math.exp(0.5 * logvar), m, m - logvar
+    return math.exp(0.5 * logvar), m, m - (LARGEST if logvar > LARGEST else logvar)
 
 
 def std_of(logvar):

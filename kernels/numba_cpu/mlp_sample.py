@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from kernels import arguments, coefficients
+from kernels import arguments, coefficients, trajectory
 from kernels.numba_cpu import engine, mlp
 from kernels.numba_cpu.arrays import column
 from kernels.numba_cpu.cache import njit
@@ -25,7 +25,7 @@ SEVEN = tuple(range(7))  # the coefficients that a DDIM step has
 
 # All steps of a trajectory: coefficients (7, n), keys of the noise (n, 4), and the limit of x0_hat, 0 for none
 Steps = namedtuple("Steps", "table keys limit")
-# Labels of each branch (1 or 2, B), w of the guidance between two, and what the net adds for each time (n, width)
+# Labels of each branch (1 or 2, B), w of the guidance between two (n, B), what the net adds for each time (n, width)
 Conditions = namedtuple("Conditions", "labels w time")
 # Hidden-space sampling: W1 W2, W1 b2, where the next row of W1 W2 begins; each step's a and b (2, n); prod a, sum d
 Hidden = namedtuple("Hidden", "m shift along steps whole offset")
@@ -40,7 +40,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
     if len(shape) != 2:
         raise ValueError(f"xT: expected shape (B, pixels), got {shape}")
     times = arguments.descending(times, abar)
-    table = coefficients.ddim_trajectory(times, eta, abar, predict)
+    table = trajectory.ddim_trajectory(times, eta, abar, predict)
     steps = Steps(table, _keys(seed, stream, len(times) - 1), _limit(clip, predict, dtype))
     x = engine.flat(xT)
     if "class" in params:
@@ -51,7 +51,7 @@ def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None
         kernel, net = sample_simple, mlp.simple_weights(params, shape[1], dtype)
         tile, more = mlp.tile_of(shape[0], x), (np.array(times[:-1], np.float64), steps)
         if clip is None and not table[6].any() and _hidden_is_shorter(net, len(times) - 1):
-            kernel, more = sample_hidden, (more[0], _hidden(net, coefficients.ddim_chain(table, predict)))
+            kernel, more = sample_hidden, (more[0], _hidden(net, trajectory.ddim_chain(times, abar, predict)))
     else:
         raise ValueError("guidance: expected None for a net without classes")
     memory, _ = engine.output(out, shape, dtype, x, *net)
@@ -77,9 +77,9 @@ def _conditions(params, net, examples, times, guidance):
     dtype, width = net.b_in.dtype, net.b_in.size
     w_time = mlp.weight(params, ("time", "w"), dtype, (width, None))
     b_time = mlp.weight(params, ("time", "b"), dtype, (width,))
-    h = coefficients.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
-    labels, w = arguments.branches(guidance, examples, net.classes.size // width - 1)
-    return Conditions(labels, dtype.type(w), (h / (1 + np.exp(-h))).astype(dtype))
+    h = trajectory.time_embedding(times[:-1], w_time.shape[1]) @ w_time.T.astype(np.float64) + b_time
+    labels, w = arguments.branches(guidance, examples, net.classes.size // width - 1, times)
+    return Conditions(labels, w.astype(dtype), (h / (1 + np.exp(-h))).astype(dtype))
 
 
 def _hidden_is_shorter(net, steps):
@@ -91,7 +91,7 @@ def _hidden_is_shorter(net, steps):
 
 
 def _hidden(net, chain):
-    """The `Hidden` of a net. net: `Simple`. chain: of `coefficients.ddim_chain`."""
+    """The `Hidden` of a net. net: `Simple`. chain: of `trajectory.ddim_chain`."""
     steps, whole, offset = chain
     width, pixels, across, dtype = net.b1.size, net.b2.size, lanes(net.w1), net.w1.dtype
     along = -(-width // across) * across
@@ -240,6 +240,8 @@ def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
     x, h = Right(lines(pixels * tile, xt), 0, tile), Right(lines(width * stride, xt), 0, stride)
     a, label = Right(lines(width * stride, xt), 0, stride), Right(lines(width * stride, xt), 0, stride)
     sums, shift, z = lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels + 8, xt)
+    weights = lines(tile, xt)
+    weights[:] = xt.dtype.type(0)
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
         transpose(x.array, tile, xt[first * pixels :], pixels, last - first, pixels)
@@ -259,7 +261,9 @@ def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
                 left, b2 = Left(net.w2, begin * width, width, 1), net.b2[begin : begin + width]
                 product(layer, add_to, sums, width, left, a, width, stride, (h, b2, h, ()))
             # x_s from W_out silu(h), guided
-            guided(a.array, h.array, tile, stride, width, conditions.w)
+            for k in range(last - first):
+                weights[k] = conditions.w[i, first + k]
+            guided(a.array, h.array, tile, stride, width, weights)
             u = (column(steps.table, i, SEVEN, xt), steps.limit)
             product(layer, step, sums, pixels, Left(net.w_out, 0, width, 1), a, width, tile, (x, net.b_out, x, u))
             finish_step(x.array, tile, z, steps, i, first, last, pixels)
@@ -280,7 +284,7 @@ def label_columns(label, stride, tile, classes, labels, first, last, width):
 @njit(**INLINE)
 def guided(o, h, tile, stride, width, w):
     """o = silu(h), and of two branches silu(h) + w (silu(h of the second) - silu(h)): the output is linear in it, so
-    this is guidance. o, h: (width, stride) flat. tile, stride, width: ints. w: number."""
+    this is guidance. o, h: (width, stride) flat. tile, stride, width: ints. w: (tile,)."""
     wide()
     for i in range(width):
         r, u = o[i * stride : i * stride + tile], h[i * stride : i * stride + tile]
@@ -289,4 +293,4 @@ def guided(o, h, tile, stride, width, w):
         if stride > tile:
             v = h[i * stride + tile : i * stride + 2 * tile]
             for k in range(tile):
-                r[k] = fma(w, silu(v[k]) - r[k], r[k])
+                r[k] = fma(w[k], silu(v[k]) - r[k], r[k])

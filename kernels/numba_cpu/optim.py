@@ -57,8 +57,8 @@ def ema_step(avg, p, decay, out=None):
 
 
 def clip_by_global_norm(grads, max_norm, out=None):
-    """[Pascanu] algorithm 1 on the CPU, arguments as in `ref.optim.clip_by_global_norm`; out: a collection like
-    grads."""
+    """[Pascanu] algorithm 1 on the CPU, arguments and results as in `ref.optim.clip_by_global_norm`; out: a collection
+    like grads."""
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
     names = list(grads) if isinstance(grads, dict) else range(len(grads))
@@ -74,4 +74,4 @@ def clip_by_global_norm(grads, max_norm, out=None):
     for a, (memory, how) in zip(arrays, places):
         engine.run(SCALE, a.size, how, table, a.size or 1, (), memory, a)
     clipped = [engine.finish(memory, o, shape) for (memory, _), o, (shape, _) in zip(places, outs, kinds)]
-    return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped
+    return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped, norm

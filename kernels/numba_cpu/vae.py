@@ -44,7 +44,8 @@ def bernoulli(c, u, logit, x):
     zero, one = type(x)(0), type(x)(1)
     log, large, small = logistic(logit)
     up, down = (large, small) if logit >= zero else (small, large)  # sigmoid(logit), sigmoid(-logit)
-    term = log + ((one - x) * logit if logit >= zero else -x * logit)
+    weight = one - x if logit >= zero else x
+    term = log + (zero if weight == zero else weight * abs(logit))  # a weight of 0 counts even where logit is infinite
     return c[0] * fma(one - x, up, -(x * down)), term
 
 

@@ -1,6 +1,8 @@
 """What the functions of this backend share: coefficients as columns, and steps with `out=`."""
 import numpy as np
 
+from kernels import coefficients
+
 
 def columns(table, x):
     """The K rows of a coefficient table, each shaped to multiply x, in its dtype. table: (K, R). x: (B, ...)."""
@@ -9,8 +11,8 @@ def columns(table, x):
 
 
 def per_example(terms):
-    """The sum over all axes but the first. terms: (B, ...)."""
-    return terms.sum(axis=tuple(range(1, terms.ndim)))
+    """The sum over all axes but the first, in pairs whatever the strides. terms: (B, ...)."""
+    return np.ascontiguousarray(terms).sum(axis=tuple(range(1, terms.ndim)))
 
 
 def linear(table, a, b, out):
@@ -26,9 +28,10 @@ def linear_of(c, a, b, out):
 
 
 def guide(uncond, cond, w):
-    """uncond + w (cond - uncond). uncond, cond: (B, ...). w: float."""
+    """uncond + w (cond - uncond). uncond, cond: (B, ...). w: a number or (B,)."""
     guided = np.subtract(cond, uncond)
-    np.multiply(guided, guided.dtype.type(w), out=guided)
+    (w,) = columns(coefficients.numbers("w", w, guided.shape).reshape(1, -1), guided)
+    np.multiply(guided, w, out=guided)
     return np.add(guided, uncond, out=guided)
 
 

@@ -1,11 +1,10 @@
 """`ref.fused` in tuned NumPy; `out` takes the results."""
-from itertools import pairwise
-
 import numpy as np
 
-from kernels import coefficients
+from kernels import coefficients, trajectory
+from kernels.arguments import branches
 from kernels.numpy_cpu.arrays import columns, guide, linear_of
-from kernels.numpy_cpu.diffusion import ddim_step, ddpm_step, eps_from_v, eps_from_x0, q_sample
+from kernels.numpy_cpu.diffusion import ddim_step, ddpm_step, q_sample
 from kernels.numpy_cpu.mlp import residual, simple_mlp, simple_mlp_backward
 from kernels.numpy_cpu.optim import adam_step, ema_step
 from kernels.numpy_cpu.philox import below, normal
@@ -77,19 +76,29 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
 
 def mlp_sample(params, xT, times, abar, eta=0.0, seed=0, stream=0, guidance=None, predict="eps", clip=None):
     """`ref.fused.mlp_sample`. params, xT, times, abar, eta, seed, stream, guidance, predict, clip: as there."""
-    def eps_hat(x, t, labels):
+    def net(x, t, labels):
         rows = np.full(len(x), t)
-        out = residual(params, x, rows, labels) if "class" in params else simple_mlp(params, x, rows)[0]
-        return out if predict == "eps" else {"x0": eps_from_x0, "v": eps_from_v}[predict](x, out, t, abar)
+        return residual(params, x, rows, labels) if "class" in params else simple_mlp(params, x, rows)[0]
 
-    no_label = np.full(len(xT), len(params["class"]["w"]) - 1) if "class" in params else None
-    x = xT
-    for i, (t, s) in enumerate(pairwise(np.asarray(times).tolist())):
-        e = eps_hat(x, t, no_label)
+    x, times = xT, np.asarray(times).tolist()
+    limit = clip if clip is not None else None if predict == "eps" else np.inf  # the net's x0_hat gives eps_hat
+    no_label = np.full(len(x), len(params["class"]["w"]) - 1) if "class" in params else None
+    if guidance is not None:
+        labels, weights = branches(guidance, len(x), no_label[0], times)
+    for i, c in enumerate(trajectory.ddim_trajectory(times, eta, abar, predict).T.astype(x.dtype)):
+        # The net's output, guided
+        out = net(x, times[i], no_label)
         if guidance is not None:
-            e = guide(e, eps_hat(x, t, guidance[0]), guidance[1])
-        z = normal(seed, x.shape, (stream + i) % 2**64, x.dtype) if eta else None
-        x = ddim_step(x, e, t, s, z, eta, abar, clip)
+            out = guide(out, net(x, times[i], labels[1]), weights[i])
+        # x0_hat and eps_hat
+        x0_hat, eps_hat = c[0] * x + c[1] * out, out
+        if limit is not None:
+            x0_hat = np.clip(x0_hat, -limit, limit)
+            eps_hat = c[2] * x + c[3] * x0_hat
+        # The step
+        x = c[4] * x0_hat + c[5] * eps_hat
+        if c[6]:
+            x += c[6] * normal(seed, x.shape, (stream + i) % 2**64, x.dtype)
     return x
 
 

@@ -37,4 +37,4 @@ def clip_by_global_norm(grads, max_norm, out=None):
     norm = float(np.sqrt(sum(float(np.dot(g.reshape(-1), g.reshape(-1))) for g in grads)))
     scale = max_norm / norm if norm > max_norm else 1.0
     outs = [None] * len(grads) if out is None else out
-    return [np.multiply(g, g.dtype.type(scale), out=o) for g, o in zip(grads, outs)]
+    return [np.multiply(g, g.dtype.type(scale), out=o) for g, o in zip(grads, outs)], norm

@@ -3,7 +3,7 @@ import numpy as np
 
 from kernels import coefficients
 from kernels.numpy_cpu.arrays import columns
-from kernels.ops.inputs import TIMES
+from kernels.ops.inputs import TIMES, TO_ZERO
 from kernels.ops.record import Op
 from ref import diffusion
 
@@ -35,22 +35,22 @@ def _x0_size(c, xt, e, e_size, clip):
     return size if clip is None else np.where((np.abs(x0) - 1e-5 * size > clip) | np.isinf(x0), clip, size)
 
 
-def loss_sizes(a, b):
-    """Of the mean square of a - b and of its gradient. a, b: arrays."""
-    terms, d = np.abs(a) + np.abs(b), np.abs(a - b)
+def loss_sizes(a, b, b_size=None):
+    """Of the mean square of a - b and of its gradient. a, b: arrays. b_size: of the terms of b, or None for b."""
+    terms, d = np.abs(a) + (np.abs(b) if b_size is None else b_size), np.abs(a - b)
     return np.mean(d * d + 2 * d * terms), 2 * terms / a.size
 
 
 OPS = [
-    Op(diffusion.q_sample, ulps=3, options=TIMES, half=True, bench={"": {}}),
-    Op(diffusion.q_sample_backward, ulps=2, options=TIMES, writes=2),
-    Op(diffusion.posterior, ulps=3, options=TIMES),
+    Op(diffusion.q_sample, ulps=3, options=TO_ZERO, half=True, bench={"": {}}),
+    Op(diffusion.q_sample_backward, ulps=2, options=TO_ZERO, writes=2),
+    Op(diffusion.posterior, ulps=3, options=TO_ZERO),
     Op(diffusion.x0_from_eps, ulps=3, options=TIMES),
-    Op(diffusion.eps_from_x0, ulps=3, options=TIMES, least_t=1),
-    Op(diffusion.v_target, ulps=3, options=TIMES),
-    Op(diffusion.x0_from_v, ulps=3, options=TIMES),
-    Op(diffusion.eps_from_v, ulps=3, options=TIMES),
-    Op(diffusion.score_from_eps, ulps=2, options=TIMES, least_t=1),
+    Op(diffusion.eps_from_x0, ulps=3, options=TO_ZERO, least_t=1),
+    Op(diffusion.v_target, ulps=3, options=TO_ZERO),
+    Op(diffusion.x0_from_v, ulps=3, options=TO_ZERO),
+    Op(diffusion.eps_from_v, ulps=3, options=TO_ZERO),
+    Op(diffusion.score_from_eps, ulps=2, options=TO_ZERO, least_t=1),
     Op(
         diffusion.ddpm_step, ulps=4, options=STEP | DDPM, half=True, bench={"": {"clip": 1.0}},
         scale=lambda eps_hat, **a: ddpm_sizes(e=eps_hat, e_size=np.abs(eps_hat), **a),

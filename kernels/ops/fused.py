@@ -7,10 +7,11 @@ from kernels import coefficients
 from kernels.numpy_cpu.arrays import columns
 from kernels.ops import inputs, loops
 from kernels.ops.diffusion import DDIM, DDPM, LOSS, STEP, ddim_sizes, ddpm_sizes, loss_sizes
-from kernels.ops.inputs import TIMES
+from kernels.ops.inputs import TIMES, TO_ZERO
 from kernels.ops.optim import CHOICES, adam_sizes, state
+from kernels.ops.philox import terms
 from kernels.ops.record import Op
-from ref import fused, guidance, philox
+from ref import diffusion, fused, guidance, philox
 
 W = {"w": (0.0, 1.0, 2.0, 7.5)}
 ROWS = {"times": TIMES["times"]}
@@ -43,10 +44,14 @@ def _of_each(times, **numbers):
     return {n: x if times == "rows" else float(x[0]) if x.size else other for n, (x, other) in numbers.items()}
 
 
-def _guided(sizes, uncond, cond, w, xt, seed, stream=0, **arguments):
-    """Of a step of `kernels.ops.diffusion` with guidance and noise."""
+def _guided(sizes, noise, uncond, cond, w, xt, seed, stream=0, **arguments):
+    """Of a step of `kernels.ops.diffusion` with guidance and noise. noise: (seed, shape, stream) -> the size of z."""
     e, e_size = guidance.guide(uncond, cond, w), _guide_sizes(uncond, cond, w)
-    return sizes(xt=xt, e=e, e_size=e_size, z=philox.normal(seed, xt.shape, stream), **arguments)
+    return sizes(xt=xt, e=e, e_size=e_size, z=noise(seed, xt.shape, stream), **arguments)
+
+
+def _loss_terms(eps_hat, seed, stream=0):
+    return loss_sizes(eps_hat, philox.normal(seed, eps_hat.shape, stream), terms(seed, eps_hat.shape, stream))
 
 
 def _guide_sizes(uncond, cond, w):
@@ -84,18 +89,24 @@ DPMPP_2M = Op(
     options=TIMES | W | {"history": (False, True)}, writes=2, half=True, bench={"": {"w": 2.0}},
 )  # fmt: skip
 OPS = [
-    Op(fused.q_sample_noise, ulps=4, options=TIMES, half=True, bench={"": {}}),
+    Op(
+        fused.q_sample_noise, ulps=4, options=TO_ZERO, half=True, bench={"": {}},
+        textbook=lambda x0, t, seed, abar, stream=0: diffusion.q_sample(
+            np.abs(x0), t, terms(seed, x0.shape, stream), abar),
+    ),
     Op(fused.eps_loss_grad, ulps=2, scale=lambda eps_hat, eps: loss_sizes(eps_hat, eps), bench={"": {}}, **LOSS),
     Op(
-        fused.eps_loss_noise, ulps=3, bench={"": {}}, **LOSS,
+        fused.eps_loss_noise, ulps=3, bench={"": {}}, textbook=_loss_terms, **LOSS,
         scale=lambda eps_hat, seed, stream: loss_sizes(eps_hat, philox.normal(seed, eps_hat.shape, stream)),
     ),
     Op(
-        fused.guided_ddpm_step, ulps=5, scale=functools.partial(_guided, ddpm_sizes), options=STEP | W | DDPM,
+        fused.guided_ddpm_step, ulps=5, scale=functools.partial(_guided, ddpm_sizes, philox.normal),
+        textbook=functools.partial(_guided, ddpm_sizes, terms), options=STEP | W | DDPM,
         half=True, bench={"clip": {"w": 2.0, "clip": 1.0}},
     ),
     Op(
-        fused.guided_ddim_step, ulps=5, scale=functools.partial(_guided, ddim_sizes), options=STEP | W | DDIM,
+        fused.guided_ddim_step, ulps=5, scale=functools.partial(_guided, ddim_sizes, philox.normal),
+        textbook=functools.partial(_guided, ddim_sizes, terms), options=STEP | W | DDIM,
         half=True, bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}},
     ),
     DPMPP_2M,

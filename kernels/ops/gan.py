@@ -16,11 +16,15 @@ SIZES = {  # of F(u) and F'(u), where the terms of u = slope logit + shift have 
 }  # fmt: skip
 
 
-def _sizes(name, **logits):
+TEXTBOOK = SIZES | {  # of log(1 + e^u) and of 1 - 1 / (1 + e^u)
+    "softplus": lambda u, n: (layers.softplus(u) + 1, np.ones_like(u))}
+
+
+def _sizes(name, sizes=SIZES, **logits):
     curve, places, _ = LOSSES[name]
     loss, gradients = 0.0, []
     for x, (slope, shift) in zip(logits.values(), places):
-        value, derivative = SIZES[curve.__name__](slope * x + shift, np.abs(x) + abs(shift))
+        value, derivative = sizes[curve.__name__](slope * x + shift, np.abs(x) + abs(shift))
         loss += np.mean(value)
         gradients.append(derivative / x.size)
     return loss, *gradients
@@ -33,6 +37,7 @@ def _logits(names, rng, shape, dtype, values):
 OPS = [
     Op(
         getattr(gan, f"{name}_grad"), ulps=4, scale=functools.partial(_sizes, name), rows="matrix", **LOSS,
+        textbook=functools.partial(_sizes, name, TEXTBOOK),
         make=functools.partial(_logits, ["real_logits", "fake_logits"][-len(places):]), writes=len(places),
         bench={"": {}} if name == "generator_loss" or len(places) == 2 else {},
     )

@@ -1,4 +1,5 @@
 """What operations are tested and timed on: data, times of a schedule, keys of noise. Drawn by `make` of a record."""
+import functools
 import importlib
 
 import numpy as np
@@ -7,8 +8,22 @@ from ref import schedules
 
 FLOATS, HALVES = ("float32", "float64"), ("float16", "bfloat16")
 VALUES = ("normal", "large", "tiny", "zeros", "not finite")  # what data arrays hold
+HARD = ("near", "minute")  # and in the checker: arrays that nearly agree, and numbers whose squares are still normal
 PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next", "dkl", "dnll")  # may be one for each example, and no data
-TIMES = {"schedule": ("linear", "cosine", "short"), "times": ("int", "rows")}
+SCHEDULES = {  # T beta; "long" has times beyond 16 bits
+    "linear": lambda: schedules.linear_betas(), "cosine": lambda: schedules.cosine_betas(),
+    "short": lambda: schedules.linear_betas(4, 0.1, 0.5), "long": lambda: schedules.linear_betas(70_000, 1e-6, 3e-4),
+}  # fmt: skip
+TIMES = {"schedule": tuple(SCHEDULES), "times": ("int", "rows")}
+TO_ZERO = TIMES | {"schedule": (*SCHEDULES, "zero")}  # for what is defined where abar_t = 0, zero terminal SNR
+SETTINGS = {  # numbers that are arguments, drawn by the checker so that no kernel may hold one constant
+    "clip": lambda rng: rng.uniform(0.05, 3), "eta": lambda rng: rng.uniform(), "w": lambda rng: rng.uniform(-4, 10),
+    "decay": lambda rng: rng.uniform(), "max_norm": lambda rng: 10 ** rng.uniform(-3, 3),
+    "step": lambda rng: int(2 ** rng.integers(62) + rng.integers(1, 5)), "lr": lambda rng: 10 ** rng.uniform(-5, 0),
+    "beta1": lambda rng: rng.uniform(0, 0.99), "beta2": lambda rng: rng.uniform(0, 0.9999),
+    "eps": lambda rng: 10 ** rng.uniform(-10, -1), "weight_decay": lambda rng: rng.uniform(0, 0.5),
+    **{name: lambda rng: 3 * rng.standard_normal() for name in ("dloss", "dkl", "dnll")},
+}  # fmt: skip
 
 
 def like(dtype):
@@ -17,9 +32,13 @@ def like(dtype):
 
 
 def data(rng, shape, dtype, values):
-    """A data array. rng: generator. shape: tuple. dtype: name. values: of VALUES."""
-    most = 1e2 if dtype in HALVES else 1e4
-    x = rng.standard_normal(shape) * {"zeros": 0, "large": most, "tiny": 1 / most}.get(values, 1) + 0.0
+    """A data array. rng: generator. shape: tuple. dtype: name. values: of VALUES or HARD; arrays of one shape that are
+    "near" differ by a thousandth."""
+    most, least = (1e2, 1e-3) if dtype in HALVES else (1e4, 1e-12)
+    size = {"zeros": 0, "large": most, "tiny": 1 / most, "minute": least, "near": 1e-3}.get(values, 1)
+    x = rng.standard_normal(shape) * size + 0.0
+    if values == "near":
+        x = np.random.default_rng(0).standard_normal(shape) * (1 + x)
     if values == "not finite" and x.size:
         x.flat[rng.integers(x.size, size=3)] = np.nan, np.inf, -np.inf
     return x.astype(like(dtype))
@@ -39,23 +58,35 @@ def usual(op, rng, shape, dtype, values, schedule="linear", times=None, **option
     if "shape" in takes:
         given |= {"shape": shape}
     if "seed" in takes:
-        given |= {name: int(rng.integers(2**63)) for name in ("seed", "stream")}
+        given |= {name: int(rng.integers(2**64, dtype=np.uint64)) for name in ("seed", "stream")}
     return given | op.fixed | options
 
 
+def varied(rng, arguments):
+    """The arguments with other settings: three in four of the numbers that SETTINGS has, but 0 and 1, which are cases
+    of their own. rng: generator. arguments: dict."""
+    numbers = {n: x for n, x in arguments.items() if n in SETTINGS and isinstance(x, (int, float)) and x not in (0, 1)}
+    return arguments | {n: SETTINGS[n](rng) for n in numbers if rng.integers(4)}
+
+
+@functools.cache
+def _table(schedule):
+    if schedule == "zero":
+        return schedules.zero_terminal_snr(_table("linear"))
+    return schedules.alpha_bar(SCHEDULES[schedule]())
+
+
 def _process(rng, shape, schedule, times, takes, least):
-    """abar, t and, where they are taken, an earlier s and a later u. Each end is drawn in one of four cases."""
-    abar = {
-        "linear": lambda: schedules.linear_betas(), "cosine": lambda: schedules.cosine_betas(),
-        "short": lambda: schedules.linear_betas(4, 0.1, 0.5),
-    }[schedule]()  # fmt: skip
-    abar = schedules.alpha_bar(abar)
+    """abar, t and, where they are taken, an earlier s and a later u. In a quarter of the cases each t is an end, each s
+    is 0, and each s is the time before t."""
+    abar = _table(schedule).copy()
     least, last = max(least, int("s" in takes)), abar.size - 1 - int("u" in takes)
     t, end = rng.integers(least, last + 1, size=shape[0]), rng.integers(8, size=shape[0])
     t = np.where(end == 0, least, np.where(end == 1, last, t))
     found = {"t": t if times == "rows" else int(t[0]) if t.size else last, "abar": abar}
     if "s" in takes:
-        s = np.where(rng.integers(4, size=np.shape(found["t"])) == 0, 0, rng.integers(found["t"]))
+        near = rng.integers(4, size=np.shape(found["t"]))
+        s = np.where(near == 0, 0, np.where(near == 1, found["t"] - 1, rng.integers(found["t"])))
         found["s"] = s if times == "rows" else int(s)
     if "u" in takes:
         u = found["t"] + rng.integers(1, abar.size - found["t"])

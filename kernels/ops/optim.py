@@ -28,7 +28,20 @@ def adam_sizes(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
 
 
 def _gradients(rng, shape, dtype, values, max_norm=1.0):
-    return {"grads": [data(rng, shape, dtype, values), data(rng, (3,), dtype, values)], "max_norm": max_norm}
+    shapes = [shape, (3,), (2, 2), (1,), (5,)][: rng.integers(2, 6)]
+    return {"grads": [data(rng, s, dtype, values) for s in shapes], "max_norm": max_norm}
+
+
+def _clipped_sizes(grads, max_norm):
+    clipped, norm = optim.clip_by_global_norm(grads, max_norm)
+    return [np.abs(g) for g in clipped], norm
+
+
+def _clipped_by_a_long_sum(grads, max_norm):
+    """The sizes where the norm is a sum in the working dtype: a quarter of an ulp for each doubling of its terms."""
+    clipped, norm = _clipped_sizes(grads, max_norm)
+    rounded = 1 + np.log2(max(sum(g.size for g in grads), 1)) / 12
+    return [rounded * g for g in clipped], norm
 
 
 OPS = [
@@ -40,7 +53,7 @@ OPS = [
         optim.ema_step, ulps=3, options={"decay": (0.0, 0.5, 0.9999)}, in_place=("avg",), bench={"": {"decay": 0.999}},
     ),
     Op(
-        optim.clip_by_global_norm, ulps=3, make=_gradients, options={"max_norm": (1e9, 0.1)}, sums=True,
-        scale=lambda grads, max_norm: [np.abs(g) for g in optim.clip_by_global_norm(grads, max_norm)],
+        optim.clip_by_global_norm, ulps=3, make=_gradients, options={"max_norm": (1e9, 0.1)}, sums=True, spare=1,
+        scale=_clipped_sizes, textbook=_clipped_by_a_long_sum,
     ),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The record of an operation: what tests, the checker and the benchmark know about it."""
 import functools
 import inspect
+import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,14 +17,20 @@ class Op:
     truth: the function of `ref`; each backend has it under the same module and name. ulps: the bound, 0 for equality.
     options: {name: the choices that tests draw from}. fixed: {argument: its value}. least_t: the least time.
     make: (rng, shape, dtype, values, **options) -> {argument: value}; without it `inputs.usual`.
-    scale: (**arguments) -> as truth returns, the sizes of the terms that are added; without it `linear`.
+    scale: (**arguments) -> as truth returns, the sizes of the terms that are added; without it `linear`. textbook: the
+    same for the equation as it is printed, where ours cancels less; by these a stranger is judged.
     orders: (NumPy's function, arguments) -> its results in several orders of its sums, for a loop, whose terms are too
     many to say: then the rule is `tolerance.whole`.
     dtypes: in which a CPU computes. half: whether a GPU stores float16 and bfloat16 too. precisions: of the operands of
     a GPU's products, besides float32. takes_dtype: whether the dtype is an argument, for want of data.
     empty: whether zero elements are allowed. shapes: of the data that are checked, where not any will do. sums: whether
-    an output depends on the whole batch. writes: arrays like the data that are returned. in_place: the arguments that a
-    training loop lets the results overwrite.
+    an output depends on the whole batch. writes: arrays like the data that are returned. spare: how many of the last
+    results a stranger may leave out. in_place: the arguments that a training loop lets the results overwrite.
+    Of a stranger's truth, see `kernels.check.general`, there are rules: (arguments, dtype) -> the `tolerance.Rule` of
+    each result, in place of scale and ulps; letters: what the sizes of shapes stand for; arrays: {argument with
+    a shape: what it is, in words}, and examples: those with a row for each example; said: {argument: words}, as given.
+    settings: the arguments that hold no data. values: the kinds of data. large: shapes past 2^16. cases: how many the
+    checker draws in each dtype.
     bench: {row: options}; the option "shape" is the row's own, and "on" its only backend. rows: the shapes of the rows,
     "images" or "matrix". flops: (**arguments) -> floating-point operations, where they and not bytes bind.
     """
@@ -35,6 +42,7 @@ class Op:
     least_t: int = 0
     make: Callable = None
     scale: Callable = None
+    textbook: Callable = None
     orders: Callable = None
     dtypes: tuple = inputs.FLOATS
     half: bool = False
@@ -44,7 +52,17 @@ class Op:
     shapes: tuple = ()
     sums: bool = False
     writes: int = 1
+    spare: int = 0
     in_place: tuple = ()
+    rules: Callable = None
+    large: tuple = ()
+    values: tuple = (*inputs.VALUES, *inputs.HARD)
+    settings: tuple = (*inputs.PER_EXAMPLE, "abar")
+    examples: tuple = ()
+    letters: tuple = ()
+    arrays: dict = field(default_factory=dict)
+    said: dict = field(default_factory=dict)
+    cases: int = 200
     bench: dict = field(default_factory=dict)
     rows: str = "images"
     flops: Callable = None
@@ -53,11 +71,18 @@ class Op:
         for name, derived in (("make", inputs.usual), ("scale", linear)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, functools.partial(derived, self))
+        object.__setattr__(self, "textbook", self.textbook or self.scale)
 
     @property
     def name(self):
         """module.function, in `ref` and in each backend."""
-        return f"{self.truth.__module__.removeprefix('ref.')}.{self.truth.__name__}"
+        name, module = getattr(self.truth, "__name__", type(self.truth).__name__), str(self.truth.__module__)
+        module = pathlib.PurePath(module).stem if module.endswith(".py") else module.removeprefix("ref.")
+        return f"{module}.{name}"
+
+    def fit(self, shape):
+        """A shape for the data: where sizes are letters, one for each, in turn from shape. shape: tuple."""
+        return (shape * len(self.letters))[: len(self.letters)] if self.rules else shape
 
     @property
     def takes(self):
@@ -67,7 +92,9 @@ class Op:
     @property
     def data(self):
         """The names of the arguments that hold data: all that have no default, are no settings and no options."""
-        settings = {*inputs.PER_EXAMPLE, "abar", "seed", "shape", *self.options, *self.fixed}
+        if self.rules:
+            return tuple(self.arrays)
+        settings = {*self.settings, *([] if self.rules else ["seed", "shape"]), *self.options, *self.fixed}
         return tuple(n for n, p in self.takes.items() if p.default is p.empty and n not in settings)
 
     @property

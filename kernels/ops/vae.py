@@ -17,7 +17,10 @@ def _latent(*names, upstream=None):
 
     def make(rng, shape, dtype, values, each=False):
         arrays = {name: data(rng, shape, dtype, values) for name in names}
-        if values == "tiny":  # else the KL of an example, all cancellation, could not be told from another's
+        if values in (
+            "tiny",
+            "minute",
+        ):  # else the KL of an example, all cancellation, could not be told from another's
             arrays["mu"] = data(rng, shape, dtype, "normal")
         np.clip(arrays["logvar"], -80, 80, out=arrays["logvar"], where=np.isfinite(arrays["logvar"]))
         return arrays | ({upstream: _upstream(rng, shape, each)} if upstream else {})
@@ -52,25 +55,38 @@ def _latent_sizes(mu, logvar, eps):
     return np.abs(mu) + np.abs(np.exp(logvar / 2) * eps), kl
 
 
+def _latent_terms(mu, logvar, eps):
+    """With e^logvar and 1 apart."""
+    return _latent_sizes(mu, logvar, eps)[0], _sum(mu**2 + np.exp(logvar) + 1 + np.abs(logvar)) / 2
+
+
 def _latent_backward_sizes(dz, dkl, mu, logvar, eps):
     dkl, dz, std = _of_each(dkl, mu), np.abs(dz), np.exp(logvar / 2)
     return dz + dkl * np.abs(mu), (dz * std * np.abs(eps) + dkl * (np.exp(logvar) + 1)) / 2, std * dz
 
 
 def _pixel_sizes(logits, x, dnll):
-    nll = x * layers.softplus(-logits) + (1 - x) * layers.softplus(logits)
     gradient = (1 - x) * layers.sigmoid(logits) + x * layers.sigmoid(-logits)
-    return _sum(nll), _of_each(dnll, x) * gradient
+    return vae.bernoulli_nll(logits, x), _of_each(dnll, x) * gradient  # all its terms are positive
+
+
+def _pixel_terms(logits, x, dnll):
+    """Of max(l, 0) - l x + log(1 + e^-|l|) and of sigmoid(l) - x."""
+    nll = np.maximum(logits, 0) + np.abs(logits * x) + 1 + np.exp(-np.abs(logits))
+    return _sum(nll), _of_each(dnll, x) * (1 + x)
 
 
 OPS = [
     Op(
         vae.reparameterize_kl, ulps=4, make=_latent("mu", "logvar", "eps"), scale=_latent_sizes,
-        rows="matrix", bench={"": {}},
+        textbook=_latent_terms, rows="matrix", bench={"": {}},
     ),
     Op(
         vae.reparameterize_kl_backward, ulps=4, make=_latent("dz", "mu", "logvar", "eps", upstream="dkl"),
         scale=_latent_backward_sizes, options=EACH, writes=3, rows="matrix", bench={"": {}},
     ),
-    Op(vae.bernoulli_nll_grad, ulps=4, make=_pixels, scale=_pixel_sizes, options=EACH, rows="matrix", bench={"": {}}),
+    Op(
+        vae.bernoulli_nll_grad, ulps=4, make=_pixels, scale=_pixel_sizes, textbook=_pixel_terms, options=EACH,
+        rows="matrix", bench={"": {}},
+    ),
 ]  # fmt: skip

@@ -17,13 +17,13 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels import arguments, coefficients
+from kernels import arguments, coefficients, trajectory
 from kernels.triton_gpu import mlp, mlp_hidden, mlp_pixels, reduce
 from kernels.triton_gpu import mlp_train as training
 from kernels.triton_gpu.arrays import SINGLE, STORED, apart, output, read
 from kernels.triton_gpu.diffusion import ddim, ddpm, limit_of, linear
 from kernels.triton_gpu.optim import adam, ema
-from kernels.triton_gpu.philox import key_words
+from kernels.triton_gpu.launch import key_words
 from kernels.triton_gpu.rowwise import rowwise
 
 
@@ -59,14 +59,14 @@ def guided_ddpm_step(xt, uncond, cond, w, t, s, seed, abar, variance="small", cl
     """[CFG] eq. 6, then [DDPM] algorithm 2 with its own noise; arguments as in `ref.fused.guided_ddpm_step`."""
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
     c = coefficients.ddpm_step(t, s, abar, variance, arrays.shape)
-    return _guided(guided_ddpm, arrays, c, w, clip, (seed, stream), out)
+    return _guided(guided_ddpm, arrays, coefficients.guided(w, c, arrays.shape), clip, (seed, stream), out)
 
 
 def guided_ddim_step(xt, uncond, cond, w, t, s, seed, eta, abar, clip=None, stream=0, out=None):
     """[CFG] eq. 6, then [DDIM] eq. 12 with its own noise; arguments as in `ref.fused.guided_ddim_step`."""
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
     c = coefficients.ddim_step(t, s, eta, abar, arrays.shape)
-    return _guided(guided_ddim, arrays, c, w, clip, (seed, stream), out)
+    return _guided(guided_ddim, arrays, coefficients.guided(w, c, arrays.shape), clip, (seed, stream), out)
 
 
 def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
@@ -75,16 +75,17 @@ def guided_dpmpp_2m_step(xt, uncond, cond, w, x0_last, u, t, s, abar, out=None):
     if (x0_last is None) != (u is None):
         raise ValueError("x0_last and u: expected both or neither")
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond, **({} if x0_last is None else {"x0_last": x0_last}))
-    c = coefficients.dpmpp_2m_step(u, t, s, abar, arrays.shape)
+    c = coefficients.guided(w, coefficients.dpmpp_2m_step(u, t, s, abar, arrays.shape), arrays.shape)
     if x0_last is None:  # any array will do, since c4 = 0
         arrays = arrays._replace(pointers=[*arrays.pointers, arrays.pointers[0]])
-    return rowwise(guided_dpmpp_2m, arrays, c, out, writes=2, more=(float(w),), noise="read")
+    return rowwise(guided_dpmpp_2m, arrays, c, out, writes=2, noise="read")
 
 
 def guided_flow_step(xt, uncond, cond, w, t, s, out=None):
     """[CFG] eq. 6 on velocities, then [RF] algorithm 1; arguments as in `ref.fused.guided_flow_step`."""
     arrays = read(STORED, xt=xt, uncond=uncond, cond=cond)
-    return rowwise(guided_flow, arrays, coefficients.flow_step(t, s, arrays.shape), out, more=(float(w),))
+    c = coefficients.guided(w, coefficients.flow_step(t, s, arrays.shape), arrays.shape)
+    return rowwise(guided_flow, arrays, c, out)
 
 
 def heun_step(x, denoised, denoised_next, sigma, sigma_next, out=None):
@@ -104,11 +105,11 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     return rowwise(adam_ema, arrays, np.concatenate([c, coefficients.ema_step(decay)]), out, writes=4)
 
 
-def _guided(f, arrays, c, w, clip, key, out):
+def _guided(f, arrays, c, clip, key, out):
     """A guided step whose last coefficient is that of the noise; none is made where it is 0 in every row."""
     limit = limit_of(clip)
     key = key_words(*key)
-    return rowwise(f, arrays, c, out, more=(float(w), limit), noise="added" if c[-1].any() else "absent", key=key)
+    return rowwise(f, arrays, c, out, more=(limit,), noise="added" if c[-1].any() else "absent", key=key)
 
 
 def mlp_sample(
@@ -126,11 +127,11 @@ def mlp_sample(
         raise ValueError(f"xT: expected shape (B, pixels), got {arrays.shape}")
     rounded = mlp.rounds(precision)
     times = arguments.descending(times, abar)
-    table, limit = coefficients.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
+    table, limit = trajectory.ddim_trajectory(times, eta, abar, predict), limit_of(clip)
     coefficients.noise_key(seed, stream)
     if guidance is not None and "class" not in params:
         raise ValueError("guidance: expected None for a net without classes")
-    net = mlp.residual(params, arrays, guidance) if "class" in params else mlp.simple(params, arrays)
+    net = mlp.residual(params, arrays, guidance, times) if "class" in params else mlp.simple(params, arrays)
     made, pointer = output("out", out, arrays)
     for name, array in mlp.named(params).items() if out is not None else ():
         weight = read(SINGLE, **{f"params[{name!r}]": array})
@@ -139,8 +140,10 @@ def mlp_sample(
     if not arrays.size:
         return out
     linear_steps = not table[6].any() and clip is None
-    if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST:
-        mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), coefficients.ddim_chain(table, predict), rounded)
+    counted = net.width * (arrays.shape[1] + 1) < 2**31  # by the offsets in a matrix; the other way refuses more
+    if "class" not in params and linear_steps and net.width <= mlp_hidden.WIDEST and counted:
+        chain = trajectory.ddim_chain(times, abar, predict)
+        mlp_hidden.sample(pointer, arrays, net, np.array(times[:-1]), chain, rounded)
     else:
         if clip is None and predict != "eps":
             limit = np.inf  # eps_hat from x0_hat, which the net predicts
@@ -176,19 +179,19 @@ def guide(uncond, cond, w):
 
 
 @triton.jit
-def guided_ddpm(xt, uncond, cond, z, c0, c1, c2, c3, sigma, w, limit):
+def guided_ddpm(xt, uncond, cond, z, w, c0, c1, c2, c3, sigma, limit):
     """`ddpm` of a guided prediction. Arguments as in `ddpm` and `guide`."""
     return ddpm(xt, guide(uncond, cond, w), z, c0, c1, c2, c3, sigma, limit)
 
 
 @triton.jit
-def guided_ddim(xt, uncond, cond, z, c0, c1, c2, c3, c4, c5, sigma, w, limit):
+def guided_ddim(xt, uncond, cond, z, w, c0, c1, c2, c3, c4, c5, sigma, limit):
     """`ddim` of a guided prediction. Arguments as in `ddim` and `guide`."""
     return ddim(xt, guide(uncond, cond, w), z, c0, c1, c2, c3, c4, c5, sigma, limit)
 
 
 @triton.jit
-def guided_dpmpp_2m(xt, uncond, cond, x0_last, c0, c1, c2, c3, c4, w):
+def guided_dpmpp_2m(xt, uncond, cond, x0_last, w, c0, c1, c2, c3, c4):
     """[DPM-Solver++] algorithm 2: x_s and x0_hat. xt, x0_last: blocks.
     c0, c1, c2, c3, c4: of `coefficients.dpmpp_2m_step`; the rest as in `guide`."""
     x0_hat = tl.fma(c0, xt, c1 * guide(uncond, cond, w))
@@ -196,7 +199,7 @@ def guided_dpmpp_2m(xt, uncond, cond, x0_last, c0, c1, c2, c3, c4, w):
 
 
 @triton.jit
-def guided_flow(xt, uncond, cond, dt, w):
+def guided_flow(xt, uncond, cond, w, dt):
     """[RF] algorithm 1. xt: block. dt: s - t; the rest as in `guide`."""
     return tl.fma(dt, guide(uncond, cond, w), xt)
 

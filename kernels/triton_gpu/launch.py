@@ -1,8 +1,11 @@
 """How a kernel is launched, on the device and stream of its arrays, and the scratch memory that it works in."""
+import functools
 import math
 
 import numpy as np
 
+from kernels import coefficients
+from kernels.prepare import RECORDED, note
 from kernels.triton_gpu import device
 from kernels.triton_gpu.arrays import HostPointer, Pointer, dtype_name, itemsize
 
@@ -22,6 +25,8 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
     """
     if grid == 0:
         return
+    if RECORDED.get() is not None:
+        _note(kernel, grid, arrays, args, warps, together, constants)
     if device.INTERPRETED:
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
@@ -45,6 +50,33 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         device.synchronize()
 
 
+def _note(kernel, grid, arrays, args, warps, together, constants):
+    """Notes the launch for `kernels.prepare`, with fresh words of its noise. Arguments as in `run`."""
+    if together:
+        raise TypeError("a loop whose programs wait for each other cannot be prepared")
+    names, start = kernel.arg_names, None
+    key = names.index("k0") if "k0" in names else None
+    alone = not device.INTERPRETED and device.GPUS == 1 and not arrays.streams - {None, 0, 1}
+
+    def again(seed, stream):
+        nonlocal start
+        now = args if key is None else (*args[:key], *key_words(seed, stream), *args[key + 4 :])
+        if not alone:
+            run(kernel, grid, arrays, *now, warps=warps, **constants)
+            return
+        if start is None:
+            start = _compiled[_traits_of(kernel, args, warps, together, constants)][grid, 1, 1]
+        start(*now, *constants.values())
+
+    bare = functools.partial(kernel[(grid,)], *args, **_options(warps, together), **constants)
+    note(again, key is not None, bare)
+
+
+def key_words(seed, stream):
+    """The four words of a key as ints that Triton passes in 32 bits. seed, stream: ints in [0, 2**64)."""
+    return coefficients.noise_key(seed, stream).view(np.int32).tolist()
+
+
 def _options(warps, together):
     # a fused multiply-add is one that the kernel names, so that the bits do not depend on a compiler's choice
     options = dict(num_warps=warps, enable_fp_fusion=False)
@@ -57,14 +89,19 @@ _compiled = {}  # what Triton made, by all that it depends on
 def _start(kernel, grid, args, warps, together, constants):
     """A launch of what Triton has compiled before: its own binding of many arguments takes 10 to 40 us. Constants stand
     last, in the kernel's order."""
-    split = kernel.constexprs[0]
-    number = device.current() if device.GPUS > 1 else 0
-    key = kernel.fn, number, warps, together, _traits(args[:split]), args[split:], *constants.values()
+    key = _traits_of(kernel, args, warps, together, constants)
     compiled = _compiled.get(key)
     if compiled is None:
         _compiled[key] = kernel[(grid,)](*args, **_options(warps, together), **constants)
     else:
         compiled[(grid, 1, 1)](*args, *constants.values())
+
+
+def _traits_of(kernel, args, warps, together, constants):
+    """All that the code of a launch depends on, as a key."""
+    split = kernel.constexprs[0]
+    number = device.current() if device.GPUS > 1 else 0
+    return kernel.fn, number, warps, together, _traits(args[:split]), args[split:], *constants.values()
 
 
 def _traits(args):

@@ -15,6 +15,7 @@ LN2, LN2_HIGH, LN2_LOW = map(tl.constexpr, (0.6931471805599453, 0.693359375, -2.
 LOG2_E, LOG2_E_LOW = map(tl.constexpr, (1.4426950216293335, 1.925963033500757e-8))  # the first is a float32
 TO_INT = tl.constexpr(12582912.0)  # 1.5 2^23: added and taken off again it rounds to the nearest integer
 TO_INT_BITS = tl.constexpr(0x4B400000)
+LARGEST = tl.constexpr(3e38)  # inf less it is inf, where inf less inf is NaN
 MOST = tl.constexpr(104.0)  # beyond it exp is inf in float32, and below its negative 0
 
 
@@ -48,7 +49,7 @@ def std_of(logvar):
     a = f + g  # exp(f) - 1
     std = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))  # 2^n alone may not be a float32
     m = tl.where(n == 0, a * (2.0 + a), tl.fma(std, std, -1.0))
-    return std, m, tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - logvar)
+    return std, m, tl.where(n == 0, tl.fma(a, a, 2.0 * g), m - tl.minimum(logvar, LARGEST))
 
 
 @triton.jit

@@ -14,8 +14,8 @@ from kernels import arguments
 from kernels.triton_gpu import arrays, device, launch
 from kernels.triton_gpu.math import logistic
 
-# Weights of either net; simple_mlp has the first four, and the rest are None. labels: (branches, B). features: of the
-# times, how many.
+# Weights of either net; simple_mlp has the first four, and the rest are None. labels: (branches, B). w: (steps, B).
+# features: of the times, how many.
 Net = namedtuple("Net", "width w_in b_in w_out b_out w_time b_time classes blocks labels w features")
 # Tiles of a net up to 128 wide in the interpreter, where the time goes by the operation, padding included
 SMALL = dict(OUT=32, IN=32, CHUNK=16, BATCH=32)
@@ -89,12 +89,12 @@ def simple(params, like, whose="params", width=None):
     w1, (width, _) = _weight(params, "w1", like, (width, pixels + 1), whose)
     shapes = {"b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     rest = [_weight(params, name, like, shape, whose)[0] for name, shape in shapes.items()]
-    return Net(width, w1, *rest, None, None, None, [], np.zeros((1, like.shape[0]), np.int32), 0.0, 0)
+    return Net(width, w1, *rest, None, None, None, [], np.zeros((1, like.shape[0]), np.int32), np.zeros((1, 1)), 0)
 
 
-def residual(params, like, guidance):
+def residual(params, like, guidance, times):
     """`Net` of the residual net after the check. params: nested. like: `Arrays` of the data.
-    guidance: None, or labels and w."""
+    guidance: as in `arguments.branches`. times: (n + 1,) ints."""
     pixels, depth, params = like.shape[1], len(params.get("blocks", ())), named(params)
     w_in, (width, _) = _weight(params, "in.w", like, (None, pixels))
     w_time, (_, features) = _weight(params, "time.w", like, (width, None))
@@ -104,7 +104,7 @@ def residual(params, like, guidance):
     parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
     parts = {f"blocks.{i}.{part}": shape for i in range(depth) for part, shape in parts.items()}
     blocks = [_weight(params, name, like, shape)[0] for name, shape in parts.items()]
-    labels, w = arguments.branches(guidance, like.shape[0], rows - 1)
+    labels, w = arguments.branches(guidance, like.shape[0], rows - 1, times)
     return Net(width, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, labels.astype(np.int32), w, features)
 
 

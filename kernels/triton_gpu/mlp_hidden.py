@@ -36,7 +36,7 @@ Work = namedtuple("Work", "table counter lifted shift sums hidden")
 
 
 def sample(out, x, net, times, chain, rounded):
-    """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. chain: of `coefficients.ddim_chain`.
+    """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n,) ints. chain: of `trajectory.ddim_chain`.
     rounded: to bfloat16?"""
     (B, D), (lines, whole, offset) = x.shape, chain
     wide = max(16, 1 << (net.width - 1).bit_length())

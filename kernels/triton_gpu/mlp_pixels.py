@@ -11,13 +11,13 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels import coefficients
+from kernels import trajectory
 from kernels.triton_gpu import barrier, device, launch
 from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.diffusion import ddim
 from kernels.triton_gpu.matmul import operand, pack, padded_product, product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, silu, tiles
-from kernels.triton_gpu.philox import four, key_words, of_four
+from kernels.triton_gpu.philox import four, of_four
 
 # ROWS, TILE, CHUNK, STAGES: a product's tile, how many terms at a time and how many loads ahead.
 TILES = dict(ROWS=16, TILE=32, CHUNK=64, STAGES=4)
@@ -27,8 +27,8 @@ PREPARE, ENTER, FIRST_HALF, SECOND_HALF, STEP = map(tl.constexpr, range(1, 6))
 
 # blocks: addresses of w1, b1, w2, b2 of each. w_time to blocks are None without a residual net.
 Weights = namedtuple("Weights", "w_in b_in w_out b_out w_time b_time classes blocks")
-# table: (steps, 8), of `coefficients.ddim_trajectory`, and t. keys: (steps, 4) of the noise. labels: (BRANCHES, B).
-# features: (steps, FEATURES), of the times. w: of the guidance. limit: of x0_hat, or None.
+# table: (steps, 8), of `trajectory.ddim_trajectory`, and t. keys: (steps, 4) of the noise. labels: (BRANCHES, B).
+# features: (steps, FEATURES), of the times. w: (steps, B), of the guidance. limit: of x0_hat, or None.
 Given = namedtuple("Given", "table keys labels features w limit")
 # counter: of the barrier. time: (steps, HP), silu of the times' layer. h: what the blocks add to. Operands, rows in
 # whole ROWS and columns in whole CHUNKs, DP and HP: x_op; h_op and a_op, a branch after the other; g_op, what the
@@ -40,7 +40,7 @@ Span = namedtuple("Span", "step end_step block end_block")
 
 def sample(out, x, net, times, table, key, limit, rounded):
     """Runs a trajectory. out: pointer. x: `Arrays`. net: `Net`. times: (n + 1,) ints. table: of
-    `coefficients.ddim_trajectory`. key: seed and stream. limit: of x0_hat, or None. rounded: to bfloat16?"""
+    `trajectory.ddim_trajectory`. key: seed and stream. limit: of x0_hat, or None. rounded: to bfloat16?"""
     (B, D), steps, noisy, depth = x.shape, len(times) - 1, bool(table[6].any()), len(net.blocks) // 4
     branches, deep, tile = len(net.labels), net.features > 0, tiles(TILES, max(D, net.width))
     DP, HP = padded(D, tile["CHUNK"]), padded(net.width, tile["CHUNK"])
@@ -52,19 +52,19 @@ def sample(out, x, net, times, table, key, limit, rounded):
     # Scratch memory
     bands = launch.programs(B, tile["ROWS"])
     rows, more, kind = bands * tile["ROWS"], branches * bands * tile["ROWS"] * HP if deep else 0, operand_dtype(rounded)
-    keys = np.array([key_words(key[0], (key[1] + i) % 2**64) for i in range(steps)], np.int32)
-    features = coefficients.time_embedding(times[:-1], net.features).astype(np.float32)
-    filled = [np.vstack([table, times[:-1]]).T.astype(np.float32), keys, net.labels, features]
+    keys = np.array([launch.key_words(key[0], (key[1] + i) % 2**64) for i in range(steps)], np.int32)
+    features = trajectory.time_embedding(times[:-1], net.features).astype(np.float32)
+    filled = [np.vstack([table, times[:-1]]).T.astype(np.float32), keys, net.labels, features, net.w.astype(np.float32)]
     filled += [np.array([p.address for p in net.blocks], np.int64), np.zeros(2, np.int32)]
     empty = [(steps * HP if deep else 0, "float32"), (more, "float32")]
     empty += [(n, kind) for n in (rows * DP, more, more, rows * HP, HP * DP, DP * HP, 2 * depth * HP * HP)]
-    table, keys, labels, features, blocks, counter, *memory = launch.workspace(x, filled, empty)
+    table, keys, labels, features, w, blocks, counter, *memory = launch.workspace(x, filled, empty)
     # Launches: one, or in the interpreter one for each phase
     weights = Weights(*net[1:8], blocks if deep else None)
     most = max(branches * bands * (HP // tile["TILE"]), bands * (DP // tile["TILE"]))
     size = constants("Size", D=D, H=net.width, FEATURES=max(net.features, 1), DP=DP, HP=HP)
     tile, flags = constants("Tiles", **tile), constants("Flags", BRANCHES=branches, NOISY=noisy, BFLOAT16=rounded)
-    given, work = Given(table, keys, labels, features, net.w, limit), Work(counter, *memory)
+    given, work = Given(table, keys, labels, features, w, limit), Work(counter, *memory)
     for phase, span in _phases(steps, depth) if device.INTERPRETED else [(ALL, None)]:
         launch.run(
             sample_pixels, min(most, launch.processors(x)), x, out, x.pointers[0], weights, given, work, B, steps,
@@ -109,7 +109,7 @@ def sample_pixels(
                     first_half(net, given, work, B, step, block, size, tiles, flags)
                 turn = wait(work.counter, turn, PHASE)
                 if PHASE == ALL or PHASE == SECOND_HALF:
-                    second_half(net, given, work, B, block, size, tiles, flags)
+                    second_half(net, given, work, B, step, block, size, tiles, flags)
                 turn = wait(work.counter, turn, PHASE)
         if PHASE == ALL or PHASE == STEP:
             denoise(out, net, given, work, B, step, size, tiles, flags)
@@ -196,7 +196,7 @@ def first_half(net, given, work, B, step, block, size, tiles, flags):
 
 
 @triton.jit
-def second_half(net, given, work, B, block, size, tiles, flags):
+def second_half(net, given, work, B, step, block, size, tiles, flags):
     """h <- h + W2 a + b2 of every branch; and g, silu of h guided, since the last layer is linear.
     Arguments as in `sample_pixels` and `first_half`."""
     units: tl.constexpr = size.HP // tiles.TILE
@@ -208,6 +208,8 @@ def second_half(net, given, work, B, block, size, tiles, flags):
         row, unit = tile_of(tile, units, tiles.ROWS, tiles.TILE)
         row = row.to(tl.int64)
         bias, g = tl.load(b2 + unit, mask=unit < size.H, other=0), tl.zeros((tiles.ROWS, tiles.TILE), tl.float32)
+        place_of_w = step * (row * 0 + B) + row  # in 64 bits, as row is
+        weight = tl.load(given.w + place_of_w, mask=row < B, other=0)[:, None]
         for branch in tl.static_range(flags.BRANCHES):
             a = work.a_op + branch * apart + row * size.HP
             place = branch * apart + row[:, None] * size.HP + unit[None, :]
@@ -215,7 +217,7 @@ def second_half(net, given, work, B, block, size, tiles, flags):
             acc += bias[None, :] + tl.load(work.h + place, cache_modifier=".cg")
             tl.store(work.h + place, acc)
             tl.store(work.h_op + place, operand(acc, flags.BFLOAT16))
-            g = silu(acc) if branch == 0 else tl.fma(given.w, silu(acc) - g, g)
+            g = silu(acc) if branch == 0 else tl.fma(weight, silu(acc) - g, g)
         tl.store(work.g_op + row[:, None] * size.HP + unit[None, :], operand(g, flags.BFLOAT16))
 
 

@@ -15,7 +15,7 @@ from kernels.triton_gpu.barrier import ALL, Turn, gave_up, wait
 from kernels.triton_gpu.matmul import operand, pack, padded_product, tile_of
 from kernels.triton_gpu.mlp import constants, operand_dtype, padded, relu, simple, tiles
 from kernels.triton_gpu.mlp_descend import Kept, Layers, descend, descend_vectors, loaded, own, padded_rows, store
-from kernels.triton_gpu.philox import four, joined, key_words, of_four, words_of
+from kernels.triton_gpu.philox import four, joined, of_four, words_of
 from kernels.triton_gpu.reduce import tree_sum
 
 PER_STEP = tl.constexpr(coefficients.PER_STEP)
@@ -50,15 +50,13 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
         if not 1 <= n < 2**31:
             expected = "n: expected 1 <= n <= 2**32" if n < 1 else "data: expected fewer than 2**31 examples"
             raise ValueError(f"{expected}, got {n}")
+    tile, DP, HP, bands, rows = _sizes(D, H, batch)
     made, kept = _copies(nets, data, D, H)
     losses = data.kind.empty((steps,), "float64")
     # Scratch memory
-    tile = tiles(TILES, max(D, H))
-    DP, HP = padded(D, tile["CHUNK"]), padded(H, tile["CHUNK"])
-    bands, rows = launch.programs(batch, tile["ROWS"]), launch.programs(batch, tile["BATCH"]) * tile["BATCH"]
     wide, kind = max(DP, HP), operand_dtype(rounded)
     filled = [adam_table.astype(np.float32), alphas.T.astype(np.float32)]
-    filled += [np.array(key_words(seed, 0)[:2], np.int32), np.zeros(2, np.int32)]
+    filled += [np.array(launch.key_words(seed, 0)[:2], np.int32), np.zeros(2, np.int32)]
     empty = [(batch, "int32"), (2 * batch, "int32"), (batch * D, "float32")]
     empty += [(bands * (DP // tile["PIXELS"]), "float32")]
     empty += [(n, kind) for n in (2 * rows * wide, *[rows * wide] * 3, HP * DP, DP * HP)]
@@ -81,6 +79,16 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
     if not device.INTERPRETED and device.read_int(memory[0].address + 4):
         raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was busy, try again")
     return made, losses
+
+
+def _sizes(D, H, batch):
+    """The tiles, DP, HP, bands, and examples in whole BATCHes. Raises ValueError where 32 bits count no operand."""
+    tile = tiles(TILES, max(D, H))
+    DP, HP = padded(D, tile["CHUNK"]), padded(H, tile["CHUNK"])
+    bands, rows = launch.programs(batch, tile["ROWS"]), launch.programs(batch, tile["BATCH"]) * tile["BATCH"]
+    if (elements := max(2 * rows * max(DP, HP), DP * HP)) >= 2**31:
+        raise ValueError(f"batch, params: expected operands of fewer than 2**31 elements, got {elements}")
+    return tile, DP, HP, bands, rows
 
 
 def _copies(nets, data, D, H):

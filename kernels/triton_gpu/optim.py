@@ -35,7 +35,7 @@ def ema_step(avg, p, decay, out=None):
 
 def clip_by_global_norm(grads, max_norm, out=None):
     """[Pascanu] algorithm 1 over all arrays together; arguments as in `ref.optim.clip_by_global_norm`. out: a
-    collection like grads. Nothing waits for the norm."""
+    collection like grads. Nothing waits for the norm, float64 without axes, of the kind of grads; 0.0 of nothing."""
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
     names = list(grads) if isinstance(grads, dict) else list(range(len(grads)))
@@ -44,20 +44,19 @@ def clip_by_global_norm(grads, max_norm, out=None):
     clipped = [array for array, _ in made]
     if out is not None:
         _check_apart([pointer for _, pointer in made], inputs)
-    some = [a for a in inputs if a.size]
+    some, norm = [a for a in inputs if a.size], 0.0
     if some:
         # The sum of squares of all arrays
         partial, first = reduce.partial_sums(*some), 0
         for a in some:
             reduce.add(squares, partial, a, first=first, dtype=tl.float64)
             first += reduce.programs(a)
-        # What each element is multiplied by
+        # The norm, and what each element is multiplied by
         scale = launch.scratch(np.empty(1), some[0], filled=False)
-        arguments = scale, partial.pointer, partial.count, float(max_norm)
-        launch.run(_clip_scale, 1, some[0], *arguments, BLOCK=reduce.REDUCE, warps=8)
+        norm = reduce.scalar(_norm_and_scale, some[0], scale, partial.pointer, partial.count, float(max_norm))
         for a, to in zip(inputs, clipped):
             rowwise(scaled, a, np.empty((0, 1)), to, more=(scale,))
-    return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped
+    return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped, norm
 
 
 def _check_apart(outs, inputs):
@@ -104,6 +103,7 @@ def scaled(x, scale):
 
 
 @triton.jit(do_not_specialize=["count"])
-def _clip_scale(out, partial, count, max_norm, BLOCK: tl.constexpr):
+def _norm_and_scale(out, scale, partial, count, max_norm, BLOCK: tl.constexpr):
     norm = tl.sqrt(reduce.total_of(partial, count, BLOCK))
-    tl.store(out, tl.where(norm > max_norm, max_norm / norm, 1.0))
+    tl.store(out, norm)
+    tl.store(scale, tl.where(norm > max_norm, max_norm / norm, 1.0))

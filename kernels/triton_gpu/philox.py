@@ -42,18 +42,13 @@ def normal(seed, shape, stream=0, dtype=np.float32, out=None):
 
 
 def _fill(values, seed, shape, stream, dtype, out):
-    key = key_words(seed, stream)
+    key = launch.key_words(seed, stream)
     shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
     like = arrays.fresh(shape, dtype, out)
     out, pointer = arrays.output("out", out, like)
     grid = launch.programs(like.size, BLOCK)
     launch.run(_filled, grid, like, pointer, like.size, *key, values, BLOCK)
     return out
-
-
-def key_words(seed, stream):
-    """The four words of a key as ints that Triton passes in 32 bits. seed, stream: ints in [0, 2**64)."""
-    return coefficients.noise_key(seed, stream).view(np.int32).tolist()
 
 
 @triton.jit(do_not_specialize=["k0", "k1", "s0", "s1"])

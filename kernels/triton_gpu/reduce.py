@@ -48,7 +48,7 @@ def add(f, partial, arrays, outs=(), c=(), key=None, first=0, other=None, dtype=
     """Fills partial sums, and writes outs.
 
     f: from `triton.jit`, as above. partial: `Partial`. arrays: `Arrays` that are read. outs: pointers. c: numbers.
-    key: `philox.key_words` of a last array of noise, made in registers, or None. first: place of the first partial sum.
+    key: `launch.key_words` of a last array of noise, made in registers, or None. first: place of the first partial sum.
     other: arrays, outs and c of a second set that the same launch sums, or None. dtype: of f's total. warps: of a
     program.
     """

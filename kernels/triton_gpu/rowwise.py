@@ -50,7 +50,7 @@ def rowwise(f, arrays, coefficients, out=None, writes=1, more=(), noise="", key=
 
     f: from `triton.jit`, as above. arrays: `Arrays` that it reads. coefficients: (K, R) float64, for R = 1 or B rows.
     out: None, an array, or one for each of the writes > 1 results. more: numbers or pointers after the coefficients.
-    noise: of the five cases. key: `philox.key_words` of noise that is made.
+    noise: of the five cases. key: `launch.key_words` of noise that is made.
     Returns the array written, or a tuple of them.
     """
     rows = table(coefficients, arrays, NOISE_BLOCK if noise == "drawn" else BLOCK)

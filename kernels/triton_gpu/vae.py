@@ -68,5 +68,6 @@ def nll(total, logit, x, dnll):
     dnll: number or block."""
     log, large, small = logistic(logit)
     up, down = tl.where(logit >= 0, large, small), tl.where(logit >= 0, small, large)  # sigmoid(logit), sigmoid(-logit)
-    loss = log + logit * tl.where(logit >= 0, 1.0 - x, -x)
+    weight = tl.where(logit >= 0, 1.0 - x, x)
+    loss = log + tl.where(weight == 0, 0.0, weight * tl.abs(logit))  # a weight of 0 counts even where logit is infinite
     return total + loss, dnll * tl.fma(1.0 - x, up, -(x * down))

@@ -1,6 +1,5 @@
-"""Worked examples of `ref.diffusion`."""
-
+"""Worked examples of `ref.diffusion`: those of all functions suffice, but for a step to a later time."""
 
 FUNCTIONS = {
-    "log_snr_step": dict(abar_t=0.2, abar_s=0.8),
+    "ddim_inverse_step": dict(s=500),
 }

@@ -16,5 +16,8 @@ FUNCTIONS = {
         denoised_next=lambda x, x0, denoised, sigma, sigma_next: expected(
             x + (sigma_next - sigma) / sigma * (x - denoised), x0, 1, sigma_next),
     ),
+    "ancestral_step": dict(
+        sigma=2.0, denoised=lambda x, x0, sigma: expected(x, x0, 1, sigma), sigma_next=1.0, eta=1.0,
+    ),
     "ve_from_vp": dict(sigma=edm.sigma_from_abar(ABAR[500])),
 }

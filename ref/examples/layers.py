@@ -37,7 +37,7 @@ FUNCTIONS = {
     "adaptive_norm": dict(x=sines((2, 3, 4)), shift=sines((2, 4), 1), scale=sines((2, 4), 2)),
     "split_heads": dict(x=sines((2, 3, 4)), heads=2),
     "merge_heads": dict(y=sines((2, 2, 3, 2))),
-    "multi_head": dict(params=linears("q_proj", "k_proj", "v_proj", "out_proj", norms=("norm_q",)),
+    "multi_head": dict(params=linears("to_q", "to_k", "to_v", norms=("norm_q",)) | {"to_out": [linears("x")["x"], {}]},
                        x=sines((2, 3, 4)), context=sines((2, 2, 4), 8), heads=2),
     "joint_attention": dict(
         params=linears("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",

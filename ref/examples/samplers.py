@@ -11,6 +11,8 @@ ARGUMENTS = dict(
 )
 
 FUNCTIONS = {
+    "ddim_invert": dict(times=np.array([0, 300, 600, 900]), iterations=2),
+    "euler_ancestral": dict(eta=1.0),
     "heun": dict(noise=ALL["noise"], s_churn=1.0),
     "flow_euler": dict(x=ALL["xT"], times=schedules.flow_times(3)),
     "flow_heun": dict(x=ALL["xT"], times=schedules.flow_times(3)),

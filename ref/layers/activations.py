@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from ref.numerics import normal_cdf, normal_pdf
+from ref.shapes import number
 
 
 def relu(x):
@@ -28,12 +29,12 @@ def relu_backward(dy, x):
 
 def leaky_relu(x, slope=0.2):
     """y = x where x > 0, else slope x, [Leaky] section 2. x: any shape. slope: float, 0.01 in the paper. Returns y."""
-    return np.where(np.real(x) > 0, x, slope * x)
+    return np.where(np.real(x) > 0, x, number(slope, "slope") * x)
 
 
 def leaky_relu_backward(dy, x, slope=0.2):
     """dx = dy where x > 0, else slope dy, also at x = 0. dy, x: one shape. slope: as there. Returns dx."""
-    return np.where(x > 0, dy, slope * dy)
+    return np.where(x > 0, dy, number(slope, "slope") * dy)
 
 
 def tanh(x):
@@ -59,13 +60,12 @@ def sigmoid_backward(dy, y):
 
 def silu(x):
     """y = x sigmoid(x), [SiLU] section 2. x: any shape. Returns y."""
-    return x * sigmoid(x)
+    return _far(x, x * sigmoid(x), x)
 
 
 def silu_backward(dy, x):
-    """dx = dy s (1 + x (1 - s)) with s = sigmoid(x). dy, x: one shape. Returns dx."""
-    s = sigmoid(x)
-    return dy * (s * (1 + x * (1 - s)))
+    """dx = dy s (1 + x (1 - s)) with s = sigmoid(x), 1 - s = sigmoid(-x). dy, x: one shape. Returns dx."""
+    return _far(x, dy * (sigmoid(x) * (1 + x * sigmoid(-x))), dy * (1 + x))
 
 
 def softplus(x):
@@ -92,14 +92,15 @@ def gelu_backward(dy, x):
 def gelu_tanh(x):
     """y = x / 2 (1 + tanh(u)) = x sigmoid(2 u),  u = sqrt(2 / pi) (x + 0.044715 x^3), [GELU] section 2: close to
     `gelu`, 5e-4 apart at most. x: any shape. Returns y."""
-    return x * sigmoid(_two_u(x))
+    two_u = _two_u(x)
+    return _far(two_u, x * sigmoid(two_u), x)
 
 
 def gelu_tanh_backward(dy, x):
     """dx = dy (s + x s (1 - s) 2 u'),  s = sigmoid(2 u). dy, x: one shape. Returns dx."""
-    s = sigmoid(_two_u(x))
-    slope = 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-    return dy * (s + s * (1 - s) * (x * slope))
+    two_u, slope = _two_u(x), 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    s = sigmoid(two_u)
+    return _far(two_u, dy * (s + s * (1 - s) * (x * slope)), dy * (1 + x * slope))
 
 
 def _two_u(x):
@@ -108,13 +109,23 @@ def _two_u(x):
 
 def quick_gelu(x):
     """y = x sigmoid(1.702 x), [GELU] section 2: 2e-2 apart from `gelu` at most. x: any shape. Returns y."""
-    return x * sigmoid(1.702 * x)
+    return _far(1.702 * x, x * sigmoid(1.702 * x), x)
 
 
 def quick_gelu_backward(dy, x):
     """dx = dy (s + 1.702 x s (1 - s)),  s = sigmoid(1.702 x). dy, x: one shape. Returns dx."""
     s = sigmoid(1.702 * x)
-    return dy * (s + s * (1 - s) * (1.702 * x))
+    return _far(1.702 * x, dy * (s + s * (1 - s) * (1.702 * x)), dy * (1 + 1.702 * x))
+
+
+def _far(u, near, weight):
+    """near, and weight e^u where that is sigmoid(u) and loses its digits as a subnormal number: by its root, twice."""
+    u = np.asarray(u)
+    far = np.real(u) < np.log(np.finfo(u.dtype).tiny) if u.dtype.kind in "fc" else np.zeros(u.shape, bool)
+    if not np.any(far):
+        return near
+    root = np.exp(np.where(far, u, 0) / 2)
+    return np.where(far, weight * root * root, near)[()]
 
 
 def geglu(x):

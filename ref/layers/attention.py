@@ -16,6 +16,7 @@ import numpy as np
 
 from ref.layers.linear import linear, linear_backward
 from ref.layers.norm import rms_norm, rms_norm_backward
+from ref.shapes import integer
 from ref.tree import apply, filled, gradient
 
 SLICE = 2**20  # weights that stand together
@@ -75,6 +76,7 @@ def split_heads(x, heads):
     Returns (B, heads, L, C / heads).
     Raises ValueError where it does not.
     """
+    heads = integer(heads, "heads")
     if x.ndim != 3 or heads < 1 or x.shape[2] % heads:
         raise ValueError(f"heads: expected a divisor of the last axis of x (B, L, C), got {heads} for {x.shape}")
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)

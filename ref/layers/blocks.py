@@ -13,6 +13,7 @@ from ref.layers.conv import conv2d, conv2d_backward
 from ref.layers.linear import linear, linear_backward
 from ref.layers.norm import group_norm, group_norm_backward
 from ref.layers.resample import patchify, unpatchify
+from ref.shapes import integer, number
 from ref.tree import apply, filled, gradient
 
 POINT = ((0, 0), (0, 0))  # the padding of a convolution of one pixel
@@ -28,7 +29,7 @@ def resblock(params, x, c, groups, eps):
     channels than x. x: (B, C, H, W). c: (B, E), or None. groups: int. eps: float, of both norms.
     Returns y (B, O, H, W), cache.
     """
-    norm = {"groups": groups, "eps": eps}
+    norm = {"groups": integer(groups, "groups"), "eps": number(eps, "eps")}
     # First convolution
     n1 = apply(group_norm, params["norm1"], x, **norm)
     h1 = apply(conv2d, params["conv1"], silu(n1))  # (B, O, H, W)
@@ -71,7 +72,7 @@ def pixel_attention(params, x, heads, groups, eps):
     params: dict with group_norm, to_q, to_k, to_v, to_out. x: (B, C, H, W). heads: int. groups: int. eps: float.
     Returns y (B, C, H, W), cache.
     """
-    norm = {"groups": groups, "eps": eps}
+    norm = {"groups": integer(groups, "groups"), "eps": number(eps, "eps")}
     tokens = patchify(apply(group_norm, params["group_norm"], x, **norm), 1)  # (B, H W, C)
     seen, attention = multi_head(params, tokens, None, heads)
     return x + unpatchify(seen, 1, x.shape), {"x": x, "norm": norm, "attention": attention}  # (B, C, H, W)

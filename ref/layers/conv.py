@@ -12,6 +12,8 @@ import itertools
 
 import numpy as np
 
+from ref.shapes import integer
+
 SLICE = 2**19  # elements of the columns: they stay in a core's cache
 
 
@@ -153,7 +155,8 @@ def _settings(x, w, stride, padding, dilation):
     """x and w with three axes after the channels, of length 1 where there were none; for each of them the zeros before
     it, stride and dilation; and the lengths of the output."""
     axes = x.ndim - 2
-    stride = (stride,) * axes if np.ndim(stride) == 0 else tuple(stride)
+    stride = tuple(integer(s, "stride") for s in ((stride,) * axes if np.ndim(stride) == 0 else stride))
+    dilation = integer(dilation, "dilation")
     if w.ndim != x.ndim or x.shape[1:2] != w.shape[1:2]:
         raise ValueError(f"w: expected (out, {x.shape[1]}) and {axes} kernel axes for x {x.shape}, got {w.shape}")
     if len(stride) != axes or min(stride) < 1 or dilation < 1:

@@ -6,25 +6,31 @@ Papers
     [MAE]          He et al., "Masked Autoencoders Are Scalable Vision Learners", 2022
     [RoPE]         Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021
 """
+import functools
+from decimal import localcontext
+
 import numpy as np
+
+from ref.numerics import two_product
+from ref.shapes import DIGITS, classes, decimals, integer, numbers
 
 
 def embedding(w, index):
     """y = w[index]: one learned row a class. w: (classes, n). index: ints of any shape (...). Returns y (..., n).
 
-    Raises ValueError for an index outside [0, classes).
+    Raises ValueError for an index outside [0, classes), TypeError for what are no ints.
     """
-    if index.size and not (0 <= index.min() and index.max() < w.shape[0]):
-        raise ValueError(f"index: expected 0 <= index < {w.shape[0]}, got {index.min()} to {index.max()}")
-    return w[index]
+    return w[classes(index, w.shape[0], "index")]
 
 
 def embedding_backward(dy, w, index):
     """Gradient of `embedding` in w: the upstream rows of each class added up; a class that was not used gets 0.
 
-    dy: (..., n). w: (classes, n). index: ints (...). Returns dw.
+    dy: (..., n). w: (classes, n). index: ints (...). Returns dw. Raises as `embedding` does.
     """
-    dw = np.zeros(w.shape, dy.dtype)
+    index, dw = classes(index, w.shape[0], "index"), np.zeros(w.shape, dy.dtype)
+    if dy.shape != (*index.shape, w.shape[1]):
+        raise ValueError(f"dy: expected shape {(*index.shape, w.shape[1])}, got {dy.shape}")
     np.add.at(dw, index.reshape(-1), dy.reshape(-1, w.shape[1]))
     return dw
 
@@ -53,15 +59,21 @@ def time_embedding(t, width, max_period=10000.0, freq_shift=0, flip_sin_to_cos=F
 
     for i = 0 .. width/2 - 1. Published networks differ in freq_shift, 0 or 1, and in whether the cosines come first.
 
-    t: (B,). width: even. max_period, freq_shift: numbers. flip_sin_to_cos: bool.
+    What rounding loses of an angle is kept and added as sin(a + d) = sin(a) + d cos(a), for at t = 1000 it counts.
+
+    t: (B,), below 1e15. width: even. max_period: > 0. freq_shift: number. flip_sin_to_cos: bool.
     Returns (B, width) float64.
-    Raises ValueError for a width that is odd or no larger than 2 freq_shift.
+    Raises ValueError for a width that is odd or no larger than 2 freq_shift, or max_period <= 0.
     """
+    width, (max_period, freq_shift) = integer(width, "width"), numbers(max_period=max_period, freq_shift=freq_shift)
     if width % 2 or width <= 2 * freq_shift:
-        raise ValueError(f"width: expected an even number above {2 * freq_shift}, got {width}")
-    f = max_period ** (-np.arange(width // 2) / (width // 2 - freq_shift))
-    angle = np.asarray(t, np.float64)[:, None] * f
-    halves = [np.sin(angle), np.cos(angle)]
+        raise ValueError(f"width: expected an even number above {2 * freq_shift:g}, got {width}")
+    if not 0 < max_period < np.inf:
+        raise ValueError(f"max_period: expected a positive, finite number, got {max_period}")
+    t, (f, f_rest) = np.asarray(t, np.float64)[:, None], _frequencies(width // 2, max_period, freq_shift)
+    angle, rest = two_product(t, f)
+    rest, sin, cos = rest + t * f_rest, np.sin(angle), np.cos(angle)
+    halves = [sin + rest * cos, cos - rest * sin]
     return np.concatenate(halves[::-1] if flip_sin_to_cos else halves, axis=1)
 
 
@@ -101,3 +113,11 @@ def rope(x, t, base=10000.0):
 def rope_backward(dy, t, base=10000.0):
     """Gradient of `rope`: the turn the other way. dy: as y there. t, base: as there. Returns dx."""
     return rope(dy, -t, base)
+
+
+@functools.cache
+def _frequencies(n, max_period, freq_shift):
+    """max_period^(-i / (n - freq_shift)), i = 0 .. n - 1, and what rounding it lost."""
+    with localcontext(DIGITS):
+        exact = decimals(max_period) ** (-decimals(np.arange(n)) / (n - decimals(freq_shift)))
+        return exact.astype(np.float64), (exact - decimals(exact)).astype(np.float64)

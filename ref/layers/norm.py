@@ -11,6 +11,8 @@ Papers
 """
 import numpy as np
 
+from ref.shapes import integer, number
+
 
 def group_norm(x, groups, w, b, eps):
     """y = w (x - mean) / sqrt(var + eps) + b, [GroupNorm] eqs. 1, 2 and 6, where mean and var are of one example's
@@ -90,6 +92,7 @@ def rms_norm_backward(dy, x, w, eps):
 
 def _grouped(x, groups):
     """x as (B, groups, channels and pixels of a group)."""
+    groups = integer(groups, "groups")
     if x.ndim < 2 or groups < 1 or x.shape[1] % groups:
         raise ValueError(f"groups: expected a divisor of the channels of x {x.shape}, got {groups}")
     return x.reshape(len(x), groups, -1)
@@ -111,7 +114,7 @@ def _centred_gradient(dx_hat, x_hat, sigma):
 
 
 def _root_mean_square(x, eps):
-    return np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    return np.sqrt((x * x).mean(axis=-1, keepdims=True) + number(eps, "eps"))
 
 
 def _scaled(x, w, b, axis):

@@ -17,6 +17,7 @@ from ref.layers import (
     leaky_relu, leaky_relu_backward, linear, linear_backward, sigmoid, sigmoid_backward, softplus, tanh, tanh_backward,
 )  # fmt: skip
 from ref.philox import normal, stream
+from ref.shapes import integers
 
 ACTIVATIONS = {  # act, act' and act'', each of h
     "leaky_relu": (leaky_relu, lambda h: leaky_relu_backward(np.ones_like(h), h), np.zeros_like),
@@ -32,6 +33,7 @@ def generator_init(seed, latent=64, width=512, pixels=784, dtype=np.float32):
     seed: int. latent, width, pixels: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, latent), b1, w2 (width, width), b2, w3 (pixels, width), b3.
     """
+    latent, width, pixels = integers(latent=latent, width=width, pixels=pixels)
     return _init(seed, (latent, width, width, pixels), (2, 2, 0.01), 0, dtype)
 
 
@@ -70,6 +72,7 @@ def discriminator_init(seed, pixels=784, width=512, dtype=np.float32):
     seed, pixels, width, dtype: as in `generator_init`.
     Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (1, width), b3.
     """
+    pixels, width = integers(pixels=pixels, width=width)
     return _init(seed, (pixels, width, width, 1), (2, 2, 1), 3, dtype)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ref import tree
 from ref.layers import sincos_2d
 from ref.philox import normal, stream
-
+from ref.shapes import integer, integers, number
 
 UNET_BLOCKS = {  # published types, by the attention that they have
     "": ("DownBlock2D", "UpBlock2D"), "Attn": ("AttnDownBlock2D", "UNetMidBlock2D", "AttnUpBlock2D"),
@@ -50,6 +50,7 @@ def _shapes(*weight, bias=True):
 def text_encoder_init(seed, vocabulary=49408, places=77, width=512, layers=12, dtype=np.float32):
     """Fresh parameters, by `drawn`. seed, vocabulary, places, width, layers: ints. dtype: float32 or float64. Returns a
     dict."""
+    vocabulary, places, width, layers = integers(vocabulary=vocabulary, places=places, width=width, layers=layers)
     block = {"self_attn": {name: _shapes(width, width) for name in ("k_proj", "v_proj", "q_proj", "out_proj")},
              "layer_norm1": _shapes(width), "layer_norm2": _shapes(width),
              "mlp": {"fc1": _shapes(4 * width, width), "fc2": _shapes(width, 4 * width)}}
@@ -155,7 +156,10 @@ def dit_init(seed, input_size=32, patch_size=2, in_channels=4, hidden_size=1152,
     of the authors' constructor. dtype: float32 or float64.
     Returns a dict.
     """
-    d, hidden, grid = hidden_size, int(hidden_size * mlp_ratio), input_size // patch_size
+    input_size, patch_size, in_channels, d, depth, num_classes = integers(
+        input_size=input_size, patch_size=patch_size, in_channels=in_channels, hidden_size=hidden_size, depth=depth,
+        num_classes=num_classes)
+    hidden, grid = int(d * number(mlp_ratio, "mlp_ratio")), input_size // patch_size
     block = {"attn": {"qkv": _shapes(3 * d, d), "proj": _shapes(d, d)}, "mlp": {"fc1": _shapes(hidden, d),
              "fc2": _shapes(d, hidden)}, "adaLN_modulation": [{}, _shapes(6 * d, d)]}
     last = {"linear": _shapes(patch_size**2 * in_channels * (1 + learn_sigma), d),
@@ -175,6 +179,9 @@ def autoencoder_init(seed, channels=3, latent=4, widths=(128, 256, 512, 512), la
     widths: the channels of each level. dtype: float32 or float64.
     Returns a dict.
     """
+    channels, latent, layers = integers(channels=channels, latent=latent, layers=layers)
+    widths = tuple(integer(width, "widths") for width in widths)
+
     def resnet(inputs, c):
         block = {"norm1": _shapes(inputs), "conv1": _shapes(c, inputs, 3, 3), "norm2": _shapes(c),
                  "conv2": _shapes(c, c, 3, 3)}
@@ -205,6 +212,8 @@ def autoencoder_init(seed, channels=3, latent=4, widths=(128, 256, 512, 512), la
 def tiny_init(seed, channels=3, latent=4, width=64, blocks=(3, 3, 3, 1), dtype=np.float32):
     """Fresh parameters of the tiny decoder, by `drawn`. seed, channels, latent, width: ints. blocks: their number in
     each level, the smallest image first. dtype: float32 or float64. Returns a dict."""
+    channels, latent, width = integers(channels=channels, latent=latent, width=width)
+    blocks = tuple(integer(count, "blocks") for count in blocks)
     block = {"conv": [_shapes(width, width, 3, 3), {}, _shapes(width, width, 3, 3), {}, _shapes(width, width, 3, 3)]}
     layers = [_shapes(width, latent, 3, 3), {}]
     for count in blocks[:-1]:

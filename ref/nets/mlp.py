@@ -19,6 +19,7 @@ from ref.layers import (
     embedding, embedding_backward, linear, linear_backward, relu, relu_backward, silu, silu_backward, time_embedding,
 )  # fmt: skip
 from ref.philox import normal, stream, uniform
+from ref.shapes import integers
 
 
 def simple_mlp_init(seed, pixels=784, width=256, dtype=np.float32):
@@ -27,6 +28,7 @@ def simple_mlp_init(seed, pixels=784, width=256, dtype=np.float32):
     seed: int. pixels, width: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, pixels + 1), b1, w2 (pixels, width), b2.
     """
+    pixels, width = integers(pixels=pixels, width=width)
     inputs = {"w1": pixels + 1, "b1": pixels + 1, "w2": width, "b2": width}
     shapes = {"w1": (width, pixels + 1), "b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
     return {
@@ -71,6 +73,8 @@ def residual_init(seed, pixels=784, width=512, depth=4, classes=10, frequencies=
     Returns a dict of dicts: in, time, out with w and b; class with w (classes + 1, width), whose last row means "no
     label"; and blocks, a list of `depth` dicts with w1, b1, w2, b2.
     """
+    pixels, width, depth, classes, frequencies = integers(pixels=pixels, width=width, depth=depth, classes=classes,
+                                                          frequencies=frequencies)
     order = iter(range(4 + 2 * depth))
 
     def weight(outputs, inputs, scale):

@@ -22,7 +22,7 @@ from ref.layers import (
     time_embedding, unpatchify, upsample_nearest, upsample_nearest_backward,
 )  # fmt: skip
 from ref.nets.init import unet_init
-from ref.shapes import per_example
+from ref.shapes import integer, per_example
 from ref.tree import apply, filled, gradient
 
 SETTINGS = {"norm_num_groups": 32, "norm_eps": 1e-5, "attention_head_dim": 8, "downsample_padding": 1, "freq_shift": 0,
@@ -176,7 +176,7 @@ def transformer(params, x, context, heads, groups):
     groups: ints.
     Returns y (B, C, H, W), cache.
     """
-    norm, blocks = {"groups": groups, "eps": EPS}, []
+    norm, blocks = {"groups": integer(groups, "groups"), "eps": EPS}, []
     tokens = patchify(apply(group_norm, params["norm"], x, **norm), 1)  # (B, H W, C)
     h = apply(linear, _matrix(params["proj_in"]), tokens)
     for block in params["transformer_blocks"]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ref.layers import linear, linear_backward, silu, silu_backward
 from ref.philox import normal, stream
+from ref.shapes import integers
 
 
 def encoder_init(seed, pixels=784, width=512, latent=32, dtype=np.float32):
@@ -20,6 +21,7 @@ def encoder_init(seed, pixels=784, width=512, latent=32, dtype=np.float32):
     seed: int. pixels, width, latent: ints. dtype: float32 or float64.
     Returns a dict with w1 (width, pixels), b1, w2 (width, width), b2, w3 (2 latent, width), b3.
     """
+    pixels, width, latent = integers(pixels=pixels, width=width, latent=latent)
     return _init(seed, (pixels, width, width, 2 * latent), 0, dtype)
 
 
@@ -51,6 +53,7 @@ def decoder_init(seed, pixels=784, width=512, latent=32, dtype=np.float32):
     seed, pixels, width, latent, dtype: as in `encoder_init`.
     Returns a dict with w1 (width, latent), b1, w2 (width, width), b2, w3 (pixels, width), b3.
     """
+    pixels, width, latent = integers(pixels=pixels, width=width, latent=latent)
     return _init(seed, (latent, width, width, pixels), 3, dtype)
 
 

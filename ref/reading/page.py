@@ -83,8 +83,8 @@ def _made(named, mark=""):
 
 
 def picture(value):
-    """Images of an array (B, H, W), (B, N, H, W), or (B, n n) with n >= 12, the smallest number black and the largest
-    white; a curve of one (n,), n >= 16; nothing of other things. value: anything."""
+    """Images of an array (B, H, W), (B, N, H, W) with H, W >= 3, or (B, n n) with n >= 12, the smallest number black
+    and the largest white; a curve of one (n,), n >= 16; nothing of other things. value: anything."""
     numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fb" and value.size
     if not numbers or not np.all(np.isfinite(value)):
         return ""
@@ -92,7 +92,7 @@ def picture(value):
     if value.ndim == 2 and side >= 12 and side**2 == value.shape[1]:
         value = value.reshape(-1, side, side)
     curve = value.ndim == 1 and value.size >= 16
-    if not curve and (value.ndim < 3 or min(value.shape[-2:]) < 4):
+    if not curve and (value.ndim < 3 or min(value.shape[-2:]) < 3):
         return ""
     value = value.astype(np.float64)
     low, high = value.min(), value.max()

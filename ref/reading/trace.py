@@ -206,8 +206,8 @@ def _statements(code):
     lines = textwrap.dedent("".join(inspect.getsourcelines(code)[0])).split("\n")
     for node in ast.walk(function):
         if isinstance(node, ast.stmt) and node is not function:
-            head = range(node.lineno, max(node.lineno, node.body[0].lineno - 1
-                                          if hasattr(node, "body") else node.end_lineno) + 1)
+            last = node.body[0].lineno - 1 if hasattr(node, "body") else node.end_lineno
+            head = range(node.lineno, max(node.lineno, last) + 1)
             source = "\n".join(lines[n - code.co_firstlineno][function.body[0].col_offset:] for n in head)
             known |= {n: (node, source) for n in head}
     return known
@@ -219,12 +219,13 @@ def _helper(run):
 
 
 def _tidy(run):
-    """Take out helpers that made no new number, and bare calls that left nothing to see."""
+    """Take out helpers that made no new number, and calls and conversions that left nothing to see."""
     for step in run.steps:
         for called in step.calls:
             _tidy(called)
         step.calls = [called for called in step.calls if not _helper(called) or _new_numbers(called)]
-    run.steps = [s for s in run.steps if s.made or s.calls or not re.match(r"\s*[\w.]+\(", s.source)]
+    door = r"\s*([\w.]+|[\w, ()]+ = .*\b(integer|number)s?)\("
+    run.steps = [s for s in run.steps if s.made or s.calls or not re.match(door, s.source)]
 
 
 def _new_numbers(run):
@@ -243,10 +244,9 @@ def _copied(value):
 
 
 def _names_returned(statement):
-    if not isinstance(statement, ast.Return):
-        return None
-    values = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
-    return [value.id if isinstance(value, ast.Name) else "" for value in values]
+    if isinstance(statement, ast.Return):
+        values = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+        return [value.id if isinstance(value, ast.Name) else "" for value in values]
 
 
 def _returned(run):

@@ -197,19 +197,19 @@ def test_rows_survive_their_csv_and_fill_the_pages(tmp_path):
     # the pages
     page, readme = tmp_path / "page.md", tmp_path / "readme.md"
     old = lambda name: f"<!-- {name}:begin -->\nOLD\n<!-- {name}:end -->\n"
-    page.write_text("".join(map(old, ("tables", "training", "conformance"))))
-    readme.write_text(f"before\n{old('bench')}after")
+    page.write_text("".join(map(old, ("tables", "training", "conformance"))), "utf-8")
+    readme.write_text(f"before\n{old('bench')}after", "utf-8")
     assert report.main([str(tmp_path / "r.csv"), "--page", str(page), "--readme", str(readme)]) == 0
-    text = readme.read_text()
-    assert "OLD" not in text + page.read_text() and text.startswith("before") and text.endswith("after")
+    text = readme.read_text("utf-8")
+    assert "OLD" not in text + page.read_text("utf-8") and text.startswith("before") and text.endswith("after")
     assert len([line for line in text.splitlines() if line.startswith("| `")]) == 8
-    assert re.search(r"\| `q_sample` \| 4.5 \| 104 \|  \| 0.25 \|", text) and "no: FAIL" in page.read_text()
-    readme.write_text("no markers")
+    assert re.search(r"\| `q_sample` \| 4.5 \| 104 \|  \| 0.25 \|", text) and "no: FAIL" in page.read_text("utf-8")
+    readme.write_text("no markers", "utf-8")
     assert report.main([str(tmp_path / "r.csv"), "--page", str(page), "--readme", str(readme)]) == 2
 
 
 def test_the_committed_results_can_be_read_and_fill_their_page():
-    page = (report.RESULTS / "README.md").read_text()
+    page = (report.RESULTS / "README.md").read_text("utf-8")
     for path in report.RESULTS.glob("*.csv"):
         rows, there = report.read_csv(path)
         tables = [line for line in report.markdown(rows, there).splitlines() if line.startswith("|")]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench import files
-from bench.studies import data, denoiser, digits, pictures
+from bench.studies import classifier, data, denoiser, digits, pictures
 from ref.nets import mlp
 from tests.bench.test_digits import IMAGES, LABELS, assert_same, narrow, settings, train  # noqa: F401
 
@@ -101,9 +101,35 @@ def test_a_bad_checkpoint_is_refused_before_anything_is_written(tmp_path, capsys
         np.savez(tmp_path / "old.npz", **{name.replace("blocks.", "block"): file[name] for name in file})
     words = ["--steps", "6", "--batch", "5", "--out", str(tmp_path / "new"), "--resume"]
     for name in ("c", "other", "part", "old", "none"):
-        assert digits.main([*words, str(tmp_path / f"{name}.npz"), *["--guidance", "3"][: 2 * (name == "c")]]) == 2
-        message = "guidance" if name == "c" else f"{name}.npz"
+        assert digits.main([*words, str(tmp_path / f"{name}.npz"), *["--seed", "3"][: 2 * (name == "c")]]) == 2
+        message = "seed" if name == "c" else f"{name}.npz"
         assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_a_finished_checkpoint_is_sampled_with_another_guidance(tmp_path, capsys, monkeypatch):
+    """The weights stay what they are, to the bit, and nothing is trained."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(pictures, "pyplot", lambda: None)
+    monkeypatch.setattr(data, "load", lambda folder: ((data.scale(IMAGES), LABELS), (data.scale(IMAGES), LABELS)))
+    monkeypatch.setattr(classifier, "train", lambda *held_out: {})
+    monkeypatch.setattr(classifier, "accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(digits, "draw", lambda samples, noised, path, title, *_: drawn.append((samples, title)) or b"")
+    drawn, words, first = [], ["--steps=6", "--batch=5"], tmp_path / "first" / "checkpoint.npz"
+    assert digits.main([*words, "--out", str(first.parent)]) == 0
+    with monkeypatch.context() as patched:
+        for step in ("train_step", "train_run"):
+            patched.setattr(denoiser, step, lambda *_: pytest.fail("trained"))
+        for w in ("2", "5"):
+            assert digits.main([*words, "--out", str(tmp_path / w), "--resume", str(first), "--guidance", w]) == 0
+    given = settings(guidance=5)
+    state = denoiser.load(tmp_path / "5" / "checkpoint.npz", given)
+    assert_same(state, denoiser.load(first, given))
+    once, again, other = (samples.reshape(-1, 784) for samples, _ in drawn)
+    assert np.array_equal(once, again) and not np.array_equal(once, other) and "w = 5" in drawn[2][1]
+    np.testing.assert_array_equal(other, denoiser.sample(state, given, np.repeat(np.arange(10), 12))[0])
+    for more in (["--guidance=5", "--predict=v"], ["--guidance=5", "--steps=7"]):
+        assert digits.main([*words, "--out", str(tmp_path / "new"), "--resume", str(first), *more]) == 2
+        assert more[1][2:-2] in (said := capsys.readouterr().err) and "guidance" not in said
 
 
 def changed(arrays, **change):

@@ -51,10 +51,10 @@ assert "matplotlib" not in sys.modules
 @pytest.mark.parametrize("name", command.NAMES)
 def test_a_recorded_text_is_that_of_its_table(name, tmp_path):
     for ending in ("csv", "txt"):
-        (tmp_path / f"{name}.{ending}").write_text((RESULTS / f"{name}.{ending}").read_text())
+        (tmp_path / f"{name}.{ending}").write_text((RESULTS / f"{name}.{ending}").read_text("utf-8"), "utf-8")
     assert command.main([name, "--text", "--out", str(tmp_path)]) == 0
-    text = (tmp_path / f"{name}.txt").read_text()
-    assert text == (RESULTS / f"{name}.txt").read_text() and max(map(len, text.splitlines())) <= 80
+    text = (tmp_path / f"{name}.txt").read_text("utf-8")
+    assert text == (RESULTS / f"{name}.txt").read_text("utf-8") and max(map(len, text.splitlines())) <= 80
 
 
 def test_columns_fold_and_cut_no_number():
@@ -74,7 +74,7 @@ def test_a_finished_study_is_kept_and_again_runs_it_again(tmp_path, monkeypatch,
         progress(1, 1)
         runs.append(out)
         for ending in ("txt", "csv"):
-            (tmp_path / f"score.{ending}").write_text("a\n1\n")
+            (tmp_path / f"score.{ending}").write_text("a\n1\n", "utf-8")
 
     class Bar:  # stands in for tqdm's, which the tests do not need
         total, n = None, 0
@@ -96,13 +96,14 @@ def test_a_study_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write = functools.partial(results.write, "score", tmp_path, settings=dict(steps=3, calls=(1, 2)), taken=4.0)
     write([{"t": 1, "eps_loss": 0.123456789}, {"t": 2, "other": "x"}], Picture())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["score.csv", "score.png", "score.txt"]
-    first, second = results.parsed((tmp_path / "score.csv").read_text())
+    first, second = results.parsed((tmp_path / "score.csv").read_text("utf-8"))
     settings = {"settings": "steps 3, calls 1 2", "run_seconds": 4}
     assert first == {"t": 1, "eps_loss": 0.123457, "other": ""} | settings
-    assert second["other"] == "x" and second["eps_loss"] == "" and "0.1235" in (tmp_path / "score.txt").read_text()
+    assert second["other"] == "x" and second["eps_loss"] == ""
+    assert "0.1235" in (tmp_path / "score.txt").read_text("utf-8")
     with pytest.raises(AttributeError):
         write([{"t": 3}], None)  # cannot be drawn: the old files stay
-    assert results.parsed((tmp_path / "score.csv").read_text())[0]["t"] == 1 and len(list(tmp_path.iterdir())) == 3
+    assert results.read(tmp_path / "score.csv")[0]["t"] == 1 and len(list(tmp_path.iterdir())) == 3
 
 
 def test_frechet_is_that_of_the_moments():
@@ -240,7 +241,7 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
         results.run(name, tmp_path, lambda done, total: told.append((done, total)), **sizes)
         assert told == [(i + 1, told[0][1]) for i in range(told[0][1])]
         assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{ending}" for ending in results.ENDINGS} | more
-        with open(tmp_path / f"{name}.csv", newline="") as file:
+        with open(tmp_path / f"{name}.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         tables.append([{k: v for k, v in row.items() if "seconds" not in k and k != "added"} for row in rows])
     assert tables[0] == tables[-1] and len(rows) == count and "seed 0" in rows[0]["settings"]
@@ -248,7 +249,7 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
 
 def test_every_difference_of_conformance_is_explained():
     """By the checker's cause, or by the truth with one convention changed, which then has to reproduce it."""
-    with open(RESULTS / "conformance.csv", newline="") as file:
+    with open(RESULTS / "conformance.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     apart = [r for r in rows if r["verdict"] == "differs"]
     assert len(rows) > 60 and {"agrees", "differs"} == {r["verdict"] for r in rows}

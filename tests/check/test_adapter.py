@@ -101,7 +101,7 @@ FIXED = [  # operation, a function that supports a part of it, that part, a wron
      lambda **a: _first_order(**{n: a[n] for n in ("xt", "cond", "uncond", "w", "t", "s", "abar")} | {"w": 1.0})),
     ("adam_step", _adam(0.8), {"beta1": 0.8}, _adam(0.81)),
     ("q_sample", lambda x0, t, eps: Q(x0, t, eps, LINEAR), {"schedule": "linear"},
-     lambda x0, t, eps: Q(x0, t, eps, np.append(LINEAR[1:], 0.0))),
+     lambda x0, t, eps: Q(x0, np.minimum(t + 1, LINEAR.size - 1), eps, LINEAR)),
     ("reparameterize_kl_backward", _kl(0.5), {"dkl": 0.5}, _kl(1.0)),
 ]  # fmt: skip
 

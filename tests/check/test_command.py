@@ -27,8 +27,8 @@ number = 3
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(MINE)
-    (tmp_path / "leaves.py").write_text("raise SystemExit(4)")
+    (tmp_path / "mine.py").write_text(MINE, "utf-8")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(4)", "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     return tmp_path
@@ -117,10 +117,10 @@ def test_a_function_may_stand_in_a_file(mine, tmp_path, monkeypatch, capsys):
     """On Windows too; under the name of a package of this project too, which it does not hide."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels" / "mine.py").write_text("from nextdoor import *")
-    (tmp_path / "kernels" / "nextdoor.py").write_text(MINE)
+    (tmp_path / "kernels" / "mine.py").write_text("from nextdoor import *", "utf-8")
+    (tmp_path / "kernels" / "nextdoor.py").write_text(MINE, "utf-8")
     for name in (r"C:\own\mine.py", "ref.py"):
-        (tmp_path / name).write_text(MINE)
+        (tmp_path / name).write_text(MINE, "utf-8")
     for against in ("mine.py", "kernels/mine.py", r"C:\own\mine.py", str(tmp_path / "ref.py")):
         assert run("q_sample", "--against", f"{against}:right") == 0
     assert command.main(["check", "q_sample", "--against", "ref.py:wrong", "--examples", "20", "--json"]) == 1
@@ -171,7 +171,7 @@ def leaves(x0, t, eps, abar):
 @pytest.mark.parametrize("function, status", [("step", 1), ("nosuch", 2)])
 def test_json_stays_json_whatever_the_function_prints(tmp_path, function, status):
     """In Python and in C, when it is imported, called and left."""
-    (tmp_path / "talks.py").write_text(TALKS)
+    (tmp_path / "talks.py").write_text(TALKS, "utf-8")
     words = ["-m", "kernels", "check", "q_sample", "--against", f"{tmp_path / 'talks.py'}:{function}", "--json"]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == status and json.loads(done.stdout)["right"] is ({1: False}.get(status))

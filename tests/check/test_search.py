@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from kernels import registry
-from kernels.check import assert_right, check, laws
+from kernels.check import assert_right, check, laws, search
+from kernels.check.grade import RIGHT
 from kernels.numba_cpu import diffusion
 from ref.diffusion import ddim_step
 from tests.check.wrong import KINDS, Q, wrong
 
 FEW = dict(examples=100)
+CHECKED = [op for op in registry.OPS if registry.kernel(op, "numpy_cpu") and not op.orders]
 OURS = ("philox.bits", "philox.normal", "optim.adam_step", "optim.clip_by_global_norm", "vae.bernoulli_nll_grad",
         "vae.reparameterize_kl", "gan.discriminator_loss_grad")  # fmt: skip
 
@@ -23,10 +25,17 @@ def test_our_own_kernels_pass(op):
     assert laws.LAWS[0].name in verdict.laws
 
 
+@pytest.mark.parametrize("op", CHECKED, ids=lambda op: op.name)
+def test_the_yardstick_is_right(op):
+    assert (verdict := check(registry.kernel(op, "numpy_cpu"), op.name, examples=20)).grade == RIGHT, str(verdict)
+
+
 def test_a_slow_function_passes_and_is_timed():
     def slow(xt, eps_hat, t, s, z, eta, abar, clip=None):
-        each = zip(xt, eps_hat, np.broadcast_to(t, len(xt)).tolist(), np.broadcast_to(s, len(xt)).tolist(), z)
-        rows = [ddim_step(x[None], e[None], t, s, n[None], eta, abar, clip) for x, e, t, s, n in each]
+        """In three parts, one after the other."""
+        parts = [p for p in np.array_split(np.arange(len(xt)), 3) if p.size]
+        each = [(p, *(x[p] if np.ndim(x) else x for x in (t, s))) for p in parts]
+        rows = [ddim_step(xt[p], eps_hat[p], t, s, z[p], eta, abar, clip) for p, t, s in each]
         return np.concatenate(rows).astype(xt.dtype) if rows else xt.copy()
 
     verdict = check(slow, "diffusion.ddim_step", seconds=0.01, **FEW)
@@ -34,6 +43,17 @@ def test_a_slow_function_passes_and_is_timed():
     report = " ".join(str(verdict).split())
     assert all(part in report for part in (*verdict.laws, "numba_cpu", verdict.op, f"{verdict.error:.2f}"))
     assert_right(slow, "ddim_step", examples=5)
+
+
+def test_a_function_that_is_too_slow_for_all_cases_is_reported_as_that(monkeypatch):
+    """After its first case patience is at an end; a fault in large arrays is not looked for, and that is said."""
+    monkeypatch.setattr(search, "PATIENCE", 0.0)
+    large_only = lambda x0, t, eps, abar: Q(x0, t, eps, abar) * x0.dtype.type(1 + (x0.size > 10_000))  # noqa: E731
+    verdict = check(large_only, "q_sample")
+    assert verdict and verdict.examples == 2 and "more than 1 cases of float32" in str(verdict.untested)
+    assert "arrays of more than a few thousand elements" in str(verdict.untested)
+    monkeypatch.undo()
+    assert check(large_only, "q_sample", **FEW).kind == "wrong values"
 
 
 def test_a_function_that_refuses_strides_passes_with_a_note():
@@ -93,9 +113,36 @@ def test_half_precision_is_float32_until_it_is_stored():
 @pytest.mark.parametrize("columns", [60, 80])
 def test_the_report_fits_the_terminal(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
-    exponential = {"np.exp(logvar / 2)": "np.exp(logvar)"}
-    for op, how in (("ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"}), ("reparameterize_kl", exponential)):
+    exponential = {"exp_weighted(eps, logvar / 2)": "exp_weighted(eps, logvar)"}
+    for op, how in (("ddim_step", {"(1 - eta) * (1 + eta) * beta": "beta"}), ("reparameterize_kl", exponential)):
         verdict = check(wrong(op, how), op, dtype="float32", **FEW)
         report, code = str(verdict).removesuffix(verdict.code), verdict.code
         assert str(verdict) == report + code and all(x.split()[0] in report for x in (verdict.cause, verdict.smallest))
         assert max(map(len, report.split("\n"))) <= columns and max(map(len, code.split("\n"))) <= 80, str(verdict)
+
+
+def test_a_strangers_clip_may_leave_the_norm_out_but_not_get_it_wrong():
+    """The gradients alone are Optax's result, and right; a norm that is returned is held to its truth."""
+    def norm(grads):
+        return np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads))
+
+    def optax(grads, max_norm):
+        with np.errstate(all="ignore"):
+            return [g * g.dtype.type(np.minimum(max_norm / norm(grads), 1.0)) for g in grads]
+
+    def torch(grads, max_norm):
+        return [g * g.dtype.type(np.minimum(max_norm / (norm(grads) + 1e-6), 1.0)) for g in grads], norm(grads)
+
+    def afterwards(grads, max_norm):
+        clipped = [g * g.dtype.type(max_norm / norm(grads) if norm(grads) > max_norm else 1.0) for g in grads]
+        return clipped, norm(clipped)
+
+    def one_less(grads, max_norm):
+        return optax(grads, max_norm)[:-1], norm(grads)
+
+    for theirs, library in ((optax, "Optax"), (torch, "PyTorch")):
+        verdict = check(theirs, "clip_by_global_norm", examples=40)
+        assert verdict and library in str(verdict)
+    verdict = check(afterwards, "clip_by_global_norm", examples=40)
+    assert not verdict and "the norm of the clipped gradients" in str(verdict)
+    assert not check(one_less, "clip_by_global_norm", examples=40)

@@ -11,15 +11,17 @@ import numpy as np
 
 from kernels import registry
 from kernels.check.adapter import find
-from ref import philox
+from ref import diffusion, philox
+from ref.shapes import at
 
 
-def in_data_dtype(function, like=None):
-    """function with results in the dtype of its data; the truth is float64. like: a function with the signature."""
+def in_data_dtype(function, like=None, usual=np.float32):
+    """function with results in the dtype of its data, or in `dtype`; the truth is float64. like: a function with the
+    signature. usual: the dtype where there is neither."""
 
     @functools.wraps(like or function)
     def wrapped(**arguments):
-        dtype = next((x.dtype for x in registry.arrays(arguments).values()), np.float32)
+        dtype = arguments.pop("dtype", next((x.dtype for x in registry.arrays(arguments).values()), usual))
         cast = [x.astype(dtype) if np.ndim(x) else float(x) for x in registry.outputs(function(**arguments))]
         return cast if len(cast) > 1 else cast[0]
 
@@ -48,7 +50,7 @@ def wrong(name, how):
         data = registry.exact(arguments)
         return how(lambda **a: op.truth(**(data | a)), **data)
 
-    return in_data_dtype(function, op.truth)
+    return in_data_dtype(function, None if op.takes_dtype else op.truth, op.dtypes[0])
 
 
 def _along_the_last_axis(f, x0, t, eps, abar):
@@ -65,6 +67,16 @@ def _no_root(f, x0, t, seed, abar, stream=0):
 def _deviation(f, dz, dkl, mu, logvar, eps):
     std, dkl = np.exp(logvar), np.reshape(dkl, np.shape(dkl) + (1,) * (mu.ndim - np.ndim(dkl)))
     return dz + dkl * mu, dz * eps * std + dkl * (std**2 - 1), std * dz
+
+
+def _eps_kept(f, xt, eps_hat, t, s, abar, clip, **_):
+    x0 = diffusion.x0_from_eps(xt, eps_hat, t, abar)
+    return f(clip=None) + (0 if clip is None else np.sqrt(at(abar, s, xt, "s")) * (np.clip(x0, -clip, clip) - x0))
+
+
+def _direction(new):
+    """`ddim_step` with another factor of eps_hat, with and without clip. new: in terms of direction."""
+    return {f"direction * {eps}": f"{new} * {eps}" for eps in ("eps_hat", "eps_from_x0(xt, x0_hat, t, abar)")}
 
 
 SIGNAL, NOISE = {"np.sqrt(abar_t)": "abar_t"}, {"np.sqrt(1 - abar_t)": "(1 - abar_t)"}
@@ -95,11 +107,11 @@ WRONG = [  # operation, what is wrong, the cause
     ("ddpm_step", {STEP: "np.where(abar_s < 1, sigma2, 0.0)"}, "a variance used as a deviation"),
     ("ddpm_step", {"variance == 'small'": "False", "variance == 'large'": "True"}, "beta in place of beta-tilde"),
     ("ddpm_step", lambda f, s, **_: f(s=np.maximum(s - 1, 0)), ""),  # it has no name
-    ("ddim_step", {"eps_from_x0(xt, x0_hat, t, abar)": "eps_hat"}, "x0 clipped but eps not re-derived"),
-    ("ddim_step", {"1 - abar_s - sigma**2": "1 - abar_s"}, "sigma^2 not taken out of the direction's variance"),
-    ("ddim_step", {"direction * eps_hat": "-direction * eps_hat"}, ""),
+    ("ddim_step", _eps_kept, "x0 clipped but eps not re-derived"),
+    ("ddim_step", {"(1 - eta) * (1 + eta) * beta": "beta"}, "sigma^2 not taken out of the direction's variance"),
+    ("ddim_step", _direction("-direction"), ""),
     ("ddim_step", {"np.where(sigma > 0, z, 0.0)": "sigma * np.where(sigma > 0, z, 0.0)"}, "a variance used as"),
-    ("ddim_step", {"direction * eps_hat": "direction**2 * eps_hat"}, "the direction's variance used as its deviation"),
+    ("ddim_step", _direction("direction**2"), "the direction's variance used as its deviation"),
     ("ddim_step", {"np.sqrt(abar_s) * x0_hat": "abar_s * x0_hat"}, "alpha-bar of the next time without its root"),
     ("eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.sum((eps_hat - eps) ** 2)"}, "1/N left out"),
     ("eps_loss", {"np.mean((eps_hat - eps) ** 2)": "np.mean((eps_hat - eps) ** 2) / 2"}, "half the square"),
@@ -109,12 +121,16 @@ WRONG = [  # operation, what is wrong, the cause
     ("guided_ddpm_step", {"guide(uncond, cond, w)": "guide(cond, uncond, w)"}, "uncond and cond swapped"),
     ("guided_flow_step", {"xt + (s - t) * v": "xt + (t - s) * v"}, "sign of the step: t - s"),
     ("adam_step", {"np.sqrt(vhat) + eps": "np.sqrt(vhat + eps)"}, "eps inside the root"),
-    ("adam_step", {"m / (1 - beta1**step)": "m", "v / (1 - beta2**step)": "v"}, "bias correction left out"),
+    ("adam_step", {"m / _one_less_power(beta1, step)": "m", "v / _one_less_power(beta2, step)": "v"},
+     "bias correction left out"),
     ("ema_step", {"decay * avg + (1 - decay) * p": "(1 - decay) * avg + decay * p"}, "decay and 1 - decay swapped"),
-    ("clip_by_global_norm", {"max_norm / norm if norm > max_norm else 1.0": "max_norm / norm"}, "scaled also where"),
-    ("reparameterize_kl", {"np.exp(logvar / 2)": "np.exp(logvar)"}, "a variance used as a deviation"),
-    ("reparameterize_kl_backward", {"dkl * mu": "2 * dkl * mu", "np.expm1(logvar)": "2 * np.expm1(logvar)"}, KL),
-    ("reparameterize_kl_backward", {"np.exp(logvar / 2)": "np.exp(logvar)"}, "a variance used as a deviation"),
+    ("clip_by_global_norm", {"max_norm / n if n > max_norm else 1.0": "np.float64(max_norm) / n"}, "scaled also where"),
+    ("reparameterize_kl", {"exp_weighted(eps, logvar / 2)": "exp_weighted(eps, logvar)"},
+     "a variance used as a deviation"),
+    ("reparameterize_kl_backward",
+     {"dkl * mu": "2 * dkl * mu", "expm1_weighted(dkl, logvar) / 2": "expm1_weighted(dkl, logvar)"}, KL),
+    ("reparameterize_kl_backward", {"exp_weighted(dz, logvar / 2)": "exp_weighted(dz, logvar)"},
+     "a variance used as a deviation"),
     ("reparameterize_kl_backward", lambda f, logvar, **_: f(logvar=2 * logvar), ""),
     ("reparameterize_kl_backward", _deviation, "logvar used as the log of a deviation"),
 ]  # fmt: skip

@@ -277,7 +277,7 @@ def main(file="nets", names=tuple(NETWORKS), layers=tuple(LAYERS)):
                      "transformers": transformers.__version__, "python": platform.python_version()},
         "cases": cases,
     }
-    (HERE / f"{file}.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n")
+    (HERE / f"{file}.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n", "utf-8")
     print(len(content), "bytes", len(arrays), "arrays")
 
 

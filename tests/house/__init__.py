@@ -6,7 +6,7 @@ from tests import ROOT
 
 def python_files(*folders):
     """{path from the root: source} of every Python file in these folders."""
-    return {path.relative_to(ROOT).as_posix(): path.read_text()
+    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
             for folder in folders for path in sorted((ROOT / folder).rglob("*.py")) if "__pycache__" not in path.parts}
 
 

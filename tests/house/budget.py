@@ -54,7 +54,7 @@ def too_large(files):
 
 def listed():
     """The list of exceptions."""
-    lines = (line.split() for line in EXCEPTIONS.read_text().splitlines())
+    lines = (line.split() for line in EXCEPTIONS.read_text("utf-8").splitlines())
     return {(place, what): int(value) for place, what, value in lines}
 
 

@@ -21,12 +21,12 @@ def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
     left = shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", ".hypothesis", "*.png")
     shutil.copytree(ROOT, folder, dirs_exist_ok=True, ignore=left)
-    recipe = re.search(r"(?s)^## Add an equation, add a kernel\n(.+?)^## ", (ROOT / "README.md").read_text(), flags=re.M)[1]
+    recipe = re.search(r"(?s)^## Add an equation, add a kernel\n(.+?)^## ", (ROOT / "README.md").read_text("utf-8"), flags=re.M)[1]
     files = re.findall(rf"(?s){PATH}.+?{BLOCK}", recipe)
     assert [path.split("/")[1] for path, _ in files] == ["numba_cpu", "ops"]
     for path, text in files:
         assert not (folder / path).exists()
-        (folder / path).write_text(text)
+        (folder / path).write_text(text, "utf-8")
     return folder
 
 
@@ -51,7 +51,7 @@ def test_the_kernels_tests_find_it_and_pass(tree):
 @pytest.mark.skipif(bool(missing(False)), reason="the benchmark's own libraries are not installed")
 def test_the_benchmark_times_it(tree):
     run(tree, "bench", "--op", "guidance", "--shape", "8,784", "--seconds", "0", "--csv", "rows.csv")
-    (found,) = csv.DictReader((tree / "rows.csv").read_text().splitlines())
+    (found,) = csv.DictReader((tree / "rows.csv").read_text("utf-8").splitlines())
     assert found["op"] == "guidance.guide" and found["failure"] == "" and float(found["median_us"]) > 0
 
 
@@ -70,5 +70,5 @@ def test_every_record_has_a_kernel_and_every_kernel_a_record():
 
 
 def functions(path):
-    nodes = ast.parse(path.read_text()).body
+    nodes = ast.parse(path.read_text("utf-8")).body
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name[0] != "_"}

@@ -83,7 +83,7 @@ def test_backends_have_the_names_and_arguments_of_ref():
         backend, module = path.split("/")[1:] if path.count("/") == 2 else (None, None)
         if not backend or not (ROOT / "ref" / module).exists():
             continue
-        truth = public_functions((ROOT / "ref" / module).read_text())
+        truth = public_functions((ROOT / "ref" / module).read_text("utf-8"))
         for name, node in public_functions(source).items():
             if name in truth:
                 theirs, ours = parameters(truth[name]), parameters(node)

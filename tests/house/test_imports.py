@@ -15,8 +15,9 @@ def kernels(*names):
     return {f"kernels.{name}" for name in names}
 
 
-NUMBA = {"numpy", "numba", "llvmlite"} | kernels("arguments", "coefficients", "numba_cpu")
-TRITON = {"numpy", "triton"} | kernels("arguments", "coefficients", "triton_gpu")
+FOLDED = kernels("arguments", "coefficients", "prepare", "trajectory")
+NUMBA = {"numpy", "numba", "llvmlite"} | FOLDED | kernels("numba_cpu")
+TRITON = {"numpy", "triton"} | FOLDED | kernels("triton_gpu")
 RECORDS = {"numpy", "ref"} | kernels("registry", "ops", "numpy_cpu", "coefficients", "tolerance", "timing")
 # Where a file stands decides what it may import next to the standard library; the first line that fits holds. A folder
 # allows all that is inside it.
@@ -24,8 +25,10 @@ MAY_IMPORT = {
     "ref/reading/": {"numpy", "ref", "pygments"},  # the reader: no math; colours where they are installed
     "ref/": {"numpy", "ref"},
     "kernels/arguments.py": {"numpy"},
+    "kernels/prepare.py": {"numpy"},
+    "kernels/trajectory.py": {"numpy"} | kernels("coefficients"),
     "kernels/coefficients.py": {"numpy"},  # every backend uses it, so it may not lead them to the truth
-    "kernels/numpy_cpu/": {"numpy"} | kernels("coefficients", "numpy_cpu"),
+    "kernels/numpy_cpu/": {"numpy"} | FOLDED | kernels("numpy_cpu"),
     "kernels/numba_cpu/": NUMBA,
     "kernels/triton_gpu/arrays.py": TRITON | {"numba"},  # arrays on the device
     "kernels/triton_gpu/": TRITON,

@@ -16,7 +16,8 @@ STDLIB = set(sys.stdlib_module_names)
 
 def test_the_top_level_holds_only_what_belongs_there():
     expected = set(".ci .git .gitignore LICENSE README.md bench kernels pyproject.toml ref setup.cfg tests".split())
-    ignored = [line.strip().rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line.strip()]
+    lines = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    ignored = [line.strip().rstrip("/") for line in lines if line.strip()]
     extra = {entry.name for entry in ROOT.iterdir() if entry.is_file() or any(entry.iterdir())} - expected
     assert {name for name in extra if not any(fnmatch.fnmatch(name, pattern) for pattern in ignored)} == set()
 
@@ -75,7 +76,8 @@ def texts_in_any_encoding(source):
 
 
 def test_every_text_is_in_utf_8():
-    found = {path: texts_in_any_encoding(source) for path, source in python_files("ref", "kernels", "bench").items()}
+    files = python_files("ref", "kernels", "bench", "tests")
+    found = {path: texts_in_any_encoding(source) for path, source in files.items()}
     assert {path: lines for path, lines in found.items() if lines} == {}
     wrong = ("open(p)", "open(p, 'w')", "p.read_text()", "p.write_text(x)", "p.open()", "os.fdopen(1, 'w')")
     right = ("open(p, 'rb')", "open(p, mode='wb')", "open(p, encoding='utf-8')", "p.read_text('utf-8')",
@@ -84,7 +86,7 @@ def test_every_text_is_in_utf_8():
 
 
 def test_pyproject_holds_the_build_system_only():
-    assert list(tomllib.loads((ROOT / "pyproject.toml").read_text())) == ["build-system"]
+    assert list(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))) == ["build-system"]
 
 
 @pytest.mark.parametrize("command", [
@@ -92,8 +94,8 @@ def test_pyproject_holds_the_build_system_only():
 ])
 def test_ci_runs_the_commands_of_the_readme(command):
     for path in ("README.md", ".ci/run"):
-        assert command in (ROOT / path).read_text(), f"{path} does not have: {command}"
+        assert command in (ROOT / path).read_text("utf-8"), f"{path} does not have: {command}"
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 160
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 160

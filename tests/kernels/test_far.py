@@ -133,7 +133,8 @@ def test_sums_of_elements_past_what_32_bits_count(b, monkeypatch):
     numba_window(monkeypatch)
     x, y = (far(np.full((1, SIZE), value, np.float32)).reshape(-1) for value in (5.0, 2.0))
     assert b.modules.diffusion.eps_loss(x, y) * x.size == pytest.approx(9 * SIZE, rel=1e-12)
-    (clipped,) = b.modules.optim.clip_by_global_norm([x], 1.0, out=[address_space(x.shape, x.dtype)])
+    (clipped,), norm = b.modules.optim.clip_by_global_norm([x], 1.0, out=[address_space(x.shape, x.dtype)])
+    assert norm == pytest.approx(5 * SIZE**0.5, rel=1e-12)
     assert np.allclose(clipped[FIRST : FIRST + SIZE], SIZE**-0.5, rtol=1e-6)
 
 
@@ -204,3 +205,13 @@ def test_mlp_train_on_examples_past_what_32_bits_count(b):
     losses = registry.kernel(TRAIN, b.name)(**arguments)[2]
     params = tree.map(np.float64, arguments["params"])
     assert np.allclose(losses, TRAIN.truth(**arguments | {"params": params})[2], rtol=1e-4)
+
+
+@on_each(lambda b: [()] if b.name == "triton_gpu" and b.slow else [])
+def test_weights_that_32_bits_do_not_count_are_refused(b):
+    pixels, one = 2**23 + 1, np.zeros(256, np.float32)
+    params = {"w1": address_space((256, pixels + 1), "float32"), "b1": one, "b2": address_space((pixels,), "float32")}
+    arguments = make(SAMPLE, (1, 8)) | {"xT": address_space((1, pixels), "float32"), "times": [500, 20]}
+    arguments["params"] = params | {"w2": address_space((pixels, 256), "float32")}
+    with pytest.raises(ValueError, match=r"\bparams\b"):
+        registry.kernel(SAMPLE, b.name)(**arguments)

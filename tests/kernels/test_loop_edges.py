@@ -122,5 +122,6 @@ def test_sums_lose_no_small_term_next_to_a_large_one(b):
         total = float(b.receive(f.eps_loss_grad(b.send(x), zero)[0])) * x.size
         assert total == pytest.approx(want, rel=5e-7)
         assert b.receive(v.reparameterize_kl(b.send(x), zero, zero)[1])[0] == pytest.approx(want / 2, rel=5e-7)
-        clipped = b.receive(o.clip_by_global_norm([b.send(x)], 1.0)[0])
-        assert clipped[0, first] == pytest.approx(4096 / want**0.5, rel=2e-7)
+        (clipped,), norm = o.clip_by_global_norm([b.send(x)], 1.0)
+        assert b.receive(clipped)[0, first] == pytest.approx(4096 / want**0.5, rel=2e-7)
+        assert float(b.receive(norm)) == pytest.approx(want**0.5, rel=1e-12)

@@ -115,7 +115,7 @@ def test_out_that_is_read_only_and_no_threads_are_refused():
 
 def test_stale_compiled_code_is_forgotten_once(tmp_path):
     for left in (False, True):
-        (tmp_path / "kernel.nbi").write_text("compiled")
+        (tmp_path / "kernel.nbi").write_text("compiled", "utf-8")
         cache.forget_stale_code(tmp_path)
         assert (tmp_path / "kernel.nbi").exists() == left
 
@@ -133,7 +133,7 @@ def test_changed_coefficients_are_seen_with_a_kept_cache(tmp_path):
 
     right, coefficients = loss(), copy / "kernels" / "coefficients.py"
     assert right == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6) and list((tmp_path / "cache").rglob("*.nbi"))
-    coefficients.write_text(coefficients.read_text().replace("0.5000000013543258", "0.6"))
+    coefficients.write_text(coefficients.read_text("utf-8").replace("0.5000000013543258", "0.6"), "utf-8")
     assert abs(loss() - right) > 1e-3 * right
 
 

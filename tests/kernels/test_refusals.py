@@ -54,6 +54,7 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
         ("NaN in abar", dict(t=np.arange(4), abar=np.where(np.arange(1001) == 2, np.nan, ABAR)), "abar"),
         ("complex abar", dict(abar=ABAR + 0j), "abar"),
         ("abar above 1", dict(t=1, abar=np.array([1.0, 1.5, 0.5])), "abar"),
+        ("abar that begins with the first step", dict(t=1, abar=ABAR[1:]), "abar"),
         ("out of another shape", dict(out=sevens((2, 6))), "out"),
         ("out of double", dict(out=sevens((4, 6), np.float64)), "out", TypeError),
         ("out of half", dict(out=sevens((4, 6), np.float16)), "out", TypeError),
@@ -61,6 +62,8 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
     "diffusion.ddpm_step": [
         ("a step without noise", dict(t=1, s=0, abar=NO_NOISE), "abar"),
         ("s = t", dict(t=5, s=5), "s"),
+        ("abar that rises", dict(t=2, s=1, abar=np.array([1.0, 0.2, 0.6])), "abar"),
+        ("no signal to go to", dict(t=3, s=2, abar=np.array([1.0, 0.5, 0.0, 0.0])), "abar"),
         ("clip = 0", dict(clip=0), "clip"),
         ("an unknown variance", dict(variance="learned"), "variance"),
     ],
@@ -83,6 +86,12 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
     "philox.normal": [("a seed below 0", dict(seed=-1), "seed")],
     "optim.adam_step": [
         ("step 0", dict(step=0), "step"),
+        ("half a step", dict(step=1.5), "step", TypeError),
+        ("beta2 = 1", dict(beta2=1.0), "beta2"),
+        ("beta1 below 0", dict(beta1=-0.1), "beta1"),
+        ("eps below 0", dict(eps=-1.0), "eps"),
+        ("lr not a number", dict(lr=np.nan), "lr"),
+        ("infinite weight decay", dict(weight_decay=np.inf), "weight_decay"),
         ("results that overlap", dict(out=shared(0, 18, 60)), "out"),
     ],
     "optim.ema_step": [("a decay above 1", dict(decay=1.5), "decay")],
@@ -127,6 +136,7 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
     "fused.mlp_train": [
         ("no steps", dict(steps=0), "steps.*batch"),
         ("no batch", dict(batch=0), "steps.*batch"),
+        ("a batch that 32 bits do not count", dict(batch=2**27), "batch", ValueError, TRITON),
         ("half a step", dict(steps=1.5), "steps", TypeError),
         ("half an example", dict(batch=1.5), "batch", TypeError),
         ("no data", dict(data=X3[:0].copy()), "n"),

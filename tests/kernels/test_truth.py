@@ -147,7 +147,12 @@ def test_kl_near_the_prior_loses_no_digits(b):
 @on_each()
 def test_clip_by_global_norm_takes_a_dict_and_empty_arrays(b):
     grads = {name: b.send(g) for name, g in {"w": X, "b": 2 * X, "none": X[:0].copy()}.items()}
-    clipped = {name: b.receive(g) for name, g in b.modules.optim.clip_by_global_norm(grads, 1.0).items()}
+    clipped, norm = b.modules.optim.clip_by_global_norm(grads, 1.0)
+    clipped = {name: b.receive(g) for name, g in clipped.items()}
+    assert float(b.receive(norm)) == pytest.approx(5**0.5 * np.linalg.norm(X))
+    for nothing in ([], {}, [b.send(X[:0].copy())]):
+        got, norm = b.modules.optim.clip_by_global_norm(nothing, 1.0)
+        assert type(got) is type(nothing) and len(got) == len(nothing) and float(b.receive(norm)) == 0
     assert list(clipped) == [*grads] and np.sum(clipped["w"] ** 2 + clipped["b"] ** 2) == pytest.approx(1)
 
 

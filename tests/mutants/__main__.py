@@ -42,7 +42,7 @@ def tests_of(path):
     if top == "ref":
         found += [ROOT / f"tests/ref/test_{name}.py" for name in ("refusals", "every_equation", "gradients")]
         module = ".".join((top, *inner, ""))
-        laws = {test: imports(test.read_text()) for test in sorted(ROOT.glob("tests/laws/test_*.py"))}
+        laws = {test: imports(test.read_text("utf-8")) for test in sorted(ROOT.glob("tests/laws/test_*.py"))}
         found += [test for test, names in laws.items() if any(f"{name}.".startswith(module) for name in names)]
     return list(dict.fromkeys(test.relative_to(ROOT).as_posix() for test in found))
 
@@ -120,7 +120,7 @@ def main(argv=None):
         survivors = []
         for name, path, source in faulty:
             began, place = time.perf_counter(), tree / path.relative_to(ROOT)
-            place.write_text(source)
+            place.write_text(source, "utf-8")
             status, last = run_tests(tree, tests_of(path), patience)
             shutil.copy(path, place)
             if status > 2:

@@ -69,7 +69,7 @@ def everything():
     for path in [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         if LEFT_OUT.isdisjoint(parts):
-            for name, statement in definitions(ast.parse(path.read_text())).items():
+            for name, statement in definitions(ast.parse(path.read_text("utf-8"))).items():
                 labels = [label for label, _, _ in changes(statement)] if isinstance(statement, ast.FunctionDef) else []
                 for i, label in enumerate(labels):
                     yield Site(".".join((*parts, name)), label, labels[: i + 1].count(label))
@@ -89,7 +89,7 @@ def mutated(site):
     Raises LookupError where the target or the site does not exist, ValueError where nothing changes.
     """
     path, name = split(site.target)
-    source = path.read_text()
+    source = path.read_text("utf-8")
     found = list({id(node): node for node in definitions(ast.parse(source), name).values()}.values())
     places = [(statement, old, new) for statement in found for _, old, new in changes(statement, site.operator)]
     if not 0 < site.n <= len(places):

@@ -43,9 +43,9 @@ def assert_keeps_float32(net, net_backward, arguments):
 
 def by_time(sampler, **settings):
     """A sampler of a model of ints as a function of (model, xT, times, noise, abar); nothing is known to `inpaint`."""
-    def sample(model, xT, times, noise, abar):
+    def sample(model, xT, times, noise, abar, **more):
         given = dict(model=model, xT=xT, times=times, noise=noise, abar=abar, known=xT,
-                     mask=np.zeros_like(xT)) | settings
+                     mask=np.zeros_like(xT)) | settings | more
         return sampler(**{name: given[name] for name in inspect.signature(sampler).parameters if name in given})
 
     return sample
@@ -56,5 +56,5 @@ BY_TIME = {
     "ddim 0": by_time(samplers.ddim, eta=0), "ddim 0.5": by_time(samplers.ddim, eta=0.5),
     "ddim 1": by_time(samplers.ddim, eta=1), "dpmpp_2m": by_time(samplers.dpmpp_2m),
     **{f"unipc {order}": by_time(samplers.unipc, order=order) for order in (1, 2, 3)},
-    "inpaint": by_time(samplers.inpaint),
+    "dpmpp_2m_sde": by_time(samplers.dpmpp_2m_sde), "inpaint": by_time(samplers.inpaint),
 }

@@ -58,7 +58,7 @@ GIVEN = {  # arguments in place of the examples': kinks, repeated rows, ends of 
     "ref.objectives.normal_kl": dict(mean1=numbers(2, 3), logvar1=numbers(2, 3), mean2=numbers(2, 3), logvar2=0.3),
     # open bins from both sides of their end, and one inside; bins wider than a deviation are in test_objectives.py, for
     # central differences need steps that are small in deviations
-    "ref.objectives.discretized_gaussian_log_likelihood": dict(x=2 * np.array([100, 100, 101, 0, 0, 255,
+    "ref.discretized.discretized_gaussian_log_likelihood": dict(x=2 * np.array([100, 100, 101, 0, 0, 255,
                                                                                255]) / 255 - 1,
                                                                                means=np.array([0.3, -0.9, -0.2, -0.7,
                                                                                                -1.3, 0.8, 1.2]),

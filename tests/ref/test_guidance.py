@@ -30,6 +30,40 @@ def test_w_is_0_for_unconditional_and_1_for_conditional(case):
                                atol=1e-15 * (np.abs(cond) + np.abs(uncond)).max())
 
 
+@given(case=SHAPES)
+def test_a_weight_for_each_example_is_its_own(case):
+    uncond, cond = two(case)
+    w = np.linspace(-1, 7.5, len(cond))
+    for guide in (guidance.guide, lambda *two: guidance.guide_rescaled(*two, 0.7)):
+        together = guide(uncond, cond, w)
+        for i in range(len(w)):
+            np.testing.assert_array_equal(together[i:i + 1], guide(uncond[i:i + 1], cond[i:i + 1], w[i]))
+    for wrong in (np.ones(len(w) + 1), np.ones((len(w), 1))):
+        with pytest.raises(ValueError, match=r"\bw\b"):
+            guidance.guide(uncond, cond, wrong)
+
+
+def test_interval_weight_by_hand():
+    """Open below and closed above, as [Interval] has it."""
+    w = np.array([0.0, 3.0])
+    assert [guidance.interval_weight(3.0, t, 200, 800) for t in (0, 200, 201, 800, 801)] == [1, 1, 3, 3, 1]
+    assert isinstance(guidance.interval_weight(3, 5, 0, 9), float)
+    np.testing.assert_array_equal(guidance.interval_weight(w, 0.3, 0.28, 5.42), w)
+    np.testing.assert_array_equal(guidance.interval_weight(w, 0.2, 0.28, 5.42), [1, 1])
+    np.testing.assert_array_equal(guidance.interval_weight(w, np.array([9.0, 1.0]), 0.28, 5.42), [1, 3])
+    np.testing.assert_array_equal(guidance.interval_weight(2.0, np.array([9.0, 1.0]), -np.inf, np.inf), [2, 2])
+    for wrong in ((5, 3), (np.nan, 3), (3, np.nan)):
+        with pytest.raises(ValueError, match=r"\blow\b"):
+            guidance.interval_weight(2.0, 4, *wrong)
+    for call in (lambda: guidance.guide(w, w, None), lambda: guidance.interval_weight(None, 1, 0, 2),
+                 lambda: guidance.interval_weight(2.0, None, 0, 2)):  # fmt: skip
+        with pytest.raises(TypeError, match=r"\bw\b.+None"):
+            call()
+    for t in (np.ones(3), np.ones((2, 1))):
+        with pytest.raises(ValueError, match=r"\bw and t\b"):
+            guidance.interval_weight(w, t, 0, 1)
+
+
 @given(case=SHAPES, w=REAL)
 def test_the_papers_convention(case, w):
     """[CFG] eq. 6: (1 + w) cond - w uncond is `guide` with w_from_paper(w)."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ref import samplers
+from ref import dpm_solver, samplers
 from tests import assert_close
 from tests.ref import ABAR, BY_TIME
 from tests.ref.test_samplers import TIMES, X, model
@@ -97,11 +97,11 @@ def test_one_step_of_dpmpp_2m_by_hand():
     r = math.log(16 / 9) / math.log(9 / 5)
     D = (1 + 1 / (2 * r)) * 2.0 - 1 / (2 * r) * 0.5
     one = np.ones((1, 1))
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 1, abar),
+    assert_close(dpm_solver.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 1, abar),
                  (25 / 39 * 3 + 12 / 13 * 4 / 9 * D) * one)
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, None, None, 2, 1, abar),
+    assert_close(dpm_solver.dpmpp_2m_step(3 * one, 2 * one, None, None, 2, 1, abar),
                  (25 / 39 * 3 + 12 / 13 * 4 / 9 * 2) * one)
-    assert_close(samplers.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 0, abar), 2 * one)  # to the data, of order 1
+    assert_close(dpm_solver.dpmpp_2m_step(3 * one, 2 * one, 0.5 * one, 3, 2, 0, abar), 2 * one)
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "unipc 1", "unipc 2", "unipc 3"])

@@ -13,7 +13,7 @@ from tests import GOLDENS, assert_close, golden, redrawn
 
 ARRAYS = golden("nets") | golden("unet")
 CASES = {name: case for file in ("nets", "unet")
-         for name, case in json.loads((GOLDENS / f"{file}.json").read_text())["cases"].items()}
+         for name, case in json.loads((GOLDENS / f"{file}.json").read_text("utf-8"))["cases"].items()}
 
 
 def part(name, key):

@@ -1,5 +1,6 @@
 """Adam, AdamW, EMA and clipping: two steps worked by hand, properties, dtypes, and what is refused."""
 import numpy as np
+import pytest
 from hypothesis import given, strategies as st
 
 from ref import optim
@@ -99,12 +100,14 @@ def test_ema_at_both_ends():
 def test_clip_by_hand():
     """The norm over both arrays is sqrt(9 + 16 + 144) = 13."""
     grads = {"w": np.array([[3.0, 4.0]]), "b": np.array([-12.0])}
-    clipped = optim.clip_by_global_norm(grads, 6.5)
-    assert list(clipped) == ["w", "b"]
+    clipped, n = optim.clip_by_global_norm(grads, 6.5)
+    assert list(clipped) == ["w", "b"] and type(n) is float and n == 13
     assert_close(clipped["w"], np.array([[1.5, 2.0]]))
     assert_close(clipped["b"], np.array([-6.0]))
-    for limit in (13.0, 14.0):
-        for name, same in optim.clip_by_global_norm(grads, limit).items():
+    for limit in (13.0, 14.0, np.inf):
+        unclipped, n = optim.clip_by_global_norm(grads, limit)
+        assert n == 13
+        for name, same in unclipped.items():
             np.testing.assert_array_equal(same, grads[name])
             assert same is not grads[name]
 
@@ -112,19 +115,32 @@ def test_clip_by_hand():
 @given(case=st.lists(ARRAYS, min_size=1, max_size=4), limit=st.floats(1e-3, 1e3))
 def test_clipping_bounds_the_norm_and_keeps_the_direction(case, limit):
     grads = [arrays(c, 1)[0] for c in case]
-    clipped = optim.clip_by_global_norm(grads, limit)
+    clipped, n = optim.clip_by_global_norm(grads, limit)
     norm, clipped_norm = (np.sqrt(sum((np.asarray(g) ** 2).sum() for g in gs)) for gs in (grads, clipped))
-    assert abs(clipped_norm - min(norm, limit)) <= 1e-13 * clipped_norm
+    assert abs(clipped_norm - min(norm, limit)) <= 1e-13 * clipped_norm and abs(n - norm) <= 1e-13 * norm
     for g, c in zip(grads, clipped):
         np.testing.assert_allclose(c * norm, g * clipped_norm, rtol=1e-12)
 
 
 def test_nothing_to_clip():
-    assert optim.clip_by_global_norm([], 1.0) == [] and optim.clip_by_global_norm({}, 1.0) == {}
-    np.testing.assert_array_equal(optim.clip_by_global_norm([np.zeros(3)], 1.0)[0], np.zeros(3))
+    assert optim.clip_by_global_norm([], 1.0) == ([], 0) and optim.clip_by_global_norm({}, 1.0) == ({}, 0)
+    (zeros,), n = optim.clip_by_global_norm([np.zeros(3)], 1.0)
+    assert n == 0 and not zeros.any()
 
 
 def test_float32_clipping_sums_in_float64():
     """1e30 squared does not fit a float32."""
-    assert_close(optim.clip_by_global_norm([np.full(4, 1e30, np.float32)], 2.0)[0].astype(np.float64), np.ones(4),
-                 rel=1e-6)
+    (clipped,), n = optim.clip_by_global_norm([np.full(4, 1e30, np.float32)], 2.0)
+    assert_close(clipped.astype(np.float64), np.ones(4), rel=1e-6)
+    assert_close(n, 2e30, rel=1e-6)
+
+
+@pytest.mark.parametrize("grads", [[[np.inf], [np.nan]], [[np.nan], [np.inf]], [[np.nan, np.inf], [1.0]]])
+def test_a_norm_of_infinity_and_nan_is_nan(grads):
+    """math.hypot(inf, nan) is inf."""
+    grads = [np.array(g) for g in grads]
+    with np.errstate(invalid="ignore"):
+        same, n = optim.clip_by_global_norm(grads, 1.0)
+    assert np.isnan(n)
+    for one, other in zip(same, grads):
+        np.testing.assert_array_equal(one, other)

@@ -56,7 +56,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for name in ("diffusion.q_sample", "samplers.heun", "gan.gradient_penalty_backward", "nets.mlp.residual"):
         assert main(["trace", name, "--html", str(folder / f"{name}.html")]) == 0
-    return {path.stem: path.read_text() for path in folder.iterdir()}
+    return {path.stem: path.read_text("utf-8") for path in folder.iterdir()}
 
 
 def test_a_page_needs_nothing_but_itself(made):
@@ -99,12 +99,12 @@ def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr == 'no colours without Pygments: pip install -e ".[study]"\n'
-    assert parsed((tmp_path / "p.html").read_text()).find(".//math") is not None
+    assert parsed((tmp_path / "p.html").read_text("utf-8")).find(".//math") is not None
 
 
 def browse(folder, content):
     """What a browser without a network says of a page: its console, and its document after a second."""
-    (folder / "page.html").write_text(content)
+    (folder / "page.html").write_text(content, "utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
                "--host-resolver-rules=MAP * ~NOTFOUND",
                f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200", "--virtual-time-budget=3000",

@@ -25,10 +25,11 @@ def test_betas_alpha_bar_and_snr_replay_diffusers(name):
     betas = SCHEDULES[name]()
     abar = schedules.alpha_bar(betas)
     assert abar[0] == 1.0
-    assert_close(betas, GOLD[f"{name}/betas"])
+    assert_close(betas, GOLD[f"{name}/betas"], scale=1.0)  # their cosine is 1 less a ratio
     assert_close(abar[1:], GOLD[f"{name}/alphas_cumprod"])
     if f"{name}/snr" in GOLD:
-        assert_close(schedules.snr(abar)[GOLD["t"] + 1], GOLD[f"{name}/snr"])
+        theirs = np.append(1.0, GOLD[f"{name}/alphas_cumprod"])  # 1 less it shows the last digit
+        assert_close(schedules.snr(theirs)[GOLD["t"] + 1], GOLD[f"{name}/snr"])
     abar = schedules.zero_terminal_snr(abar)
     assert abar[0] == 1.0 and abar[-1] == 0.0
     assert_close(abar[1:], GOLD[f"{name}_zsnr/alphas_cumprod"])
@@ -48,6 +49,37 @@ def test_the_defaults_are_the_papers():
     assert schedules.linear_betas()[[0, -1]].tolist() == [1e-4, 0.02]
     assert_close(schedules.scaled_linear_betas()[[0, -1]], np.array([0.00085, 0.012]))
     assert schedules.cosine_betas()[-1] == 0.999
+
+
+@pytest.mark.parametrize("betas_of", MAKERS[:2])
+def test_betas_meant_for_another_T(betas_of):
+    """The ends of guided-diffusion, 1000 / T of those for 1000; meant for T itself they are the same to the bit; and
+    20 steps meant for 1000 would end at a beta of 1."""
+    np.testing.assert_array_equal(betas_of(1000, meant_for=1000), betas_of())
+    np.testing.assert_array_equal(betas_of(30, 0.1, 0.2, 30), betas_of(30, 0.1, 0.2))
+    for T in (250, 4000):
+        assert_close(betas_of(T, meant_for=1000)[[0, -1]], betas_of()[[0, -1]] * 1000 / T)
+        assert_close(betas_of(T, meant_for=1000), betas_of(T) * 1000 / T)
+    with pytest.raises(ValueError, match="meant_for / T = 1000 / 12"):
+        betas_of(12, meant_for=1000)
+
+
+@pytest.mark.parametrize("betas_of, rate", [
+    (schedules.linear_betas, lambda u: 0.1 * u + 19.9 * u**2 / 2),
+    (schedules.scaled_linear_betas, lambda u: 1000 * (
+        0.00085 * u + 0.00085**0.5 * (0.012**0.5 - 0.00085**0.5) * u**2 + (0.012**0.5 - 0.00085**0.5) ** 2 * u**3 / 3)),
+])
+def test_abar_of_betas_meant_for_another_T_depends_on_t_over_T(betas_of, rate):
+    """It tends to exp(-integral of 1000 beta) with an error of the first order in 1 / T: twice T, half the error."""
+    u = np.array([1, 2, 3, 4]) / 4
+
+    def off(T):
+        return -np.log(schedules.alpha_bar(betas_of(T, meant_for=1000))[(u * T).astype(int)]) / rate(u) - 1
+
+    for T in (1000, 2000, 4000):
+        assert np.all(np.abs(off(T)) < 25 / T)
+        np.testing.assert_allclose(off(T) / off(2 * T), 2, rtol=0.03)
+    assert schedules.alpha_bar(betas_of(100))[-1] > 0.3, "unscaled, a tenth of the steps adds a tenth of the noise"
 
 
 def test_short_schedules_by_hand():

@@ -1,0 +1,142 @@
+"""The inputs next to an input, an ulp away: what they change in the truth, and whether the error of a function changes
+with them, as rounding does and a wrong formula does not."""
+import itertools
+from dataclasses import replace
+
+import numpy as np
+
+from kernels import registry, tolerance
+from kernels.check.grade import LESS, in_proportion, shrinks
+
+FAR = 64  # ulps of the inputs that pass for rounding, where LESS units of the allowed error do
+FEW, SEVERAL = 4, 6  # neighbours
+MUCH = 1 << 20  # elements, above which FEW / 2 do
+ULPS = 16  # by less than so many they are moved
+STEADY = 1 / 8  # of an error: what moves less from neighbour to neighbour is no rounding
+MOST = 1 / 4  # of the elements that are far off: so many may be steady by luck
+OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which rounding is compared
+REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
+SETTINGS = (*registry.PER_EXAMPLE, "abar")
+GONE = 100  # times less than it was: an error that another input does not show
+STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
+
+
+def neighbours(arguments, dtype, count, data=True, settings=SETTINGS):
+    """The arguments with every float moved towards 0 by a few ulps, at random; 0 stays, and so does 1 of abar.
+    arguments: dict. dtype: name; whose ulp. count: how many. data: whether the data arrays are moved too. settings: the
+    arguments that are no data. Yields dicts.
+    """
+    rng, arrays, eps = np.random.default_rng(0), registry.arrays(arguments, settings), tolerance.EPS[dtype]
+
+    def moved(path, x):
+        if path in arrays and not data or isinstance(x, bool) or not (isinstance(x, (float, np.ndarray))):
+            return x
+        wide = np.asarray(x)
+        if wide.dtype.kind not in "fV":  # V: bfloat16
+            return x
+        stay = path == "abar" and (wide == 1)
+        other = wide.astype(np.float64) * np.where(stay, 1, 1 - eps * rng.integers(ULPS, size=wide.shape))
+        if path == "abar":  # a long schedule has entries that are few ulps apart: it still descends
+            other = np.sort(other)[::-1]
+        return other.astype(wide.dtype) if wide.ndim else float(other)
+
+    for _ in range(count):
+        yield {name: registry.mapped(moved, x, name) for name, x in arguments.items()}
+
+
+def change(op, arguments, dtype, data=True):
+    """The most that an ulp of the inputs changes in each output of the truth, a list of arrays; inf where it then has
+    no value. op: `registry.Op`. arguments, dtype, data: as in `neighbours`."""
+    with registry.quiet():
+        first = _wide(registry.outputs(op.truth(**registry.exact(arguments))))
+        most = [np.zeros(np.shape(x)) for x in first]
+        for other in neighbours(arguments, dtype, FEW, data, op.settings):
+            try:
+                second = _wide(registry.outputs(op.truth(**registry.exact(other))))
+            except REFUSALS:  # moved out of range
+                continue
+            off = [np.where(np.isfinite(a), np.abs(b - a), 0) * (2 / ULPS) for a, b in zip(first, second)]
+            most = [np.fmax(m, np.where(np.isnan(o), np.inf, o)) for m, o in zip(most, off)]
+    return most
+
+
+def _wide(results):
+    return [np.asarray(x, np.float64) for x in results]
+
+
+def widened(rules, most, by):
+    """Rules that allow by times a change as well. rules: list of `tolerance.Rule`. most: from `change`."""
+    return [replace(r, allowed=r.allowed + by * m) for r, m in zip(rules, most)]
+
+
+def rounds(op, call, arguments, dtype, far):
+    """Whether the errors where a function is far off are rounding.
+
+    Where it runs in float32 and in float64 they are if they shrink with the ulp. They are, too, if the same call gives
+    the same bits and the error moves by a good part of itself from neighbour to neighbour.
+    op: `registry.Op`. call: (arguments, dtype) -> outputs, or None where the function fails. arguments, dtype: as in
+    `neighbours`. far: a mask for each output.
+    """
+    def errors(a, name):
+        outputs = call(a, name)
+        if outputs is None or [np.shape(x) for x in outputs] != [mask.shape for mask in far]:
+            return None
+        with registry.quiet():
+            try:
+                truth = _wide(registry.outputs(op.truth(**registry.exact(a))))
+            except REFUSALS:
+                return None
+            off = [np.asarray(out, np.float64) - t for out, t in zip(outputs, truth)]
+        return np.concatenate([np.asarray(x)[mask].ravel() for x, mask in zip(off, far)])
+
+    count = SEVERAL if max(map(np.size, far), default=0) <= MUCH else FEW // 2
+    if OTHER.get(dtype) in op.dtypes:
+        names, stretched = ("float32", "float64"), itertools.islice(_stretched(op, arguments), count)
+        both = [[errors(_cast(op, a, name), name) for name in names] for a in stretched]
+        if all(x is not None for pair in both for x in pair):
+            narrow, wide = (max(float(np.max(np.abs(x))) for x in found) for found in zip(*both))
+            here = errors(arguments, dtype)  # of a stranger's truth it must not vanish next to one value
+            if op.rules and (here is None or GONE * max(narrow, wide) < np.max(np.abs(here))):
+                return False
+            if (shrinks if dtype == "float64" else in_proportion)(narrow, wide):
+                return True
+    moved = neighbours(arguments, dtype, count, settings=op.settings)
+    found = [errors(a, dtype) for a in (arguments, arguments, *moved)]
+    if any(x is None for x in found) or not np.array_equal(*found[:2]) or not np.all(np.isfinite(found)):
+        return False
+    steady = np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
+    return bool(np.mean(steady) < MOST)
+
+
+def _stretched(op, arguments):
+    """The arguments in float64 with all numbers stretched a little, data element by element, so that other digits are
+    rounded, and all: numbers of float32 may be added in float64 without rounding. Yields dicts."""
+    rng, data = np.random.default_rng(0), _floats(arguments, op.settings)
+
+    def stretched(path, x):
+        if path in data:
+            return x.astype(np.float64) * (1 - STRETCH * rng.uniform(size=x.shape))
+        if path == "abar":
+            return x ** (1 + by)
+        real = isinstance(x, float) or isinstance(x, np.ndarray) and x.dtype.kind == "f"
+        return x * (1 - by) if real else x
+
+    for _ in range(SEVERAL):
+        by = STRETCH * rng.uniform()
+        yield {name: registry.mapped(stretched, x, name) for name, x in arguments.items()}
+
+
+def _floats(arguments, settings):
+    return {n: x for n, x in registry.arrays(arguments, settings).items() if x.dtype.kind in "fV"}
+
+
+def _cast(op, arguments, dtype):
+    """The data arrays in another dtype. arguments: dict. dtype: name."""
+    data = _floats(arguments, op.settings)
+    return {n: registry.mapped(lambda path, x: x.astype(dtype) if path in data else x, a, n)
+            for n, a in arguments.items()}  # fmt: skip
+
+
+def less(dtype):
+    """By how much a change in the truth widens what is allowed, so that FAR of it are LESS units. dtype: name."""
+    return FAR / LESS.get(dtype, 1.0)
