@@ -19,6 +19,8 @@ from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.intrinsics import fma
 from kernels.numba_cpu.rowwise import apply, apply_many, rowwise
 
+ROOT_LEAST = 1e-140  # below it squares have lost digits
+
 # --- equations of one element: c are the coefficients of its row, u the scalars of the call, see `rowwise` ------------
 
 
@@ -69,9 +71,20 @@ def clip_by_global_norm(grads, max_norm, out=None):
     places = [engine.output(o, *kind, a) for o, kind, a in zip(outs, kinds, arrays)]
     for i, (memory, _) in enumerate(places if out is not None else ()):  # written before the later arrays are read
         arrays[i + 1:] = [a.copy() if np.may_share_memory(memory, a) else a for a in arrays[i + 1:]]
-    norm = math.sqrt(sum(float(reduce.sums(reduce.sum_squares, a)) for a in arrays))
+    norm = _norm(arrays)
     table = np.array([[max_norm / norm if norm > max_norm else 1.0]])
     for a, (memory, how) in zip(arrays, places):
         engine.run(SCALE, a.size, how, table, a.size or 1, (), memory, a)
     clipped = [engine.finish(memory, o, shape) for (memory, _), o, (shape, _) in zip(places, outs, kinds)]
     return dict(zip(names, clipped)) if isinstance(grads, dict) else clipped, norm
+
+
+def _norm(arrays):
+    """The root of the sum of squares; where those are no float64, of the elements over the largest one."""
+    norm = math.sqrt(sum(float(reduce.sums(reduce.sum_squares, a)) for a in arrays))
+    if ROOT_LEAST < norm < math.inf or math.isnan(norm):
+        return norm
+    largest = max((float(np.max(np.abs(a), initial=0.0)) for a in arrays), default=0.0)
+    if not 0 < largest < math.inf:
+        return largest
+    return largest * math.sqrt(sum(float(np.sum(np.square(a / largest))) for a in arrays))
