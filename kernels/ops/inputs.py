@@ -18,12 +18,18 @@ TIMES = {"schedule": tuple(SCHEDULES), "times": ("int", "rows")}
 TO_ZERO = TIMES | {"schedule": (*SCHEDULES, "zero")}  # for what is defined where abar_t = 0, zero terminal SNR
 SETTINGS = {  # numbers that are arguments, drawn by the checker so that no kernel may hold one constant
     "clip": lambda rng: rng.uniform(0.05, 3), "eta": lambda rng: rng.uniform(), "w": lambda rng: rng.uniform(-4, 10),
-    "decay": lambda rng: rng.uniform(), "max_norm": lambda rng: 10 ** rng.uniform(-3, 3),
-    "step": lambda rng: int(2 ** rng.integers(62) + rng.integers(1, 5)), "lr": lambda rng: 10 ** rng.uniform(-5, 0),
-    "beta1": lambda rng: rng.uniform(0, 0.99), "beta2": lambda rng: rng.uniform(0, 0.9999),
+    "max_norm": lambda rng: 10 ** rng.uniform(-3, 3), "lr": lambda rng: 10 ** rng.uniform(-5, 0),
+    "step": lambda rng: int(2 ** rng.uniform(0, rng.choice([20, 62])) + rng.integers(1, 5)),
+    **{name: lambda rng: _near_one(rng) for name in ("beta1", "beta2", "decay")},
     "eps": lambda rng: 10 ** rng.uniform(-10, -1), "weight_decay": lambda rng: rng.uniform(0, 0.5),
     **{name: lambda rng: 3 * rng.standard_normal() for name in ("dloss", "dkl", "dnll")},
 }  # fmt: skip
+
+
+def _near_one(rng):
+    """A weight of what is kept, whose distance from 1 is of any size, so that thousands of steps count. rng: generator.
+    """
+    return 1 - 10 ** rng.uniform(-6, 0)
 
 
 def like(dtype):
