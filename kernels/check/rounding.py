@@ -6,6 +6,8 @@ of 5.0 is 2.5 in every order of the arithmetic, and what rounds it up where the 
 within a few units of a boundary may fall on either side. Sums are moved by the sizes of their terms. Which of equal
 elements argsort and argmax name is left to chance.
 """
+import contextlib
+import functools
 import math
 
 import numpy as np
@@ -23,6 +25,29 @@ EXACT = {
 SUMS = {np.dot, np.vdot, np.inner, np.einsum, np.tensordot, np.convolve, np.correlate, np.kron, np.matmul, np.vecdot}
 OPAQUE = {np.interp, np.cov, np.corrcoef, np.histogram, np.histogram2d, np.histogramdd, np.i0}  # they drop the class
 ASKS = {np.isnan, np.isfinite, np.fmax, np.fmin}  # who calls one of these says what becomes of NaN
+
+
+@contextlib.contextmanager
+def kept():
+    """Within it NumPy's functions that make a plain array of any other keep the class of `Moved`."""
+    names = {"asarray": np.asanyarray, "ascontiguousarray": functools.partial(np.asanyarray, order="C"),
+             "array": functools.partial(np.array, subok=True)}  # fmt: skip
+    before = {name: getattr(np, name) for name in names}
+    try:
+        for name, function in names.items():
+            setattr(np, name, _of_moved(before[name], function))
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(np, name, function)
+
+
+def _of_moved(plain, keeping):
+    """plain, and of a `Moved` keeping. plain, keeping: functions of an array."""
+    def chosen(*given, **options):
+        return (keeping if given and isinstance(given[0], Moved) else plain)(*given, **options)
+
+    return chosen
 
 
 class Noise:
@@ -105,6 +130,8 @@ class Moved(np.ndarray):
         if out is not None and "where" in options:  # the elements that are left as they are
             options["out"] = tuple(np.array(bare(x)) for x in out)
         call, few = getattr(ufunc, method), _few(noise, inputs)
+        if ufunc.__name__.endswith("(vectorized)"):  # of numpy.vectorize or frompyfunc: a function that may round
+            return self._vectorized(noise, ufunc, method, inputs, options)
         result = call(*map(bare, inputs), **options)
         if method == "at" or isinstance(result, tuple) or result.dtype.kind not in "fc":
             few = False
@@ -119,6 +146,19 @@ class Moved(np.ndarray):
             if isinstance(target, Moved):
                 target.few = few
         return out[0] if len(out) == 1 else out
+
+    @staticmethod
+    def _vectorized(noise, ufunc, method, inputs, options):
+        """What a Python function makes of each element, its operands and its results moved."""
+        def floats(x):
+            return np.asarray(bare(x), np.float64) if isinstance(x, Moved) else x
+
+        result = getattr(ufunc, method)(*(noise.moved(floats(x)) if isinstance(x, Moved) else x for x in inputs),
+                                        **options)  # fmt: skip
+        try:
+            return noise.array(noise.moved(np.asarray(result, np.float64)))
+        except (TypeError, ValueError):  # several results, or no numbers
+            return result
 
     def __array_function__(self, function, types, given, options):
         noise = self.noise
