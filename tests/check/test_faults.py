@@ -1,5 +1,6 @@
 """What the checker must see: an error just above the allowed one, a fault that comes now and then, a loss that is NaN,
 results that share memory, a law that is broken where the noise is not added."""
+import functools
 import itertools
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_a_grade_ends_where_it_says():
         assert [grade.grade({dtype: x}) for x in (1, 1.0001, least * 0.999)] == [RIGHT, LESS_ACCURATE, LESS_ACCURATE]
         assert all(grade.grade({dtype: x}) == grade.WRONG for x in (least, above[dtype], np.inf, np.nan))
     assert grade.grade({"uint32": 1.0001}) == grade.WRONG and grade.LESS["float64"] == grade.LESS["float32"] == 1e4
+
+
+@pytest.mark.parametrize("alone", [*registry.FLOATS, ""])
+@pytest.mark.parametrize("name", ["q_sample", "ddim_step", "eps_loss_grad"])
+def test_a_steady_error_is_no_rounding_in_one_dtype_or_in_both(name, alone):
+    """An error of 0.3 % in every element is far from what rounding leaves, and does not shrink with the precision."""
+    kernel = registry.kernel(find(name), "numba_cpu")
+
+    @functools.wraps(kernel)
+    def function(**arguments):
+        dtype = next(iter(registry.arrays(arguments).values())).dtype
+        return [x * (1 if alone not in ("", dtype) else 1.003) for x in registry.outputs(kernel(**arguments))]
+
+    verdict = check(in_data_dtype(function, find(name).truth), name, **FEW)
+    assert verdict.grade == grade.WRONG and f"{alone or 'float'}" in verdict.smallest, str(verdict)
 
 
 @pytest.mark.parametrize("dtype", registry.FLOATS)
