@@ -99,6 +99,31 @@ def test_a_loss_that_is_nan_is_wrong(name):
         assert verdict.kind == "NaN", str(verdict)
 
 
+def test_no_value_is_owed_where_there_is_no_signal_and_everywhere_else():
+    def none_at_all(xt, v, t, abar):
+        out = diffusion.x0_from_v(xt, v, t, abar)
+        return out * out.dtype.type(np.nan if np.any(abar[t] == 0) else 1)
+
+    def none_there(xt, v, t, abar):
+        out = diffusion.x0_from_v(xt, v, t, abar)
+        lost = np.reshape(abar[t] == 0, np.shape(t) + (1,) * (out.ndim - np.ndim(t)))
+        return np.where(lost, np.nan, out).astype(out.dtype)
+
+    assert check(none_at_all, "x0_from_v", **FEW).kind == "NaN"
+    verdict = check(none_there, "x0_from_v", **FEW)
+    assert verdict.grade == LESS_ACCURATE and "abar_t = 0" in verdict.less[0], str(verdict)
+
+
+@pytest.mark.parametrize("floor, wanted", [(1e-6, LESS_ACCURATE), (1e-2, grade.WRONG)])
+def test_a_convention_is_that_of_another_library_and_no_other(floor, wanted):
+    def clip(grads, max_norm):
+        norm = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads))
+        return [g * g.dtype.type(min(max_norm / (norm + floor), 1)) for g in grads]
+
+    verdict = check(clip, "clip_by_global_norm", **FEW)
+    assert verdict.grade == wanted and ("PyTorch" in str(verdict.less)) == (wanted == LESS_ACCURATE), str(verdict)
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
