@@ -1,5 +1,6 @@
 """What the checker must see: an error just above the allowed one, a fault that comes now and then, a loss that is NaN,
 results that share memory, a law that is broken where the noise is not added."""
+import functools
 import itertools
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_a_grade_ends_where_it_says():
     assert grade.grade({"uint32": 1.0001}) == grade.WRONG and grade.LESS["float64"] == grade.LESS["float32"] == 1e4
 
 
+@pytest.mark.parametrize("alone", [*registry.FLOATS, ""])
+@pytest.mark.parametrize("name", ["q_sample", "ddim_step", "eps_loss_grad"])
+def test_a_steady_error_is_no_rounding_in_one_dtype_or_in_both(name, alone):
+    """An error of 0.3 % in every element is far from what rounding leaves, and does not shrink with the precision."""
+    kernel = registry.kernel(find(name), "numba_cpu")
+
+    @functools.wraps(kernel)
+    def function(**arguments):
+        dtype = next(iter(registry.arrays(arguments).values())).dtype
+        return [x * (1 if alone not in ("", dtype) else 1.003) for x in registry.outputs(kernel(**arguments))]
+
+    verdict = check(in_data_dtype(function, find(name).truth), name, **FEW)
+    assert verdict.grade == grade.WRONG and f"{alone or 'float'}" in verdict.smallest, str(verdict)
+
+
 @pytest.mark.parametrize("dtype", registry.FLOATS)
 @pytest.mark.parametrize("wrong", [lambda x: x + 1, lambda x: x * x.dtype.type(0.98), lambda x: np.nan * x])
 def test_a_function_that_is_wrong_once_in_fifty_calls_is_wrong(dtype, wrong):
@@ -81,6 +97,31 @@ def test_a_loss_that_is_nan_is_wrong(name):
 
         verdict = check(in_data_dtype(nan, find(name).truth), name, **FEW)
         assert verdict.kind == "NaN", str(verdict)
+
+
+def test_no_value_is_owed_where_there_is_no_signal_and_everywhere_else():
+    def none_at_all(xt, v, t, abar):
+        out = diffusion.x0_from_v(xt, v, t, abar)
+        return out * out.dtype.type(np.nan if np.any(abar[t] == 0) else 1)
+
+    def none_there(xt, v, t, abar):
+        out = diffusion.x0_from_v(xt, v, t, abar)
+        lost = np.reshape(abar[t] == 0, np.shape(t) + (1,) * (out.ndim - np.ndim(t)))
+        return np.where(lost, np.nan, out).astype(out.dtype)
+
+    assert check(none_at_all, "x0_from_v", **FEW).kind == "NaN"
+    verdict = check(none_there, "x0_from_v", **FEW)
+    assert verdict.grade == LESS_ACCURATE and "abar_t = 0" in verdict.less[0], str(verdict)
+
+
+@pytest.mark.parametrize("floor, wanted", [(1e-6, LESS_ACCURATE), (1e-2, grade.WRONG)])
+def test_a_convention_is_that_of_another_library_and_no_other(floor, wanted):
+    def clip(grads, max_norm):
+        norm = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads))
+        return [g * g.dtype.type(min(max_norm / (norm + floor), 1)) for g in grads]
+
+    verdict = check(clip, "clip_by_global_norm", **FEW)
+    assert verdict.grade == wanted and ("PyTorch" in str(verdict.less)) == (wanted == LESS_ACCURATE), str(verdict)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
