@@ -139,8 +139,8 @@ def _wrong(call, verdict, failure, failures):
 
 def _settings(op, case):
     """What a case was drawn with, as text."""
-    numbers = {n: f"{x:.4g}" for n, x in case.arguments.items() if isinstance(x, float)}
-    drawn = case.options | {n: x for n, x in numbers.items() if n in case.options} | case.layouts
+    now = {n: case.arguments[n] for n in case.options if type(case.arguments.get(n)) in (int, float)}  # drawn anew
+    drawn = case.options | {n: f"{x:.4g}" if type(x) is float else x for n, x in now.items()} | case.layouts
     drawn |= {} if case.literal else {"values": case.values}
     shape = ", ".join(f"{n} = {size}" for n, size in zip(op.letters, case.shape)) if op.rules else f"shape {case.shape}"
     return ", ".join([case.dtype, *[shape] * bool(shape), *(f"{n}={x}" for n, x in drawn.items())])
