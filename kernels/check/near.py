@@ -95,10 +95,11 @@ def rounds(op, call, arguments, dtype, far):
         both = [[errors(_cast(op, a, name), name) for name in names] for a in stretched]
         if all(x is not None for pair in both for x in pair):
             narrow, wide = (max(float(np.max(np.abs(x))) for x in found) for found in zip(*both))
-            here = errors(arguments, dtype)  # of a stranger's truth it must not vanish next to one value
-            if op.rules and (here is None or GONE * max(narrow, wide) < np.max(np.abs(here))):
+            here = errors(arguments, dtype)  # which must not vanish next to one value
+            vanishes = here is None or GONE * max(narrow, wide) < np.max(np.abs(here))
+            if vanishes and op.rules:
                 return False
-            if (shrinks if dtype == "float64" else in_proportion)(narrow, wide):
+            if not vanishes and (shrinks if dtype == "float64" else in_proportion)(narrow, wide):
                 return True
     moved = neighbours(arguments, dtype, count, settings=op.settings)
     found = [errors(a, dtype) for a in (arguments, arguments, *moved)]
@@ -110,7 +111,8 @@ def rounds(op, call, arguments, dtype, far):
 
 def _stretched(op, arguments):
     """The arguments in float64 with all numbers stretched a little, data element by element, so that other digits are
-    rounded, and all: numbers of float32 may be added in float64 without rounding. Yields dicts."""
+    rounded, and all: numbers of float32 may be added in float64 without rounding. Next to 1 what is missing is
+    stretched. Yields dicts."""
     rng, data = np.random.default_rng(0), _floats(arguments, op.settings)
 
     def stretched(path, x):
@@ -119,7 +121,10 @@ def _stretched(op, arguments):
         if path == "abar":
             return x ** (1 + by)
         real = isinstance(x, float) or isinstance(x, np.ndarray) and x.dtype.kind == "f"
-        return x * (1 - by) if real else x
+        if not real:
+            return x
+        other = np.where((0.5 < np.asarray(x)) & (np.asarray(x) < 1), 1 - (1 - x) * (1 - by), x * (1 - by))
+        return float(other) if isinstance(x, float) else other.astype(x.dtype)
 
     for _ in range(SEVERAL):
         by = STRETCH * rng.uniform()

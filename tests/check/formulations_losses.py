@@ -144,7 +144,7 @@ NORMS = {
     "one long array": lambda grads: np.linalg.norm(np.concatenate([g.ravel() for g in grads])),
     "in float64": lambda grads: np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads)),
     "by the largest":
-        lambda grads: (largest := max([np.max(np.abs(g), initial=0) for g in grads])) and largest * np.sqrt(
+        lambda grads: (largest := np.max([np.max(np.abs(g), initial=0) for g in grads])) and largest * np.sqrt(
         sum(np.sum((g / largest) ** 2) for g in grads)),
 }  # fmt: skip
 SCALES = {
