@@ -19,7 +19,7 @@ TO_ZERO = TIMES | {"schedule": (*SCHEDULES, "zero")}  # for what is defined wher
 SETTINGS = {  # numbers that are arguments, drawn by the checker so that no kernel may hold one constant
     "clip": lambda rng: rng.uniform(0.05, 3), "eta": lambda rng: rng.uniform(), "w": lambda rng: rng.uniform(-4, 10),
     "max_norm": lambda rng: 10 ** rng.uniform(-3, 3), "lr": lambda rng: 10 ** rng.uniform(-5, 0),
-    "step": lambda rng: int(2 ** rng.uniform(0, rng.choice([20, 62])) + rng.integers(1, 5)),
+    "step": lambda rng: int(2 ** rng.integers(rng.choice([20, 62])) + rng.integers(1, 5)),
     **{name: lambda rng: _near_one(rng) for name in ("beta1", "beta2", "decay")},
     "eps": lambda rng: 10 ** rng.uniform(-10, -1), "weight_decay": lambda rng: rng.uniform(0, 0.5),
     **{name: lambda rng: 3 * rng.standard_normal() for name in ("dloss", "dkl", "dnll")},
