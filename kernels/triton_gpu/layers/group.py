@@ -21,6 +21,7 @@ from kernels.triton_gpu.philox import stored
 
 KEPT = {"forward": 49152 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
 SHARED = 1 << 16  # elements from which on a group is shared where groups are few
+WIDEST = 8192  # columns of a tile
 
 # channels, pixels: of a group. rows, cols: of a tile, of which there are down x across. span: pixels of a part.
 Walk = namedtuple("Walk", "groups channels pixels rows cols down across parts kept warps")
@@ -53,8 +54,8 @@ def walk_of(way, groups, **given_arrays):
     channels, pixels = arrays.shape[1] // groups, int(np.prod(arrays.shape[2:]))
     size, width = channels * pixels, itemsize(arrays.dtype)
     kept = size * width <= KEPT[way] * (width // 2)
-    most = 4096 if kept else 8192 if width == 2 else 4096
-    cols = max(min(triton.next_power_of_2(max(pixels, 1)), most), 16)
+    most = 4096 if kept or width == 4 else 8192
+    cols = max(min(triton.next_power_of_2(max(pixels, 1)), most, WIDEST), 16)
     rows = max(min(triton.next_power_of_2(max(channels, 1)), most // cols), 1)
     while rows > 1 and -(-channels // rows) * rows * 10 > 11 * channels:
         rows //= 2

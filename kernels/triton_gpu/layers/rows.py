@@ -16,8 +16,8 @@ from kernels.triton_gpu.arrays import STORED, output, read
 from kernels.triton_gpu.layers.vectors import added, given
 from kernels.triton_gpu.philox import stored
 
-ELEMENTS = {"forward": 4096, "backward": 2048}  # of a program at a time
-PARTS = 4  # programs a multiprocessor for the gradient
+ELEMENTS = {"forward": (1024, 8), "backward": (512, 4)}  # of a tile, and of a thread's part of it
+PARTS = 8  # programs a multiprocessor for the gradient
 
 # B examples of L rows of n. rows, cols: of a tile, of which there are tiles. parts: of an example's rows.
 Walk = namedtuple("Walk", "b length n rows cols tiles parts warps")
@@ -80,18 +80,17 @@ def _read(way, examples, **given_arrays):
     n = arrays.shape[-1]
     b = examples or arrays.shape[0]
     length = arrays.size // max(b * n, 1)
-    most = ELEMENTS[way]
+    most, each = ELEMENTS[way]
     # Tiles as wide as the row, or a few narrower ones where less of them lies past its end
     wide = max(triton.next_power_of_2(max(n, 1)), 1)
     cols = min((c for c in (wide, wide // 2, wide // 4, wide // 8, wide // 16) if c >= 64 or c == wide),
                key=lambda c: (-(-n // c) * c, -c))  # fmt: skip
     tiles = max(launch.programs(n, cols), 1)
-    rows = max(min(most // (cols * tiles), triton.next_power_of_2(max(length, 1))), 1)
-    rows = 1 << (rows.bit_length() - 1)
+    rows = max(min(most // cols, triton.next_power_of_2(max(length, 1))), 1)
     parts = launch.programs(length, rows)
     if way == "backward":
         parts = max(min(parts, launch.programs(PARTS * launch.processors(arrays), max(b, 1))), 1)
-    return arrays, Walk(b, length, n, rows, cols, tiles, parts, min(max(rows * cols * tiles // 512, 1), 16))
+    return arrays, Walk(b, length, n, rows, cols, tiles, parts, min(max(rows * cols // (32 * each), 1), 16))
 
 
 def _launch(kernel, arrays, walk, *args, **constants):
