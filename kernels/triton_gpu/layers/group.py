@@ -19,7 +19,7 @@ from kernels.triton_gpu.arrays import STORED, itemsize, output, read
 from kernels.triton_gpu.layers.vectors import given, halves, joined, pairs
 
 INTERPRETED = tl.constexpr(device.INTERPRETED)
-KEPT = {"forward": 49152 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
+KEPT = {"forward": 40960 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
 SHARED = 1 << 16  # elements from which on a group is shared where groups are few
 WIDEST = 8192  # columns of a tile
 
@@ -37,9 +37,12 @@ def group_norm_silu(x, groups, w, b, eps, out=None):
     sizes, blocks = sizes_of(arrays, walk), tile(walk)
     more = pointer, arrays.pointers[0], *vectors, float(eps), sizes
     if walk.kept:
+        # Of pairs a thread takes 32 bytes at a time, in registers that leave room for another program
         both = pairs(walk.pixels, *more[:2])
-        blocks["COLS"] //= 1 + (both is not None)
-        launch.run(_kept, sizes.count, arrays, *(both or more[:2]), *more[2:], **blocks, warps=walk.warps)
+        packed = both is not None and walk.warps > 1
+        options = dict(warps=walk.warps // 2, registers=128) if packed else dict(warps=walk.warps)
+        blocks["COLS"] //= 1 + packed
+        launch.run(_kept, sizes.count, arrays, *(both if packed else more[:2]), *more[2:], **blocks, **options)
     else:
         moments, block = moments_of(arrays, arrays.pointers[0], sizes)
         grid = sizes.count * sizes.parts

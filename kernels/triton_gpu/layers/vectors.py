@@ -53,10 +53,14 @@ def pairs(length, *pointers):
 @triton.jit
 def halves(v):
     """Elements as float32, a tuple: of int32 the lower and the upper bfloat16. v: block."""
-    if v.dtype == tl.int32:
-        return (v << 16).to(tl.float32, bitcast=True), (v & -0x10000).to(tl.float32, bitcast=True)
-    else:
+    if v.dtype != tl.int32:
         return (v.to(tl.float32),)
+    elif INTERPRETED:
+        return (v << 16).to(tl.float32, bitcast=True), (v & -0x10000).to(tl.float32, bitcast=True)
+    else:  # not pure, or the compiler keeps what it has taken apart, in twice the registers
+        return tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=f,=f,r", [v], dtype=(tl.float32, tl.float32),
+            is_pure=False, pack=1)
 
 
 @triton.jit
