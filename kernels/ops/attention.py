@@ -17,7 +17,7 @@ FEW = (1, 2, 33, 8), (1, 1, 17, 40), (2, 2, 4, 4), (1, 1, 40, 72), (1, 1, 9, 160
 OPTIONS = {
     "keys": (0, -5, 7), "causal": (False, True), "masked": (None, "keys", "rows"), "wide": (None, 24),
 }  # fmt: skip
-LARGE = {"q": 100.0, "dy": 5.0}  # of queries and keys: scores of 1e4; for a gradient smaller, or none is left
+LARGE = {"q": 1e4, "dy": 16.0}  # scores; for a gradient smaller, or none is left
 FLUSHED = 2.0**-102  # in units of float32: a weight below 2^-126 may be 0
 
 
@@ -36,7 +36,7 @@ def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wi
     arrays = {n: data(rng, (b, heads, *sizes[n]), dtype, plain if n in "qk" else own) for n in names}
     for name, x in arrays.items():
         if values == "large" and name in ("q", "k"):
-            arrays[name] = (x.astype(np.float64) * LARGE[names[0]]).astype(x.dtype)
+            arrays[name] = (x.astype(np.float64) * (LARGE[names[0]] / math.sqrt(max(d, 1))) ** 0.5).astype(x.dtype)
         x[~np.isfinite(x.astype(np.float64))] = 1
     mask, unseen = None, int(rng.integers(lk))
     if masked:

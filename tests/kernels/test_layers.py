@@ -1,5 +1,5 @@
-"""What public kernels of networks break, on every backend that has the operation: rows that see nothing, NaN that is not
-seen, scores past what float16 holds, groups that several programs share, an example alone and in its batch."""
+"""What public kernels of networks break, on every backend that has the operation: rows that see nothing, NaN that is
+not seen, scores past what float16 holds, groups that several programs share, an example alone and in its batch."""
 import importlib
 
 import numpy as np
@@ -116,7 +116,7 @@ def test_the_result_may_lie_over_the_input_and_beside_none(b, op, dtype):
     (want,) = run(b, op, arguments, dtype)
     mine, kernel = registry.sent(arguments, lambda a: b.send(a.copy())), registry.kernel(op, b.name)
     assert kernel(**mine, out=mine["x"]) is mine["x"] and same(b.receive(mine["x"]), want)
-    memory = b.send(np.zeros(2 * want.size, want.dtype))
+    memory = b.send(np.zeros(2 * want.size, arguments["x"].dtype))
     x, out = memory[: want.size].reshape(want.shape), memory[1 : 1 + want.size].reshape(want.shape)
     with pytest.raises(ValueError, match=r"\bout\b"):
         kernel(**mine | {"x": x}, out=out)
