@@ -82,6 +82,14 @@ def test_scores_that_no_float16_holds(b, op, dtype):
     tolerance.assert_matches(results[-1], rules[-1])  # y or dv; little is left of the others
 
 
+@having("attention")
+def test_one_array_may_be_queries_keys_and_values(b, op, dtype):
+    arguments = heads(op, dtype, keys=0)
+    x = b.send(arguments["q"])
+    want = run(b, op, arguments | {"k": arguments["q"], "v": arguments["q"]}, dtype)[0]
+    assert same(b.receive(registry.kernel(op, b.name)(x, x, x)), want)
+
+
 @having("attention_backward")
 def test_the_sums_that_the_forward_leaves_give_the_same_gradient(b, op, dtype):
     """With them the gradient takes no pass to make them again. Then y is rounded, so halves err by more."""
