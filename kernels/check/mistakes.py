@@ -42,7 +42,11 @@ def _outputs(truth, wrong, a):
 
 
 def _swapped(one, other):
-    return lambda f, **a: f(**{one: a[other], other: a[one]}) if {one, other} <= a.keys() else None
+    def swap(f, **a):
+        there = {one, other} <= a.keys() and np.shape(a[one]) == np.shape(a[other]) and a[one] is not None
+        return f(**{one: a[other], other: a[one]}) if there else None
+
+    return swap
 
 
 def _scaled(f, loss=None, gradient=None, square=False, **a):
