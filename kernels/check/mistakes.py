@@ -42,11 +42,8 @@ def _outputs(truth, wrong, a):
 
 
 def _swapped(one, other):
-    def swap(f, **a):
-        there = {one, other} <= a.keys() and np.shape(a[one]) == np.shape(a[other]) and a[one] is not None
-        return f(**{one: a[other], other: a[one]}) if there else None
-
-    return swap
+    there = lambda a: {one, other} <= a.keys() and np.shape(a[one]) == np.shape(a[other])  # noqa: E731
+    return lambda f, **a: f(**{one: a[other], other: a[one]}) if there(a) else None
 
 
 def _scaled(f, loss=None, gradient=None, square=False, **a):
