@@ -17,16 +17,18 @@ def programs(size, block):
     return -(-size // block)
 
 
-def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
+def run(kernel, grid, arrays, *args, warps=4, together=False, registers=None, **constants):
     """kernel[(grid,)](*args, **constants) on the device and stream of its arrays. Nothing is done where grid is 0.
 
     kernel: from `triton.jit`. grid: programs. arrays: `Arrays`. args: pointers and numbers. warps: of a program.
-    together: whether all programs have to run at the same time, since they wait for each other. constants: by name.
+    together: whether all programs have to run at the same time, since they wait for each other. registers: the most of
+    a thread, so that more programs run next to each other, or None. constants: by name.
     """
     if grid == 0:
         return
+    options = warps, together, registers
     if RECORDED.get() is not None:
-        _note(kernel, grid, arrays, args, warps, together, constants)
+        _note(kernel, grid, arrays, args, options, constants)
     if device.INTERPRETED:
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
@@ -36,9 +38,9 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         device.synchronize(stream)
     try:
         if device.GPUS > 1:
-            device.at(_anywhere(arrays, args), lambda: _start(kernel, grid, args, warps, together, constants))
+            device.at(_anywhere(arrays, args), lambda: _start(kernel, grid, args, options, constants))
         else:
-            _start(kernel, grid, args, warps, together, constants)
+            _start(kernel, grid, args, options, constants)
     except RuntimeError as reason:
         if not together or "cooperative" not in str(reason):
             raise
@@ -50,8 +52,9 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         device.synchronize()
 
 
-def _note(kernel, grid, arrays, args, warps, together, constants):
+def _note(kernel, grid, arrays, args, options, constants):
     """Notes the launch for `kernels.prepare`, with fresh words of its noise. Arguments as in `run`."""
+    warps, together, registers = options
     if together:
         raise TypeError("a loop whose programs wait for each other cannot be prepared")
     names, start = kernel.arg_names, None
@@ -62,13 +65,13 @@ def _note(kernel, grid, arrays, args, warps, together, constants):
         nonlocal start
         now = args if key is None else (*args[:key], *key_words(seed, stream), *args[key + 4 :])
         if not alone:
-            run(kernel, grid, arrays, *now, warps=warps, **constants)
+            run(kernel, grid, arrays, *now, warps=warps, registers=registers, **constants)
             return
         if start is None:
-            start = _compiled[_traits_of(kernel, args, warps, together, constants)][grid, 1, 1]
+            start = _compiled[_traits_of(kernel, args, options, constants)][grid, 1, 1]
         start(*now, *constants.values())
 
-    bare = functools.partial(kernel[(grid,)], *args, **_options(warps, together), **constants)
+    bare = functools.partial(kernel[(grid,)], *args, **_options(*options), **constants)
     note(again, key is not None, bare)
 
 
@@ -77,31 +80,32 @@ def key_words(seed, stream):
     return coefficients.noise_key(seed, stream).view(np.int32).tolist()
 
 
-def _options(warps, together):
+def _options(warps, together, registers=None):
     # a fused multiply-add is one that the kernel names, so that the bits do not depend on a compiler's choice
     options = dict(num_warps=warps, enable_fp_fusion=False)
+    options |= {"maxnreg": registers} if registers else {}
     return options | {"launch_cooperative_grid": True} if together else options
 
 
 _compiled = {}  # what Triton made, by all that it depends on
 
 
-def _start(kernel, grid, args, warps, together, constants):
+def _start(kernel, grid, args, options, constants):
     """A launch of what Triton has compiled before: its own binding of many arguments takes 10 to 40 us. Constants stand
     last, in the kernel's order."""
-    key = _traits_of(kernel, args, warps, together, constants)
+    key = _traits_of(kernel, args, options, constants)
     compiled = _compiled.get(key)
     if compiled is None:
-        _compiled[key] = kernel[(grid,)](*args, **_options(warps, together), **constants)
+        _compiled[key] = kernel[(grid,)](*args, **_options(*options), **constants)
     else:
         compiled[(grid, 1, 1)](*args, *constants.values())
 
 
-def _traits_of(kernel, args, warps, together, constants):
+def _traits_of(kernel, args, options, constants):
     """All that the code of a launch depends on, as a key."""
     split = kernel.constexprs[0]
     number = device.current() if device.GPUS > 1 else 0
-    return kernel.fn, number, warps, together, _traits(args[:split]), args[split:], *constants.values()
+    return kernel.fn, number, *options, _traits(args[:split]), args[split:], *constants.values()
 
 
 def _traits(args):
