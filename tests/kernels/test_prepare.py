@@ -20,8 +20,12 @@ def given(b, op, arguments):
     """The arguments that are prepared, with memory for the results, and those of each call."""
     sent = registry.sent(arguments, b.send)
     fixed = {name: x for name, x in sent.items() if name not in CHANGING}
-    arrays = tuple(b.send(np.zeros_like(arguments[op.data[0]])) for _ in range(op.writes))
-    takes_out = "out" in registry.kernel(op, b.name).__code__.co_varnames
+    function = registry.kernel(op, b.name)
+    like = [arguments[op.data[0]]] * op.writes
+    if op.shapes and not op.orders:  # results have shapes of their own
+        like = [b.receive(r) for r in registry.outputs(function(**sent))][: op.writes]
+    arrays = tuple(b.send(np.zeros_like(x)) for x in like)
+    takes_out = "out" in function.__code__.co_varnames
     return fixed | ({"out": arrays if op.writes > 1 else arrays[0]} if takes_out else {}), {
         name: x for name, x in sent.items() if name in CHANGING}
 

@@ -25,7 +25,9 @@ WIDTHS = 64, 128, 256  # head sizes, for each of which tiles of their own are th
 # queries, keys, warps, stages of a program, for halves and for float32
 TILES = {True: [(128, 64, 8, 3), (128, 64, 8, 3), (64, 32, 4, 2)],
          False: [(64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2)]}  # fmt: skip
-SMALL = 16  # the least size of a product
+# The least size of a product. With tiles of 16 rows of halves Triton 3.6 makes code for an H200 that reads where nothing
+# is; the interpreter takes its time for each row.
+LEAST = 16 if device.INTERPRETED else 64
 
 # What a call is: Arrays of q, k and v, sizes, the mask's pointer and strides.
 Call = namedtuple("Call", "q k v b heads lq lk d e mask strides")
@@ -90,7 +92,7 @@ def tiles_of(call, table, rows, others):
     if wide > WIDTHS[-1]:
         raise ValueError(f"q, k and v: expected heads of at most {WIDTHS[-1]}, got {wide}")
     own, other, warps, stages = table[call.q.dtype != "float32"][sum(wide > w for w in WIDTHS)]
-    fit = lambda most, n: max(min(most, triton.next_power_of_2(max(n, 1))), SMALL)  # noqa: E731
+    fit = lambda most, n: max(min(most, triton.next_power_of_2(max(n, 1))), min(most, LEAST))  # noqa: E731
     return fit(own, rows), fit(other, others), warps if rows >= own else 4, stages
 
 
