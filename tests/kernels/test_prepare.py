@@ -13,7 +13,7 @@ SUMS = "vae.reparameterize_kl", "vae.bernoulli_nll_grad"  # which the CPU finish
 
 def ready(b, op):
     sums = not op.rowwise or op.name in SUMS
-    return registry.kernel(op, b.name) and op.data and op.name not in LISTS and not (sums and b.name == "numba_cpu")
+    return registry.kernel(op, b.name) and op.data and op.writes and op.name not in LISTS and not (sums and b.name == "numba_cpu")
 
 
 def given(b, op, arguments):
