@@ -118,6 +118,19 @@ def some(**arrays):
             raise ValueError(f"{name}: expected at least one element, got shape {array.shape}")
 
 
+def vector(name, array, dtype, shape):
+    """The elements of array, flat, after the check; an empty array for None. name: for the message. array: NumPy, or
+    None. dtype, shape: which it must have."""
+    if array is None:
+        return np.empty(0, dtype)
+    found, own = same(**{name: array})
+    if own != dtype:
+        raise TypeError(f"{name}: expected a NumPy array of {dtype} like the data, got {own}")
+    if found != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {found}")
+    return flat(array)
+
+
 def flat(array):
     """The elements of array in C order as one axis: a view where the memory allows, else a copy. array: any."""
     return array.reshape(-1) if array.flags.carray else np.array(array, order="C").reshape(-1)

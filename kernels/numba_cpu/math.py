@@ -1,4 +1,4 @@
-"""exp and log(1 + exp), in float32 to about one unit of the last digit, by arithmetic that a loop vectorises; libm's,
+"""exp, log(1 + exp), sigmoid and silu, in float32 to about one unit of the last digit, by arithmetic that a loop vectorises; libm's,
 which float64 uses, it does not.
 
 exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
@@ -17,8 +17,10 @@ E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
 LN2_HIGH, LN2_LOW, LOG2_E = np.float32(0.693359375), np.float32(-2.12194440e-4), np.float32(1.44269504)
 TO_INT = np.float32(12582912)  # 1.5 2^23: adding and subtracting it rounds to the nearest integer
+TO_INT_BITS = TO_INT.view(np.int32)
 LARGEST = np.float32(3e38)  # inf less it is inf, where inf less inf is NaN
 LEAST, MOST = np.float32(-104), np.float32(104)  # beyond them exp is 0 and inf in float32
+FAR = np.float32(-110)  # h exp(h) is 0 from here
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
 
@@ -108,7 +110,72 @@ def _(x):
 
 
 @element
+def falling(h):
+    """exp(h) as p and two powers of two, so that a product with it is rounded once where it has fewer digits near 0.
+    h: float32 in [-174, 0]; NaN makes p NaN."""
+    shifted = h * LOG2_E + TO_INT
+    n = shifted - TO_INT
+    f = (h - n * LN2_HIGH) - n * LN2_LOW
+    whole = np.int32(np.float32(shifted).view(np.int32) - TO_INT_BITS)  # n
+    half = np.int32(whole >> int32(1))
+    return exp_near_0(f), _power_of_two(half), _power_of_two(np.int32(whole - half))
+
+
+@element
+def exp_near_0(f):
+    """exp(f). f: float32, |f| <= ln 2 / 2."""
+    return ONE + f * (ONE + f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4)))))
+
+
+@element
+def _silu32(x):
+    h = -abs(x)
+    h = FAR if h < FAR else h
+    p, high, low = falling(h)
+    s = ONE / (ONE + p * high * low)
+    # left of 0 the small factors come last; -inf times 0 is NaN
+    return x * ZERO + h * p * s * high * low if x < ZERO else x * s
+
+
+@element
+def _silu64(x):
+    e = math.exp(-abs(x))
+    return x * ((e if x < 0 else 1.0) / (1.0 + e))
+
+
+@element
+def _silu_slope32(x):
+    h = -abs(x)
+    p, high, low = falling(FAR if h < FAR else h)
+    e = p * high * low
+    s = ONE / (ONE + e)
+    large, small = (e * s, s) if x < ZERO else (s, e * s)
+    return large * (ONE + x * small)
+
+
+@element
+def _silu_slope64(x):
+    e = math.exp(-abs(x))
+    s = 1.0 / (1.0 + e)
+    large, small = (e * s, s) if x < 0 else (s, e * s)
+    return large * (1.0 + x * small)
+
+
 def silu(x):
     """x sigmoid(x). x: a number of the kernel's dtype."""
-    _, large, small = logistic(x)
-    return x * (large if x >= 0 else small)
+    return _silu32(x) if type(x) is np.float32 else _silu64(x)
+
+
+@overload(silu, jit_options=INLINE)
+def _(x):
+    return _silu32 if x == float32 else _silu64
+
+
+def silu_slope(x):
+    """s + x s (1 - s) with s = sigmoid(x). x: a number of the kernel's dtype."""
+    return _silu_slope32(x) if type(x) is np.float32 else _silu_slope64(x)
+
+
+@overload(silu_slope, jit_options=INLINE)
+def _(x):
+    return _silu_slope32 if x == float32 else _silu_slope64
