@@ -102,6 +102,9 @@ def expected(op, arguments, dtype, textbook=False):
             results = [outputs(result) for result in op.orders(numpy, arguments)]
             return [tolerance.whole(t, rough, dtype) for t, rough in zip(truth, zip(*results))]
         scale, rough = outputs((op.textbook if textbook else op.scale)(**exact(arguments))), [None] * len(truth)
+        if half and op.stored:
+            share = op.ulps * tolerance.EPS["float32"] / (HALF_ULPS * tolerance.EPS[dtype])
+            scale = [np.abs(r) + share * s for r, s in zip(outputs(op.stored(**exact(arguments))), scale)]
         free = [np.isfinite(t) & ~np.isfinite(s) if textbook else np.False_ for t, s in zip(truth, scale)]
         scale = [np.where(f, 0.0, s) for f, s in zip(free, scale)]
         if numpy and op.ulps and dtype == "float32":  # in float64 NumPy is the truth's own arithmetic

@@ -20,7 +20,7 @@ TO_INT = np.float32(12582912)  # 1.5 2^23: adding and subtracting it rounds to t
 TO_INT_BITS = TO_INT.view(np.int32)
 LARGEST = np.float32(3e38)  # inf less it is inf, where inf less inf is NaN
 LEAST, MOST = np.float32(-104), np.float32(104)  # beyond them exp is 0 and inf in float32
-FAR = np.float32(-110)  # h exp(h) is 0 from here
+MOST_NORMAL = np.float32(87)  # exp(-h) is a normal float32 up to here
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
 
@@ -39,7 +39,8 @@ def _curved(f):
 
 
 @element
-def _power_of_two(n):
+def power_of_two(n):
+    """2^n. n: int32 from -126 to 127."""
     return np.int32((n + int32(127)) << int32(23)).view(np.float32)
 
 
@@ -47,7 +48,7 @@ def _power_of_two(n):
 def _scaled(p, n):
     """p 2^n, rounded once where it has fewer digits near 0. n: int in [-151, 151]."""
     half = n >> int32(1)
-    return p * _power_of_two(half) * _power_of_two(int32(n - half))
+    return p * power_of_two(half) * power_of_two(int32(n - half))
 
 
 @element
@@ -110,31 +111,20 @@ def _(x):
 
 
 @element
-def falling(h):
-    """exp(h) as p and two powers of two, so that a product with it is rounded once where it has fewer digits near 0.
-    h: float32 in [-174, 0]; NaN makes p NaN."""
+def exp_of(h):
+    """exp(h), to about one unit of the last digit. h: float32, at least -87; from 88 on the result is some number from
+    1e38 on, or NaN of inf. NaN stays."""
     shifted = h * LOG2_E + TO_INT
     n = shifted - TO_INT
     f = (h - n * LN2_HIGH) - n * LN2_LOW
-    whole = np.int32(np.float32(shifted).view(np.int32) - TO_INT_BITS)  # n
-    half = np.int32(whole >> int32(1))
-    return exp_near_0(f), _power_of_two(half), _power_of_two(np.int32(whole - half))
-
-
-@element
-def exp_near_0(f):
-    """exp(f). f: float32, |f| <= ln 2 / 2."""
-    return ONE + f * (ONE + f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4)))))
+    p = ONE + f * (ONE + f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4)))))
+    whole = np.int32(min(np.int32(np.float32(shifted).view(np.int32) - TO_INT_BITS), int32(127)))
+    return p * power_of_two(whole)
 
 
 @element
 def _silu32(x):
-    h = -abs(x)
-    h = FAR if h < FAR else h
-    p, high, low = falling(h)
-    s = ONE / (ONE + p * high * low)
-    # left of 0 the small factors come last; -inf times 0 is NaN
-    return x * ZERO + h * p * s * high * low if x < ZERO else x * s
+    return x / (ONE + exp_of(-MOST_NORMAL if -x < -MOST_NORMAL else -x))
 
 
 @element
@@ -146,8 +136,7 @@ def _silu64(x):
 @element
 def _silu_slope32(x):
     h = -abs(x)
-    p, high, low = falling(FAR if h < FAR else h)
-    e = p * high * low
+    e = exp_of(-MOST_NORMAL if h < -MOST_NORMAL else h)
     s = ONE / (ONE + e)
     large, small = (e * s, s) if x < ZERO else (s, e * s)
     return large * (ONE + x * small)

@@ -19,13 +19,15 @@ class Op:
     make: (rng, shape, dtype, values, **options) -> {argument: value}; without it `inputs.usual`.
     scale: (**arguments) -> as truth returns, the sizes of the terms that are added; without it `linear`. textbook: the
     same for the equation as it is printed, where ours cancels less; by these a stranger is judged.
+    stored: (**arguments) -> as truth returns, the sizes of what is rounded to the dtype of the data, where the terms of
+    scale are float32 even of halves.
     orders: (NumPy's function, arguments) -> its results in several orders of its sums, for a loop, whose terms are too
     many to say: then the rule is `tolerance.whole`.
     dtypes: in which a CPU computes. half: whether a GPU stores float16 and bfloat16 too. precisions: of the operands of
     a GPU's products, besides float32. takes_dtype: whether the dtype is an argument, for want of data.
-    empty: whether zero elements are allowed. shapes: of the data that are checked, where not any will do. sums: whether
-    an output depends on the whole batch. writes: arrays like the data that are returned. in_place: the arguments that a
-    training loop lets the results overwrite.
+    empty: whether zero elements are allowed. shapes: of the data that are checked, where not any will do; then arrays
+    and results have shapes of their own. sums: whether an output depends on the whole batch. writes: arrays like the
+    data that are returned. in_place: the arguments that a training loop lets the results overwrite.
     Of a stranger's truth, see `kernels.check.general`, there are rules: (arguments, dtype) -> the `tolerance.Rule` of
     each result, in place of scale and ulps; letters: what the sizes of shapes stand for; arrays: {argument with
     a shape: what it is, in words}, and examples: those with a row for each example; said: {argument: words}, as given.
@@ -43,6 +45,7 @@ class Op:
     make: Callable = None
     scale: Callable = None
     textbook: Callable = None
+    stored: Callable = None
     orders: Callable = None
     dtypes: tuple = inputs.FLOATS
     half: bool = False
@@ -74,9 +77,10 @@ class Op:
 
     @property
     def name(self):
-        """module.function, in `ref` and in each backend."""
+        """module.function, in `ref` and in each backend; of `ref.layers` the package that exports all of them."""
         name, module = getattr(self.truth, "__name__", type(self.truth).__name__), str(self.truth.__module__)
         module = pathlib.PurePath(module).stem if module.endswith(".py") else module.removeprefix("ref.")
+        module = "layers" if module.startswith("layers.") else module
         return f"{module}.{name}"
 
     def fit(self, shape):
@@ -98,8 +102,8 @@ class Op:
 
     @property
     def rowwise(self):
-        """Whether each argument and result is one array with a row for each example, which can be computed alone."""
-        return bool(self.data) and not self.sums and self.orders is None
+        """Whether each argument and result is an array of the shape of the data, whose examples can be computed alone."""
+        return bool(self.data) and not self.sums and self.orders is None and not self.shapes
 
 
 def outputs(result):

@@ -1,0 +1,256 @@
+"""`ref.layers.group_norm_silu` on the GPU: one read and one write where a group fits in the registers
+of a program.
+
+A group is the pixels of a few channels, contiguous in memory: KEPT in registers up to a size, else read again, which
+the second-level cache serves; few and long groups are shared by several programs, each a part of their pixels. The
+variance is that of centred elements, or Welford's and merged as [Chan] has it.
+
+Papers
+    [Chan]  Chan, Golub, LeVeque, "Algorithms for Computing the Sample Variance: Analysis and Recommendations", 1983
+"""
+from collections import namedtuple
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from kernels.triton_gpu import launch
+from kernels.triton_gpu.arrays import STORED, itemsize, output, read
+from kernels.triton_gpu.layers.vectors import given
+from kernels.triton_gpu.philox import stored
+
+KEPT = {"forward": 49152 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
+SHARED = 1 << 16  # elements from which on a group is shared where groups are few
+
+# channels, pixels: of a group. rows, cols: of a tile, of which there are down x across. span: pixels of a part.
+Walk = namedtuple("Walk", "groups channels pixels rows cols down across parts kept warps")
+
+
+def group_norm_silu(x, groups, w, b, eps, out=None):
+    """`silu(group_norm(x))`; arguments as in `ref.layers.fused.group_norm_silu`. out: an array, which may be x."""
+    arrays, walk = walk_of("forward", groups, x=x)
+    vectors = given(arrays, (arrays.shape[1],), w=w, b=b)
+    out, pointer = output("out", out, arrays)
+    ins, count = arrays.pointers[0], arrays.shape[0] * walk.groups
+    sizes, blocks = (walk.groups, walk.channels, walk.pixels), tile(walk)
+    if walk.kept:
+        launch.run(_kept, count, arrays, pointer, ins, *vectors, float(eps), *sizes, **blocks, warps=walk.warps)
+    else:
+        moments, block = moments_of(arrays, ins, walk, count)
+        launch.run(
+            _shared, count * walk.parts, arrays, pointer, ins, *vectors, float(eps), moments, count, *sizes, walk.parts,
+            **blocks, BLOCK=block, warps=walk.warps,
+        )  # fmt: skip
+    return out
+
+
+def walk_of(way, groups, **given_arrays):
+    """`Arrays` and the `Walk` over their groups. way: of KEPT. groups: int. given_arrays: by name."""
+    arrays = read(STORED, **given_arrays)
+    groups = int(groups)
+    if len(arrays.shape) < 2 or groups < 1 or arrays.shape[1] % groups:
+        raise ValueError(f"groups: expected a divisor of the channels of x {arrays.shape}, got {groups}")
+    channels, pixels = arrays.shape[1] // groups, int(np.prod(arrays.shape[2:]))
+    size, width = channels * pixels, itemsize(arrays.dtype)
+    kept = size * width <= KEPT[way] * (width // 2)
+    most = 4096 if kept else 8192 if width == 2 else 4096
+    cols = max(min(triton.next_power_of_2(max(pixels, 1)), most), 16)
+    rows = max(min(triton.next_power_of_2(max(channels, 1)), most // cols), 1)
+    while rows > 1 and -(-channels // rows) * rows * 10 > 11 * channels:
+        rows //= 2
+    down, across = launch.programs(channels, rows), launch.programs(pixels, cols)
+    parts = 1
+    if not kept and size > SHARED:
+        wanted = launch.programs(4 * launch.processors(arrays), max(arrays.shape[0] * groups, 1))
+        parts = max(min(wanted, across), 1)
+    warps = min(max(rows * cols // 256, 1), 16)
+    return arrays, Walk(groups, channels, pixels, rows, cols, down, across, parts, kept, warps)
+
+
+def tile(walk):
+    """The constants of a kernel. walk: `Walk`."""
+    return dict(ROWS=walk.rows, COLS=walk.cols, DOWN=walk.down, ACROSS=walk.across)
+
+
+def moments_of(arrays, x, walk, count):
+    """Mean and squares about it of each part of each group, a run of elements, and its BLOCK. arrays: `Arrays`. x:
+    pointer. walk: `Walk`. count: groups in all."""
+    moments = launch.scratch(np.empty((3, count, walk.parts), np.float32), arrays, filled=False)
+    size = walk.channels * walk.pixels
+    block = min(max(triton.next_power_of_2(max(size, 1)), 16), 4096)
+    launch.run(_moments, count * walk.parts, arrays, moments, x, count, walk.parts, size, BLOCK=block, warps=8)
+    return moments, block
+
+
+@triton.jit
+def place(t, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr):
+    """The channels (ROWS, 1) of a tile of a group, and where its elements are. t: its number. channels, pixels: of a
+    group. ROWS, COLS: of a tile. ACROSS: tiles side by side."""
+    row = (t // ACROSS * ROWS + tl.arange(0, ROWS))[:, None]
+    col = (t % ACROSS * COLS + tl.arange(0, COLS))[None, :]
+    return row, row * pixels + col, (row < channels) & (col < pixels)
+
+
+@triton.jit
+def scale_of(w, b, row, channels, sigma):
+    """w / sigma and b of channels, 1 and 0 where there are none. w, b: pointers or None. row: channels of a group of
+    so many channels. sigma: number."""
+    if w is None:
+        scale = tl.full(row.shape, 1.0, tl.float32)
+    else:
+        scale = tl.load(w + row, mask=row < channels, other=0).to(tl.float32)
+    if b is None:
+        shift = tl.full(row.shape, 0.0, tl.float32)
+    else:
+        shift = tl.load(b + row, mask=row < channels, other=0).to(tl.float32)
+    return tl.div_rn(scale, sigma + tl.zeros_like(scale)), scale, shift
+
+
+@triton.jit
+def sigmoid(z):
+    """1 / (1 + e^-z) without overflow. z: float32 block."""
+    e = tl.exp2(tl.abs(z) * -1.4426950408889634)
+    return tl.where(z >= 0, 1.0, e) / (1.0 + e)
+
+
+@triton.jit
+def silu_slope(dy, z):
+    """The gradient of silu: dy s (1 + z (1 - s)). dy, z: blocks."""
+    s = sigmoid(z)
+    return dy * (s * (1.0 + z * (1.0 - s)))
+
+
+@triton.jit
+def deviation(total, square, n, eps):
+    """What rounding left of the mean, and sqrt(var + eps), of centred elements. total, square: blocks of their sums and
+    of their squares'. n: how many. eps: number."""
+    left = tl.sum(total) / n
+    var = tl.maximum(tl.sum(square) / n - left * left, 0.0) + 0.0 * left  # a NaN stays
+    return left, tl.sqrt_rn(var + eps)
+
+
+@triton.jit
+def kept_tiles(x, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr, TILES: tl.constexpr):
+    """A group in registers, a tuple of tiles. x: pointer. channels, pixels: of a group. ROWS, COLS, ACROSS: as in
+    `place`. TILES: in all."""
+    kept = ()
+    for t in tl.static_range(TILES):
+        _, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
+        kept = kept + (tl.load(x + at, mask=inside, other=0),)
+    return kept
+
+
+@triton.jit
+def kept_moments(kept, n, eps, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr):
+    """Mean, what rounding left of it, and sqrt(var + eps) of `kept_tiles`. kept: those. n: elements. eps: number.
+    channels, pixels: of a group. ROWS, COLS, ACROSS: as in `place`."""
+    total = tl.zeros((ROWS, COLS), tl.float32)
+    for t in tl.static_range(len(kept)):
+        total += kept[t].to(tl.float32)
+    mean, total, square = tl.sum(total) / n, total * 0, total * 0
+    for t in tl.static_range(len(kept)):
+        _, _, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
+        c = tl.where(inside, kept[t].to(tl.float32) - mean, 0.0)
+        total += c
+        square = tl.fma(c, c, square)
+    left, sigma = deviation(total, square, n, eps)
+    return mean, left, sigma
+
+
+@triton.jit(do_not_specialize=["groups", "eps"])
+def _kept(
+    y, x, w, b, eps, groups, channels, pixels,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr,
+):  # fmt: skip
+    group, n = tl.program_id(0), channels * pixels
+    base, first = group.to(tl.int64) * n, group % groups * channels
+    w, b = moved(w, first), moved(b, first)
+    kept = kept_tiles(x + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
+    mean, left, sigma = kept_moments(kept, n, eps, channels, pixels, ROWS, COLS, ACROSS)
+    for t in tl.static_range(DOWN * ACROSS):
+        row, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
+        scale, _, shift = scale_of(w, b, row, channels, sigma)
+        z = tl.fma(kept[t].to(tl.float32) - mean - left, scale, shift)
+        tl.store(y + base + at, stored(z * sigmoid(z), y), mask=inside)
+
+
+@triton.jit
+def moved(pointer, by):
+    """pointer + by, None where there is none. pointer: or None. by: int."""
+    return None if pointer is None else pointer + by
+
+
+@triton.jit(do_not_specialize=["count", "parts"])
+def _moments(moments, x, count, parts, size, BLOCK: tl.constexpr):
+    group, part, i = tl.program_id(0) // parts, tl.program_id(0) % parts, tl.arange(0, BLOCK)
+    tiles = (size + BLOCK - 1) // BLOCK
+    each = (tiles + parts - 1) // parts
+    x, begin = x + group.to(tl.int64) * size, part * each
+    # A number near the mean is taken off first
+    n = tl.maximum(tl.minimum(BLOCK, size - begin * BLOCK), 1)
+    v = tl.load(x + begin * BLOCK + i, mask=begin * BLOCK + i < size, other=0).to(tl.float32)
+    near = tl.sum(v) / n
+    # Each lane has Welford's mean and squares of every BLOCK-th element
+    mean, square = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
+    counts = tl.zeros((BLOCK,), tl.float32)
+    for t in range(begin, tl.minimum(begin + each, tiles)):
+        inside = t * BLOCK + i < size
+        v = tl.load(x + t * BLOCK + i, mask=inside, other=0).to(tl.float32) - near
+        off = v - mean
+        mean = tl.where(inside, tl.fma(off, 1.0 / (t - begin + 1).to(tl.float32), mean), mean)
+        square = tl.where(inside, tl.fma(off, v - mean, square), square)
+        counts += tl.where(inside, 1.0, 0.0)
+    # The lanes are merged
+    n = tl.maximum(tl.sum(counts), 1.0)
+    left = tl.sum(mean * counts) / n
+    off = mean - left
+    at, step = moments + tl.program_id(0), count * parts
+    tl.store(at, near)
+    tl.store(at + step, left)
+    tl.store(at + 2 * step, tl.sum(square) + tl.sum(off * off * counts))
+
+
+@triton.jit
+def merged(moments, group, count, parts, size, eps, BLOCK: tl.constexpr):
+    """Mean, what rounding left of it, and sqrt(var + eps) of a group from the moments of its parts, [Chan] eq. 3.1.
+    moments: of `_moments`. group: its number. count: of groups. parts: of each. size: elements. eps: number. BLOCK: as
+    there."""
+    each = ((size + BLOCK - 1) // BLOCK + parts - 1) // parts * BLOCK
+    at, step = moments + group * parts, count * parts
+    near, left, square = tl.load(at), 0.0, 0.0
+    for part in range(parts):
+        n = tl.maximum(tl.minimum(each, size - part * each), 0).to(tl.float32)
+        left += n * (tl.load(at + part) - near + tl.load(at + step + part)) / size
+    for part in range(parts):
+        n = tl.maximum(tl.minimum(each, size - part * each), 0).to(tl.float32)
+        off = tl.load(at + part) - near + tl.load(at + step + part) - left
+        square += tl.load(at + 2 * step + part) + n * off * off
+    return near, left, tl.sqrt_rn(square / size + eps)
+
+
+@triton.jit
+def part_of(across, parts):
+    """The tiles side by side of a program's part of a group: the first, and the one past the last. across: tiles.
+    parts: of a group."""
+    each = (across + parts - 1) // parts
+    first = tl.program_id(0) % parts * each
+    return first, tl.minimum(first + each, across)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "parts", "eps"])
+def _shared(
+    y, x, w, b, eps, moments, count, groups, channels, pixels, parts,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    group, n = tl.program_id(0) // parts, channels * pixels
+    base, begin = group.to(tl.int64) * n, group % groups * channels
+    w, b = moved(w, begin), moved(b, begin)
+    mean, left, sigma = merged(moments, group, count, parts, n, eps, BLOCK)
+    first, end = part_of(ACROSS, parts)
+    for t in range(DOWN * (end - first)):
+        down = t // (end - first)
+        row, at, inside = place(down * ACROSS + first + t - down * (end - first), channels, pixels, ROWS, COLS, ACROSS)
+        scale, _, shift = scale_of(w, b, row, channels, sigma)
+        v = tl.load(x + base + at, mask=inside, other=0).to(tl.float32)
+        z = tl.fma(v - mean - left, scale, shift)
+        tl.store(y + base + at, stored(z * sigmoid(z), y), mask=inside)

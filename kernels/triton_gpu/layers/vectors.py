@@ -1,0 +1,66 @@
+"""What the kernels of layers share: arrays that are not shaped like the data, and sums over examples in one order."""
+import triton
+import triton.language as tl
+
+from kernels.triton_gpu import arrays as memory
+from kernels.triton_gpu import launch
+from kernels.triton_gpu.philox import stored
+
+ROWS, COLUMNS = 32, 32  # of a program that adds partial sums
+
+
+def given(arrays, shape, **vectors):
+    """Pointers of further arrays of a kernel, of the kind and dtype of arrays; None stays. arrays: `Arrays`. shape: of
+    each. vectors: by name. Raises as `arrays.read` does, and ValueError for another shape."""
+    there = {name: x for name, x in vectors.items() if x is not None}
+    if not there:
+        return [None] * len(vectors)
+    found = memory.read((arrays.dtype,), **there)
+    if found.kind is not arrays.kind or found.shape != tuple(shape):
+        raise ValueError(f"{' and '.join(there)}: expected {arrays.kind.name} {tuple(shape)}, got {found.kind.name} "
+                         f"{found.shape}")  # fmt: skip
+    arrays.streams.update(found.streams)
+    pointers = dict(zip(there, found.pointers))
+    return [pointers.get(name) for name in vectors]
+
+
+def fresh(arrays, shape, dtype=None):
+    """A new array and its pointer. arrays: `Arrays` whose kind it is of. shape: of it. dtype: name, or None for
+    theirs."""
+    made = arrays.kind.empty(tuple(shape), dtype or arrays.dtype)
+    return made, memory.pointer_to(made, arrays.kind)
+
+
+def written(name, out, arrays, shape):
+    """The array of some shape that a kernel writes, and its pointer: `arrays.output` for another shape than theirs.
+    name: for the message. out: array or None. arrays: `Arrays`. shape: of it."""
+    size = 1
+    for n in shape:
+        size *= n
+    return memory.output(name, out, arrays._replace(shape=tuple(shape), size=size))
+
+
+def added(arrays, sums, kinds, shape, terms):
+    """The sums over terms of a (kinds, examples, terms, columns) float32 scratch, in one order: kinds new arrays of the
+    kind and dtype of arrays. arrays: `Arrays`. sums: pointer. shape: (examples, columns), or (columns,) of one."""
+    made, pointers = zip(*(fresh(arrays, shape) for _ in range(kinds)))
+    columns, examples = shape[-1], shape[0] if len(shape) > 1 else 1
+    blocks = launch.programs(columns, COLUMNS)
+    launch.run(
+        _added, blocks * examples, arrays, pointers, sums, terms, columns, blocks, ROWS=ROWS, COLUMNS=COLUMNS
+    )
+    return made
+
+
+@triton.jit(do_not_specialize=["terms", "blocks"])
+def _added(outs, sums, terms, columns, blocks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    example, i = tl.program_id(0) // blocks, tl.arange(0, ROWS)
+    column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
+    step = tl.num_programs(0) // blocks * tl.cast(terms, tl.int64) * columns  # of a kind
+    sums += example * tl.cast(terms, tl.int64) * columns
+    for k in tl.static_range(len(outs)):
+        total = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for first in range(0, terms, ROWS):
+            inside = (first + i < terms)[:, None] & (column < columns)[None, :]
+            total += tl.load(sums + k * step + (first + i)[:, None] * columns + column[None, :], mask=inside, other=0)
+        tl.store(outs[k] + example * columns + column, stored(tl.sum(total, 0), outs[k]), mask=column < columns)
