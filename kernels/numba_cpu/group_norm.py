@@ -18,7 +18,7 @@ def group_norm_silu(x, groups, w, b, eps, out=None):
     """`silu(group_norm(x))` on the CPU, arguments as in `ref.layers.group_norm_silu`."""
     shape, dtype = engine.same(x=x)
     sizes = _sizes(shape, groups)
-    w, b = (engine.vector(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
+    w, b = (engine.like(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
     memory, how = engine.output(out, shape, dtype, flat := engine.flat(x), w, b)
     engine.run(normed, x.size, how, memory, flat, w, b, float(eps), *sizes, parts=shape[0] * sizes[0])
     return engine.finish(memory, out, shape)
@@ -29,7 +29,7 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
     alone."""
     shape, dtype = engine.same(dy=dy, x=x)
     sizes = _sizes(shape, groups)
-    scale, shift = (engine.vector(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
+    scale, shift = (engine.like(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
     sums = np.zeros((2, shape[0], shape[1]))
     memory, how = engine.output(out, shape, dtype, upstream := engine.flat(dy), flat := engine.flat(x), scale, shift)
     given = upstream, flat, scale, shift, float(eps)
@@ -47,12 +47,10 @@ def _sizes(shape, groups):
 
 
 @register_jitable(**INLINE)
-def _line(w, b, channel, left, over):
-    """a and c of z = (x - m) a + c of a channel, and its w. w, b: arrays, empty for 1 and 0. left, over: of
-    `moments`."""
+def _line(w, b, channel):
+    """w and b of a channel. w, b: arrays, empty for 1 and 0."""
     scale = w[channel] if w.size else w.dtype.type(1)
-    shift = b[channel] if b.size else w.dtype.type(0)
-    return scale * over, fma(-left, scale * over, shift), scale
+    return scale, b[channel] if b.size else b.dtype.type(0)
 
 
 @njit(**COMPILE)
@@ -61,15 +59,15 @@ def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
     wide()
     part, n = np.empty(CHUNK, x.dtype), channels * pixels
     for group in range(lo, hi):
-        m, left, over = moments(x[group * n : (group + 1) * n], eps)
+        m, over, off = moments(x[group * n : (group + 1) * n], eps)
         for k in range(channels):
-            a, c, _ = _line(w, b, group % groups * channels + k, left, over)
+            scale, shift = _line(w, b, group % groups * channels + k)
             begin = group * n + k * pixels
             for first in range(begin, begin + pixels, CHUNK):
                 last = min(first + CHUNK, begin + pixels)
                 o, v = out[first:last] if how == DIRECT else part[: last - first], x[first:last]
                 for j in range(v.size):
-                    o[j] = silu(fma(v[j] - m, a, c))
+                    o[j] = silu(fma(scale, fma(v[j] - m, over, off), shift))
                 if how != DIRECT:
                     deliver(out, part, first, last, how)
 
@@ -83,18 +81,19 @@ def normed_back(lo, hi, how, dx, sums, dy, x, w, b, eps, groups, channels, pixel
     dz, x_hat = np.empty(n, x.dtype), np.empty(n, x.dtype)
     for group in range(lo, hi):
         base, example, channel = group * n, group // groups, group % groups * channels
-        m, left, over = moments(x[base : base + n], eps)
+        m, over, off = moments(x[base : base + n], eps)
         mean = slope = 0.0
         for k in range(channels):
-            a, c, scale = _line(w, b, channel + k, left, over)
+            scale, shift = _line(w, b, channel + k)
             total = inner = 0.0
             for first in range(k * pixels, (k + 1) * pixels, CHUNK):
                 last = min(first + CHUNK, (k + 1) * pixels)
                 z, h = dz[first:last], x_hat[first:last]
                 v, d = x[base + first : base + last], dy[base + first : base + last]
                 for j in range(v.size):
-                    z[j] = d[j] * silu_slope(fma(v[j] - m, a, c))
-                    h[j] = ((v[j] - m) - left) * over
+                    standard = fma(v[j] - m, over, off)
+                    z[j] = d[j] * silu_slope(fma(scale, standard, shift))
+                    h[j] = standard
                 s, q = products(z, h)
                 total += s
                 inner += q
@@ -104,7 +103,7 @@ def normed_back(lo, hi, how, dx, sums, dy, x, w, b, eps, groups, channels, pixel
         # dx = (w dz - mean(w dz) - x_hat mean(w dz x_hat)) / sigma
         mid, tilt = x.dtype.type(mean / n), x.dtype.type(slope / n)
         for k in range(channels):
-            scale = _line(w, b, channel + k, left, over)[2]
+            scale = _line(w, b, channel + k)[0]
             for first in range(k * pixels, (k + 1) * pixels, CHUNK):
                 last = min(first + CHUNK, (k + 1) * pixels)
                 z, h = dz[first:last], x_hat[first:last]

@@ -136,7 +136,7 @@ def _silu64(x):
 @element
 def _silu_slope32(x):
     h = -abs(x)
-    e = exp_of(-MOST_NORMAL if h < -MOST_NORMAL else h)
+    e = ZERO if h < -MOST_NORMAL else exp_of(-MOST_NORMAL if h < -MOST_NORMAL else h)
     s = ONE / (ONE + e)
     large, small = (e * s, s) if x < ZERO else (s, e * s)
     return large * (ONE + x * small)

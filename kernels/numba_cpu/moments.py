@@ -50,7 +50,8 @@ def products(x, y):
 
 @register_jitable(**INLINE)
 def moments(x, eps):
-    """m, left and 1 / sqrt(var + eps), numbers of x's dtype: the mean is m + left. x: (n,), n >= 1. eps: float."""
+    """m, over and off, numbers of x's dtype: the standardised x is (x - m) over + off, over = 1 / sqrt(var + eps), and
+    off is for what rounding left of the mean m. x: (n,), n >= 1. eps: float."""
     total = 0.0
     for first in range(0, x.size, CHUNK):
         total += _sum(x[first : min(first + CHUNK, x.size)])
@@ -63,4 +64,5 @@ def moments(x, eps):
     left = total / x.size
     var = square / x.size - left * left
     var = 0.0 if var < 0 else var
-    return m, x.dtype.type(left), x.dtype.type(1 / math.sqrt(var + eps))
+    over = 1 / math.sqrt(var + eps)
+    return m, x.dtype.type(over), x.dtype.type(-left * over)

@@ -23,7 +23,7 @@ def layer_norm_modulate(x, shift, scale, eps, out=None):
     """(1 + scale) x_hat + shift on the CPU, arguments as in `ref.layers.layer_norm_modulate`."""
     shape, dtype = engine.same(x=x)
     shift, scale = _vectors(shape, dtype, shift=shift, scale=scale)
-    return _rows(modulated, out, shape, dtype, (x,), shift, scale, float(eps), shape[1])
+    return _rows(modulated, out, shape, dtype, (x,), (shift, scale), float(eps), shape[1])
 
 
 def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
@@ -38,22 +38,22 @@ def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
 def rms_norm(x, w, eps, out=None):
     """w x / sqrt(mean(x^2) + eps) on the CPU, arguments as in `ref.layers.rms_norm`."""
     shape, dtype = engine.same(x=x)
-    return _rows(scaled, out, shape, dtype, (x,), _weights(w, shape, dtype), float(eps))
+    return _rows(scaled, out, shape, dtype, (x,), (_weights(w, shape, dtype),), float(eps))
 
 
 def rms_norm_backward(dy, x, w, eps, out=None):
     """Gradients of `rms_norm` on the CPU, arguments as in `ref.layers.rms_norm_backward`. out: of dx alone."""
     shape, dtype = engine.same(dy=dy, x=x)
-    flat = (1, math.prod(shape[:-1]), shape[-1])  # one example
-    dx, (dw,) = _sums(scaled_back, out, flat, dtype, (dy, x), 1, _weights(w, shape, dtype), float(eps))
-    return (dx if out is not None else dx.reshape(shape)), None if w is None else dw[0]
+    vector, one = _weights(w, shape, dtype), (1, math.prod(shape[:-1]), shape[-1])  # an example
+    dx, (dw,) = _sums(scaled_back, out, one, dtype, (dy, x), 1, vector, float(eps))
+    return dx, None if w is None else dw[0]
 
 
 def gate_residual(x, r, gate, out=None):
     """x + gate r on the CPU, arguments as in `ref.layers.gate_residual`."""
     shape, dtype = engine.same(x=x, r=r)
     (gate,) = _vectors(shape, dtype, gate=gate)
-    return _rows(gated, out, shape, dtype, (x, r), gate, shape[1])
+    return _rows(gated, out, shape, dtype, (x, r), (gate,), shape[1])
 
 
 def gate_residual_backward(dy, r, gate, out=None):
@@ -69,20 +69,22 @@ def _vectors(shape, dtype, **arrays):
     """The flat (B, n) of each of arrays, after the check. shape: (B, L, n). dtype: of the data."""
     if len(shape) != 3:
         raise ValueError(f"x: expected shape (B, L, n), got {shape}")
-    return [engine.flat(engine.like(name, a, dtype, (shape[0], shape[2]))) for name, a in arrays.items()]
+    return [engine.like(name, a, dtype, (shape[0], shape[2])) for name, a in arrays.items()]
 
 
 def _weights(w, shape, dtype):
+    """w, or ones. shape: (..., n). dtype: of the data."""
     if not shape:
         raise ValueError("x: expected shape (..., n), got ()")
-    return np.ones(shape[-1], dtype) if w is None else engine.flat(engine.like("w", w, dtype, shape[-1:]))
+    return np.ones(shape[-1], dtype) if w is None else engine.like("w", w, dtype, shape[-1:])
 
 
-def _rows(kernel, out, shape, dtype, arrays, *args):
-    """One call of a kernel of rows. arrays: of that shape. args: of the kernel; the arrays among them are inputs."""
+def _rows(kernel, out, shape, dtype, arrays, vectors, *args):
+    """One call of a kernel of rows. arrays: of that shape. vectors: flat. args: of the kernel."""
     ins = [engine.flat(a) for a in arrays]
-    memory, how = engine.output(out, shape, dtype, *ins, *(a for a in args if isinstance(a, np.ndarray)))
-    engine.run(kernel, memory.size, how, memory, *ins, *args, parts=math.prod(shape[:-1]))
+    memory, how = engine.output(out, shape, dtype, *ins, *vectors)
+    rows = math.prod(shape[:-1])
+    engine.run(kernel, memory.size, how, memory, *ins, *vectors, *args, shape[-1], parts=rows)
     return engine.finish(memory, out, shape)
 
 
@@ -98,22 +100,147 @@ def _sums(kernel, out, shape, dtype, arrays, count, vector, eps):
     return engine.finish(memory, out, arrays[0].shape), added
 
 
-# --- the kernels ------------------------------------------------------------------------------------------------------
-# of the rows lo .. hi - 1: arrays are flat, vectors (B, n) flat, length is L
+# --- the kernels: of rows, of arrays (B, L, n), vectors (B, n), all flat -----------------------------------------------
 
 
 @njit(**COMPILE)
-def modulated(lo, hi, how, out, x, shift, scale, eps, length):
-    """`layer_norm_modulate`."""
+def modulated(lo, hi, how, out, x, shift, scale, eps, length, n):
+    """`layer_norm_modulate` of the rows lo .. hi - 1."""
     wide()
-    n = scale.size // max(1, scale.size * length // max(1, x.size))
     part = np.empty(n, x.dtype)
     for row in range(lo, hi):
-        v, first = x[row * n : (row + 1) * n], row // length * n
-        a, b = scale[first : first + n], shift[first : first + n]
-        m, left, over = moments(v, eps)
+        first, v = row // length * n, x[row * n : (row + 1) * n]
+        m, over, off = moments(v, eps)
         o = out[row * n : (row + 1) * n] if how == DIRECT else part
-        for j in range(n):
-            o[j] = fma(((v[j] - m) - left) * over, 1 + a[j], b[j])
+        affine(o, v, m, over, off, scale[first : first + n], shift[first : first + n])
         if how != DIRECT:
             deliver(out, part, row * n, (row + 1) * n, how)
+
+
+@register_jitable(**INLINE)
+def affine(o, v, m, over, off, scale, shift):
+    """o = (1 + scale) x_hat + shift. o, v, scale, shift: (n,). m, over, off: of `moments`."""
+    one = v.dtype.type(1)
+    for j in range(v.size):
+        o[j] = fma(fma(v[j] - m, over, off), one + scale[j], shift[j])
+
+
+@njit(**COMPILE)
+def scaled(lo, hi, how, out, x, w, eps, n):
+    """`rms_norm` of the rows lo .. hi - 1. w: (n,)."""
+    wide()
+    part = np.empty(n, x.dtype)
+    for row in range(lo, hi):
+        v = x[row * n : (row + 1) * n]
+        over = x.dtype.type(1 / math.sqrt(squares(v) / n + eps))
+        o = out[row * n : (row + 1) * n] if how == DIRECT else part
+        for j in range(n):
+            o[j] = v[j] * over * w[j]
+        if how != DIRECT:
+            deliver(out, part, row * n, (row + 1) * n, how)
+
+
+@njit(**COMPILE)
+def gated(lo, hi, how, out, x, r, gate, length, n):
+    """`gate_residual` of the rows lo .. hi - 1."""
+    wide()
+    part = np.empty(n, x.dtype)
+    for row in range(lo, hi):
+        g, v, u = gate[row // length * n :], x[row * n : (row + 1) * n], r[row * n : (row + 1) * n]
+        o = out[row * n : (row + 1) * n] if how == DIRECT else part
+        for j in range(n):
+            o[j] = fma(g[j], u[j], v[j])
+        if how != DIRECT:
+            deliver(out, part, row * n, (row + 1) * n, how)
+
+
+# --- of BLOCK rows of an example, numbered block by block, with the sums of each in sums (kinds, blocks, n) -----------
+
+
+@register_jitable(**INLINE)
+def rows_of(block, length, blocks):
+    """The example of a block, and its rows, from the first to before the last."""
+    example, i = block // blocks, block % blocks
+    return example, example * length + i * BLOCK, example * length + min((i + 1) * BLOCK, length)
+
+
+@register_jitable(**INLINE)
+def slopes(dx, x_hat, d, over, mean, tilt):
+    """dx = (d - mean - x_hat tilt) / sigma, of a row. dx, x_hat, d: (n,). over, mean, tilt: numbers."""
+    for j in range(d.size):
+        dx[j] = (d[j] - fma(x_hat[j], tilt, mean)) * over
+
+
+@register_jitable(**INLINE)
+def summed(x, y):
+    """`products` of a row of any length: two sums."""
+    total = inner = 0.0
+    for first in range(0, x.size, CHUNK):
+        last = min(first + CHUNK, x.size)
+        s, q = products(x[first:last], y[first:last])
+        total += s
+        inner += q
+    return total, inner
+
+
+@njit(**COMPILE)
+def modulated_back(lo, hi, how, dx, sums, dy, x, scale, eps, length, blocks):
+    """`layer_norm_modulate_backward` of the blocks lo .. hi - 1."""
+    wide()
+    n = sums.shape[2]
+    x_hat, d, part, one = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), x.dtype.type(1)
+    for block in range(lo, hi):
+        example, begin, end = rows_of(block, length, blocks)
+        a, dshift, dscale = scale[example * n : (example + 1) * n], sums[0, block], sums[1, block]
+        for row in range(begin, end):
+            u, v = dy[row * n : (row + 1) * n], x[row * n : (row + 1) * n]
+            m, over, off = moments(v, eps)
+            for j in range(n):
+                x_hat[j] = fma(v[j] - m, over, off)
+                d[j] = u[j] * (one + a[j])
+            for j in range(n):
+                dshift[j] += u[j]
+                dscale[j] += float64(u[j]) * float64(x_hat[j])
+            total, inner = summed(d, x_hat)
+            slopes(part, x_hat, d, over, x.dtype.type(total / n), x.dtype.type(inner / n))
+            deliver(dx, part, row * n, (row + 1) * n, how)
+
+
+@njit(**COMPILE)
+def scaled_back(lo, hi, how, dx, sums, dy, x, w, eps, length, blocks):
+    """`rms_norm_backward` of the blocks lo .. hi - 1. w: (n,)."""
+    wide()
+    n = sums.shape[2]
+    x_hat, d, part, none = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), x.dtype.type(0)
+    for block in range(lo, hi):
+        example, begin, end = rows_of(block, length, blocks)
+        dw = sums[0, block]
+        for row in range(begin, end):
+            u, v = dy[row * n : (row + 1) * n], x[row * n : (row + 1) * n]
+            over = x.dtype.type(1 / math.sqrt(squares(v) / n + eps))
+            for j in range(n):
+                x_hat[j] = v[j] * over
+                d[j] = u[j] * w[j]
+            for j in range(n):
+                dw[j] += float64(u[j]) * float64(x_hat[j])
+            total, inner = summed(d, x_hat)
+            slopes(part, x_hat, d, over, none, x.dtype.type(inner / n))
+            deliver(dx, part, row * n, (row + 1) * n, how)
+
+
+@njit(**COMPILE)
+def gated_back(lo, hi, how, dr, sums, dy, r, gate, eps, length, blocks):
+    """`gate_residual_backward` of the blocks lo .. hi - 1. eps: unused."""
+    wide()
+    n = sums.shape[2]
+    part = np.empty(n, r.dtype)
+    for block in range(lo, hi):
+        example, begin, end = rows_of(block, length, blocks)
+        g, dgate = gate[example * n : (example + 1) * n], sums[0, block]
+        for row in range(begin, end):
+            u, v = dy[row * n : (row + 1) * n], r[row * n : (row + 1) * n]
+            for j in range(n):
+                part[j] = g[j] * u[j]
+            for j in range(n):
+                dgate[j] += float64(u[j]) * float64(v[j])
+            deliver(dr, part, row * n, (row + 1) * n, how)
