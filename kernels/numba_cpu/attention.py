@@ -1,0 +1,196 @@
+"""`ref.layers.attention` on the CPU, on the register tile of `matmul`, with a softmax between its two products.
+
+The lanes are queries: scores are (keys, queries), so that the largest score and the sum of a query are those of a lane,
+and the result (e, queries) needs rows for the head size alone, whatever it is. A block of KEYS keys goes from its scores
+to its part of the result while it is in the first-level cache; the largest score so far is taken off, [Flash]. What a
+query gets depends on no other query.
+
+Papers
+    [Flash]  Dao, Fu, Ermon, Rudra, Re, "FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness",
+             2022
+"""
+import math
+from collections import namedtuple
+
+import numpy as np
+from numba import float32
+from numba.extending import overload
+
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.cache import njit
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, element, register_jitable
+from kernels.numba_cpu.intrinsics import fma, wide
+from kernels.numba_cpu.math import MOST_NORMAL, ZERO, exp_of
+from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile
+from kernels.numba_cpu.mlp import transpose
+
+KEYS = 128  # at a time
+
+
+# Lengths and head sizes; the mask, flat, and what each axis of (B, heads, Lq, Lk) moves in it; whether there is one
+Sizes = namedtuple("Sizes", "heads lq lk d e causal masked steps")
+
+
+def attention(q, k, v, mask=None, causal=False, out=None):
+    """softmax(q k^T / sqrt(d)) v on the CPU, arguments as in `ref.layers.attention`."""
+    sizes, mask, dtype = checked(q, k, v, mask, causal)
+    shape = (*q.shape[:3], sizes.e)
+    arrays = [engine.flat(a) for a in (q, k, v)]
+    memory, how = engine.output(out, shape, dtype, *arrays)
+    if how == OVER:  # what is written may be read again
+        memory = np.empty(memory.size, dtype)
+    blocks = -(-sizes.lq // lanes(arrays[0]))
+    work, parts = q[..., 0].size * sizes.lk * (sizes.d + sizes.e), math.prod(shape[:2]) * blocks
+    engine.run(attend, work, memory, *arrays, mask, sizes, blocks, parts=parts)
+    return engine.finish(memory, out, shape)
+
+
+def checked(q, k, v, mask, causal):
+    """`Sizes`, the mask as flat bytes, and the dtype, after the check. Arguments as in `attention`."""
+    for name, a in (("q", q), ("k", k), ("v", v)):
+        dtype = engine.same(q=q, **{name: a[..., :0].reshape(0)} if False else {})[1]
+        if engine.same(**{name: a})[1] != dtype:
+            raise TypeError(f"{name}: expected a NumPy array of {dtype} like q, got {a.dtype}")
+    if q.ndim != 4 or k.shape != (*q.shape[:2], *k.shape[2:3], q.shape[3]) or v.ndim != 4 or v.shape[:3] != k.shape[:3]:
+        raise ValueError(f"expected q (B, heads, Lq, d), k (B, heads, Lk, d), v (B, heads, Lk, e), got q {q.shape}, "
+                         f"k {k.shape}, v {v.shape}")  # fmt: skip
+    weights = (*q.shape[:3], k.shape[2])
+    if mask is None:
+        flat, steps = np.empty(0, np.uint8), (0, 0, 0, 0)
+    else:
+        fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], weights[::-1]))
+        if mask.dtype != bool or not fits:
+            raise ValueError(f"mask: expected bools that broadcast to {weights}, got {mask.dtype} {mask.shape}")
+        whole = np.array(mask, order="C")
+        flat, steps = whole.reshape(-1).view(np.uint8), np.broadcast_to(whole, weights).strides
+    sizes = Sizes(q.shape[1], q.shape[2], k.shape[2], q.shape[3], v.shape[3], bool(causal), mask is not None, steps)
+    return sizes, flat, dtype
+
+
+# --- one element ------------------------------------------------------------------------------------------------------
+
+
+@element
+def _weight32(h):
+    return ZERO if h < -MOST_NORMAL else exp_of(h)
+
+
+@element
+def _weight64(h):
+    return math.exp(h)
+
+
+def weight(h):
+    """exp(h) for h <= 0; in float32 0 where it has fewer digits. h: a number of the kernel's dtype."""
+    return _weight32(h) if type(h) is np.float32 else _weight64(h)
+
+
+@overload(weight, jit_options=INLINE)
+def _(h):
+    return _weight32 if h == float32 else _weight64
+
+
+# --- a block of keys and queries --------------------------------------------------------------------------------------
+
+
+@register_jitable(**INLINE)
+def sees(mask, sizes, head, query, key):
+    """Whether a query sees a key. head: of all examples. mask, sizes: of `checked`."""
+    if sizes.causal and key > query + sizes.lk - sizes.lq:
+        return False
+    b, h, i, j = sizes.steps
+    return not sizes.masked or mask[head // sizes.heads * b + head % sizes.heads * h + query * i + key * j] != 0
+
+
+@njit(**INLINE)
+def scores(s, width, k, qt, keys, d):
+    """s (keys, width) = k q^T. k: `Left` of keys x d. qt: (d, width), flat."""
+    for i in range(0, keys, ROWS):
+        for j in range(0, width, lanes(s)):
+            left = Left(k.array, k.first + i * k.row, k.row, k.step)
+            tile(s, i * width + j, width, left, min(ROWS, keys - i), Right(qt, j, width), d)
+
+
+@register_jitable(**INLINE)
+def hide(s, width, mask, sizes, head, first, count, begin, keys, nothing):
+    """nothing in place of the scores s (keys, width) that are not seen, of the queries from first and keys from begin
+    on."""
+    for i in range(keys):
+        row, key = s[i * width : (i + 1) * width], begin + i
+        if sizes.causal:
+            row[: max(0, min(count, key - first - sizes.lk + sizes.lq))] = nothing
+        if sizes.masked:
+            for j in range(count):
+                if not sees(mask, sizes, head, first + j, key):
+                    row[j] = nothing
+
+
+@njit(**INLINE)
+def softmax(s, width, keys, top, total, shrink):
+    """s (keys, width) = exp(s - top) for the largest score so far, top, whose sum goes on in total; shrink is what the
+    sums before this block are to be multiplied by. top, total, shrink: (width,)."""
+    zero, least = s.dtype.type(0), s.dtype.type(-np.inf)
+    for j in range(width):
+        shrink[j] = top[j]
+    for i in range(keys):
+        row = s[i * width : (i + 1) * width]
+        for j in range(width):
+            top[j] = row[j] if row[j] > top[j] else top[j]
+    for j in range(width):
+        highest = zero if top[j] == least else top[j]
+        shrink[j] = weight(shrink[j] - highest)
+        total[j] *= shrink[j]
+    for i in range(keys):
+        row = s[i * width : (i + 1) * width]
+        for j in range(width):
+            p = weight(row[j] - (zero if top[j] == least else top[j]))
+            row[j] = p
+            total[j] += p
+
+
+@njit(**INLINE)
+def mix(o, width, v, s, shrink, sums, keys, e):
+    """o (e, width) = shrink o + v^T s. v: `Left` of e x keys. s: (keys, width), flat. shrink: (width,). sums: room for
+    a tile."""
+    wide()
+    for i in range(0, e, ROWS):
+        for j in range(0, width, lanes(o)):
+            left = Left(v.array, v.first + i * v.row, v.row, v.step)
+            tile(sums, 0, lanes(o), left, min(ROWS, e - i), Right(s, j, width), keys)
+            for r in range(min(ROWS, e - i)):
+                to = (i + r) * width + j
+                row, more, factor = o[to : to + lanes(o)], sums[r * lanes(o) : (r + 1) * lanes(o)], shrink[j : j + lanes(o)]
+                for l in range(lanes(o)):
+                    row[l] = fma(factor[l], row[l], more[l])
+
+
+@njit(**COMPILE)
+def attend(lo, hi, out, q, k, v, mask, sizes, blocks):
+    """`attention` of the blocks lo .. hi - 1 of queries, `blocks` a head. out, q, k, v: flat. mask, sizes: of
+    `checked`."""
+    wide()
+    _, lq, lk, d, e = sizes[:5]
+    width, root, least = lanes(q), q.dtype.type(1 / math.sqrt(d)), q.dtype.type(-np.inf)
+    qt, s, o = lines(d * width, q), lines(KEYS * width, q), lines(e * width, q)
+    top, total, shrink, sums = lines(width, q), lines(width, q), lines(width, q), lines(ROWS * width, q)
+    for block in range(lo, hi):
+        head, first = block // blocks, block % blocks * width
+        count = min(width, lq - first)
+        transpose(qt, width, q[(head * lq + first) * d :], d, count, d)
+        for i in range(qt.size):
+            qt[i] *= root
+        top[:], total[:], o[:] = least, 0, 0
+        end = min(lk, first + count + lk - lq) if sizes.causal else lk
+        for begin in range(0, end, KEYS):
+            keys, at = min(KEYS, end - begin), head * lk + begin
+            scores(s, width, Left(k, at * d, d, 1), qt, keys, d)
+            if sizes.masked or sizes.causal and begin + keys > first + lk - lq:
+                hide(s, width, mask, sizes, head, first, count, begin, keys, least)
+            softmax(s, width, keys, top, total, shrink)
+            mix(o, width, Left(v, at * e, 1, e), s, shrink, sums, keys, e)
+        for j in range(width):
+            total[j] = 1 / (1 if total[j] == 0 else total[j])
+        for i in range(e):
+            for j in range(width):
+                o[i * width + j] *= total[j]
+        transpose(out[(head * lq + first) * e :], e, o, width, e, count)
