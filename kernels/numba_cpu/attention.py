@@ -16,15 +16,19 @@ import numpy as np
 from numba import float32
 from numba.extending import overload
 
+from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, element, register_jitable
-from kernels.numba_cpu.intrinsics import fma, wide
-from kernels.numba_cpu.math import MOST_NORMAL, ZERO, exp_of
-from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, SUM, element, register_jitable
+from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.math import ONE, TO_INT, TO_INT_BITS, ZERO, power_of_two
+from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile, tile_onto
 from kernels.numba_cpu.mlp import transpose
 
-KEYS = 128  # at a time
+KEYS, FOUR = 128, 4  # keys at a time; of them in a round of the softmax
+# exp(f ln 2) in f, and the least exponent of a float32 with all its digits
+B0, B1, B2, B3, B4, B5 = np.array([c * math.log(2) ** i for i, c in enumerate((1, *coefficients.EXP), 1)], np.float32)
+LEAST = np.float32(-126)
 
 
 # Lengths and head sizes; the mask, flat, and what each axis of (B, heads, Lq, Lk) moves in it; whether there is one
@@ -47,8 +51,8 @@ def attention(q, k, v, mask=None, causal=False, out=None):
 
 def checked(q, k, v, mask, causal):
     """`Sizes`, the mask as flat bytes, and the dtype, after the check. Arguments as in `attention`."""
-    for name, a in (("q", q), ("k", k), ("v", v)):
-        dtype = engine.same(q=q, **{name: a[..., :0].reshape(0)} if False else {})[1]
+    _, dtype = engine.same(q=q)
+    for name, a in (("k", k), ("v", v)):
         if engine.same(**{name: a})[1] != dtype:
             raise TypeError(f"{name}: expected a NumPy array of {dtype} like q, got {a.dtype}")
     if q.ndim != 4 or k.shape != (*q.shape[:2], *k.shape[2:3], q.shape[3]) or v.ndim != 4 or v.shape[:3] != k.shape[:3]:
@@ -67,21 +71,25 @@ def checked(q, k, v, mask, causal):
     return sizes, flat, dtype
 
 
-# --- one element ------------------------------------------------------------------------------------------------------
+# --- one element: of 2^h for h <= 0, since scores are times log2(e) ---------------------------------------------------
 
 
 @element
 def _weight32(h):
-    return ZERO if h < -MOST_NORMAL else exp_of(h)
+    n = (h + TO_INT) - TO_INT
+    f = h - n
+    p = ONE + f * (B0 + f * (B1 + f * (B2 + f * (B3 + f * (B4 + f * B5)))))
+    bits = np.int32(np.float32(h + TO_INT).view(np.int32) - TO_INT_BITS)
+    return ZERO if h < LEAST else p * power_of_two(bits)
 
 
 @element
 def _weight64(h):
-    return math.exp(h)
+    return 2.0**h
 
 
 def weight(h):
-    """exp(h) for h <= 0; in float32 0 where it has fewer digits. h: a number of the kernel's dtype."""
+    """2^h for h <= 0; in float32 0 where it has fewer digits. h: a number of the kernel's dtype."""
     return _weight32(h) if type(h) is np.float32 else _weight64(h)
 
 
@@ -126,42 +134,89 @@ def hide(s, width, mask, sizes, head, first, count, begin, keys, nothing):
 
 
 @njit(**INLINE)
-def softmax(s, width, keys, top, total, shrink):
-    """s (keys, width) = exp(s - top) for the largest score so far, top, whose sum goes on in total; shrink is what the
-    sums before this block are to be multiplied by. top, total, shrink: (width,)."""
+def softmax(s, width, keys, top, highest, total, shrink):
+    """s (keys, width) = 2^(s - top) for the largest score so far, top, whose sum goes on in total; shrink is what the
+    sums before this block are to be multiplied by. keys: a multiple of FOUR. top, highest, total, shrink: (width,)."""
     zero, least = s.dtype.type(0), s.dtype.type(-np.inf)
     for j in range(width):
-        shrink[j] = top[j]
-    for i in range(keys):
-        row = s[i * width : (i + 1) * width]
+        highest[j] = top[j]
+    for i in range(0, keys, FOUR):
+        a, b, c, d = rows_of(s, width, i)
         for j in range(width):
-            top[j] = row[j] if row[j] > top[j] else top[j]
+            m = larger(larger(a[j], b[j]), larger(c[j], d[j]))
+            highest[j] = larger(m, highest[j])
     for j in range(width):
-        highest = zero if top[j] == least else top[j]
-        shrink[j] = weight(shrink[j] - highest)
+        before, top[j] = top[j], highest[j]
+        highest[j] = zero if highest[j] == least else highest[j]
+        shrink[j] = weight(before - highest[j])
         total[j] *= shrink[j]
-    for i in range(keys):
-        row = s[i * width : (i + 1) * width]
+    for i in range(0, keys, FOUR):
+        a, b, c, d = rows_of(s, width, i)
         for j in range(width):
-            p = weight(row[j] - (zero if top[j] == least else top[j]))
-            row[j] = p
-            total[j] += p
+            m = highest[j]
+            x, y, z, w = weight(a[j] - m), weight(b[j] - m), weight(c[j] - m), weight(d[j] - m)
+            a[j], b[j], c[j], d[j] = x, y, z, w
+            total[j] += (x + y) + (z + w)
+
+
+@register_jitable(**INLINE)
+def rows_of(s, width, i):
+    """FOUR rows from i on of s (keys, width)."""
+    at = i * width
+    a, b = s[at : at + width], s[at + width : at + 2 * width]
+    return a, b, s[at + 2 * width : at + 3 * width], s[at + 3 * width : at + 4 * width]
+
+
+@register_jitable(**INLINE)
+def larger(x, y):
+    """The larger one; y where x is NaN."""
+    return x if x > y else y
+
+
+@njit(**SUM)
+def spoiled(x):
+    """Whether there is a NaN or an infinity in x. x: numbers."""
+    s = x.dtype.type(0)
+    for j in range(x.size):
+        s += x[j] * x.dtype.type(0)
+    return s != s
 
 
 @njit(**INLINE)
-def mix(o, width, v, s, shrink, sums, keys, e):
-    """o (e, width) = shrink o + v^T s. v: `Left` of e x keys. s: (keys, width), flat. shrink: (width,). sums: room for
-    a tile."""
-    wide()
+def mix_seen(o, width, v, s, keys, e, mask, sizes, head, first, count, begin):
+    """`mix`, in which a NaN or an infinity that is not seen plays no part. Arguments as in `hide` and there."""
+    clean = np.empty(keys * e, v.dtype)
+    for i in range(clean.size):
+        clean[i] = v[i] if math.isfinite(v[i]) else v.dtype.type(0)
+    mix(o, width, Left(clean, 0, 1, e), s, keys, e)
+    for i in range(clean.size):
+        if not math.isfinite(v[i]):
+            key, row = i // e, i % e * width
+            for j in range(count):
+                if sees(mask, sizes, head, first + j, begin + key):
+                    o[row + j] += s[key * width + j] * v[i]
+
+
+@njit(**INLINE)
+def mix(o, width, v, s, keys, e):
+    """o (e, width) += v^T s. v: `Left` of e x keys. s: (keys, width), flat. o has room for whole tiles."""
     for i in range(0, e, ROWS):
         for j in range(0, width, lanes(o)):
             left = Left(v.array, v.first + i * v.row, v.row, v.step)
-            tile(sums, 0, lanes(o), left, min(ROWS, e - i), Right(s, j, width), keys)
-            for r in range(min(ROWS, e - i)):
-                to = (i + r) * width + j
-                row, more, factor = o[to : to + lanes(o)], sums[r * lanes(o) : (r + 1) * lanes(o)], shrink[j : j + lanes(o)]
-                for l in range(lanes(o)):
-                    row[l] = fma(factor[l], row[l], more[l])
+            tile_onto(o, i * width + j, width, left, min(ROWS, e - i), Right(s, j, width), keys)
+
+
+@register_jitable(**INLINE)
+def multiply(o, width, factor, e):
+    """o (e, width) *= factor (width,), where that is not 1 everywhere."""
+    one, same = o.dtype.type(1), True
+    for j in range(width):
+        same &= factor[j] == one
+    if not same:
+        for i in range(e):
+            row = o[i * width : (i + 1) * width]
+            for j in range(width):
+                row[j] *= factor[j]
 
 
 @njit(**COMPILE)
@@ -170,9 +225,9 @@ def attend(lo, hi, out, q, k, v, mask, sizes, blocks):
     `checked`."""
     wide()
     _, lq, lk, d, e = sizes[:5]
-    width, root, least = lanes(q), q.dtype.type(1 / math.sqrt(d)), q.dtype.type(-np.inf)
-    qt, s, o = lines(d * width, q), lines(KEYS * width, q), lines(e * width, q)
-    top, total, shrink, sums = lines(width, q), lines(width, q), lines(width, q), lines(ROWS * width, q)
+    width, root, least = lanes(q), q.dtype.type(1 / math.log(2) / math.sqrt(d)), q.dtype.type(-np.inf)
+    qt, s, o = lines(d * width, q), lines(KEYS * width, q), lines(-(-e // ROWS) * ROWS * width, q)
+    top, highest, total, shrink = lines(width, q), lines(width, q), lines(width, q), lines(width, q)
     for block in range(lo, hi):
         head, first = block // blocks, block % blocks * width
         count = min(width, lq - first)
@@ -184,13 +239,17 @@ def attend(lo, hi, out, q, k, v, mask, sizes, blocks):
         for begin in range(0, end, KEYS):
             keys, at = min(KEYS, end - begin), head * lk + begin
             scores(s, width, Left(k, at * d, d, 1), qt, keys, d)
-            if sizes.masked or sizes.causal and begin + keys > first + lk - lq:
+            hidden = sizes.masked or sizes.causal and begin + keys > first + lk - lq
+            if hidden:
                 hide(s, width, mask, sizes, head, first, count, begin, keys, least)
-            softmax(s, width, keys, top, total, shrink)
-            mix(o, width, Left(v, at * e, 1, e), s, shrink, sums, keys, e)
+            s[keys * width : -(-keys // FOUR) * FOUR * width] = least
+            softmax(s, width, keys, top, highest, total, shrink)
+            multiply(o, width, shrink, e)
+            if hidden and spoiled(v[at * e : (at + keys) * e]):
+                mix_seen(o, width, v[at * e : (at + keys) * e], s, keys, e, mask, sizes, head, first, count, begin)
+            else:
+                mix(o, width, Left(v, at * e, 1, e), s, keys, e)
         for j in range(width):
             total[j] = 1 / (1 if total[j] == 0 else total[j])
-        for i in range(e):
-            for j in range(width):
-                o[i * width + j] *= total[j]
+        multiply(o, width, total, e)
         transpose(out[(head * lq + first) * e :], e, o, width, e, count)

@@ -6,6 +6,7 @@ against three loads a row of b and its eight numbers of a. It is written as LLVM
 get there: a loop over columns that keeps four rows' numbers in registers spills them, and the best that does not,
 three rows by four terms, loads and stores its sums and reaches two thirds of it. Every sum is one chain of
 multiply-adds in the order of the depth, whatever the tile."""
+import functools
 from collections import namedtuple
 
 import numpy as np
@@ -69,14 +70,37 @@ def _(out, to, apart, left, rows, right, depth):
     return code
 
 
+def tile_onto(out, to, apart, left, rows, right, depth):
+    """`tile` with each sum going on from what stands in out. Arguments as there."""
+    at = to + apart * np.arange(ROWS)[:, None] + np.arange(lanes(out))
+    before = out[at]
+    tile(out, to, apart, left, rows, right, depth)
+    out[at] += before
+
+
+@overload(tile_onto, jit_options=INLINE)
+def _(out, to, apart, left, rows, right, depth):
+    def code(out, to, apart, left, rows, right, depth):
+        b, at, stride = right
+        _tile_onto(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, depth)
+
+    return code
+
+
 @intrinsic
 def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
     n = types.int64
-    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), _tile_code
+    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), functools.partial(_tile_code, False)
 
 
-def _tile_code(context, builder, signature, args):
-    """The LLVM code of `_tile`."""
+@intrinsic
+def _tile_onto(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
+    n = types.int64
+    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), functools.partial(_tile_code, True)
+
+
+def _tile_code(onto, context, builder, signature, args):
+    """The LLVM code of `_tile`; onto: of `_tile_onto`."""
     scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
     width = LINE * 8 // bits
     vector = ir.VectorType(scalar, width)
@@ -92,6 +116,11 @@ def _tile_code(context, builder, signature, args):
         inside = builder.select(builder.icmp_signed("<", I64(i), rows), I64(i), builder.sub(rows, I64(1)))
         starts.append(builder.add(first, builder.mul(inside, row)))
 
+    # what the sums begin with
+    lines = [builder.add(to, builder.mul(I64(i), apart)) for i in range(ROWS)]
+    zero = ir.Constant(vector, [0.0] * width)
+    begun = [[builder.load(place(out, line, v), align=bits // 8) if onto else zero for v in range(VECTORS)] for line in lines]
+
     # for k in range(depth): sums[i][v] += a[i, k] b[k, v]
     before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
     builder.branch(loop)
@@ -103,7 +132,8 @@ def _tile_code(context, builder, signature, args):
     for i in range(ROWS):
         number = _everywhere(builder, builder.load(builder.gep(a, [builder.add(starts[i], along)])), vector)
         for v in range(VECTORS):
-            sums[i][v] = _multiply_add(builder, sums[i][v], number, terms[v], before, loop)
+            sums[i][v].add_incoming(begun[i][v], before)
+            sums[i][v] = _multiply_add(builder, sums[i][v], number, terms[v], loop)
     following = builder.add(k, I64(1))
     k.add_incoming(I64(0), before)
     k.add_incoming(following, loop)
@@ -111,10 +141,9 @@ def _tile_code(context, builder, signature, args):
 
     # the sums go to out
     builder.position_at_end(after)
-    for i in range(ROWS):
-        line = builder.add(to, builder.mul(I64(i), apart))
+    for line, row in zip(lines, sums):
         for v in range(VECTORS):
-            builder.store(sums[i][v], place(out, line, v), align=bits // 8)
+            builder.store(row[v], place(out, line, v), align=bits // 8)
     return context.get_dummy_value()
 
 
@@ -124,11 +153,10 @@ def _everywhere(builder, number, vector):
     return builder.shuffle_vector(builder.insert_element(none, number, I32(0)), none, zeros)
 
 
-def _multiply_add(builder, phi, x, y, before, loop):
-    """phi + x y, where phi is 0 before the loop and this sum from then on."""
+def _multiply_add(builder, phi, x, y, loop):
+    """phi + x y, which is phi in the next round of the loop."""
     more = builder.fmul(x, y, flags=("contract",))
     total = builder.fadd(phi, more, flags=("contract",))
-    phi.add_incoming(ir.Constant(phi.type, [0.0] * phi.type.count), before)
     phi.add_incoming(total, loop)
     return total
 
