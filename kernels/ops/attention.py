@@ -1,0 +1,117 @@
+"""`ref.layers.attention` and its gradient. A score is off by the rounding of all that it adds, and its weight by as many
+units; halves are rounded where they are stored, and their weights as operands of a product."""
+import functools
+import math
+
+import numpy as np
+
+from kernels.ops.inputs import data
+from kernels.ops.record import Op
+from ref import layers
+
+SHAPES = (  # batch, heads, queries, head size
+    (2, 2, 33, 8), (1, 3, 17, 40), (3, 3, 3, 3), (4, 4, 4, 4), (1, 1, 70, 72), (1, 2, 20, 80), (1, 1, 9, 160),
+    (1, 1, 5, 256), (1, 1, 130, 16),
+)  # fmt: skip
+OPTIONS = {
+    "keys": (0, 7, -5), "causal": (False, True), "masked": (None, "keys", "rows"), "wide": (None, 24),
+}  # fmt: skip
+LARGE = 100.0  # of queries and keys: scores of 1e4
+
+
+def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wide=None):
+    """An input maker. names: of the arrays before the mask. shape: (B, heads, Lq, d); of another rank, what is made of
+    it. keys: more of them than queries. masked: "keys" for one that no query sees, "rows" for any, and a query that
+    sees none. wide: the head size of v, None for d. rng, dtype, values: as in `kernels.ops.inputs.data`. causal: as
+    there. In what is not finite, such a key is NaN, or if there is none one that is seen, without a gradient."""
+    if len(shape) != 4:
+        b, heads, lq, d = (1 + (n - 1) % most if n else 0 for n, most in zip((1,) * 4 + shape[-4:], (3,) * 4 + (200, 64)))
+        shape = (b, heads, lq, d)
+    b, heads, lq, d = shape
+    lk = max(lq + keys, 1)
+    sizes = {"dy": (lq, wide or d), "q": (lq, d), "k": (lk, d), "v": (lk, wide or d)}
+    plain = "normal" if values in ("large", "not finite") else values
+    arrays = {n: data(rng, (b, heads, *sizes[n]), dtype, plain if n in "qk" else values) for n in names}
+    for name, x in arrays.items():
+        if values == "large" and name in ("q", "k"):
+            arrays[name] = (x.astype(np.float64) * LARGE).astype(x.dtype)
+        x[~np.isfinite(x.astype(np.float64))] = 1
+    mask, unseen = None, int(rng.integers(lk))
+    if masked:
+        mask = np.ones((b, 1, 1, lk), bool) if masked == "keys" else rng.random((b, heads, lq, lk)) < 0.7
+        mask[..., unseen] = False
+        if masked == "rows":
+            mask[:, :, :1] = False
+    if values == "not finite" and (masked or "dy" not in names):
+        arrays["v"][:, :, unseen] = np.nan
+        if masked:
+            arrays["k"][:, :, unseen] = np.nan
+    return arrays | {"mask": mask, "causal": causal}
+
+
+def _weights(q, k, v, mask, causal):
+    """p, the sizes of its error in units of rounding, |q|, |k| and |v| without what is not seen."""
+    seen = np.ones((*q.shape[:3], k.shape[2]), bool) if mask is None else np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
+    if causal:
+        seen = seen & (np.arange(k.shape[2]) <= np.arange(q.shape[2])[:, None] + k.shape[2] - q.shape[2])
+    k, v = np.nan_to_num(k), np.nan_to_num(v)
+    s = np.where(seen, q @ k.swapaxes(2, 3) / math.sqrt(q.shape[3]), -np.inf)
+    top = s.max(axis=-1, keepdims=True, initial=-np.inf)
+    p = np.exp(s - np.where(np.isfinite(top), top, 0))
+    p /= np.maximum(p.sum(axis=-1, keepdims=True), 1e-300)
+    size = np.abs(q) @ np.abs(k).swapaxes(2, 3) / math.sqrt(q.shape[3])
+    return p, 1 + size + (p * size).sum(axis=-1, keepdims=True), k, v, seen
+
+
+def _sizes(q, k, v, mask, causal):
+    p, units, _, v, _ = _weights(q, k, v, mask, causal)
+    return (p * units) @ np.abs(v)
+
+
+def _stored(q, k, v, mask, causal):
+    p, _, _, v, _ = _weights(q, k, v, mask, causal)
+    return np.abs(p @ v) + p @ np.abs(v)
+
+
+def _slopes(dy, q, k, v, mask, causal):
+    """p, the sizes of its error, ds and the sizes of its error, |q|, |k|, all over sqrt(d)."""
+    p, units, k, v, seen = _weights(q, k, v, mask, causal)
+    dp, size = np.where(seen, dy @ v.swapaxes(2, 3), 0), np.abs(dy) @ np.abs(v).swapaxes(2, 3)
+    ds = dp - (p * dp).sum(axis=-1, keepdims=True)
+    size = p * (units * np.abs(ds) + size + (p * units * size).sum(axis=-1, keepdims=True))
+    root = math.sqrt(q.shape[3])
+    return p, p * units, p * ds, size, q / root, k / root
+
+
+def _backward_sizes(dy, q, k, v, mask, causal):
+    _, p, _, ds, q, k = _slopes(dy, q, k, v, mask, causal)
+    return ds @ np.abs(k), ds.swapaxes(2, 3) @ np.abs(q), p.swapaxes(2, 3) @ np.abs(dy)
+
+
+def _backward_stored(dy, q, k, v, mask, causal):
+    p, _, ds, _, q, k = _slopes(dy, q, k, v, mask, causal)
+    pairs = (ds, k), (ds.swapaxes(2, 3), q), (p.swapaxes(2, 3), dy)
+    return [np.abs(a @ b) + np.abs(a) @ np.abs(b) for a, b in pairs]
+
+
+def _flops(q, k, v, **rest):
+    return 2 * k.shape[2] * math.prod(q.shape[:3]) * (q.shape[3] + v.shape[3])
+
+
+def _backward_flops(q, k, v, **rest):
+    return 2 * k.shape[2] * math.prod(q.shape[:3]) * (3 * q.shape[3] + 2 * v.shape[3])
+
+
+BENCH = {f"{n} x {d}": {"shape": (b, heads, n, d)} for b, heads, n, d in (
+    (4, 16, 4096, 64), (4, 16, 4096, 128), (2, 24, 4250, 64), (2, 8, 4096, 40))}  # fmt: skip
+ATTENTION = {"options": OPTIONS, "half": True, "empty": False, "shapes": SHAPES, "bench": BENCH}
+OPS = [
+    Op(
+        layers.attention, ulps=6, make=functools.partial(make, ("q", "k", "v")), scale=_sizes, stored=_stored,
+        flops=_flops, examples=("q", "k", "v"), **ATTENTION,
+    ),
+    Op(
+        layers.attention_backward, ulps=8, make=functools.partial(make, ("dy", "q", "k", "v")), scale=_backward_sizes,
+        stored=_backward_stored, flops=_backward_flops, examples=("dy", "q", "k", "v"), writes=3, **ATTENTION,
+    ),
+]  # fmt: skip

@@ -1,0 +1,278 @@
+"""`ref.layers.attention` on the GPU: the softmax is taken while the keys go by, so no weight is ever stored.
+
+A program has a tile of queries and goes along the keys; products of halves run on the tensor cores with float32 sums,
+those of float32 as three of tf32. A head size that is no power of two is one tile or two side by side: 40 is 32 + 16.
+Keys that a query does not see, and those past the end, have no weight in the maximum, in the sum or in the product.
+
+Papers
+    [Flash2]  Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning", 2023
+"""
+import math
+from collections import namedtuple
+
+import triton
+import triton.language as tl
+
+from kernels.triton_gpu import arrays as memory
+from kernels.triton_gpu import device, launch
+from kernels.triton_gpu.arrays import STORED, read
+from kernels.triton_gpu.layers.vectors import written
+from kernels.triton_gpu.philox import stored
+
+INTERPRETED = tl.constexpr(device.INTERPRETED)
+LOG2E, INF = math.log2(math.e), tl.constexpr(math.inf)
+# queries, keys, warps, stages of a program, by (whether halves, whether the head is wider than 64)
+TILES = {(True, False): (128, 128, 8, 3), (True, True): (128, 128, 8, 2), (False, False): (64, 32, 4, 2),
+         (False, True): (32, 32, 4, 2)}  # fmt: skip
+SMALL = 16  # the least size of a product
+
+# What a call is: Arrays of q, k and v, sizes, the mask's pointer and strides.
+Call = namedtuple("Call", "q k v b heads lq lk d e mask strides")
+
+
+def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
+    """softmax(q k^T / sqrt(d)) v; arguments as in `ref.layers.attention.attention`. out: an array. scratch: a float32
+    array (B, heads, Lq) that gets log2 of each query's sum, for the gradient, or None."""
+    c = call_of(q, k, v, mask)
+    out, pointer = written("out", out, c.q, (c.b, c.heads, c.lq, c.e))
+    memory.apart((pointer, c.b * c.heads * c.lq * c.e), *((a.pointers[0], a.size) for a in (c.q, c.k, c.v)))
+    sums = None if scratch is None else read(("float32",), scratch=scratch).pointers[0]
+    queries, keys, warps, stages = tiles_of(c)
+    blocks = launch.programs(c.lq, queries)
+    launch.run(
+        _forward, blocks * c.b * c.heads, c.q, pointer, sums, c.q.pointers[0], c.k.pointers[0], c.v.pointers[0], c.mask,
+        c.strides, c.heads, c.lq, c.lk, LOG2E * c.d**-0.5, D=c.d, E=c.e, CAUSAL=bool(causal), TAIL=c.lk % keys != 0,
+        M=queries, N=keys, STAGES=stages, warps=warps,
+    )  # fmt: skip
+    return out
+
+
+def call_of(q, k, v, mask):
+    """The `Call` of these arguments, after the checks. q, k, v, mask: as in `ref.layers.attention.attention`. Raises
+    ValueError where the shapes do not fit, TypeError as `arrays.read` does."""
+    arrays = [read(STORED, **{name: x}) for name, x in (("q", q), ("k", k), ("v", v))]
+    shapes = [a.shape for a in arrays]
+    fit = all(len(s) == 4 for s in shapes) and shapes[0][:2] == shapes[1][:2] and shapes[1][:3] == shapes[2][:3]
+    if not fit or shapes[0][3] != shapes[1][3]:
+        raise ValueError("expected q (B, heads, Lq, d), k (B, heads, Lk, d), v (B, heads, Lk, e), got "
+                         f"q {shapes[0]}, k {shapes[1]}, v {shapes[2]}")  # fmt: skip
+    for name, a in zip("kv", arrays[1:]):
+        if (a.kind, a.dtype) != (arrays[0].kind, arrays[0].dtype):
+            raise TypeError(f"{name}: expected {arrays[0].kind.name} {arrays[0].dtype} like q, got {a.kind.name} {a.dtype}")
+        arrays[0].streams.update(a.streams)
+    (b, heads, lq, d), (lk, e) = shapes[0], shapes[2][2:]
+    pointer, strides = None, (0, 0, 0, 0)
+    if mask is not None:
+        seen, weights = read(("bool",), mask=mask), (b, heads, lq, lk)
+        shape = (1,) * (4 - len(seen.shape)) + seen.shape
+        if len(shape) > 4 or any(m not in (1, n) for m, n in zip(shape, weights)):
+            raise ValueError(f"mask: expected bools that broadcast to {weights}, got {seen.shape}")
+        pointer = seen.pointers[0]
+        strides = tuple(math.prod(shape[i + 1 :]) if shape[i] > 1 else 0 for i in range(4))
+    return Call(*arrays, b, heads, lq, lk, d, e, pointer, strides)
+
+
+def tiles_of(call):
+    """Queries and keys of a program's tiles, its warps and stages. call: `Call`."""
+    queries, keys, warps, stages = TILES[call.q.dtype != "float32", max(call.d, call.e) > 64]
+    fit = lambda most, n: max(min(most, triton.next_power_of_2(max(n, 1))), SMALL)  # noqa: E731
+    small = fit(queries, call.lq), fit(keys, call.lk)
+    return *small, warps if small[0] == queries else 4, stages
+
+
+@triton.constexpr_function
+def first_of(width):
+    """The columns of the first of the tiles that a matrix of so many is cut into. width: int."""
+    power = max(1 << (width.bit_length() - 1), 16)
+    return power if width <= power or second(width, power) < power else 2 * power
+
+
+@triton.constexpr_function
+def second_of(width):
+    """The columns of the second tile, 0 for none. width: int."""
+    first = first_of(width)
+    return second(width, first) if width > first else 0
+
+
+@triton.constexpr_function
+def second(width, first):
+    """The power of two that holds what is left of width after the first columns. width, first: ints."""
+    return max(1 << (width - first - 1).bit_length(), 16)
+
+
+@triton.jit
+def one_tile(x, row, inside, WIDTH: tl.constexpr, FIRST: tl.constexpr, COLS: tl.constexpr, WHOLE: tl.constexpr):
+    """Columns FIRST to FIRST + COLS of rows, 0 past the end. x: pointer to (rows, WIDTH). row: which. inside: which
+    there are. WHOLE: whether all are."""
+    col = FIRST + tl.arange(0, COLS)
+    at = x + row[:, None] * WIDTH + col[None, :]
+    if FIRST + COLS > WIDTH:
+        y = tl.load(at, mask=inside[:, None] & (col < WIDTH)[None, :], other=0)
+    elif WHOLE:
+        y = tl.load(at)
+    else:
+        y = tl.load(at, mask=inside[:, None], other=0)
+    return y.to(tl.float32) if INTERPRETED else y  # the interpreter cannot multiply bfloat16
+
+
+@triton.jit
+def tiles(x, row, inside, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
+    """Rows of a matrix as one tile or two side by side. x, row, inside, WIDTH, WHOLE: as in `one_tile`."""
+    first = one_tile(x, row, inside, WIDTH, 0, first_of(WIDTH), WHOLE)
+    if second_of(WIDTH) == 0:
+        return (first,)
+    else:
+        return first, one_tile(x, row, inside, WIDTH, first_of(WIDTH), second_of(WIDTH), WHOLE)
+
+
+@triton.jit
+def put(y, x, row, inside, WIDTH: tl.constexpr):
+    """Writes `tiles`. y: pointer. x: tuple of blocks. row, inside, WIDTH: as in `one_tile`."""
+    for i in tl.static_range(len(x)):
+        first = first_of(WIDTH) if i else 0
+        col = first + tl.arange(0, x[i].shape[1])
+        at = y + row[:, None] * WIDTH + col[None, :]
+        tl.store(at, stored(x[i], y), mask=inside[:, None] & (col < WIDTH)[None, :])
+
+
+@triton.jit
+def dot(a, b, sums):
+    """sums + a b: of halves, of float32 as three products of tf32, or of float32 that has 11 digits and float16. a, b,
+    sums: blocks."""
+    if a.dtype == b.dtype:
+        return tl.dot(a, b, sums, input_precision="tf32x3")
+    else:
+        return tl.dot(a, b.to(tl.float32), sums, input_precision="tf32")
+
+
+@triton.jit
+def scores(a, b, M: tl.constexpr, N: tl.constexpr):
+    """a b^T over all tiles. a, b: of `tiles`. M, N: their rows."""
+    s = tl.zeros((M, N), tl.float32)
+    for i in tl.static_range(len(a)):
+        s = dot(a[i], tl.trans(b[i]), s)
+    return s
+
+
+@triton.jit
+def like(p, x):
+    """Weights as the other operand of a product is stored. p: float32 block. x: pointer."""
+    return stored(p, x).to(tl.float32) if INTERPRETED else stored(p, x)
+
+
+@triton.jit
+def product(p, v, sums, scale, seen, GUARDED: tl.constexpr):
+    """scale sums + p v for each tile. p: (M, N). v, sums: tuples of blocks. scale: (M, 1) or None. seen: (M, N) bools;
+    if GUARDED, what is not finite in v and not seen plays no part."""
+    done = ()
+    for i in tl.static_range(len(v)):
+        old = sums[i] if scale is None else sums[i] * scale
+        if GUARDED:
+            finite = tl.abs(v[i].to(tl.float32)) < INF
+            new = dot(p, tl.where(finite, v[i], 0.0).to(v[i].dtype), old)
+            if tl.min(finite.to(tl.int32)) == 0:
+                bad = tl.dot(seen.to(tl.float32), 1.0 - finite.to(tl.float32))
+                new = tl.where(bad > 0, dot(p, v[i], old), new)
+            done = done + (new,)
+        else:
+            done = done + (dot(p, v[i], old),)
+    return done
+
+
+@triton.jit
+def seen_by(row, key, lq, lk, mask, strides, CAUSAL: tl.constexpr):
+    """Which keys (1, N) queries (M, 1) see. row, key: numbers. lq, lk: of them. mask: pointer or None, of the head.
+    strides: of the mask. CAUSAL: whether no query sees what comes after it."""
+    seen = (row < lq) & (key < lk)
+    if CAUSAL:
+        seen = seen & (key <= row + (lk - lq))
+    if mask is not None:
+        at = mask + row.to(tl.int64) * strides[2] + key * strides[3]
+        seen = seen & (tl.load(at, mask=seen, other=0) != 0)
+    return seen
+
+
+@triton.jit
+def head_of(head, heads, mask, strides):
+    """The mask of a head, None where there is none. head: its number. heads: of an example. mask, strides: of all."""
+    if mask is None:
+        return None
+    else:
+        return mask + (head // heads).to(tl.int64) * strides[0] + (head % heads) * strides[1]
+
+
+@triton.jit
+def keys_seen(first, lq, lk, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Of queries first to first + M: keys before which all are seen by all, in whole tiles of N, and the one past the
+    last that is seen. lq, lk, CAUSAL: as in `seen_by`."""
+    whole, last = lk, lk
+    if CAUSAL:
+        whole = tl.maximum(tl.minimum(first + 1 + lk - lq, lk), 0)
+        last = tl.maximum(tl.minimum(first + M + lk - lq, lk), 0)
+    return whole // N * N, last
+
+
+@triton.jit
+def _along(
+    state, q, k, v, row, first, end, lq, lk, scale, mask, strides,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """The online softmax over keys first to end. state: the largest score of each query, the sum, and the tiles of the
+    result. MASKED: whether some of the keys may not be seen."""
+    top, total, sums = state
+    for start in tl.range(first, end, N, num_stages=STAGES):
+        key = start + tl.arange(0, N)
+        s = scores(q, tiles(k, key, key < lk, D, not MASKED), M, N)
+        seen = None
+        if MASKED:
+            seen = seen_by(row[:, None], key[None, :], lq, lk, mask, strides, CAUSAL)
+            s = tl.where(seen, s, -INF)
+        new = tl.maximum(top, tl.max(s, 1) * scale)
+        safe = tl.where(new == -INF, 0.0, new) if MASKED else new
+        p = tl.exp2(tl.fma(s, scale, -safe[:, None]))
+        shrink = tl.exp2(top - safe)
+        total = tl.fma(total, shrink, tl.sum(p, 1))
+        guarded: tl.constexpr = MASKED and (CAUSAL or mask is not None)
+        sums = product(like(p, v), tiles(v, key, key < lk, E, not MASKED), sums, shrink[:, None], seen, guarded)
+        top = new
+    return top, total, sums
+
+
+@triton.jit(do_not_specialize=["heads", "scale"])
+def _forward(
+    y, logs, q, k, v, mask, strides, heads, lq, lk, scale,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, TAIL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    blocks = (lq + M - 1) // M
+    head, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    if CAUSAL:
+        block = blocks - 1 - block  # the longest first
+    at = head.to(tl.int64)
+    q, k, v, y = q + at * lq * D, k + at * lk * D, v + at * lk * E, y + at * lq * E
+    mask = head_of(head, heads, mask, strides)
+    row = block * M + tl.arange(0, M)
+    there = row < lq
+    qs = tiles(q, row, there, D, False)
+    zeros = (tl.zeros((M, first_of(E)), tl.float32),)
+    if second_of(E):
+        zeros = zeros + (tl.zeros((M, second_of(E)), tl.float32),)
+    state = tl.full((M,), -INF, tl.float32), tl.zeros((M,), tl.float32), zeros
+    whole, last = keys_seen(block * M, lq, lk, CAUSAL, M, N)
+    if mask is None:
+        state = _along(
+            state, qs, k, v, row, 0, whole, lq, lk, scale, None, strides, D, E, CAUSAL, False, M, N, STAGES)
+        if TAIL or CAUSAL:
+            state = _along(
+                state, qs, k, v, row, whole, last, lq, lk, scale, None, strides, D, E, CAUSAL, True, M, N, 1)
+    else:
+        state = _along(state, qs, k, v, row, 0, last, lq, lk, scale, mask, strides, D, E, CAUSAL, True, M, N, 1)
+    top, total, sums = state
+    over = tl.where(total == 0, 0.0, 1.0 / total)
+    done = ()
+    for i in tl.static_range(len(sums)):
+        done = done + (sums[i] * over[:, None],)
+    put(y, done, row, there, E)
+    if logs is not None:
+        tl.store(logs + at * lq + row, tl.where(total == 0, INF, top + tl.log2(total)), mask=there)

@@ -1,0 +1,255 @@
+"""The gradient of `ref.layers.attention` on the GPU, [Flash2] algorithm 2 without its atomic sums: dk and dv are summed
+by a program that goes along the queries, dq by one that goes along the keys, so every run has the same bits.
+
+The weights are made again from log2 of each query's sum, which `attention` leaves in its `scratch`, and from
+delta = sum(dy y); where they are not given a pass along the keys makes both.
+
+Papers
+    [Flash2]  Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning", 2023
+"""
+import numpy as np
+import triton
+import triton.language as tl
+
+from kernels.triton_gpu import arrays as memory
+from kernels.triton_gpu import launch
+from kernels.triton_gpu.arrays import read
+from kernels.triton_gpu.layers.attention import (
+    LOG2E, call_of, dot, first_of, head_of, keys_seen, like, product, put, scores, second_of, seen_by, tiles,
+)  # fmt: skip
+from kernels.triton_gpu.layers.vectors import given, written
+
+INF = tl.constexpr(float("inf"))
+# of a program: its rows, those it takes at a time, warps, stages, by (whether halves, whether wider than 64)
+ALONG_QUERIES = {(True, False): (128, 64, 8, 2), (True, True): (64, 64, 8, 2), (False, False): (32, 32, 4, 1),
+                 (False, True): (32, 16, 4, 1)}  # fmt: skip
+ALONG_KEYS = {(True, False): (128, 64, 8, 2), (True, True): (64, 64, 4, 2), (False, False): (32, 32, 4, 1),
+              (False, True): (32, 16, 4, 1)}  # fmt: skip
+
+
+def attention_backward(dy, q, k, v, mask=None, causal=False, out=None, scratch=None):
+    """Gradients of `attention`; arguments as in `ref.layers.attention.attention_backward`. out: three arrays, apart
+    from the inputs. scratch: (y, scratch) of `attention`, or None."""
+    c = call_of(q, k, v, mask)
+    (upstream,) = given(c.q, (c.b, c.heads, c.lq, c.e), dy=dy)
+    wanted = [("out[0]", c.q), ("out[1]", c.k), ("out[2]", c.v)]
+    outs = [written(name, None if out is None else out[i], a, a.shape) for i, (name, a) in enumerate(wanted)]
+    inputs = [(a.pointers[0], a.size) for a in (c.q, c.k, c.v)] + [(upstream, c.b * c.heads * c.lq * c.e)]
+    for (_, pointer), (_, a) in zip(outs, wanted):
+        for place in (*inputs, *((p, b.size) for (_, p), (_, b) in zip(outs, wanted) if p is not pointer)):
+            memory.apart((pointer, a.size), place)
+    logs, delta = _sums(c, upstream, causal, scratch)
+    constants = dict(D=c.d, E=c.e, CAUSAL=bool(causal))
+    ins = *(a.pointers[0] for a in (c.q, c.k, c.v)), upstream, logs, delta, c.mask, c.strides, c.heads, c.lq, c.lk
+    scales = LOG2E * c.d**-0.5, c.d**-0.5
+    keys, queries, warps, stages = _tiles(ALONG_QUERIES, c, c.lk, c.lq)
+    launch.run(
+        _of_keys, launch.programs(c.lk, keys) * c.b * c.heads, c.q, outs[1][1], outs[2][1], *ins, *scales,
+        **constants, M=queries, N=keys, STAGES=stages, warps=warps,
+    )  # fmt: skip
+    queries, keys, warps, stages = _tiles(ALONG_KEYS, c, c.lq, c.lk)
+    launch.run(
+        _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, outs[0][1], None, *ins, *scales,
+        **constants, TAIL=c.lk % keys != 0, M=queries, N=keys, STAGES=stages, warps=warps,
+    )  # fmt: skip
+    return tuple(array for array, _ in outs)
+
+
+def _tiles(table, c, rows, others):
+    """Of a program, at most what there is."""
+    own, other, warps, stages = table[c.q.dtype != "float32", max(c.d, c.e) > 64]
+    fit = lambda most, n: max(min(most, triton.next_power_of_2(max(n, 1))), 16)  # noqa: E731
+    return fit(own, rows), fit(other, others), warps if rows >= own else 4, stages
+
+
+def _sums(c, dy, causal, scratch):
+    """Pointers to log2 of each query's sum of weights, and to delta."""
+    size = c.b * c.heads * c.lq
+    delta = launch.scratch(np.empty(size, np.float32), c.q, filled=False)
+    if scratch is not None:
+        y, logs = scratch
+        (y,), logs = given(c.q, (c.b, c.heads, c.lq, c.e), y=y), read(("float32",), scratch=logs).pointers[0]
+        wide = triton.next_power_of_2(max(c.e, 1))
+        rows = max(4096 // wide, 1)
+        launch.run(_delta, launch.programs(size, rows), c.q, delta, dy, y, size, E=c.e, WIDE=wide, ROWS=rows)
+        return logs, delta
+    logs = launch.scratch(np.empty(size, np.float32), c.q, filled=False)
+    queries, keys, warps, stages = _tiles(ALONG_KEYS, c, c.lq, c.lk)
+    launch.run(
+        _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, None, (logs, delta),
+        *(a.pointers[0] for a in (c.q, c.k, c.v)), dy, None, None, c.mask, c.strides, c.heads, c.lq, c.lk,
+        LOG2E * c.d**-0.5, c.d**-0.5, D=c.d, E=c.e, CAUSAL=bool(causal), TAIL=c.lk % keys != 0, M=queries, N=keys,
+        STAGES=stages, warps=warps,
+    )  # fmt: skip
+    return logs, delta
+
+
+@triton.jit(do_not_specialize=["size"])
+def _delta(delta, dy, y, size, E: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr):
+    row, col = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    at, inside = row[:, None].to(tl.int64) * E + col[None, :], (row < size)[:, None] & (col < E)[None, :]
+    d = tl.load(dy + at, mask=inside, other=0).to(tl.float32)
+    tl.store(delta + row, tl.sum(d * tl.load(y + at, mask=inside, other=0).to(tl.float32), 1), mask=row < size)
+
+
+@triton.jit
+def weight(p, x):
+    """Weights as the other operand of a product that float16 would not hold: then 11 digits of float32. p: float32
+    block. x: pointer to the other operand."""
+    if x.dtype.element_ty == tl.float16:
+        bits = p.to(tl.int32, bitcast=True)
+        return tl.where(p == p, ((bits + 0xFFF + ((bits >> 13) & 1)) & -0x2000).to(tl.float32, bitcast=True), p)
+    else:
+        return like(p, x)
+
+
+@triton.jit
+def zeros(M: tl.constexpr, WIDTH: tl.constexpr):
+    """`tiles` of zeros. M: rows. WIDTH: columns."""
+    first = tl.zeros((M, first_of(WIDTH)), tl.float32)
+    if second_of(WIDTH) == 0:
+        return (first,)
+    else:
+        return first, tl.zeros((M, second_of(WIDTH)), tl.float32)
+
+
+@triton.jit
+def scaled(x, scale):
+    """scale x, for each tile. x: tuple of blocks. scale: number."""
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (x[i] * scale,)
+    return y
+
+
+@triton.jit
+def _along_queries(
+    dk, dv, ks, vs, key, q, dy, logs, delta, first, end, lq, lk, scale, mask, strides,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """dk and dv of keys with the queries first to end added. MASKED: whether some of these may not see them."""
+    for start in tl.range(first, end, M, num_stages=STAGES):
+        row = start + tl.arange(0, M)
+        there = row < lq
+        qs, dys = tiles(q, row, there, D, False), tiles(dy, row, there, E, False)
+        log = tl.load(logs + row, mask=there, other=INF)
+        p = tl.exp2(tl.fma(scores(ks, qs, N, M), scale, -log[None, :]))  # (N, M)
+        dp = scores(vs, dys, N, M)
+        ds = p * (dp - tl.load(delta + row, mask=there, other=0)[None, :])
+        seen = None
+        if MASKED:
+            seen = seen_by(row[None, :], key[:, None], lq, lk, mask, strides, CAUSAL)
+            p, ds = tl.where(seen, p, 0.0), tl.where(seen, ds, 0.0)
+        dv = product(weight(p, dy), dys, dv, None, None, False)
+        dk = product(weight(ds, q), qs, dk, None, seen, MASKED)
+    return dk, dv
+
+
+@triton.jit(do_not_specialize=["heads", "scale", "root"])
+def _of_keys(
+    dk, dv, q, k, v, dy, logs, delta, mask, strides, heads, lq, lk, scale, root,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    blocks = (lk + N - 1) // N
+    head, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    at = head.to(tl.int64)
+    q, dy, k, v = q + at * lq * D, dy + at * lq * E, k + at * lk * D, v + at * lk * E
+    logs, delta, mask = logs + at * lq, delta + at * lq, head_of(head, heads, mask, strides)
+    key = block * N + tl.arange(0, N)
+    there = key < lk
+    ks, vs = tiles(k, key, there, D, False), tiles(v, key, there, E, False)
+    of_k, of_v = zeros(N, D), zeros(N, E)
+    # Queries from which on some see some of these keys, and from which on all see all, in whole tiles
+    first, whole = 0, 0
+    if CAUSAL:
+        first = tl.minimum(tl.maximum(block * N - (lk - lq), 0), lq) // M * M
+        whole = tl.minimum(tl.maximum(block * N + N - 1 - (lk - lq) + M - 1, 0) // M * M, (lq + M - 1) // M * M)
+    if mask is not None:
+        of_k, of_v = _along_queries(
+            of_k, of_v, ks, vs, key, q, dy, logs, delta, first, lq, lq, lk, scale, mask, strides, D, E, CAUSAL, True, M,
+            N, 1)
+    else:
+        if CAUSAL:
+            of_k, of_v = _along_queries(
+                of_k, of_v, ks, vs, key, q, dy, logs, delta, first, whole, lq, lk, scale, None, strides, D, E, CAUSAL,
+                True, M, N, 1)
+        of_k, of_v = _along_queries(
+            of_k, of_v, ks, vs, key, q, dy, logs, delta, whole, lq, lq, lk, scale, None, strides, D, E, CAUSAL, False,
+            M, N, STAGES)
+    put(dk + at * lk * D, scaled(of_k, root), key, there, D)
+    put(dv + at * lk * E, of_v, key, there, E)
+
+
+@triton.jit
+def _along_keys(
+    state, qs, dys, row, log, delta, k, v, first, end, lq, lk, scale, mask, strides,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """dq of queries with the keys first to end added; where log is None, their largest score, their sum of weights and
+    that of p dp instead. MASKED: whether some of the keys may not be seen."""
+    for start in tl.range(first, end, N, num_stages=STAGES):
+        key = start + tl.arange(0, N)
+        ks = tiles(k, key, key < lk, D, not MASKED)
+        s, dp = scores(qs, ks, M, N), scores(dys, tiles(v, key, key < lk, E, not MASKED), M, N)
+        seen = None
+        if MASKED:
+            seen = seen_by(row[:, None], key[None, :], lq, lk, mask, strides, CAUSAL)
+            s, dp = tl.where(seen, s, -INF), tl.where(seen, dp, 0.0)
+        if log is None:
+            top, total, of_dp = state
+            new = tl.maximum(top, tl.max(s, 1) * scale)
+            safe = tl.where(new == -INF, 0.0, new)
+            p, shrink = tl.exp2(tl.fma(s, scale, -safe[:, None])), tl.exp2(top - safe)
+            state = new, tl.fma(total, shrink, tl.sum(p, 1)), tl.fma(of_dp, shrink, tl.sum(p * dp, 1))
+        else:
+            p = tl.exp2(tl.fma(s, scale, -log[:, None]))
+            if MASKED:
+                p = tl.where(seen, p, 0.0)
+            ds = p * (dp - delta[:, None])
+            guarded: tl.constexpr = MASKED and (CAUSAL or mask is not None)
+            state = product(weight(ds, k), ks, state, None, seen, guarded)
+    return state
+
+
+@triton.jit(do_not_specialize=["heads", "scale", "root"])
+def _of_queries(
+    dq, made, q, k, v, dy, logs, delta, mask, strides, heads, lq, lk, scale, root,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, TAIL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    blocks = (lq + M - 1) // M
+    head, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    if CAUSAL:
+        block = blocks - 1 - block  # the longest first
+    at = head.to(tl.int64)
+    q, dy, k, v = q + at * lq * D, dy + at * lq * E, k + at * lk * D, v + at * lk * E
+    mask = head_of(head, heads, mask, strides)
+    row = block * M + tl.arange(0, M)
+    there = row < lq
+    qs, dys = tiles(q, row, there, D, False), tiles(dy, row, there, E, False)
+    if logs is None:
+        log, own, state = None, None, (
+            tl.full((M,), -INF, tl.float32), tl.zeros((M,), tl.float32), tl.zeros((M,), tl.float32))
+    else:
+        log = tl.load(logs + at * lq + row, mask=there, other=INF)
+        own, state = tl.load(delta + at * lq + row, mask=there, other=0), zeros(M, D)
+    whole, last = keys_seen(block * M, lq, lk, CAUSAL, M, N)
+    if mask is None:
+        state = _along_keys(
+            state, qs, dys, row, log, own, k, v, 0, whole, lq, lk, scale, None, strides, D, E, CAUSAL, False, M, N,
+            STAGES)
+        if TAIL or CAUSAL:
+            state = _along_keys(
+                state, qs, dys, row, log, own, k, v, whole, last, lq, lk, scale, None, strides, D, E, CAUSAL, True, M,
+                N, 1)
+    else:
+        state = _along_keys(
+            state, qs, dys, row, log, own, k, v, 0, last, lq, lk, scale, mask, strides, D, E, CAUSAL, True, M, N, 1)
+    if logs is None:
+        top, total, of_dp = state
+        tl.store(made[0] + at * lq + row, tl.where(total == 0, INF, top + tl.log2(total)), mask=there)
+        tl.store(made[1] + at * lq + row, tl.where(total == 0, 0.0, of_dp / total), mask=there)
+    else:
+        put(dq + at * lq * D, scaled(state, root), row, there, D)
