@@ -33,6 +33,9 @@ LEAST = np.float32(-126)
 
 # Lengths and head sizes; the mask, flat, and what each axis of (B, heads, Lq, Lk) moves in it; whether there is one
 Sizes = namedtuple("Sizes", "heads lq lk d e causal masked steps")
+# Of a block: the head, its first and how many lanes, its first and how many rows. Lanes are queries and rows keys, or,
+# turned round, the other way
+Place = namedtuple("Place", "head first count begin rows turned")
 
 
 def attention(q, k, v, mask=None, causal=False, out=None):
@@ -45,6 +48,7 @@ def attention(q, k, v, mask=None, causal=False, out=None):
         memory = np.empty(memory.size, dtype)
     blocks = -(-sizes.lq // lanes(arrays[0]))
     work, parts = q[..., 0].size * sizes.lk * (sizes.d + sizes.e), math.prod(shape[:2]) * blocks
+    memory[: memory.size if sizes.lk == 0 else 0] = 0
     engine.run(attend, work, memory, *arrays, mask, sizes, blocks, parts=parts)
     return engine.finish(memory, out, shape)
 
@@ -120,16 +124,24 @@ def scores(s, width, k, qt, keys, d):
 
 
 @register_jitable(**INLINE)
-def hide(s, width, mask, sizes, head, first, count, begin, keys, nothing):
-    """nothing in place of the scores s (keys, width) that are not seen, of the queries from first and keys from begin
-    on."""
-    for i in range(keys):
-        row, key = s[i * width : (i + 1) * width], begin + i
-        if sizes.causal:
-            row[: max(0, min(count, key - first - sizes.lk + sizes.lq))] = nothing
+def sees_row(mask, sizes, head, row, lane, turned):
+    """`sees` of a key and a query, in this order, or turned round."""
+    return sees(mask, sizes, head, row, lane) if turned else sees(mask, sizes, head, lane, row)
+
+
+@njit(**INLINE)
+def hide(s, width, place, mask, sizes, nothing):
+    """nothing in the place of what is not seen in s (rows, width). place: `Place`."""
+    head, first, count, begin, rows, turned = place
+    for i in range(rows):
+        row, at = s[i * width : (i + 1) * width], begin + i
+        if sizes.causal and turned:
+            row[max(0, min(count, at + 1 - first + sizes.lk - sizes.lq)) : count] = nothing
+        elif sizes.causal:
+            row[: max(0, min(count, at - first - sizes.lk + sizes.lq))] = nothing
         if sizes.masked:
             for j in range(count):
-                if not sees(mask, sizes, head, first + j, key):
+                if not sees_row(mask, sizes, head, at, first + j, turned):
                     row[j] = nothing
 
 
@@ -183,18 +195,21 @@ def spoiled(x):
 
 
 @njit(**INLINE)
-def mix_seen(o, width, v, s, keys, e, mask, sizes, head, first, count, begin):
-    """`mix`, in which a NaN or an infinity that is not seen plays no part. Arguments as in `hide` and there."""
-    clean = np.empty(keys * e, v.dtype)
-    for i in range(clean.size):
+def mix_seen(o, width, v, s, e, place, mask, sizes):
+    """`mix`, in which a NaN or an infinity that is not seen plays no part. v: (rows, e), flat. place: `Place`."""
+    head, first, count, begin, rows, turned = place
+    if not spoiled(v):
+        mix(o, width, Left(v, 0, 1, e), s, rows, e)
+        return
+    clean = np.empty(v.size, v.dtype)
+    for i in range(v.size):
         clean[i] = v[i] if math.isfinite(v[i]) else v.dtype.type(0)
-    mix(o, width, Left(clean, 0, 1, e), s, keys, e)
-    for i in range(clean.size):
+    mix(o, width, Left(clean, 0, 1, e), s, rows, e)
+    for i in range(v.size):
         if not math.isfinite(v[i]):
-            key, row = i // e, i % e * width
             for j in range(count):
-                if sees(mask, sizes, head, first + j, begin + key):
-                    o[row + j] += s[key * width + j] * v[i]
+                if sees_row(mask, sizes, head, begin + i // e, first + j, turned):
+                    o[i % e * width + j] += s[i // e * width + j] * v[i]
 
 
 @njit(**INLINE)
@@ -239,14 +254,15 @@ def attend(lo, hi, out, q, k, v, mask, sizes, blocks):
         for begin in range(0, end, KEYS):
             keys, at = min(KEYS, end - begin), head * lk + begin
             scores(s, width, Left(k, at * d, d, 1), qt, keys, d)
+            place = Place(head, first, count, begin, keys, False)
             hidden = sizes.masked or sizes.causal and begin + keys > first + lk - lq
             if hidden:
-                hide(s, width, mask, sizes, head, first, count, begin, keys, least)
+                hide(s, width, place, mask, sizes, least)
             s[keys * width : -(-keys // FOUR) * FOUR * width] = least
             softmax(s, width, keys, top, highest, total, shrink)
             multiply(o, width, shrink, e)
-            if hidden and spoiled(v[at * e : (at + keys) * e]):
-                mix_seen(o, width, v[at * e : (at + keys) * e], s, keys, e, mask, sizes, head, first, count, begin)
+            if hidden:
+                mix_seen(o, width, v[at * e : (at + keys) * e], s, e, place, mask, sizes)
             else:
                 mix(o, width, Left(v, at * e, 1, e), s, keys, e)
         for j in range(width):

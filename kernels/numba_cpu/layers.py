@@ -2,6 +2,7 @@
 them."""
 from kernels.numba_cpu.activations import geglu, geglu_backward
 from kernels.numba_cpu.attention import attention
+from kernels.numba_cpu.attention_backward import attention_backward
 from kernels.numba_cpu.group_norm import group_norm_silu, group_norm_silu_backward
 from kernels.numba_cpu.norm import (
     gate_residual, gate_residual_backward, layer_norm_modulate, layer_norm_modulate_backward, rms_norm,
@@ -9,6 +10,6 @@ from kernels.numba_cpu.norm import (
 )  # fmt: skip
 
 __all__ = [
-    "attention", "gate_residual", "gate_residual_backward", "geglu", "geglu_backward", "group_norm_silu",
+    "attention", "attention_backward", "gate_residual", "gate_residual_backward", "geglu", "geglu_backward", "group_norm_silu",
     "group_norm_silu_backward", "layer_norm_modulate", "layer_norm_modulate_backward", "rms_norm", "rms_norm_backward",
 ]  # fmt: skip
