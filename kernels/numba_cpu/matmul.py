@@ -23,7 +23,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 # Matrices in flat arrays: element (i, k) at first + i row + k step; and, with contiguous rows, (k, j) at first + k
-# stride + j
+# stride + j, or at first + stride[k] + j where stride is an array
 Left = namedtuple("Left", "array first row step")
 Right = namedtuple("Right", "array first stride")
 
@@ -55,7 +55,8 @@ def tile(out, to, apart, left, rows, right, depth):
     out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: a row from
     here on is the last one again, so that left may end. right: `Right`. depth: int >= 1."""
     k, j = np.arange(depth), np.arange(lanes(out))
-    terms = right.array[right.first + k[:, None] * right.stride + j]  # (depth, lanes)
+    lines = right.stride[:depth] if isinstance(right.stride, np.ndarray) else k * right.stride
+    terms = right.array[right.first + lines[:, None] + j]  # (depth, lanes)
     for i in range(ROWS):
         numbers = left.array[left.first + min(i, rows - 1) * left.row + k * left.step]  # (depth,)
         out[to + i * apart : to + i * apart + lanes(out)] = numbers @ terms
@@ -89,37 +90,38 @@ def _(out, to, apart, left, rows, right, depth):
 
 @intrinsic
 def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
-    n = types.int64
-    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), functools.partial(_tile_code, False)
+    return _signature(out, a, b, stride), functools.partial(_tile_code, False)
 
 
 @intrinsic
 def _tile_onto(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
+    return _signature(out, a, b, stride), functools.partial(_tile_code, True)
+
+
+def _signature(out, a, b, stride):
     n = types.int64
-    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), functools.partial(_tile_code, True)
+    return types.none(out, n, n, a, n, n, n, n, b, n, stride if isinstance(stride, types.Array) else n, n)
 
 
 def _tile_code(onto, context, builder, signature, args):
     """The LLVM code of `_tile`; onto: of `_tile_onto`."""
     scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
-    width = LINE * 8 // bits
-    vector = ir.VectorType(scalar, width)
-    out, a, b = (cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data for n in (0, 3, 8))
+    vector = ir.VectorType(scalar, LINE * 8 // bits)
+    out, a, b = (_data(context, builder, signature, args, n) for n in (0, 3, 8))
     to, apart, (first, row, step, rows), (at, stride, depth) = args[1], args[2], args[4:8], args[9:]
+    table = _data(context, builder, signature, args, 10) if isinstance(signature.args[10], types.Array) else None
 
     def place(data, index, v):
-        return builder.bitcast(builder.gep(data, [builder.add(index, I64(v * width))]), vector.as_pointer())
+        return builder.bitcast(builder.gep(data, [builder.add(index, I64(v * vector.count))]), vector.as_pointer())
 
-    # where each row of a begins
-    starts = []
+    # where each row of a and of out begins, and the sums
+    starts, lines, begun = [], [], []
     for i in range(ROWS):
         inside = builder.select(builder.icmp_signed("<", I64(i), rows), I64(i), builder.sub(rows, I64(1)))
         starts.append(builder.add(first, builder.mul(inside, row)))
-
-    # what the sums begin with
-    lines = [builder.add(to, builder.mul(I64(i), apart)) for i in range(ROWS)]
-    zero = ir.Constant(vector, [0.0] * width)
-    begun = [[builder.load(place(out, line, v), align=bits // 8) if onto else zero for v in range(VECTORS)] for line in lines]
+        lines.append(builder.add(to, builder.mul(I64(i), apart)))
+        zero, align = ir.Constant(vector, [0.0] * vector.count), bits // 8
+        begun.append([builder.load(place(out, lines[i], v), align=align) if onto else zero for v in range(VECTORS)])
 
     # for k in range(depth): sums[i][v] += a[i, k] b[k, v]
     before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
@@ -127,13 +129,13 @@ def _tile_code(onto, context, builder, signature, args):
     builder.position_at_end(loop)
     k = builder.phi(I64)
     sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
-    line, along = builder.add(at, builder.mul(k, stride)), builder.mul(k, step)
-    terms = [builder.load(place(b, line, v), align=bits // 8) for v in range(VECTORS)]
+    line = builder.add(at, builder.load(builder.gep(table, [k])) if table else builder.mul(k, stride))
+    terms = [builder.load(place(b, line, v), align=align) for v in range(VECTORS)]
     for i in range(ROWS):
-        number = _everywhere(builder, builder.load(builder.gep(a, [builder.add(starts[i], along)])), vector)
+        number = builder.load(builder.gep(a, [builder.add(starts[i], builder.mul(k, step))]))
         for v in range(VECTORS):
             sums[i][v].add_incoming(begun[i][v], before)
-            sums[i][v] = _multiply_add(builder, sums[i][v], number, terms[v], loop)
+            sums[i][v] = _multiply_add(builder, sums[i][v], _everywhere(builder, number, vector), terms[v], loop)
     following = builder.add(k, I64(1))
     k.add_incoming(I64(0), before)
     k.add_incoming(following, loop)
@@ -143,8 +145,13 @@ def _tile_code(onto, context, builder, signature, args):
     builder.position_at_end(after)
     for line, row in zip(lines, sums):
         for v in range(VECTORS):
-            builder.store(row[v], place(out, line, v), align=bits // 8)
+            builder.store(row[v], place(out, line, v), align=align)
     return context.get_dummy_value()
+
+
+def _data(context, builder, signature, args, n):
+    """The data of the n-th argument, an array."""
+    return cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data
 
 
 def _everywhere(builder, number, vector):
