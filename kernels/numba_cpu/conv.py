@@ -14,14 +14,15 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, register_jitable
 from kernels.numba_cpu.intrinsics import wide
-from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+from kernels.numba_cpu.matmul import ROWS, VECTORS, Apart, Left, lanes, lines, tile_onto
 
-CHANNELS, PIXELS = 32, 1024  # whose terms stay in the first-level cache; of a band, at most where rows are short
+LANE = 16  # elements that are copied at a time
+DEPTH, PIXELS = 288, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
 
 
 # Channels and pixels of the image, of the result, and of the kernel; strides; zeros before each axis, negative to cut off;
-# rows of a band and bands of an image; rows and columns of a plane
-Sizes = namedtuple("Sizes", "c h w o ho wo kh kw sh sw top left rows bands hq wq")
+# rows of a band and bands of an image; rows and columns of a plane; columns of a row of sums
+Sizes = namedtuple("Sizes", "c h w o ho wo kh kw sh sw top left rows bands hq wq line")
 
 
 def conv2d(x, w, b=None, stride=1, padding=((1, 1), (1, 1)), out=None):
@@ -61,23 +62,33 @@ def convolved(x, shape, w, kernel, bias, strides, before, size, out):
     c, kh, kw = np.ogrid[: sizes.c, : sizes.kh, : sizes.kw]
     plane = (c * sizes.sh + kh % sizes.sh) * sizes.sw + kw % sizes.sw
     offsets = (plane * sizes.hq + kh // sizes.sh) * sizes.wq + kw // sizes.sw
-    args = memory, x, w, bias, np.ascontiguousarray(offsets.reshape(-1), np.int64), sizes
+    args = memory, x, w, bias, np.ascontiguousarray(offsets.reshape(-1), np.int64), _places(sizes, lanes(x)), sizes
     engine.run(convolve, memory.size * max(1, math.prod(kernel[1:])), *args, parts=shape[0] * sizes.bands)
     return engine.finish(memory, out, to)
 
 
 def _sizes(shape, kernel, strides, before, size, width):
-    """`Sizes`, with the rows of a band that make the fewest tiles. width: lanes of a tile."""
+    """`Sizes`, with the rows of a band, and of its sums, that make the fewest tiles. width: lanes of a tile."""
     (ho, wo), (kh, kw), (sh, sw) = size, kernel[2:], strides
-    wq = wo + (kw - 1) // sw
+    wq, lane = wo + (kw - 1) // sw, width // VECTORS
+    whole = -(-wo // lane) * lane  # a row in vectors of its own
 
-    def tiles(rows):
-        whole, rest = divmod(ho, rows)
-        return whole * -(-((rows - 1) * wq + wo) // width) + (-(-((rest - 1) * wq + wo) // width) if rest else 0)
+    def tiles(rows, line):
+        return sum(-(-((n - 1) * line + wo) // width) for n in [rows] * (ho // rows) + [ho % rows] * (ho % rows > 0))
 
-    rows = min(range(1, max(2, min(ho, PIXELS // wq) + 1)), key=lambda n: (tiles(n), n))
+    choices = [(rows, line) for line in (whole, wq) for rows in range(1, max(2, min(ho, PIXELS // wq) + 1))]
+    rows, line = min(choices, key=lambda choice: (tiles(*choice), -choice[0]))
     hq = rows + (kh - 1) // sh
-    return Sizes(*shape[1:], kernel[0], ho, wo, kh, kw, sh, sw, *before, rows, -(-ho // rows), hq, wq)
+    return Sizes(*shape[1:], kernel[0], ho, wo, kh, kw, sh, sw, *before, rows, -(-ho // rows), hq, wq, line)
+
+
+def _places(sizes, width):
+    """Where each vector of a band's sums begins in a plane, two for each tile. sizes: `Sizes`. width: lanes of a
+    tile."""
+    lane = width // VECTORS
+    first = np.arange(-(-((sizes.rows - 1) * sizes.line + sizes.wo) // width) * VECTORS) * lane
+    row = np.minimum(first // sizes.line, sizes.rows - 1)
+    return first if sizes.line == sizes.wq else row * sizes.wq + np.minimum(first - row * sizes.line, sizes.wq)
 
 
 @njit(**INLINE)
@@ -92,33 +103,36 @@ def pack(to, x, image, first, rows, sizes):
                 begin = max(0, -((across - left) // sw))
                 end = min(sizes.wq, (w - 1 - across + left) // sw + 1)
                 for i in range(rows):
-                    row = (first + i) * sh + down - top
-                    line = to[at + i * sizes.wq : at + (i + 1) * sizes.wq]
+                    row, line = (first + i) * sh + down - top, at + i * sizes.wq
                     if row < 0 or row >= h:
-                        line[:] = 0
+                        to[line : line + sizes.wq] = 0
                     else:
-                        source = x[((image * c + channel) * h + row) * w : ((image * c + channel) * h + row + 1) * w]
-                        copy(line, source, begin, end, sw, across - left)
+                        start = ((image * c + channel) * h + row) * w + begin * sw + across - left
+                        copy(to, line + begin, x, start, max(0, end - begin), sw)
 
 
-@register_jitable(**INLINE)
-def copy(line, source, begin, end, step, shift):
-    """line[j] = source[j step + shift] for j from begin to end - 1."""
+@njit(**INLINE)
+def copy(to, at, x, start, count, step):
+    """to[at + j] = x[start + j step] for j < count. to, x: flat."""
+    full = count // LANE * LANE
     if step == 1:
-        for j in range(begin, end):
-            line[j] = source[j + shift]
+        for first in range(0, full, LANE):  # a length that the compiler knows
+            for j in range(LANE):
+                to[at + first + j] = x[start + first + j]
+        for j in range(full, count):
+            to[at + j] = x[start + j]
     else:
-        for j in range(begin, end):
-            line[j] = source[j * step + shift]
+        for j in range(count):
+            to[at + j] = x[start + j * step]
 
 
 @njit(**COMPILE)
-def convolve(lo, hi, y, x, w, bias, offsets, sizes):
-    """The bands lo .. hi - 1 of all images. y, x, w: flat. bias: (O,), or empty. offsets: (C KH KW,). sizes: `Sizes`."""
+def convolve(lo, hi, y, x, w, bias, offsets, places, sizes):
+    """The bands lo .. hi - 1 of all images. y, x, w: flat. bias: (O,), or empty. offsets: (C KH KW,). places: of the
+    vectors of a band. sizes: `Sizes`."""
     wide()
-    o, wq, terms, width = sizes.o, sizes.wq, sizes.kh * sizes.kw, lanes(x)
-    planes = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * wq + width, x)
-    across = -(-((sizes.rows - 1) * wq + sizes.wo) // width) * width
+    o, terms, width = sizes.o, sizes.c * sizes.kh * sizes.kw, lanes(x)
+    planes, across = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * sizes.wq + width, x), (places.size // VECTORS + 1) * width  # not a power of 2
     sums = lines(-(-o // ROWS) * ROWS * across, x)
     for band in range(lo, hi):
         image, first = band // sizes.bands, band % sizes.bands * sizes.rows
@@ -126,17 +140,21 @@ def convolve(lo, hi, y, x, w, bias, offsets, sizes):
         pack(planes, x, image, first, rows + (sizes.kh - 1) // sizes.sh, sizes)
         for i in range(o):
             sums[i * across : (i + 1) * across] = bias[i] if bias.size else x.dtype.type(0)
-        for k in range(0, sizes.c * terms, CHANNELS * terms):
-            depth = min(CHANNELS * terms, sizes.c * terms - k)
-            for j in range(0, (rows - 1) * wq + sizes.wo, width):
-                right = Right(planes, j, offsets[k : k + depth])
+        for k in range(0, terms, DEPTH):
+            depth = min(DEPTH, terms - k)
+            table = offsets[k : k + depth]
+            for j in range(0, (rows - 1) * sizes.line + sizes.wo, width):
+                at, following = places[j // width * VECTORS], places[j // width * VECTORS + 1]
                 for i in range(0, o, ROWS):
-                    left = Left(w, i * sizes.c * terms + k, sizes.c * terms, 1)
+                    left, right = Left(w, i * terms + k, terms, 1), Apart(planes, at, table, following - at)
                     tile_onto(sums, i * across + j, across, left, min(ROWS, o - i), right, depth)
-        for i in range(o):
-            to = ((image * o + i) * sizes.ho + first) * sizes.wo
-            for r in range(rows):
-                line = sums[i * across + r * wq : i * across + r * wq + sizes.wo]
-                place = y[to + r * sizes.wo : to + (r + 1) * sizes.wo]
-                for j in range(sizes.wo):
-                    place[j] = line[j]
+        unpack(y, sums, image, first, rows, across, sizes)
+
+
+@njit(**INLINE)
+def unpack(y, sums, image, first, rows, across, sizes):
+    """The rows from `first` on of an image's result, from sums (O, across). The rest as in `pack`."""
+    for i in range(sizes.o):
+        for r in range(rows):
+            to = ((image * sizes.o + i) * sizes.ho + first + r) * sizes.wo
+            copy(y, to, sums, i * across + r * sizes.line, sizes.wo, 1)

@@ -26,6 +26,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 # stride + j, or at first + stride[k] + j where stride is an array
 Left = namedtuple("Left", "array first row step")
 Right = namedtuple("Right", "array first stride")
+Apart = namedtuple("Apart", "array first stride gap")  # the same with each vector of a tile `gap` after the one before
 
 
 def lanes(array):
@@ -48,6 +49,26 @@ def lines(size, like):
     return memory[skip : skip + size]
 
 
+@register_jitable(**INLINE)
+def _as_given(right, like):
+    return right
+
+
+@register_jitable(**INLINE)
+def _side_by_side(right, like):
+    return Apart(right.array, right.first, right.stride, lanes(like) // VECTORS)
+
+
+def spaced(right, like):
+    """right as an `Apart`. right: that, or a `Right`. like: array, of the tile's dtype."""
+    return right if isinstance(right, Apart) else _side_by_side(right, like)
+
+
+@overload(spaced, jit_options=INLINE)
+def _(right, like):
+    return _as_given if right.instance_class is Apart else _side_by_side
+
+
 def tile(out, to, apart, left, rows, right, depth):
     """out[to + i apart + j] = sum_k left(i, k) right(k, j) for ROWS rows i and lanes j, k = 0 .. depth - 1 in this
     order.
@@ -56,7 +77,9 @@ def tile(out, to, apart, left, rows, right, depth):
     here on is the last one again, so that left may end. right: `Right`. depth: int >= 1."""
     k, j = np.arange(depth), np.arange(lanes(out))
     lines = right.stride[:depth] if isinstance(right.stride, np.ndarray) else k * right.stride
-    terms = right.array[right.first + lines[:, None] + j]  # (depth, lanes)
+    lane = lanes(out) // VECTORS
+    columns = j if isinstance(right, Right) else j % lane + j // lane * right.gap
+    terms = right.array[right.first + lines[:, None] + columns]  # (depth, lanes)
     for i in range(ROWS):
         numbers = left.array[left.first + min(i, rows - 1) * left.row + k * left.step]  # (depth,)
         out[to + i * apart : to + i * apart + lanes(out)] = numbers @ terms
@@ -65,8 +88,8 @@ def tile(out, to, apart, left, rows, right, depth):
 @overload(tile, jit_options=INLINE)
 def _(out, to, apart, left, rows, right, depth):
     def code(out, to, apart, left, rows, right, depth):
-        b, at, stride = right
-        _tile(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, depth)
+        b, at, stride, gap = spaced(right, out)
+        _tile(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, gap, depth)
 
     return code
 
@@ -82,25 +105,25 @@ def tile_onto(out, to, apart, left, rows, right, depth):
 @overload(tile_onto, jit_options=INLINE)
 def _(out, to, apart, left, rows, right, depth):
     def code(out, to, apart, left, rows, right, depth):
-        b, at, stride = right
-        _tile_onto(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, depth)
+        b, at, stride, gap = spaced(right, out)
+        _tile_onto(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, gap, depth)
 
     return code
 
 
 @intrinsic
-def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
+def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, gap, depth):
     return _signature(out, a, b, stride), functools.partial(_tile_code, False)
 
 
 @intrinsic
-def _tile_onto(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
+def _tile_onto(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, gap, depth):
     return _signature(out, a, b, stride), functools.partial(_tile_code, True)
 
 
 def _signature(out, a, b, stride):
     n = types.int64
-    return types.none(out, n, n, a, n, n, n, n, b, n, stride if isinstance(stride, types.Array) else n, n)
+    return types.none(out, n, n, a, n, n, n, n, b, n, stride if isinstance(stride, types.Array) else n, n, n)
 
 
 def _tile_code(onto, context, builder, signature, args):
@@ -108,11 +131,12 @@ def _tile_code(onto, context, builder, signature, args):
     scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
     vector = ir.VectorType(scalar, LINE * 8 // bits)
     out, a, b = (_data(context, builder, signature, args, n) for n in (0, 3, 8))
-    to, apart, (first, row, step, rows), (at, stride, depth) = args[1], args[2], args[4:8], args[9:]
+    to, apart, (first, row, step, rows), (at, stride, gap, depth) = args[1], args[2], args[4:8], args[9:]
     table = _data(context, builder, signature, args, 10) if isinstance(signature.args[10], types.Array) else None
 
-    def place(data, index, v):
-        return builder.bitcast(builder.gep(data, [builder.add(index, I64(v * vector.count))]), vector.as_pointer())
+    def place(data, index, v, gap=I64(LINE * 8 // bits)):
+        at = builder.add(index, builder.mul(gap, I64(v)))
+        return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
     # where each row of a and of out begins, and the sums
     starts, lines, begun = [], [], []
@@ -130,7 +154,7 @@ def _tile_code(onto, context, builder, signature, args):
     k = builder.phi(I64)
     sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
     line = builder.add(at, builder.load(builder.gep(table, [k])) if table else builder.mul(k, stride))
-    terms = [builder.load(place(b, line, v), align=align) for v in range(VECTORS)]
+    terms = [builder.load(place(b, line, v, gap), align=align) for v in range(VECTORS)]
     for i in range(ROWS):
         number = builder.load(builder.gep(a, [builder.add(starts[i], builder.mul(k, step))]))
         for v in range(VECTORS):

@@ -1,0 +1,98 @@
+"""The gradients of `ref.layers.conv2d` on the CPU. dx is a convolution; dw, one product for each shift of the kernel,
+with the pixels as terms and the channels of x as the lanes: images and pixels are added in one order, by one thread for
+each shift and OUTPUTS rows of w. `out` takes dx alone.
+"""
+import numpy as np
+
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.cache import njit
+from kernels.numba_cpu.conv import Sizes, checked, convolved
+from kernels.numba_cpu.engine import COMPILE
+from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+
+OUTPUTS, PIXELS = 64, 192  # rows of dw in a part; pixels at a time, whose terms stay in the first-level cache
+
+
+def conv2d_backward(dy, x, w, stride=1, padding=((1, 1), (1, 1)), out=None):
+    """Gradients of `conv2d` on the CPU, arguments as in `ref.layers.conv.conv2d_backward`."""
+    dtype, strides, before, size = checked(x, w, stride, padding)
+    upstream = engine.like("dy", dy, dtype, (len(x), len(w), *size))
+    flat, (kh, kw), (sh, sw) = engine.flat(x), w.shape[2:], strides
+    whole, wq = size[0] + (kh - 1) // sh, size[1] + (kw - 1) // sw
+    sizes = Sizes(*x.shape[1:], len(w), *size, kh, kw, sh, sw, *before, size[0], 1, whole, wq, wq)
+    dw = _dw(upstream, flat, len(x), sizes)
+    # dy, spread by the stride, convolved with the kernel turned round
+    spread = upstream.reshape(len(x), len(w), *size)
+    if max(strides) > 1:
+        spread = np.zeros((len(x), len(w), (size[0] - 1) * sh + 1, (size[1] - 1) * sw + 1), dtype)
+        spread[:, :, ::sh, ::sw] = upstream.reshape(len(x), len(w), *size)
+    turned, margin = w[:, :, ::-1, ::-1].swapaxes(0, 1), (kh - 1 - before[0], kw - 1 - before[1])
+    args = engine.flat(spread), spread.shape, engine.flat(turned), turned.shape, np.empty(0, dtype)
+    dx = convolved(*args, (1, 1), margin, x.shape[2:], out)
+    return dx, dw, upstream.reshape(len(x), len(w), -1).sum(axis=(0, 2), dtype=np.float64).astype(dtype)
+
+
+def _dw(dy, x, images, sizes):
+    """dw. dy, x: flat. sizes: `Sizes` of one band."""
+    width, terms = lanes(x), sizes.kh * sizes.kw
+    run, groups = (sizes.ho - 1) * sizes.wq + sizes.wo, -(-sizes.c // width)
+    planes = np.zeros(images * groups * sizes.sh * sizes.sw * sizes.hq * sizes.wq * width, x.dtype)
+    rows, dw = np.zeros(images * sizes.o * run, x.dtype), np.zeros((sizes.o, sizes.c, terms), x.dtype)
+    engine.run(pack_lanes, x.size, planes, rows, x, dy, run, groups, sizes, parts=images)
+    parts = terms * -(-sizes.o // OUTPUTS)
+    engine.run(weigh, dw.size * images * run, dw.reshape(-1), planes, rows, run, groups, images, sizes, parts=parts)
+    return dw.reshape(sizes.o, sizes.c, sizes.kh, sizes.kw)
+
+
+@njit(**COMPILE)
+def pack_lanes(lo, hi, planes, rows, x, dy, run, groups, sizes):
+    """The images lo .. hi - 1 with channels as lanes, (groups, sh, sw, hq, wq, lanes), and their dy as rows of `run`
+    pixels, zeros between the lines. planes, rows, x, dy: flat. sizes: `Sizes`."""
+    width, wq, sh, sw, w = lanes(x), sizes.wq, sizes.sh, sizes.sw, sizes.w
+    for image in range(lo, hi):
+        for channel in range(sizes.c):
+            group, lane = channel // width, channel % width
+            for y in range(sizes.h):
+                row, source = y + sizes.top, ((image * sizes.c + channel) * sizes.h + y) * w
+                down = (image * groups + group) * sh + row % sh
+                for across in range(sw if row // sh < sizes.hq else 0):
+                    begin = max(0, -((across - sizes.left) // sw))
+                    end = min(wq, (w - 1 - across + sizes.left) // sw + 1)
+                    to = ((down * sw + across) * sizes.hq + row // sh) * wq * width + lane
+                    for j in range(begin, end):
+                        planes[to + j * width] = x[source + j * sw + across - sizes.left]
+        for line in range(sizes.o * sizes.ho):
+            channel, i = line // sizes.ho, line % sizes.ho
+            to, source = (image * sizes.o + channel) * run + i * wq, (image * sizes.o * sizes.ho + line) * sizes.wo
+            for j in range(sizes.wo):
+                rows[to + j] = dy[source + j]
+
+
+@njit(**COMPILE)
+def weigh(lo, hi, dw, planes, rows, run, groups, images, sizes):
+    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows. dw: flat. planes, rows, run, groups:
+    as in `pack_lanes`. images: int. sizes: `Sizes`."""
+    wide()
+    o, terms, width, plane = sizes.o, sizes.kh * sizes.kw, lanes(dw), sizes.hq * sizes.wq
+    across = groups * width
+    sums = lines(OUTPUTS * across, dw)
+    for part in range(lo, hi):
+        shift, first = part % terms, part // terms * OUTPUTS
+        down, right = shift // sizes.kw, shift % sizes.kw
+        of_shift = (down % sizes.sh * sizes.sw + right % sizes.sw) * plane
+        of_shift += down // sizes.sh * sizes.wq + right // sizes.sw
+        count = min(OUTPUTS, o - first)
+        sums[:] = 0
+        for image in range(images):
+            for p in range(0, run, PIXELS):
+                depth = min(PIXELS, run - p)
+                for group in range(groups):
+                    at = ((image * groups + group) * sizes.sh * sizes.sw * plane + of_shift + p) * width
+                    for i in range(0, count, ROWS):
+                        left = Left(rows, (image * o + first + i) * run + p, run, 1)
+                        tile_onto(sums, i * across + group * width, across, left, min(ROWS, count - i),
+                                  Right(planes, at, width), depth)  # fmt: skip
+        for i in range(count):
+            for channel in range(sizes.c):
+                dw[((first + i) * sizes.c + channel) * terms + shift] = sums[i * across + channel]
