@@ -1,5 +1,5 @@
-"""`ref.layers.attention` and its gradient. A score is off by the rounding of all that it adds, and its weight by as many
-units; halves are rounded where they are stored, and their weights as operands of a product."""
+"""`ref.layers.attention` and its gradient. A score is off by the rounding of all that it adds, and its weight by as
+many units; halves are rounded where they are stored, and their weights as operands of a product."""
 import functools
 import math
 
@@ -13,10 +13,12 @@ SHAPES = (  # batch, heads, queries, head size
     (2, 2, 33, 8), (1, 3, 17, 40), (3, 3, 3, 3), (4, 4, 4, 4), (1, 1, 70, 72), (1, 2, 20, 80), (1, 1, 9, 160),
     (1, 1, 5, 256), (1, 1, 130, 16),
 )  # fmt: skip
+FEW = (1, 2, 33, 8), (1, 1, 17, 40), (2, 2, 4, 4), (1, 1, 40, 72), (1, 1, 9, 160), (1, 1, 5, 256), (1, 1, 20, 80)
 OPTIONS = {
-    "keys": (0, 7, -5), "causal": (False, True), "masked": (None, "keys", "rows"), "wide": (None, 24),
+    "keys": (0, -5, 7), "causal": (False, True), "masked": (None, "keys", "rows"), "wide": (None, 24),
 }  # fmt: skip
-LARGE = 100.0  # of queries and keys: scores of 1e4
+LARGE = {"q": 100.0, "dy": 5.0}  # of queries and keys: scores of 1e4; for a gradient smaller, or none is left
+FLUSHED = 2.0**-102  # in units of float32: a weight below 2^-126 may be 0
 
 
 def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wide=None):
@@ -25,16 +27,16 @@ def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wi
     sees none. wide: the head size of v, None for d. rng, dtype, values: as in `kernels.ops.inputs.data`. causal: as
     there. In what is not finite, such a key is NaN, or if there is none one that is seen, without a gradient."""
     if len(shape) != 4:
-        b, heads, lq, d = (1 + (n - 1) % most if n else 0 for n, most in zip((1,) * 4 + shape[-4:], (3,) * 4 + (200, 64)))
-        shape = (b, heads, lq, d)
+        shape = tuple(1 + (n - 1) % most for n, most in zip(((1,) * 4 + tuple(shape))[-4:], (3, 3, 200, 64)))
     b, heads, lq, d = shape
     lk = max(lq + keys, 1)
     sizes = {"dy": (lq, wide or d), "q": (lq, d), "k": (lk, d), "v": (lk, wide or d)}
     plain = "normal" if values in ("large", "not finite") else values
-    arrays = {n: data(rng, (b, heads, *sizes[n]), dtype, plain if n in "qk" else values) for n in names}
+    own = plain if names[0] == "dy" else values
+    arrays = {n: data(rng, (b, heads, *sizes[n]), dtype, plain if n in "qk" else own) for n in names}
     for name, x in arrays.items():
         if values == "large" and name in ("q", "k"):
-            arrays[name] = (x.astype(np.float64) * LARGE).astype(x.dtype)
+            arrays[name] = (x.astype(np.float64) * LARGE[names[0]]).astype(x.dtype)
         x[~np.isfinite(x.astype(np.float64))] = 1
     mask, unseen = None, int(rng.integers(lk))
     if masked:
@@ -50,8 +52,9 @@ def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wi
 
 
 def _weights(q, k, v, mask, causal):
-    """p, the sizes of its error in units of rounding, |q|, |k| and |v| without what is not seen."""
-    seen = np.ones((*q.shape[:3], k.shape[2]), bool) if mask is None else np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
+    """p, the sizes of its error in units of rounding, k and v without NaN, and what is seen."""
+    shape = *q.shape[:3], k.shape[2]
+    seen = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape)
     if causal:
         seen = seen & (np.arange(k.shape[2]) <= np.arange(q.shape[2])[:, None] + k.shape[2] - q.shape[2])
     k, v = np.nan_to_num(k), np.nan_to_num(v)
@@ -60,12 +63,12 @@ def _weights(q, k, v, mask, causal):
     p = np.exp(s - np.where(np.isfinite(top), top, 0))
     p /= np.maximum(p.sum(axis=-1, keepdims=True), 1e-300)
     size = np.abs(q) @ np.abs(k).swapaxes(2, 3) / math.sqrt(q.shape[3])
-    return p, 1 + size + (p * size).sum(axis=-1, keepdims=True), k, v, seen
+    return p, p * (1 + size + (p * size).sum(axis=-1, keepdims=True)) + FLUSHED * seen, k, v, seen
 
 
 def _sizes(q, k, v, mask, causal):
-    p, units, _, v, _ = _weights(q, k, v, mask, causal)
-    return (p * units) @ np.abs(v)
+    _, size, _, v, _ = _weights(q, k, v, mask, causal)
+    return size @ np.abs(v)
 
 
 def _stored(q, k, v, mask, causal):
@@ -74,13 +77,13 @@ def _stored(q, k, v, mask, causal):
 
 
 def _slopes(dy, q, k, v, mask, causal):
-    """p, the sizes of its error, ds and the sizes of its error, |q|, |k|, all over sqrt(d)."""
-    p, units, k, v, seen = _weights(q, k, v, mask, causal)
-    dp, size = np.where(seen, dy @ v.swapaxes(2, 3), 0), np.abs(dy) @ np.abs(v).swapaxes(2, 3)
+    """p, the sizes of its error, ds and the sizes of its error, and q and k, both over sqrt(d)."""
+    p, p_size, k, v, seen = _weights(q, k, v, mask, causal)
+    dp, dp_size = np.where(seen, dy @ v.swapaxes(2, 3), 0), np.abs(dy) @ np.abs(v).swapaxes(2, 3)
     ds = dp - (p * dp).sum(axis=-1, keepdims=True)
-    size = p * (units * np.abs(ds) + size + (p * units * size).sum(axis=-1, keepdims=True))
+    ds_size = p_size * np.abs(ds) + p * (dp_size + (p_size * dp_size).sum(axis=-1, keepdims=True))
     root = math.sqrt(q.shape[3])
-    return p, p * units, p * ds, size, q / root, k / root
+    return p, p_size, p * ds, ds_size, q / root, k / root
 
 
 def _backward_sizes(dy, q, k, v, mask, causal):
@@ -104,14 +107,15 @@ def _backward_flops(q, k, v, **rest):
 
 BENCH = {f"{n} x {d}": {"shape": (b, heads, n, d)} for b, heads, n, d in (
     (4, 16, 4096, 64), (4, 16, 4096, 128), (2, 24, 4250, 64), (2, 8, 4096, 40))}  # fmt: skip
-ATTENTION = {"options": OPTIONS, "half": True, "empty": False, "shapes": SHAPES, "bench": BENCH}
+ATTENTION = {"options": OPTIONS, "half": True, "empty": False, "bench": BENCH}
 OPS = [
     Op(
-        layers.attention, ulps=6, make=functools.partial(make, ("q", "k", "v")), scale=_sizes, stored=_stored,
-        flops=_flops, examples=("q", "k", "v"), **ATTENTION,
+        layers.attention, ulps=3, make=functools.partial(make, ("q", "k", "v")), scale=_sizes, stored=_stored,
+        flops=_flops, examples=("q", "k", "v"), shapes=SHAPES, **ATTENTION,
     ),
     Op(
-        layers.attention_backward, ulps=8, make=functools.partial(make, ("dy", "q", "k", "v")), scale=_backward_sizes,
-        stored=_backward_stored, flops=_backward_flops, examples=("dy", "q", "k", "v"), writes=3, **ATTENTION,
+        layers.attention_backward, ulps=4, make=functools.partial(make, ("dy", "q", "k", "v")), scale=_backward_sizes,
+        stored=_backward_stored, flops=_backward_flops, examples=("dy", "q", "k", "v"), shapes=FEW, writes=3,
+        **ATTENTION,
     ),
 ]  # fmt: skip

@@ -102,7 +102,7 @@ class Op:
 
     @property
     def rowwise(self):
-        """Whether each argument and result is an array of the shape of the data, whose examples can be computed alone."""
+        """Whether each argument and result has the shape of the data, and its examples can be computed alone."""
         return bool(self.data) and not self.sums and self.orders is None and not self.shapes
 
 

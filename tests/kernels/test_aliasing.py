@@ -14,7 +14,7 @@ N = SHAPE[0] * SHAPE[1]
 
 def writing(b):
     """Each operation that writes arrays like its data, in one dtype."""
-    return [(op,) for op in registry.OPS if op.writes and op.data and not op.orders and not op.shapes and op.name != CLIP
+    return [(op,) for op in registry.OPS if op.writes and op.data and not op.shapes and op.name != CLIP
             and registry.kernel(op, b.name)]  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_a_trajectory_over_the_weights_is_right_or_refused(b):
 
 
 def streaming(b):
-    ops = [op for op in registry.OPS if op.writes and not op.orders and not op.shapes and op.name != CLIP and b.name == "numba_cpu"]
+    ops = [op for op in registry.OPS if op.writes and not op.shapes and op.name != CLIP and b.name == "numba_cpu"]
     return [(op, d) for op in ops if registry.kernel(op, b.name) for d in op.dtypes]
 
 

@@ -94,7 +94,7 @@ def triton_window(monkeypatch):
 
 def windowed(b):
     """Each operation in one dtype, for an offset knows none, but noise in all, whose blocks lie in each as fits it."""
-    some = [op for op in registry.OPS if op.writes and not op.orders and not op.shapes and op.name != "optim.clip_by_global_norm"]
+    some = [op for op in registry.OPS if op.writes and not op.shapes and op.name != "optim.clip_by_global_norm"]
     some = [(op, d) for op in some if registry.kernel(op, b.name) for d in registry.dtypes(op, b.name)]
     return [(op, d) for op, d in some if d in ("float32", "uint32") or op.name == "fused.q_sample_noise"]
 

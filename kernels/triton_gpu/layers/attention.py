@@ -28,6 +28,8 @@ SMALL = 16  # the least size of a product
 
 # What a call is: Arrays of q, k and v, sizes, the mask's pointer and strides.
 Call = namedtuple("Call", "q k v b heads lq lk d e mask strides")
+# And what a kernel gets of it: pointers, the mask's strides, heads of an example, queries and keys.
+Given = namedtuple("Given", "q k v dy logs delta mask strides heads lq lk")
 
 
 def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
@@ -40,11 +42,16 @@ def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
     queries, keys, warps, stages = tiles_of(c)
     blocks = launch.programs(c.lq, queries)
     launch.run(
-        _forward, blocks * c.b * c.heads, c.q, pointer, sums, c.q.pointers[0], c.k.pointers[0], c.v.pointers[0], c.mask,
-        c.strides, c.heads, c.lq, c.lk, LOG2E * c.d**-0.5, D=c.d, E=c.e, CAUSAL=bool(causal), TAIL=c.lk % keys != 0,
-        M=queries, N=keys, STAGES=stages, warps=warps,
+        _forward, blocks * c.b * c.heads, c.q, pointer, sums, given_to(c), LOG2E * c.d**-0.5, D=c.d, E=c.e,
+        CAUSAL=bool(causal), TAIL=c.lk % keys != 0, M=queries, N=keys, STAGES=stages, warps=warps,
     )  # fmt: skip
     return out
+
+
+def given_to(c, dy=None, logs=None, delta=None):
+    """What a kernel gets. c: `Call`. dy, logs, delta: pointers of the gradient, or None."""
+    pointers = (a.pointers[0] for a in (c.q, c.k, c.v))
+    return Given(*pointers, dy, logs, delta, c.mask, c.strides, c.heads, c.lq, c.lk)
 
 
 def call_of(q, k, v, mask):
@@ -58,7 +65,8 @@ def call_of(q, k, v, mask):
                          f"q {shapes[0]}, k {shapes[1]}, v {shapes[2]}")  # fmt: skip
     for name, a in zip("kv", arrays[1:]):
         if (a.kind, a.dtype) != (arrays[0].kind, arrays[0].dtype):
-            raise TypeError(f"{name}: expected {arrays[0].kind.name} {arrays[0].dtype} like q, got {a.kind.name} {a.dtype}")
+            like_q = f"{arrays[0].kind.name} {arrays[0].dtype} like q"
+            raise TypeError(f"{name}: expected {like_q}, got {a.kind.name} {a.dtype}")
         arrays[0].streams.update(a.streams)
     (b, heads, lq, d), (lk, e) = shapes[0], shapes[2][2:]
     pointer, strides = None, (0, 0, 0, 0)
@@ -180,25 +188,18 @@ def product(p, v, sums, scale, seen, GUARDED: tl.constexpr):
 
 
 @triton.jit
-def seen_by(row, key, lq, lk, mask, strides, CAUSAL: tl.constexpr):
-    """Which keys (1, N) queries (M, 1) see. row, key: numbers. lq, lk: of them. mask: pointer or None, of the head.
-    strides: of the mask. CAUSAL: whether no query sees what comes after it."""
-    seen = (row < lq) & (key < lk)
+def seen_by(row, key, given, head, CAUSAL: tl.constexpr, BY_MASK: tl.constexpr):
+    """Which keys queries see. row, key: numbers, (M, 1) and (1, N) or turned. given: `Given`. head: number. CAUSAL:
+    whether no query sees what comes after it. BY_MASK: whether there is a mask."""
+    seen = (row < given.lq) & (key < given.lk)
     if CAUSAL:
-        seen = seen & (key <= row + (lk - lq))
-    if mask is not None:
-        at = mask + row.to(tl.int64) * strides[2] + key * strides[3]
+        seen = seen & (key <= row + (given.lk - given.lq))
+    if BY_MASK:
+        strides = given.strides
+        at = given.mask + (head // given.heads).to(tl.int64) * strides[0] + head % given.heads * strides[1]
+        at = at + row.to(tl.int64) * strides[2] + key * strides[3]
         seen = seen & (tl.load(at, mask=seen, other=0) != 0)
     return seen
-
-
-@triton.jit
-def head_of(head, heads, mask, strides):
-    """The mask of a head, None where there is none. head: its number. heads: of an example. mask, strides: of all."""
-    if mask is None:
-        return None
-    else:
-        return mask + (head // heads).to(tl.int64) * strides[0] + (head % heads) * strides[1]
 
 
 @triton.jit
@@ -214,65 +215,80 @@ def keys_seen(first, lq, lk, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.conste
 
 @triton.jit
 def _along(
-    state, q, k, v, row, first, end, lq, lk, scale, mask, strides,
+    state, qs, row, given, head, first, end, scale,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """The online softmax over keys first to end. state: the largest score of each query, the sum, and the tiles of the
     result. MASKED: whether some of the keys may not be seen."""
     top, total, sums = state
+    at, lk = head.to(tl.int64), given.lk
+    k, v = given.k + at * lk * D, given.v + at * lk * E
     for start in tl.range(first, end, N, num_stages=STAGES):
         key = start + tl.arange(0, N)
-        s = scores(q, tiles(k, key, key < lk, D, not MASKED), M, N)
+        s = scores(qs, tiles(k, key, key < lk, D, not MASKED), M, N)
         seen = None
         if MASKED:
-            seen = seen_by(row[:, None], key[None, :], lq, lk, mask, strides, CAUSAL)
+            seen = seen_by(row[:, None], key[None, :], given, head, CAUSAL, given.mask is not None)
             s = tl.where(seen, s, -INF)
         new = tl.maximum(top, tl.max(s, 1) * scale)
         safe = tl.where(new == -INF, 0.0, new) if MASKED else new
         p = tl.exp2(tl.fma(s, scale, -safe[:, None]))
         shrink = tl.exp2(top - safe)
         total = tl.fma(total, shrink, tl.sum(p, 1))
-        guarded: tl.constexpr = MASKED and (CAUSAL or mask is not None)
+        guarded: tl.constexpr = MASKED and (CAUSAL or given.mask is not None)
         sums = product(like(p, v), tiles(v, key, key < lk, E, not MASKED), sums, shrink[:, None], seen, guarded)
         top = new
     return top, total, sums
 
 
-@triton.jit(do_not_specialize=["heads", "scale"])
+@triton.jit
+def zeros(M: tl.constexpr, WIDTH: tl.constexpr):
+    """`tiles` of zeros. M: rows. WIDTH: columns."""
+    first = tl.zeros((M, first_of(WIDTH)), tl.float32)
+    if second_of(WIDTH) == 0:
+        return (first,)
+    else:
+        return first, tl.zeros((M, second_of(WIDTH)), tl.float32)
+
+
+@triton.jit
+def scaled(x, scale):
+    """scale x, for each tile. x: tuple of blocks. scale: number or (M, 1)."""
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (x[i] * scale,)
+    return y
+
+
+@triton.jit
+def block_of(count, M: tl.constexpr, LAST_FIRST: tl.constexpr):
+    """Of a program: its head, and which of the blocks of M among count rows. LAST_FIRST: in this order."""
+    blocks = (count + M - 1) // M
+    head, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    return head, blocks - 1 - block if LAST_FIRST else block
+
+
+@triton.jit(do_not_specialize=["scale"])
 def _forward(
-    y, logs, q, k, v, mask, strides, heads, lq, lk, scale,
+    y, logs, given, scale,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, TAIL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    blocks = (lq + M - 1) // M
-    head, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    if CAUSAL:
-        block = blocks - 1 - block  # the longest first
-    at = head.to(tl.int64)
-    q, k, v, y = q + at * lq * D, k + at * lk * D, v + at * lk * E, y + at * lq * E
-    mask = head_of(head, heads, mask, strides)
-    row = block * M + tl.arange(0, M)
+    lq, lk = given.lq, given.lk
+    head, block = block_of(lq, M, CAUSAL)  # the longest first
+    at, row = head.to(tl.int64) * lq, block * M + tl.arange(0, M)
     there = row < lq
-    qs = tiles(q, row, there, D, False)
-    zeros = (tl.zeros((M, first_of(E)), tl.float32),)
-    if second_of(E):
-        zeros = zeros + (tl.zeros((M, second_of(E)), tl.float32),)
-    state = tl.full((M,), -INF, tl.float32), tl.zeros((M,), tl.float32), zeros
+    qs = tiles(given.q + at * D, row, there, D, False)
+    state = tl.full((M,), -INF, tl.float32), tl.zeros((M,), tl.float32), zeros(M, E)
     whole, last = keys_seen(block * M, lq, lk, CAUSAL, M, N)
-    if mask is None:
-        state = _along(
-            state, qs, k, v, row, 0, whole, lq, lk, scale, None, strides, D, E, CAUSAL, False, M, N, STAGES)
+    if given.mask is None:
+        state = _along(state, qs, row, given, head, 0, whole, scale, D, E, CAUSAL, False, M, N, STAGES)
         if TAIL or CAUSAL:
-            state = _along(
-                state, qs, k, v, row, whole, last, lq, lk, scale, None, strides, D, E, CAUSAL, True, M, N, 1)
+            state = _along(state, qs, row, given, head, whole, last, scale, D, E, CAUSAL, True, M, N, 1)
     else:
-        state = _along(state, qs, k, v, row, 0, last, lq, lk, scale, mask, strides, D, E, CAUSAL, True, M, N, 1)
+        state = _along(state, qs, row, given, head, 0, last, scale, D, E, CAUSAL, True, M, N, 1)
     top, total, sums = state
-    over = tl.where(total == 0, 0.0, 1.0 / total)
-    done = ()
-    for i in tl.static_range(len(sums)):
-        done = done + (sums[i] * over[:, None],)
-    put(y, done, row, there, E)
+    put(y + at * E, scaled(sums, tl.where(total == 0, 0.0, 1.0 / total)[:, None]), row, there, E)
     if logs is not None:
-        tl.store(logs + at * lq + row, tl.where(total == 0, INF, top + tl.log2(total)), mask=there)
+        tl.store(logs + at + row, tl.where(total == 0, INF, top + tl.log2(total)), mask=there)

@@ -15,7 +15,7 @@ from kernels.triton_gpu import arrays as memory
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import read
 from kernels.triton_gpu.layers.attention import (
-    LOG2E, call_of, dot, first_of, head_of, keys_seen, like, product, put, scores, second_of, seen_by, tiles,
+    LOG2E, block_of, call_of, given_to, keys_seen, like, product, put, scaled, scores, seen_by, tiles, zeros,
 )  # fmt: skip
 from kernels.triton_gpu.layers.vectors import given, written
 
@@ -40,16 +40,15 @@ def attention_backward(dy, q, k, v, mask=None, causal=False, out=None, scratch=N
             memory.apart((pointer, a.size), place)
     logs, delta = _sums(c, upstream, causal, scratch)
     constants = dict(D=c.d, E=c.e, CAUSAL=bool(causal))
-    ins = *(a.pointers[0] for a in (c.q, c.k, c.v)), upstream, logs, delta, c.mask, c.strides, c.heads, c.lq, c.lk
-    scales = LOG2E * c.d**-0.5, c.d**-0.5
+    ins = given_to(c, upstream, logs, delta), LOG2E * c.d**-0.5, c.d**-0.5
     keys, queries, warps, stages = _tiles(ALONG_QUERIES, c, c.lk, c.lq)
     launch.run(
-        _of_keys, launch.programs(c.lk, keys) * c.b * c.heads, c.q, outs[1][1], outs[2][1], *ins, *scales,
+        _of_keys, launch.programs(c.lk, keys) * c.b * c.heads, c.q, outs[1][1], outs[2][1], *ins,
         **constants, M=queries, N=keys, STAGES=stages, warps=warps,
     )  # fmt: skip
     queries, keys, warps, stages = _tiles(ALONG_KEYS, c, c.lq, c.lk)
     launch.run(
-        _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, outs[0][1], None, *ins, *scales,
+        _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, outs[0][1], None, *ins,
         **constants, TAIL=c.lk % keys != 0, M=queries, N=keys, STAGES=stages, warps=warps,
     )  # fmt: skip
     return tuple(array for array, _ in outs)
@@ -76,8 +75,7 @@ def _sums(c, dy, causal, scratch):
     logs = launch.scratch(np.empty(size, np.float32), c.q, filled=False)
     queries, keys, warps, stages = _tiles(ALONG_KEYS, c, c.lq, c.lk)
     launch.run(
-        _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, None, (logs, delta),
-        *(a.pointers[0] for a in (c.q, c.k, c.v)), dy, None, None, c.mask, c.strides, c.heads, c.lq, c.lk,
+        _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, None, (logs, delta), given_to(c, dy),
         LOG2E * c.d**-0.5, c.d**-0.5, D=c.d, E=c.e, CAUSAL=bool(causal), TAIL=c.lk % keys != 0, M=queries, N=keys,
         STAGES=stages, warps=warps,
     )  # fmt: skip
@@ -104,32 +102,15 @@ def weight(p, x):
 
 
 @triton.jit
-def zeros(M: tl.constexpr, WIDTH: tl.constexpr):
-    """`tiles` of zeros. M: rows. WIDTH: columns."""
-    first = tl.zeros((M, first_of(WIDTH)), tl.float32)
-    if second_of(WIDTH) == 0:
-        return (first,)
-    else:
-        return first, tl.zeros((M, second_of(WIDTH)), tl.float32)
-
-
-@triton.jit
-def scaled(x, scale):
-    """scale x, for each tile. x: tuple of blocks. scale: number."""
-    y = ()
-    for i in tl.static_range(len(x)):
-        y = y + (x[i] * scale,)
-    return y
-
-
-@triton.jit
 def _along_queries(
-    dk, dv, ks, vs, key, q, dy, logs, delta, first, end, lq, lk, scale, mask, strides,
-    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    STAGES: tl.constexpr,
+    state, ks, vs, key, given, head, first, end, scale,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of keys with the queries first to end added. MASKED: whether some of these may not see them."""
-    for start in tl.range(first, end, M, num_stages=STAGES):
+    """dk and dv of keys with the queries first to end added; all of them see these keys where STAGES > 0."""
+    dk, dv = state
+    at, lq = head.to(tl.int64) * given.lq, given.lq
+    q, dy, logs, delta = given.q + at * D, given.dy + at * E, given.logs + at, given.delta + at
+    for start in tl.range(first, end, M, num_stages=STAGES if STAGES else 1):
         row = start + tl.arange(0, M)
         there = row < lq
         qs, dys = tiles(q, row, there, D, False), tiles(dy, row, there, E, False)
@@ -138,64 +119,57 @@ def _along_queries(
         dp = scores(vs, dys, N, M)
         ds = p * (dp - tl.load(delta + row, mask=there, other=0)[None, :])
         seen = None
-        if MASKED:
-            seen = seen_by(row[None, :], key[:, None], lq, lk, mask, strides, CAUSAL)
+        if STAGES == 0:
+            seen = seen_by(row[None, :], key[:, None], given, head, CAUSAL, given.mask is not None)
             p, ds = tl.where(seen, p, 0.0), tl.where(seen, ds, 0.0)
         dv = product(weight(p, dy), dys, dv, None, None, False)
-        dk = product(weight(ds, q), qs, dk, None, seen, MASKED)
+        dk = product(weight(ds, q), qs, dk, None, seen, STAGES == 0)
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["heads", "scale", "root"])
+@triton.jit(do_not_specialize=["scale", "root"])
 def _of_keys(
-    dk, dv, q, k, v, dy, logs, delta, mask, strides, heads, lq, lk, scale, root,
+    dk, dv, given, scale, root,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    blocks = (lk + N - 1) // N
-    head, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    at = head.to(tl.int64)
-    q, dy, k, v = q + at * lq * D, dy + at * lq * E, k + at * lk * D, v + at * lk * E
-    logs, delta, mask = logs + at * lq, delta + at * lq, head_of(head, heads, mask, strides)
-    key = block * N + tl.arange(0, N)
+    lq, lk = given.lq, given.lk
+    head, block = block_of(lk, N, False)
+    at, key = head.to(tl.int64) * lk, block * N + tl.arange(0, N)
     there = key < lk
-    ks, vs = tiles(k, key, there, D, False), tiles(v, key, there, E, False)
-    of_k, of_v = zeros(N, D), zeros(N, E)
+    ks, vs = tiles(given.k + at * D, key, there, D, False), tiles(given.v + at * E, key, there, E, False)
+    state = zeros(N, D), zeros(N, E)
     # Queries from which on some see some of these keys, and from which on all see all, in whole tiles
     first, whole = 0, 0
     if CAUSAL:
         first = tl.minimum(tl.maximum(block * N - (lk - lq), 0), lq) // M * M
         whole = tl.minimum(tl.maximum(block * N + N - 1 - (lk - lq) + M - 1, 0) // M * M, (lq + M - 1) // M * M)
-    if mask is not None:
-        of_k, of_v = _along_queries(
-            of_k, of_v, ks, vs, key, q, dy, logs, delta, first, lq, lq, lk, scale, mask, strides, D, E, CAUSAL, True, M,
-            N, 1)
+    if given.mask is not None:
+        state = _along_queries(state, ks, vs, key, given, head, first, lq, scale, D, E, CAUSAL, M, N, 0)
     else:
         if CAUSAL:
-            of_k, of_v = _along_queries(
-                of_k, of_v, ks, vs, key, q, dy, logs, delta, first, whole, lq, lk, scale, None, strides, D, E, CAUSAL,
-                True, M, N, 1)
-        of_k, of_v = _along_queries(
-            of_k, of_v, ks, vs, key, q, dy, logs, delta, whole, lq, lq, lk, scale, None, strides, D, E, CAUSAL, False,
-            M, N, STAGES)
-    put(dk + at * lk * D, scaled(of_k, root), key, there, D)
-    put(dv + at * lk * E, of_v, key, there, E)
+            state = _along_queries(state, ks, vs, key, given, head, first, whole, scale, D, E, CAUSAL, M, N, 0)
+        state = _along_queries(state, ks, vs, key, given, head, whole, lq, scale, D, E, CAUSAL, M, N, STAGES)
+    put(dk + at * D, scaled(state[0], root), key, there, D)
+    put(dv + at * E, state[1], key, there, E)
 
 
 @triton.jit
 def _along_keys(
-    state, qs, dys, row, log, delta, k, v, first, end, lq, lk, scale, mask, strides,
-    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    STAGES: tl.constexpr,
+    state, own, row, given, head, first, end, scale,
+    D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """dq of queries with the keys first to end added; where log is None, their largest score, their sum of weights and
-    that of p dp instead. MASKED: whether some of the keys may not be seen."""
-    for start in tl.range(first, end, N, num_stages=STAGES):
+    """dq of queries with the keys first to end added; where there is no log, their largest score, their sum of weights
+    and that of p dp instead. own: q, dy, log and delta of the queries. All keys are seen where STAGES > 0."""
+    qs, dys, log, delta = own
+    at, lk = head.to(tl.int64), given.lk
+    k, v = given.k + at * lk * D, given.v + at * lk * E
+    for start in tl.range(first, end, N, num_stages=STAGES if STAGES else 1):
         key = start + tl.arange(0, N)
-        ks = tiles(k, key, key < lk, D, not MASKED)
-        s, dp = scores(qs, ks, M, N), scores(dys, tiles(v, key, key < lk, E, not MASKED), M, N)
+        ks = tiles(k, key, key < lk, D, STAGES > 0)
+        s, dp = scores(qs, ks, M, N), scores(dys, tiles(v, key, key < lk, E, STAGES > 0), M, N)
         seen = None
-        if MASKED:
-            seen = seen_by(row[:, None], key[None, :], lq, lk, mask, strides, CAUSAL)
+        if STAGES == 0:
+            seen = seen_by(row[:, None], key[None, :], given, head, CAUSAL, given.mask is not None)
             s, dp = tl.where(seen, s, -INF), tl.where(seen, dp, 0.0)
         if log is None:
             top, total, of_dp = state
@@ -205,51 +179,40 @@ def _along_keys(
             state = new, tl.fma(total, shrink, tl.sum(p, 1)), tl.fma(of_dp, shrink, tl.sum(p * dp, 1))
         else:
             p = tl.exp2(tl.fma(s, scale, -log[:, None]))
-            if MASKED:
+            if STAGES == 0:
                 p = tl.where(seen, p, 0.0)
-            ds = p * (dp - delta[:, None])
-            guarded: tl.constexpr = MASKED and (CAUSAL or mask is not None)
-            state = product(weight(ds, k), ks, state, None, seen, guarded)
+            guarded: tl.constexpr = STAGES == 0 and (CAUSAL or given.mask is not None)
+            state = product(weight(p * (dp - delta[:, None]), k), ks, state, None, seen, guarded)
     return state
 
 
-@triton.jit(do_not_specialize=["heads", "scale", "root"])
+@triton.jit(do_not_specialize=["scale", "root"])
 def _of_queries(
-    dq, made, q, k, v, dy, logs, delta, mask, strides, heads, lq, lk, scale, root,
+    dq, made, given, scale, root,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, TAIL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    blocks = (lq + M - 1) // M
-    head, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    if CAUSAL:
-        block = blocks - 1 - block  # the longest first
-    at = head.to(tl.int64)
-    q, dy, k, v = q + at * lq * D, dy + at * lq * E, k + at * lk * D, v + at * lk * E
-    mask = head_of(head, heads, mask, strides)
-    row = block * M + tl.arange(0, M)
+    lq, lk = given.lq, given.lk
+    head, block = block_of(lq, M, CAUSAL)  # the longest first
+    at, row = head.to(tl.int64) * lq, block * M + tl.arange(0, M)
     there = row < lq
-    qs, dys = tiles(q, row, there, D, False), tiles(dy, row, there, E, False)
-    if logs is None:
-        log, own, state = None, None, (
-            tl.full((M,), -INF, tl.float32), tl.zeros((M,), tl.float32), tl.zeros((M,), tl.float32))
+    qs, dys = tiles(given.q + at * D, row, there, D, False), tiles(given.dy + at * E, row, there, E, False)
+    if given.logs is None:
+        own = qs, dys, None, None
+        state = tl.full((M,), -INF, tl.float32), tl.zeros((M,), tl.float32), tl.zeros((M,), tl.float32)
     else:
-        log = tl.load(logs + at * lq + row, mask=there, other=INF)
-        own, state = tl.load(delta + at * lq + row, mask=there, other=0), zeros(M, D)
+        log = tl.load(given.logs + at + row, mask=there, other=INF)
+        own, state = (qs, dys, log, tl.load(given.delta + at + row, mask=there, other=0)), zeros(M, D)
     whole, last = keys_seen(block * M, lq, lk, CAUSAL, M, N)
-    if mask is None:
-        state = _along_keys(
-            state, qs, dys, row, log, own, k, v, 0, whole, lq, lk, scale, None, strides, D, E, CAUSAL, False, M, N,
-            STAGES)
+    if given.mask is None:
+        state = _along_keys(state, own, row, given, head, 0, whole, scale, D, E, CAUSAL, M, N, STAGES)
         if TAIL or CAUSAL:
-            state = _along_keys(
-                state, qs, dys, row, log, own, k, v, whole, last, lq, lk, scale, None, strides, D, E, CAUSAL, True, M,
-                N, 1)
+            state = _along_keys(state, own, row, given, head, whole, last, scale, D, E, CAUSAL, M, N, 0)
     else:
-        state = _along_keys(
-            state, qs, dys, row, log, own, k, v, 0, last, lq, lk, scale, mask, strides, D, E, CAUSAL, True, M, N, 1)
-    if logs is None:
+        state = _along_keys(state, own, row, given, head, 0, last, scale, D, E, CAUSAL, M, N, 0)
+    if given.logs is None:
         top, total, of_dp = state
-        tl.store(made[0] + at * lq + row, tl.where(total == 0, INF, top + tl.log2(total)), mask=there)
-        tl.store(made[1] + at * lq + row, tl.where(total == 0, 0.0, of_dp / total), mask=there)
+        tl.store(made[0] + at + row, tl.where(total == 0, INF, top + tl.log2(total)), mask=there)
+        tl.store(made[1] + at + row, tl.where(total == 0, 0.0, of_dp / total), mask=there)
     else:
-        put(dq + at * lq * D, scaled(state, root), row, there, D)
+        put(dq + at * D, scaled(state, root), row, there, D)

@@ -21,9 +21,12 @@ from kernels.triton_gpu.philox import stored
 
 KEPT = {"forward": 49152 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
 SHARED = 1 << 16  # elements from which on a group is shared where groups are few
+WIDEST = 8192  # columns of a tile
 
 # channels, pixels: of a group. rows, cols: of a tile, of which there are down x across. span: pixels of a part.
 Walk = namedtuple("Walk", "groups channels pixels rows cols down across parts kept warps")
+# What a kernel has to know: groups of an example, what is in one, parts of one, groups in all, sums of channels in all.
+Sizes = namedtuple("Sizes", "groups channels pixels parts count sums")
 
 
 def group_norm_silu(x, groups, w, b, eps, out=None):
@@ -31,16 +34,14 @@ def group_norm_silu(x, groups, w, b, eps, out=None):
     arrays, walk = walk_of("forward", groups, x=x)
     vectors = given(arrays, (arrays.shape[1],), w=w, b=b)
     out, pointer = output("out", out, arrays)
-    ins, count = arrays.pointers[0], arrays.shape[0] * walk.groups
-    sizes, blocks = (walk.groups, walk.channels, walk.pixels), tile(walk)
+    sizes, blocks = sizes_of(arrays, walk), tile(walk)
+    more = pointer, arrays.pointers[0], *vectors, float(eps), sizes
     if walk.kept:
-        launch.run(_kept, count, arrays, pointer, ins, *vectors, float(eps), *sizes, **blocks, warps=walk.warps)
+        launch.run(_kept, sizes.count, arrays, *more, **blocks, warps=walk.warps)
     else:
-        moments, block = moments_of(arrays, ins, walk, count)
-        launch.run(
-            _shared, count * walk.parts, arrays, pointer, ins, *vectors, float(eps), moments, count, *sizes, walk.parts,
-            **blocks, BLOCK=block, warps=walk.warps,
-        )  # fmt: skip
+        moments, block = moments_of(arrays, arrays.pointers[0], sizes)
+        grid = sizes.count * sizes.parts
+        launch.run(_shared, grid, arrays, *more, moments, **blocks, BLOCK=block, warps=walk.warps)
     return out
 
 
@@ -53,8 +54,8 @@ def walk_of(way, groups, **given_arrays):
     channels, pixels = arrays.shape[1] // groups, int(np.prod(arrays.shape[2:]))
     size, width = channels * pixels, itemsize(arrays.dtype)
     kept = size * width <= KEPT[way] * (width // 2)
-    most = 4096 if kept else 8192 if width == 2 else 4096
-    cols = max(min(triton.next_power_of_2(max(pixels, 1)), most), 16)
+    most = 4096 if kept or width == 4 else 8192
+    cols = max(min(triton.next_power_of_2(max(pixels, 1)), most, WIDEST), 16)
     rows = max(min(triton.next_power_of_2(max(channels, 1)), most // cols), 1)
     while rows > 1 and -(-channels // rows) * rows * 10 > 11 * channels:
         rows //= 2
@@ -72,13 +73,20 @@ def tile(walk):
     return dict(ROWS=walk.rows, COLS=walk.cols, DOWN=walk.down, ACROSS=walk.across)
 
 
-def moments_of(arrays, x, walk, count):
+def sizes_of(arrays, walk):
+    """The `Sizes` of a walk. arrays: `Arrays`. walk: `Walk`."""
+    examples, channels = arrays.shape[:2]
+    sums = examples * walk.parts * channels
+    return Sizes(walk.groups, walk.channels, walk.pixels, walk.parts, examples * walk.groups, sums)
+
+
+def moments_of(arrays, x, sizes):
     """Mean and squares about it of each part of each group, a run of elements, and its BLOCK. arrays: `Arrays`. x:
-    pointer. walk: `Walk`. count: groups in all."""
-    moments = launch.scratch(np.empty((3, count, walk.parts), np.float32), arrays, filled=False)
-    size = walk.channels * walk.pixels
+    pointer. sizes: `Sizes`."""
+    count, parts, size = sizes.count, sizes.parts, sizes.channels * sizes.pixels
+    moments = launch.scratch(np.empty((3, count, parts), np.float32), arrays, filled=False)
     block = min(max(triton.next_power_of_2(max(size, 1)), 16), 4096)
-    launch.run(_moments, count * walk.parts, arrays, moments, x, count, walk.parts, size, BLOCK=block, warps=8)
+    launch.run(_moments, count * parts, arrays, moments, x, count, parts, size, BLOCK=block, warps=8)
     return moments, block
 
 
@@ -92,17 +100,17 @@ def place(t, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: t
 
 
 @triton.jit
-def scale_of(w, b, row, channels, sigma):
-    """w / sigma and b of channels, 1 and 0 where there are none. w, b: pointers or None. row: channels of a group of
-    so many channels. sigma: number."""
+def scale_of(w, b, first, row, channels, sigma):
+    """w / sigma and b of channels, 1 and 0 where there are none. w, b: pointers or None. first: channel of
+    the group. row: those of a tile. channels: of a group. sigma: number."""
     if w is None:
         scale = tl.full(row.shape, 1.0, tl.float32)
     else:
-        scale = tl.load(w + row, mask=row < channels, other=0).to(tl.float32)
+        scale = tl.load(w + first + row, mask=row < channels, other=0).to(tl.float32)
     if b is None:
         shift = tl.full(row.shape, 0.0, tl.float32)
     else:
-        shift = tl.load(b + row, mask=row < channels, other=0).to(tl.float32)
+        shift = tl.load(b + first + row, mask=row < channels, other=0).to(tl.float32)
     return tl.div_rn(scale, sigma + tl.zeros_like(scale)), scale, shift
 
 
@@ -157,27 +165,20 @@ def kept_moments(kept, n, eps, channels, pixels, ROWS: tl.constexpr, COLS: tl.co
     return mean, left, sigma
 
 
-@triton.jit(do_not_specialize=["groups", "eps"])
+@triton.jit(do_not_specialize=["eps"])
 def _kept(
-    y, x, w, b, eps, groups, channels, pixels,
-    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr,
-):  # fmt: skip
+    y, x, w, b, eps, sizes, ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr
+):
+    channels, pixels = sizes.channels, sizes.pixels
     group, n = tl.program_id(0), channels * pixels
-    base, first = group.to(tl.int64) * n, group % groups * channels
-    w, b = moved(w, first), moved(b, first)
+    base, first = group.to(tl.int64) * n, group % sizes.groups * channels
     kept = kept_tiles(x + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
     mean, left, sigma = kept_moments(kept, n, eps, channels, pixels, ROWS, COLS, ACROSS)
     for t in tl.static_range(DOWN * ACROSS):
         row, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
-        scale, _, shift = scale_of(w, b, row, channels, sigma)
+        scale, _, shift = scale_of(w, b, first, row, channels, sigma)
         z = tl.fma(kept[t].to(tl.float32) - mean - left, scale, shift)
         tl.store(y + base + at, stored(z * sigmoid(z), y), mask=inside)
-
-
-@triton.jit
-def moved(pointer, by):
-    """pointer + by, None where there is none. pointer: or None. by: int."""
-    return None if pointer is None else pointer + by
 
 
 @triton.jit(do_not_specialize=["count", "parts"])
@@ -237,20 +238,20 @@ def part_of(across, parts):
     return first, tl.minimum(first + each, across)
 
 
-@triton.jit(do_not_specialize=["count", "groups", "parts", "eps"])
+@triton.jit(do_not_specialize=["eps"])
 def _shared(
-    y, x, w, b, eps, moments, count, groups, channels, pixels, parts,
+    y, x, w, b, eps, sizes, moments,
     ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    channels, pixels, parts = sizes.channels, sizes.pixels, sizes.parts
     group, n = tl.program_id(0) // parts, channels * pixels
-    base, begin = group.to(tl.int64) * n, group % groups * channels
-    w, b = moved(w, begin), moved(b, begin)
-    mean, left, sigma = merged(moments, group, count, parts, n, eps, BLOCK)
+    base, begin = group.to(tl.int64) * n, group % sizes.groups * channels
+    mean, left, sigma = merged(moments, group, sizes.count, parts, n, eps, BLOCK)
     first, end = part_of(ACROSS, parts)
     for t in range(DOWN * (end - first)):
         down = t // (end - first)
         row, at, inside = place(down * ACROSS + first + t - down * (end - first), channels, pixels, ROWS, COLS, ACROSS)
-        scale, _, shift = scale_of(w, b, row, channels, sigma)
+        scale, _, shift = scale_of(w, b, begin, row, channels, sigma)
         v = tl.load(x + base + at, mask=inside, other=0).to(tl.float32)
         z = tl.fma(v - mean - left, scale, shift)
         tl.store(y + base + at, stored(z * sigmoid(z), y), mask=inside)

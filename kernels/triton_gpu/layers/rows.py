@@ -16,8 +16,8 @@ from kernels.triton_gpu.arrays import STORED, output, read
 from kernels.triton_gpu.layers.vectors import added, given
 from kernels.triton_gpu.philox import stored
 
-ELEMENTS = {"forward": 4096, "backward": 2048}  # of a program at a time
-PARTS = 4  # programs a multiprocessor for the gradient
+ELEMENTS = {"forward": (1024, 8), "backward": (512, 4)}  # of a tile, and of a thread's part of it
+PARTS = 8  # programs a multiprocessor for the gradient
 
 # B examples of L rows of n. rows, cols: of a tile, of which there are tiles. parts: of an example's rows.
 Walk = namedtuple("Walk", "b length n rows cols tiles parts warps")
@@ -73,30 +73,30 @@ def gate_residual_backward(dy, r, gate, out=None):
 
 
 def _read(way, examples, **given_arrays):
-    """`Arrays` and the `Walk` over their rows. examples: 1 for rows that all share their vectors, None for (B, L, n)."""
+    """`Arrays` and the `Walk` over their rows. examples: 1 for rows that share their vectors, None for (B, L, n)."""
     arrays = read(STORED, **given_arrays)
     if not arrays.shape or examples is None and len(arrays.shape) != 3:
         raise ValueError(f"x: expected (B, L, n), got {arrays.shape}")
     n = arrays.shape[-1]
     b = examples or arrays.shape[0]
     length = arrays.size // max(b * n, 1)
-    most = ELEMENTS[way]
+    most, each = ELEMENTS[way]
     # Tiles as wide as the row, or a few narrower ones where less of them lies past its end
     wide = max(triton.next_power_of_2(max(n, 1)), 1)
     cols = min((c for c in (wide, wide // 2, wide // 4, wide // 8, wide // 16) if c >= 64 or c == wide),
                key=lambda c: (-(-n // c) * c, -c))  # fmt: skip
     tiles = max(launch.programs(n, cols), 1)
-    rows = max(min(most // (cols * tiles), triton.next_power_of_2(max(length, 1))), 1)
-    rows = 1 << (rows.bit_length() - 1)
+    rows = max(min(most // cols, triton.next_power_of_2(max(length, 1))), 1)
     parts = launch.programs(length, rows)
     if way == "backward":
         parts = max(min(parts, launch.programs(PARTS * launch.processors(arrays), max(b, 1))), 1)
-    return arrays, Walk(b, length, n, rows, cols, tiles, parts, min(max(rows * cols * tiles // 512, 1), 16))
+    return arrays, Walk(b, length, n, rows, cols, tiles, parts, min(max(rows * cols // (32 * each), 1), 16))
 
 
 def _launch(kernel, arrays, walk, *args, **constants):
     constants |= dict(ROWS=walk.rows, COLS=walk.cols, TILES=walk.tiles)
-    launch.run(kernel, walk.b * walk.parts, arrays, *args, walk.length, walk.n, walk.parts, **constants, warps=walk.warps)
+    args = *args, walk.length, walk.n, walk.parts
+    launch.run(kernel, walk.b * walk.parts, arrays, *args, **constants, warps=walk.warps)
 
 
 def _forward(arrays, walk, vectors, eps, out, centred):
@@ -127,12 +127,13 @@ def tile_of(t, first, end, n, ROWS: tl.constexpr, COLS: tl.constexpr):
 
 
 @triton.jit
-def vector(pointer, col, n, plus):
-    """plus + a vector of an example, 1 where there is none. pointer: or None. col: columns. n: in all. plus: number."""
+def vector(pointer, first, col, n, plus):
+    """plus + a vector of an example, 1 where there is none. pointer: or None. first: of the
+    example. col: columns. n: in all. plus: number."""
     if pointer is None:
         return tl.full(col.shape, 1.0, tl.float32)
     else:
-        return plus + tl.load(pointer + col, mask=col < n, other=0).to(tl.float32)
+        return plus + tl.load(pointer + first + col, mask=col < n, other=0).to(tl.float32)
 
 
 @triton.jit
@@ -184,27 +185,20 @@ def rows_of(length, n, parts, ROWS: tl.constexpr):
     return example, example.to(tl.int64) * length * n, first, tl.minimum(first + each, length)
 
 
-@triton.jit
-def moved(pointer, by):
-    """pointer + by, None where there is none. pointer: or None. by: int."""
-    return None if pointer is None else pointer + by
-
-
 @triton.jit(do_not_specialize=["length", "parts", "eps"])
 def _norm(
     y, x, shift, scale, eps, length, n, parts,
     CENTRED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     example, base, first, end = rows_of(length, n, parts, ROWS)
-    shift, scale = moved(shift, example * n), moved(scale, example * n)
     kept = loaded(x + base, first, end, n, ROWS, COLS, TILES)
     mean = mean_of(kept, n, ROWS, COLS, CENTRED)
     left, over = root_of(kept, mean, n, eps, first, end, ROWS, COLS, CENTRED)
     for t in tl.static_range(TILES):
         col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-        z = (kept[t].to(tl.float32) - mean - left) * over * vector(scale, col, n, 1.0 if CENTRED else 0.0)
+        z = (kept[t].to(tl.float32) - mean - left) * over * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0)
         if shift is not None:
-            z += vector(shift, col, n, 0.0)
+            z += vector(shift, example * n, col, n, 0.0)
         tl.store(y + base + at, stored(z, y), mask=inside)
 
 
@@ -222,10 +216,9 @@ def _norm_backward(
     CENTRED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     example, base, begin, end = rows_of(length, n, parts, ROWS)
-    scale = moved(scale, example * n)
     x, dy, dx = x + base, dy + base, dx + base
     dshift, dscale = (), ()
-    for _ in tl.static_range(TILES):
+    for made in tl.static_range(TILES):
         dshift = dshift + (tl.zeros((ROWS, COLS), tl.float32),)
         dscale = dscale + (tl.zeros((ROWS, COLS), tl.float32),)
     for first in range(begin, end, ROWS):
@@ -241,7 +234,7 @@ def _norm_backward(
             x_hat = tl.where(inside, (xs[t].to(tl.float32) - mean - left) * over, 0.0)
             new_dshift = new_dshift + (dshift[t] + d,)
             new_dscale = new_dscale + (tl.fma(d, x_hat, dscale[t]),)
-            d = d * vector(scale, col, n, 1.0 if CENTRED else 0.0)
+            d = d * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0)
             total += d
             slope = tl.fma(d, x_hat, slope)
         dshift, dscale = new_dshift, new_dscale
@@ -249,7 +242,7 @@ def _norm_backward(
         middle = tl.sum(total, 1)[:, None] / n if CENTRED else slope * 0.0
         for t in tl.static_range(TILES):
             col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-            d = dys[t].to(tl.float32) * vector(scale, col, n, 1.0 if CENTRED else 0.0)
+            d = dys[t].to(tl.float32) * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0)
             x_hat = (xs[t].to(tl.float32) - mean - left) * over
             tl.store(dx + at, stored((d - middle - x_hat * slope) * over, dx), mask=inside)
     step = tl.num_programs(0).to(tl.int64) * n
@@ -262,13 +255,11 @@ def _norm_backward(
 
 
 @triton.jit(do_not_specialize=["length", "parts"])
-def _gate(
-    y, x, r, gate, length, n, parts, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr
-):
+def _gate(y, x, r, gate, length, n, parts, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr):
     example, base, first, end = rows_of(length, n, parts, ROWS)
     for t in tl.static_range(TILES):
         col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-        g = vector(gate + example * n, col, n, 0.0)
+        g = vector(gate, example * n, col, n, 0.0)
         a = tl.load(x + base + at, mask=inside).to(tl.float32)
         z = tl.fma(g, tl.load(r + base + at, mask=inside).to(tl.float32), a)
         tl.store(y + base + at, stored(z, y), mask=inside)
@@ -286,5 +277,5 @@ def _gate_backward(
             col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
             d = tl.load(dy + at, mask=inside, other=0).to(tl.float32)
             total = tl.fma(d, tl.load(r + at, mask=inside, other=0).to(tl.float32), total)
-            tl.store(dr + at, stored(d * vector(gate + example * n, col, n, 0.0), dr), mask=inside)
+            tl.store(dr + at, stored(d * vector(gate, example * n, col, n, 0.0), dr), mask=inside)
         summed(sums, total, t, n, COLS)
