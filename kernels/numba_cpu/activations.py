@@ -47,7 +47,7 @@ def _(g):
 
 
 def geglu(x, out=None):
-    """a gelu(g) on the CPU, arguments as in `ref.layers.geglu`."""
+    """a gelu(g) on the CPU, arguments as in `ref.layers.activations.geglu`."""
     shape, dtype = engine.same(x=x)
     n = _half(shape)
     to = (*shape[:-1], n)
@@ -57,7 +57,8 @@ def geglu(x, out=None):
 
 
 def geglu_backward(dy, x, out=None):
-    """Gradient of `geglu` on the CPU, arguments as in `ref.layers.geglu_backward`."""
+    """Gradient of `geglu` on the CPU, arguments as in `ref.layers.activations.geglu_backward` and
+    `ref.layers.activations.geglu`."""
     shape, dtype = engine.same(x=x)
     n = _half(shape)
     upstream = engine.like("dy", dy, dtype, (*shape[:-1], n))
@@ -74,7 +75,7 @@ def _half(shape):
 
 @njit(**COMPILE)
 def gated(lo, hi, how, out, x, n):
-    """`geglu` of the elements lo .. hi - 1 of the result. out, x: flat. n: of its row."""
+    """`geglu` of the elements lo .. hi - 1 of the result. how: of `engine.output`. out, x: flat. n: of its row."""
     wide()
     part, first = np.empty(CHUNK, x.dtype), lo
     while first < hi:
@@ -91,7 +92,8 @@ def gated(lo, hi, how, out, x, n):
 
 @njit(**COMPILE)
 def gated_back(lo, hi, how, dx, dy, x, n):
-    """`geglu_backward` of the elements lo .. hi - 1 of dy. dx, dy, x: flat. n: of a row of dy."""
+    """`geglu_backward` of the elements lo .. hi - 1 of dy. how: of `engine.output`. dx, dy, x: flat. n: of a row of
+    dy."""
     wide()
     da, dg, first = np.empty(CHUNK, x.dtype), np.empty(CHUNK, x.dtype), lo
     while first < hi:

@@ -1,13 +1,14 @@
 """`ref.layers.attention` on the CPU, on the register tile of `matmul`, with a softmax between its two products.
 
 The lanes are queries: scores are (keys, queries), so that the largest score and the sum of a query are those of a lane,
-and the result (e, queries) needs rows for the head size alone, whatever it is. A block of KEYS keys goes from its scores
-to its part of the result while it is in the first-level cache; the largest score so far is taken off, [Flash]. What a
-query gets depends on no other query.
+and the result (e, queries) needs rows for the head size alone, whatever it is. A block of KEYS keys goes from its
+scores to its part of the result while it is in the first-level cache; the largest score so far is taken off, [Flash].
+What a query gets depends on no other query.
 
 Papers
-    [Flash]  Dao, Fu, Ermon, Rudra, Re, "FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness",
-             2022
+    [Transformer]  Vaswani et al., "Attention Is All You Need", 2017
+    [Flash]        Dao, Fu, Ermon, Rudra, Re, "FlashAttention: Fast and Memory-Efficient Exact Attention with
+                   IO-Awareness", 2022
 """
 import math
 from collections import namedtuple
@@ -39,7 +40,7 @@ Place = namedtuple("Place", "head first count begin rows turned")
 
 
 def attention(q, k, v, mask=None, causal=False, out=None):
-    """softmax(q k^T / sqrt(d)) v on the CPU, arguments as in `ref.layers.attention`."""
+    """[Transformer] eq. 1 on the CPU, arguments as in `ref.layers.attention.attention`. out: an array, or None."""
     sizes, mask, dtype = checked(q, k, v, mask, causal)
     shape = (*q.shape[:3], sizes.e)
     arrays = [engine.flat(a) for a in (q, k, v)]
@@ -54,7 +55,7 @@ def attention(q, k, v, mask=None, causal=False, out=None):
 
 
 def checked(q, k, v, mask, causal):
-    """`Sizes`, the mask as flat bytes, and the dtype, after the check. Arguments as in `attention`."""
+    """`Sizes`, the mask as flat bytes, and the dtype, after the check. q, k, v, mask, causal: as in `attention`."""
     _, dtype = engine.same(q=q)
     for name, a in (("k", k), ("v", v)):
         if engine.same(**{name: a})[1] != dtype:
@@ -125,13 +126,14 @@ def scores(s, width, k, qt, keys, d):
 
 @register_jitable(**INLINE)
 def sees_row(mask, sizes, head, row, lane, turned):
-    """`sees` of a key and a query, in this order, or turned round."""
+    """`sees` of a key, the row, and a query, the lane, or turned round. mask, sizes, head: as there."""
     return sees(mask, sizes, head, row, lane) if turned else sees(mask, sizes, head, lane, row)
 
 
 @njit(**INLINE)
 def hide(s, width, place, mask, sizes, nothing):
-    """nothing in the place of what is not seen in s (rows, width). place: `Place`."""
+    """nothing, a number, in the place of what is not seen in s (rows, width). place: `Place`. mask, sizes: of
+    `checked`."""
     head, first, count, begin, rows, turned = place
     for i in range(rows):
         row, at = s[i * width : (i + 1) * width], begin + i
@@ -196,7 +198,8 @@ def spoiled(x):
 
 @njit(**INLINE)
 def mix_seen(o, width, v, s, e, place, mask, sizes):
-    """`mix`, in which a NaN or an infinity that is not seen plays no part. v: (rows, e), flat. place: `Place`."""
+    """`mix`, in which a NaN or an infinity that is not seen plays no part. v: (rows, e), flat. o, width, s, e: as in
+    `mix`. place, mask, sizes: as in `hide`."""
     head, first, count, begin, rows, turned = place
     if not spoiled(v):
         mix(o, width, Left(v, 0, 1, e), s, rows, e)

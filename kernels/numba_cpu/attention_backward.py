@@ -1,13 +1,15 @@
-"""The gradient of `ref.layers.attention` on the CPU. Weights are made twice: once with queries as the lanes, for dq, with
-the largest score, the sum and the mean of dp of each query, which the second time is read, with keys as the lanes, for dk
-and dv. So each gradient is summed by one thread, in one order.
+"""The gradient of `ref.layers.attention` on the CPU. Weights are made twice: once with queries as the lanes, for dq,
+and once with keys as the lanes, for dk and dv, from the largest score, the sum and the mean of dp that the first time
+left for each query. So each gradient is summed by one thread, in one order.
 """
 import math
 
 import numpy as np
 
 from kernels.numba_cpu import engine
-from kernels.numba_cpu.attention import FOUR, KEYS, Place, checked, hide, mix, mix_seen, multiply, scores, softmax, weight
+from kernels.numba_cpu.attention import (
+    FOUR, KEYS, Place, checked, hide, mix, mix_seen, multiply, scores, softmax, weight,
+)  # fmt: skip
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
 from kernels.numba_cpu.intrinsics import wide
@@ -16,7 +18,8 @@ from kernels.numba_cpu.mlp import transpose
 
 
 def attention_backward(dy, q, k, v, mask=None, causal=False, out=None):
-    """Gradients of `attention` on the CPU, arguments as in `ref.layers.attention_backward`."""
+    """Gradients of `attention` on the CPU, arguments as in `ref.layers.attention.attention_backward` and
+    `ref.layers.attention.attention`. out: three arrays, or None."""
     sizes, mask, dtype = checked(q, k, v, mask, causal)
     upstream = engine.like("dy", dy, dtype, (*q.shape[:3], sizes.e))
     out = (None,) * 3 if out is None else out
@@ -40,9 +43,9 @@ def attention_backward(dy, q, k, v, mask=None, causal=False, out=None):
 
 @njit(**COMPILE)
 def queries(lo, hi, dq, stats, dy, q, k, v, mask, sizes, blocks):
-    """dq of the blocks lo .. hi - 1 of queries, `blocks` a head, and stats (3, queries): what is taken off the scores, 1
-    over the sum of their powers, and the mean of dp. dq, dy, q, k, v: flat, q times log2(e) / sqrt(d). mask, sizes: of
-    `checked`."""
+    """dq of the blocks lo .. hi - 1 of queries, `blocks` a head, and stats (3, queries): what is taken off the scores,
+    1 over the sum of their powers, and the mean of dp. dq, dy, q, k, v: flat, q times log2(e) / sqrt(d). mask, sizes:
+    of `checked`."""
     wide()
     _, lq, lk, d, e = sizes[:5]
     width, least, none = lanes(q), q.dtype.type(-np.inf), q.dtype.type(0)
@@ -82,15 +85,15 @@ def queries(lo, hi, dq, stats, dy, q, k, v, mask, sizes, blocks):
 
 @njit(**INLINE)
 def stats_of(like):
-    """Four numbers for each lane."""
+    """Four numbers for each lane. like: array."""
     width = lanes(like)
     return lines(width, like), lines(width, like), lines(width, like), lines(width, like)
 
 
 @njit(**INLINE)
 def slopes(s, g, width, rows, total, mean):
-    """s = p (dp - mean), where s holds powers, g dp, (rows, width), and the mean is that of dp by the weights p = s over
-    the sum of s, total, which becomes 1 over it. total, mean: (width,)."""
+    """s = p (dp - mean), where s holds powers, g dp, (rows, width), and the mean is that of dp by the weights p, s over
+    its sum, total, which becomes 1 over it. total, mean: (width,)."""
     one = s.dtype.type(1)
     for j in range(width):
         total[j] = one / (one if total[j] == 0 else total[j])

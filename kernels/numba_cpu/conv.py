@@ -1,9 +1,13 @@
 """`ref.layers.conv2d` on the CPU, on the register tile of `matmul`, without a matrix of columns.
 
 A band of rows of the image is copied with its padding, each row and column of a stride in a plane of its own. There a
-shift of the kernel is one distance for all pixels, row after row, so a tile's terms are read in place: row k of the right
-matrix begins at offsets[k]. The rows' ends, where the kernel reaches into the next row, are computed and dropped. What an
-example gets depends on no other example.
+shift of the kernel is one distance for all pixels, so a tile's terms are read in place: row k of the right matrix begins
+at offsets[k]. A vector of pixels lies in one row of the result, or, where that makes fewer tiles, the rows follow each
+other with the ends that the kernel reaches over, which are dropped. What an example gets depends on no other example.
+`out` takes the result.
+
+Papers
+    [Arithmetic]  Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016
 """
 import math
 from collections import namedtuple
@@ -20,8 +24,8 @@ LANE = 16  # elements that are copied at a time
 DEPTH, PIXELS = 288, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
 
 
-# Channels and pixels of the image, of the result, and of the kernel; strides; zeros before each axis, negative to cut off;
-# rows of a band and bands of an image; rows and columns of a plane; columns of a row of sums
+# Channels and pixels of the image, of the result, and of the kernel; strides; zeros before each axis, negative to cut
+# off; rows of a band and bands of an image; rows and columns of a plane; columns of a row of sums
 Sizes = namedtuple("Sizes", "c h w o ho wo kh kw sh sw top left rows bands hq wq line")
 
 
@@ -132,7 +136,8 @@ def convolve(lo, hi, y, x, w, bias, offsets, places, sizes):
     vectors of a band. sizes: `Sizes`."""
     wide()
     o, terms, width = sizes.o, sizes.c * sizes.kh * sizes.kw, lanes(x)
-    planes, across = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * sizes.wq + width, x), (places.size // VECTORS + 1) * width  # not a power of 2
+    planes = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * sizes.wq + width, x)
+    across = (places.size // VECTORS + 1) * width  # one tile more, for no power of 2
     sums = lines(-(-o // ROWS) * ROWS * across, x)
     for band in range(lo, hi):
         image, first = band // sizes.bands, band % sizes.bands * sizes.rows
@@ -153,7 +158,7 @@ def convolve(lo, hi, y, x, w, bias, offsets, places, sizes):
 
 @njit(**INLINE)
 def unpack(y, sums, image, first, rows, across, sizes):
-    """The rows from `first` on of an image's result, from sums (O, across). The rest as in `pack`."""
+    """The rows from `first` on of an image's result y, flat, from sums (O, across). The rest as in `pack`."""
     for i in range(sizes.o):
         for r in range(rows):
             to = ((image * sizes.o + i) * sizes.ho + first + r) * sizes.wo

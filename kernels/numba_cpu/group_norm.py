@@ -15,7 +15,7 @@ from kernels.numba_cpu.moments import moments, products
 
 
 def group_norm_silu(x, groups, w, b, eps, out=None):
-    """`silu(group_norm(x))` on the CPU, arguments as in `ref.layers.group_norm_silu`."""
+    """`silu(group_norm(x))` on the CPU, arguments as in `ref.layers.fused.group_norm_silu`."""
     shape, dtype = engine.same(x=x)
     sizes = _sizes(shape, groups)
     w, b = (engine.like(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
@@ -25,8 +25,8 @@ def group_norm_silu(x, groups, w, b, eps, out=None):
 
 
 def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
-    """Gradients of `group_norm_silu` on the CPU, arguments as in `ref.layers.group_norm_silu_backward`. out: of dx
-    alone."""
+    """Gradients of `group_norm_silu` on the CPU, arguments as in `ref.layers.fused.group_norm_silu_backward` and
+    `ref.layers.fused.group_norm_silu`. out: of dx alone."""
     shape, dtype = engine.same(dy=dy, x=x)
     sizes = _sizes(shape, groups)
     scale, shift = (engine.like(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
@@ -55,7 +55,11 @@ def _line(w, b, channel):
 
 @njit(**COMPILE)
 def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
-    """`group_norm_silu` of the groups lo .. hi - 1 of all examples. out, x: flat. w, b: (C,), or empty."""
+    """`group_norm_silu` of the groups lo .. hi - 1 of all examples.
+
+    how: of `engine.output`. out, x: flat. w, b: (C,), or empty. eps: float. groups: of an example. channels, pixels: of
+    a group.
+    """
     wide()
     part, n = np.empty(CHUNK, x.dtype), channels * pixels
     for group in range(lo, hi):
@@ -75,7 +79,7 @@ def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
 @njit(**COMPILE)
 def normed_back(lo, hi, how, dx, sums, dy, x, w, b, eps, groups, channels, pixels):
     """`group_norm_silu_backward` of the groups lo .. hi - 1. sums: (2, B, C), where those of dz x_hat and dz of each
-    channel go. dx, dy, x: flat. w, b: (C,), or empty."""
+    channel go. dx, dy, x: flat. The rest as in `normed`."""
     wide()
     part, n = np.empty(CHUNK, x.dtype), channels * pixels
     dz, x_hat = np.empty(n, x.dtype), np.empty(n, x.dtype)

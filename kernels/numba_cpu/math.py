@@ -1,5 +1,5 @@
-"""exp, log(1 + exp), sigmoid and silu, in float32 to about one unit of the last digit, by arithmetic that a loop vectorises; libm's,
-which float64 uses, it does not.
+"""exp, log(1 + exp), sigmoid and silu, in float32 to about one unit of the last digit, by arithmetic that a loop
+vectorises; libm's, which float64 uses, it does not.
 
 exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
 `kernels.coefficients`."""

@@ -95,7 +95,7 @@ def _(out, to, apart, left, rows, right, depth):
 
 
 def tile_onto(out, to, apart, left, rows, right, depth):
-    """`tile` with each sum going on from what stands in out. Arguments as there."""
+    """`tile` with each sum going on from what stands in out. out, to, apart, left, rows, right, depth: as in `tile`."""
     at = to + apart * np.arange(ROWS)[:, None] + np.arange(lanes(out))
     before = out[at]
     tile(out, to, apart, left, rows, right, depth)
@@ -160,10 +160,7 @@ def _tile_code(onto, context, builder, signature, args):
         for v in range(VECTORS):
             sums[i][v].add_incoming(begun[i][v], before)
             sums[i][v] = _multiply_add(builder, sums[i][v], _everywhere(builder, number, vector), terms[v], loop)
-    following = builder.add(k, I64(1))
-    k.add_incoming(I64(0), before)
-    k.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+    _next(builder, k, depth, before, loop, after)
 
     # the sums go to out
     builder.position_at_end(after)
@@ -171,6 +168,14 @@ def _tile_code(onto, context, builder, signature, args):
         for v in range(VECTORS):
             builder.store(row[v], place(out, line, v), align=align)
     return context.get_dummy_value()
+
+
+def _next(builder, k, depth, before, loop, after):
+    """The end of a loop over k = 0 .. depth - 1."""
+    following = builder.add(k, I64(1))
+    k.add_incoming(I64(0), before)
+    k.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
 
 
 def _data(context, builder, signature, args, n):

@@ -30,15 +30,6 @@ def _centred(x, m):
 
 
 @njit(**SUM)
-def squares(x):
-    """sum_j x_j^2 in float64. x: any length."""
-    s = 0.0
-    for j in range(x.size):
-        s += float64(x[j]) * float64(x[j])
-    return s
-
-
-@njit(**SUM)
 def products(x, y):
     """sum_j x_j and sum_j x_j y_j of a chunk, in float64. x, y: one length."""
     s = q = x.dtype.type(0)

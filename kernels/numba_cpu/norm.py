@@ -1,8 +1,8 @@
 """Norms and gates of rows of `ref.layers` on the CPU, and their gradients: one read and one write of memory, for a row
 stays in the first-level cache from its first pass to its last.
 
-Arrays are of one dtype, float32 or float64; `out` takes the result like x, or the gradient in what is no vector, and may
-be an input. What is added up over rows is added in float64, BLOCK rows of an example, then those blocks: in one order,
+Arrays are of one dtype, float32 or float64; `out` takes the result like x, or the gradient in what is no vector, and
+may be an input. What is added up over rows is added in float64, BLOCK rows of an example, then those blocks: in one order,
 for any number of threads.
 """
 import math
@@ -14,21 +14,22 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, register_jitable
 from kernels.numba_cpu.intrinsics import deliver, fma, wide
-from kernels.numba_cpu.moments import moments, products, squares
+from kernels.numba_cpu.moments import moments, products
+from kernels.numba_cpu.reduce import squares
 
 BLOCK = 32  # rows whose gradients are added first
 
 
 def layer_norm_modulate(x, shift, scale, eps, out=None):
-    """(1 + scale) x_hat + shift on the CPU, arguments as in `ref.layers.layer_norm_modulate`."""
+    """(1 + scale) x_hat + shift on the CPU, arguments as in `ref.layers.fused.layer_norm_modulate`."""
     shape, dtype = engine.same(x=x)
     shift, scale = _vectors(shape, dtype, shift=shift, scale=scale)
     return _rows(modulated, out, shape, dtype, (x,), (shift, scale), float(eps), shape[1])
 
 
 def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
-    """Gradients of `layer_norm_modulate` on the CPU, arguments as in `ref.layers.layer_norm_modulate_backward`. out: of
-    dx alone."""
+    """Gradients of `layer_norm_modulate` on the CPU, arguments as in `ref.layers.fused.layer_norm_modulate_backward`
+    and `ref.layers.fused.layer_norm_modulate`. out: of dx alone."""
     shape, dtype = engine.same(dy=dy, x=x)
     (scale,) = _vectors(shape, dtype, scale=scale)
     dx, (dshift, dscale) = _sums(modulated_back, out, shape, dtype, (dy, x), 2, scale, float(eps))
@@ -36,13 +37,14 @@ def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
 
 
 def rms_norm(x, w, eps, out=None):
-    """w x / sqrt(mean(x^2) + eps) on the CPU, arguments as in `ref.layers.rms_norm`."""
+    """w x / sqrt(mean(x^2) + eps) on the CPU, arguments as in `ref.layers.norm.rms_norm`."""
     shape, dtype = engine.same(x=x)
     return _rows(scaled, out, shape, dtype, (x,), (_weights(w, shape, dtype),), float(eps))
 
 
 def rms_norm_backward(dy, x, w, eps, out=None):
-    """Gradients of `rms_norm` on the CPU, arguments as in `ref.layers.rms_norm_backward`. out: of dx alone."""
+    """Gradients of `rms_norm` on the CPU, arguments as in `ref.layers.norm.rms_norm_backward` and
+    `ref.layers.norm.rms_norm`. out: of dx alone."""
     shape, dtype = engine.same(dy=dy, x=x)
     vector, one = _weights(w, shape, dtype), (1, math.prod(shape[:-1]), shape[-1])  # an example
     dx, (dw,) = _sums(scaled_back, out, one, dtype, (dy, x), 1, vector, float(eps))
@@ -50,15 +52,15 @@ def rms_norm_backward(dy, x, w, eps, out=None):
 
 
 def gate_residual(x, r, gate, out=None):
-    """x + gate r on the CPU, arguments as in `ref.layers.gate_residual`."""
+    """x + gate r on the CPU, arguments as in `ref.layers.fused.gate_residual`."""
     shape, dtype = engine.same(x=x, r=r)
     (gate,) = _vectors(shape, dtype, gate=gate)
     return _rows(gated, out, shape, dtype, (x, r), (gate,), shape[1])
 
 
 def gate_residual_backward(dy, r, gate, out=None):
-    """Gradients of `gate_residual` on the CPU, arguments as in `ref.layers.gate_residual_backward`; dx is dy. out: of
-    dr alone."""
+    """Gradients of `gate_residual` on the CPU, arguments as in `ref.layers.fused.gate_residual_backward` and
+    `ref.layers.fused.gate_residual`; dx is dy. out: of dr alone."""
     shape, dtype = engine.same(dy=dy, r=r)
     (gate,) = _vectors(shape, dtype, gate=gate)
     dr, (dgate,) = _sums(gated_back, out, shape, dtype, (dy, r), 1, gate, 0.0)
@@ -100,12 +102,15 @@ def _sums(kernel, out, shape, dtype, arrays, count, vector, eps):
     return engine.finish(memory, out, arrays[0].shape), added
 
 
-# --- the kernels: of rows, of arrays (B, L, n), vectors (B, n), all flat -----------------------------------------------
+# --- the kernels of rows ----------------------------------------------------------------------------------------------
 
 
 @njit(**COMPILE)
 def modulated(lo, hi, how, out, x, shift, scale, eps, length, n):
-    """`layer_norm_modulate` of the rows lo .. hi - 1."""
+    """`layer_norm_modulate` of the rows lo .. hi - 1.
+
+    how: of `engine.output`. out, x: (B, L, n), flat. shift, scale: (B, n), flat. eps: float. length: L. n: int.
+    """
     wide()
     part = np.empty(n, x.dtype)
     for row in range(lo, hi):
@@ -127,7 +132,7 @@ def affine(o, v, m, over, off, scale, shift):
 
 @njit(**COMPILE)
 def scaled(lo, hi, how, out, x, w, eps, n):
-    """`rms_norm` of the rows lo .. hi - 1. w: (n,)."""
+    """`rms_norm` of the rows lo .. hi - 1. w: (n,). The rest as in `modulated`."""
     wide()
     part = np.empty(n, x.dtype)
     for row in range(lo, hi):
@@ -142,7 +147,7 @@ def scaled(lo, hi, how, out, x, w, eps, n):
 
 @njit(**COMPILE)
 def gated(lo, hi, how, out, x, r, gate, length, n):
-    """`gate_residual` of the rows lo .. hi - 1."""
+    """`gate_residual` of the rows lo .. hi - 1. r: like x. gate: (B, n), flat. The rest as in `modulated`."""
     wide()
     part = np.empty(n, x.dtype)
     for row in range(lo, hi):
@@ -154,12 +159,13 @@ def gated(lo, hi, how, out, x, r, gate, length, n):
             deliver(out, part, row * n, (row + 1) * n, how)
 
 
-# --- of BLOCK rows of an example, numbered block by block, with the sums of each in sums (kinds, blocks, n) -----------
+# --- the kernels of BLOCK rows of an example, numbered block by block -------------------------------------------------
 
 
 @register_jitable(**INLINE)
 def rows_of(block, length, blocks):
-    """The example of a block, and its rows, from the first to before the last."""
+    """The example of a block, and its rows, from the first to before the last. length: rows of an example. blocks: of
+    an example."""
     example, i = block // blocks, block % blocks
     return example, example * length + i * BLOCK, example * length + min((i + 1) * BLOCK, length)
 
@@ -173,7 +179,7 @@ def slopes(dx, x_hat, d, over, mean, tilt):
 
 @register_jitable(**INLINE)
 def summed(x, y):
-    """`products` of a row of any length: two sums."""
+    """sum_j x_j and sum_j x_j y_j, in float64. x, y: one length."""
     total = inner = 0.0
     for first in range(0, x.size, CHUNK):
         last = min(first + CHUNK, x.size)
@@ -185,7 +191,11 @@ def summed(x, y):
 
 @njit(**COMPILE)
 def modulated_back(lo, hi, how, dx, sums, dy, x, scale, eps, length, blocks):
-    """`layer_norm_modulate_backward` of the blocks lo .. hi - 1."""
+    """`layer_norm_modulate_backward` of the blocks lo .. hi - 1.
+
+    how: of `engine.output`. dx, dy, x: (B, L, n), flat. sums: (2, all blocks, n), where those of dshift and dscale go.
+    scale: (B, n), flat. eps: float. length: L. blocks: of an example.
+    """
     wide()
     n = sums.shape[2]
     x_hat, d, part, one = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), x.dtype.type(1)
@@ -208,7 +218,7 @@ def modulated_back(lo, hi, how, dx, sums, dy, x, scale, eps, length, blocks):
 
 @njit(**COMPILE)
 def scaled_back(lo, hi, how, dx, sums, dy, x, w, eps, length, blocks):
-    """`rms_norm_backward` of the blocks lo .. hi - 1. w: (n,)."""
+    """`rms_norm_backward` of the blocks lo .. hi - 1. w: (n,). sums: of one kind. The rest as in `modulated_back`."""
     wide()
     n = sums.shape[2]
     x_hat, d, part, none = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), x.dtype.type(0)
@@ -230,7 +240,8 @@ def scaled_back(lo, hi, how, dx, sums, dy, x, w, eps, length, blocks):
 
 @njit(**COMPILE)
 def gated_back(lo, hi, how, dr, sums, dy, r, gate, eps, length, blocks):
-    """`gate_residual_backward` of the blocks lo .. hi - 1. eps: unused."""
+    """`gate_residual_backward` of the blocks lo .. hi - 1. dr, r: like dy. gate: (B, n), flat. sums: of one kind. eps:
+    unused. The rest as in `modulated_back`."""
     wide()
     n = sums.shape[2]
     part = np.empty(n, r.dtype)
