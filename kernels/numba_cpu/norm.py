@@ -2,8 +2,8 @@
 stays in the first-level cache from its first pass to its last.
 
 Arrays are of one dtype, float32 or float64; `out` takes the result like x, or the gradient in what is no vector, and
-may be an input. What is added up over rows is added in float64, BLOCK rows of an example, then those blocks: in one order,
-for any number of threads.
+may be an input. What is added up over rows is added in float64, BLOCK rows of an example, then those blocks: in one
+order, for any number of threads.
 """
 import math
 
