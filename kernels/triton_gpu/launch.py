@@ -14,11 +14,12 @@ def programs(size, block):
     return -(-size // block)
 
 
-def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
+def run(kernel, grid, arrays, *args, warps=4, together=False, registers=None, **constants):
     """kernel[(grid,)](*args, **constants) on the device and stream of its arrays. Nothing is done where grid is 0.
 
     kernel: from `triton.jit`. grid: programs. arrays: `Arrays`. args: pointers and numbers. warps: of a program.
-    together: whether all programs have to run at the same time, since they wait for each other. constants: by name.
+    together: whether all programs have to run at the same time, since they wait for each other. registers: the most of
+    a thread, so that more programs run next to each other, or None. constants: by name.
     """
     if grid == 0:
         return
@@ -31,9 +32,9 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         device.synchronize(stream)
     try:
         if device.GPUS > 1:
-            device.at(_anywhere(arrays, args), lambda: _start(kernel, grid, args, warps, together, constants))
+            device.at(_anywhere(arrays, args), lambda: _start(kernel, grid, args, warps, together, registers, constants))
         else:
-            _start(kernel, grid, args, warps, together, constants)
+            _start(kernel, grid, args, warps, together, registers, constants)
     except RuntimeError as reason:
         if not together or "cooperative" not in str(reason):
             raise
@@ -45,24 +46,25 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, **constants):
         device.synchronize()
 
 
-def _options(warps, together):
+def _options(warps, together, registers=None):
     # a fused multiply-add is one that the kernel names, so that the bits do not depend on a compiler's choice
     options = dict(num_warps=warps, enable_fp_fusion=False)
+    options |= {"maxnreg": registers} if registers else {}
     return options | {"launch_cooperative_grid": True} if together else options
 
 
 _compiled = {}  # what Triton made, by all that it depends on
 
 
-def _start(kernel, grid, args, warps, together, constants):
+def _start(kernel, grid, args, warps, together, registers, constants):
     """A launch of what Triton has compiled before: its own binding of many arguments takes 10 to 40 us. Constants stand
     last, in the kernel's order."""
     split = kernel.constexprs[0]
     number = device.current() if device.GPUS > 1 else 0
-    key = kernel.fn, number, warps, together, _traits(args[:split]), args[split:], *constants.values()
+    key = kernel.fn, number, warps, together, registers, _traits(args[:split]), args[split:], *constants.values()
     compiled = _compiled.get(key)
     if compiled is None:
-        _compiled[key] = kernel[(grid,)](*args, **_options(warps, together), **constants)
+        _compiled[key] = kernel[(grid,)](*args, **_options(warps, together, registers), **constants)
     else:
         compiled[(grid, 1, 1)](*args, *constants.values())
 

@@ -21,9 +21,10 @@ from kernels.triton_gpu.philox import stored
 
 INTERPRETED = tl.constexpr(device.INTERPRETED)
 LOG2E, INF = math.log2(math.e), tl.constexpr(math.inf)
-# queries, keys, warps, stages of a program, by (whether halves, whether the head is wider than 64)
-TILES = {(True, False): (128, 128, 8, 3), (True, True): (128, 128, 8, 2), (False, False): (64, 32, 4, 2),
-         (False, True): (32, 32, 4, 2)}  # fmt: skip
+WIDTHS = 64, 128, 256  # head sizes, for each of which tiles of their own are the fastest
+# queries, keys, warps, stages of a program, for halves and for float32
+TILES = {True: [(128, 64, 8, 3), (128, 64, 8, 3), (64, 32, 4, 2)],
+         False: [(64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2)]}  # fmt: skip
 SMALL = 16  # the least size of a product
 
 # What a call is: Arrays of q, k and v, sizes, the mask's pointer and strides.
@@ -39,7 +40,7 @@ def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
     out, pointer = written("out", out, c.q, (c.b, c.heads, c.lq, c.e))
     memory.apart((pointer, c.b * c.heads * c.lq * c.e), *((a.pointers[0], a.size) for a in (c.q, c.k, c.v)))
     sums = None if scratch is None else read(("float32",), scratch=scratch).pointers[0]
-    queries, keys, warps, stages = tiles_of(c)
+    queries, keys, warps, stages = tiles_of(c, TILES, c.lq, c.lk)
     blocks = launch.programs(c.lq, queries)
     launch.run(
         _forward, blocks * c.b * c.heads, c.q, pointer, sums, given_to(c), LOG2E * c.d**-0.5, D=c.d, E=c.e,
@@ -80,12 +81,15 @@ def call_of(q, k, v, mask):
     return Call(*arrays, b, heads, lq, lk, d, e, pointer, strides)
 
 
-def tiles_of(call):
-    """Queries and keys of a program's tiles, its warps and stages. call: `Call`."""
-    queries, keys, warps, stages = TILES[call.q.dtype != "float32", max(call.d, call.e) > 64]
+def tiles_of(call, table, rows, others):
+    """A program's own rows and those that it takes at a time, its warps and stages. call: `Call`. table: as TILES.
+    rows, others: how many there are. Raises ValueError for a head that is too wide."""
+    wide = max(call.d, call.e)
+    if wide > WIDTHS[-1]:
+        raise ValueError(f"q, k and v: expected heads of at most {WIDTHS[-1]}, got {wide}")
+    own, other, warps, stages = table[call.q.dtype != "float32"][sum(wide > w for w in WIDTHS)]
     fit = lambda most, n: max(min(most, triton.next_power_of_2(max(n, 1))), SMALL)  # noqa: E731
-    small = fit(queries, call.lq), fit(keys, call.lk)
-    return *small, warps if small[0] == queries else 4, stages
+    return fit(own, rows), fit(other, others), warps if rows >= own else 4, stages
 
 
 @triton.constexpr_function

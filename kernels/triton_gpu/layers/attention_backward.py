@@ -15,16 +15,17 @@ from kernels.triton_gpu import arrays as memory
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import read
 from kernels.triton_gpu.layers.attention import (
-    LOG2E, block_of, call_of, given_to, keys_seen, like, product, put, scaled, scores, seen_by, tiles, zeros,
+    LOG2E, block_of, call_of, given_to, keys_seen, like, product, put, scaled, scores, seen_by, tiles,
+    tiles_of, zeros,
 )  # fmt: skip
 from kernels.triton_gpu.layers.vectors import given, written
 
 INF = tl.constexpr(float("inf"))
-# of a program: its rows, those it takes at a time, warps, stages, by (whether halves, whether wider than 64)
-ALONG_QUERIES = {(True, False): (128, 64, 8, 2), (True, True): (64, 64, 8, 2), (False, False): (32, 32, 4, 1),
-                 (False, True): (32, 16, 4, 1)}  # fmt: skip
-ALONG_KEYS = {(True, False): (128, 64, 8, 2), (True, True): (64, 64, 4, 2), (False, False): (32, 32, 4, 1),
-              (False, True): (32, 16, 4, 1)}  # fmt: skip
+# of a program: its rows, those it takes at a time, warps, stages, as in `attention`
+ALONG_QUERIES = {True: [(64, 128, 4, 2), (64, 64, 4, 2), (32, 32, 4, 1)],
+                 False: [(32, 32, 4, 1), (32, 16, 4, 1), (32, 16, 4, 1)]}  # fmt: skip
+ALONG_KEYS = {True: [(128, 64, 8, 3), (128, 64, 8, 3), (64, 32, 4, 1)],
+              False: [(32, 32, 4, 1), (32, 16, 4, 1), (32, 16, 4, 1)]}  # fmt: skip
 
 
 def attention_backward(dy, q, k, v, mask=None, causal=False, out=None, scratch=None):
@@ -41,24 +42,17 @@ def attention_backward(dy, q, k, v, mask=None, causal=False, out=None, scratch=N
     logs, delta = _sums(c, upstream, causal, scratch)
     constants = dict(D=c.d, E=c.e, CAUSAL=bool(causal))
     ins = given_to(c, upstream, logs, delta), LOG2E * c.d**-0.5, c.d**-0.5
-    keys, queries, warps, stages = _tiles(ALONG_QUERIES, c, c.lk, c.lq)
+    keys, queries, warps, stages = tiles_of(c, ALONG_QUERIES, c.lk, c.lq)
     launch.run(
         _of_keys, launch.programs(c.lk, keys) * c.b * c.heads, c.q, outs[1][1], outs[2][1], *ins,
         **constants, M=queries, N=keys, STAGES=stages, warps=warps,
     )  # fmt: skip
-    queries, keys, warps, stages = _tiles(ALONG_KEYS, c, c.lq, c.lk)
+    queries, keys, warps, stages = tiles_of(c, ALONG_KEYS, c.lq, c.lk)
     launch.run(
         _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, outs[0][1], None, *ins,
         **constants, TAIL=c.lk % keys != 0, M=queries, N=keys, STAGES=stages, warps=warps,
     )  # fmt: skip
     return tuple(array for array, _ in outs)
-
-
-def _tiles(table, c, rows, others):
-    """Of a program, at most what there is."""
-    own, other, warps, stages = table[c.q.dtype != "float32", max(c.d, c.e) > 64]
-    fit = lambda most, n: max(min(most, triton.next_power_of_2(max(n, 1))), 16)  # noqa: E731
-    return fit(own, rows), fit(other, others), warps if rows >= own else 4, stages
 
 
 def _sums(c, dy, causal, scratch):
@@ -73,7 +67,7 @@ def _sums(c, dy, causal, scratch):
         launch.run(_delta, launch.programs(size, rows), c.q, delta, dy, y, size, E=c.e, WIDE=wide, ROWS=rows)
         return logs, delta
     logs = launch.scratch(np.empty(size, np.float32), c.q, filled=False)
-    queries, keys, warps, stages = _tiles(ALONG_KEYS, c, c.lq, c.lk)
+    queries, keys, warps, stages = tiles_of(c, ALONG_KEYS, c.lq, c.lk)
     launch.run(
         _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, None, (logs, delta), given_to(c, dy),
         LOG2E * c.d**-0.5, c.d**-0.5, D=c.d, E=c.e, CAUSAL=bool(causal), TAIL=c.lk % keys != 0, M=queries, N=keys,

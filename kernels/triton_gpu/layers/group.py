@@ -14,12 +14,12 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import STORED, itemsize, output, read
-from kernels.triton_gpu.layers.vectors import given
-from kernels.triton_gpu.philox import stored
+from kernels.triton_gpu.layers.vectors import given, halves, joined, pairs
 
-KEPT = {"forward": 49152 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
+INTERPRETED = tl.constexpr(device.INTERPRETED)
+KEPT = {"forward": 40960 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
 SHARED = 1 << 16  # elements from which on a group is shared where groups are few
 WIDEST = 8192  # columns of a tile
 
@@ -37,7 +37,12 @@ def group_norm_silu(x, groups, w, b, eps, out=None):
     sizes, blocks = sizes_of(arrays, walk), tile(walk)
     more = pointer, arrays.pointers[0], *vectors, float(eps), sizes
     if walk.kept:
-        launch.run(_kept, sizes.count, arrays, *more, **blocks, warps=walk.warps)
+        # Of pairs a thread takes 32 bytes at a time, in registers that leave room for another program
+        both = pairs(walk.pixels, *more[:2])
+        packed = both is not None and walk.warps > 1
+        options = dict(warps=walk.warps // 2, registers=128) if packed else dict(warps=walk.warps)
+        blocks["COLS"] //= 1 + packed
+        launch.run(_kept, sizes.count, arrays, *(both if packed else more[:2]), *more[2:], **blocks, **options)
     else:
         moments, block = moments_of(arrays, arrays.pointers[0], sizes)
         grid = sizes.count * sizes.parts
@@ -70,7 +75,8 @@ def walk_of(way, groups, **given_arrays):
 
 def tile(walk):
     """The constants of a kernel. walk: `Walk`."""
-    return dict(ROWS=walk.rows, COLS=walk.cols, DOWN=walk.down, ACROSS=walk.across)
+    even = walk.down * walk.rows == walk.channels and walk.across * walk.cols == walk.pixels
+    return dict(ROWS=walk.rows, COLS=walk.cols, DOWN=walk.down, ACROSS=walk.across, EVEN=even)
 
 
 def sizes_of(arrays, walk):
@@ -115,10 +121,19 @@ def scale_of(w, b, first, row, channels, sigma):
 
 
 @triton.jit
+def reciprocal(x):
+    """1 / x to a unit of the last digit, 0 from 2^126 on; a division takes four times as long. x: float32 block."""
+    if INTERPRETED:
+        return 1.0 / x
+    else:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def sigmoid(z):
-    """1 / (1 + e^-z) without overflow. z: float32 block."""
-    e = tl.exp2(tl.abs(z) * -1.4426950408889634)
-    return tl.where(z >= 0, 1.0, e) / (1.0 + e)
+    """1 / (1 + e^-z), 0 below 2^-126. z: float32 block."""
+    return reciprocal(1.0 + tl.exp2(z * -1.4426950408889634))
 
 
 @triton.jit
@@ -126,6 +141,12 @@ def silu_slope(dy, z):
     """The gradient of silu: dy s (1 + z (1 - s)). dy, z: blocks."""
     s = sigmoid(z)
     return dy * (s * (1.0 + z * (1.0 - s)))
+
+
+@triton.jit
+def silu(z):
+    """z sigmoid(z). z: float32 block."""
+    return z * sigmoid(z)
 
 
 @triton.jit
@@ -149,36 +170,46 @@ def kept_tiles(x, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACRO
 
 
 @triton.jit
-def kept_moments(kept, n, eps, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr):
+def kept_moments(
+    kept, n, eps, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr
+):
     """Mean, what rounding left of it, and sqrt(var + eps) of `kept_tiles`. kept: those. n: elements. eps: number.
-    channels, pixels: of a group. ROWS, COLS, ACROSS: as in `place`."""
+    channels, pixels: of a group. ROWS, COLS, ACROSS: as in `place`. EVEN: whether the tiles have no more than that."""
     total = tl.zeros((ROWS, COLS), tl.float32)
     for t in tl.static_range(len(kept)):
-        total += kept[t].to(tl.float32)
+        v = halves(kept[t])
+        for i in tl.static_range(len(v)):
+            total += v[i]
     mean, total, square = tl.sum(total) / n, total * 0, total * 0
     for t in tl.static_range(len(kept)):
         _, _, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
-        c = tl.where(inside, kept[t].to(tl.float32) - mean, 0.0)
-        total += c
-        square = tl.fma(c, c, square)
+        v = halves(kept[t])
+        for i in tl.static_range(len(v)):
+            c = v[i] - mean if EVEN else tl.where(inside, v[i] - mean, 0.0)
+            total += c
+            square = tl.fma(c, c, square)
     left, sigma = deviation(total, square, n, eps)
     return mean, left, sigma
 
 
 @triton.jit(do_not_specialize=["eps"])
 def _kept(
-    y, x, w, b, eps, sizes, ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr
-):
-    channels, pixels = sizes.channels, sizes.pixels
-    group, n = tl.program_id(0), channels * pixels
-    base, first = group.to(tl.int64) * n, group % sizes.groups * channels
+    y, x, w, b, eps, sizes,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    channels, pixels, group, n = sizes.channels, sizes.pixels, tl.program_id(0), sizes.channels * sizes.pixels
+    if x.dtype.element_ty == tl.int32:
+        pixels = pixels // 2
+    base, first = group.to(tl.int64) * (channels * pixels), group % sizes.groups * channels
     kept = kept_tiles(x + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
-    mean, left, sigma = kept_moments(kept, n, eps, channels, pixels, ROWS, COLS, ACROSS)
+    mean, left, sigma = kept_moments(kept, n, eps, channels, pixels, ROWS, COLS, ACROSS, EVEN)
     for t in tl.static_range(DOWN * ACROSS):
         row, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
         scale, _, shift = scale_of(w, b, first, row, channels, sigma)
-        z = tl.fma(kept[t].to(tl.float32) - mean - left, scale, shift)
-        tl.store(y + base + at, stored(z * sigmoid(z), y), mask=inside)
+        shift, v, z = tl.fma(-left, scale, shift), halves(kept[t]), ()
+        for i in tl.static_range(len(v)):
+            z = z + (silu(tl.fma(v[i] - mean, scale, shift)),)
+        tl.store(y + base + at, joined(z, y), mask=inside)
 
 
 @triton.jit(do_not_specialize=["count", "parts"])
@@ -241,7 +272,8 @@ def part_of(across, parts):
 @triton.jit(do_not_specialize=["eps"])
 def _shared(
     y, x, w, b, eps, sizes, moments,
-    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     channels, pixels, parts = sizes.channels, sizes.pixels, sizes.parts
     group, n = tl.program_id(0) // parts, channels * pixels
@@ -253,5 +285,5 @@ def _shared(
         row, at, inside = place(down * ACROSS + first + t - down * (end - first), channels, pixels, ROWS, COLS, ACROSS)
         scale, _, shift = scale_of(w, b, begin, row, channels, sigma)
         v = tl.load(x + base + at, mask=inside, other=0).to(tl.float32)
-        z = tl.fma(v - mean - left, scale, shift)
-        tl.store(y + base + at, stored(z * sigmoid(z), y), mask=inside)
+        z = silu(tl.fma(v - mean, scale, tl.fma(-left, scale, shift)))
+        tl.store(y + base + at, joined((z,), y), mask=inside)

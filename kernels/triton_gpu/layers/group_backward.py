@@ -55,7 +55,7 @@ def slopes(dy, x, at, inside, mean, left, over, scale, shift):
 @triton.jit(do_not_specialize=["eps"])
 def _kept(
     dx, sums, dy, x, w, b, eps, sizes,
-    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     channels, pixels, total = sizes.channels, sizes.pixels, sizes.sums
     group, n = tl.program_id(0), channels * pixels
@@ -63,7 +63,7 @@ def _kept(
     sums += group * channels
     xs = kept_tiles(x + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
     dys = kept_tiles(dy + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
-    mean, left, sigma = kept_moments(xs, n, eps, channels, pixels, ROWS, COLS, ACROSS)
+    mean, left, sigma = kept_moments(xs, n, eps, channels, pixels, ROWS, COLS, ACROSS, EVEN)
     # The sums of each channel, and of the group
     mean_of, slope_of = 0.0, 0.0
     for down in tl.static_range(DOWN):
@@ -104,7 +104,8 @@ def written(sums, w, first, db, dw, down, sigma, total, channels, mean_of, slope
 @triton.jit(do_not_specialize=["eps"])
 def _sums(
     dx, sums, dy, x, w, b, eps, sizes, moments,
-    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     channels, pixels, parts, total = sizes.channels, sizes.pixels, sizes.parts, sizes.sums
     groups = sizes.groups
@@ -127,7 +128,8 @@ def _sums(
 @triton.jit(do_not_specialize=["eps"])
 def _slopes(
     dx, sums, dy, x, w, b, eps, sizes, moments,
-    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     channels, pixels, parts, total = sizes.channels, sizes.pixels, sizes.parts, sizes.sums
     groups = sizes.groups

@@ -3,9 +3,11 @@ import triton
 import triton.language as tl
 
 from kernels.triton_gpu import arrays as memory
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import device, launch
+from kernels.triton_gpu.matmul import rounded
 from kernels.triton_gpu.philox import stored
 
+INTERPRETED = tl.constexpr(device.INTERPRETED)
 ROWS, COLUMNS = 32, 32  # of a program that adds partial sums
 
 
@@ -38,6 +40,40 @@ def written(name, out, arrays, shape):
     for n in shape:
         size *= n
     return memory.output(name, out, arrays._replace(shape=tuple(shape), size=size))
+
+
+def pairs(length, *pointers):
+    """bfloat16 as int32 that hold two each, which stay two in a register: pointers, or None where they are of another
+    dtype or do not lie so. length: of a row. pointers: to arrays."""
+    if length % 2 or any(p.dtype != "bfloat16" or p.address % 4 for p in pointers):
+        return None
+    return tuple(memory.host_or_device(p.address, "int32", p.owner) for p in pointers)
+
+
+@triton.jit
+def halves(v):
+    """Elements as float32, a tuple: of int32 the lower and the upper bfloat16. v: block."""
+    if v.dtype != tl.int32:
+        return (v.to(tl.float32),)
+    elif INTERPRETED:
+        return (v << 16).to(tl.float32, bitcast=True), (v & -0x10000).to(tl.float32, bitcast=True)
+    else:  # not pure, or the compiler keeps what it has taken apart, in twice the registers
+        return tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=f,=f,r", [v], dtype=(tl.float32, tl.float32),
+            is_pure=False, pack=1)
+
+
+@triton.jit
+def joined(x, to):
+    """The inverse of `halves`, as it is stored. x: tuple of float32 blocks. to: pointer."""
+    if len(x) == 1:
+        return stored(x[0], to)
+    elif INTERPRETED:
+        lower, upper = rounded(x[0]).to(tl.int32, bitcast=True), rounded(x[1]).to(tl.int32, bitcast=True)
+        return ((lower >> 16) & 0xFFFF) | (upper & -0x10000)
+    else:
+        return tl.inline_asm_elementwise(
+            "cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,f,f", [x[0], x[1]], dtype=tl.int32, is_pure=True, pack=1)
 
 
 def added(arrays, sums, kinds, shape, terms):
