@@ -7,7 +7,7 @@ import numpy as np
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.conv import Sizes, checked, convolved
-from kernels.numba_cpu.engine import COMPILE
+from kernels.numba_cpu.engine import COMPILE, OVER
 from kernels.numba_cpu.intrinsics import wide
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
 
@@ -22,15 +22,33 @@ def conv2d_backward(dy, x, w, stride=1, padding=((1, 1), (1, 1)), out=None):
     whole, wq = size[0] + (kh - 1) // sh, size[1] + (kw - 1) // sw
     sizes = Sizes(*x.shape[1:], len(w), *size, kh, kw, sh, sw, *before, size[0], 1, whole, wq, wq)
     dw = _dw(upstream, flat, len(x), sizes)
-    # dy, spread by the stride, convolved with the kernel turned round
-    spread = upstream.reshape(len(x), len(w), *size)
-    if max(strides) > 1:
-        spread = np.zeros((len(x), len(w), (size[0] - 1) * sh + 1, (size[1] - 1) * sw + 1), dtype)
-        spread[:, :, ::sh, ::sw] = upstream.reshape(len(x), len(w), *size)
-    turned, margin = w[:, :, ::-1, ::-1].swapaxes(0, 1), (kh - 1 - before[0], kw - 1 - before[1])
-    args = engine.flat(spread), spread.shape, engine.flat(turned), turned.shape, np.empty(0, dtype)
-    dx = convolved(*args, (1, 1), margin, x.shape[2:], out)
+    dx = _dx(upstream, flat, w, x.shape, sizes, out)
     return dx, dw, upstream.reshape(len(x), len(w), -1).sum(axis=(0, 2), dtype=np.float64).astype(dtype)
+
+
+def _dx(dy, x, w, shape, sizes, out):
+    """dx: of the pixels of each remainder by the stride, dy convolved with the part of the kernel that meets them, turned
+    round. dy, x: flat. shape: of x. sizes: `Sizes`."""
+    memory, how = engine.output(out, shape, dy.dtype, dy, x, engine.flat(w))
+    memory = np.zeros(memory.size, dy.dtype) if how == OVER else memory
+    dx, given = memory.reshape(shape), (shape[0], len(w), sizes.ho, sizes.wo)
+    for down in range(sizes.sh):
+        for across in range(sizes.sw):
+            kernel = w[:, :, down :: sizes.sh, across :: sizes.sw][:, :, ::-1, ::-1].swapaxes(0, 1)
+            ends = (sizes.top, down, sizes.sh), (sizes.left, across, sizes.sw)
+            first = [-((remainder - before) // step) for before, remainder, step in ends]
+            begin = [step * u + remainder - before for u, (before, remainder, step) in zip(first, ends)]
+            place = dx[:, :, begin[0] :: sizes.sh, begin[1] :: sizes.sw]
+            if kernel.size and place.size:
+                margin = [n - 1 - u for n, u in zip(kernel.shape[2:], first)]
+                args = dy, given, engine.flat(kernel), kernel.shape, np.empty(0, dy.dtype), (1, 1), margin
+                whole = place if place.flags.carray else None  # of stride 1
+                part = convolved(*args, place.shape[2:], whole)
+                if whole is None:
+                    place[...] = part
+            else:
+                place[...] = 0
+    return engine.finish(memory, out, shape)
 
 
 def _dw(dy, x, images, sizes):
