@@ -29,8 +29,9 @@ SMALL = 16  # the least size of a product
 
 # What a call is: Arrays of q, k and v, sizes, the mask's pointer and strides.
 Call = namedtuple("Call", "q k v b heads lq lk d e mask strides")
-# And what a kernel gets of it: pointers, the mask's strides, heads of an example, queries and keys.
-Given = namedtuple("Given", "q k v dy logs delta mask strides heads lq lk")
+# And what a kernel gets of it: pointers, heads of an example, queries and keys, and from one of each to the next in the
+# mask: of examples, heads, queries and keys.
+Given = namedtuple("Given", "q k v dy logs delta mask heads lq lk by_b by_head by_q by_k")
 
 
 def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
@@ -52,7 +53,7 @@ def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
 def given_to(c, dy=None, logs=None, delta=None):
     """What a kernel gets. c: `Call`. dy, logs, delta: pointers of the gradient, or None."""
     pointers = (a.pointers[0] for a in (c.q, c.k, c.v))
-    return Given(*pointers, dy, logs, delta, c.mask, c.strides, c.heads, c.lq, c.lk)
+    return Given(*pointers, dy, logs, delta, c.mask, c.heads, c.lq, c.lk, *c.strides)
 
 
 def call_of(q, k, v, mask):
@@ -199,9 +200,8 @@ def seen_by(row, key, given, head, CAUSAL: tl.constexpr, BY_MASK: tl.constexpr):
     if CAUSAL:
         seen = seen & (key <= row + (given.lk - given.lq))
     if BY_MASK:
-        strides = given.strides
-        at = given.mask + (head // given.heads).to(tl.int64) * strides[0] + head % given.heads * strides[1]
-        at = at + row.to(tl.int64) * strides[2] + key * strides[3]
+        at = given.mask + (head // given.heads).to(tl.int64) * given.by_b + head % given.heads * given.by_head
+        at = at + row.to(tl.int64) * given.by_q + key * given.by_k
         seen = seen & (tl.load(at, mask=seen, other=0) != 0)
     return seen
 
