@@ -19,7 +19,7 @@ from kernels.triton_gpu.arrays import STORED, itemsize, output, read
 from kernels.triton_gpu.layers.vectors import given, halves, joined, pairs
 
 INTERPRETED = tl.constexpr(device.INTERPRETED)
-KEPT = {"forward": 40960 * 2, "backward": 16384 * 2}  # bytes of an array's group in registers, twice that in float32
+KEPT = {"forward": 40960 * 2, "backward": 20480 * 2}  # bytes of an array's group in registers, twice that in float32
 SHARED = 1 << 16  # elements from which on a group is shared where groups are few
 WIDEST = 8192  # columns of a tile
 
@@ -59,7 +59,7 @@ def walk_of(way, groups, **given_arrays):
     channels, pixels = arrays.shape[1] // groups, int(np.prod(arrays.shape[2:]))
     size, width = channels * pixels, itemsize(arrays.dtype)
     kept = size * width <= KEPT[way] * (width // 2)
-    most = 4096 if kept or width == 4 else 8192
+    most = 2048 if kept and way == "backward" else 4096 if kept or width == 4 else 8192
     cols = max(min(triton.next_power_of_2(max(pixels, 1)), most, WIDEST), 16)
     rows = max(min(triton.next_power_of_2(max(channels, 1)), most // cols), 1)
     while rows > 1 and -(-channels // rows) * rows * 10 > 11 * channels:
@@ -86,12 +86,17 @@ def sizes_of(arrays, walk):
     return Sizes(walk.groups, walk.channels, walk.pixels, walk.parts, examples * walk.groups, sums)
 
 
+def block_of(sizes):
+    """How many elements of a group are read at a time for its moments. sizes: `Sizes`."""
+    return min(max(triton.next_power_of_2(max(sizes.channels * sizes.pixels, 1)), 16), 4096)
+
+
 def moments_of(arrays, x, sizes):
     """Mean and squares about it of each part of each group, a run of elements, and its BLOCK. arrays: `Arrays`. x:
     pointer. sizes: `Sizes`."""
     count, parts, size = sizes.count, sizes.parts, sizes.channels * sizes.pixels
     moments = launch.scratch(np.empty((3, count, parts), np.float32), arrays, filled=False)
-    block = min(max(triton.next_power_of_2(max(size, 1)), 16), 4096)
+    block = block_of(sizes)
     launch.run(_moments, count * parts, arrays, moments, x, count, parts, size, BLOCK=block, warps=8)
     return moments, block
 
@@ -212,34 +217,41 @@ def _kept(
         tl.store(y + base + at, joined(z, y), mask=inside)
 
 
-@triton.jit(do_not_specialize=["count", "parts"])
-def _moments(moments, x, count, parts, size, BLOCK: tl.constexpr):
-    group, part, i = tl.program_id(0) // parts, tl.program_id(0) % parts, tl.arange(0, BLOCK)
-    tiles = (size + BLOCK - 1) // BLOCK
-    each = (tiles + parts - 1) // parts
-    x, begin = x + group.to(tl.int64) * size, part * each
-    # A number near the mean is taken off first
+@triton.jit
+def moments_in(x, size, begin, end, BLOCK: tl.constexpr):
+    """A number near the mean, the mean less that, and the squares about the mean, of elements in blocks begin to end.
+    x: pointer. size: elements in all. BLOCK: of a block."""
+    i = tl.arange(0, BLOCK)
     n = tl.maximum(tl.minimum(BLOCK, size - begin * BLOCK), 1)
     v = tl.load(x + begin * BLOCK + i, mask=begin * BLOCK + i < size, other=0).to(tl.float32)
     near = tl.sum(v) / n
     # Each lane has Welford's mean and squares of every BLOCK-th element
     mean, square = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
     counts = tl.zeros((BLOCK,), tl.float32)
-    for t in range(begin, tl.minimum(begin + each, tiles)):
+    for t in range(begin, end):
         inside = t * BLOCK + i < size
         v = tl.load(x + t * BLOCK + i, mask=inside, other=0).to(tl.float32) - near
         off = v - mean
-        mean = tl.where(inside, tl.fma(off, 1.0 / (t - begin + 1).to(tl.float32), mean), mean)
+        mean = tl.where(inside, tl.fma(off, 1.0 / (1.0 * (t - begin + 1)), mean), mean)
         square = tl.where(inside, tl.fma(off, v - mean, square), square)
         counts += tl.where(inside, 1.0, 0.0)
     # The lanes are merged
-    n = tl.maximum(tl.sum(counts), 1.0)
-    left = tl.sum(mean * counts) / n
+    left = tl.sum(mean * counts) / tl.maximum(tl.sum(counts), 1.0)
     off = mean - left
+    return near, left, tl.sum(square) + tl.sum(off * off * counts)
+
+
+@triton.jit(do_not_specialize=["count", "parts"])
+def _moments(moments, x, count, parts, size, BLOCK: tl.constexpr):
+    group, part = tl.program_id(0) // parts, tl.program_id(0) % parts
+    tiles = (size + BLOCK - 1) // BLOCK
+    each = (tiles + parts - 1) // parts
+    end = tl.minimum((part + 1) * each, tiles)
+    near, left, square = moments_in(x + group.to(tl.int64) * size, size, part * each, end, BLOCK)
     at, step = moments + tl.program_id(0), count * parts
     tl.store(at, near)
     tl.store(at + step, left)
-    tl.store(at + 2 * step, tl.sum(square) + tl.sum(off * off * counts))
+    tl.store(at + 2 * step, square)
 
 
 @triton.jit

@@ -10,9 +10,9 @@ import triton.language as tl
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import output
 from kernels.triton_gpu.layers.group import (
-    kept_moments, kept_tiles, merged, moments_of, part_of, place, scale_of, sigmoid, sizes_of, tile, walk_of,
+    block_of, kept_moments, kept_tiles, merged, moments_in, moments_of, part_of, place, scale_of, sigmoid, sizes_of, tile, walk_of,
 )  # fmt: skip
-from kernels.triton_gpu.layers.vectors import added, given
+from kernels.triton_gpu.layers.vectors import added, given, halves, joined, pairs
 from kernels.triton_gpu.philox import stored
 
 
@@ -23,14 +23,21 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
     vectors, sizes = given(arrays, arrays.shape[1:2], w=w, b=b), sizes_of(arrays, walk)
     dx, pointer = output("out", out, arrays)
     sums = launch.scratch(np.empty(2 * sizes.sums, np.float32), arrays, filled=False)
-    more = pointer, sums, *arrays.pointers, *vectors, float(eps), sizes
+    blocks, more = tile(walk), (*vectors, float(eps), sizes)
     if walk.kept:
-        launch.run(_kept, sizes.count, arrays, *more, **tile(walk), warps=walk.warps)
+        both = pairs(walk.pixels, pointer, *arrays.pointers)
+        dx_dy_x, blocks["COLS"] = both or (pointer, *arrays.pointers), blocks["COLS"] // (1 + (both is not None))
+        options = dict(warps=walk.warps, registers=128) if both else dict(warps=min(2 * walk.warps, 16))
+        launch.run(_kept, sizes.count, arrays, dx_dy_x[0], sums, *dx_dy_x[1:], *more, **blocks, **options)
+    elif walk.parts == 1:
+        ins = pointer, sums, *arrays.pointers, *more
+        launch.run(_looped, sizes.count, arrays, *ins, **blocks, BLOCK=block_of(sizes), warps=16, registers=64)
     else:
         moments, block = moments_of(arrays, arrays.pointers[1], sizes)
         for kernel in (_sums, _slopes):
             grid = sizes.count * sizes.parts
-            launch.run(kernel, grid, arrays, *more, moments, **tile(walk), BLOCK=block, warps=walk.warps)
+            ins = pointer, sums, *arrays.pointers, *more
+            launch.run(kernel, grid, arrays, *ins, moments, **blocks, BLOCK=block, warps=walk.warps)
     if w is None:
         return dx, None, None
     db, dw = added(arrays, sums, 2, arrays.shape[1:2], arrays.shape[0] * sizes.parts)
@@ -41,15 +48,14 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
 def silu_slope(dy, z):
     """The gradient of silu: dy s (1 + z (1 - s)). dy, z: blocks."""
     s = sigmoid(z)
-    return dy * (s * (1.0 + z * (1.0 - s)))
+    return dy * tl.fma(s, tl.fma(-s, z, z), s)
 
 
 @triton.jit
-def slopes(dy, x, at, inside, mean, left, over, scale, shift):
-    """dz and x_hat of a tile. dy, x: pointers or tiles of the data. at, inside: as in `place`. mean, left: numbers.
-    over, scale, shift: w / sigma, w and b of its rows."""
-    c = tl.where(inside, x.to(tl.float32) - mean - left, 0.0)
-    return silu_slope(dy.to(tl.float32), tl.fma(c, over, shift)), c
+def gradient(dz, c, scale, mean_of, slope_of, over):
+    """(dz w - mean - x_hat slope) / sigma. dz: block. c: x_hat sigma. scale: w. mean_of, slope_of: numbers, the second
+    over sigma. over: 1 / sigma."""
+    return tl.fma(-c, slope_of, tl.fma(dz, scale, -mean_of)) * over
 
 
 @triton.jit(do_not_specialize=["eps"])
@@ -57,12 +63,11 @@ def _kept(
     dx, sums, dy, x, w, b, eps, sizes,
     ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    channels, pixels, total = sizes.channels, sizes.pixels, sizes.sums
-    group, n = tl.program_id(0), channels * pixels
-    base, first = group.to(tl.int64) * n, group % sizes.groups * channels
-    sums += group * channels
+    channels, pixels, group, n = sizes.channels, sizes.pixels, tl.program_id(0), sizes.channels * sizes.pixels
+    if x.dtype.element_ty == tl.int32:
+        pixels = pixels // 2
+    base, first = group.to(tl.int64) * (channels * pixels), group % sizes.groups * channels
     xs = kept_tiles(x + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
-    dys = kept_tiles(dy + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
     mean, left, sigma = kept_moments(xs, n, eps, channels, pixels, ROWS, COLS, ACROSS, EVEN)
     # The sums of each channel, and of the group
     mean_of, slope_of = 0.0, 0.0
@@ -70,20 +75,27 @@ def _kept(
         db, dw = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
         for across in tl.static_range(ACROSS):
             row, at, inside = place(down * ACROSS + across, channels, pixels, ROWS, COLS, ACROSS)
-            over, scale, shift = scale_of(w, b, first, row, channels, sigma)
-            dz, c = slopes(dys[down * ACROSS + across], xs[down * ACROSS + across], at, inside, mean, left, over, scale,
-                           shift)
-            db, dw = db + dz, tl.fma(dz, c, dw)
+            over, _, shift = scale_of(w, b, first, row, channels, sigma)
+            v, d = halves(xs[down * ACROSS + across]), halves(tl.load(dy + base + at, mask=inside, other=0))
+            for i in tl.static_range(len(v)):
+                c = v[i] - mean - left
+                dz = silu_slope(d[i], tl.fma(c, over, shift))
+                db, dw = db + dz, tl.fma(dz, c, dw)
         mean_of, slope_of = written(
-            sums, w, first, tl.sum(db, 1), tl.sum(dw, 1), down, sigma, total, channels, mean_of, slope_of, ROWS)
-    mean_of, slope_of = mean_of / n, slope_of / n
-    # The gradient
+            sums + group * channels, w, first, tl.sum(db, 1), tl.sum(dw, 1), down, sigma, sizes.sums, channels, mean_of,
+            slope_of, ROWS)
+    # The gradient, for which dy is read again
+    one_over = tl.div_rn(1.0 + 0.0 * sigma, sigma)
+    mean_of, slope_of = mean_of / n, slope_of / n * one_over
     for t in tl.static_range(DOWN * ACROSS):
         row, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
         over, scale, shift = scale_of(w, b, first, row, channels, sigma)
-        dz, c = slopes(dys[t], xs[t], at, inside, mean, left, over, scale, shift)
-        d = (tl.fma(dz, scale, -mean_of) - c / sigma * slope_of) / sigma
-        tl.store(dx + base + at, stored(d, dx), mask=inside)
+        v, d, out = halves(xs[t]), halves(tl.load(dy + base + at, mask=inside, other=0)), ()
+        for i in tl.static_range(len(v)):
+            c = v[i] - mean - left
+            dz = silu_slope(d[i], tl.fma(c, over, shift))
+            out = out + (gradient(dz, c, scale, mean_of, slope_of, one_over),)
+        tl.store(dx + base + at, joined(out, dx), mask=inside)
 
 
 @triton.jit
@@ -102,6 +114,54 @@ def written(sums, w, first, db, dw, down, sigma, total, channels, mean_of, slope
 
 
 @triton.jit(do_not_specialize=["eps"])
+def _looped(
+    dx, sums, dy, x, w, b, eps, sizes,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    channels, pixels, group, n = sizes.channels, sizes.pixels, tl.program_id(0), sizes.channels * sizes.pixels
+    base, first = group.to(tl.int64) * n, group % sizes.groups * channels
+    mean, left, square = moments_in(x + base, n, 0, (n + BLOCK - 1) // BLOCK, BLOCK)
+    sigma = tl.sqrt_rn(square / n + eps)
+    # The sums of each channel, and of the group; what is read again is still in the second-level cache
+    mean_of, slope_of = 0.0, 0.0
+    for down in range(DOWN):
+        db, dw = channel_sums(
+            dy + base, x + base, w, b, first, down, 0, ACROSS, mean, left, sigma, (channels, pixels), ROWS, COLS, ACROSS)
+        mean_of, slope_of = written(
+            sums + group * channels, w, first, db, dw, down, sigma, sizes.sums, channels, mean_of, slope_of, ROWS)
+    # The gradient
+    one_over = tl.div_rn(1.0 + 0.0 * sigma, sigma)
+    mean_of, slope_of = mean_of / n, slope_of / n * one_over
+    for t in range(DOWN * ACROSS):
+        row, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
+        over, scale, shift = scale_of(w, b, first, row, channels, sigma)
+        c = tl.load(x + base + at, mask=inside, other=0).to(tl.float32) - mean - left
+        d = tl.load(dy + base + at, mask=inside, other=0).to(tl.float32)
+        d = gradient(silu_slope(d, tl.fma(c, over, shift)), c, scale, mean_of, slope_of, one_over)
+        tl.store(dx + base + at, stored(d, dx), mask=inside)
+
+
+@triton.jit
+def channel_sums(
+    dy, x, w, b, first, down, begin, end, mean, left, sigma, size,
+    ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr,
+):  # fmt: skip
+    """The sums of dz and of dz x_hat sigma over the pixels of the channels of a row of tiles, (ROWS,) each. dy, x: of
+    the group. w, b, first: as in `scale_of`. down: which row. begin, end: of its tiles. mean, left, sigma: of the
+    group. size: its channels and pixels. ROWS, COLS, ACROSS: as in `place`."""
+    db, dw = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
+    for across in range(begin, end):
+        row, at, inside = place(down * ACROSS + across, size[0], size[1], ROWS, COLS, ACROSS)
+        over, _, shift = scale_of(w, b, first, row, size[0], sigma)
+        c = tl.load(x + at, mask=inside, other=0).to(tl.float32) - mean - left
+        d = tl.load(dy + at, mask=inside, other=0).to(tl.float32)
+        dz = silu_slope(d, tl.fma(c, over, shift))
+        db, dw = db + dz, tl.fma(dz, c, dw)
+    return tl.sum(db, 1), tl.sum(dw, 1)
+
+
+@triton.jit(do_not_specialize=["eps"])
 def _sums(
     dx, sums, dy, x, w, b, eps, sizes, moments,
     ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
@@ -115,14 +175,9 @@ def _sums(
     mean, left, sigma = merged(moments, group, sizes.count, parts, n, eps, BLOCK)
     first, end = part_of(ACROSS, parts)
     for down in range(DOWN):
-        db, dw = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
-        for across in range(first, end):
-            row, at, inside = place(down * ACROSS + across, channels, pixels, ROWS, COLS, ACROSS)
-            over, scale, shift = scale_of(w, b, begin, row, channels, sigma)
-            v, d = tl.load(x + base + at, mask=inside, other=0), tl.load(dy + base + at, mask=inside, other=0)
-            dz, c = slopes(d, v, at, inside, mean, left, over, scale, shift)
-            db, dw = db + dz, tl.fma(dz, c, dw)
-        written(sums, None, begin, tl.sum(db, 1), tl.sum(dw, 1), down, sigma, total, channels, 0.0, 0.0, ROWS)
+        db, dw = channel_sums(
+            dy + base, x + base, w, b, begin, down, first, end, mean, left, sigma, (channels, pixels), ROWS, COLS, ACROSS)
+        written(sums, None, begin, db, dw, down, sigma, total, channels, 0.0, 0.0, ROWS)
 
 
 @triton.jit(do_not_specialize=["eps"])
@@ -148,14 +203,15 @@ def _slopes(
             at = part * (groups * channels) + row
             mean_of += weight * tl.load(sums + at, mask=row < channels, other=0)
             slope_of += weight * tl.load(sums + total + at, mask=row < channels, other=0)
-    mean_of, slope_of = tl.sum(mean_of) / n, tl.sum(slope_of) / n
+    one_over = tl.div_rn(1.0 + 0.0 * sigma, sigma)
+    mean_of, slope_of = tl.sum(mean_of) / n, tl.sum(slope_of) / n * one_over
     # The gradient
     first, end = part_of(ACROSS, parts)
     for t in range(DOWN * (end - first)):
         down = t // (end - first)
         row, at, inside = place(down * ACROSS + first + t - down * (end - first), channels, pixels, ROWS, COLS, ACROSS)
         over, scale, shift = scale_of(w, b, begin, row, channels, sigma)
-        v, d = tl.load(x + base + at, mask=inside, other=0), tl.load(dy + base + at, mask=inside, other=0)
-        dz, c = slopes(d, v, at, inside, mean, left, over, scale, shift)
-        d = (tl.fma(dz, scale, -mean_of) - c / sigma * slope_of) / sigma
+        c = tl.load(x + base + at, mask=inside, other=0).to(tl.float32) - mean - left
+        d = tl.load(dy + base + at, mask=inside, other=0).to(tl.float32)
+        d = gradient(silu_slope(d, tl.fma(c, over, shift)), c, scale, mean_of, slope_of, one_over)
         tl.store(dx + base + at, stored(d, dx), mask=inside)

@@ -127,9 +127,11 @@ def tile_of(t, first, end, n, ROWS: tl.constexpr, COLS: tl.constexpr):
 
 
 @triton.jit
-def vector(pointer, first, col, n, plus):
-    """plus + a vector of an example, 1 where there is none. pointer: or None. first: of the
-    example. col: columns. n: in all. plus: number."""
+def vector(pointer, first, col, n, plus, ROWS: tl.constexpr):
+    """plus + a vector of an example, 1 where there is none, in each of the rows: it is read as x is, since a layout of
+    its own would go through shared memory. pointer: or None. first: of the example. col: columns. n: in all. plus:
+    number. ROWS: of a tile."""
+    col = col + tl.zeros((ROWS, 1), tl.int32)
     if pointer is None:
         return tl.full(col.shape, 1.0, tl.float32)
     else:
@@ -196,9 +198,9 @@ def _norm(
     left, over = root_of(kept, mean, n, eps, first, end, ROWS, COLS, CENTRED)
     for t in tl.static_range(TILES):
         col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-        z = (kept[t].to(tl.float32) - mean - left) * over * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0)
+        z = (kept[t].to(tl.float32) - mean - left) * over * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
         if shift is not None:
-            z += vector(shift, example * n, col, n, 0.0)
+            z += vector(shift, example * n, col, n, 0.0, ROWS)
         tl.store(y + base + at, stored(z, y), mask=inside)
 
 
@@ -234,7 +236,7 @@ def _norm_backward(
             x_hat = tl.where(inside, (xs[t].to(tl.float32) - mean - left) * over, 0.0)
             new_dshift = new_dshift + (dshift[t] + d,)
             new_dscale = new_dscale + (tl.fma(d, x_hat, dscale[t]),)
-            d = d * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0)
+            d = d * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
             total += d
             slope = tl.fma(d, x_hat, slope)
         dshift, dscale = new_dshift, new_dscale
@@ -242,7 +244,7 @@ def _norm_backward(
         middle = tl.sum(total, 1)[:, None] / n if CENTRED else slope * 0.0
         for t in tl.static_range(TILES):
             col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-            d = dys[t].to(tl.float32) * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0)
+            d = dys[t].to(tl.float32) * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
             x_hat = (xs[t].to(tl.float32) - mean - left) * over
             tl.store(dx + at, stored((d - middle - x_hat * slope) * over, dx), mask=inside)
     step = tl.num_programs(0).to(tl.int64) * n
@@ -259,7 +261,7 @@ def _gate(y, x, r, gate, length, n, parts, ROWS: tl.constexpr, COLS: tl.constexp
     example, base, first, end = rows_of(length, n, parts, ROWS)
     for t in tl.static_range(TILES):
         col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-        g = vector(gate, example * n, col, n, 0.0)
+        g = vector(gate, example * n, col, n, 0.0, ROWS)
         a = tl.load(x + base + at, mask=inside).to(tl.float32)
         z = tl.fma(g, tl.load(r + base + at, mask=inside).to(tl.float32), a)
         tl.store(y + base + at, stored(z, y), mask=inside)
@@ -277,5 +279,5 @@ def _gate_backward(
             col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
             d = tl.load(dy + at, mask=inside, other=0).to(tl.float32)
             total = tl.fma(d, tl.load(r + at, mask=inside, other=0).to(tl.float32), total)
-            tl.store(dr + at, stored(d * vector(gate, example * n, col, n, 0.0), dr), mask=inside)
+            tl.store(dr + at, stored(d * vector(gate, example * n, col, n, 0.0, ROWS), dr), mask=inside)
         summed(sums, total, t, n, COLS)
