@@ -27,8 +27,8 @@ def conv2d_backward(dy, x, w, stride=1, padding=((1, 1), (1, 1)), out=None):
 
 
 def _dx(dy, x, w, shape, sizes, out):
-    """dx: of the pixels of each remainder by the stride, dy convolved with the part of the kernel that meets them, turned
-    round. dy, x: flat. shape: of x. sizes: `Sizes`."""
+    """dx: of the pixels of each remainder by the stride, dy convolved with the part of the kernel that meets them,
+    turned round. dy, x: flat. shape: of x. sizes: `Sizes`."""
     memory, how = engine.output(out, shape, dy.dtype, dy, x, engine.flat(w))
     memory = np.zeros(memory.size, dy.dtype) if how == OVER else memory
     dx, given = memory.reshape(shape), (shape[0], len(w), sizes.ho, sizes.wo)
@@ -53,20 +53,21 @@ def _dx(dy, x, w, shape, sizes, out):
 
 def _dw(dy, x, images, sizes):
     """dw. dy, x: flat. sizes: `Sizes` of one band."""
-    width, terms = lanes(x), sizes.kh * sizes.kw
-    run, groups = (sizes.ho - 1) * sizes.wq + sizes.wo, -(-sizes.c // width)
+    width, terms, groups = lanes(x), sizes.kh * sizes.kw, -(-sizes.c // lanes(x))
     planes = np.zeros(images * groups * sizes.sh * sizes.sw * sizes.hq * sizes.wq * width, x.dtype)
-    rows, dw = np.zeros(images * sizes.o * run, x.dtype), np.zeros((sizes.o, sizes.c, terms), x.dtype)
-    engine.run(pack_lanes, x.size, planes, rows, x, dy, run, groups, sizes, parts=images)
+    dw = np.zeros((sizes.o, sizes.c, terms), x.dtype)
+    pixels = np.arange(sizes.ho)[:, None] * sizes.wq + np.arange(sizes.wo)  # where each stands in a plane
+    pixels = np.ascontiguousarray(pixels.reshape(-1) * width, np.int64)
+    engine.run(pack_lanes, x.size, planes, x, groups, sizes, parts=images)
     parts = terms * -(-sizes.o // OUTPUTS)
-    engine.run(weigh, dw.size * images * run, dw.reshape(-1), planes, rows, run, groups, images, sizes, parts=parts)
+    engine.run(weigh, dw.size * images * pixels.size, dw.reshape(-1), planes, dy, pixels, images, sizes, parts=parts)
     return dw.reshape(sizes.o, sizes.c, sizes.kh, sizes.kw)
 
 
 @njit(**COMPILE)
-def pack_lanes(lo, hi, planes, rows, x, dy, run, groups, sizes):
-    """The images lo .. hi - 1 with channels as lanes, (groups, sh, sw, hq, wq, lanes), and their dy as rows of `run`
-    pixels, zeros between the lines. planes, rows, x, dy: flat. sizes: `Sizes`."""
+def pack_lanes(lo, hi, planes, x, groups, sizes):
+    """The images lo .. hi - 1 with channels as lanes, (groups, sh, sw, hq, wq, lanes), zeros around them. planes, x:
+    flat. groups: int. sizes: `Sizes`."""
     width, wq, sh, sw, w = lanes(x), sizes.wq, sizes.sh, sizes.sw, sizes.w
     for image in range(lo, hi):
         for channel in range(sizes.c):
@@ -80,37 +81,32 @@ def pack_lanes(lo, hi, planes, rows, x, dy, run, groups, sizes):
                     to = ((down * sw + across) * sizes.hq + row // sh) * wq * width + lane
                     for j in range(begin, end):
                         planes[to + j * width] = x[source + j * sw + across - sizes.left]
-        for line in range(sizes.o * sizes.ho):
-            channel, i = line // sizes.ho, line % sizes.ho
-            to, source = (image * sizes.o + channel) * run + i * wq, (image * sizes.o * sizes.ho + line) * sizes.wo
-            for j in range(sizes.wo):
-                rows[to + j] = dy[source + j]
 
 
 @njit(**COMPILE)
-def weigh(lo, hi, dw, planes, rows, run, groups, images, sizes):
-    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows. dw: flat. planes, rows, run, groups:
-    as in `pack_lanes`. images: int. sizes: `Sizes`."""
+def weigh(lo, hi, dw, planes, dy, pixels, images, sizes):
+    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows. dw, dy: flat. planes: of
+    `pack_lanes`. pixels: where each stands in a plane. images: int. sizes: `Sizes`."""
     wide()
     o, terms, width, plane = sizes.o, sizes.kh * sizes.kw, lanes(dw), sizes.hq * sizes.wq
+    run, groups = pixels.size, -(-sizes.c // width)
     across = groups * width
     sums = lines(OUTPUTS * across, dw)
     for part in range(lo, hi):
         shift, first = part % terms, part // terms * OUTPUTS
-        down, right = shift // sizes.kw, shift % sizes.kw
-        of_shift = (down % sizes.sh * sizes.sw + right % sizes.sw) * plane
-        of_shift += down // sizes.sh * sizes.wq + right // sizes.sw
+        y, x = shift // sizes.kw, shift % sizes.kw
+        of_shift = (y % sizes.sh * sizes.sw + x % sizes.sw) * plane + y // sizes.sh * sizes.wq + x // sizes.sw
         count = min(OUTPUTS, o - first)
         sums[:] = 0
         for image in range(images):
             for p in range(0, run, PIXELS):
                 depth = min(PIXELS, run - p)
                 for group in range(groups):
-                    at = ((image * groups + group) * sizes.sh * sizes.sw * plane + of_shift + p) * width
+                    at = ((image * groups + group) * sizes.sh * sizes.sw * plane + of_shift) * width
+                    right = Right(planes, at, pixels[p : p + depth])
                     for i in range(0, count, ROWS):
-                        left = Left(rows, (image * o + first + i) * run + p, run, 1)
-                        tile_onto(sums, i * across + group * width, across, left, min(ROWS, count - i),
-                                  Right(planes, at, width), depth)  # fmt: skip
+                        left = Left(dy, (image * o + first + i) * run + p, run, 1)
+                        tile_onto(sums, i * across + group * width, across, left, min(ROWS, count - i), right, depth)
         for i in range(count):
             for channel in range(sizes.c):
                 dw[((first + i) * sizes.c + channel) * terms + shift] = sums[i * across + channel]

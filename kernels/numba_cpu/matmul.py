@@ -95,7 +95,7 @@ def _(out, to, apart, left, rows, right, depth):
 
 
 def tile_onto(out, to, apart, left, rows, right, depth):
-    """`tile` with each sum going on from what stands in out. out, to, apart, left, rows, right, depth: as in `tile`."""
+    """`tile` with each sum added to what stands in out. out, to, apart, left, rows, right, depth: as in `tile`."""
     at = to + apart * np.arange(ROWS)[:, None] + np.arange(lanes(out))
     before = out[at]
     tile(out, to, apart, left, rows, right, depth)
@@ -138,14 +138,11 @@ def _tile_code(onto, context, builder, signature, args):
         at = builder.add(index, builder.mul(gap, I64(v)))
         return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
-    # where each row of a and of out begins, and the sums
-    starts, lines, begun = [], [], []
+    # where each row of a begins
+    starts, align = [], bits // 8
     for i in range(ROWS):
         inside = builder.select(builder.icmp_signed("<", I64(i), rows), I64(i), builder.sub(rows, I64(1)))
         starts.append(builder.add(first, builder.mul(inside, row)))
-        lines.append(builder.add(to, builder.mul(I64(i), apart)))
-        zero, align = ir.Constant(vector, [0.0] * vector.count), bits // 8
-        begun.append([builder.load(place(out, lines[i], v), align=align) if onto else zero for v in range(VECTORS)])
 
     # for k in range(depth): sums[i][v] += a[i, k] b[k, v]
     before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
@@ -158,15 +155,17 @@ def _tile_code(onto, context, builder, signature, args):
     for i in range(ROWS):
         number = builder.load(builder.gep(a, [builder.add(starts[i], builder.mul(k, step))]))
         for v in range(VECTORS):
-            sums[i][v].add_incoming(begun[i][v], before)
-            sums[i][v] = _multiply_add(builder, sums[i][v], _everywhere(builder, number, vector), terms[v], loop)
+            sums[i][v] = _multiply_add(builder, sums[i][v], _everywhere(builder, number, vector), terms[v], before, loop)
     _next(builder, k, depth, before, loop, after)
 
     # the sums go to out
     builder.position_at_end(after)
-    for line, row in zip(lines, sums):
+    for i in range(ROWS):
+        line = builder.add(to, builder.mul(I64(i), apart))
         for v in range(VECTORS):
-            builder.store(row[v], place(out, line, v), align=align)
+            there = place(out, line, v)
+            total = builder.fadd(builder.load(there, align=align), sums[i][v]) if onto else sums[i][v]
+            builder.store(total, there, align=align)
     return context.get_dummy_value()
 
 
@@ -189,10 +188,11 @@ def _everywhere(builder, number, vector):
     return builder.shuffle_vector(builder.insert_element(none, number, I32(0)), none, zeros)
 
 
-def _multiply_add(builder, phi, x, y, loop):
-    """phi + x y, which is phi in the next round of the loop."""
+def _multiply_add(builder, phi, x, y, before, loop):
+    """phi + x y, where phi is 0 before the loop and this sum from then on."""
     more = builder.fmul(x, y, flags=("contract",))
     total = builder.fadd(phi, more, flags=("contract",))
+    phi.add_incoming(ir.Constant(phi.type, [0.0] * phi.type.count), before)
     phi.add_incoming(total, loop)
     return total
 

@@ -113,8 +113,8 @@ def silu_conditioned(c, u, s, r, y):
 
 @njit(**INLINE)
 def transpose(o, along, x, stride, rows, columns):
-    """o[j along + i] = x[i stride + j] for i < rows, j < columns, a square block of a line at a time. o, x: flat. along,
-    stride, rows, columns: ints."""
+    """o[j along + i] = x[i stride + j] for i < rows, j < columns, a square block at a time. o, x: flat. along, stride,
+    rows, columns: ints."""
     side = lanes(o) // VECTORS
     wide_rows, wide_columns = rows // side * side, columns // side * side
     for i in range(0, wide_rows, side):
