@@ -2,13 +2,12 @@
 stays in the first-level cache from its first pass to its last.
 
 Arrays are of one dtype, float32 or float64; `out` takes the result like x, or the gradient in what is no vector, and
-may be an input. What is added up over rows is added in float64, BLOCK rows of an example, then those blocks: in one
-order, for any number of threads.
+may be an input. What is added up over rows is added for BLOCK rows of an example, then in float64 for those blocks: in
+one order, for any number of threads.
 """
 import math
 
 import numpy as np
-from numba import float64
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
@@ -95,10 +94,10 @@ def _sums(kernel, out, shape, dtype, arrays, count, vector, eps):
     many elements. vector: flat, of the kernel."""
     examples, length, n = shape
     blocks = -(-length // BLOCK)
-    ins, sums = [engine.flat(a) for a in arrays], np.zeros((count, examples * blocks, n))
+    ins, sums = [engine.flat(a) for a in arrays], np.zeros((count, examples * blocks, n), dtype)
     memory, how = engine.output(out, arrays[0].shape, dtype, *ins, vector)
     engine.run(kernel, memory.size, how, memory, sums, *ins, vector, eps, length, blocks, parts=examples * blocks)
-    added = np.add.reduce(sums.reshape(count, examples, blocks, n), axis=2).astype(dtype)
+    added = np.add.reduce(sums.reshape(count, examples, blocks, n), axis=2, dtype=np.float64).astype(dtype)
     return engine.finish(memory, out, arrays[0].shape), added
 
 
@@ -210,7 +209,8 @@ def modulated_back(lo, hi, how, dx, sums, dy, x, scale, eps, length, blocks):
                 d[j] = u[j] * (one + a[j])
             for j in range(n):
                 dshift[j] += u[j]
-                dscale[j] += float64(u[j]) * float64(x_hat[j])
+            for j in range(n):
+                dscale[j] = fma(u[j], x_hat[j], dscale[j])
             total, inner = summed(d, x_hat)
             slopes(part, x_hat, d, over, x.dtype.type(total / n), x.dtype.type(inner / n))
             deliver(dx, part, row * n, (row + 1) * n, how)
@@ -232,7 +232,7 @@ def scaled_back(lo, hi, how, dx, sums, dy, x, w, eps, length, blocks):
                 x_hat[j] = v[j] * over
                 d[j] = u[j] * w[j]
             for j in range(n):
-                dw[j] += float64(u[j]) * float64(x_hat[j])
+                dw[j] = fma(u[j], x_hat[j], dw[j])
             total, inner = summed(d, x_hat)
             slopes(part, x_hat, d, over, none, x.dtype.type(inner / n))
             deliver(dx, part, row * n, (row + 1) * n, how)
@@ -253,5 +253,5 @@ def gated_back(lo, hi, how, dr, sums, dy, r, gate, eps, length, blocks):
             for j in range(n):
                 part[j] = g[j] * u[j]
             for j in range(n):
-                dgate[j] += float64(u[j]) * float64(v[j])
+                dgate[j] = fma(u[j], v[j], dgate[j])
             deliver(dr, part, row * n, (row + 1) * n, how)
