@@ -3,7 +3,8 @@
 A band of rows of the image is copied with its padding, each row and column of a stride in a plane of its own. There a
 shift of the kernel is one distance for all pixels, so a tile's terms are read in place: row k of the right matrix
 begins at offsets[k]. A vector of pixels lies in one row of the result, or, where that makes fewer tiles, the rows
-follow each other with the ends that the kernel reaches over, which are dropped. What an example gets depends on no other example.
+follow each other with the ends that the kernel reaches over, which are dropped. What an example gets depends on no
+other example.
 `out` takes the result.
 
 Papers

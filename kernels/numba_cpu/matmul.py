@@ -155,7 +155,8 @@ def _tile_code(onto, context, builder, signature, args):
     for i in range(ROWS):
         number = builder.load(builder.gep(a, [builder.add(starts[i], builder.mul(k, step))]))
         for v in range(VECTORS):
-            sums[i][v] = _multiply_add(builder, sums[i][v], _everywhere(builder, number, vector), terms[v], before, loop)
+            everywhere = _everywhere(builder, number, vector)
+            sums[i][v] = _multiply_add(builder, sums[i][v], everywhere, terms[v], before, loop)
     _next(builder, k, depth, before, loop, after)
 
     # the sums go to out

@@ -1,5 +1,5 @@
-"""What is special to the layers in Numba: transposes and tiles of any layout, convolutions of every geometry, a layer with
-each activation; results over their inputs, the same bits for any threads and for an example alone."""
+"""What is special to the layers in Numba: transposes and tiles of any layout, convolutions of every geometry, a layer
+with each activation; results over their inputs, the same bits for any threads and for an example alone."""
 import numpy as np
 import pytest
 
@@ -18,7 +18,8 @@ GEOMETRY = [  # images, channels, height, width, outputs, kernel, stride, paddin
     (2, 3, 7, 9, 5, 3, 1, ((1, 1), (1, 1))), (1, 5, 16, 16, 9, 3, 2, ((0, 1), (0, 1))),
     (2, 40, 33, 20, 17, 1, 1, ((0, 0), (0, 0))), (1, 33, 40, 64, 8, 3, 1, ((1, 1), (1, 1))),
     (1, 4, 9, 11, 3, 3, (1, 2), ((2, 0), (1, 3))), (1, 2, 12, 12, 3, 1, 2, ((0, 0), (0, 0))),
-    (1, 2, 12, 13, 3, 4, 3, ((3, 3), (1, 2))), (1, 2, 6, 7, 3, 2, 1, ((3, 3), (4, 2))), (3, 1, 1, 1, 1, 1, 1, ((0, 0),) * 2),
+    (1, 2, 12, 13, 3, 4, 3, ((3, 3), (1, 2))), (1, 2, 6, 7, 3, 2, 1, ((3, 3), (4, 2))),
+    (3, 1, 1, 1, 1, 1, 1, ((0, 0), (0, 0))),
 ]  # fmt: skip
 
 
@@ -38,7 +39,10 @@ def exact(*arrays):
 
 @FLOATS
 def test_a_transpose_of_any_size(dtype):
-    transpose = njit(**MATH)(lambda o, along, x, stride, rows, columns: mlp.transpose(o, along, x, stride, rows, columns))
+    @njit(**MATH)
+    def transpose(o, along, x, stride, rows, columns):
+        mlp.transpose(o, along, x, stride, rows, columns)
+
     for rows, columns in ((1, 1), (16, 16), (17, 33), (40, 8), (3, 70)):
         (x,) = drawn(dtype, (rows, columns + 3))
         o = np.full((columns, rows + 2), np.nan, dtype)
@@ -68,9 +72,10 @@ def test_convolutions_of_every_geometry(geometry, dtype):
     images, channels, h, w, outputs, k, stride, padding = geometry
     x, kernel, b = drawn(dtype, (images, channels, h, w), (outputs, channels, k, k), outputs)
     for bias in (b, None):
-        sizes = [layers.conv2d(*(None if a is None else np.abs(a.astype(float)) for a in (x, kernel, bias)), stride, padding)]
-        truth = layers.conv2d(*(None if a is None else a.astype(float) for a in (x, kernel, bias)), stride, padding)
-        holds([y := conv2d(x, kernel, bias, stride, padding)], [truth], sizes, dtype)
+        arrays = [a if a is None else a.astype(np.float64) for a in (x, kernel, bias)]
+        sizes = layers.conv2d(*(a if a is None else np.abs(a) for a in arrays), stride, padding)
+        y = conv2d(x, kernel, bias, stride, padding)
+        holds([y], [layers.conv2d(*arrays, stride, padding)], [sizes], dtype)
     (dy,) = drawn(dtype, y.shape, seed=1)
     sizes, truths = (layers.conv2d_backward(*arrays, stride, padding) for arrays in (
         [np.abs(a) for a in exact(dy, x, kernel)], exact(dy, x, kernel)))  # fmt: skip
@@ -105,9 +110,13 @@ def test_a_layer_with_each_activation(act, dtype):
 def test_the_same_bits_for_any_threads_an_example_alone_and_over_an_input():
     x, kernel, one, b, dy = drawn("float32", (3, 32, 40, 40), (20, 32, 3, 3), (32, 32, 1, 1), 20, (3, 20, 40, 40))
     rows, w, shift, r = drawn("float32", (600, 64), (128, 64), 128, (600, 64))
-    work = lambda: (conv2d(x, kernel, b), *conv2d_backward(dy, x, kernel), linear_act(rows, w, shift, r, "geglu"))  # noqa: E731
+
+    def work():
+        return conv2d(x, kernel, b), *conv2d_backward(dy, x, kernel), linear_act(rows, w, shift, r, "geglu")
+
     first, *others = next(b for b in BACKENDS if b.name == "numba_cpu").repeat(work, 2)
     assert all(same(p, q) for other in others for p, q in zip(other, first, strict=True))
-    assert same(conv2d(x[:1].copy(), kernel, b), first[0][:1]) and same(linear_act(rows[:1], w, shift, r[:1], "geglu"), first[4][:1])
+    assert same(conv2d(x[:1].copy(), kernel, b), first[0][:1])
+    assert same(linear_act(rows[:1], w, shift, r[:1], "geglu"), first[4][:1])
     flat, over = ((0, 0), (0, 0)), x.copy()
     assert conv2d(over, one, None, 1, flat, out=over) is over and same(over, conv2d(x, one, None, 1, flat))
