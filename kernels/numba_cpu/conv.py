@@ -18,10 +18,9 @@ import numpy as np
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, register_jitable
-from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.intrinsics import copy_line, wide
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Apart, Left, lanes, lines, tile_onto
 
-LANE = 16  # elements that are copied at a time
 DEPTH, PIXELS = 288, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
 
 
@@ -119,11 +118,11 @@ def pack(to, x, image, first, rows, sizes):
 @njit(**INLINE)
 def copy(to, at, x, start, count, step):
     """to[at + j] = x[start + j step] for j < count. to, x: flat."""
-    full = count // LANE * LANE
+    lane = lanes(x) // VECTORS
+    full = count // lane * lane
     if step == 1:
-        for first in range(0, full, LANE):  # a length that the compiler knows
-            for j in range(LANE):
-                to[at + first + j] = x[start + first + j]
+        for j in range(0, full, lane):
+            copy_line(to, at + j, x, start + j)
         for j in range(full, count):
             to[at + j] = x[start + j]
     else:

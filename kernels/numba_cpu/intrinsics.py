@@ -67,21 +67,47 @@ def stream_line(out, i, source, j):
     out[i : i + lane] = source[j : j + lane]
 
 
+def copy_line(out, i, source, j):
+    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), in one vector. Arguments as in `stream_line`; any address
+    will do."""
+    lane = LINE // out.itemsize
+    out[i : i + lane] = source[j : j + lane]
+
+
+def _line_code(context, builder, signature, args):
+    """The LLVM code of `_copy_line`; its store."""
+    out_array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
+    in_array = cgutils.create_struct_proxy(signature.args[2])(context, builder, args[2])
+    scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
+    line = ir.VectorType(scalar, LINE * 8 // bits)
+    source_line = builder.bitcast(builder.gep(in_array.data, [args[3]]), line.as_pointer())
+    out_line = builder.bitcast(builder.gep(out_array.data, [args[1]]), line.as_pointer())
+    return builder.store(builder.load(source_line, align=bits // 8), out_line, align=bits // 8)
+
+
 @intrinsic
 def _stream_line(typingctx, out, i, source, j):
     def codegen(context, builder, signature, args):
-        out_array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
-        in_array = cgutils.create_struct_proxy(signature.args[2])(context, builder, args[2])
-        scalar = context.get_data_type(signature.args[0].dtype)
-        line = ir.VectorType(scalar, LINE * 8 // signature.args[0].dtype.bitwidth)
-        source_line = builder.bitcast(builder.gep(in_array.data, [args[3]]), line.as_pointer())
-        out_line = builder.bitcast(builder.gep(out_array.data, [args[1]]), line.as_pointer())
-        value = builder.load(source_line, align=signature.args[0].dtype.bitwidth // 8)
-        store = builder.store(value, out_line, align=LINE)
+        store = _line_code(context, builder, signature, args)
+        store.align = LINE
         store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
 
     return types.none(out, types.int64, source, types.int64), codegen
+
+
+@intrinsic
+def _copy_line(typingctx, out, i, source, j):
+    def codegen(context, builder, signature, args):
+        _line_code(context, builder, signature, args)
+        return context.get_dummy_value()
+
+    return types.none(out, types.int64, source, types.int64), codegen
+
+
+@overload(copy_line, jit_options=INLINE)
+def _(out, i, source, j):
+    return lambda out, i, source, j: _copy_line(out, i, source, j)
 
 
 @overload(stream_line, jit_options=INLINE)
