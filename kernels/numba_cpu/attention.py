@@ -19,6 +19,7 @@ from numba.extending import overload
 
 from kernels import coefficients
 from kernels.numba_cpu import engine
+from kernels.numba_cpu.arrays import item
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, SUM, element, register_jitable
 from kernels.numba_cpu.intrinsics import wide
@@ -135,16 +136,20 @@ def hide(s, width, place, mask, sizes, nothing):
     """nothing, a number, in the place of what is not seen in s (rows, width). place: `Place`. mask, sizes: of
     `checked`."""
     head, first, count, begin, rows, turned = place
+    b, h, of_query, of_key = sizes.steps
+    down, across = (of_query, of_key) if turned else (of_key, of_query)
+    corner = head // sizes.heads * b + head % sizes.heads * h + begin * down + first * across
     for i in range(rows):
         row, at = s[i * width : (i + 1) * width], begin + i
         if sizes.causal and turned:
             row[max(0, min(count, at + 1 - first + sizes.lk - sizes.lq)) : count] = nothing
         elif sizes.causal:
             row[: max(0, min(count, at - first - sizes.lk + sizes.lq))] = nothing
-        if sizes.masked:
+        if sizes.masked and across == 0:  # the same for all lanes
+            row[: 0 if mask[corner + i * down] else count] = nothing
+        elif sizes.masked:
             for j in range(count):
-                if not sees_row(mask, sizes, head, at, first + j, turned):
-                    row[j] = nothing
+                row[j] = row[j] if item(mask, corner + i * down, j * across) else nothing
 
 
 @njit(**INLINE)
