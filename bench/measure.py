@@ -64,7 +64,8 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     result, function = empty(op, label, backend, shape, dtype), registry.kernel(op, backend)
     gpu, loop, precision = backend == "triton_gpu", op.flops, options.get("precision")
     options = {name: value for name, value in options.items() if name not in ("precision", "shape", "on")}
-    made = (_on_gpu if gpu and not loop else _on_host)(op, options, backend, shape, dtype)
+    own = bool(op.shapes) and not op.orders  # arrays and results have shapes of their own
+    made = (_in_shapes if own else _on_gpu if gpu and not loop else _on_host)(op, options, backend, shape, dtype)
     few, few_there, arguments, few_shape = made
     if not loop:
         result["bytes"] = registry.bytes_moved(op, few, dtype) * math.prod(shape) // math.prod(few_shape)
@@ -72,11 +73,11 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     extra = ({"dtype": dtype} if op.takes_dtype else {}) | ({"precision": precision} if precision else {})
     try:
         run = prepared(op, function, arguments, shape, dtype, gpu, extra)
-        alone = few is not arguments and not (loop and few_shape != shape)
+        alone = own or few is not arguments and not (loop and few_shape != shape)
         found = function(**_own(few_there, gpu), **extra) if alone else run()
         loose = ROUNDED if precision else TRAINED if "steps" in few else 1
         result["error"] = _checked(found, expected, registry.carriers(backend)[1], loose)
-        if gpu and not loop and not op.sums:
+        if gpu and not loop and not op.sums and not own:
             _same_alone(op, function, arguments, shape, backend, extra)
     except Exception as reason:  # whatever it is, it is the verdict, and nothing is timed
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
@@ -104,6 +105,13 @@ def _on_host(op, options, backend, shape, dtype):
         few_shape = (min(IN_LOOPS, shape[0]), *shape[1:])
         few = {k: v[:IN_LOOPS] if getattr(v, "shape", ()) == tuple(shape) else v for k, v in arguments.items()}
     return few, registry.sent(few, send), registry.sent(arguments, send), few_shape
+
+
+def _in_shapes(op, options, backend, shape, dtype):
+    """The same for an operation whose arrays are not of one shape: the last of its own shapes is checked."""
+    few, send = timing.problem(op, options, op.shapes[-1], dtype=dtype), registry.carriers(backend)[0]
+    there = registry.sent(timing.problem(op, options, shape, dtype=dtype), send)
+    return few, registry.sent(few, send), there, op.shapes[-1]
 
 
 def _on_gpu(op, options, backend, shape, dtype):
@@ -138,7 +146,7 @@ def _own(arguments, gpu):
 def prepared(op, function, arguments, shape, dtype, gpu, extra):
     """A call of nothing that runs the kernel on its own copies of the arguments. function: the backend's."""
     own, extra = _own(arguments, gpu), dict(extra)
-    if op.writes and "out" in inspect.signature(function).parameters:
+    if op.writes and "out" in inspect.signature(function).parameters and not (op.shapes and not op.orders):
         fresh = (_random(shape, dtype, 9) if gpu else np.empty(shape, dtype) for _ in range(op.writes))
         out = tuple(own[name] for name in op.in_place) or tuple(fresh)
         extra["out"] = out if len(out) > 1 else out[0]

@@ -17,7 +17,7 @@ FEW = (1, 2, 33, 8), (1, 1, 17, 40), (2, 2, 4, 4), (1, 1, 40, 72), (1, 1, 9, 160
 OPTIONS = {
     "keys": (0, -5, 7), "causal": (False, True), "masked": (None, "keys", "rows"), "wide": (None, 24),
 }  # fmt: skip
-LARGE = {"q": 100.0, "dy": 5.0}  # of queries and keys: scores of 1e4; for a gradient smaller, or none is left
+LARGE = {"q": 1e4, "dy": 16.0}  # scores; for a gradient smaller, or none is left
 FLUSHED = 2.0**-102  # in units of float32: a weight below 2^-126 may be 0
 
 
@@ -36,7 +36,7 @@ def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wi
     arrays = {n: data(rng, (b, heads, *sizes[n]), dtype, plain if n in "qk" else own) for n in names}
     for name, x in arrays.items():
         if values == "large" and name in ("q", "k"):
-            arrays[name] = (x.astype(np.float64) * LARGE[names[0]]).astype(x.dtype)
+            arrays[name] = (x.astype(np.float64) * (LARGE[names[0]] / math.sqrt(max(d, 1))) ** 0.5).astype(x.dtype)
         x[~np.isfinite(x.astype(np.float64))] = 1
     mask, unseen = None, int(rng.integers(lk))
     if masked:
@@ -57,7 +57,7 @@ def _weights(q, k, v, mask, causal):
     seen = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape)
     if causal:
         seen = seen & (np.arange(k.shape[2]) <= np.arange(q.shape[2])[:, None] + k.shape[2] - q.shape[2])
-    k, v = np.nan_to_num(k), np.nan_to_num(v)
+    q, k, v = (np.nan_to_num(a) for a in (q, k, v))  # where NaN counts, so is the truth
     s = np.where(seen, q @ k.swapaxes(2, 3) / math.sqrt(q.shape[3]), -np.inf)
     top = s.max(axis=-1, keepdims=True, initial=-np.inf)
     p = np.exp(s - np.where(np.isfinite(top), top, 0))
@@ -79,6 +79,7 @@ def _stored(q, k, v, mask, causal):
 def _slopes(dy, q, k, v, mask, causal):
     """p, the sizes of its error, ds and the sizes of its error, and q and k, both over sqrt(d)."""
     p, p_size, k, v, seen = _weights(q, k, v, mask, causal)
+    q, dy = np.nan_to_num(q), np.nan_to_num(dy)
     dp, dp_size = np.where(seen, dy @ v.swapaxes(2, 3), 0), np.abs(dy) @ np.abs(v).swapaxes(2, 3)
     ds = dp - (p * dp).sum(axis=-1, keepdims=True)
     ds_size = p_size * np.abs(ds) + p * (dp_size + (p_size * dp_size).sum(axis=-1, keepdims=True))
@@ -88,12 +89,12 @@ def _slopes(dy, q, k, v, mask, causal):
 
 def _backward_sizes(dy, q, k, v, mask, causal):
     _, p, _, ds, q, k = _slopes(dy, q, k, v, mask, causal)
-    return ds @ np.abs(k), ds.swapaxes(2, 3) @ np.abs(q), p.swapaxes(2, 3) @ np.abs(dy)
+    return ds @ np.abs(k), ds.swapaxes(2, 3) @ np.abs(q), p.swapaxes(2, 3) @ np.abs(np.nan_to_num(dy))
 
 
 def _backward_stored(dy, q, k, v, mask, causal):
     p, _, ds, _, q, k = _slopes(dy, q, k, v, mask, causal)
-    pairs = (ds, k), (ds.swapaxes(2, 3), q), (p.swapaxes(2, 3), dy)
+    pairs = (ds, k), (ds.swapaxes(2, 3), q), (p.swapaxes(2, 3), np.nan_to_num(dy))
     return [np.abs(a @ b) + np.abs(a) @ np.abs(b) for a, b in pairs]
 
 
@@ -111,11 +112,11 @@ ATTENTION = {"options": OPTIONS, "half": True, "empty": False, "bench": BENCH}
 OPS = [
     Op(
         layers.attention, ulps=3, make=functools.partial(make, ("q", "k", "v")), scale=_sizes, stored=_stored,
-        flops=_flops, examples=("q", "k", "v"), shapes=SHAPES, **ATTENTION,
+        flops=_flops, examples=("q", "k", "v", "mask"), shapes=SHAPES, **ATTENTION,
     ),
     Op(
         layers.attention_backward, ulps=4, make=functools.partial(make, ("dy", "q", "k", "v")), scale=_backward_sizes,
-        stored=_backward_stored, flops=_backward_flops, examples=("dy", "q", "k", "v"), shapes=FEW, writes=3,
+        stored=_backward_stored, flops=_backward_flops, examples=("dy", "q", "k", "v", "mask"), shapes=FEW, writes=3,
         **ATTENTION,
     ),
 ]  # fmt: skip

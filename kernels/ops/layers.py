@@ -21,30 +21,42 @@ OFFSET = {"offset": (0.0, 1e4)}  # the mean in deviations
 def _group(names, rng, shape, dtype, values, offset=0.0, eps=1e-5, affine=True, groups=None):
     """An input maker: (B, C, ...), groups a divisor of C."""
     shape = (1,) * (2 - len(shape)) + tuple(shape)
-    arrays = {name: data(rng, shape, dtype, values) for name in names}
+    vectors = ("w", "b") if affine else ()
+    arrays = _drawn((*names, *vectors), [shape] * len(names) + [shape[1:2]] * 2, rng, dtype, values)
     arrays["x"] = _moved(arrays["x"], offset)
-    divisors = [n for n in range(1, shape[1] + 1) if shape[1] % n == 0] or [1]
-    vectors = {name: data(rng, shape[1:2], dtype, values) if affine else None for name in ("w", "b")}
-    return arrays | {"groups": groups or int(rng.choice(divisors))} | vectors | {"eps": eps}
+    # of groups of two elements there is no gradient
+    size = math.prod(shape[1:])
+    divisors = [n for n in range(1, shape[1] + 1) if shape[1] % n == 0 and size >= 3 * n] or [1]
+    return {"w": None, "b": None} | arrays | {"groups": groups or int(rng.choice(divisors)), "eps": eps}
 
 
 def _rows(names, vectors, rng, shape, dtype, values, offset=0.0, **options):
     """An input maker: (B, L, n), and vectors (B, n)."""
     shape = (shape[0] if len(shape) > 1 else 1, math.prod(shape[1:-1]), shape[-1])
-    arrays = {name: data(rng, shape, dtype, values) for name in names}
+    shapes = [shape] * len(names) + [shape[::2]] * len(vectors)
+    arrays = _drawn((*names, *vectors), shapes, rng, dtype, values)
     if "x" in arrays:
         arrays["x"] = _moved(arrays["x"], offset)
-    return arrays | {name: data(rng, shape[::2], dtype, values) for name in vectors} | options
+    return arrays | options
 
 
 def _rms(names, rng, shape, dtype, values, affine=True, **options):
-    arrays = {name: data(rng, shape, dtype, values) for name in names}
-    return arrays | {"w": data(rng, shape[-1:], dtype, values) if affine else None} | options
+    shapes = [shape] * len(names) + [shape[-1:]]
+    return {"w": None} | _drawn((*names, *["w"] * affine), shapes, rng, dtype, values) | options
 
 
 def _halves(names, rng, shape, dtype, values):
     wide = (*shape[:-1], 2 * shape[-1])
-    return {name: data(rng, wide if name == "x" else shape, dtype, values) for name in names}
+    return _drawn(names, [wide if name == "x" else shape for name in names], rng, dtype, values)
+
+
+def _drawn(names, shapes, rng, dtype, values):
+    """Arrays by name. Of a gradient, or where what rounding left of a mean is multiplied by w, NaN alone is not finite:
+    of infinity the order of sums makes NaN."""
+    arrays = {name: data(rng, shape, dtype, values) for name, shape in zip(names, shapes)}
+    for x in arrays.values() if "dy" in names or "b" in names else ():
+        x[np.isinf(x.astype(np.float64))] = np.nan
+    return arrays
 
 
 def _moved(x, offset):

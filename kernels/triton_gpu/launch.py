@@ -27,14 +27,15 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, registers=None, **
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
         return
+    options = warps, together, registers
     foreign = arrays.streams - {None, 0, 1}  # 1 is the legacy default stream, which orders itself with the others
     for stream in foreign:
         device.synchronize(stream)
     try:
         if device.GPUS > 1:
-            device.at(_anywhere(arrays, args), lambda: _start(kernel, grid, args, warps, together, registers, constants))
+            device.at(_anywhere(arrays, args), lambda: _start(kernel, grid, args, options, constants))
         else:
-            _start(kernel, grid, args, warps, together, registers, constants)
+            _start(kernel, grid, args, options, constants)
     except RuntimeError as reason:
         if not together or "cooperative" not in str(reason):
             raise
@@ -56,15 +57,15 @@ def _options(warps, together, registers=None):
 _compiled = {}  # what Triton made, by all that it depends on
 
 
-def _start(kernel, grid, args, warps, together, registers, constants):
+def _start(kernel, grid, args, options, constants):
     """A launch of what Triton has compiled before: its own binding of many arguments takes 10 to 40 us. Constants stand
     last, in the kernel's order."""
     split = kernel.constexprs[0]
     number = device.current() if device.GPUS > 1 else 0
-    key = kernel.fn, number, warps, together, registers, _traits(args[:split]), args[split:], *constants.values()
+    key = kernel.fn, number, *options, _traits(args[:split]), args[split:], *constants.values()
     compiled = _compiled.get(key)
     if compiled is None:
-        _compiled[key] = kernel[(grid,)](*args, **_options(warps, together, registers), **constants)
+        _compiled[key] = kernel[(grid,)](*args, **_options(*options), **constants)
     else:
         compiled[(grid, 1, 1)](*args, *constants.values())
 

@@ -1,5 +1,5 @@
-"""What public kernels of networks break, on every backend that has the operation: rows that see nothing, NaN that is not
-seen, scores past what float16 holds, groups that several programs share, an example alone and in its batch."""
+"""What public kernels of networks break, on every backend that has the operation: rows that see nothing, NaN that is
+not seen, scores past what float16 holds, groups that several programs share, an example alone and in its batch."""
 import importlib
 
 import numpy as np
@@ -33,10 +33,8 @@ def heads(op, dtype, **told):
 @having(*(name.split(".")[1] for name in EXAMPLES))
 def test_an_example_alone_has_the_bits_that_it_has_in_its_batch_and_keeps_its_nan(b, op, dtype):
     arguments = make(op, next(s for s in op.shapes if len(s) > 2 and s[0] > 1), dtype, **last(op))
-    batch, names = run(b, op, arguments, dtype), EXAMPLES[op.name]
-    each = lambda n, part: np.ascontiguousarray(arguments[n][part])  # noqa: E731
-    more = {"mask": each("mask", slice(1))} if arguments.get("mask") is not None else {}
-    alone = run(b, op, arguments | {n: each(n, slice(1)) for n in names} | more, dtype)
+    batch, names = run(b, op, arguments, dtype), [n for n in EXAMPLES[op.name] if arguments[n] is not None]
+    alone = run(b, op, arguments | {n: np.ascontiguousarray(arguments[n][:1]) for n in names}, dtype)
     spoiled = {names[0]: arguments[names[0]].copy()}
     spoiled[names[0]][1:] = np.nan
     with_nan = run(b, op, arguments | spoiled, dtype)
@@ -84,6 +82,14 @@ def test_scores_that_no_float16_holds(b, op, dtype):
     tolerance.assert_matches(results[-1], rules[-1])  # y or dv; little is left of the others
 
 
+@having("attention")
+def test_one_array_may_be_queries_keys_and_values(b, op, dtype):
+    arguments = heads(op, dtype, keys=0)
+    x = b.send(arguments["q"])
+    want = run(b, op, arguments | {"k": arguments["q"], "v": arguments["q"]}, dtype)[0]
+    assert same(b.receive(registry.kernel(op, b.name)(x, x, x)), want)
+
+
 @having("attention_backward")
 def test_the_sums_that_the_forward_leaves_give_the_same_gradient(b, op, dtype):
     """With them the gradient takes no pass to make them again. Then y is rounded, so halves err by more."""
@@ -116,7 +122,7 @@ def test_the_result_may_lie_over_the_input_and_beside_none(b, op, dtype):
     (want,) = run(b, op, arguments, dtype)
     mine, kernel = registry.sent(arguments, lambda a: b.send(a.copy())), registry.kernel(op, b.name)
     assert kernel(**mine, out=mine["x"]) is mine["x"] and same(b.receive(mine["x"]), want)
-    memory = b.send(np.zeros(2 * want.size, want.dtype))
+    memory = b.send(np.zeros(2 * want.size, arguments["x"].dtype))
     x, out = memory[: want.size].reshape(want.shape), memory[1 : 1 + want.size].reshape(want.shape)
     with pytest.raises(ValueError, match=r"\bout\b"):
         kernel(**mine | {"x": x}, out=out)

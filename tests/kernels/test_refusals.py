@@ -103,6 +103,21 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
         ("no logits", dict(fake_logits=X[:0].copy(), out=None), "0, 6", ValueError, TRITON),
         ("both gradients in one array", dict(out=shared(0, 0)), "out"),
     ],
+    "layers.attention": [
+        ("a mask that does not broadcast", dict(mask=np.ones((3, 1, 1, 2), bool)), "mask"),
+        ("a mask of ints", dict(mask=np.ones((1, 1, 1, 1), int)), "mask", TypeError),
+        ("double", dict(q=np.ones((1, 1, 4, 6))), "q", TypeError),
+        ("mixed with half", dict(k=np.ones((1, 1, 4, 6), np.float16)), "k", TypeError),
+        ("keys of another width", dict(k=np.ones((1, 1, 4, 5), np.float32)), "q.*k.*v"),
+        ("heads too wide", dict.fromkeys("qkv", np.ones((1, 1, 2, 257), np.float32)), "q, k and v"),
+    ],
+    "layers.group_norm_silu": [
+        ("groups that do not divide the channels", dict(groups=4), "groups"),
+        ("one axis", dict(x=np.ones(6, np.float32)), "groups"),
+        ("w of another length", dict(w=np.ones(5, np.float32), b=None), "w"),
+    ],
+    "layers.layer_norm_modulate": [("a scale too few", dict(scale=X3, shift=X3), "scale"), ("two axes", dict(x=X), "x")],
+    "layers.geglu": [("an odd axis", dict(x=np.ones((4, 5), np.float32)), "x")],
     "fused.mlp_sample": [
         ("another prediction", dict(predict="mu"), "predict"),
         ("classes for a net without", dict(guidance=([0, 1, 2], 2.0)), "guidance"),
@@ -156,7 +171,7 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
     ],
 }  # fmt: skip
 LOOPS = {"fused.mlp_sample": dict(width=5), "fused.mlp_train": dict(width=5, batch=2, steps=1)}
-NO_OUT = "fused.mlp_train", "optim.clip_by_global_norm"
+NO_OUT = "fused.mlp_train", "optim.clip_by_global_norm", *(name for name in CHANGED if name.startswith("layers."))
 
 
 def rows(b):
@@ -164,7 +179,7 @@ def rows(b):
     for name, changes in CHANGED.items():
         for what, change, argument, *rest in changes:
             error, only = (*rest, *(ValueError, None)[len(rest):])
-            if only in (None, b.name):
+            if only in (None, b.name) and registry.kernel(named(name), b.name):
                 found[f"{name}-{what}"] = named(name), change, error, argument
     return found
 

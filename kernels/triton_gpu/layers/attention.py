@@ -39,7 +39,8 @@ def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
     array (B, heads, Lq) that gets log2 of each query's sum, for the gradient, or None."""
     c = call_of(q, k, v, mask)
     out, pointer = written("out", out, c.q, (c.b, c.heads, c.lq, c.e))
-    memory.apart((pointer, c.b * c.heads * c.lq * c.e), *((a.pointers[0], a.size) for a in (c.q, c.k, c.v)))
+    for a in (c.q, c.k, c.v):  # which may be one array
+        memory.apart((pointer, c.b * c.heads * c.lq * c.e), (a.pointers[0], a.size))
     sums = None if scratch is None else read(("float32",), scratch=scratch).pointers[0]
     queries, keys, warps, stages = tiles_of(c, TILES, c.lq, c.lk)
     blocks = launch.programs(c.lq, queries)

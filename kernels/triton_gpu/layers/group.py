@@ -81,9 +81,8 @@ def tile(walk):
 
 def sizes_of(arrays, walk):
     """The `Sizes` of a walk. arrays: `Arrays`. walk: `Walk`."""
-    examples, channels = arrays.shape[:2]
-    sums = examples * walk.parts * channels
-    return Sizes(walk.groups, walk.channels, walk.pixels, walk.parts, examples * walk.groups, sums)
+    count, sums = arrays.shape[0] * walk.groups, arrays.shape[0] * walk.parts * arrays.shape[1]
+    return Sizes(walk.groups, walk.channels, walk.pixels, walk.parts, count, sums)
 
 
 def block_of(sizes):

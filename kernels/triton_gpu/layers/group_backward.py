@@ -10,7 +10,8 @@ import triton.language as tl
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import output
 from kernels.triton_gpu.layers.group import (
-    block_of, kept_moments, kept_tiles, merged, moments_in, moments_of, part_of, place, scale_of, sigmoid, sizes_of, tile, walk_of,
+    block_of, kept_moments, kept_tiles, merged, moments_in, moments_of, part_of, place, scale_of, sigmoid, sizes_of,
+    tile, walk_of,
 )  # fmt: skip
 from kernels.triton_gpu.layers.vectors import added, given, halves, joined, pairs
 from kernels.triton_gpu.philox import stored
@@ -127,7 +128,8 @@ def _looped(
     mean_of, slope_of = 0.0, 0.0
     for down in range(DOWN):
         db, dw = channel_sums(
-            dy + base, x + base, w, b, first, down, 0, ACROSS, mean, left, sigma, (channels, pixels), ROWS, COLS, ACROSS)
+            dy + base, x + base, w, b, first, down, 0, ACROSS, mean, left, sigma, (channels, pixels), ROWS, COLS,
+            ACROSS)
         mean_of, slope_of = written(
             sums + group * channels, w, first, db, dw, down, sigma, sizes.sums, channels, mean_of, slope_of, ROWS)
     # The gradient
@@ -176,7 +178,8 @@ def _sums(
     first, end = part_of(ACROSS, parts)
     for down in range(DOWN):
         db, dw = channel_sums(
-            dy + base, x + base, w, b, begin, down, first, end, mean, left, sigma, (channels, pixels), ROWS, COLS, ACROSS)
+            dy + base, x + base, w, b, begin, down, first, end, mean, left, sigma, (channels, pixels), ROWS, COLS,
+            ACROSS)
         written(sums, None, begin, db, dw, down, sigma, total, channels, 0.0, 0.0, ROWS)
 
 

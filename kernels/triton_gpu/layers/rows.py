@@ -17,7 +17,7 @@ from kernels.triton_gpu.layers.vectors import added, given
 from kernels.triton_gpu.philox import stored
 
 ELEMENTS = {"forward": (1024, 8), "backward": (512, 4)}  # of a tile, and of a thread's part of it
-PARTS = 8  # programs a multiprocessor for the gradient
+PARTS = 4  # programs a multiprocessor for the gradient
 
 # B examples of L rows of n. rows, cols: of a tile, of which there are tiles. parts: of an example's rows.
 Walk = namedtuple("Walk", "b length n rows cols tiles parts warps")
@@ -198,7 +198,8 @@ def _norm(
     left, over = root_of(kept, mean, n, eps, first, end, ROWS, COLS, CENTRED)
     for t in tl.static_range(TILES):
         col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-        z = (kept[t].to(tl.float32) - mean - left) * over * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
+        z = (kept[t].to(tl.float32) - mean - left) * over
+        z *= vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
         if shift is not None:
             z += vector(shift, example * n, col, n, 0.0, ROWS)
         tl.store(y + base + at, stored(z, y), mask=inside)

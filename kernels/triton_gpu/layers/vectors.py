@@ -1,4 +1,6 @@
 """What the kernels of layers share: arrays that are not shaped like the data, and sums over examples in one order."""
+import math
+
 import triton
 import triton.language as tl
 
@@ -34,12 +36,9 @@ def fresh(arrays, shape, dtype=None):
 
 
 def written(name, out, arrays, shape):
-    """The array of some shape that a kernel writes, and its pointer: `arrays.output` for another shape than theirs.
-    name: for the message. out: array or None. arrays: `Arrays`. shape: of it."""
-    size = 1
-    for n in shape:
-        size *= n
-    return memory.output(name, out, arrays._replace(shape=tuple(shape), size=size))
+    """The array of some shape that a kernel writes, and its pointer: `arrays.output` for another shape than theirs, so
+    that the caller has to keep it apart. name: for the message. out: array or None. arrays: `Arrays`. shape: of it."""
+    return memory.output(name, out, arrays._replace(shape=tuple(shape), size=math.prod(shape), pointers=[]))
 
 
 def pairs(length, *pointers):
