@@ -68,9 +68,10 @@ def checked(q, k, v, mask, causal):
     if mask is None:
         flat, steps = np.empty(0, np.uint8), (0, 0, 0, 0)
     else:
-        fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], weights[::-1]))
-        if mask.dtype != bool or not fits:
-            raise ValueError(f"mask: expected bools that broadcast to {weights}, got {mask.dtype} {mask.shape}")
+        if type(mask) is not np.ndarray or mask.dtype != bool:
+            raise TypeError(f"mask: expected a NumPy array of bools, got {getattr(mask, 'dtype', type(mask))}")
+        if mask.ndim > 4 or any(m not in (1, n) for m, n in zip(mask.shape[::-1], weights[::-1])):
+            raise ValueError(f"mask: expected a shape that broadcasts to {weights}, got {mask.shape}")
         whole = np.array(mask, order="C")
         flat, steps = whole.reshape(-1).view(np.uint8), np.broadcast_to(whole, weights).strides
     sizes = Sizes(q.shape[1], q.shape[2], k.shape[2], q.shape[3], v.shape[3], bool(causal), mask is not None, steps)

@@ -70,6 +70,9 @@ def _vectors(shape, dtype, **arrays):
     """The flat (B, n) of each of arrays, after the check. shape: (B, L, n). dtype: of the data."""
     if len(shape) != 3:
         raise ValueError(f"x: expected shape (B, L, n), got {shape}")
+    if any(np.shape(a) != (shape[0], shape[2]) for a in arrays.values()):
+        got = ", ".join(f"{name} {np.shape(a)}" for name, a in arrays.items())
+        raise ValueError(f"expected shape {(shape[0], shape[2])} for x {shape}, got {got}")
     return [engine.like(name, a, dtype, (shape[0], shape[2])) for name, a in arrays.items()]
 
 
