@@ -17,20 +17,16 @@ import numpy as np
 from numba import float32
 from numba.extending import overload
 
-from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.arrays import item
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, SUM, element, register_jitable
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, SUM, element
 from kernels.numba_cpu.intrinsics import wide
-from kernels.numba_cpu.math import ONE, TO_INT, TO_INT_BITS, ZERO, power_of_two
+from kernels.numba_cpu.math import LEAST_EXPONENT, ZERO, exp2_parts, power_of_two
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile, tile_onto
 from kernels.numba_cpu.mlp import transpose
 
 KEYS, FOUR = 128, 4  # keys at a time; of them in a round of the softmax
-# exp(f ln 2) in f, and the least exponent of a float32 with all its digits
-B0, B1, B2, B3, B4, B5 = np.array([c * math.log(2) ** i for i, c in enumerate((1, *coefficients.EXP), 1)], np.float32)
-LEAST = np.float32(-126)
 
 
 # Lengths and head sizes; the mask, flat, and what each axis of (B, heads, Lq, Lk) moves in it; whether there is one
@@ -83,11 +79,8 @@ def checked(q, k, v, mask, causal):
 
 @element
 def _weight32(h):
-    n = (h + TO_INT) - TO_INT
-    f = h - n
-    p = ONE + f * (B0 + f * (B1 + f * (B2 + f * (B3 + f * (B4 + f * B5)))))
-    bits = np.int32(np.float32(h + TO_INT).view(np.int32) - TO_INT_BITS)
-    return ZERO if h < LEAST else p * power_of_two(bits)
+    p, n = exp2_parts(h)
+    return ZERO if h < LEAST_EXPONENT else p * power_of_two(n)
 
 
 @element
@@ -108,7 +101,7 @@ def _(h):
 # --- a block of keys and queries --------------------------------------------------------------------------------------
 
 
-@register_jitable(**INLINE)
+@element
 def sees(mask, sizes, head, query, key):
     """Whether a query sees a key. head: of all examples. mask, sizes: of `checked`."""
     if sizes.causal and key > query + sizes.lk - sizes.lq:
@@ -126,7 +119,7 @@ def scores(s, width, k, qt, keys, d):
             tile(s, i * width + j, width, left, min(ROWS, keys - i), Right(qt, j, width), d)
 
 
-@register_jitable(**INLINE)
+@element
 def sees_row(mask, sizes, head, row, lane, turned):
     """`sees` of a key, the row, and a query, the lane, or turned round. mask, sizes, head: as there."""
     return sees(mask, sizes, head, row, lane) if turned else sees(mask, sizes, head, lane, row)
@@ -179,7 +172,7 @@ def softmax(s, width, keys, top, highest, total, shrink):
             total[j] += (x + y) + (z + w)
 
 
-@register_jitable(**INLINE)
+@element
 def rows_of(s, width, i):
     """FOUR rows from i on of s (keys, width)."""
     at = i * width
@@ -187,7 +180,7 @@ def rows_of(s, width, i):
     return a, b, s[at + 2 * width : at + 3 * width], s[at + 3 * width : at + 4 * width]
 
 
-@register_jitable(**INLINE)
+@element
 def larger(x, y):
     """The larger one; y where x is NaN."""
     return x if x > y else y
@@ -230,7 +223,7 @@ def mix(o, width, v, s, keys, e):
             tile_onto(o, i * width + j, width, left, min(ROWS, e - i), Right(s, j, width), keys)
 
 
-@register_jitable(**INLINE)
+@element
 def multiply(o, width, factor, e):
     """o (e, width) *= factor (width,), where that is not 1 everywhere."""
     one, same = o.dtype.type(1), True

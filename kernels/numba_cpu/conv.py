@@ -17,7 +17,7 @@ import numpy as np
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, register_jitable
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
 from kernels.numba_cpu.intrinsics import copy_line, wide
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Apart, Left, lanes, lines, tile_onto
 

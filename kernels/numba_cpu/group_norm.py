@@ -8,9 +8,9 @@ import numpy as np
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, register_jitable
+from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, element
 from kernels.numba_cpu.intrinsics import deliver, fma, wide
-from kernels.numba_cpu.math import silu, silu_slope
+from kernels.numba_cpu.math import LOG2_E, silu_from, silu_slope
 from kernels.numba_cpu.moments import moments, products
 
 
@@ -46,7 +46,7 @@ def _sizes(shape, groups):
     return groups, shape[1] // groups, int(np.prod(shape[2:]))
 
 
-@register_jitable(**INLINE)
+@element
 def _line(w, b, channel):
     """w and b of a channel. w, b: arrays, empty for 1 and 0."""
     scale = w[channel] if w.size else w.dtype.type(1)
@@ -66,12 +66,14 @@ def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
         m, over, off = moments(x[group * n : (group + 1) * n], eps)
         for k in range(channels):
             scale, shift = _line(w, b, group % groups * channels + k)
+            steep, start = -scale * LOG2_E, -shift * LOG2_E
             begin = group * n + k * pixels
             for first in range(begin, begin + pixels, CHUNK):
                 last = min(first + CHUNK, begin + pixels)
                 o, v = out[first:last] if how == DIRECT else part[: last - first], x[first:last]
                 for j in range(v.size):
-                    o[j] = silu(fma(scale, fma(v[j] - m, over, off), shift))
+                    standard = fma(v[j] - m, over, off)
+                    o[j] = silu_from(fma(scale, standard, shift), fma(steep, standard, start))
                 if how != DIRECT:
                     deliver(out, part, first, last, how)
 

@@ -15,10 +15,13 @@ from kernels.numba_cpu.intrinsics import fma
 
 E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
+# exp(f ln 2) in f
+B0, B1, B2, B3, B4, B5 = np.array([c * math.log(2) ** i for i, c in enumerate((1, *coefficients.EXP), 1)], np.float32)
 LN2_HIGH, LN2_LOW, LOG2_E = np.float32(0.693359375), np.float32(-2.12194440e-4), np.float32(1.44269504)
 TO_INT = np.float32(12582912)  # 1.5 2^23: adding and subtracting it rounds to the nearest integer
 TO_INT_BITS = TO_INT.view(np.int32)
 LARGEST = np.float32(3e38)  # inf less it is inf, where inf less inf is NaN
+LEAST_EXPONENT, MOST_EXPONENT = np.float32(-126), int32(127)  # of a float32 with all its digits
 LEAST, MOST = np.float32(-104), np.float32(104)  # beyond them exp is 0 and inf in float32
 MOST_NORMAL = np.float32(87)  # exp(-h) is a normal float32 up to here
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
@@ -123,6 +126,26 @@ def exp_of(h):
 
 
 @element
+def exp2_parts(t):
+    """p and n of 2^t = 2^n p, 0.7 < p < 1.5. t: float32; NaN and infinities make p NaN."""
+    shifted = t + TO_INT
+    f = t - (shifted - TO_INT)
+    p = ONE + f * (B0 + f * (B1 + f * (B2 + f * (B3 + f * (B4 + f * B5)))))
+    return p, np.int32(np.float32(shifted).view(np.int32) - TO_INT_BITS)
+
+
+@element
+def _silu_from32(z, t):
+    p, n = exp2_parts(LEAST_EXPONENT if t < LEAST_EXPONENT else t)
+    return z / (ONE + p * power_of_two(np.int32(min(n, MOST_EXPONENT))))
+
+
+@element
+def _silu_from64(z, t):
+    return _silu64(z)
+
+
+@element
 def _silu32(x):
     return x / (ONE + exp_of(-MOST_NORMAL if -x < -MOST_NORMAL else -x))
 
@@ -158,6 +181,17 @@ def silu(x):
 @overload(silu, jit_options=INLINE)
 def _(x):
     return _silu32 if x == float32 else _silu64
+
+
+def silu_from(z, t):
+    """z sigmoid(z), where t is -z log2(e), from a sum of its own: as exact as z is. z, t: numbers of the kernel's
+    dtype."""
+    return _silu_from32(z, t) if type(z) is np.float32 else _silu_from64(z, t)
+
+
+@overload(silu_from, jit_options=INLINE)
+def _(z, t):
+    return _silu_from32 if z == float32 else _silu_from64
 
 
 def silu_slope(x):

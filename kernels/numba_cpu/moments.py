@@ -8,7 +8,7 @@ import math
 from numba import float64
 
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, INLINE, SUM, register_jitable
+from kernels.numba_cpu.engine import CHUNK, SUM, element
 
 
 @njit(**SUM)
@@ -39,7 +39,7 @@ def products(x, y):
     return float64(s), float64(q)
 
 
-@register_jitable(**INLINE)
+@element
 def moments(x, eps):
     """m, over and off, numbers of x's dtype: the standardised x is (x - m) over + off, over = 1 / sqrt(var + eps), and
     off is for what rounding left of the mean m. x: (n,), n >= 1. eps: float."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, register_jitable
+from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, element
 from kernels.numba_cpu.intrinsics import deliver, fma, wide
 from kernels.numba_cpu.moments import moments, products
 from kernels.numba_cpu.reduce import squares
@@ -124,7 +124,7 @@ def modulated(lo, hi, how, out, x, shift, scale, eps, length, n):
             deliver(out, part, row * n, (row + 1) * n, how)
 
 
-@register_jitable(**INLINE)
+@element
 def affine(o, v, m, over, off, scale, shift):
     """o = (1 + scale) x_hat + shift. o, v, scale, shift: (n,). m, over, off: of `moments`."""
     one = v.dtype.type(1)
@@ -164,7 +164,7 @@ def gated(lo, hi, how, out, x, r, gate, length, n):
 # --- the kernels of BLOCK rows of an example, numbered block by block -------------------------------------------------
 
 
-@register_jitable(**INLINE)
+@element
 def rows_of(block, length, blocks):
     """The example of a block, and its rows, from the first to before the last. length: rows of an example. blocks: of
     an example."""
@@ -172,14 +172,14 @@ def rows_of(block, length, blocks):
     return example, example * length + i * BLOCK, example * length + min((i + 1) * BLOCK, length)
 
 
-@register_jitable(**INLINE)
+@element
 def slopes(dx, x_hat, d, over, mean, tilt):
     """dx = (d - mean - x_hat tilt) / sigma, of a row. dx, x_hat, d: (n,). over, mean, tilt: numbers."""
     for j in range(d.size):
         dx[j] = (d[j] - fma(x_hat[j], tilt, mean)) * over
 
 
-@register_jitable(**INLINE)
+@element
 def summed(x, y):
     """sum_j x_j and sum_j x_j y_j, in float64. x, y: one length."""
     total = inner = 0.0
