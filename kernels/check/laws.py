@@ -18,7 +18,8 @@ Law = namedtuple("Law", "name change same nan", defaults=[slice(None)])
 
 def _alone(place):
     def change(op, a):
-        names = [n for n in op.examples if a.get(n) is not None] or [*_data(op, a), *(n for n in registry.PER_EXAMPLE if np.ndim(a.get(n)))]
+        names = [n for n in op.examples if a.get(n) is not None]
+        names = names or [*_data(op, a), *(n for n in registry.PER_EXAMPLE if np.ndim(a.get(n)))]
         return a | {n: np.array(a[n][place]) for n in names} if _count(op, a) > 1 else None
 
     return change

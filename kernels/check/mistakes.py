@@ -42,7 +42,8 @@ def _outputs(truth, wrong, a):
 
 
 def _swapped(one, other):
-    return lambda f, **a: f(**{one: a[other], other: a[one]}) if {one, other} <= a.keys() else None
+    there = lambda a: {one, other} <= a.keys() and np.shape(a[one]) == np.shape(a[other])  # noqa: E731
+    return lambda f, **a: f(**{one: a[other], other: a[one]}) if there(a) else None
 
 
 def _scaled(f, loss=None, gradient=None, square=False, **a):

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from kernels.ops.inputs import data
+from kernels.ops.inputs import PER_EXAMPLE, data
 from kernels.ops.record import Op
 from ref import layers
 from ref.numerics import erf, normal_pdf
@@ -148,7 +148,7 @@ def _cdf_size(g):
 GROUPS = ((2, 4), (3, 6, 5), (4, 4, 4, 4), (2, 6, 3, 5, 2), (1, 8, 33), (2, 4, 31, 9))
 ROWS = ((2, 3, 5), (4, 4, 4), (1, 7, 40), (3, 9, 72), (2, 1, 130))
 FLAT = ((5,), (3, 40), (4, 4, 4, 4), (2, 3, 3, 2, 5), (9, 130))
-LAYER = {"half": True, "empty": False}
+LAYER = {"half": True, "empty": False, "settings": (*PER_EXAMPLE, "abar", "groups")}
 UNET, DIT = ((64, 320, 64, 64), (8, 320, 64, 64), (256, 64, 32, 32)), (32, 1024, 1152)
 UNETS = {"x".join(map(str, shape)): {"shape": shape, "groups": 32} for shape in UNET}
 GRADIENT = {"sums": True, **LAYER}

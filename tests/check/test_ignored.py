@@ -10,7 +10,7 @@ from kernels.check.case import Failure
 from kernels.check.judge import Seen, hold
 from tests.check.wrong import wrong
 
-CHECKED = [op for op in registry.OPS if not op.orders]
+CHECKED = [op for op in registry.OPS if not op.shapes]
 WORDS = {"seed": (16, 32, 63), "stream": (16, 32, 63), "step": (16, 32), "t": (16,), "s": (16,), "u": (16,)}
 SIGNED = ("w", "dloss", "dkl", "dnll")
 

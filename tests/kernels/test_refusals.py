@@ -116,7 +116,9 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
         ("one axis", dict(x=np.ones(6, np.float32)), "groups"),
         ("w of another length", dict(w=np.ones(5, np.float32), b=None), "w"),
     ],
-    "layers.layer_norm_modulate": [("a scale too few", dict(scale=X3, shift=X3), "scale"), ("two axes", dict(x=X), "x")],
+    "layers.layer_norm_modulate": [
+        ("a scale too few", dict(scale=X3, shift=X3), "scale"), ("two axes", dict(x=X), "x"),
+    ],
     "layers.geglu": [("an odd axis", dict(x=np.ones((4, 5), np.float32)), "x")],
     "fused.mlp_sample": [
         ("another prediction", dict(predict="mu"), "predict"),
