@@ -136,6 +136,19 @@ def some(**arrays):
             raise ValueError(f"{name}: expected at least one element, got shape {array.shape}")
 
 
+def like(name, array, dtype, shape):
+    """The elements of array, flat, after the check; none of them for None. name: for the message. array: NumPy, or
+    None. dtype, shape: which it must have."""
+    if array is None:
+        return np.empty(0, dtype)
+    found, own = same(**{name: array})
+    if own != dtype:
+        raise TypeError(f"{name}: expected a NumPy array of {dtype} like the data, got {own}")
+    if found != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {found}")
+    return flat(array)
+
+
 def flat(array):
     """The elements of array in C order as one axis: a view where the memory allows, else a copy. array: any."""
     return array.reshape(-1) if array.flags.carray else np.array(array, order="C").reshape(-1)

@@ -67,26 +67,96 @@ def stream_line(out, i, source, j):
     out[i : i + lane] = source[j : j + lane]
 
 
+def copy_line(out, i, source, j):
+    """out[i .. i + 64 bytes) = source[j .. j + 64 bytes), in one vector. Arguments as in `stream_line`; any address
+    will do."""
+    lane = LINE // out.itemsize
+    out[i : i + lane] = source[j : j + lane]
+
+
+def _line_code(context, builder, signature, args):
+    """The LLVM code of `_copy_line`; its store."""
+    out_array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
+    in_array = cgutils.create_struct_proxy(signature.args[2])(context, builder, args[2])
+    scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
+    line = ir.VectorType(scalar, LINE * 8 // bits)
+    source_line = builder.bitcast(builder.gep(in_array.data, [args[3]]), line.as_pointer())
+    out_line = builder.bitcast(builder.gep(out_array.data, [args[1]]), line.as_pointer())
+    return builder.store(builder.load(source_line, align=bits // 8), out_line, align=bits // 8)
+
+
 @intrinsic
 def _stream_line(typingctx, out, i, source, j):
     def codegen(context, builder, signature, args):
-        out_array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
-        in_array = cgutils.create_struct_proxy(signature.args[2])(context, builder, args[2])
-        scalar = context.get_data_type(signature.args[0].dtype)
-        line = ir.VectorType(scalar, LINE * 8 // signature.args[0].dtype.bitwidth)
-        source_line = builder.bitcast(builder.gep(in_array.data, [args[3]]), line.as_pointer())
-        out_line = builder.bitcast(builder.gep(out_array.data, [args[1]]), line.as_pointer())
-        value = builder.load(source_line, align=signature.args[0].dtype.bitwidth // 8)
-        store = builder.store(value, out_line, align=LINE)
+        store = _line_code(context, builder, signature, args)
+        store.align = LINE
         store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
 
     return types.none(out, types.int64, source, types.int64), codegen
 
 
+@intrinsic
+def _copy_line(typingctx, out, i, source, j):
+    def codegen(context, builder, signature, args):
+        _line_code(context, builder, signature, args)
+        return context.get_dummy_value()
+
+    return types.none(out, types.int64, source, types.int64), codegen
+
+
+@overload(copy_line, jit_options=INLINE)
+def _(out, i, source, j):
+    return lambda out, i, source, j: _copy_line(out, i, source, j)
+
+
 @overload(stream_line, jit_options=INLINE)
 def _(out, i, source, j):
     return lambda out, i, source, j: _stream_line(out, i, source, j)
+
+
+def turn(out, to, along, x, at, stride):
+    """out[to + j along + i] = x[at + i stride + j] for i, j below the numbers of a line: a square block of a matrix,
+    transposed. out, x: flat arrays of one dtype. to, along, at, stride: ints."""
+    i = np.arange(LINE // x.itemsize)
+    out[to + i[:, None] * along + i] = x[at + i * stride + i[:, None]]
+
+
+@intrinsic
+def _turn(typingctx, out, to, along, x, at, stride):
+    n = types.int64
+    return types.none(out, n, n, x, n, n), _turn_code
+
+
+def _turn_code(context, builder, signature, args):
+    """The LLVM code of `_turn`: the halves of each two rows change places, of rows 1 apart, then 2, 4, ..."""
+    bits = signature.args[0].dtype.bitwidth
+    size, scalar = LINE * 8 // bits, context.get_data_type(signature.args[0].dtype)
+    vector, i64 = ir.VectorType(scalar, size), ir.IntType(64)
+
+    def place(n, first, apart, i):
+        data = cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data
+        index = builder.add(first, builder.mul(apart, i64(i)))
+        return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+    rows = [builder.load(place(3, args[4], args[5], i), align=bits // 8) for i in range(size)]
+    step = 1
+    while step < size:
+        for i in (i for i in range(size) if not i & step):
+            a, b = rows[i], rows[i + step]
+            masks = [[k + (size - step if k & step else 0) for k in range(size)]]
+            masks += [[k + (size if k & step else step) for k in range(size)]]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), size), mask) for mask in masks]
+            rows[i], rows[i + step] = (builder.shuffle_vector(a, b, mask) for mask in masks)
+        step *= 2
+    for i, row in enumerate(rows):
+        builder.store(row, place(0, args[1], args[2], i), align=bits // 8)
+    return context.get_dummy_value()
+
+
+@overload(turn, jit_options=INLINE)
+def _(out, to, along, x, at, stride):
+    return lambda out, to, along, x, at, stride: _turn(out, to, along, x, at, stride)
 
 
 @inner

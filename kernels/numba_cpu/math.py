@@ -1,5 +1,5 @@
-"""exp and log(1 + exp), in float32 to about one unit of the last digit, by arithmetic that a loop vectorises; libm's,
-which float64 uses, it does not.
+"""exp, log(1 + exp), sigmoid and silu, in float32 to about one unit of the last digit, by arithmetic that a loop
+vectorises; libm's, which float64 uses, it does not.
 
 exp(h) = 2^n exp(f), |f| <= ln 2 / 2, with ln 2 in two parts so that f loses nothing; the polynomials are in
 `kernels.coefficients`."""
@@ -15,10 +15,15 @@ from kernels.numba_cpu.intrinsics import fma
 
 E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
+# exp(f ln 2) in f
+B0, B1, B2, B3, B4, B5 = np.array([c * math.log(2) ** i for i, c in enumerate((1, *coefficients.EXP), 1)], np.float32)
 LN2_HIGH, LN2_LOW, LOG2_E = np.float32(0.693359375), np.float32(-2.12194440e-4), np.float32(1.44269504)
 TO_INT = np.float32(12582912)  # 1.5 2^23: adding and subtracting it rounds to the nearest integer
+TO_INT_BITS = TO_INT.view(np.int32)
 LARGEST = np.float32(3e38)  # inf less it is inf, where inf less inf is NaN
+LEAST_EXPONENT, MOST_EXPONENT = np.float32(-126), int32(127)  # of a float32 with all its digits
 LEAST, MOST = np.float32(-104), np.float32(104)  # beyond them exp is 0 and inf in float32
+MOST_NORMAL = np.float32(87)  # exp(-h) is a normal float32 up to here
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
 
@@ -37,7 +42,8 @@ def _curved(f):
 
 
 @element
-def _power_of_two(n):
+def power_of_two(n):
+    """2^n. n: int32 from -126 to 127."""
     return np.int32((n + int32(127)) << int32(23)).view(np.float32)
 
 
@@ -45,7 +51,7 @@ def _power_of_two(n):
 def _scaled(p, n):
     """p 2^n, rounded once where it has fewer digits near 0. n: int in [-151, 151]."""
     half = n >> int32(1)
-    return p * _power_of_two(half) * _power_of_two(int32(n - half))
+    return p * power_of_two(half) * power_of_two(int32(n - half))
 
 
 @element
@@ -108,7 +114,91 @@ def _(x):
 
 
 @element
+def exp_of(h):
+    """exp(h), to about one unit of the last digit. h: float32, at least -87; from 88 on the result is some number from
+    1e38 on, or NaN of inf. NaN stays."""
+    shifted = h * LOG2_E + TO_INT
+    n = shifted - TO_INT
+    f = (h - n * LN2_HIGH) - n * LN2_LOW
+    p = ONE + f * (ONE + f * (E0 + f * (E1 + f * (E2 + f * (E3 + f * E4)))))
+    whole = np.int32(min(np.int32(np.float32(shifted).view(np.int32) - TO_INT_BITS), int32(127)))
+    return p * power_of_two(whole)
+
+
+@element
+def exp2_parts(t):
+    """p and n of 2^t = 2^n p, 0.7 < p < 1.5. t: float32; NaN and infinities make p NaN."""
+    shifted = t + TO_INT
+    f = t - (shifted - TO_INT)
+    p = ONE + f * (B0 + f * (B1 + f * (B2 + f * (B3 + f * (B4 + f * B5)))))
+    return p, np.int32(np.float32(shifted).view(np.int32) - TO_INT_BITS)
+
+
+@element
+def _silu_from32(z, t):
+    p, n = exp2_parts(LEAST_EXPONENT if t < LEAST_EXPONENT else t)
+    return z / (ONE + p * power_of_two(np.int32(min(n, MOST_EXPONENT))))
+
+
+@element
+def _silu_from64(z, t):
+    return _silu64(z)
+
+
+@element
+def _silu32(x):
+    return x / (ONE + exp_of(-MOST_NORMAL if -x < -MOST_NORMAL else -x))
+
+
+@element
+def _silu64(x):
+    e = math.exp(-abs(x))
+    return x * ((e if x < 0 else 1.0) / (1.0 + e))
+
+
+@element
+def _silu_slope32(x):
+    h = -abs(x)
+    e = ZERO if h < -MOST_NORMAL else exp_of(-MOST_NORMAL if h < -MOST_NORMAL else h)
+    s = ONE / (ONE + e)
+    large, small = (e * s, s) if x < ZERO else (s, e * s)
+    return large * (ONE + x * small)
+
+
+@element
+def _silu_slope64(x):
+    e = math.exp(-abs(x))
+    s = 1.0 / (1.0 + e)
+    large, small = (e * s, s) if x < 0 else (s, e * s)
+    return large * (1.0 + x * small)
+
+
 def silu(x):
     """x sigmoid(x). x: a number of the kernel's dtype."""
-    _, large, small = logistic(x)
-    return x * (large if x >= 0 else small)
+    return _silu32(x) if type(x) is np.float32 else _silu64(x)
+
+
+@overload(silu, jit_options=INLINE)
+def _(x):
+    return _silu32 if x == float32 else _silu64
+
+
+def silu_from(z, t):
+    """z sigmoid(z), where t is -z log2(e), from a sum of its own: as exact as z is. z, t: numbers of the kernel's
+    dtype."""
+    return _silu_from32(z, t) if type(z) is np.float32 else _silu_from64(z, t)
+
+
+@overload(silu_from, jit_options=INLINE)
+def _(z, t):
+    return _silu_from32 if z == float32 else _silu_from64
+
+
+def silu_slope(x):
+    """s + x s (1 - s) with s = sigmoid(x). x: a number of the kernel's dtype."""
+    return _silu_slope32(x) if type(x) is np.float32 else _silu_slope64(x)
+
+
+@overload(silu_slope, jit_options=INLINE)
+def _(x):
+    return _silu_slope32 if x == float32 else _silu_slope64

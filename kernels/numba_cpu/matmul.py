@@ -6,6 +6,7 @@ against three loads a row of b and its eight numbers of a. It is written as LLVM
 get there: a loop over columns that keeps four rows' numbers in registers spills them, and the best that does not,
 three rows by four terms, loads and stores its sums and reaches two thirds of it. Every sum is one chain of
 multiply-adds in the order of the depth, whatever the tile."""
+import functools
 from collections import namedtuple
 
 import numpy as np
@@ -22,9 +23,10 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 # Matrices in flat arrays: element (i, k) at first + i row + k step; and, with contiguous rows, (k, j) at first + k
-# stride + j
+# stride + j, or at first + stride[k] + j where stride is an array
 Left = namedtuple("Left", "array first row step")
 Right = namedtuple("Right", "array first stride")
+Apart = namedtuple("Apart", "array first stride gap")  # the same with each vector of a tile `gap` after the one before
 
 
 def lanes(array):
@@ -47,6 +49,26 @@ def lines(size, like):
     return memory[skip : skip + size]
 
 
+@register_jitable(**INLINE)
+def _as_given(right, like):
+    return right
+
+
+@register_jitable(**INLINE)
+def _side_by_side(right, like):
+    return Apart(right.array, right.first, right.stride, lanes(like) // VECTORS)
+
+
+def spaced(right, like):
+    """right as an `Apart`. right: that, or a `Right`. like: array, of the tile's dtype."""
+    return right if isinstance(right, Apart) else _side_by_side(right, like)
+
+
+@overload(spaced, jit_options=INLINE)
+def _(right, like):
+    return _as_given if right.instance_class is Apart else _side_by_side
+
+
 def tile(out, to, apart, left, rows, right, depth):
     """out[to + i apart + j] = sum_k left(i, k) right(k, j) for ROWS rows i and lanes j, k = 0 .. depth - 1 in this
     order.
@@ -54,7 +76,10 @@ def tile(out, to, apart, left, rows, right, depth):
     out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: a row from
     here on is the last one again, so that left may end. right: `Right`. depth: int >= 1."""
     k, j = np.arange(depth), np.arange(lanes(out))
-    terms = right.array[right.first + k[:, None] * right.stride + j]  # (depth, lanes)
+    lines = right.stride[:depth] if isinstance(right.stride, np.ndarray) else k * right.stride
+    lane = lanes(out) // VECTORS
+    columns = j if isinstance(right, Right) else j % lane + j // lane * right.gap
+    terms = right.array[right.first + lines[:, None] + columns]  # (depth, lanes)
     for i in range(ROWS):
         numbers = left.array[left.first + min(i, rows - 1) * left.row + k * left.step]  # (depth,)
         out[to + i * apart : to + i * apart + lanes(out)] = numbers @ terms
@@ -63,31 +88,58 @@ def tile(out, to, apart, left, rows, right, depth):
 @overload(tile, jit_options=INLINE)
 def _(out, to, apart, left, rows, right, depth):
     def code(out, to, apart, left, rows, right, depth):
-        b, at, stride = right
-        _tile(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, depth)
+        b, at, stride, gap = spaced(right, out)
+        _tile(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, gap, depth)
+
+    return code
+
+
+def tile_onto(out, to, apart, left, rows, right, depth):
+    """`tile` with each sum added to what stands in out. out, to, apart, left, rows, right, depth: as in `tile`."""
+    at = to + apart * np.arange(ROWS)[:, None] + np.arange(lanes(out))
+    before = out[at]
+    tile(out, to, apart, left, rows, right, depth)
+    out[at] += before
+
+
+@overload(tile_onto, jit_options=INLINE)
+def _(out, to, apart, left, rows, right, depth):
+    def code(out, to, apart, left, rows, right, depth):
+        b, at, stride, gap = spaced(right, out)
+        _tile_onto(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, gap, depth)
 
     return code
 
 
 @intrinsic
-def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
+def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, gap, depth):
+    return _signature(out, a, b, stride), functools.partial(_tile_code, False)
+
+
+@intrinsic
+def _tile_onto(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, gap, depth):
+    return _signature(out, a, b, stride), functools.partial(_tile_code, True)
+
+
+def _signature(out, a, b, stride):
     n = types.int64
-    return types.none(out, n, n, a, n, n, n, n, b, n, n, n), _tile_code
+    return types.none(out, n, n, a, n, n, n, n, b, n, stride if isinstance(stride, types.Array) else n, n, n)
 
 
-def _tile_code(context, builder, signature, args):
-    """The LLVM code of `_tile`."""
+def _tile_code(onto, context, builder, signature, args):
+    """The LLVM code of `_tile`; onto: of `_tile_onto`."""
     scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
-    width = LINE * 8 // bits
-    vector = ir.VectorType(scalar, width)
-    out, a, b = (cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data for n in (0, 3, 8))
-    to, apart, (first, row, step, rows), (at, stride, depth) = args[1], args[2], args[4:8], args[9:]
+    vector = ir.VectorType(scalar, LINE * 8 // bits)
+    out, a, b = (_data(context, builder, signature, args, n) for n in (0, 3, 8))
+    to, apart, (first, row, step, rows), (at, stride, gap, depth) = args[1], args[2], args[4:8], args[9:]
+    table = _data(context, builder, signature, args, 10) if isinstance(signature.args[10], types.Array) else None
 
-    def place(data, index, v):
-        return builder.bitcast(builder.gep(data, [builder.add(index, I64(v * width))]), vector.as_pointer())
+    def place(data, index, v, gap=I64(LINE * 8 // bits)):
+        at = builder.add(index, builder.mul(gap, I64(v)))
+        return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
     # where each row of a begins
-    starts = []
+    starts, align = [], bits // 8
     for i in range(ROWS):
         inside = builder.select(builder.icmp_signed("<", I64(i), rows), I64(i), builder.sub(rows, I64(1)))
         starts.append(builder.add(first, builder.mul(inside, row)))
@@ -98,24 +150,37 @@ def _tile_code(context, builder, signature, args):
     builder.position_at_end(loop)
     k = builder.phi(I64)
     sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
-    line, along = builder.add(at, builder.mul(k, stride)), builder.mul(k, step)
-    terms = [builder.load(place(b, line, v), align=bits // 8) for v in range(VECTORS)]
+    line = builder.add(at, builder.load(builder.gep(table, [k])) if table else builder.mul(k, stride))
+    terms = [builder.load(place(b, line, v, gap), align=align) for v in range(VECTORS)]
     for i in range(ROWS):
-        number = _everywhere(builder, builder.load(builder.gep(a, [builder.add(starts[i], along)])), vector)
+        number = builder.load(builder.gep(a, [builder.add(starts[i], builder.mul(k, step))]))
         for v in range(VECTORS):
-            sums[i][v] = _multiply_add(builder, sums[i][v], number, terms[v], before, loop)
-    following = builder.add(k, I64(1))
-    k.add_incoming(I64(0), before)
-    k.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+            everywhere = _everywhere(builder, number, vector)
+            sums[i][v] = _multiply_add(builder, sums[i][v], everywhere, terms[v], before, loop)
+    _next(builder, k, depth, before, loop, after)
 
     # the sums go to out
     builder.position_at_end(after)
     for i in range(ROWS):
         line = builder.add(to, builder.mul(I64(i), apart))
         for v in range(VECTORS):
-            builder.store(sums[i][v], place(out, line, v), align=bits // 8)
+            there = place(out, line, v)
+            total = builder.fadd(builder.load(there, align=align), sums[i][v]) if onto else sums[i][v]
+            builder.store(total, there, align=align)
     return context.get_dummy_value()
+
+
+def _next(builder, k, depth, before, loop, after):
+    """The end of a loop over k = 0 .. depth - 1."""
+    following = builder.add(k, I64(1))
+    k.add_incoming(I64(0), before)
+    k.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+
+
+def _data(context, builder, signature, args, n):
+    """The data of the n-th argument, an array."""
+    return cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data
 
 
 def _everywhere(builder, number, vector):

@@ -9,9 +9,9 @@ from numba import njit
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.engine import INLINE, element
-from kernels.numba_cpu.intrinsics import fma
+from kernels.numba_cpu.intrinsics import fma, turn
 from kernels.numba_cpu.math import silu
-from kernels.numba_cpu.matmul import lanes
+from kernels.numba_cpu.matmul import VECTORS, lanes
 from kernels.numba_cpu.philox import normal_chunk
 
 BLOCK = 16  # rows of a matrix that is transposed, at a time
@@ -113,18 +113,19 @@ def silu_conditioned(c, u, s, r, y):
 
 @njit(**INLINE)
 def transpose(o, along, x, stride, rows, columns):
-    """o[j along + i] = x[i stride + j] for i < rows, j < columns: a line of o at a time, from as many lines of x.
-    o, x: flat. along, stride, rows, columns: ints."""
-    for first in range(0, rows, BLOCK):
-        count = min(BLOCK, rows - first)
+    """o[j along + i] = x[i stride + j] for i < rows, j < columns, a square block at a time. o, x: flat. along, stride,
+    rows, columns: ints."""
+    side = lanes(o) // VECTORS
+    wide_rows, wide_columns = rows // side * side, columns // side * side
+    for i in range(0, wide_rows, side):
+        for j in range(0, wide_columns, side):
+            turn(o, j * along + i, along, x, i * stride + j, stride)
+        for j in range(wide_columns, columns):
+            for k in range(i, i + side):
+                o[j * along + k] = x[k * stride + j]
+    for i in range(wide_rows, rows):
         for j in range(columns):
-            line, column = o[j * along + first : j * along + first + BLOCK], x[first * stride + j :]
-            if count == BLOCK:  # a length that the compiler knows: four times as fast
-                for i in range(BLOCK):
-                    line[i] = column[i * stride]
-            else:
-                for i in range(count):
-                    line[i] = column[i * stride]
+            o[j * along + i] = x[i * stride + j]
 
 
 @njit(**INLINE)

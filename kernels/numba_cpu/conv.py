@@ -1,0 +1,165 @@
+"""`ref.layers.conv2d` on the CPU, on the register tile of `matmul`, without a matrix of columns.
+
+A band of rows of the image is copied with its padding, each row and column of a stride in a plane of its own. There a
+shift of the kernel is one distance for all pixels, so a tile's terms are read in place: row k of the right matrix
+begins at offsets[k]. A vector of pixels lies in one row of the result, or, where that makes fewer tiles, the rows
+follow each other with the ends that the kernel reaches over, which are dropped. What an example gets depends on no
+other example.
+`out` takes the result.
+
+Papers
+    [Arithmetic]  Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016
+"""
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.cache import njit
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
+from kernels.numba_cpu.intrinsics import copy_line, wide
+from kernels.numba_cpu.matmul import ROWS, VECTORS, Apart, Left, lanes, lines, tile_onto
+
+DEPTH, PIXELS = 288, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
+
+
+# Channels and pixels of the image, of the result, and of the kernel; strides; zeros before each axis, negative to cut
+# off; rows of a band and bands of an image; rows and columns of a plane; columns of a row of sums
+Sizes = namedtuple("Sizes", "c h w o ho wo kh kw sh sw top left rows bands hq wq line")
+
+
+def conv2d(x, w, b=None, stride=1, padding=((1, 1), (1, 1)), out=None):
+    """[Arithmetic] section 2 on the CPU, arguments as in `ref.layers.conv.conv2d`."""
+    dtype, strides, before, size = checked(x, w, stride, padding)
+    bias = engine.like("b", b, dtype, w.shape[:1])
+    return convolved(engine.flat(x), x.shape, engine.flat(w), w.shape, bias, strides, before, size, out)
+
+
+def checked(x, w, stride, padding):
+    """The dtype, both strides, the zeros before each axis and the lengths of the result, after the check. x, w, stride,
+    padding: of `conv2d`."""
+    shape, dtype = engine.same(x=x)
+    if engine.same(w=w)[1] != dtype:
+        raise TypeError(f"w: expected a NumPy array of {dtype} like x, got {w.dtype}")
+    strides = tuple(int(s) for s in ((stride,) * 2 if np.ndim(stride) == 0 else stride))
+    if len(shape) != 4 or w.ndim != 4 or w.shape[1] != shape[1]:
+        raise ValueError(f"w: expected (O, C, KH, KW) for x (B, C, H, W), got {w.shape} for x {shape}")
+    if len(strides) != 2 or min(strides) < 1:
+        raise ValueError(f"stride: expected one or two numbers of at least 1, got {stride}")
+    if np.shape(padding) != (2, 2) or np.min(padding) < 0:
+        raise ValueError(f"padding: expected a pair of at least 0 for each axis, got {padding}")
+    size = tuple((n + sum(p) - k) // s + 1 for n, p, k, s in zip(shape[2:], padding, w.shape[2:], strides))
+    if min(size) < 1:
+        raise ValueError(f"x: expected {w.shape[2:]} or more with its padding {padding}, got {shape[2:]}")
+    return dtype, strides, tuple(int(p[0]) for p in padding), size
+
+
+def convolved(x, shape, w, kernel, bias, strides, before, size, out):
+    """The convolution. x, w: flat, of the shapes `shape` and `kernel`. bias: (O,), or empty. strides, before, size: of
+    each axis, as from `checked`. out: as in `conv2d`."""
+    to = (shape[0], kernel[0], *size)
+    memory, how = engine.output(out, to, x.dtype, x, w, bias)
+    if how == OVER:  # what is written may be read again
+        memory = np.empty(memory.size, x.dtype)
+    sizes = _sizes(shape, kernel, strides, before, size, lanes(x))
+    c, kh, kw = np.ogrid[: sizes.c, : sizes.kh, : sizes.kw]
+    plane = (c * sizes.sh + kh % sizes.sh) * sizes.sw + kw % sizes.sw
+    offsets = (plane * sizes.hq + kh // sizes.sh) * sizes.wq + kw // sizes.sw
+    args = memory, x, w, bias, np.ascontiguousarray(offsets.reshape(-1), np.int64), _places(sizes, lanes(x)), sizes
+    engine.run(convolve, memory.size * max(1, math.prod(kernel[1:])), *args, parts=shape[0] * sizes.bands)
+    return engine.finish(memory, out, to)
+
+
+def _sizes(shape, kernel, strides, before, size, width):
+    """`Sizes`, with the rows of a band, and of its sums, that make the fewest tiles. width: lanes of a tile."""
+    (ho, wo), (kh, kw), (sh, sw) = size, kernel[2:], strides
+    wq, lane = wo + (kw - 1) // sw, width // VECTORS
+    whole = -(-wo // lane) * lane  # a row in vectors of its own
+
+    def tiles(rows, line):
+        return sum(-(-((n - 1) * line + wo) // width) for n in [rows] * (ho // rows) + [ho % rows] * (ho % rows > 0))
+
+    choices = [(rows, line) for line in (whole, wq) for rows in range(1, max(2, min(ho, PIXELS // wq) + 1))]
+    rows, line = min(choices, key=lambda choice: (tiles(*choice), -choice[0]))
+    hq = rows + (kh - 1) // sh
+    return Sizes(*shape[1:], kernel[0], ho, wo, kh, kw, sh, sw, *before, rows, -(-ho // rows), hq, wq, line)
+
+
+def _places(sizes, width):
+    """Where each vector of a band's sums begins in a plane, two for each tile. sizes: `Sizes`. width: lanes of a
+    tile."""
+    lane = width // VECTORS
+    first = np.arange(-(-((sizes.rows - 1) * sizes.line + sizes.wo) // width) * VECTORS) * lane
+    row = np.minimum(first // sizes.line, sizes.rows - 1)
+    return first if sizes.line == sizes.wq else row * sizes.wq + np.minimum(first - row * sizes.line, sizes.wq)
+
+
+@njit(**INLINE)
+def pack(to, x, image, first, rows, sizes):
+    """The rows from `first` on of an image's planes, (C, sh, sw, hq, wq). to, x: flat. rows: how many. sizes: `Sizes`.
+    Columns outside of the image are left as they are."""
+    c, h, w, sh, sw, top, left = sizes.c, sizes.h, sizes.w, sizes.sh, sizes.sw, sizes.top, sizes.left
+    for channel in range(c):
+        for down in range(sh):
+            for across in range(sw):
+                at = ((channel * sh + down) * sw + across) * sizes.hq * sizes.wq
+                begin = max(0, -((across - left) // sw))
+                end = min(sizes.wq, (w - 1 - across + left) // sw + 1)
+                for i in range(rows):
+                    row, line = (first + i) * sh + down - top, at + i * sizes.wq
+                    if row < 0 or row >= h:
+                        to[line : line + sizes.wq] = 0
+                    else:
+                        start = ((image * c + channel) * h + row) * w + begin * sw + across - left
+                        copy(to, line + begin, x, start, max(0, end - begin), sw)
+
+
+@njit(**INLINE)
+def copy(to, at, x, start, count, step):
+    """to[at + j] = x[start + j step] for j < count. to, x: flat."""
+    lane = lanes(x) // VECTORS
+    full = count // lane * lane
+    if step == 1:
+        for j in range(0, full, lane):
+            copy_line(to, at + j, x, start + j)
+        for j in range(full, count):
+            to[at + j] = x[start + j]
+    else:
+        for j in range(count):
+            to[at + j] = x[start + j * step]
+
+
+@njit(**COMPILE)
+def convolve(lo, hi, y, x, w, bias, offsets, places, sizes):
+    """The bands lo .. hi - 1 of all images. y, x, w: flat. bias: (O,), or empty. offsets: (C KH KW,). places: of the
+    vectors of a band. sizes: `Sizes`."""
+    wide()
+    o, terms, width = sizes.o, sizes.c * sizes.kh * sizes.kw, lanes(x)
+    planes = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * sizes.wq + width, x)
+    across = (places.size // VECTORS + 1) * width  # one tile more, for no power of 2
+    sums = lines(-(-o // ROWS) * ROWS * across, x)
+    for band in range(lo, hi):
+        image, first = band // sizes.bands, band % sizes.bands * sizes.rows
+        rows = min(sizes.rows, sizes.ho - first)
+        pack(planes, x, image, first, rows + (sizes.kh - 1) // sizes.sh, sizes)
+        for i in range(o):
+            sums[i * across : (i + 1) * across] = bias[i] if bias.size else x.dtype.type(0)
+        for k in range(0, terms, DEPTH):
+            depth = min(DEPTH, terms - k)
+            table = offsets[k : k + depth]
+            for j in range(0, (rows - 1) * sizes.line + sizes.wo, width):
+                at, following = places[j // width * VECTORS], places[j // width * VECTORS + 1]
+                for i in range(0, o, ROWS):
+                    left, right = Left(w, i * terms + k, terms, 1), Apart(planes, at, table, following - at)
+                    tile_onto(sums, i * across + j, across, left, min(ROWS, o - i), right, depth)
+        unpack(y, sums, image, first, rows, across, sizes)
+
+
+@njit(**INLINE)
+def unpack(y, sums, image, first, rows, across, sizes):
+    """The rows from `first` on of an image's result y, flat, from sums (O, across). The rest as in `pack`."""
+    for i in range(sizes.o):
+        for r in range(rows):
+            to = ((image * sizes.o + i) * sizes.ho + first + r) * sizes.wo
+            copy(y, to, sums, i * across + r * sizes.line, sizes.wo, 1)

@@ -1,0 +1,112 @@
+"""The gradients of `ref.layers.conv2d` on the CPU. dx is a convolution; dw, one product for each shift of the kernel,
+with the pixels as terms and the channels of x as the lanes: images and pixels are added in one order, by one thread for
+each shift and OUTPUTS rows of w. `out` takes dx alone.
+"""
+import numpy as np
+
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.cache import njit
+from kernels.numba_cpu.conv import Sizes, checked, convolved
+from kernels.numba_cpu.engine import COMPILE, OVER
+from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+
+OUTPUTS, PIXELS = 64, 192  # rows of dw in a part; pixels at a time, whose terms stay in the first-level cache
+
+
+def conv2d_backward(dy, x, w, stride=1, padding=((1, 1), (1, 1)), out=None):
+    """Gradients of `conv2d` on the CPU, arguments as in `ref.layers.conv.conv2d_backward`."""
+    dtype, strides, before, size = checked(x, w, stride, padding)
+    upstream = engine.like("dy", dy, dtype, (len(x), len(w), *size))
+    flat, (kh, kw), (sh, sw) = engine.flat(x), w.shape[2:], strides
+    whole, wq = size[0] + (kh - 1) // sh, size[1] + (kw - 1) // sw
+    sizes = Sizes(*x.shape[1:], len(w), *size, kh, kw, sh, sw, *before, size[0], 1, whole, wq, wq)
+    dw = _dw(upstream, flat, len(x), sizes)
+    dx = _dx(upstream, flat, w, x.shape, sizes, out)
+    return dx, dw, upstream.reshape(len(x), len(w), -1).sum(axis=(0, 2), dtype=np.float64).astype(dtype)
+
+
+def _dx(dy, x, w, shape, sizes, out):
+    """dx: of the pixels of each remainder by the stride, dy convolved with the part of the kernel that meets them,
+    turned round. dy, x: flat. shape: of x. sizes: `Sizes`."""
+    memory, how = engine.output(out, shape, dy.dtype, dy, x, engine.flat(w))
+    memory = np.zeros(memory.size, dy.dtype) if how == OVER else memory
+    dx, given = memory.reshape(shape), (shape[0], len(w), sizes.ho, sizes.wo)
+    for down in range(sizes.sh):
+        for across in range(sizes.sw):
+            kernel = w[:, :, down :: sizes.sh, across :: sizes.sw][:, :, ::-1, ::-1].swapaxes(0, 1)
+            ends = (sizes.top, down, sizes.sh), (sizes.left, across, sizes.sw)
+            first = [-((remainder - before) // step) for before, remainder, step in ends]
+            begin = [step * u + remainder - before for u, (before, remainder, step) in zip(first, ends)]
+            place = dx[:, :, begin[0] :: sizes.sh, begin[1] :: sizes.sw]
+            if kernel.size and place.size:
+                margin = [n - 1 - u for n, u in zip(kernel.shape[2:], first)]
+                args = dy, given, engine.flat(kernel), kernel.shape, np.empty(0, dy.dtype), (1, 1), margin
+                whole = place if place.flags.carray else None  # of stride 1
+                part = convolved(*args, place.shape[2:], whole)
+                if whole is None:
+                    place[...] = part
+            else:
+                place[...] = 0
+    return engine.finish(memory, out, shape)
+
+
+def _dw(dy, x, images, sizes):
+    """dw. dy, x: flat. sizes: `Sizes` of one band."""
+    width, terms, groups = lanes(x), sizes.kh * sizes.kw, -(-sizes.c // lanes(x))
+    planes = np.zeros(images * groups * sizes.sh * sizes.sw * sizes.hq * sizes.wq * width, x.dtype)
+    dw = np.zeros((sizes.o, sizes.c, terms), x.dtype)
+    pixels = np.arange(sizes.ho)[:, None] * sizes.wq + np.arange(sizes.wo)  # where each stands in a plane
+    pixels = np.ascontiguousarray(pixels.reshape(-1) * width, np.int64)
+    engine.run(pack_lanes, x.size, planes, x, groups, sizes, parts=images)
+    parts = terms * -(-sizes.o // OUTPUTS)
+    engine.run(weigh, dw.size * images * pixels.size, dw.reshape(-1), planes, dy, pixels, images, sizes, parts=parts)
+    return dw.reshape(sizes.o, sizes.c, sizes.kh, sizes.kw)
+
+
+@njit(**COMPILE)
+def pack_lanes(lo, hi, planes, x, groups, sizes):
+    """The images lo .. hi - 1 with channels as lanes, (groups, sh, sw, hq, wq, lanes), zeros around them. planes, x:
+    flat. groups: int. sizes: `Sizes`."""
+    width, wq, sh, sw, w = lanes(x), sizes.wq, sizes.sh, sizes.sw, sizes.w
+    for image in range(lo, hi):
+        for channel in range(sizes.c):
+            group, lane = channel // width, channel % width
+            for y in range(sizes.h):
+                row, source = y + sizes.top, ((image * sizes.c + channel) * sizes.h + y) * w
+                down = (image * groups + group) * sh + row % sh
+                for across in range(sw if row // sh < sizes.hq else 0):
+                    begin = max(0, -((across - sizes.left) // sw))
+                    end = min(wq, (w - 1 - across + sizes.left) // sw + 1)
+                    to = ((down * sw + across) * sizes.hq + row // sh) * wq * width + lane
+                    for j in range(begin, end):
+                        planes[to + j * width] = x[source + j * sw + across - sizes.left]
+
+
+@njit(**COMPILE)
+def weigh(lo, hi, dw, planes, dy, pixels, images, sizes):
+    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows. dw, dy: flat. planes: of
+    `pack_lanes`. pixels: where each stands in a plane. images: int. sizes: `Sizes`."""
+    wide()
+    o, terms, width, plane = sizes.o, sizes.kh * sizes.kw, lanes(dw), sizes.hq * sizes.wq
+    run, groups = pixels.size, -(-sizes.c // width)
+    across = groups * width
+    sums = lines(OUTPUTS * across, dw)
+    for part in range(lo, hi):
+        shift, first = part % terms, part // terms * OUTPUTS
+        y, x = shift // sizes.kw, shift % sizes.kw
+        of_shift = (y % sizes.sh * sizes.sw + x % sizes.sw) * plane + y // sizes.sh * sizes.wq + x // sizes.sw
+        count = min(OUTPUTS, o - first)
+        sums[:] = 0
+        for image in range(images):
+            for p in range(0, run, PIXELS):
+                depth = min(PIXELS, run - p)
+                for group in range(groups):
+                    at = ((image * groups + group) * sizes.sh * sizes.sw * plane + of_shift) * width
+                    right = Right(planes, at, pixels[p : p + depth])
+                    for i in range(0, count, ROWS):
+                        left = Left(dy, (image * o + first + i) * run + p, run, 1)
+                        tile_onto(sums, i * across + group * width, across, left, min(ROWS, count - i), right, depth)
+        for i in range(count):
+            for channel in range(sizes.c):
+                dw[((first + i) * sizes.c + channel) * terms + shift] = sums[i * across + channel]

@@ -1,0 +1,127 @@
+"""`linear_act` of `ref.layers` on the CPU, on the register tile of `matmul`: the lanes are outputs, whose weights are
+copied into panels of a tile's width, and bias, activation and residual follow while the sums are in the first-level
+cache. `out` takes the result, and may be the residual.
+"""
+import math
+
+import numpy as np
+from numba import float32
+from numba.extending import overload
+
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.activations import phi
+from kernels.numba_cpu.cache import njit
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, element
+from kernels.numba_cpu.intrinsics import fma, wide
+from kernels.numba_cpu.math import MOST_NORMAL, ONE, ZERO, exp_of, silu
+from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+
+ACTS = SILU, GELU, GELU_TANH, QUICK_GELU, GEGLU = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
+ROOM, DEPTH = 1 << 16, 192  # sums of a part; terms at a time, which stay in the first-level cache
+SLOPE, CUBE, QUICK = 2 * math.sqrt(2 / math.pi), 0.044715, 1.702
+
+
+def linear_act(x, w, b, r, act, out=None):
+    """act(W x + b) + r on the CPU, arguments as in `ref.layers.fused.linear_act`."""
+    shape, dtype = engine.same(x=x)
+    if act not in ACTS:
+        raise ValueError(f"act: expected one of {', '.join(ACTS)}, got {act!r}")
+    if engine.same(w=w)[1] != dtype:
+        raise TypeError(f"w: expected a NumPy array of {dtype} like x, got {w.dtype}")
+    if w.ndim != 2 or shape[-1:] != w.shape[1:]:
+        raise ValueError(f"expected x (..., n), w (m, n), got x {shape}, w {w.shape}")
+    bias, halves = engine.like("b", b, dtype, w.shape[:1]), 1 + (act == "geglu")
+    if len(w) % halves:
+        raise ValueError(f"w: expected an even number of rows for geglu, got {w.shape}")
+    m, n = len(w) // halves, w.shape[1]
+    to = (*shape[:-1], m)
+    residual, flat = engine.like("r", r, dtype, to), engine.flat(x)
+    memory, how = engine.output(out, to, dtype, flat, w, bias, residual)
+    if how == OVER and any(np.may_share_memory(memory, a) for a in (flat, w, bias)):  # read again
+        memory = np.empty(memory.size, dtype)
+    width, rows = lanes(flat), math.prod(shape[:-1])
+    panels, shift = (np.zeros((halves, -(-m // width) * width, *end), dtype) for end in ((n,), ()))
+    panels[:, :m] = w.reshape(halves, m, n)
+    shift[:, :m] = bias.reshape(halves, -1) if b is not None else 0
+    panels = np.ascontiguousarray(panels.reshape(halves, -1, width, n).swapaxes(2, 3)).reshape(-1)  # of n rows each
+    block = max(ROWS, min(64, ROOM // max(1, shift.size) // ROWS * ROWS))
+    args = memory, flat, panels, shift.reshape(-1), residual, ACTS.index(act), m, n, block
+    engine.run(layer, memory.size * max(1, n) * halves, *args, parts=-(-rows // block))
+    return engine.finish(memory, out, to)
+
+
+# --- activations of one element ---------------------------------------------------------------------------------------
+
+
+@element
+def _gated32(x, z):
+    h = MOST_NORMAL if -z > MOST_NORMAL else -z
+    return (x * ZERO if z < -MOST_NORMAL else x) / (ONE + exp_of(-MOST_NORMAL if h < -MOST_NORMAL else h))
+
+
+@element
+def _gated64(x, z):
+    e = math.exp(-abs(z))
+    return x * ((e if z < 0 else 1.0) / (1.0 + e))
+
+
+def gated(x, z):
+    """x sigmoid(z). x, z: numbers of the kernel's dtype."""
+    return _gated32(x, z) if type(x) is np.float32 else _gated64(x, z)
+
+
+@overload(gated, jit_options=INLINE)
+def _(x, z):
+    return _gated32 if x == float32 else _gated64
+
+
+# --- the kernel -------------------------------------------------------------------------------------------------------
+
+
+@njit(**COMPILE)
+def layer(lo, hi, y, x, panels, bias, residual, act, m, n, block):
+    """`linear_act` of the blocks lo .. hi - 1 of `block` rows. y, x, panels, residual: flat. bias: of the panels. act:
+    number in ACTS. m, n: outputs and inputs."""
+    wide()
+    rows, along, half = x.size // n, bias.size, bias.size // 2
+    sums = lines(-(-block // ROWS) * ROWS * along, x)
+    for begin in range(lo * block, min(hi * block, rows), block):
+        count = min(block, rows - begin)
+        multiply(sums, x, panels, bias, begin, count, n)
+        for i in range(count):
+            to, at = (begin + i) * m, i * along
+            finish(y[to : to + m], residual[to : to + m], sums[at : at + m], sums[at + half : at + half + m], act)
+
+
+@njit(**INLINE)
+def multiply(sums, x, panels, bias, begin, count, n):
+    """sums (count, bias.size) = x W + bias of the rows from `begin` on, a panel at a time. The rest as in `layer`."""
+    width, along = lanes(x), bias.size
+    for i in range(count):
+        sums[i * along : (i + 1) * along] = bias
+    for j in range(0, along, width):
+        for k in range(0, n, DEPTH):
+            for i in range(0, count, ROWS):
+                left, right = Left(x, (begin + i) * n + k, n, 1), Right(panels, j * n + k * width, width)
+                tile_onto(sums, i * along + j, along, left, min(ROWS, count - i), right, min(DEPTH, n - k))
+
+
+@njit(**INLINE)
+def finish(y, r, h, g, act):
+    """y = act(h) + r, of "geglu" h gelu(g) + r. y, r, h, g: (m,). act: as in `layer`."""
+    one = y.dtype.type(1)
+    if act == 0:
+        for k in range(y.size):
+            y[k] = silu(h[k]) + r[k]
+    elif act == 1:
+        for k in range(y.size):
+            y[k] = fma(h[k], phi(h[k])[0], r[k])
+    elif act == 2:
+        for k in range(y.size):
+            y[k] = gated(h[k], y.dtype.type(SLOPE) * h[k] * (one + y.dtype.type(CUBE) * h[k] * h[k])) + r[k]
+    elif act == 3:
+        for k in range(y.size):
+            y[k] = gated(h[k], y.dtype.type(QUICK) * h[k]) + r[k]
+    else:
+        for k in range(y.size):
+            y[k] = fma(h[k], g[k] * phi(g[k])[0], r[k])
