@@ -25,8 +25,7 @@ def of(op):
     """
     pairs = [*combinations(op.data, 2), ("beta1", "beta2")]
     swapped = {f"{one} and {other} swapped": _swapped(one, other) for one, other in pairs}
-    own = OWN.get(op.name, {})
-    both = swapped if op.rules else own | ANY | swapped | own
+    both = swapped if op.rules else (own := OWN.get(op.name, {})) | ANY | swapped | own
     return {name: lambda wrong=wrong, **a: _outputs(op.truth, wrong, a) for name, wrong in both.items()}
 
 

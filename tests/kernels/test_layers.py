@@ -11,10 +11,12 @@ from tests.kernels.backends import last, make, named, on_each, run, same
 EXAMPLES = {op.name: op.examples for op in registry.OPS if op.name.startswith("layers.") and op.examples}
 
 
-def having(*names):
-    """Parametrisation by backend and those of the operations that it has, in each dtype."""
+def having(*names, on=""):
+    """Parametrisation by backend and those of the operations that it has, in each dtype. on: the only backend."""
 
     def rows(b):
+        if on not in ("", b.name):
+            return []
         ops = [named(f"layers.{name}") for name in names]
         return [(op, d) for op in ops if registry.kernel(op, b.name) for d in registry.dtypes(op, b.name)]
 
@@ -90,21 +92,7 @@ def test_one_array_may_be_queries_keys_and_values(b, op, dtype):
     assert same(b.receive(registry.kernel(op, b.name)(x, x, x)), want)
 
 
-@having("attention_backward")
-def test_the_sums_that_the_forward_leaves_give_the_same_gradient(b, op, dtype):
-    """With them the gradient takes no pass to make them again. Then y is rounded, so halves err by more."""
-    kernel, forward = (registry.kernel(named(f"layers.{n}"), b.name) for n in ("attention_backward", "attention"))
-    arguments = heads(op, dtype, masked="rows")
-    sent = registry.sent(arguments, b.send)
-    logs = b.send(np.empty((2, 2, 19), np.float32))
-    y = forward(*(sent[n] for n in ("q", "k", "v", "mask")), scratch=logs)
-    found = [np.float64(b.receive(g)) for g in kernel(**sent, scratch=(y, logs))]
-    for gradient, rule in zip(found, registry.expected(op, arguments, dtype), strict=True):
-        slack = 0 if dtype == "float32" else 4 * tolerance.EPS[dtype]
-        tolerance.assert_matches(gradient, tolerance.Rule(rule.truth, rule.allowed + slack))
-
-
-@having("group_norm_silu", "group_norm_silu_backward")
+@having("group_norm_silu", "group_norm_silu_backward", on="triton_gpu")
 def test_groups_that_several_programs_share(b, op, dtype, monkeypatch):
     group = importlib.import_module(f"kernels.{b.name}.layers.group")
     monkeypatch.setattr(group, "KEPT", {"forward": 0, "backward": 0})
@@ -117,12 +105,13 @@ def test_groups_that_several_programs_share(b, op, dtype, monkeypatch):
 
 
 @having("group_norm_silu", "layer_norm_modulate", "gate_residual", "rms_norm")
-def test_the_result_may_lie_over_the_input_and_beside_none(b, op, dtype):
+def test_the_result_may_lie_over_the_input_and_on_a_gpu_not_next_to_it(b, op, dtype):
     arguments = make(op, op.shapes[1], dtype, **last(op))
     (want,) = run(b, op, arguments, dtype)
     mine, kernel = registry.sent(arguments, lambda a: b.send(a.copy())), registry.kernel(op, b.name)
     assert kernel(**mine, out=mine["x"]) is mine["x"] and same(b.receive(mine["x"]), want)
     memory = b.send(np.zeros(2 * want.size, arguments["x"].dtype))
     x, out = memory[: want.size].reshape(want.shape), memory[1 : 1 + want.size].reshape(want.shape)
-    with pytest.raises(ValueError, match=r"\bout\b"):
-        kernel(**mine | {"x": x}, out=out)
+    if b.name == "triton_gpu":
+        with pytest.raises(ValueError, match=r"\bout\b"):
+            kernel(**mine | {"x": x}, out=out)

@@ -13,21 +13,22 @@ SUMS = "vae.reparameterize_kl", "vae.bernoulli_nll_grad"  # which the CPU finish
 
 def ready(b, op):
     sums = not op.rowwise or op.name in SUMS
-    return registry.kernel(op, b.name) and op.data and op.writes and op.name not in LISTS and not (sums and b.name == "numba_cpu")
+    fits = op.data and op.writes and op.name not in LISTS and not (sums and b.name == "numba_cpu")
+    return registry.kernel(op, b.name) and fits
 
 
 def given(b, op, arguments):
     """The arguments that are prepared, with memory for the results, and those of each call."""
     sent = registry.sent(arguments, b.send)
-    fixed = {name: x for name, x in sent.items() if name not in CHANGING}
+    changing = {name: x for name, x in sent.items() if name in CHANGING and name not in op.data}
+    fixed = {name: x for name, x in sent.items() if name not in changing}
     function = registry.kernel(op, b.name)
     like = [arguments[op.data[0]]] * op.writes
     if op.shapes and not op.orders:  # results have shapes of their own
         like = [b.receive(r) for r in registry.outputs(function(**sent))][: op.writes]
     arrays = tuple(b.send(np.zeros_like(x)) for x in like)
     takes_out = "out" in function.__code__.co_varnames
-    return fixed | ({"out": arrays if op.writes > 1 else arrays[0]} if takes_out else {}), {
-        name: x for name, x in sent.items() if name in CHANGING}
+    return fixed | ({"out": arrays if op.writes > 1 else arrays[0]} if takes_out else {}), changing
 
 
 @on_each(lambda b: [(op,) for op in registry.OPS if ready(b, op)], ["op"])
