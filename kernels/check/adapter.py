@@ -118,8 +118,9 @@ def _in_ref(name):
 def listing():
     """All that can be checked, as text: each operation with its arguments, and the first line of its docstring."""
     wrap = textwrap.TextWrapper(79, break_long_words=False, break_on_hyphens=False, subsequent_indent=" " * 4)
-    truths = {op.name: op.truth for op in registry.OPS if not op.orders}
-    heads = {f"{name}{inspect.signature(f)}": inspect.getdoc(f).splitlines()[0] for name, f in truths.items()}
+    truths = {op.name: (op.truth, op.takes_dtype) for op in registry.OPS if not op.orders}
+    heads = {f"{name}{inspect.signature(f)}"[:-1] + ", dtype" * takes_dtype + ")": inspect.getdoc(f).splitlines()[0]
+             for name, (f, takes_dtype) in truths.items()}  # fmt: skip
     return "\n".join(f"{wrap.fill(head)}\n{wrap.fill('    ' + line)}" for head, line in heads.items())
 
 

@@ -109,6 +109,10 @@ def _accepted(truth, make, letters, chosen):
             return f"raises {type(reason).__name__}: {reason}"
         if strange := [str(x.dtype) for x in results if x.dtype.kind not in "fiub"] or (not results and ["nothing"]):
             return f"returns {strange[0]}, in place of real numbers"
+        # noise that it draws would pass for rounding
+        more = [r for _ in range(2) for r in derived.called(truth, arguments)]
+        if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(2 * results, more)):
+            return "returns something else for the same arguments: it must not draw random numbers or keep a state"
 
     ordinary = tuple(range(2, 2 + len(letters)))
     if reason := refused(ordinary, "normal"):

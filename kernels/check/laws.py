@@ -44,8 +44,8 @@ def _other_noise(op, a):
 
 def _data(op, a):
     """The arrays with a row for each example, by name."""
-    data = registry.arrays(a, op.settings)
-    return {n: data[n] for n in op.examples} if op.rules else data
+    data, own = registry.arrays(a, op.settings), op.rules or op.shapes and not op.orders
+    return {n: data[n] for n in op.examples if n in data} if own else data
 
 
 def _count(op, a):

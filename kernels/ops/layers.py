@@ -41,6 +41,7 @@ def _rows(names, vectors, rng, shape, dtype, values, offset=0.0, **options):
 
 
 def _rms(names, rng, shape, dtype, values, affine=True, **options):
+    shape = (1,) * (2 - len(shape)) + tuple(shape)
     shapes = [shape] * len(names) + [shape[-1:]]
     return {"w": None} | _drawn((*names, *["w"] * affine), shapes, rng, dtype, values) | options
 

@@ -13,9 +13,11 @@ from kernels.check.adapter import caller, find
 from kernels.check.case import Failure, called
 from kernels.check.grade import GRADES, LESS_ACCURATE, RIGHT, WRONG
 from kernels.check.judge import Seen, judge, rules_of
-from tests.check import formulations_losses, formulations_steps
+from tests.check import formulations_layers as of_layers
+from tests.check import formulations_losses as of_losses
+from tests.check import formulations_steps as of_steps
 
-FORMULATIONS = formulations_steps.FORMULATIONS + formulations_losses.FORMULATIONS
+FORMULATIONS = of_steps.FORMULATIONS + of_losses.FORMULATIONS + of_layers.FORMULATIONS
 
 
 def grades(op, entries, dtype, examples, seed):

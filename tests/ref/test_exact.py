@@ -21,8 +21,8 @@ from tests.ref.exact_process import PROCESS_CASES
 CASES = PROCESS_CASES | LEVEL_CASES | MODEL_CASES | NET_CASES
 FOLDED = {"coefficients": coefficients, "trajectory": trajectory}
 NOT_SCALAR = {  # the rest of `ref`, and why
-    r"nets\.|layers\.(linear|embedding|geglu|feed_forward|patchify|unpatchify|upsample|rope|sincos|text_end|\w*conv"
-    r"|\w*norm|\w*attention|\w*head|resblock)": "sums and picks over whole layers",
+    r"nets\.|layers\.(linear|gate|embedding|geglu|feed_forward|patchify|unpatchify|upsample|rope|sincos|text_end"
+    r"|\w*conv|\w*norm|\w*attention|\w*head|resblock)": "sums and picks over whole layers",
     r"samplers\.|sde\.(drift_and_jvp|log_likelihood)|consistency\.(distil|training_step)": "of a model, a callable",
     r"fused\.|objectives\.vlb_terms": "compositions of the others",
     r"philox\.|schedules\.(spaced_times|time_from|index_from)|consistency\.discretization": "whole numbers, and bits",
