@@ -122,10 +122,11 @@ def _on_host(op, options, backend, shape, dtype):
 
 
 def _in_shapes(op, options, backend, shape, dtype):
-    """The same for an operation whose arrays are not of one shape: the last of its own shapes is checked."""
-    few, send = timing.problem(op, options, op.shapes[-1], dtype=dtype), registry.carriers(backend)[0]
-    there = registry.sent(timing.problem(op, options, shape, dtype=dtype), send)
-    return few, registry.sent(few, send), there, op.shapes[-1]
+    """The same for an operation whose arrays are not of one shape; on a GPU one example is checked."""
+    few_shape, send = (1, *shape[1:]) if backend == "triton_gpu" else shape, registry.carriers(backend)[0]
+    few = timing.problem(op, options, few_shape, dtype=dtype)
+    there = few if few_shape == shape else timing.problem(op, options, shape, dtype=dtype)
+    return few, registry.sent(few, send), registry.sent(there, send), few_shape
 
 
 def _on_gpu(op, options, backend, shape, dtype):

@@ -107,7 +107,7 @@ def _backward_flops(q, k, v, **rest):
 
 
 BENCH = {f"{n} x {d}": {"shape": (b, heads, n, d)} for b, heads, n, d in (
-    (4, 16, 4096, 64), (4, 16, 4096, 128), (2, 24, 4250, 64), (2, 8, 4096, 40))}  # fmt: skip
+    (1, 8, 4096, 40), (1, 24, 1178, 64), (64, 4, 64, 32))}  # fmt: skip
 ATTENTION = {"options": OPTIONS, "half": True, "empty": False, "bench": BENCH}
 OPS = [
     Op(

@@ -151,7 +151,10 @@ ROWS = ((2, 3, 5), (4, 4, 4), (1, 7, 40), (3, 9, 72), (2, 1, 130))
 FLAT = ((5,), (3, 40), (4, 4, 4, 4), (2, 3, 3, 2, 5), (9, 130))
 LAYER = {"half": True, "empty": False, "settings": (*PER_EXAMPLE, "abar", "groups")}
 UNET, DIT = ((64, 320, 64, 64), (8, 320, 64, 64), (256, 64, 32, 32)), (32, 1024, 1152)
-UNETS = {"x".join(map(str, shape)): {"shape": shape, "groups": 32} for shape in UNET}
+UNETS = {"x".join(map(str, shape)): {"shape": shape, "groups": 32, "on": "triton_gpu"} for shape in UNET}
+UNETS |= {"8x320x32x32": {"shape": (8, 320, 32, 32), "groups": 32, "on": "numba_cpu"}}
+DITS = {"32x1024": {"shape": DIT, "on": "triton_gpu"}, "8x256": {"shape": (8, 256, 1152), "on": "numba_cpu"}}
+NORMS = {row: options | {"eps": 1e-6} for row, options in DITS.items()}
 GRADIENT = {"sums": True, **LAYER}
 
 
@@ -170,16 +173,15 @@ OPS = [
     ),
     _op(
         layers.layer_norm_modulate, 6, functools.partial(_rows, ("x",), ("shift", "scale")), _modulate_sizes, ROWS,
-        OFFSET | EPS, examples=("x", "shift", "scale"), bench={"DiT": {"shape": DIT}}, **LAYER,
+        OFFSET | EPS, examples=("x", "shift", "scale"), bench=NORMS, **LAYER,
     ),
     _op(
         layers.layer_norm_modulate_backward, 8, functools.partial(_rows, ("dy", "x"), ("scale",)),
-        _modulate_backward_sizes, ROWS, OFFSET | EPS, examples=("dy", "x", "scale"), bench={"DiT": {"shape": DIT}},
-        **LAYER,
+        _modulate_backward_sizes, ROWS, OFFSET | EPS, examples=("dy", "x", "scale"), bench=NORMS, **LAYER,
     ),
     _op(
         layers.gate_residual, 3, functools.partial(_rows, ("x", "r"), ("gate",)), _gate_sizes, ROWS,
-        examples=("x", "r", "gate"), bench={"DiT": {"shape": DIT}}, **LAYER,
+        examples=("x", "r", "gate"), bench=DITS, **LAYER,
     ),
     _op(
         layers.gate_residual_backward, 4, functools.partial(_rows, ("dy", "r"), ("gate",)), _gate_backward_sizes, ROWS,
@@ -187,14 +189,14 @@ OPS = [
     ),
     _op(
         layers.rms_norm, 6, functools.partial(_rms, ("x",)), lambda **a: np.abs(layers.rms_norm(**a)), FLAT,
-        EPS | {"affine": (False, True)}, examples=("x",), bench={"DiT": {"shape": DIT}}, **LAYER,
+        EPS | {"affine": (False, True)}, examples=("x",), bench=NORMS, **LAYER,
     ),
     _op(layers.rms_norm_backward, 8, functools.partial(_rms, ("dy", "x")), _rms_backward_sizes, FLAT, EPS, **GRADIENT),
     _op(
-        layers.geglu, 4, functools.partial(_halves, ("x",)), _geglu_sizes, FLAT, bench={"DiT": {"shape": DIT}}, **LAYER,
+        layers.geglu, 4, functools.partial(_halves, ("x",)), _geglu_sizes, FLAT, bench=DITS, **LAYER,
     ),
     _op(
         layers.geglu_backward, 6, functools.partial(_halves, ("dy", "x")), _geglu_backward_sizes, FLAT,
-        bench={"DiT": {"shape": DIT}}, **LAYER,
+        bench=DITS, **LAYER,
     ),
 ]  # fmt: skip
