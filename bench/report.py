@@ -109,7 +109,7 @@ def groups(rows):
     """[(title, rows)] of the rows that stand in one table: those of a backend and shape, and the loops."""
     found = {}
     for row in (row for row in rows if row["kind"] != plot.SWEEP):
-        found.setdefault((row["backend"], "networks: loops and products" if row["gflops"] else str(row["shape"])), []).append(row)
+        found.setdefault((row["backend"], "networks" if row["gflops"] else str(row["shape"])), []).append(row)
     several = len({backend for backend, _ in found}) > 1
     return [(f"{title} on {backend}" if several else title, mine) for (backend, title), mine in found.items()]
 
