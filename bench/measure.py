@@ -75,8 +75,8 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
     """Checks and times one row. op: `registry.Op`. label, options: its row. backend, dtype: names. shape: tuple."""
     result, function = empty(op, label, backend, shape, dtype), registry.kernel(op, backend)
     gpu, loop, precision = backend == "triton_gpu", op.flops, options.get("precision")
-    ahead, rows = options.get("prepared"), ("precision", "shape", "on", "prepared")
-    options = {name: value for name, value in options.items() if name not in rows}
+    ahead, of_row = options.get("prepared"), ("precision", "shape", "on", "prepared")
+    options = {name: value for name, value in options.items() if name not in of_row}
     own = bool(op.shapes) and not op.orders  # arrays and results have shapes of their own
     made = (_in_shapes if own else _on_gpu if gpu and not loop else _on_host)(op, options, backend, shape, dtype)
     few, few_there, arguments, few_shape = made

@@ -25,6 +25,7 @@ LARGER = (7, 8, 16, 17, 31, 33, 64, 100, 127, 129, 257, 1023, 1024, 1025, 2053) 
 WORK = 2e5  # elements that the truth computes in a case, about
 MUCH = 2e6  # in a large case
 EFFORT = 1.5e6  # in all cases of a dtype
+ENOUGH = {1: 64, 2: 12, 3: 6}  # sizes, by the number of letters, at which a tenth of the elements drawn anew shows
 CALL = 500  # elements that take as long as a call
 
 
@@ -109,18 +110,24 @@ def _accepted(truth, make, letters, chosen):
             return f"raises {type(reason).__name__}: {reason}"
         if strange := [str(x.dtype) for x in results if x.dtype.kind not in "fiub"] or (not results and ["nothing"]):
             return f"returns {strange[0]}, in place of real numbers"
-        # noise that it draws would pass for rounding
-        more = [r for _ in range(2) for r in derived.called(truth, arguments)]
-        if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(2 * results, more)):
-            return "returns something else for the same arguments: it must not draw random numbers or keep a state"
 
     ordinary = tuple(range(2, 2 + len(letters)))
     if reason := refused(ordinary, "normal"):
         sizes = ", ".join(f"{n} = {size}" for n, size in zip(letters, ordinary))
         same = "" if refused((3,) * len(letters), "normal") else "; sizes that must be equal have one letter"
         raise Usage(f"truth: with {sizes or 'its arguments'} as they are described it {reason}{same}")
+    larger = tuple(range(many := ENOUGH.get(len(letters), 4), many + len(letters)))
+    sizes = ordinary if refused(larger, "normal") else larger
+    _repeats(truth, make(np.random.default_rng(0), sizes, "float64", "normal", **chosen))
     least = [int(bool(refused(ordinary[:i] + (0,) + ordinary[i + 1 :], "normal"))) for i in range(len(letters))]
     return tuple(least), tuple(v for v in VALUES if not refused(ordinary, v))
+
+
+def _repeats(truth, arguments):
+    """Raises Usage where the results differ for the same arguments: what the truth draws would pass for rounding."""
+    first, *others = (derived.called(truth, arguments) for _ in range(3))
+    if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for x in others for a, b in zip(first, x)):
+        raise Usage("truth: expected equal results for equal arguments, got others: it draws numbers or keeps a state")
 
 
 def _cost(truth, make, count, chosen):

@@ -33,8 +33,8 @@ def _in_one(error, less):
 
 
 def shrinks(narrow, wide):
-    """Whether the errors of a function are rounding, by those of float32 and of float64 on the same inputs: an order of
-    operations so ill-conditioned that it passes LESS in float64 is told by this from a wrong formula, whose error
+    """Whether the errors of a function are rounding, by those of float32 and of float64 on the same inputs. An
+    ill-conditioned order of operations may pass LESS in float64; its error still shrinks, and that of a wrong formula
     stays. narrow, wide: the worst errors of a few runs in float32 and in float64."""
     return math.isfinite(narrow) and wide < LEFT * narrow
 

@@ -1,4 +1,5 @@
 """Any function, any truth: no right version is called wrong, each wrong one is, and a rule says what is left open."""
+import itertools
 import os
 import subprocess
 import sys
@@ -225,3 +226,17 @@ def test_an_operation_or_a_truth_is_needed_and_not_both():
     for options in ({}, {"op": "guide", "truth": relu}, {"arguments": {"x": "(B,)"}}):
         with pytest.raises(Usage, match="truth"):
             check(relu, **options)
+
+
+def test_a_truth_that_draws_noise_or_keeps_a_state_is_refused():
+    def dropped(x: "(N,) float"):
+        return np.where(np.random.random(x.shape) < 0.9, x, 0)
+
+    calls = itertools.count()
+
+    def counted(x: "(B, N) float"):
+        return x + next(calls) % 2
+
+    for truth in (dropped, counted):
+        with pytest.raises(Usage, match="state"):
+            record(truth)
