@@ -1,0 +1,108 @@
+"""`ref.layers.linear` and its gradient on the GPU: products of tiles, float32 sums. Arrays are float32, whose products
+are exact float32 ones, or float16 or bfloat16, on the tensor cores. `out` takes the results.
+
+The gradients of w and b are sums over all rows: in fixed chunks of them, added in one order.
+"""
+import math
+
+import triton
+import triton.language as tl
+
+from kernels.triton_gpu import launch
+from kernels.triton_gpu.arrays import STORED, apart, read
+from kernels.triton_gpu.layers.vectors import added, given, written
+from kernels.triton_gpu.matmul import tile_of
+from kernels.triton_gpu.philox import stored
+
+TILE = dict(ROWS=64, COLUMNS=64, CHUNK=32)  # of a program's result, and terms at a time
+PARTS, LEAST = 32, 256  # chunks of rows at most, and rows of one at least
+
+
+def linear(x, w, b=None, out=None):
+    """W x + b; arguments as in `ref.layers.linear.linear`."""
+    arrays, m, n, rows = _checked(x, w)
+    weights, bias = given(arrays, (m, n), w=w)[0], given(arrays, (m,), b=b)[0]
+    out, pointer = written("out", out, arrays, (*arrays.shape[:-1], m))
+    for other, size in ((arrays.pointers[0], arrays.size), (weights, m * n), *([(bias, m)] if b is not None else [])):
+        apart((pointer, rows * m), (other, size))
+    _product(arrays, pointer, (arrays.pointers[0], n, 1), (weights, 1, n), bias, rows, m, n)
+    return out
+
+
+def linear_backward(dy, x, w, out=None):
+    """Gradients of `linear`; arguments as in `ref.layers.linear.linear_backward`. out: of dx alone."""
+    arrays, m, n, rows = _checked(x, w)
+    weights, upstream = given(arrays, (m, n), w=w)[0], given(arrays, (*arrays.shape[:-1], m), dy=dy)[0]
+    dx, pointer = written("out", out, arrays, arrays.shape)
+    apart((pointer, rows * n), (upstream, rows * m))
+    apart((pointer, rows * n), (arrays.pointers[0], rows * n))
+    apart((pointer, rows * n), (weights, m * n))
+    # dx = dy w
+    _product(arrays, pointer, (upstream, m, 1), (weights, n, 1), None, rows, n, m)
+    # dw = dy^T x and db, a chunk of rows in each program, then the chunks in order
+    parts = max(1, min(PARTS, rows // LEAST))
+    sums, column_sums = launch.workspace(arrays, empty=[(parts * m * n, "float32"), (parts * m, "float32")])
+    grid = launch.programs(m, TILE["ROWS"]) * launch.programs(n, TILE["COLUMNS"]) * parts
+    launch.run(_outer, grid, arrays, sums, column_sums, upstream, arrays.pointers[0], rows, m, n, parts,
+               launch.programs(rows, parts), **TILE)  # fmt: skip
+    dw, db = added(arrays, sums, 1, (m * n,), parts)[0], added(arrays, column_sums, 1, (m,), parts)[0]
+    return dx, dw.reshape(m, n), db
+
+
+def _checked(x, w):
+    """`Arrays` of x, m, n, and the number of rows."""
+    arrays = read(STORED, x=x)
+    if len(w.shape) != 2 or not arrays.shape or arrays.shape[-1] != w.shape[1]:
+        raise ValueError(f"expected x (..., n), w (m, n), got x {arrays.shape}, w {tuple(w.shape)}")
+    return arrays, *map(int, w.shape), math.prod(arrays.shape[:-1])
+
+
+def _product(arrays, to, left, right, bias, rows, columns, terms):
+    """to = left right + bias. left, right: (pointer, step to the next row, to the next column)."""
+    grid = launch.programs(rows, TILE["ROWS"]) * launch.programs(columns, TILE["COLUMNS"])
+    launch.run(_affine, grid, arrays, to, *left, *right, bias, rows, columns, terms, **TILE)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _affine(
+    y, a, a_row, a_column, b, b_row, b_column, bias, rows, columns, terms,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    row, column = tile_of(tl.program_id(0), tl.cdiv(columns, COLUMNS), ROWS, COLUMNS)
+    k = tl.arange(0, CHUNK)
+    left = a + row.to(tl.int64)[:, None] * a_row + k[None, :] * a_column
+    right = b + k.to(tl.int64)[:, None] * b_row + column.to(tl.int64)[None, :] * b_column
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, terms, CHUNK):
+        there = k < terms - first
+        x = tl.load(left, mask=(row < rows)[:, None] & there[None, :], other=0)
+        w = tl.load(right, mask=there[:, None] & (column < columns)[None, :], other=0)
+        sums = tl.dot(x, w, sums, input_precision="ieee")
+        left += CHUNK * a_column
+        right += CHUNK * tl.cast(b_row, tl.int64)
+    if bias is not None:
+        sums += tl.load(bias + column, mask=column < columns, other=0).to(tl.float32)[None, :]
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    tl.store(y + row.to(tl.int64)[:, None] * columns + column[None, :], stored(sums, y), mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "parts", "length"])
+def _outer(
+    sums, column_sums, dy, x, rows, m, n, parts, length,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    part, tile = tl.program_id(0) % parts, tl.program_id(0) // parts
+    row, column = tile_of(tile, tl.cdiv(n, COLUMNS), ROWS, COLUMNS)  # of dw (m, n)
+    begin = part.to(tl.int64) * length
+    end = tl.minimum(begin + length, rows)
+    k, total, total_dy = tl.arange(0, CHUNK), tl.zeros((ROWS, COLUMNS), tl.float32), tl.zeros((ROWS,), tl.float32)
+    for first in range(begin, end, CHUNK):
+        at = first + k
+        d = tl.load(dy + at[None, :] * m + row[:, None], mask=(row < m)[:, None] & (at < end)[None, :], other=0)
+        v = tl.load(x + at[:, None] * n + column[None, :], mask=(at < end)[:, None] & (column < n)[None, :], other=0)
+        total = tl.dot(d, v, total, input_precision="ieee")
+        total_dy += tl.sum(d.to(tl.float32), 1)
+    inside = (row < m)[:, None] & (column < n)[None, :]
+    tl.store(sums + (part.to(tl.int64) * m + row)[:, None] * n + column[None, :], total, mask=inside)
+    if tile % tl.cdiv(n, COLUMNS) == 0:
+        tl.store(column_sums + part * m + row, total_dy, mask=row < m)
