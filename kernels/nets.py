@@ -9,6 +9,8 @@ layer that the backend lacks stays `ref`'s, with its own calls replaced in the s
 import functools
 from types import FunctionType, SimpleNamespace
 
+import numpy as np
+
 from kernels import registry
 
 REPLACED = "ref.layers", "ref.nets"  # whose functions are made again
@@ -22,7 +24,21 @@ def with_kernels(module, backend):
         return module
     ops = [op for op in registry.OPS if op.name.startswith("layers.") and registry.kernel(op, backend)]
     made = {op.truth: registry.kernel(op, backend) for op in ops}
+    if backend == "triton_gpu":
+        made = {truth: _in_one_piece(kernel) for truth, kernel in made.items()}
     return SimpleNamespace(**_replaced(vars(module), made, {}))
+
+
+def _in_one_piece(kernel):
+    """The kernel for arrays with strides too: a copy is made of those that do not lie in one piece."""
+    def whole(x):
+        return np.ascontiguousarray(x) if hasattr(x, "flags") and not x.flags.c_contiguous else x
+
+    @functools.wraps(kernel)
+    def run(*given, **more):
+        return kernel(*map(whole, given), **{name: whole(x) for name, x in more.items()})
+
+    return run
 
 
 def _replaced(names, made, spaces):

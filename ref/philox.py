@@ -24,7 +24,7 @@ W0, W1 = 0x9E3779B9, 0xBB67AE85  # Weyl increments of the key: golden ratio, sqr
 # Streams: a training step has four, and every other use a block of 2^60 of its own.
 TRAINING = "batch", "time", "label", "noise"
 BLOCKS = {name: i << 60 for i, name in enumerate(
-    "sampling classifier latent init augment pixels test pairs bins probe bound".split(), start=1)}  # fmt: skip
+    "sampling classifier latent init augment pixels test pairs bins probe bound scene".split(), start=1)}  # fmt: skip
 
 
 def stream(what, step=0):

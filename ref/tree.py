@@ -60,7 +60,7 @@ def filled(tree, gradients):
         return {key: filled(part, (gradients or {}).get(key)) for key, part in tree.items()}
     if isinstance(tree, list):
         return [filled(part, gradients[i] if gradients else None) for i, part in enumerate(tree)]
-    return np.zeros(tree.shape, tree.dtype) if gradients is None else gradients.reshape(tree.shape)
+    return np.zeros_like(tree) if gradients is None else gradients.reshape(tree.shape)
 
 
 def apply(layer, params, x, **settings):

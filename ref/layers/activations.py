@@ -119,8 +119,8 @@ def quick_gelu_backward(dy, x):
 
 def _far(u, near, weight):
     """near, and weight e^u where that is sigmoid(u) and loses its digits as a subnormal number: by its root, twice."""
-    u = np.asarray(u)
-    far = np.real(u) < np.log(np.finfo(u.dtype).tiny) if u.dtype.kind in "fc" else np.zeros(u.shape, bool)
+    dtype = np.result_type(u)
+    far = np.real(u) < np.log(np.finfo(dtype).tiny) if dtype.kind in "fc" else False
     if not np.any(far):
         return near
     root = np.exp(np.where(far, u, 0) / 2)

@@ -37,7 +37,7 @@ def attention(q, k, v, mask=None, causal=False):
     Raises ValueError where the shapes do not fit.
     """
     mask = _checked(q, k, v, mask)
-    y = np.zeros(q.shape[:3] + v.shape[3:], np.result_type(q, k, v))
+    y = np.zeros(q.shape[:3] + v.shape[3:], np.result_type(q, k, v), like=q)
     for at in _slices(q, k):
         seen = _seen(at, q, k, mask, causal)
         y[at] = _product(_weights(q[at], k[at[:2]], seen), v[at[:2]], seen)
@@ -53,7 +53,7 @@ def attention_backward(dy, q, k, v, mask=None, causal=False):
     Returns dq, dk, dv.
     """
     mask = _checked(q, k, v, mask)
-    dq, dk, dv = (np.zeros(a.shape, np.result_type(dy, q, k, v)) for a in (q, k, v))
+    dq, dk, dv = (np.zeros(a.shape, np.result_type(dy, q, k, v), like=a) for a in (q, k, v))
     for at in _slices(q, k):
         heads, seen = at[:2], _seen(at, q, k, mask, causal)
         p = _weights(q[at], k[heads], seen)  # (B, heads, Lq, Lk)
@@ -144,7 +144,7 @@ def joint_attention_backward(dy, dc, params, cache):
     dcontext, dparams."""
     x, context, grads, length = cache["x"], cache["context"], {}, cache["x"].shape[1]
     da, grads["to_out"] = gradient(linear_backward, dy, _first(params["to_out"]), cache["a"][:, :length])
-    dadded = np.zeros(context.shape[:2] + da.shape[2:], da.dtype)
+    dadded = np.zeros(context.shape[:2] + da.shape[2:], da.dtype, like=da)
     if "to_add_out" in params:
         dadded, grads["to_add_out"] = gradient(linear_backward, dc, params["to_add_out"], cache["a"][:, length:])
     da = split_heads(np.concatenate([da, dadded], axis=1), cache["qkv"][0].shape[1])
@@ -217,8 +217,8 @@ def _seen(at, q, k, mask, causal):
     """Which keys the queries of a slice see, (B, heads, Lq, Lk) or fewer axes; None for all."""
     seen = None if mask is None else mask[at]
     if causal:
-        last = np.arange(q.shape[2])[at[2], None] + k.shape[2] - q.shape[2]
-        earlier = np.arange(k.shape[2]) <= last  # (Lq, Lk)
+        last = np.arange(q.shape[2], like=q)[at[2], None] + k.shape[2] - q.shape[2]
+        earlier = np.arange(k.shape[2], like=k) <= last  # (Lq, Lk)
         seen = earlier if seen is None else seen & earlier
     return seen
 
@@ -230,7 +230,7 @@ def _weights(q, k, seen):
     if seen is not None:
         scores = np.where(seen, scores, -np.inf)
     # the largest score taken off; -inf, where nothing is seen, stays
-    top = np.real(scores).max(axis=-1, keepdims=True, initial=-np.inf)
+    top = np.real(scores).max(axis=-1, keepdims=True) if scores.size else 0
     scores -= np.where(top == -np.inf, 0, top)
     p = np.exp(scores, out=scores)
     total = p.sum(axis=-1, keepdims=True)

@@ -28,7 +28,7 @@ def embedding_backward(dy, w, index):
 
     dy: (..., n). w: (classes, n). index: ints (...). Returns dw. Raises as `embedding` does.
     """
-    index, dw = classes(index, w.shape[0], "index"), np.zeros(w.shape, dy.dtype)
+    index, dw = classes(index, w.shape[0], "index"), np.zeros(w.shape, dy.dtype, like=dy)
     if dy.shape != (*index.shape, w.shape[1]):
         raise ValueError(f"dy: expected shape {(*index.shape, w.shape[1])}, got {dy.shape}")
     np.add.at(dw, index.reshape(-1), dy.reshape(-1, w.shape[1]))

@@ -47,22 +47,17 @@ def dit(params, x, t, labels, config):
         h, cache = dit_block(block, h, silu(c), config["num_heads"])
         kept.append(cache)
     # Back to an image
-    last = params["final_layer"]
-    shift, scale = np.split(apply(linear, last["adaLN_modulation"][1], silu(c)), 2, axis=1)
-    n = layer_norm_modulate(h, shift, scale, EPS)
-    y = unpatchify(apply(linear, last["linear"], n), patch, x.shape[2:])
-    return y, {"x": x, "labels": labels, "c": c, "time": time, "blocks": kept, "h": h, "n": n, "scale": scale}
+    tokens, last = final_layer(params["final_layer"], h, silu(c))
+    y = unpatchify(tokens, patch, x.shape[2:])
+    return y, {"x": x, "labels": labels, "c": c, "time": time, "blocks": kept, "last": last}
 
 
 def dit_backward(dy, params, cache, config):
     """Gradients of `dit`; the table of places is fixed and has 0. dy: as y there. params, config: as there. cache: of
     the forward. Returns dx, dparams."""
-    last, patch, a = params["final_layer"], params["x_embedder"]["proj"]["weight"].shape[2], silu(cache["c"])
+    patch = params["x_embedder"]["proj"]["weight"].shape[2]
     # Back to an image
-    dn, dlinear = gradient(linear_backward, unpatchify_backward(dy, patch), last["linear"], cache["n"])
-    dh, dshift, dscale = layer_norm_modulate_backward(dn, cache["h"], cache["scale"], EPS)
-    dmodulation = np.concatenate([dshift, dscale], axis=1)
-    da, dlast = gradient(linear_backward, dmodulation, last["adaLN_modulation"][1], a)
+    dh, da, dlast = final_layer_backward(unpatchify_backward(dy, patch), params["final_layer"], cache["last"])
     # Blocks
     blocks = []
     for block, kept in zip(reversed(params["blocks"]), reversed(cache["blocks"])):
@@ -80,7 +75,7 @@ def dit_backward(dy, params, cache, config):
     dx, dproj = gradient(conv2d_backward, dpatches, embedder, cache["x"], stride=patch, padding=NONE)
     return dx, filled(params, {
         "x_embedder": {"proj": dproj}, "t_embedder": {"mlp": dtime}, "y_embedder": {"embedding_table":
-        {"weight": dtable}}, "blocks": blocks, "final_layer": {"linear": dlinear, "adaLN_modulation": [None, dlast]}})
+        {"weight": dtable}}, "blocks": blocks, "final_layer": dlast})
 
 
 def dit_block(params, x, a, heads):
@@ -124,3 +119,23 @@ def dit_block_backward(dy, params, cache):
     da, dmodulation = gradient(linear_backward, dparts, params["adaLN_modulation"][1], cache["a"])
     return dx + dx_norm, da, filled(params, {"attn": {"qkv": dlinear, "proj": dproj}, "mlp": dmlp,
                                         "adaLN_modulation": [None, dmodulation]})
+
+
+def final_layer(params, x, a):
+    """y = W layer_norm_modulate(x) + b, [DiT] section 3.2, where the shift and the scale are a linear layer of a.
+
+    params: dict. x: (B, L, D). a: (B, D), silu of time and class.
+    Returns y (B, L, O), the patches; cache.
+    """
+    shift, scale = np.split(apply(linear, params["adaLN_modulation"][1], a), 2, axis=1)  # (B, D) each
+    n = layer_norm_modulate(x, shift, scale, EPS)
+    return apply(linear, params["linear"], n), {"x": x, "a": a, "scale": scale, "n": n}
+
+
+def final_layer_backward(dy, params, cache):
+    """Gradients of `final_layer`. dy: as y there. params: as there. cache: of the forward. Returns dx, da, dparams."""
+    dn, dlinear = gradient(linear_backward, dy, params["linear"], cache["n"])
+    dx, dshift, dscale = layer_norm_modulate_backward(dn, cache["x"], cache["scale"], EPS)
+    dparts = np.concatenate([dshift, dscale], axis=1)
+    da, dmodulation = gradient(linear_backward, dparts, params["adaLN_modulation"][1], cache["a"])
+    return dx, da, filled(params, {"linear": dlinear, "adaLN_modulation": [None, dmodulation]})

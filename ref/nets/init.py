@@ -172,6 +172,23 @@ def dit_init(seed, input_size=32, patch_size=2, in_channels=4, hidden_size=1152,
     return {"pos_embed": sincos_2d(d, (grid, grid))[None].astype(dtype)} | params
 
 
+def joint_dit_init(seed, input_size=32, patch_size=8, in_channels=3, hidden_size=192, depth=6, context=(10, 128),
+                   mlp_ratio=4, dtype=np.float32):
+    """Fresh parameters, by `drawn`; the modulations and the last layer are 0, adaLN-Zero. The places are learned.
+
+    seed: int. input_size, patch_size, in_channels, hidden_size, depth, mlp_ratio: as in `dit_init`. context: (words,
+    width) of the text. dtype: float32 or float64.
+    Returns a dict.
+    """
+    seed, patch, channels, d = integers(seed=seed, patch_size=patch_size, in_channels=in_channels,
+                                        hidden_size=hidden_size)
+    fresh = dit_init(seed, input_size, patch, channels, d, depth, 1, mlp_ratio, 1, False, dtype)
+    own = drawn(seed + 1, {"x_embedder": _shapes(d, channels * patch**2), "context_embedder": _shapes(d, context[1]),
+                           "pooled_embedder": _shapes(d, context[0] * context[1])}, dtype=dtype)
+    kept = {name: fresh[name] for name in ("t_embedder", "blocks", "final_layer")}
+    return {"pos_embed": fresh["pos_embed"][0]} | own | kept
+
+
 def autoencoder_init(seed, channels=3, latent=4, widths=(128, 256, 512, 512), layers=2, dtype=np.float32):
     """Fresh parameters of encoder and decoder, by `drawn`; each branch ends in 0.
 

@@ -49,7 +49,7 @@ def text_encoder_backward(dy, params, cache, config):
         dh, dlayer = text_block_backward(dh, layer, kept, config)
         layers.insert(0, dlayer)
     tokens, places = (model["embeddings"][name]["weight"] for name in ("token_embedding", "position_embedding"))
-    dplaces = np.zeros(places.shape, dh.dtype)
+    dplaces = np.zeros(places.shape, dh.dtype, like=dh)
     dplaces[:dh.shape[1]] = dh.sum(axis=0)
     grads["encoder"] = {"layers": layers}
     grads["embeddings"] = {"token_embedding": {"weight": embedding_backward(dh, tokens, cache["ids"])},

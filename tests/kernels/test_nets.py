@@ -7,8 +7,8 @@ from kernels.nets import with_kernels
 from kernels.numba_cpu import layers
 from ref import layers as truths
 from ref import tree
-from ref.nets import dit, mlp, mmdit, text, unet
-from ref.nets.init import mmdit_init, text_encoder_init
+from ref.nets import dit, joint_dit, mlp, mmdit, text, unet
+from ref.nets.init import joint_dit_init, mmdit_init, text_encoder_init
 
 UNET = dict(
     in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
@@ -35,6 +35,9 @@ NETS = {  # name: (module, parameters, forward(module, params), backward(module,
                        lambda m, dy, p, c: m.unet_backward(dy, p, c, CROSS)),
     "dit": (dit, dit.dit_init(0, **DIT), lambda m, p, f: m.dit(p, f(X), T, LABELS, DIT),
             lambda m, dy, p, c: m.dit_backward(dy, p, c, DIT)),
+    "joint_dit": (joint_dit, joint_dit_init(0, 8, 2, 2, 24, 2, (5, 6)),
+                  lambda m, p, f: m.joint_dit(p, f(Z), T, f(WORDS), DIT),
+                  lambda m, dy, p, c: m.joint_dit_backward(dy, p, c)),
     "mmdit": (mmdit, mmdit_init(0, MMDIT), lambda m, p, f: m.mmdit(p, f(Z), T, f(WORDS), f(POOLED), MMDIT),
               lambda m, dy, p, c: m.mmdit_backward(dy, p, c, MMDIT)),
     "text": (text, text_encoder_init(0, 20, 9, 16, 2), lambda m, p, f: m.text_encoder(p, IDS, {}),
@@ -52,14 +55,15 @@ def run(module, params, forward, backward, dtype):
     return [y, *(leaf for part in backward(module, y, params, cache) if part is not None for leaf in tree.leaves(part))]
 
 
+@pytest.mark.parametrize("backend", ["numba_cpu", "triton_gpu"])
 @pytest.mark.parametrize("name", NETS)
-def test_a_network_on_kernels_is_that_network(name):
+def test_a_network_on_kernels_is_that_network(name, backend):
     module, params, forward, backward = NETS[name]
     rng = np.random.default_rng(1)
     params = tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape), params)  # what starts at 0 hides what it gets
     truth = run(module, params, forward, backward, np.float64)
     plain = run(module, params, forward, backward, np.float32)
-    ours = run(with_kernels(module, "numba_cpu"), params, forward, backward, np.float32)
+    ours = run(with_kernels(module, backend), params, forward, backward, np.float32)
     largest = max(np.abs(want).max() for want in truth)
 
     def worst(results):  # in units of each array; what is 0 but for rounding, in those of the largest
