@@ -1,6 +1,7 @@
 """The loop that the studies train with: Adam, annealed to 0 along half a cosine, and a moving average of the
 parameters.
 """
+import functools
 import importlib
 from types import SimpleNamespace
 
@@ -45,6 +46,7 @@ def picked(count, seed, batch, step):
     return philox.below(seed, batch, count, philox.stream("batch", step))
 
 
+@functools.cache
 def backend(name):
     """The modules of `ref` or of a kernel backend in one place, a module of networks on it (net), how arrays get there
     and back (send, receive), and whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""

@@ -1,0 +1,104 @@
+"""The model that draws prompts: a text encoder and a `joint_dit`, which predict the picture from a noised one. Its
+samples, and the file of its weights.
+
+The path is `ref.flow`'s: x_t = (1 - t) x0 + t eps, t = 0 the picture, t = 1 noise, velocity v = (x_t - x0_hat) / t.
+"""
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bench import files
+from bench.studies.prompt import scenes
+from kernels.nets import with_kernels
+from ref import flow, guidance, philox, samplers, tree
+from ref.nets import joint_dit, text
+from ref.nets.init import joint_dit_init, text_encoder_init
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "prompt.npz"
+SHAPE = (3, scenes.SIZE, scenes.SIZE)
+NOTHING = np.zeros((1, scenes.LENGTH), np.int64)  # the words of no prompt at all
+SIZES = dict(text_width=128, text_layers=2, text_heads=4, patch=8, width=192, depth=6, heads=6)
+SAMPLERS = {"euler": samplers.flow_euler, "heun": samplers.flow_heun}
+
+
+def start(seed, sizes):
+    """Fresh parameters: {"text": of `text_encoder`, "net": of `joint_dit`}. sizes: as SIZES."""
+    text = text_encoder_init(seed, 1 + len(scenes.WORDS), scenes.LENGTH, sizes["text_width"], sizes["text_layers"])
+    context = scenes.LENGTH, sizes["text_width"]
+    net = joint_dit_init(seed + 1, scenes.SIZE, sizes["patch"], 3, sizes["width"], sizes["depth"], context)
+    return {"text": text, "net": net}
+
+
+def predict(params, xt, t, ids, sizes, backend):
+    """x0_hat of noised pictures. xt: (B, 3, 32, 32). t: (B,) or one number in [0, 1]. ids: (B, LENGTH). backend: whose
+    layers the networks call. Returns x0_hat, cache."""
+    config, heads = {"num_attention_heads": sizes["text_heads"]}, {"num_heads": sizes["heads"]}
+    context, words = with_kernels(text, backend).text_encoder(params["text"], ids, config)
+    x0_hat, net = with_kernels(joint_dit, backend).joint_dit(params["net"], xt, 1000 * np.asarray(t), context, heads)
+    return x0_hat, {"text": words, "net": net}
+
+
+def predict_backward(dx0_hat, params, cache, sizes, backend):
+    """Gradients of `predict` in the parameters. dx0_hat: as x0_hat there. cache: of the forward. Returns dparams."""
+    _, dcontext, net = with_kernels(joint_dit, backend).joint_dit_backward(dx0_hat, params["net"], cache["net"])
+    config = {"num_attention_heads": sizes["text_heads"]}
+    words = with_kernels(text, backend).text_encoder_backward(dcontext, params["text"], cache["text"], config)
+    return {"text": words, "net": net}
+
+
+def guided(params, ids, w, sizes, backend, without=None, watch=None):
+    """velocity(x_t, t) for the prompts, guided away from the prompts `without`: from none, if None.
+
+    ids: (B, LENGTH). w: weight, 1 for none. without: (B, LENGTH), or None. watch: called with (t, x0_hat, cache) of
+    each step; the prompts come first in the cache. Returns a function for `ref.samplers`."""
+    without = np.broadcast_to(NOTHING, ids.shape) if without is None else without
+    rows = ids if w == 1 else np.concatenate([ids, without])
+
+    def velocity(xt, t):
+        x = np.asarray(xt, np.float32)
+        x0_hat, cache = predict(params, x if w == 1 else np.concatenate([x, x]), t, rows, sizes, backend)
+        x0_hat = np.asarray(x0_hat, np.float64)
+        if w != 1:
+            cond, uncond = np.split(x0_hat, 2)
+            x0_hat = guidance.guide(uncond, cond, w)
+        if watch is not None:
+            watch(t, x0_hat, cache)
+        return flow.velocity_from_x0(xt, x0_hat, t)
+
+    return velocity
+
+
+def sample(params, ids, sizes, w=2.5, steps=30, seed=0, sampler="euler", backend="numba_cpu", without=None, watch=None):
+    """Pictures for the prompts, (B, 3, 32, 32) float64. ids, w, without, watch: as in `guided`. sampler: of
+    SAMPLERS."""
+    noise = philox.normal(seed, (len(ids), *SHAPE), philox.stream("sampling"))
+    velocity = guided(params, ids, w, sizes, backend, without, watch)
+    return SAMPLERS[sampler](velocity, noise, np.linspace(1, 0, steps + 1))
+
+
+def save(path, params, about):
+    """Write the weights as float16, atomically. params: a tree. about: dict that JSON can hold, with `sizes`."""
+    content = io.BytesIO()
+    arrays = {name: a.astype(np.float16) for name, a in tree.named(params).items()}
+    np.savez_compressed(content, about=json.dumps(about, sort_keys=True), **arrays)
+    files.write_atomic(path, content.getvalue())
+
+
+def load(path=WEIGHTS):
+    """The weights that `save` wrote, as float32, and what it wrote about them. Raises ValueError, which names the file,
+    for another kind of file or one with other arrays."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = dict(file)
+        about = json.loads(str(found.pop("about")))
+        wanted = tree.named(start(0, about["sizes"]))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: expected the weights of a prompt model, got no file") from None
+    except Exception as reason:  # a damaged file can raise anything
+        got = f"{type(reason).__name__}: {reason}"
+        raise ValueError(f"{path}: expected weights of a prompt model (.npz), got another file: {got}") from None
+    if {name: a.shape for name, a in found.items()} != {name: a.shape for name, a in wanted.items()}:
+        raise ValueError(f"{path}: expected {len(wanted)} arrays of its sizes {about['sizes']}, got others")
+    return tree.from_named({name: found[name].astype(np.float32) for name in wanted}), about

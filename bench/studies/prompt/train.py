@@ -1,0 +1,130 @@
+"""How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by 1 / t, Adam with a
+moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`); noise and
+optimiser are its kernels.
+
+On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy.
+"""
+import functools
+import io
+import json
+import time
+
+import numpy as np
+
+from bench import files
+from bench.studies import fit
+from bench.studies.prompt import model, scenes
+from ref import flow, philox, tree
+
+DROPPED = 0.1  # the share of captions dropped, which guidance needs
+SETTINGS = dict(batch=256, lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0)
+VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one vector each
+
+
+def begin(sizes, settings, arrays=np):
+    """The state before the first step. arrays: module that makes its arrays, numpy or cupy."""
+    fresh = model.start(settings["seed"], sizes)
+    vector = arrays.concatenate([arrays.asarray(leaf).ravel() for leaf in tree.leaves(fresh)])
+    state = {"params": vector, "m": vector * 0, "v": vector * 0, "average": vector.copy()}
+    return state | {"step": 0, "seconds": 0.0, "losses": []}
+
+
+def views(vector, sizes):
+    """The tree of parameters whose leaves lie one after another in vector."""
+    found, at = {}, 0
+    for name, leaf in tree.named(model.start(0, sizes)).items():
+        found[name] = vector[at : at + leaf.size].reshape(leaf.shape)
+        at += leaf.size
+    return tree.from_named(found)
+
+
+def batch_of(step, settings, sprites):
+    """What a step trains on: pictures (B, 3, 32, 32), words (B, LENGTH), a share of them dropped, times (B,)."""
+    size, seed = settings["batch"], settings["seed"]
+    layout = scenes.layouts(seed, "training", (step - 1) * size + np.arange(size))
+    ids = scenes.ids(scenes.captions(layout))
+    ids[philox.uniform(seed, (size,), philox.stream("label", step)) < DROPPED] = 0
+    t = flow.logit_normal_times(philox.normal(seed, (size,), philox.stream("time", step)))
+    return scenes.pictures(layout, sprites), ids, t
+
+
+def advance(state, params, sizes, settings, sprites, backend, done=0.0):
+    """One step. Changes state. params: `views` of its parameters. sprites: of `scenes.handwriting`, the ink where the
+    backend's arrays are. done: the share of the training that is over; the rate falls to 0 over its second half."""
+    kernels, arrays = fit.backend(backend), array_module(backend)
+    step = state["step"] + 1
+    x0, ids, t = batch_of(step, settings, sprites)
+    # Noise
+    times = arrays.asarray(t.astype(np.float32))[:, None, None, None]
+    eps = arrays.asarray(kernels.philox.normal(settings["seed"], x0.shape, philox.stream("noise", step)), x0.dtype)
+    xt = (1 - times) * x0 + times * eps
+    # L = mean((x0_hat - x0)^2 / t), and its gradients
+    x0_hat, cache = model.predict(params, xt, t, ids, sizes, backend)
+    error = (x0_hat - x0) / times
+    loss = (error * (x0_hat - x0)).mean()
+    dparams = model.predict_backward(error * (2 / error.size), params, cache, sizes, backend)
+    grads = arrays.concatenate([leaf.ravel() for leaf in tree.leaves(dparams)])
+    # Adam and the moving average
+    rate = settings["lr"] * min(1.0, 2 * (1 - done), step / 100)
+    vectors = [state[name] for name in VECTORS]
+    hyper = settings["beta1"], settings["beta2"], 1e-8, settings["weight_decay"], min(settings["ema"], step / (step + 9))
+    kernels.adam_ema(vectors[0], grads, *vectors[1:], step, max(rate, 1e-9), *hyper)
+    state["step"] = step
+    state["losses"].append(loss)
+
+
+def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, tick=lambda: None):
+    """Train until `steps`, or for `seconds` in all. Changes state. tick: called after each step."""
+    params, sprites = views(state["params"], sizes), (array_module(backend).asarray(sprites[0]), *sprites[1:])
+    began = time.perf_counter() - state["seconds"]
+    while state["step"] < (steps or np.inf) and state["seconds"] < (seconds or np.inf):
+        done = state["step"] / steps if steps else state["seconds"] / seconds
+        advance(state, params, sizes, settings, sprites, backend, done)
+        if state["step"] % 50 == 0:  # the losses wait for the GPU, so they are fetched seldom
+            state["losses"] = [float(loss) for loss in state["losses"]]
+        state["seconds"] = time.perf_counter() - began
+        tick()
+    state["losses"] = [float(loss) for loss in state["losses"]]
+
+
+@functools.cache
+def array_module(backend):
+    """numpy, or cupy for "triton_gpu"."""
+    if backend != "triton_gpu":
+        return np
+    try:
+        import cupy
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("cupy is needed for --backend triton_gpu: pip install cupy-cuda12x") from None
+    return cupy
+
+
+def host(state):
+    """The state with its vectors as NumPy arrays."""
+    return state | {name: np.asarray(getattr(state[name], "get", lambda a=state[name]: a)()) for name in VECTORS}
+
+
+def save(path, state, about):
+    """Write a checkpoint, atomically. state: on the host. about: dict that JSON can hold."""
+    content = io.BytesIO()
+    rest = {name: state[name] for name in ("step", "seconds", "losses")}
+    np.savez(content, about=json.dumps(about | rest, sort_keys=True), **{name: state[name] for name in VECTORS})
+    files.write_atomic(path, content.getvalue())
+
+
+def load(path, about, arrays=np):
+    """The state that `save` wrote. Raises ValueError, which names the file, where it is damaged or another's."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = dict(file)
+        theirs = json.loads(str(found.pop("about")))
+        state = {name: arrays.asarray(found[name]) for name in VECTORS}
+        state |= {name: theirs.pop(name) for name in ("step", "seconds", "losses")}
+    except FileNotFoundError:
+        raise ValueError(f"{path}: expected a checkpoint, got no file") from None
+    except Exception as reason:  # a damaged file can raise anything
+        got = f"{type(reason).__name__}: {reason}"
+        raise ValueError(f"{path}: expected a whole checkpoint of this study (.npz), got another file: {got}") from None
+    if theirs != about:
+        raise ValueError(f"{path}: expected a checkpoint of {about}, got one of {theirs}")
+    return state
