@@ -16,7 +16,7 @@ import triton.language as tl
 from kernels.triton_gpu import arrays as memory
 from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import STORED, read
-from kernels.triton_gpu.layers.tiles import like, product, put, scaled, scores, tiles, zeros
+from kernels.triton_gpu.layers.tiles import like, product, put, raised, scaled, scores, tiles, zeros
 from kernels.triton_gpu.layers.vectors import written
 
 LOG2E, INF = math.log2(math.e), tl.constexpr(math.inf)
@@ -144,8 +144,8 @@ def _along(
             s = tl.where(seen, s, -INF)
         new = tl.maximum(top, tl.max(s, 1) * scale)
         safe = tl.where(new == -INF, 0.0, new) if MASKED else new
-        p = tl.exp2(tl.fma(s, scale, -safe[:, None]))
-        shrink = tl.exp2(top - safe)
+        p = raised(tl.fma(s, scale, -safe[:, None]), k)
+        shrink = raised(top - safe, k)
         total = tl.fma(total, shrink, tl.sum(p, 1))
         guarded: tl.constexpr = MASKED and (CAUSAL or given.mask is not None)
         sums = product(like(p, v), tiles(v, key, key < lk, E, not MASKED), sums, shrink[:, None], seen, guarded)
