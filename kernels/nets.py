@@ -9,8 +9,6 @@ layer that the backend lacks stays `ref`'s, with its own calls replaced in the s
 import functools
 from types import FunctionType, SimpleNamespace
 
-import numpy as np
-
 from kernels import registry
 
 REPLACED = "ref.layers", "ref.nets"  # whose functions are made again
@@ -32,7 +30,7 @@ def with_kernels(module, backend):
 def _in_one_piece(kernel):
     """The kernel for arrays with strides too: a copy is made of those that do not lie in one piece."""
     def whole(x):
-        return np.ascontiguousarray(x) if hasattr(x, "flags") and not x.flags.c_contiguous else x
+        return x.copy() if hasattr(x, "flags") and not x.flags.c_contiguous else x
 
     @functools.wraps(kernel)
     def run(*given, **more):

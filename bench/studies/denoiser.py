@@ -178,15 +178,8 @@ def load(path, settings):
 
 def _read(path):
     """The arrays of a checkpoint by name, with at least `settings` and COUNTED."""
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            found = dict(file)
+    with files.arrays(path, "a whole checkpoint of this study") as found:
         json.loads(str(found["settings"])).keys()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: expected a checkpoint, got no file") from None
-    except Exception as reason:  # a damaged file can raise anything
-        got = f"{type(reason).__name__}: {reason}"
-        raise ValueError(f"{path}: expected a whole checkpoint of this study (.npz), got another file: {got}") from None
     if missing := [name for name in COUNTED if name not in found or found[name].dtype.kind not in "iufU"]:
         raise ValueError(f"{path}: expected {', '.join(COUNTED)} in the checkpoint, got none of {', '.join(missing)}")
     return found

@@ -1,5 +1,5 @@
-"""The networks that are trained on a GPU run on arrays of another library, which NumPy hands its functions to, and which
-refuse to meet NumPy's own arrays, as CuPy's do."""
+"""The networks that are trained on a GPU run on arrays of another library, which NumPy hands its functions to, and
+which refuse to meet NumPy's own arrays, as CuPy's do."""
 import numpy as np
 import pytest
 

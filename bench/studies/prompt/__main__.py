@@ -52,7 +52,7 @@ def _draw(args):
     results.writable(args.out, ["prompt.png"])
     watch = [part for part, wanted in ((strip, args.schedule_of_pictures), (attention, args.attention)) if wanted]
     pictures = model.sample(
-        params, ids, about["sizes"], args.guidance, args.steps, args.seed, args.sampler,
+        params, ids, about["sizes"], args.guidance, args.steps, args.seed, args.sampler, args.backend,
         None if without is None else np.broadcast_to(without, ids.shape),
         lambda *step: [part(*step) for part in watch],
     )  # fmt: skip
@@ -135,9 +135,10 @@ def _export(args):
 
 def _parser(name, said, out):
     parser = argparse.ArgumentParser(prog=f"python -m bench.studies.prompt{name}", description=said)
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
-    where = "folder of the results (default: %(default)s)"
-    parser.add_argument("--out", type=lambda text: Path(command.named(text)), default=Path(out), metavar="DIR", help=where)
+    option, own = parser.add_argument, "(default: %(default)s)"
+    option("--seed", type=int, default=0, help=f"of everything random {own}")
+    option("--out", type=lambda text: Path(command.named(text)), default=Path(out), metavar="DIR",
+           help=f"folder of the results {own}")
     return parser
 
 
@@ -161,6 +162,7 @@ def _drawing(argv):
     option("--negative", metavar="PROMPT", help="guide away from this prompt, instead of from none")
     option("--schedule-of-pictures", action="store_true", help="also draw the way from noise to picture, strip.png")
     option("--attention", action="store_true", help="also draw where each word is read, attention.png")
+    option("--backend", choices=["ref", "numba_cpu"], default="numba_cpu", help=f"whose layers draw {own}")
     option("--weights", default=model.WEIGHTS, type=command.named, metavar="FILE", help=own)
     return _checked(parser, parser.parse_args(argv))
 

@@ -67,10 +67,10 @@ def moved(images, by):
     n, side, _ = images.shape
     turn, tall, wide, slant, down, right = (by * [math.radians(15), 0.15, 0.15, 0.25, 1.5, 1.5]).T
     cos, sin = np.cos(turn), np.sin(turn)
-    matrix = np.array([[cos * (1 + tall), -sin * (1 + wide)], [sin * (1 + tall) + slant, cos * (1 + wide)]])  # (2, 2, N)
+    down_of, right_of = [cos * (1 + tall), -sin * (1 + wide)], [sin * (1 + tall) + slant, cos * (1 + wide)]
     grid = np.stack(np.indices((side, side))).reshape(2, -1) - (side - 1) / 2
-    at = np.einsum("ijn,jp->nip", matrix, grid) + np.stack([down, right], axis=1)[..., None] + (side - 1) / 2
-    at = np.clip(at, -1, side)
+    at = np.einsum("ijn,jp->nip", [down_of, right_of], grid) + np.stack([down, right], axis=1)[..., None]
+    at = np.clip(at + (side - 1) / 2, -1, side)
     low = np.floor(at).astype(int)
     (y, x), (fy, fx) = (low + 1).transpose(1, 0, 2), (at - low).transpose(1, 0, 2)
     padded, rows = np.pad(images, ((0, 0), (1, 2), (1, 2))), np.arange(n)[:, None]

@@ -42,8 +42,8 @@ def judged(params, pictures, layout):
     digits, colour, size, middle, crossed = (np.array(part) for part in zip(*seen))
     digit = classifier.predicted(params, digits.reshape(-1, *digits.shape[2:])).reshape(-1, 2)
     # Each object
-    found = {name: np.all((a == layout[name]) | ~there | free, axis=1)
-             for name, a, free in [("digit", digit, False), ("colour", colour, False), ("size", size, ~layout["said"])]}
+    read = [("digit", digit, False), ("colour", colour, False), ("size", size, ~layout["said"])]
+    found = {name: np.all((a == layout[name]) | ~there | free, axis=1) for name, a, free in read}
     # Their places
     y, x = middle[:, 0].T
     last = scenes.SIZE - 1
@@ -57,8 +57,8 @@ def judged(params, pictures, layout):
 
 
 def measured(picture, two, relation):
-    """Both objects of a picture (one object counts twice): digits (2, SIDE, SIDE), colours and sizes (2,) ints, -1 for a part
-    without ink, middles of their boxes (2, 2); and the share of ink that the cut crosses. picture: (3, 32, 32)."""
+    """Both objects of a picture (one object counts twice): digits (2, SIDE, SIDE), colours and sizes (2,) ints, -1 for
+    a part without ink, middles of their boxes (2, 2); and the share of ink that the cut crosses. picture: (3, 32, 32)."""
     rgb = np.clip((np.asarray(picture, np.float64) + 1) / 2, 0, 1)
     ink, axis = rgb.max(axis=0), 1 if relation < 2 else 0
     lines = np.moveaxis(ink, axis, 0)  # rows, or columns

@@ -70,7 +70,9 @@ def guided(params, ids, w, sizes, backend, without=None, watch=None):
     return velocity
 
 
-def sample(params, ids, sizes, w=2.5, steps=30, seed=0, sampler="euler", backend="numba_cpu", without=None, watch=None):
+def sample(
+    params, ids, sizes, w=2.5, steps=30, seed=0, sampler="euler", backend="numba_cpu", without=None, watch=None,
+):  # fmt: skip
     """Pictures for the prompts, (B, 3, 32, 32) float64. ids, w, without, watch: as in `guided`. sampler: of
     SAMPLERS."""
     noise = philox.normal(seed, (len(ids), *SHAPE), philox.stream("sampling"))
@@ -89,16 +91,9 @@ def save(path, params, about):
 def load(path=WEIGHTS):
     """The weights that `save` wrote, as float32, and what it wrote about them. Raises ValueError, which names the file,
     for another kind of file or one with other arrays."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
+    with files.arrays(path, "weights that `python -m bench.studies.prompt train` made") as found:
         about = json.loads(str(found.pop("about")))
         wanted = tree.named(start(0, about["sizes"]))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: expected the weights of a prompt model, got no file") from None
-    except Exception as reason:  # a damaged file can raise anything
-        got = f"{type(reason).__name__}: {reason}"
-        raise ValueError(f"{path}: expected weights of a prompt model (.npz), got another file: {got}") from None
     if {name: a.shape for name, a in found.items()} != {name: a.shape for name, a in wanted.items()}:
         raise ValueError(f"{path}: expected {len(wanted)} arrays of its sizes {about['sizes']}, got others")
     return tree.from_named({name: found[name].astype(np.float32) for name in wanted}), about

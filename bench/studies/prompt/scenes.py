@@ -37,8 +37,8 @@ DRAWS = 20  # words of noise for a scene
 
 def layouts(seed, which, indices):
     """What is in the scenes: a dict of int arrays, (N, 2) of both objects (one object leaves the second unused): digit,
-    colour, size, said (whether the size is in the caption), pick (32 bits that choose the handwriting), (N, 2, 2) centre;
-    and (N,): two, place (into PLACES, -1 unsaid), relation (into RELATIONS).
+    colour, size, said (whether the size is in the caption), pick (32 bits that choose the handwriting); (N, 2, 2)
+    centre; and (N,): two, place (into PLACES, -1 unsaid), relation (into RELATIONS).
 
     seed: int. which: of SETS. indices: (N,) ints.
     """
@@ -112,7 +112,7 @@ def pictures(layout, sprites):
         coloured = ink[size, which][..., None] * rgb[layout["colour"][rows, k]][:, None, None]
         y[rows[:, None, None], down[:, :, None], right[:, None, :]] += coloured  # (N, side, side, 3)
     inside = slice(margin, -margin)
-    return np.ascontiguousarray(2 * y[:, inside, inside].transpose(0, 3, 1, 2) - 1)
+    return (2 * y[:, inside, inside].transpose(0, 3, 1, 2) - 1).copy()
 
 
 def handwriting(images, labels):

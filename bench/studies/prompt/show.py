@@ -78,7 +78,7 @@ def grid(pictures, prompts):
 
 
 def strip(watched, pictures, args):
-    """The bytes of a PNG: for the first picture of each prompt, what the model thought it was, from t = 1 to the end."""
+    """The bytes of a PNG: for the first picture of each prompt, x0_hat at some times from t = 1 on, and the picture."""
     chosen = np.unique(np.linspace(0, len(watched.steps) - 1, STAGES).round().astype(int))
     figure, axes = pyplot().subplots(len(args.prompts), 1, figsize=(7.5, 1.05 * len(args.prompts)), squeeze=False,
                                      layout="constrained")  # fmt: skip

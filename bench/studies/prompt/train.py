@@ -67,8 +67,9 @@ def advance(state, params, sizes, settings, sprites, backend, done=0.0):
     # Adam and the moving average
     rate = settings["lr"] * min(1.0, 2 * (1 - done), step / 100)
     vectors = [state[name] for name in VECTORS]
-    hyper = settings["beta1"], settings["beta2"], 1e-8, settings["weight_decay"], min(settings["ema"], step / (step + 9))
-    kernels.adam_ema(vectors[0], grads, *vectors[1:], step, max(rate, 1e-9), *hyper)
+    hyper = settings["beta1"], settings["beta2"], 1e-8, settings["weight_decay"]
+    decay = min(settings["ema"], step / (step + 9))  # an average over the past so far, at first
+    kernels.adam_ema(vectors[0], grads, *vectors[1:], step, max(rate, 1e-9), *hyper, decay)
     state["step"] = step
     state["losses"].append(loss)
 
@@ -114,17 +115,10 @@ def save(path, state, about):
 
 def load(path, about, arrays=np):
     """The state that `save` wrote. Raises ValueError, which names the file, where it is damaged or another's."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
+    with files.arrays(path, "a whole checkpoint of this study") as found:
         theirs = json.loads(str(found.pop("about")))
         state = {name: arrays.asarray(found[name]) for name in VECTORS}
         state |= {name: theirs.pop(name) for name in ("step", "seconds", "losses")}
-    except FileNotFoundError:
-        raise ValueError(f"{path}: expected a checkpoint, got no file") from None
-    except Exception as reason:  # a damaged file can raise anything
-        got = f"{type(reason).__name__}: {reason}"
-        raise ValueError(f"{path}: expected a whole checkpoint of this study (.npz), got another file: {got}") from None
     if theirs != about:
         raise ValueError(f"{path}: expected a checkpoint of {about}, got one of {theirs}")
     return state
