@@ -15,6 +15,13 @@ def references(folder=None):
     return judge.train(*held_out), scenes.handwriting(*training)
 
 
+def held_out(folder=None):
+    """The judge's handwriting in the boxes of its classifier, (N, pixels), and labels, in the order of classes."""
+    images, labels = data.load(folder)[1]
+    ink, _, _ = scenes.handwriting(images, labels)
+    return np.array([judge.normalised(x).ravel() for x in ink[1]]), np.sort(labels)
+
+
 def rows(params, sizes, references, count, tick=lambda: None, **how):
     """A row for each tested set: the judge's figures of the model's pictures, of real scenes and of pictures that
     belong to other prompts. count: pictures of each. how: of `model.sample`."""
