@@ -92,6 +92,20 @@ def test_one_array_may_be_queries_keys_and_values(b, op, dtype):
     assert same(b.receive(registry.kernel(op, b.name)(x, x, x)), want)
 
 
+@having("attention_backward", on="triton_gpu")
+def test_the_sums_that_the_forward_leaves_give_the_same_gradient(b, op, dtype):
+    """With them the gradient takes no pass to make them again. Then y is rounded, so halves err by more."""
+    kernel, forward = (registry.kernel(named(f"layers.{n}"), b.name) for n in ("attention_backward", "attention"))
+    arguments = heads(op, dtype, masked="rows")
+    sent = registry.sent(arguments, b.send)
+    logs = b.send(np.empty((2, 2, 19), np.float32))
+    y = forward(*(sent[n] for n in ("q", "k", "v", "mask")), scratch=logs)
+    found = [np.float64(b.receive(g)) for g in kernel(**sent, scratch=(y, logs))]
+    for gradient, rule in zip(found, registry.expected(op, arguments, dtype), strict=True):
+        slack = 0 if dtype == "float32" else 4 * tolerance.EPS[dtype]
+        tolerance.assert_matches(gradient, tolerance.Rule(rule.truth, rule.allowed + slack))
+
+
 @having("group_norm_silu", "group_norm_silu_backward", on="triton_gpu")
 def test_groups_that_several_programs_share(b, op, dtype, monkeypatch):
     group = importlib.import_module(f"kernels.{b.name}.layers.group")

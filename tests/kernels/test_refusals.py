@@ -109,6 +109,7 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
         ("double", dict(q=np.ones((1, 1, 4, 6))), "q", TypeError),
         ("mixed with half", dict(k=np.ones((1, 1, 4, 6), np.float16)), "k", TypeError),
         ("keys of another width", dict(k=np.ones((1, 1, 4, 5), np.float32)), "q.*k.*v"),
+        ("heads too wide", dict.fromkeys("qkv", np.ones((1, 1, 2, 257), np.float32)), "q, k and v", ValueError, TRITON),
     ],
     "layers.group_norm_silu": [
         ("groups that do not divide the channels", dict(groups=4), "groups"),
