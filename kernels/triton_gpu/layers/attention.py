@@ -177,6 +177,20 @@ def like(p, x):
 
 
 @triton.jit
+def stray(p, w, seen):
+    """p w of what is not finite in v, in the weights of what is seen alone. p, seen: (M, N). w: (N, E), 0 for the rest.
+    It is rare: a product on the tensor cores would cost every other call registers and shared memory."""
+    n = tl.arange(0, p.shape[1])
+    total = tl.zeros((p.shape[0], w.shape[1]), tl.float32)
+    for j in range(p.shape[1]):
+        one = n == j
+        weight, row = tl.sum(tl.where(one[None, :], p, 0.0), 1), tl.sum(tl.where(one[:, None], w, 0.0), 0)
+        counts = tl.max((seen & one[None, :]).to(tl.int32), 1) > 0
+        total += tl.where(counts[:, None], weight[:, None] * row[None, :], 0.0)
+    return total
+
+
+@triton.jit
 def product(p, v, sums, scale, seen, GUARDED: tl.constexpr):
     """scale sums + p v for each tile. p: (M, N). v, sums: tuples of blocks. scale: (M, 1) or None. seen: (M, N) bools;
     if GUARDED, what is not finite in v and not seen plays no part."""
@@ -187,8 +201,7 @@ def product(p, v, sums, scale, seen, GUARDED: tl.constexpr):
             finite = tl.abs(v[i].to(tl.float32)) < INF
             new = dot(p, tl.where(finite, v[i], 0.0).to(v[i].dtype), old)
             if tl.min(finite.to(tl.int32)) == 0:
-                bad = tl.dot(seen.to(tl.float32), 1.0 - finite.to(tl.float32))
-                new = tl.where(bad > 0, dot(p, v[i], old), new)
+                new += stray(p.to(tl.float32), tl.where(finite, 0.0, v[i].to(tl.float32)), seen)
             done = done + (new,)
         else:
             done = done + (dot(p, v[i], old),)
