@@ -1,7 +1,9 @@
 """The GPU and its driver: whether there is one, devices, streams, memory. Without a GPU (or with TRITON_INTERPRET=1)
 Triton's interpreter runs the same kernels on NumPy arrays, slowly, to show that they are right.
 """
+import contextlib
 import ctypes
+import functools
 import importlib
 import logging
 import os
@@ -9,6 +11,7 @@ import sys
 import tempfile
 
 RELEASE_THRESHOLD, DEVICE_ORDINAL = 4, 9  # the driver's numbers of a pool's and of a pointer's attribute
+SOUND = 12, 9  # of ptxas: 12.8 makes wrong code of attention's many `wgmma`, at every level of optimisation but 0
 
 
 def _devices():
@@ -116,6 +119,33 @@ def at(address, work):
         return work()
     finally:
         driver.set_current_device(before)
+
+
+@functools.cache
+def sound():
+    """Whether the assembler makes right code of many of Hopper's own products in one kernel."""
+    if INTERPRETED or triton.runtime.driver.active.get_current_target().arch // 10 != 9:
+        return True
+    version = triton.knobs.nvidia.ptxas.version
+    if tuple(map(int, version.split("."))) >= SOUND:
+        return True
+    said = "attention does without wgmma, of which ptxas %s makes wrong code. TRITON_PTXAS_PATH names a newer one"
+    logging.getLogger(__name__).warning(said, version)
+    return False
+
+
+@contextlib.contextmanager
+def products():
+    """Within it Triton compiles no `wgmma` unless the assembler is `sound` (then `mma`, as for an older GPU)."""
+    name = "DISABLE_MMA_V3"
+    before = os.environ.get(name)
+    if not sound():
+        os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        os.environ |= {} if before is None else {name: before}
 
 
 _processors = {}

@@ -15,9 +15,9 @@ from kernels.triton_gpu import arrays as memory
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import read
 from kernels.triton_gpu.layers.attention import (
-    LOG2E, block_of, call_of, given_to, keys_seen, like, product, put, scaled, scores, seen_by, tiles,
-    tiles_of, zeros,
+    LOG2E, block_of, call_of, given_to, keys_seen, seen_by, start, tiles_of,
 )  # fmt: skip
+from kernels.triton_gpu.layers.tiles import like, product, put, scaled, scores, tiles, zeros
 from kernels.triton_gpu.layers.vectors import given, written
 
 INF = tl.constexpr(float("inf"))
@@ -43,12 +43,12 @@ def attention_backward(dy, q, k, v, mask=None, causal=False, out=None, scratch=N
     constants = dict(D=c.d, E=c.e, CAUSAL=bool(causal))
     ins = given_to(c, upstream, logs, delta), LOG2E * c.d**-0.5, c.d**-0.5
     keys, queries, warps, stages = tiles_of(c, ALONG_QUERIES, c.lk, c.lq)
-    launch.run(
+    start(
         _of_keys, launch.programs(c.lk, keys) * c.b * c.heads, c.q, outs[1][1], outs[2][1], *ins,
         **constants, M=queries, N=keys, STAGES=stages, warps=warps,
     )  # fmt: skip
     queries, keys, warps, stages = tiles_of(c, ALONG_KEYS, c.lq, c.lk)
-    launch.run(
+    start(
         _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, outs[0][1], None, *ins,
         **constants, TAIL=c.lk % keys != 0, M=queries, N=keys, STAGES=stages, warps=warps,
     )  # fmt: skip
@@ -68,7 +68,7 @@ def _sums(c, dy, causal, scratch):
         return logs, delta
     logs = launch.scratch(np.empty(size, np.float32), c.q, filled=False)
     queries, keys, warps, stages = tiles_of(c, ALONG_KEYS, c.lq, c.lk)
-    launch.run(
+    start(
         _of_queries, launch.programs(c.lq, queries) * c.b * c.heads, c.q, None, (logs, delta), given_to(c, dy),
         LOG2E * c.d**-0.5, c.d**-0.5, D=c.d, E=c.e, CAUSAL=bool(causal), TAIL=c.lk % keys != 0, M=queries, N=keys,
         STAGES=stages, warps=warps,
