@@ -122,8 +122,10 @@ def _on_host(op, options, backend, shape, dtype):
 
 
 def _in_shapes(op, options, backend, shape, dtype):
-    """The same for an operation whose arrays are not of one shape; on a GPU one example is checked."""
-    few_shape, send = (1, *shape[1:]) if backend == "triton_gpu" else shape, registry.carriers(backend)[0]
+    """The same for an operation whose arrays are not of one shape; on a GPU one example is checked, of attention one
+    head."""
+    first = (1, 1, *shape[2:]) if op.flops else (1, *shape[1:])
+    few_shape, send = first if backend == "triton_gpu" else shape, registry.carriers(backend)[0]
     few = timing.problem(op, options, few_shape, dtype=dtype)
     there = few if few_shape == shape else timing.problem(op, options, shape, dtype=dtype)
     return few, registry.sent(few, send), registry.sent(there, send), few_shape

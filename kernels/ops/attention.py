@@ -106,8 +106,10 @@ def _backward_flops(q, k, v, **rest):
     return 2 * k.shape[2] * math.prod(q.shape[:3]) * (3 * q.shape[3] + 2 * v.shape[3])
 
 
-BENCH = {f"{n} x {d}": {"shape": (b, heads, n, d)} for b, heads, n, d in (
-    (1, 8, 4096, 40), (1, 24, 1178, 64), (64, 4, 64, 32))}  # fmt: skip
+ON_CPU, ON_GPU = ((1, 8, 4096, 40), (1, 24, 1178, 64), (64, 4, 64, 32)), (
+    (4, 16, 4096, 64), (4, 16, 4096, 128), (2, 24, 4250, 64), (2, 8, 4096, 40))  # fmt: skip
+BENCH = {f"{n} x {d}": {"shape": (b, heads, n, d), "on": "numba_cpu"} for b, heads, n, d in ON_CPU}
+BENCH |= {f"{b} x {heads} x {n} x {d}": {"shape": (b, heads, n, d), "on": "triton_gpu"} for b, heads, n, d in ON_GPU}
 ATTENTION = {"options": OPTIONS, "half": True, "empty": False, "bench": BENCH}
 OPS = [
     Op(

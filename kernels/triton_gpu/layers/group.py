@@ -16,7 +16,7 @@ import triton.language as tl
 
 from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import STORED, itemsize, output, read
-from kernels.triton_gpu.layers.vectors import given, halves, joined, pairs
+from kernels.triton_gpu.layers.vectors import given, halves, joined, loaded, pairs
 
 INTERPRETED = tl.constexpr(device.INTERPRETED)
 KEPT = {"forward": 40960 * 2, "backward": 20480 * 2}  # bytes of an array's group in registers, twice that in float32
@@ -141,13 +141,6 @@ def sigmoid(z):
 
 
 @triton.jit
-def silu_slope(dy, z):
-    """The gradient of silu: dy s (1 + z (1 - s)). dy, z: blocks."""
-    s = sigmoid(z)
-    return dy * (s * (1.0 + z * (1.0 - s)))
-
-
-@triton.jit
 def silu(z):
     """z sigmoid(z). z: float32 block."""
     return z * sigmoid(z)
@@ -163,22 +156,12 @@ def deviation(total, square, n, eps):
 
 
 @triton.jit
-def kept_tiles(x, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr, TILES: tl.constexpr):
-    """A group in registers, a tuple of tiles. x: pointer. channels, pixels: of a group. ROWS, COLS, ACROSS: as in
-    `place`. TILES: in all."""
-    kept = ()
-    for t in tl.static_range(TILES):
-        _, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
-        kept = kept + (tl.load(x + at, mask=inside, other=0),)
-    return kept
-
-
-@triton.jit
 def kept_moments(
     kept, n, eps, channels, pixels, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr
 ):
-    """Mean, what rounding left of it, and sqrt(var + eps) of `kept_tiles`. kept: those. n: elements. eps: number.
-    channels, pixels: of a group. ROWS, COLS, ACROSS: as in `place`. EVEN: whether the tiles have no more than that."""
+    """Mean, what rounding left of it, and sqrt(var + eps) of a group in registers. kept: its tiles. n: elements. eps:
+    number. channels, pixels: of a group. ROWS, COLS, ACROSS: as in `place`. EVEN: whether the tiles have no more than
+    that."""
     total = tl.zeros((ROWS, COLS), tl.float32)
     for t in tl.static_range(len(kept)):
         v = halves(kept[t])
@@ -205,7 +188,7 @@ def _kept(
     if x.dtype.element_ty == tl.int32:
         pixels = pixels // 2
     base, first = group.to(tl.int64) * (channels * pixels), group % sizes.groups * channels
-    kept = kept_tiles(x + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
+    kept = loaded(x + base, place, (channels, pixels, ROWS, COLS, ACROSS), DOWN * ACROSS)
     mean, left, sigma = kept_moments(kept, n, eps, channels, pixels, ROWS, COLS, ACROSS, EVEN)
     for t in tl.static_range(DOWN * ACROSS):
         row, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
@@ -280,17 +263,26 @@ def part_of(across, parts):
     return first, tl.minimum(first + each, across)
 
 
+@triton.jit
+def shared_by(sizes, moments, eps, BLOCK: tl.constexpr):
+    """Of a program with a part of a group: where the group begins, its first channel, the place of that channel's sums
+    of part 0, and mean, what rounding left of it, and sigma. sizes: `Sizes`. moments, eps, BLOCK: as in `merged`."""
+    group, n, channels = tl.program_id(0) // sizes.parts, sizes.channels * sizes.pixels, sizes.groups * sizes.channels
+    first = group % sizes.groups * sizes.channels
+    mean, left, sigma = merged(moments, group, sizes.count, sizes.parts, n, eps, BLOCK)
+    sums = group // sizes.groups * sizes.parts * channels + first
+    return group.to(tl.int64) * n, first, sums, mean, left, sigma
+
+
 @triton.jit(do_not_specialize=["eps"])
 def _shared(
     y, x, w, b, eps, sizes, moments,
     ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    channels, pixels, parts = sizes.channels, sizes.pixels, sizes.parts
-    group, n = tl.program_id(0) // parts, channels * pixels
-    base, begin = group.to(tl.int64) * n, group % sizes.groups * channels
-    mean, left, sigma = merged(moments, group, sizes.count, parts, n, eps, BLOCK)
-    first, end = part_of(ACROSS, parts)
+    channels, pixels = sizes.channels, sizes.pixels
+    base, begin, _, mean, left, sigma = shared_by(sizes, moments, eps, BLOCK)
+    first, end = part_of(ACROSS, sizes.parts)
     for t in range(DOWN * (end - first)):
         down = t // (end - first)
         row, at, inside = place(down * ACROSS + first + t - down * (end - first), channels, pixels, ROWS, COLS, ACROSS)

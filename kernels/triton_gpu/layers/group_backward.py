@@ -10,10 +10,10 @@ import triton.language as tl
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import output
 from kernels.triton_gpu.layers.group import (
-    block_of, kept_moments, kept_tiles, merged, moments_in, moments_of, part_of, place, scale_of, sigmoid, sizes_of,
-    tile, walk_of,
+    block_of, kept_moments, moments_in, moments_of, part_of, place, scale_of, shared_by, sigmoid, sizes_of, tile,
+    walk_of,
 )  # fmt: skip
-from kernels.triton_gpu.layers.vectors import added, given, halves, joined, pairs
+from kernels.triton_gpu.layers.vectors import added, given, halves, joined, loaded, pairs
 from kernels.triton_gpu.philox import stored
 
 
@@ -59,6 +59,19 @@ def gradient(dz, c, scale, mean_of, slope_of, over):
     return tl.fma(-c, slope_of, tl.fma(dz, scale, -mean_of)) * over
 
 
+@triton.jit
+def slope(
+    dy, x, w, b, first, t, mean, left, sigma, size, ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr
+):
+    """dz, x_hat sigma and w of tile t, where it is, and which elements there are. dy, x: of the group. w, b, first: as
+    in `scale_of`. mean, left, sigma: of the group. size: its channels and pixels. ROWS, COLS, ACROSS: as in `place`."""
+    row, at, inside = place(t, size[0], size[1], ROWS, COLS, ACROSS)
+    over, scale, shift = scale_of(w, b, first, row, size[0], sigma)
+    c = tl.load(x + at, mask=inside, other=0).to(tl.float32) - mean - left
+    d = tl.load(dy + at, mask=inside, other=0).to(tl.float32)
+    return silu_slope(d, tl.fma(c, over, shift)), c, scale, at, inside
+
+
 @triton.jit(do_not_specialize=["eps"])
 def _kept(
     dx, sums, dy, x, w, b, eps, sizes,
@@ -68,7 +81,7 @@ def _kept(
     if x.dtype.element_ty == tl.int32:
         pixels = pixels // 2
     base, first = group.to(tl.int64) * (channels * pixels), group % sizes.groups * channels
-    xs = kept_tiles(x + base, channels, pixels, ROWS, COLS, ACROSS, DOWN * ACROSS)
+    xs = loaded(x + base, place, (channels, pixels, ROWS, COLS, ACROSS), DOWN * ACROSS)
     mean, left, sigma = kept_moments(xs, n, eps, channels, pixels, ROWS, COLS, ACROSS, EVEN)
     # The sums of each channel, and of the group
     mean_of, slope_of = 0.0, 0.0
@@ -136,12 +149,9 @@ def _looped(
     one_over = tl.div_rn(1.0 + 0.0 * sigma, sigma)
     mean_of, slope_of = mean_of / n, slope_of / n * one_over
     for t in range(DOWN * ACROSS):
-        row, at, inside = place(t, channels, pixels, ROWS, COLS, ACROSS)
-        over, scale, shift = scale_of(w, b, first, row, channels, sigma)
-        c = tl.load(x + base + at, mask=inside, other=0).to(tl.float32) - mean - left
-        d = tl.load(dy + base + at, mask=inside, other=0).to(tl.float32)
-        d = gradient(silu_slope(d, tl.fma(c, over, shift)), c, scale, mean_of, slope_of, one_over)
-        tl.store(dx + base + at, stored(d, dx), mask=inside)
+        dz, c, scale, at, inside = slope(
+            dy + base, x + base, w, b, first, t, mean, left, sigma, (channels, pixels), ROWS, COLS, ACROSS)
+        tl.store(dx + base + at, stored(gradient(dz, c, scale, mean_of, slope_of, one_over), dx), mask=inside)
 
 
 @triton.jit
@@ -149,16 +159,12 @@ def channel_sums(
     dy, x, w, b, first, down, begin, end, mean, left, sigma, size,
     ROWS: tl.constexpr, COLS: tl.constexpr, ACROSS: tl.constexpr,
 ):  # fmt: skip
-    """The sums of dz and of dz x_hat sigma over the pixels of the channels of a row of tiles, (ROWS,) each. dy, x: of
-    the group. w, b, first: as in `scale_of`. down: which row. begin, end: of its tiles. mean, left, sigma: of the
-    group. size: its channels and pixels. ROWS, COLS, ACROSS: as in `place`."""
+    """The sums of dz and of dz x_hat sigma over the pixels of the channels of a row of tiles, (ROWS,) each. down: which
+    row. begin, end: of its tiles. The rest as in `slope`."""
     db, dw = tl.zeros((ROWS, COLS), tl.float32), tl.zeros((ROWS, COLS), tl.float32)
     for across in range(begin, end):
-        row, at, inside = place(down * ACROSS + across, size[0], size[1], ROWS, COLS, ACROSS)
-        over, _, shift = scale_of(w, b, first, row, size[0], sigma)
-        c = tl.load(x + at, mask=inside, other=0).to(tl.float32) - mean - left
-        d = tl.load(dy + at, mask=inside, other=0).to(tl.float32)
-        dz = silu_slope(d, tl.fma(c, over, shift))
+        t = down * ACROSS + across
+        dz, c, _, _, _ = slope(dy, x, w, b, first, t, mean, left, sigma, size, ROWS, COLS, ACROSS)
         db, dw = db + dz, tl.fma(dz, c, dw)
     return tl.sum(db, 1), tl.sum(dw, 1)
 
@@ -169,18 +175,14 @@ def _sums(
     ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    channels, pixels, parts, total = sizes.channels, sizes.pixels, sizes.parts, sizes.sums
-    groups = sizes.groups
-    group, n = tl.program_id(0) // parts, channels * pixels
-    base, begin = group.to(tl.int64) * n, group % groups * channels
-    sums += (group // groups * parts + tl.program_id(0) % parts) * (groups * channels) + begin
-    mean, left, sigma = merged(moments, group, sizes.count, parts, n, eps, BLOCK)
-    first, end = part_of(ACROSS, parts)
+    base, begin, own, mean, left, sigma = shared_by(sizes, moments, eps, BLOCK)
+    sums += own + tl.program_id(0) % sizes.parts * (sizes.groups * sizes.channels)
+    first, end = part_of(ACROSS, sizes.parts)
     for down in range(DOWN):
         db, dw = channel_sums(
-            dy + base, x + base, w, b, begin, down, first, end, mean, left, sigma, (channels, pixels), ROWS, COLS,
-            ACROSS)
-        written(sums, None, begin, db, dw, down, sigma, total, channels, 0.0, 0.0, ROWS)
+            dy + base, x + base, w, b, begin, down, first, end, mean, left, sigma, (sizes.channels, sizes.pixels), ROWS,
+            COLS, ACROSS)
+        written(sums, None, begin, db, dw, down, sigma, sizes.sums, sizes.channels, 0.0, 0.0, ROWS)
 
 
 @triton.jit(do_not_specialize=["eps"])
@@ -189,12 +191,9 @@ def _slopes(
     ROWS: tl.constexpr, COLS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, EVEN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    channels, pixels, parts, total = sizes.channels, sizes.pixels, sizes.parts, sizes.sums
-    groups = sizes.groups
-    group, n = tl.program_id(0) // parts, channels * pixels
-    base, begin = group.to(tl.int64) * n, group % groups * channels
-    sums += group // groups * parts * (groups * channels) + begin
-    mean, left, sigma = merged(moments, group, sizes.count, parts, n, eps, BLOCK)
+    channels, parts, n = sizes.channels, sizes.parts, sizes.channels * sizes.pixels
+    base, begin, own, mean, left, sigma = shared_by(sizes, moments, eps, BLOCK)
+    sums += own
     # The sums of the group
     mean_of, slope_of = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     for down in range(DOWN):
@@ -203,18 +202,16 @@ def _slopes(
         if w is not None:
             weight = tl.load(w + begin + row, mask=row < channels, other=0).to(tl.float32)
         for part in range(parts):
-            at = part * (groups * channels) + row
-            mean_of += weight * tl.load(sums + at, mask=row < channels, other=0)
-            slope_of += weight * tl.load(sums + total + at, mask=row < channels, other=0)
+            of_part = sums + part * (sizes.groups * channels) + row
+            mean_of += weight * tl.load(of_part, mask=row < channels, other=0)
+            slope_of += weight * tl.load(of_part + sizes.sums, mask=row < channels, other=0)
     one_over = tl.div_rn(1.0 + 0.0 * sigma, sigma)
     mean_of, slope_of = tl.sum(mean_of) / n, tl.sum(slope_of) / n * one_over
     # The gradient
     first, end = part_of(ACROSS, parts)
     for t in range(DOWN * (end - first)):
         down = t // (end - first)
-        row, at, inside = place(down * ACROSS + first + t - down * (end - first), channels, pixels, ROWS, COLS, ACROSS)
-        over, scale, shift = scale_of(w, b, begin, row, channels, sigma)
-        c = tl.load(x + base + at, mask=inside, other=0).to(tl.float32) - mean - left
-        d = tl.load(dy + base + at, mask=inside, other=0).to(tl.float32)
-        d = gradient(silu_slope(d, tl.fma(c, over, shift)), c, scale, mean_of, slope_of, one_over)
-        tl.store(dx + base + at, stored(d, dx), mask=inside)
+        dz, c, scale, at, inside = slope(
+            dy + base, x + base, w, b, begin, down * ACROSS + first + t - down * (end - first), mean, left, sigma,
+            (channels, sizes.pixels), ROWS, COLS, ACROSS)
+        tl.store(dx + base + at, stored(gradient(dz, c, scale, mean_of, slope_of, one_over), dx), mask=inside)

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import STORED, output, read
-from kernels.triton_gpu.layers.vectors import added, given
+from kernels.triton_gpu.layers.vectors import added, given, loaded
 from kernels.triton_gpu.philox import stored
 
 ELEMENTS = {"forward": (1024, 8), "backward": (512, 4)}  # of a tile, and of a thread's part of it
@@ -158,16 +158,6 @@ def root_of(kept, mean, n, eps, first, end, ROWS: tl.constexpr, COLS: tl.constex
 
 
 @triton.jit
-def loaded(x, first, end, n, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr):
-    """Rows in registers, a tuple of TILES tiles. x: pointer. first, end, n, ROWS, COLS: as in `tile_of`."""
-    kept = ()
-    for t in tl.static_range(TILES):
-        _, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-        kept = kept + (tl.load(x + at, mask=inside, other=0),)
-    return kept
-
-
-@triton.jit
 def mean_of(kept, n, ROWS: tl.constexpr, COLS: tl.constexpr, CENTRED: tl.constexpr):
     """The means of rows (ROWS, 1), 0 unless CENTRED. kept: of `loaded`. n, ROWS, COLS: as in `tile_of`."""
     total = tl.zeros((ROWS, COLS), tl.float32)
@@ -193,7 +183,7 @@ def _norm(
     CENTRED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     example, base, first, end = rows_of(length, n, parts, ROWS)
-    kept = loaded(x + base, first, end, n, ROWS, COLS, TILES)
+    kept = loaded(x + base, tile_of, (first, end, n, ROWS, COLS), TILES)
     mean = mean_of(kept, n, ROWS, COLS, CENTRED)
     left, over = root_of(kept, mean, n, eps, first, end, ROWS, COLS, CENTRED)
     for t in tl.static_range(TILES):
@@ -225,7 +215,8 @@ def _norm_backward(
         dshift = dshift + (tl.zeros((ROWS, COLS), tl.float32),)
         dscale = dscale + (tl.zeros((ROWS, COLS), tl.float32),)
     for first in range(begin, end, ROWS):
-        xs, dys = loaded(x, first, end, n, ROWS, COLS, TILES), loaded(dy, first, end, n, ROWS, COLS, TILES)
+        xs = loaded(x, tile_of, (first, end, n, ROWS, COLS), TILES)
+        dys = loaded(dy, tile_of, (first, end, n, ROWS, COLS), TILES)
         mean = mean_of(xs, n, ROWS, COLS, CENTRED)
         left, over = root_of(xs, mean, n, eps, first, end, ROWS, COLS, CENTRED)
         # The sums of each row, and those of each column

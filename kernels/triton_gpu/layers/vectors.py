@@ -50,6 +50,17 @@ def pairs(length, *pointers):
 
 
 @triton.jit
+def loaded(x, PLACE: tl.constexpr, where, TILES: tl.constexpr):
+    """Tiles of a group or of rows in registers, a tuple. x: pointer. PLACE: (tile's number, *where) -> its rows or
+    columns, where its elements are, and which there are. TILES: in all."""
+    kept = ()
+    for t in tl.static_range(TILES):
+        _, at, inside = PLACE(t, *where)
+        kept = kept + (tl.load(x + at, mask=inside, other=0),)
+    return kept
+
+
+@triton.jit
 def halves(v):
     """Elements as float32, a tuple: of int32 the lower and the upper bfloat16. v: block."""
     if v.dtype != tl.int32:
