@@ -281,7 +281,7 @@ def _shared(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     channels, pixels = sizes.channels, sizes.pixels
-    base, begin, _, mean, left, sigma = shared_by(sizes, moments, eps, BLOCK)
+    base, begin, own, mean, left, sigma = shared_by(sizes, moments, eps, BLOCK)
     first, end = part_of(ACROSS, sizes.parts)
     for t in range(DOWN * (end - first)):
         down = t // (end - first)
