@@ -161,7 +161,8 @@ def block_of(count, M: tl.constexpr, LAST_FIRST: tl.constexpr):
     return head, blocks - 1 - block if LAST_FIRST else block
 
 
-@triton.jit(do_not_specialize=["scale"])
+# An output that lies otherwise is no other kernel, whose sums might be laid out in another order
+@triton.jit(do_not_specialize=["scale"], do_not_specialize_on_alignment=["y"])
 def _forward(
     y, logs, given, scale,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, TAIL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,

@@ -121,7 +121,7 @@ def _along_queries(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["scale", "root"])
+@triton.jit(do_not_specialize=["scale", "root"], do_not_specialize_on_alignment=["dk", "dv"])
 def _of_keys(
     dk, dv, given, scale, root,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr,
@@ -180,7 +180,7 @@ def _along_keys(
     return state
 
 
-@triton.jit(do_not_specialize=["scale", "root"])
+@triton.jit(do_not_specialize=["scale", "root"], do_not_specialize_on_alignment=["dq"])
 def _of_queries(
     dq, made, given, scale, root,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, TAIL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
