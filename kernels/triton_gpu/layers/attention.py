@@ -51,7 +51,7 @@ def attention(q, k, v, mask=None, causal=False, out=None, scratch=None):
 
 
 def start(kernel, grid, arrays, *args, **constants):
-    """`launch.run` of a kernel with many products. Arguments as there."""
+    """`launch.run` of a kernel with many products. kernel, grid, arrays, args, constants: as there."""
     with device.products():
         launch.run(kernel, grid, arrays, *args, **constants)
 
