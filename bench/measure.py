@@ -23,6 +23,7 @@ DTYPE, SHORT = "float32", (32, 784)  # so few elements that a call costs what co
 CHANGING = "u", "t", "s", "sigma", "sigma_next", "step", "seed", "stream"  # from call to call of a loop
 BACKENDS = ("numba_cpu", "triton_gpu")
 ON_GPU, IN_LOOPS = (2, 3, 256, 256), 8  # what is checked: a shape; examples
+FEW_ROWS = 512  # and queries of attention, or up to twice as many
 STEPS, TRAINED = 5, 2.0  # of training, that are checked; its rule is NumPy's worst of four orders, which others exceed
 ROUNDED = 2.0**16  # an ulp of bfloat16 in those of float32; tests hold such products to NumPy rounded alike
 NUMBERS = (
@@ -123,11 +124,19 @@ def _on_host(op, options, backend, shape, dtype):
 
 def _in_shapes(op, options, backend, shape, dtype):
     """The same for an operation whose arrays are not of one shape; on a GPU one example is checked, of attention one
-    head."""
-    first = (1, 1, *shape[2:]) if op.flops else (1, *shape[1:])
-    few_shape, send = first if backend == "triton_gpu" else shape, registry.carriers(backend)[0]
+    head with fewer queries and keys."""
+    send, gpu = registry.carriers(backend)[0], backend == "triton_gpu"
+    few_shape = (1, *shape[1:]) if gpu else shape
+    if heads := gpu and op.flops and len(shape) == 4:
+        rows = min(shape[2], FEW_ROWS + shape[2] % FEW_ROWS)  # as many past a tile as there are of the timed ones
+        few_shape = (1, 1, rows, *shape[3:])
     few = timing.problem(op, options, few_shape, dtype=dtype)
-    there = few if few_shape == shape else timing.problem(op, options, shape, dtype=dtype)
+    there = few
+    if heads:  # one head again and again, since drawing them takes longer than timing them
+        one = timing.problem(op, options, (1, 1, *shape[2:]), dtype=dtype)
+        there = {n: np.tile(a, (*shape[:2], 1, 1)) if isinstance(a, np.ndarray) else a for n, a in one.items()}
+    elif few_shape != shape:
+        there = timing.problem(op, options, shape, dtype=dtype)
     return few, registry.sent(few, send), registry.sent(there, send), few_shape
 
 

@@ -145,9 +145,17 @@ def ways(b):
     return [(net, way, p) for net in ("simple", 2.0) for way in WAYS for p in b.precisions[-b.slow :]]
 
 
+def products_keep_their_rows():
+    """Whether a row has the same bits in another place of a matrix product of NumPy."""
+    x, w = (f(np.arange(32 * 32, dtype=np.float32)).reshape(32, 32) for f in (np.sin, np.cos))
+    return np.array_equal(np.roll(x, 5, axis=0) @ w, np.roll(x @ w, 5, axis=0))
+
+
 @on_each(ways, ["net", "way", "precision"])
 def test_mlp_sample_bits(b, net, way, precision):
     """On every run, on any number of threads, and for a row alone; the noise of a row is that of its place."""
+    if b.slow and not products_keep_their_rows():
+        pytest.skip("NumPy's products, which the interpreter multiplies by, depend on a row's place in this BLAS")
     size = (35, 20, 9) if b.slow else (203, 90, 70) if b.name == "numba_cpu" else (1203, 90, 70)
     arguments, examples = sampling(size, net, **WAYS[way]) | {"times": [900, 20, 0] if b.slow else SHORT}, size[0]
     extra = {"precision": precision} if precision == "bfloat16" else {}

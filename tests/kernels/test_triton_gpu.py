@@ -3,6 +3,7 @@
 They run on the GPU where there is one, else in Triton's interpreter. A GPU that is there and fails is a failure.
 """
 import importlib
+import os
 import sys
 
 import numpy as np
@@ -102,6 +103,17 @@ def test_strides_and_overlaps_are_refused():
 def test_float64_normals_are_refused():
     with pytest.raises(TypeError, match=r"\bdtype\b"):
         philox.normal(0, 4, dtype=np.float64)
+
+
+@pytest.mark.parametrize("sound", [True, False])
+@pytest.mark.parametrize("before", [None, "0"])
+def test_an_unsound_assembler_is_given_no_wgmma(sound, before, monkeypatch):
+    name = "DISABLE_MMA_V3"
+    monkeypatch.setattr(device, "sound", lambda: sound)
+    monkeypatch.setenv(name, before) if before else monkeypatch.delenv(name, raising=False)
+    with device.products():
+        assert os.environ.get(name) == (before if sound else "1")
+    assert os.environ.get(name) == before
 
 
 @GPU_ONLY

@@ -17,7 +17,7 @@ from kernels.triton_gpu.arrays import read
 from kernels.triton_gpu.layers.attention import (
     LOG2E, block_of, call_of, given_to, keys_seen, seen_by, start, tiles_of,
 )  # fmt: skip
-from kernels.triton_gpu.layers.tiles import like, product, put, raised, scaled, scores, tiles, zeros
+from kernels.triton_gpu.layers.tiles import like, product, put, scaled, scores, tiles, zeros
 from kernels.triton_gpu.layers.vectors import given, written
 
 INF = tl.constexpr(float("inf"))
@@ -109,7 +109,7 @@ def _along_queries(
         there = row < lq
         qs, dys = tiles(q, row, there, D, False), tiles(dy, row, there, E, False)
         log = tl.load(logs + row, mask=there, other=INF)
-        p = raised(tl.fma(scores(ks, qs, N, M), scale, -log[None, :]), q)  # (N, M)
+        p = tl.exp2(tl.fma(scores(ks, qs, N, M), scale, -log[None, :]))  # (N, M)
         dp = scores(vs, dys, N, M)
         ds = p * (dp - tl.load(delta + row, mask=there, other=0)[None, :])
         seen = None
@@ -121,7 +121,7 @@ def _along_queries(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["scale", "root"])
+@triton.jit(do_not_specialize=["scale", "root"], do_not_specialize_on_alignment=["dk", "dv"])
 def _of_keys(
     dk, dv, given, scale, root,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, STAGES: tl.constexpr,
@@ -169,10 +169,10 @@ def _along_keys(
             top, total, of_dp = state
             new = tl.maximum(top, tl.max(s, 1) * scale)
             safe = tl.where(new == -INF, 0.0, new)
-            p, shrink = raised(tl.fma(s, scale, -safe[:, None]), k), raised(top - safe, k)
+            p, shrink = tl.exp2(tl.fma(s, scale, -safe[:, None])), tl.exp2(top - safe)
             state = new, tl.fma(total, shrink, tl.sum(p, 1)), tl.fma(of_dp, shrink, tl.sum(p * dp, 1))
         else:
-            p = raised(tl.fma(s, scale, -log[:, None]), k)
+            p = tl.exp2(tl.fma(s, scale, -log[:, None]))
             if STAGES == 0:
                 p = tl.where(seen, p, 0.0)
             guarded: tl.constexpr = STAGES == 0 and (CAUSAL or given.mask is not None)
@@ -180,7 +180,7 @@ def _along_keys(
     return state
 
 
-@triton.jit(do_not_specialize=["scale", "root"])
+@triton.jit(do_not_specialize=["scale", "root"], do_not_specialize_on_alignment=["dq"])
 def _of_queries(
     dq, made, given, scale, root,
     D: tl.constexpr, E: tl.constexpr, CAUSAL: tl.constexpr, TAIL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,

@@ -16,8 +16,8 @@ from kernels.triton_gpu.arrays import STORED, output, read
 from kernels.triton_gpu.layers.vectors import added, given, loaded
 from kernels.triton_gpu.philox import stored
 
-ELEMENTS = {"forward": (1024, 8), "backward": (512, 4)}  # of a tile, and of a thread's part of it
-PARTS = 4  # programs a multiprocessor for the gradient
+ELEMENTS = {"forward": (1024, 8), "backward": (256, 4)}  # of a tile, and of a thread's part of it
+PARTS = 8  # programs a multiprocessor for the gradient
 
 # B examples of L rows of n. rows, cols: of a tile, of which there are tiles. parts: of an example's rows.
 Walk = namedtuple("Walk", "b length n rows cols tiles parts warps")
@@ -101,7 +101,7 @@ def _launch(kernel, arrays, walk, *args, **constants):
 
 def _forward(arrays, walk, vectors, eps, out, centred):
     out, pointer = output("out", out, arrays)
-    _launch(_norm, arrays, walk, pointer, *arrays.pointers, *vectors, float(eps), CENTRED=centred)
+    _launch(_norm, arrays, walk, pointer, *arrays.pointers, *vectors, float(eps), CENTRED=centred, registers=128)
     return out
 
 

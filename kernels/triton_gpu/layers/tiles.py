@@ -6,7 +6,6 @@ import triton
 import triton.language as tl
 
 from kernels.triton_gpu import device
-from kernels.triton_gpu.math import power
 from kernels.triton_gpu.philox import stored
 
 INTERPRETED, INF = tl.constexpr(device.INTERPRETED), tl.constexpr(math.inf)
@@ -90,12 +89,6 @@ def scores(a, b, M: tl.constexpr, N: tl.constexpr):
 def like(p, x):
     """Weights as the other operand of a product is stored. p: float32 block. x: pointer."""
     return stored(p, x).to(tl.float32) if INTERPRETED else stored(p, x)
-
-
-@triton.jit
-def raised(x, data):
-    """2^x, of float32 to a unit of the last digit; halves have none of those to lose. x: block. data: pointer."""
-    return power(x) if data.dtype.element_ty == tl.float32 else tl.exp2(x)
 
 
 @triton.jit
