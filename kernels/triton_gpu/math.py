@@ -53,17 +53,6 @@ def std_of(logvar):
 
 
 @triton.jit
-def power(x):
-    """2^x to a unit of the last digit, where the hardware's is off by two; below 2^-126 it is 0. x: float32 block, at
-    most 127."""
-    h = tl.where(x < -127.0, -127.0, x)
-    y = h + TO_INT
-    f = (h - (y - TO_INT)) * LN2
-    e = (1.0 + (f + _curved(f))) * _power_of_two(y.to(tl.int32, bitcast=True) - TO_INT_BITS)
-    return tl.where(x < -126.0, 0.0, e)
-
-
-@triton.jit
 def logistic(x):
     """log(1 + e^-|x|), 1 / (1 + e^-|x|) and e^-|x| / (1 + e^-|x|): of softplus and sigmoid, what is left when the
     sign is gone. x: float32 block.
