@@ -43,7 +43,7 @@ def rows(this):
             drawn[name] = net.ddim(x0_hat, labels.size, abar, this.sampler_steps, this.seed)
             tail = [loss for _, loss in path[-max(1, len(path) // 20) :]]
             found.append({"net": name, "parameters": sum(p.size for p in tree.leaves(params)), "train_steps": len(path),
-                          "loss": float(np.mean(tail)), **metrics.judged(judge, real, drawn[name], labels)})  # fmt: skip
+                          "loss": float(np.mean(tail))} | metrics.judged(judge, real, drawn[name], labels))
             curves += [{"net": name, "at_second": float(part[-1][0]), "mean_loss": float(np.mean([x for _, x in part]))}
                        for part in np.array_split(path, min(POINTS, len(path)))]  # fmt: skip
             this.tick()

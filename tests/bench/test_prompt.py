@@ -1,4 +1,4 @@
-"""The prompt study: scenes and their captions, the judge, the model's gradients, training, its files and its command."""
+"""The prompt study: scenes and captions, the judge, the model's gradients, training, files and commands."""
 import contextlib
 import json
 import re
@@ -201,7 +201,8 @@ def test_guidance_1_asks_for_the_prompt_alone_and_every_sampler_ends_near_the_pr
     params, about = model.load(weights)
     ids, seen = scenes.ids(["a red two", "a blue one"]), []
     for sampler in model.SAMPLERS:
-        plain = model.sample(params, ids, about["sizes"], 1.0, 4, sampler=sampler, watch=lambda *step: seen.append(step))
+        watch = {"sampler": sampler, "watch": lambda *step: seen.append(step)}
+        plain = model.sample(params, ids, about["sizes"], 1.0, 4, **watch)
         same = model.sample(params, ids, about["sizes"], 3.0, 4, sampler=sampler, without=ids)
         np.testing.assert_allclose(plain, same, atol=1e-5)  # guided away from itself
         np.testing.assert_allclose(plain, seen[-1][1], atol=1e-6)  # the last step ends at x0_hat
@@ -237,7 +238,7 @@ def test_scenes_are_exported(digits, tmp_path, monkeypatch):
 
     monkeypatch.setattr(command.data, "load", lambda folder=None: (digits, digits))
     assert command.main(["export", "--count=3", "--set=two seen", f"--out={tmp_path}"]) == 0
-    lines = (tmp_path / "captions.csv").read_text().splitlines()
+    lines = (tmp_path / "captions.csv").read_text("utf-8").splitlines()
     layout = scenes.layouts(0, "two seen", np.arange(3))
     assert lines == ["file,caption", *(f"{i:06d}.png,{c}" for i, c in enumerate(scenes.captions(layout)))]
     wanted = show.rgb(scenes.pictures(layout, scenes.handwriting(*digits)))

@@ -58,7 +58,9 @@ def judged(params, pictures, layout):
 
 def measured(picture, two, relation):
     """Both objects of a picture (one object counts twice): digits (2, SIDE, SIDE), colours and sizes (2,) ints, -1 for
-    a part without ink, middles of their boxes (2, 2); and the share of ink that the cut crosses. picture: (3, 32, 32)."""
+    a part without ink, middles of their boxes (2, 2); and the share of ink that the cut crosses.
+
+    picture: (3, 32, 32). two: whether it shows two. relation: into `scenes.RELATIONS`."""
     rgb = np.clip((np.asarray(picture, np.float64) + 1) / 2, 0, 1)
     ink, axis = rgb.max(axis=0), 1 if relation < 2 else 0
     lines = np.moveaxis(ink, axis, 0)  # rows, or columns

@@ -1,5 +1,5 @@
-"""Activations of one number and their gradients on the GPU, one read and one write. Arguments as in
-`ref.layers.activations`; `out` takes the result, and may be an input.
+"""Activations of one number and their gradients on the GPU, one read and one write. `out` takes the result, and may be
+an input.
 
 x sigmoid(u) has its sigmoid from e^-|u|, and a slope its 1 - s from sigmoid(-u), so that neither cancels.
 """
@@ -20,42 +20,42 @@ FAR = tl.constexpr(20.0)  # beyond it the sigmoid of gelu_tanh is 0 or 1 in floa
 
 
 def silu(x, out=None):
-    """x sigmoid(x)."""
+    """x sigmoid(x); arguments as in `ref.layers.activations.silu`."""
     return rowwise(silu_of, read(STORED, x=x), NONE, out)
 
 
 def silu_backward(dy, x, out=None):
-    """Gradient of `silu`."""
+    """Gradient of `silu`; arguments as in `ref.layers.activations.silu_backward`."""
     return rowwise(silu_slope, read(STORED, dy=dy, x=x), NONE, out)
 
 
 def gelu(x, out=None):
-    """x Phi(x)."""
+    """x Phi(x); arguments as in `ref.layers.activations.gelu`."""
     return rowwise(gelu_of, read(STORED, x=x), NONE, out)
 
 
 def gelu_backward(dy, x, out=None):
-    """Gradient of `gelu`."""
+    """Gradient of `gelu`; arguments as in `ref.layers.activations.gelu_backward`."""
     return rowwise(gelu_slope, read(STORED, dy=dy, x=x), NONE, out)
 
 
 def gelu_tanh(x, out=None):
-    """x sigmoid(2 u)."""
+    """x sigmoid(2 u); arguments as in `ref.layers.activations.gelu_tanh`."""
     return rowwise(gelu_tanh_of, read(STORED, x=x), NONE, out)
 
 
 def gelu_tanh_backward(dy, x, out=None):
-    """Gradient of `gelu_tanh`."""
+    """Gradient of `gelu_tanh`; arguments as in `ref.layers.activations.gelu_tanh_backward`."""
     return rowwise(gelu_tanh_slope, read(STORED, dy=dy, x=x), NONE, out)
 
 
 def quick_gelu(x, out=None):
-    """x sigmoid(1.702 x)."""
+    """x sigmoid(1.702 x); arguments as in `ref.layers.activations.quick_gelu`."""
     return rowwise(quick_gelu_of, read(STORED, x=x), NONE, out)
 
 
 def quick_gelu_backward(dy, x, out=None):
-    """Gradient of `quick_gelu`."""
+    """Gradient of `quick_gelu`; arguments as in `ref.layers.activations.quick_gelu_backward`."""
     return rowwise(quick_gelu_slope, read(STORED, dy=dy, x=x), NONE, out)
 
 
@@ -68,40 +68,40 @@ def sigmoids(u):
 
 @triton.jit
 def silu_of(x):
-    """x sigmoid(x)."""
+    """x sigmoid(x). x: float32 block."""
     s, rest = sigmoids(x)
     return x * s
 
 
 @triton.jit
 def silu_slope(dy, x):
-    """dy s (1 + x (1 - s))."""
+    """dy s (1 + x (1 - s)). dy, x: float32 blocks."""
     s, rest = sigmoids(x)
     return dy * (s * tl.fma(x, rest, 1.0))
 
 
 @triton.jit
 def gelu_of(x):
-    """x Phi(x)."""
+    """x Phi(x). x: float32 block."""
     return x * cdf(x)
 
 
 @triton.jit
 def gelu_slope(dy, x):
-    """dy (Phi(x) + x phi(x))."""
+    """dy (Phi(x) + x phi(x)). dy, x: float32 blocks."""
     return dy * tl.fma(x, DENSITY * tl.exp2(-x * x * HALF_LOG2E), cdf(x))
 
 
 @triton.jit
 def gelu_tanh_of(x):
-    """x sigmoid(2 u),  2 u = SLOPE x (1 + CUBE x^2)."""
+    """x sigmoid(2 u),  2 u = SLOPE x (1 + CUBE x^2). x: float32 block."""
     s, rest, slope = tanh_parts(x)
     return x * s
 
 
 @triton.jit
 def gelu_tanh_slope(dy, x):
-    """dy (s + x s (1 - s) 2 u')."""
+    """dy (s + x s (1 - s) 2 u'). dy, x: float32 blocks."""
     s, rest, slope = tanh_parts(x)
     return dy * tl.fma(s * rest, slope, s)
 
@@ -117,13 +117,13 @@ def tanh_parts(x):
 
 @triton.jit
 def quick_gelu_of(x):
-    """x sigmoid(1.702 x)."""
+    """x sigmoid(1.702 x). x: float32 block."""
     s, rest = sigmoids(x * QUICK)
     return x * s
 
 
 @triton.jit
 def quick_gelu_slope(dy, x):
-    """dy (s + 1.702 x s (1 - s))."""
+    """dy (s + 1.702 x s (1 - s)). dy, x: float32 blocks."""
     s, rest = sigmoids(x * QUICK)
     return dy * (s * tl.fma(x * QUICK, rest, 1.0))
