@@ -3,6 +3,7 @@ their place."""
 import numpy as np
 import pytest
 
+from bench.studies.prompt import train
 from kernels.check import selftest
 from kernels.nets import with_kernels
 from kernels.numba_cpu import layers
@@ -63,9 +64,7 @@ def sender(backend, name):
         return np.asarray
     if name not in ("joint_dit", "text"):
         pytest.skip("ref.layers.conv2d makes arrays of NumPy")
-    import cupy
-
-    return cupy.asarray
+    return train.array_module(backend).asarray
 
 
 @pytest.mark.parametrize("backend", ["numba_cpu", "triton_gpu"])
