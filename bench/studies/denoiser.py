@@ -86,8 +86,9 @@ def train_step(state, settings, digits):
 
     # noise it, predict, and take the loss back through the net
     xt = _single(kernels.fused.q_sample_noise(x0, t, seed, abar, noise))
-    residual = settings["net"] == "residual"
-    net, backward = (mlp.residual, mlp.residual_backward) if residual else (mlp.simple_mlp, mlp.simple_mlp_backward)
+    residual, nets = settings["net"] == "residual", kernels.net(mlp)
+    net = nets.residual if residual else nets.simple_mlp
+    backward = nets.residual_backward if residual else nets.simple_mlp_backward
     out, cache = net(state["params"], xt, t, *[label][:residual])
     if predict == "eps":
         loss, dout = kernels.fused.eps_loss_noise(out, seed, noise)  # the noise is regenerated, not kept

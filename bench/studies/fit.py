@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels import registry
 from kernels.check import selftest
+from kernels.nets import with_kernels
 from ref import philox, tree
 
 PARTS = ("params", "m", "v", "average")  # of a state, a tree of arrays each
@@ -45,11 +46,12 @@ def picked(count, seed, batch, step):
 
 
 def backend(name):
-    """The modules of `ref` or of a kernel backend in one place, how arrays get there and back (send, receive), and
-    whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""
+    """The modules of `ref` or of a kernel backend in one place, a module of networks on it (net), how arrays get there
+    and back (send, receive), and whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""
     package, names = "ref" if name == "ref" else f"kernels.{name}", ("philox", "diffusion", "fused")
     found = SimpleNamespace(**{module: importlib.import_module(f"{package}.{module}") for module in names})
     found.send, found.receive = (np.asarray, np.asarray) if name == "ref" else registry.carriers(name)
+    found.net = lambda module: with_kernels(module, name)
     found.interpreted = name != "ref" and selftest.interpreted(name)
 
     def adam_ema(p, g, m, v, average, *hyper):

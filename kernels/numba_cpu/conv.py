@@ -5,7 +5,7 @@ shift of the kernel is one distance for all pixels, so a tile's terms are read i
 begins at offsets[k]. A vector of pixels lies in one row of the result, or, where that makes fewer tiles, the rows
 follow each other with the ends that the kernel reaches over, which are dropped. What an example gets depends on no
 other example.
-`out` takes the result.
+`norm_conv` normalises and activates a channel of a band where it was copied. `out` takes the result.
 
 Papers
     [Arithmetic]  Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016
@@ -18,6 +18,7 @@ import numpy as np
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
+from kernels.numba_cpu.group_norm import STANDARD, activate, standards
 from kernels.numba_cpu.intrinsics import copy_line, wide
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Apart, Left, lanes, lines, tile_onto
 
@@ -34,6 +35,14 @@ def conv2d(x, w, b=None, stride=1, padding=((1, 1), (1, 1)), out=None):
     dtype, strides, before, size = checked(x, w, stride, padding)
     bias = engine.like("b", b, dtype, w.shape[:1])
     return convolved(engine.flat(x), x.shape, engine.flat(w), w.shape, bias, strides, before, size, out)
+
+
+def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=((1, 1), (1, 1)), out=None):
+    """The convolution of silu(group_norm(x)) on the CPU, arguments as in `ref.layers.fused.norm_conv`."""
+    dtype, strides, before, size = checked(x, w, stride, padding)
+    bias, flat = engine.like("b", b, dtype, w.shape[:1]), engine.flat(x)
+    norm = standards(flat, x.shape, groups, scale, shift, eps)
+    return convolved(flat, x.shape, engine.flat(w), w.shape, bias, strides, before, size, out, norm)
 
 
 def checked(x, w, stride, padding):
@@ -55,9 +64,10 @@ def checked(x, w, stride, padding):
     return dtype, strides, tuple(int(p[0]) for p in padding), size
 
 
-def convolved(x, shape, w, kernel, bias, strides, before, size, out):
+def convolved(x, shape, w, kernel, bias, strides, before, size, out, norm=None):
     """The convolution. x, w: flat, of the shapes `shape` and `kernel`. bias: (O,), or empty. strides, before, size: of
-    each axis, as from `checked`. out: as in `conv2d`."""
+    each axis, as from `checked`. out: as in `conv2d`. norm: of `standards`, or None."""
+    norm = np.empty(0, x.dtype) if norm is None else norm
     to = (shape[0], kernel[0], *size)
     memory, how = engine.output(out, to, x.dtype, x, w, bias)
     if how == OVER:  # what is written may be read again
@@ -66,7 +76,8 @@ def convolved(x, shape, w, kernel, bias, strides, before, size, out):
     c, kh, kw = np.ogrid[: sizes.c, : sizes.kh, : sizes.kw]
     plane = (c * sizes.sh + kh % sizes.sh) * sizes.sw + kw % sizes.sw
     offsets = (plane * sizes.hq + kh // sizes.sh) * sizes.wq + kw // sizes.sw
-    args = memory, x, w, bias, np.ascontiguousarray(offsets.reshape(-1), np.int64), _places(sizes, lanes(x)), sizes
+    offsets, places = np.ascontiguousarray(offsets.reshape(-1), np.int64), _places(sizes, lanes(x))
+    args = memory, x, w, bias, norm, offsets, places, sizes
     engine.run(convolve, memory.size * max(1, math.prod(kernel[1:])), *args, parts=shape[0] * sizes.bands)
     return engine.finish(memory, out, to)
 
@@ -96,9 +107,9 @@ def _places(sizes, width):
 
 
 @njit(**INLINE)
-def pack(to, x, image, first, rows, sizes):
-    """The rows from `first` on of an image's planes, (C, sh, sw, hq, wq). to, x: flat. rows: how many. sizes: `Sizes`.
-    Columns outside of the image are left as they are."""
+def pack(to, x, norm, image, first, rows, sizes):
+    """The rows from `first` on of an image's planes, (C, sh, sw, hq, wq). to, x: flat. norm: of `standards`, or empty.
+    rows: how many. sizes: `Sizes`. Without norm, columns outside of the image are left as they are."""
     c, h, w, sh, sw, top, left = sizes.c, sizes.h, sizes.w, sizes.sh, sizes.sw, sizes.top, sizes.left
     for channel in range(c):
         for down in range(sh):
@@ -113,6 +124,15 @@ def pack(to, x, image, first, rows, sizes):
                     else:
                         start = ((image * c + channel) * h + row) * w + begin * sw + across - left
                         copy(to, line + begin, x, start, max(0, end - begin), sw)
+                if norm.size:
+                    place = (image * c + channel) * STANDARD
+                    activate(to[at : at + rows * sizes.wq], norm[place : place + STANDARD])
+                    begin = min(begin, sizes.wq)
+                    for i in range(rows):
+                        row, line = (first + i) * sh + down - top, at + i * sizes.wq
+                        inside = max(begin, end) if 0 <= row < h else begin
+                        to[line : line + begin] = 0
+                        to[line + inside : line + sizes.wq] = 0
 
 
 @njit(**INLINE)
@@ -131,9 +151,9 @@ def copy(to, at, x, start, count, step):
 
 
 @njit(**COMPILE)
-def convolve(lo, hi, y, x, w, bias, offsets, places, sizes):
-    """The bands lo .. hi - 1 of all images. y, x, w: flat. bias: (O,), or empty. offsets: (C KH KW,). places: of the
-    vectors of a band. sizes: `Sizes`."""
+def convolve(lo, hi, y, x, w, bias, norm, offsets, places, sizes):
+    """The bands lo .. hi - 1 of all images. y, x, w: flat. bias: (O,), or empty. norm: of `standards`, or empty.
+    offsets: (C KH KW,). places: of the vectors of a band. sizes: `Sizes`."""
     wide()
     o, terms, width = sizes.o, sizes.c * sizes.kh * sizes.kw, lanes(x)
     planes = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * sizes.wq + width, x)
@@ -142,7 +162,7 @@ def convolve(lo, hi, y, x, w, bias, offsets, places, sizes):
     for band in range(lo, hi):
         image, first = band // sizes.bands, band % sizes.bands * sizes.rows
         rows = min(sizes.rows, sizes.ho - first)
-        pack(planes, x, image, first, rows + (sizes.kh - 1) // sizes.sh, sizes)
+        pack(planes, x, norm, image, first, rows + (sizes.kh - 1) // sizes.sh, sizes)
         for i in range(o):
             sums[i * across : (i + 1) * across] = bias[i] if bias.size else x.dtype.type(0)
         for k in range(0, terms, DEPTH):

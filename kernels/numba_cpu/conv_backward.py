@@ -8,6 +8,7 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.conv import Sizes, checked, convolved
 from kernels.numba_cpu.engine import COMPILE, OVER
+from kernels.numba_cpu.group_norm import STANDARD, activate, group_norm_silu_backward, standards
 from kernels.numba_cpu.intrinsics import wide
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
 
@@ -16,14 +17,35 @@ OUTPUTS, PIXELS = 64, 192  # rows of dw in a part; pixels at a time, whose terms
 
 def conv2d_backward(dy, x, w, stride=1, padding=((1, 1), (1, 1)), out=None):
     """Gradients of `conv2d` on the CPU, arguments as in `ref.layers.conv.conv2d_backward`."""
+    upstream, sizes = _upstream(dy, x, w, stride, padding)
+    flat = engine.flat(x)
+    dw, db = _dw(upstream, flat, np.empty(0, x.dtype), len(x), sizes), _db(upstream, len(x), len(w))
+    return _dx(upstream, flat, w, x.shape, sizes, out), dw, db
+
+
+def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=((1, 1), (1, 1)), out=None):
+    """Gradients of `norm_conv` on the CPU, arguments as in `ref.layers.fused.norm_conv_backward` and
+    `ref.layers.fused.norm_conv`: what the convolution loaded is made again while it is packed."""
+    upstream, sizes = _upstream(dy, x, w, stride, padding)
+    flat = engine.flat(x)
+    norm = standards(flat, x.shape, groups, scale, shift, eps)
+    dw, db = _dw(upstream, flat, norm, len(x), sizes), _db(upstream, len(x), len(w))
+    da = _dx(upstream, flat, w, x.shape, sizes, None)
+    return *group_norm_silu_backward(da, x, groups, scale, shift, eps, out), dw, db
+
+
+def _upstream(dy, x, w, stride, padding):
+    """dy, flat, and `Sizes` of one band, after the check. dy, x, w, stride, padding: of `conv2d_backward`."""
     dtype, strides, before, size = checked(x, w, stride, padding)
     upstream = engine.like("dy", dy, dtype, (len(x), len(w), *size))
-    flat, (kh, kw), (sh, sw) = engine.flat(x), w.shape[2:], strides
+    (kh, kw), (sh, sw) = w.shape[2:], strides
     whole, wq = size[0] + (kh - 1) // sh, size[1] + (kw - 1) // sw
-    sizes = Sizes(*x.shape[1:], len(w), *size, kh, kw, sh, sw, *before, size[0], 1, whole, wq, wq)
-    dw = _dw(upstream, flat, len(x), sizes)
-    dx = _dx(upstream, flat, w, x.shape, sizes, out)
-    return dx, dw, upstream.reshape(len(x), len(w), -1).sum(axis=(0, 2), dtype=np.float64).astype(dtype)
+    return upstream, Sizes(*x.shape[1:], len(w), *size, kh, kw, sh, sw, *before, size[0], 1, whole, wq, wq)
+
+
+def _db(dy, images, o):
+    """dy, flat, summed over images and pixels, (O,). images, o: ints."""
+    return dy.reshape(images, o, -1).sum(axis=(0, 2), dtype=np.float64).astype(dy.dtype)
 
 
 def _dx(dy, x, w, shape, sizes, out):
@@ -51,36 +73,41 @@ def _dx(dy, x, w, shape, sizes, out):
     return engine.finish(memory, out, shape)
 
 
-def _dw(dy, x, images, sizes):
-    """dw. dy, x: flat. sizes: `Sizes` of one band."""
+def _dw(dy, x, norm, images, sizes):
+    """dw. dy, x: flat. norm: of `standards`, or empty. sizes: `Sizes` of one band."""
     width, terms, groups = lanes(x), sizes.kh * sizes.kw, -(-sizes.c // lanes(x))
     planes = np.zeros(images * groups * sizes.sh * sizes.sw * sizes.hq * sizes.wq * width, x.dtype)
     dw = np.zeros((sizes.o, sizes.c, terms), x.dtype)
     pixels = np.arange(sizes.ho)[:, None] * sizes.wq + np.arange(sizes.wo)  # where each stands in a plane
     pixels = np.ascontiguousarray(pixels.reshape(-1) * width, np.int64)
-    engine.run(pack_lanes, x.size, planes, x, groups, sizes, parts=images)
+    engine.run(pack_lanes, x.size, planes, x, norm, groups, sizes, parts=images)
     parts = terms * -(-sizes.o // OUTPUTS)
     engine.run(weigh, dw.size * images * pixels.size, dw.reshape(-1), planes, dy, pixels, images, sizes, parts=parts)
     return dw.reshape(sizes.o, sizes.c, sizes.kh, sizes.kw)
 
 
 @njit(**COMPILE)
-def pack_lanes(lo, hi, planes, x, groups, sizes):
+def pack_lanes(lo, hi, planes, x, norm, groups, sizes):
     """The images lo .. hi - 1 with channels as lanes, (groups, sh, sw, hq, wq, lanes), zeros around them. planes, x:
-    flat. groups: int. sizes: `Sizes`."""
-    width, wq, sh, sw, w = lanes(x), sizes.wq, sizes.sh, sizes.sw, sizes.w
+    flat. norm: of `standards`, or empty. groups: int. sizes: `Sizes`."""
+    wide()
+    width, wq, sh, sw, w, pixels = lanes(x), sizes.wq, sizes.sh, sizes.sw, sizes.w, sizes.h * sizes.w
+    v = np.empty(pixels, x.dtype)
     for image in range(lo, hi):
         for channel in range(sizes.c):
-            group, lane = channel // width, channel % width
+            group, lane, at = channel // width, channel % width, image * sizes.c + channel
+            v[:] = x[at * pixels : (at + 1) * pixels]
+            if norm.size:
+                activate(v, norm[at * STANDARD : (at + 1) * STANDARD])
             for y in range(sizes.h):
-                row, source = y + sizes.top, ((image * sizes.c + channel) * sizes.h + y) * w
+                row, source = y + sizes.top, y * w
                 down = (image * groups + group) * sh + row % sh
                 for across in range(sw if row // sh < sizes.hq else 0):
                     begin = max(0, -((across - sizes.left) // sw))
                     end = min(wq, (w - 1 - across + sizes.left) // sw + 1)
                     to = ((down * sw + across) * sizes.hq + row // sh) * wq * width + lane
                     for j in range(begin, end):
-                        planes[to + j * width] = x[source + j * sw + across - sizes.left]
+                        planes[to + j * width] = v[source + j * sw + across - sizes.left]
 
 
 @njit(**COMPILE)

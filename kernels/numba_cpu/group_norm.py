@@ -10,14 +10,16 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, element
 from kernels.numba_cpu.intrinsics import deliver, fma, wide
-from kernels.numba_cpu.math import LOG2_E, silu_from, silu_slope
+from kernels.numba_cpu.math import LOG2_E, gate_slope, silu_from
 from kernels.numba_cpu.moments import moments, products
+
+STANDARD = 5  # numbers of a channel: mean, 1 / sigma, what rounding left of the mean, scale, shift
 
 
 def group_norm_silu(x, groups, w, b, eps, out=None):
     """`silu(group_norm(x))` on the CPU, arguments as in `ref.layers.fused.group_norm_silu`."""
     shape, dtype = engine.same(x=x)
-    sizes = _sizes(shape, groups)
+    sizes = sizes_of(shape, groups)
     w, b = (engine.like(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
     memory, how = engine.output(out, shape, dtype, flat := engine.flat(x), w, b)
     engine.run(normed, x.size, how, memory, flat, w, b, float(eps), *sizes, parts=shape[0] * sizes[0])
@@ -28,7 +30,7 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
     """Gradients of `group_norm_silu` on the CPU, arguments as in `ref.layers.fused.group_norm_silu_backward` and
     `ref.layers.fused.group_norm_silu`. out: of dx alone."""
     shape, dtype = engine.same(dy=dy, x=x)
-    sizes = _sizes(shape, groups)
+    sizes = sizes_of(shape, groups)
     scale, shift = (engine.like(name, a, dtype, shape[1:2]) for name, a in (("w", w), ("b", b)))
     sums = np.zeros((2, shape[0], shape[1]))
     memory, how = engine.output(out, shape, dtype, upstream := engine.flat(dy), flat := engine.flat(x), scale, shift)
@@ -38,7 +40,7 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
     return (dx, None, None) if w is None else (dx, *np.add.reduce(sums, axis=1).astype(dtype))
 
 
-def _sizes(shape, groups):
+def sizes_of(shape, groups):
     """groups, channels of a group, pixels, after the check. shape: of x."""
     groups = int(groups)
     if len(shape) < 2 or groups < 1 or shape[1] % groups:
@@ -46,8 +48,18 @@ def _sizes(shape, groups):
     return groups, shape[1] // groups, int(np.prod(shape[2:]))
 
 
+def standards(x, shape, groups, w, b, eps):
+    """What `activate` needs of each channel, (B C STANDARD,), after the check. x: flat, of that shape. groups, w, b,
+    eps: as in `group_norm_silu`."""
+    sizes = sizes_of(shape, groups)
+    w, b = (engine.like(name, a, x.dtype, shape[1:2]) for name, a in (("scale", w), ("shift", b)))
+    norm = np.empty(shape[0] * shape[1] * STANDARD, x.dtype)
+    engine.run(standardise, x.size, norm, x, w, b, float(eps), *sizes, parts=shape[0] * sizes[0])
+    return norm
+
+
 @element
-def _line(w, b, channel):
+def line_of(w, b, channel):
     """w and b of a channel. w, b: arrays, empty for 1 and 0."""
     scale = w[channel] if w.size else w.dtype.type(1)
     return scale, b[channel] if b.size else b.dtype.type(0)
@@ -65,7 +77,7 @@ def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
     for group in range(lo, hi):
         m, over, off = moments(x[group * n : (group + 1) * n], eps)
         for k in range(channels):
-            scale, shift = _line(w, b, group % groups * channels + k)
+            scale, shift = line_of(w, b, group % groups * channels + k)
             steep, start = -scale * LOG2_E, -shift * LOG2_E
             begin = group * n + k * pixels
             for first in range(begin, begin + pixels, CHUNK):
@@ -76,6 +88,30 @@ def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
                     o[j] = silu_from(fma(scale, standard, shift), fma(steep, standard, start))
                 if how != DIRECT:
                     deliver(out, part, first, last, how)
+
+
+@njit(**COMPILE)
+def standardise(lo, hi, norm, x, w, b, eps, groups, channels, pixels):
+    """`standards` of the groups lo .. hi - 1 of all examples. The rest as in `normed`."""
+    wide()
+    n = channels * pixels
+    for group in range(lo, hi):
+        m, over, off = moments(x[group * n : (group + 1) * n], eps)
+        for k in range(channels):
+            scale, shift = line_of(w, b, group % groups * channels + k)
+            to = norm[(group * channels + k) * STANDARD : (group * channels + k + 1) * STANDARD]
+            to[0], to[1], to[2], to[3], to[4] = m, over, off, scale, shift
+
+
+@element
+def activate(v, standard):
+    """v = silu(scale x_hat + shift) in place of x. v: numbers of one channel. standard: the channel's of `standards`.
+    """
+    m, over, off, scale, shift = standard[0], standard[1], standard[2], standard[3], standard[4]
+    steep, start = -scale * LOG2_E, -shift * LOG2_E
+    for j in range(v.size):
+        x_hat = fma(v[j] - m, over, off)
+        v[j] = silu_from(fma(scale, x_hat, shift), fma(steep, x_hat, start))
 
 
 @njit(**COMPILE)
@@ -90,7 +126,7 @@ def normed_back(lo, hi, how, dx, sums, dy, x, w, b, eps, groups, channels, pixel
         m, over, off = moments(x[base : base + n], eps)
         mean = slope = 0.0
         for k in range(channels):
-            scale, shift = _line(w, b, channel + k)
+            scale, shift = line_of(w, b, channel + k)
             total = inner = 0.0
             for first in range(k * pixels, (k + 1) * pixels, CHUNK):
                 last = min(first + CHUNK, (k + 1) * pixels)
@@ -98,7 +134,8 @@ def normed_back(lo, hi, how, dx, sums, dy, x, w, b, eps, groups, channels, pixel
                 v, d = x[base + first : base + last], dy[base + first : base + last]
                 for j in range(v.size):
                     standard = fma(v[j] - m, over, off)
-                    z[j] = d[j] * silu_slope(fma(scale, standard, shift))
+                    y = fma(scale, standard, shift)
+                    z[j] = d[j] * gate_slope(y, y)
                     h[j] = standard
                 s, q = products(z, h)
                 total += s
@@ -109,7 +146,7 @@ def normed_back(lo, hi, how, dx, sums, dy, x, w, b, eps, groups, channels, pixel
         # dx = (w dz - mean(w dz) - x_hat mean(w dz x_hat)) / sigma
         mid, tilt = x.dtype.type(mean / n), x.dtype.type(slope / n)
         for k in range(channels):
-            scale = _line(w, b, channel + k)[0]
+            scale = line_of(w, b, channel + k)[0]
             for first in range(k * pixels, (k + 1) * pixels, CHUNK):
                 last = min(first + CHUNK, (k + 1) * pixels)
                 z, h = dz[first:last], x_hat[first:last]

@@ -5,24 +5,36 @@ cache. `out` takes the result, and may be the residual.
 import math
 
 import numpy as np
-from numba import float32
-from numba.extending import overload
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.activations import phi
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, element
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
+from kernels.numba_cpu.gates import CURVE, QUICK, gated, two_u
 from kernels.numba_cpu.intrinsics import fma, wide
-from kernels.numba_cpu.math import MOST_NORMAL, ONE, ZERO, exp_of, silu
+from kernels.numba_cpu.math import silu
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
 
-ACTS = SILU, GELU, GELU_TANH, QUICK_GELU, GEGLU = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
+ACTS = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
 ROOM, DEPTH = 1 << 16, 192  # sums of a part; terms at a time, which stay in the first-level cache
-SLOPE, CUBE, QUICK = 2 * math.sqrt(2 / math.pi), 0.044715, 1.702
 
 
 def linear_act(x, w, b, r, act, out=None):
     """act(W x + b) + r on the CPU, arguments as in `ref.layers.fused.linear_act`."""
+    bias, m, n, halves, to = checked(x, w, b, act)
+    residual, flat, dtype = engine.like("r", r, x.dtype, to), engine.flat(x), x.dtype
+    memory, how = engine.output(out, to, dtype, flat, w, bias, residual)
+    if how == OVER and any(np.may_share_memory(memory, a) for a in (flat, w, bias)):  # read again
+        memory = np.empty(memory.size, dtype)
+    panels, shift = panelled(w, bias, halves)
+    args = memory, flat, panels, shift, residual, ACTS.index(act), m, n, block_of(halves * m)
+    engine.run(layer, memory.size * max(1, n) * halves, *args, parts=-(-math.prod(to[:-1]) // args[-1]))
+    return engine.finish(memory, out, to)
+
+
+def checked(x, w, b, act):
+    """b, flat, m, n, how many outputs each number of the result needs, and its shape, after the check. x, w, b, act: of
+    `linear_act`."""
     shape, dtype = engine.same(x=x)
     if act not in ACTS:
         raise ValueError(f"act: expected one of {', '.join(ACTS)}, got {act!r}")
@@ -33,46 +45,22 @@ def linear_act(x, w, b, r, act, out=None):
     bias, halves = engine.like("b", b, dtype, w.shape[:1]), 1 + (act == "geglu")
     if len(w) % halves:
         raise ValueError(f"w: expected an even number of rows for geglu, got {w.shape}")
-    m, n = len(w) // halves, w.shape[1]
-    to = (*shape[:-1], m)
-    residual, flat = engine.like("r", r, dtype, to), engine.flat(x)
-    memory, how = engine.output(out, to, dtype, flat, w, bias, residual)
-    if how == OVER and any(np.may_share_memory(memory, a) for a in (flat, w, bias)):  # read again
-        memory = np.empty(memory.size, dtype)
-    width, rows = lanes(flat), math.prod(shape[:-1])
-    panels, shift = (np.zeros((halves, -(-m // width) * width, *end), dtype) for end in ((n,), ()))
-    panels[:, :m] = w.reshape(halves, m, n)
-    shift[:, :m] = bias.reshape(halves, -1) if b is not None else 0
-    panels = np.ascontiguousarray(panels.reshape(halves, -1, width, n).swapaxes(2, 3)).reshape(-1)  # of n rows each
-    block = max(ROWS, min(64, ROOM // max(1, shift.size) // ROWS * ROWS))
-    args = memory, flat, panels, shift.reshape(-1), residual, ACTS.index(act), m, n, block
-    engine.run(layer, memory.size * max(1, n) * halves, *args, parts=-(-rows // block))
-    return engine.finish(memory, out, to)
+    return bias, len(w) // halves, w.shape[1], halves, (*shape[:-1], len(w) // halves)
 
 
-# --- activations of one element ---------------------------------------------------------------------------------------
+def panelled(w, bias, halves):
+    """w (outputs, n) in panels of a tile's width, (panels, n, width), and bias with zeros to the same width, both flat;
+    each of the halves of the outputs begins a panel. bias: flat, empty for 0."""
+    width, (m, n) = lanes(w), w.shape
+    panels, shift = (np.zeros((halves, -(-m // halves // width) * width, *end), w.dtype) for end in ((n,), ()))
+    panels[:, : m // halves] = w.reshape(halves, m // halves, n)
+    shift[:, : m // halves] = bias.reshape(halves, -1) if bias.size else 0
+    return np.ascontiguousarray(panels.reshape(halves, -1, width, n).swapaxes(2, 3)).reshape(-1), shift.reshape(-1)
 
 
-@element
-def _gated32(x, z):
-    h = MOST_NORMAL if -z > MOST_NORMAL else -z
-    return (x * ZERO if z < -MOST_NORMAL else x) / (ONE + exp_of(-MOST_NORMAL if h < -MOST_NORMAL else h))
-
-
-@element
-def _gated64(x, z):
-    e = math.exp(-abs(z))
-    return x * ((e if z < 0 else 1.0) / (1.0 + e))
-
-
-def gated(x, z):
-    """x sigmoid(z). x, z: numbers of the kernel's dtype."""
-    return _gated32(x, z) if type(x) is np.float32 else _gated64(x, z)
-
-
-@overload(gated, jit_options=INLINE)
-def _(x, z):
-    return _gated32 if x == float32 else _gated64
+def block_of(outputs):
+    """How many rows are computed at a time, so that their sums stay in the second-level cache. outputs: int."""
+    return max(ROWS, min(64, ROOM // max(1, outputs) // ROWS * ROWS))
 
 
 # --- the kernel -------------------------------------------------------------------------------------------------------
@@ -109,7 +97,7 @@ def multiply(sums, x, panels, bias, begin, count, n):
 @njit(**INLINE)
 def finish(y, r, h, g, act):
     """y = act(h) + r, of "geglu" h gelu(g) + r. y, r, h, g: (m,). act: as in `layer`."""
-    one = y.dtype.type(1)
+    t = y.dtype.type
     if act == 0:
         for k in range(y.size):
             y[k] = silu(h[k]) + r[k]
@@ -118,10 +106,10 @@ def finish(y, r, h, g, act):
             y[k] = fma(h[k], phi(h[k])[0], r[k])
     elif act == 2:
         for k in range(y.size):
-            y[k] = gated(h[k], y.dtype.type(SLOPE) * h[k] * (one + y.dtype.type(CUBE) * h[k] * h[k])) + r[k]
+            y[k] = gated(h[k], two_u(h[k], t(CURVE[0]), t(CURVE[1]), t(CURVE[2]))[0]) + r[k]
     elif act == 3:
         for k in range(y.size):
-            y[k] = gated(h[k], y.dtype.type(QUICK) * h[k]) + r[k]
+            y[k] = gated(h[k], t(QUICK[0]) * h[k]) + r[k]
     else:
         for k in range(y.size):
             y[k] = fma(h[k], g[k] * phi(g[k])[0], r[k])

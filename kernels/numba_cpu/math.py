@@ -157,20 +157,20 @@ def _silu64(x):
 
 
 @element
-def _silu_slope32(x):
-    h = -abs(x)
+def _gate_slope32(z, t):
+    h = -abs(z)
     e = ZERO if h < -MOST_NORMAL else exp_of(-MOST_NORMAL if h < -MOST_NORMAL else h)
     s = ONE / (ONE + e)
-    large, small = (e * s, s) if x < ZERO else (s, e * s)
-    return large * (ONE + x * small)
+    large, small = (e * s, s) if z < ZERO else (s, e * s)
+    return large if e == ZERO else large * (ONE + t * small)
 
 
 @element
-def _silu_slope64(x):
-    e = math.exp(-abs(x))
+def _gate_slope64(z, t):
+    e = math.exp(-abs(z))
     s = 1.0 / (1.0 + e)
-    large, small = (e * s, s) if x < 0 else (s, e * s)
-    return large * (1.0 + x * small)
+    large, small = (e * s, s) if z < 0 else (s, e * s)
+    return large if e == 0 else large * (1.0 + t * small)
 
 
 def silu(x):
@@ -194,11 +194,12 @@ def _(z, t):
     return _silu_from32 if z == float32 else _silu_from64
 
 
-def silu_slope(x):
-    """s + x s (1 - s) with s = sigmoid(x). x: a number of the kernel's dtype."""
-    return _silu_slope32(x) if type(x) is np.float32 else _silu_slope64(x)
+def gate_slope(z, t):
+    """s (1 + t (1 - s)) with s = sigmoid(z): the slope of x sigmoid(z(x)) where t = x z'(x). z, t: numbers of the
+    kernel's dtype."""
+    return _gate_slope32(z, t) if type(z) is np.float32 else _gate_slope64(z, t)
 
 
-@overload(silu_slope, jit_options=INLINE)
-def _(x):
-    return _silu_slope32 if x == float32 else _silu_slope64
+@overload(gate_slope, jit_options=INLINE)
+def _(z, t):
+    return _gate_slope32 if z == float32 else _gate_slope64

@@ -87,6 +87,8 @@ def compiled(walk, equation, outs, ins, coefficients, vectors):
     ks = tuple(range(coefficients))
 
     def two(lo, hi, how, table, n, u, a, b):
+        if vectors:
+            wide()
         walk(equation, lo, hi, how, table, n, ks, u, (a,), (b,))
 
     def three(lo, hi, how, table, n, u, a, b, c):

@@ -22,8 +22,8 @@ def _group(names, rng, shape, dtype, values, offset=0.0, eps=1e-5, affine=True, 
     """An input maker: (B, C, ...), groups a divisor of C."""
     shape = (1,) * (2 - len(shape)) + tuple(shape)
     vectors = ("w", "b") if affine else ()
-    arrays = _drawn((*names, *vectors), [shape] * len(names) + [shape[1:2]] * 2, rng, dtype, values)
-    arrays["x"] = _moved(arrays["x"], offset)
+    arrays = drawn((*names, *vectors), [shape] * len(names) + [shape[1:2]] * 2, rng, dtype, values)
+    arrays["x"] = moved(arrays["x"], offset)
     # of groups of two elements there is no gradient
     size = math.prod(shape[1:])
     divisors = [n for n in range(1, shape[1] + 1) if shape[1] % n == 0 and size >= 3 * n] or [1]
@@ -34,33 +34,35 @@ def _rows(names, vectors, rng, shape, dtype, values, offset=0.0, **options):
     """An input maker: (B, L, n), and vectors (B, n)."""
     shape = (shape[0] if len(shape) > 1 else 1, math.prod(shape[1:-1]), shape[-1])
     shapes = [shape] * len(names) + [shape[::2]] * len(vectors)
-    arrays = _drawn((*names, *vectors), shapes, rng, dtype, values)
+    arrays = drawn((*names, *vectors), shapes, rng, dtype, values)
     if "x" in arrays:
-        arrays["x"] = _moved(arrays["x"], offset)
+        arrays["x"] = moved(arrays["x"], offset)
     return arrays | options
 
 
 def _rms(names, rng, shape, dtype, values, affine=True, **options):
     shape = (1,) * (2 - len(shape)) + tuple(shape)
     shapes = [shape] * len(names) + [shape[-1:]]
-    return {"w": None} | _drawn((*names, *["w"] * affine), shapes, rng, dtype, values) | options
+    return {"w": None} | drawn((*names, *["w"] * affine), shapes, rng, dtype, values) | options
 
 
 def _halves(names, rng, shape, dtype, values):
     wide = (*shape[:-1], 2 * shape[-1])
-    return _drawn(names, [wide if name == "x" else shape for name in names], rng, dtype, values)
+    return drawn(names, [wide if name == "x" else shape for name in names], rng, dtype, values)
 
 
-def _drawn(names, shapes, rng, dtype, values):
+def drawn(names, shapes, rng, dtype, values):
     """Arrays by name. Of a gradient, or where what rounding left of a mean is multiplied by w, NaN alone is not finite:
-    of infinity the order of sums makes NaN."""
+    of infinity the order of sums makes NaN. names: strs. shapes: of each. rng, dtype, values: as in
+    `kernels.ops.inputs.data`."""
     arrays = {name: data(rng, shape, dtype, values) for name, shape in zip(names, shapes)}
     for x in arrays.values() if "dy" in names or "b" in names else ():
         x[np.isinf(x.astype(np.float64))] = np.nan
     return arrays
 
 
-def _moved(x, offset):
+def moved(x, offset):
+    """x + offset, in x's dtype. x: array. offset: float."""
     return (x.astype(np.float64) + offset).astype(x.dtype)
 
 
@@ -89,12 +91,14 @@ def _group_terms(x, groups, w, b, eps):
     return w * x_hat + b, np.abs(w) * h + np.abs(b), h, sigma, np.abs(w)
 
 
-def _silu_sizes(x, groups, w, b, eps):
+def silu_sizes(x, groups, w, b, eps):
+    """Of `group_norm_silu`, arguments as there."""
     z, size, *_ = _group_terms(x, groups, w, b, eps)
     return np.abs(layers.silu_backward(1, z)) * size + np.abs(layers.silu(z)) + FLUSHED * np.abs(z)
 
 
-def _silu_backward_sizes(dy, x, groups, w, b, eps):
+def silu_backward_sizes(dy, x, groups, w, b, eps):
+    """Of `group_norm_silu_backward`, arguments as there."""
     z, size, h, sigma, w = _group_terms(x, groups, w, b, eps)
     s = layers.sigmoid(z)
     bend = np.abs(s * (1 - s) * (2 + z * (1 - 2 * s)))
@@ -132,16 +136,16 @@ def _rms_backward_sizes(dy, x, w, eps):
 
 def _geglu_sizes(x):
     a, g = (np.abs(part) for part in np.split(x, 2, axis=-1))
-    return a * g * _cdf_size(g)
+    return a * g * cdf_size(g)
 
 
 def _geglu_backward_sizes(dy, x):
     a, g = (np.abs(part) for part in np.split(x, 2, axis=-1))
-    dg = np.abs(dy) * a * (_cdf_size(g) + g * normal_pdf(g) * (1 + g * g))
-    return np.concatenate([np.abs(dy) * g * _cdf_size(g), dg], axis=-1)
+    dg = np.abs(dy) * a * (cdf_size(g) + g * normal_pdf(g) * (1 + g * g))
+    return np.concatenate([np.abs(dy) * g * cdf_size(g), dg], axis=-1)
 
 
-def _cdf_size(g):
+def cdf_size(g):
     """Of (1 + erf(g / sqrt(2))) / 2, whose argument is rounded. g: >= 0."""
     return (1 + erf(g * math.sqrt(0.5))) / 2 + g * normal_pdf(g)
 
@@ -164,11 +168,11 @@ def _op(truth, ulps, make, scale, shapes, options=None, **more):
 
 OPS = [
     _op(
-        layers.group_norm_silu, 6, functools.partial(_group, ("x",)), _silu_sizes, GROUPS,
+        layers.group_norm_silu, 6, functools.partial(_group, ("x",)), silu_sizes, GROUPS,
         OFFSET | EPS | {"affine": (False, True)}, examples=("x",), bench=UNETS, **LAYER,
     ),
     _op(
-        layers.group_norm_silu_backward, 8, functools.partial(_group, ("dy", "x")), _silu_backward_sizes, GROUPS,
+        layers.group_norm_silu_backward, 8, functools.partial(_group, ("dy", "x")), silu_backward_sizes, GROUPS,
         OFFSET | EPS, bench=UNETS, **GRADIENT,
     ),
     _op(

@@ -33,6 +33,8 @@ FUNCTIONS = {
     "conv3d": dict(x=sines((1, 2, 2, 3, 2)), w=sines((2, 2, 3, 3, 3), 1), b=sines((2,), 2)),
     "group_norm": dict(x=sines((2, 4, 2, 3)), w=1 + sines((4,), 1) / 2, b=sines((4,), 2)),
     "group_norm_silu": dict(x=sines((2, 4, 2, 3)), w=1 + sines((4,), 1) / 2, b=sines((4,), 2)),
+    "norm_conv": dict(x=sines((2, 4, 3, 3)), scale=1 + sines((4,), 1) / 2, shift=sines((4,), 2),
+                      w=sines((3, 4, 3, 3), 3), b=sines((3,), 4)),
     "layer_norm": NORM,
     "rms_norm": NORM,
     "adaptive_norm": dict(x=sines((2, 3, 4)), shift=sines((2, 4), 1), scale=sines((2, 4), 2)),

@@ -16,7 +16,7 @@ from ref.layers.embed import (
 from ref.layers.feed_forward import feed_forward, feed_forward_backward
 from ref.layers.fused import (
     gate_residual, gate_residual_backward, group_norm_silu, group_norm_silu_backward, layer_norm_modulate,
-    layer_norm_modulate_backward, linear_act, linear_act_backward,
+    layer_norm_modulate_backward, linear_act, linear_act_backward, norm_conv, norm_conv_backward,
 )  # fmt: skip
 from ref.layers.linear import linear, linear_backward
 from ref.layers.loss import cross_entropy, cross_entropy_backward

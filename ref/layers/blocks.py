@@ -7,9 +7,9 @@ Papers
     [DDPM]  Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
     [LDM]   Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
 """
-from ref.layers.activations import silu, silu_backward
 from ref.layers.attention import multi_head, multi_head_backward
 from ref.layers.conv import conv2d, conv2d_backward
+from ref.layers.fused import group_norm_silu, group_norm_silu_backward
 from ref.layers.linear import linear, linear_backward
 from ref.layers.norm import group_norm, group_norm_backward
 from ref.layers.resample import patchify, unpatchify
@@ -31,16 +31,16 @@ def resblock(params, x, c, groups, eps):
     """
     norm = {"groups": integer(groups, "groups"), "eps": number(eps, "eps")}
     # First convolution
-    n1 = apply(group_norm, params["norm1"], x, **norm)
-    h1 = apply(conv2d, params["conv1"], silu(n1))  # (B, O, H, W)
+    a1 = apply(group_norm_silu, params["norm1"], x, **norm)
+    h1 = apply(conv2d, params["conv1"], a1)  # (B, O, H, W)
     # Time and class
     h = h1 if c is None else h1 + apply(linear, params["time_emb_proj"], c)[:, :, None, None]
     # Second convolution
-    n2 = apply(group_norm, params["norm2"], h, **norm)
-    h2 = apply(conv2d, params["conv2"], silu(n2))  # (B, O, H, W)
+    a2 = apply(group_norm_silu, params["norm2"], h, **norm)
+    h2 = apply(conv2d, params["conv2"], a2)  # (B, O, H, W)
     # Shortcut
     shortcut = apply(conv2d, params["conv_shortcut"], x, padding=POINT) if "conv_shortcut" in params else x
-    return shortcut + h2, {"x": x, "c": c, "n1": n1, "h": h, "n2": n2, "norm": norm}
+    return shortcut + h2, {"x": x, "c": c, "a1": a1, "h": h, "a2": a2, "norm": norm}
 
 
 def resblock_backward(dy, params, cache):
@@ -52,17 +52,17 @@ def resblock_backward(dy, params, cache):
         dshortcut, grads["conv_shortcut"] = gradient(conv2d_backward, dy, params["conv_shortcut"], cache["x"],
                                                      padding=POINT)
     # Second convolution
-    da2, grads["conv2"] = gradient(conv2d_backward, dy, params["conv2"], silu(cache["n2"]))
-    dn2 = silu_backward(da2, cache["n2"])
-    dh, grads["norm2"] = gradient(group_norm_backward, dn2, params["norm2"], cache["h"], **norm)
+    da2, grads["conv2"] = gradient(conv2d_backward, dy, params["conv2"], cache["a2"])
+    dh, grads["norm2"] = gradient(group_norm_silu_backward, da2, params["norm2"], cache["h"],
+                                  b=params["norm2"].get("bias"), **norm)
     # Time and class
     if cache["c"] is not None:
         dshift = dh.sum(axis=(2, 3))  # (B, O)
         dc, grads["time_emb_proj"] = gradient(linear_backward, dshift, params["time_emb_proj"], cache["c"])
     # First convolution
-    da1, grads["conv1"] = gradient(conv2d_backward, dh, params["conv1"], silu(cache["n1"]))
-    dn1 = silu_backward(da1, cache["n1"])
-    dx, grads["norm1"] = gradient(group_norm_backward, dn1, params["norm1"], cache["x"], **norm)
+    da1, grads["conv1"] = gradient(conv2d_backward, dh, params["conv1"], cache["a1"])
+    dx, grads["norm1"] = gradient(group_norm_silu_backward, da1, params["norm1"], cache["x"],
+                                  b=params["norm1"].get("bias"), **norm)
     return dx + dshortcut, dc, filled(params, grads)
 
 

@@ -5,6 +5,7 @@ Papers
     [DiT]  Peebles, Xie, "Scalable Diffusion Models with Transformers", 2023
 """
 from ref.layers.activations import silu, silu_backward
+from ref.layers.conv import conv2d, conv2d_backward
 from ref.layers.feed_forward import ACTIVATIONS
 from ref.layers.linear import linear, linear_backward
 from ref.layers.norm import adaptive_norm, adaptive_norm_backward, group_norm, group_norm_backward
@@ -24,6 +25,23 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps):
     None where w is."""
     dz = silu_backward(dy, group_norm(x, groups, w, b, eps))
     return group_norm_backward(dz, x, groups, w, eps)
+
+
+def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=((1, 1), (1, 1))):
+    """y = w * silu(group_norm(x)) + b, a convolution that normalises what it loads.
+
+    x: (B, C, H, W). groups: int that divides C. scale, shift: (C,), of the norm, or None for 1 and 0. eps: float. w: (O,
+    C, KH, KW). b: (O,) or None. stride, padding: as in `conv2d`.
+    Returns y, of the shape of the convolution. Raises as `group_norm` and `conv2d` do.
+    """
+    return conv2d(group_norm_silu(x, groups, scale, shift, eps), w, b, stride, padding)
+
+
+def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=((1, 1), (1, 1))):
+    """Gradients of `norm_conv`. dy: as y there. x, groups, scale, shift, eps, w, stride, padding: as there. Returns dx,
+    dscale, dshift, dw, db, of which dscale and dshift are None where scale is."""
+    da, dw, db = conv2d_backward(dy, group_norm_silu(x, groups, scale, shift, eps), w, stride, padding)
+    return *group_norm_silu_backward(da, x, groups, scale, shift, eps), dw, db
 
 
 def layer_norm_modulate(x, shift, scale, eps):

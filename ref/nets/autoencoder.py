@@ -12,9 +12,8 @@ Papers
 from itertools import zip_longest
 
 from ref.layers import (
-    conv2d, conv2d_backward, group_norm, group_norm_backward, pixel_attention, pixel_attention_backward, relu,
-    relu_backward, resblock, resblock_backward, silu, silu_backward, tanh, tanh_backward, upsample_nearest,
-    upsample_nearest_backward,
+    conv2d, conv2d_backward, group_norm_silu, group_norm_silu_backward, pixel_attention, pixel_attention_backward, relu,
+    relu_backward, resblock, resblock_backward, tanh, tanh_backward, upsample_nearest, upsample_nearest_backward,
 )  # fmt: skip
 from ref.nets.init import autoencoder_init, tiny_init
 from ref.tree import apply, filled, gradient
@@ -81,17 +80,17 @@ def _half(params, x, config):
     for _, level in _levels(params):
         h, cache = _level(level, h, groups)
         kept.append(cache)
-    n = apply(group_norm, params["conv_norm_out"], h, groups=groups, eps=EPS)
-    return apply(conv2d, params["conv_out"], silu(n)), {"x": x, "levels": kept, "h": h, "n": n}
+    a = apply(group_norm_silu, params["conv_norm_out"], h, groups=groups, eps=EPS)
+    return apply(conv2d, params["conv_out"], a), {"x": x, "levels": kept, "h": h, "a": a}
 
 
 def _half_gradients(dy, params, cache, config):
     """dx and dparams of `_half`."""
     levels, groups = _levels(params), config.get("norm_num_groups", 32)
     grads = {place: [] for place, _ in levels}
-    da, grads["conv_out"] = gradient(conv2d_backward, dy, params["conv_out"], silu(cache["n"]))
-    dh, grads["conv_norm_out"] = gradient(group_norm_backward, silu_backward(da, cache["n"]), params["conv_norm_out"],
-                                          cache["h"], groups=groups, eps=EPS)
+    da, grads["conv_out"] = gradient(conv2d_backward, dy, params["conv_out"], cache["a"])
+    dh, grads["conv_norm_out"] = gradient(group_norm_silu_backward, da, params["conv_norm_out"], cache["h"],
+                                          b=params["conv_norm_out"].get("bias"), groups=groups, eps=EPS)
     for (place, level), kept in zip(reversed(levels), reversed(cache["levels"])):
         dh, made = _level_gradients(dh, level, kept)
         grads[place] = made if place == "mid_block" else [made, *grads[place]]

@@ -10,9 +10,10 @@ Papers
 import numpy as np
 
 from ref.layers import (
-    adaptive_norm, adaptive_norm_backward, attention, attention_backward, conv2d, conv2d_backward, embedding,
-    embedding_backward, feed_forward, feed_forward_backward, linear, linear_backward, merge_heads, silu, silu_backward,
-    split_heads, time_embedding, unpatchify, unpatchify_backward,
+    attention, attention_backward, conv2d, conv2d_backward, embedding, embedding_backward, feed_forward,
+    feed_forward_backward, gate_residual, gate_residual_backward, layer_norm_modulate, layer_norm_modulate_backward,
+    linear, linear_backward, merge_heads, silu, silu_backward, split_heads, time_embedding, unpatchify,
+    unpatchify_backward,
 )  # fmt: skip
 from ref.nets.init import dit_init
 from ref.tree import apply, filled, gradient
@@ -79,21 +80,21 @@ def dit_backward(dy, params, cache, config):
 
 def dit_block(params, x, a, heads):
     """u = x + gate_1 Attention(norm_1(x)),  y = u + gate_2 W_2 gelu(W_1 norm_2(u)), [DiT] section 3.2, where the shift
-    and the scale of each `adaptive_norm` and each gate are a linear layer of a. With gates 0 it is the identity.
+    and the scale of each `layer_norm_modulate` and each gate are a linear layer of a. With gates 0 it is the identity.
 
     params: dict. x: (B, L, D). a: (B, D), silu of time and class. heads: int.
     Returns y (B, L, D), cache.
     """
     parts = np.split(apply(linear, params["adaLN_modulation"][1], a), 6, axis=1)
     shift1, scale1, gate1, shift2, scale2, gate2 = parts  # (B, D) each
-    n1 = adaptive_norm(x, shift1, scale1, EPS)
+    n1 = layer_norm_modulate(x, shift1, scale1, EPS)
     qkv = np.split(apply(linear, params["attn"]["qkv"], n1), 3, axis=2)  # (B, L, D) each
     q, k, v = (split_heads(part, heads) for part in qkv)  # (B, heads, L, D / heads)
     m = merge_heads(attention(q, k, v))  # (B, L, D)
     o = apply(linear, params["attn"]["proj"], m)
-    u = x + gate1[:, None] * o
-    f, mlp = feed_forward(params["mlp"], adaptive_norm(u, shift2, scale2, EPS), "gelu_tanh")
-    return u + gate2[:, None] * f, {"x": x, "a": a, "modulation": parts, "n1": n1, "qkv": [q, k, v], "m": m, "o": o,
+    u = gate_residual(x, o, gate1)
+    f, mlp = feed_forward(params["mlp"], layer_norm_modulate(u, shift2, scale2, EPS), "gelu_tanh")
+    return gate_residual(u, f, gate2), {"x": x, "a": a, "modulation": parts, "n1": n1, "qkv": [q, k, v], "m": m, "o": o,
                                     "u": u, "f": f, "mlp": mlp}
 
 
@@ -102,39 +103,39 @@ def dit_block_backward(dy, params, cache):
     _, scale1, gate1, _, scale2, gate2 = cache["modulation"]
     q, k, v = cache["qkv"]
     # Feed-forward
-    dgate2 = (dy * cache["f"]).sum(axis=1)
-    dn2, dmlp = feed_forward_backward(dy * gate2[:, None], params["mlp"], cache["mlp"], "gelu_tanh")
-    du, dshift2, dscale2 = adaptive_norm_backward(dn2, cache["u"], scale2, EPS)
-    du = dy + du
+    du, df, dgate2 = gate_residual_backward(dy, cache["f"], gate2)
+    dn2, dmlp = feed_forward_backward(df, params["mlp"], cache["mlp"], "gelu_tanh")
+    du_norm, dshift2, dscale2 = layer_norm_modulate_backward(dn2, cache["u"], scale2, EPS)
+    du = du + du_norm
     # Attention
-    dgate1 = (du * cache["o"]).sum(axis=1)
-    dm, dproj = gradient(linear_backward, du * gate1[:, None], params["attn"]["proj"], cache["m"])
+    dx, do, dgate1 = gate_residual_backward(du, cache["o"], gate1)
+    dm, dproj = gradient(linear_backward, do, params["attn"]["proj"], cache["m"])
     dqkv = attention_backward(split_heads(dm, q.shape[1]), q, k, v)
     dqkv = np.concatenate([merge_heads(part) for part in dqkv], axis=2)  # (B, L, 3 D)
     dn1, dlinear = gradient(linear_backward, dqkv, params["attn"]["qkv"], cache["n1"])
-    dx, dshift1, dscale1 = adaptive_norm_backward(dn1, cache["x"], scale1, EPS)
+    dx_norm, dshift1, dscale1 = layer_norm_modulate_backward(dn1, cache["x"], scale1, EPS)
     # Shifts, scales and gates
     dparts = np.concatenate([dshift1, dscale1, dgate1, dshift2, dscale2, dgate2], axis=1)  # (B, 6 D)
     da, dmodulation = gradient(linear_backward, dparts, params["adaLN_modulation"][1], cache["a"])
-    return du + dx, da, filled(params, {"attn": {"qkv": dlinear, "proj": dproj}, "mlp": dmlp,
+    return dx + dx_norm, da, filled(params, {"attn": {"qkv": dlinear, "proj": dproj}, "mlp": dmlp,
                                         "adaLN_modulation": [None, dmodulation]})
 
 
 def final_layer(params, x, a):
-    """y = W adaptive_norm(x) + b, [DiT] section 3.2, where the shift and the scale are a linear layer of a.
+    """y = W layer_norm_modulate(x) + b, [DiT] section 3.2, where the shift and the scale are a linear layer of a.
 
     params: dict. x: (B, L, D). a: (B, D), silu of time and class.
     Returns y (B, L, O), the patches; cache.
     """
     shift, scale = np.split(apply(linear, params["adaLN_modulation"][1], a), 2, axis=1)  # (B, D) each
-    n = adaptive_norm(x, shift, scale, EPS)
+    n = layer_norm_modulate(x, shift, scale, EPS)
     return apply(linear, params["linear"], n), {"x": x, "a": a, "scale": scale, "n": n}
 
 
 def final_layer_backward(dy, params, cache):
     """Gradients of `final_layer`. dy: as y there. params: as there. cache: of the forward. Returns dx, da, dparams."""
     dn, dlinear = gradient(linear_backward, dy, params["linear"], cache["n"])
-    dx, dshift, dscale = adaptive_norm_backward(dn, cache["x"], cache["scale"], EPS)
+    dx, dshift, dscale = layer_norm_modulate_backward(dn, cache["x"], cache["scale"], EPS)
     dparts = np.concatenate([dshift, dscale], axis=1)
     da, dmodulation = gradient(linear_backward, dparts, params["adaLN_modulation"][1], cache["a"])
     return dx, da, filled(params, {"linear": dlinear, "adaLN_modulation": [None, dmodulation]})

@@ -14,9 +14,10 @@ import math
 import numpy as np
 
 from ref.layers import (
-    adaptive_norm, adaptive_norm_backward, conv2d, conv2d_backward, feed_forward, feed_forward_backward,
-    joint_attention, joint_attention_backward, linear, linear_backward, multi_head, multi_head_backward, patchify, silu,
-    silu_backward, sincos_2d, time_embedding, unpatchify,
+    conv2d, conv2d_backward, feed_forward, feed_forward_backward, gate_residual, gate_residual_backward,
+    joint_attention, joint_attention_backward, layer_norm_modulate, layer_norm_modulate_backward, linear,
+    linear_backward, multi_head, multi_head_backward, patchify, silu, silu_backward, sincos_2d, time_embedding,
+    unpatchify,
 )  # fmt: skip
 from ref.nets.init import mmdit_init
 from ref.shapes import per_example
@@ -52,7 +53,7 @@ def mmdit(params, x, t, context, pooled, config):
         blocks.append(cache)
     # Tokens to patches, patches to the image
     scale, shift = _modulation(params["norm_out"], a)  # (B, D) each: here the scale comes first
-    n = adaptive_norm(h, shift, scale, EPS)
+    n = layer_norm_modulate(h, shift, scale, EPS)
     tokens = apply(linear, params["proj_out"], n)  # (B, N, patch patch O)
     y = unpatchify(tokens, patch, (grid[0] * patch, grid[1] * patch))  # (B, O, H, W)
     return y, {"x": x, "context": context, "condition": condition, "a": a, "grid": grid, "blocks": blocks, "h": h,
@@ -66,7 +67,7 @@ def mmdit_backward(dy, params, cache, config):
     patch = embedder["weight"].shape[2]
     # The image to patches, patches to tokens
     dn, grads["proj_out"] = gradient(linear_backward, patchify(dy, patch), params["proj_out"], cache["n"])
-    dh, dshift, dscale = adaptive_norm_backward(dn, cache["h"], cache["scale"], EPS)
+    dh, dshift, dscale = layer_norm_modulate_backward(dn, cache["h"], cache["scale"], EPS)
     da, grads["norm_out"] = _modulation_gradients([dscale, dshift], params["norm_out"], a)
     # Blocks
     de, blocks = None, []
@@ -104,16 +105,16 @@ def mmdit_block(params, x, context, a, heads):
     text = _modulation(params["norm1_context"], a)  # 6, or in the last block 2, of which the scale comes first
     text = text if "ff_context" in params else text[::-1]
     # One attention for both streams
-    n, m = adaptive_norm(x, *image[:2], EPS), adaptive_norm(context, *text[:2], EPS)
+    n, m = layer_norm_modulate(x, *image[:2], EPS), layer_norm_modulate(context, *text[:2], EPS)
     seen, read, joint = joint_attention(params["attn"], n, m, heads)
     # The second attention of the image
-    alone, second, cache = 0, None, {}
+    z, second, cache = x, None, {}
     if "attn2" in params:
         shift, scale, gate = image[6:]
-        second, cache["attn2"] = multi_head(params["attn2"], adaptive_norm(x, shift, scale, EPS), None, heads)
-        alone = gate[:, None] * second
+        second, cache["attn2"] = multi_head(params["attn2"], layer_norm_modulate(x, shift, scale, EPS), None, heads)
+        z = gate_residual(x, second, gate)
     # The layers of each stream
-    x_next, cache["ff"] = _residuals(params["ff"], x + alone, seen, image)
+    x_next, cache["ff"] = _residuals(params["ff"], z, seen, image)
     context_next = None
     if "ff_context" in params:
         context_next, cache["ff_context"] = _residuals(params["ff_context"], context, read, text)
@@ -135,14 +136,14 @@ def mmdit_block_backward(dx_next, dcontext_next, params, cache):
     dsecond = []
     if "attn2" in params:
         shift, scale, gate = image[6:]
-        dgate = (dx * cache["second"]).sum(axis=1)
-        dn, _, grads["attn2"] = multi_head_backward(dx * gate[:, None], params["attn2"], cache["attn2"])
-        dx_second, dshift, dscale = adaptive_norm_backward(dn, cache["x"], scale, EPS)
+        dx, dread_second, dgate = gate_residual_backward(dx, cache["second"], gate)
+        dn, _, grads["attn2"] = multi_head_backward(dread_second, params["attn2"], cache["attn2"])
+        dx_second, dshift, dscale = layer_norm_modulate_backward(dn, cache["x"], scale, EPS)
         dx, dsecond = dx + dx_second, [dshift, dscale, dgate]
     # One attention for both streams
     dn, dm, grads["attn"] = joint_attention_backward(dseen, dread, params["attn"], cache["attn"])
-    dx_first, *dimage_first = adaptive_norm_backward(dn, cache["x"], image[1], EPS)
-    dcontext_first, *dtext_first = adaptive_norm_backward(dm, cache["context"], text[1], EPS)
+    dx_first, *dimage_first = layer_norm_modulate_backward(dn, cache["x"], image[1], EPS)
+    dcontext_first, *dtext_first = layer_norm_modulate_backward(dm, cache["context"], text[1], EPS)
     # Shifts, scales and gates
     da_image, grads["norm1"] = _modulation_gradients([*dimage_first, *dimage, *dsecond], params["norm1"], a)
     dtext = [*dtext_first, *dtext] if "ff_context" in params else dtext_first[::-1]
@@ -151,21 +152,21 @@ def mmdit_block_backward(dx_next, dcontext_next, params, cache):
 
 
 def _residuals(params, x, seen, modulation):
-    """u = x + gate_1 seen,  y = u + gate_2 FeedForward(adaptive_norm(u)). Returns y, cache."""
+    """u = x + gate_1 seen,  y = u + gate_2 FeedForward(layer_norm_modulate(u)). Returns y, cache."""
     gate1, shift, scale, gate2 = modulation[2:6]
-    u = x + gate1[:, None] * seen
-    f, layers = feed_forward(params["net"], adaptive_norm(u, shift, scale, EPS), "gelu_tanh")
-    return u + gate2[:, None] * f, {"seen": seen, "u": u, "f": f, "layers": layers, "modulation": modulation}
+    u = gate_residual(x, seen, gate1)
+    f, layers = feed_forward(params["net"], layer_norm_modulate(u, shift, scale, EPS), "gelu_tanh")
+    return gate_residual(u, f, gate2), {"seen": seen, "u": u, "f": f, "layers": layers, "modulation": modulation}
 
 
 def _residuals_gradients(dy, params, cache):
     """Gradients of `_residuals`. Returns dx, dseen, [dgate_1, dshift, dscale, dgate_2], dparams."""
     gate1, _, scale, gate2 = cache["modulation"][2:6]
-    dn, dnet = feed_forward_backward(dy * gate2[:, None], params["net"], cache["layers"], "gelu_tanh")
-    du, dshift, dscale = adaptive_norm_backward(dn, cache["u"], scale, EPS)
-    du = dy + du
-    dgate1, dgate2 = ((d * cache[name]).sum(axis=1) for d, name in ((du, "seen"), (dy, "f")))
-    return du, du * gate1[:, None], [dgate1, dshift, dscale, dgate2], {"net": dnet}
+    du, df, dgate2 = gate_residual_backward(dy, cache["f"], gate2)
+    dn, dnet = feed_forward_backward(df, params["net"], cache["layers"], "gelu_tanh")
+    du_norm, dshift, dscale = layer_norm_modulate_backward(dn, cache["u"], scale, EPS)
+    dx, dseen, dgate1 = gate_residual_backward(du + du_norm, cache["seen"], gate1)
+    return dx, dseen, [dgate1, dshift, dscale, dgate2], {"net": dnet}
 
 
 def _modulation(params, a):

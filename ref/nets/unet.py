@@ -17,9 +17,9 @@ import numpy as np
 
 from ref.layers import (
     conv2d, conv2d_backward, embedding, embedding_backward, feed_forward, feed_forward_backward, group_norm,
-    group_norm_backward, layer_norm, layer_norm_backward, linear, linear_backward, multi_head, multi_head_backward,
-    patchify, pixel_attention, pixel_attention_backward, resblock, resblock_backward, silu, silu_backward,
-    time_embedding, unpatchify, upsample_nearest, upsample_nearest_backward,
+    group_norm_backward, group_norm_silu, group_norm_silu_backward, layer_norm, layer_norm_backward, linear,
+    linear_backward, multi_head, multi_head_backward, patchify, pixel_attention, pixel_attention_backward, resblock,
+    resblock_backward, silu, silu_backward, time_embedding, unpatchify, upsample_nearest, upsample_nearest_backward,
 )  # fmt: skip
 from ref.nets.init import unet_init
 from ref.shapes import integer, per_example
@@ -61,9 +61,9 @@ def unet(params, x, t, context, config, labels=None, timestep_cond=None):
         h, skips, cache = _stage(stage, h, skips, c, context, way, i, settings)
         stages.append(cache)
     # Channels to pixels
-    n = apply(group_norm, params["conv_norm_out"], h, **settings["norm"])
-    y = apply(conv2d, params["conv_out"], silu(n))  # (B, O, H, W)
-    return y, {"x": x, "context": context, "condition": condition, "stages": stages, "h": h, "n": n}
+    a = apply(group_norm_silu, params["conv_norm_out"], h, **settings["norm"])
+    y = apply(conv2d, params["conv_out"], a)  # (B, O, H, W)
+    return y, {"x": x, "context": context, "condition": condition, "stages": stages, "h": h, "a": a}
 
 
 def unet_backward(dy, params, cache, config):
@@ -71,10 +71,9 @@ def unet_backward(dy, params, cache, config):
     dparams; dcontext is None where there was no text."""
     settings, grads = _settings(config), {"down_blocks": [], "up_blocks": []}
     # Channels to pixels
-    da, grads["conv_out"] = gradient(conv2d_backward, dy, params["conv_out"], silu(cache["n"]))
-    dn = silu_backward(da, cache["n"])
-    dh, grads["conv_norm_out"] = gradient(group_norm_backward, dn, params["conv_norm_out"], cache["h"],
-                                          **settings["norm"])
+    da, grads["conv_out"] = gradient(conv2d_backward, dy, params["conv_out"], cache["a"])
+    dh, grads["conv_norm_out"] = gradient(group_norm_silu_backward, da, params["conv_norm_out"], cache["h"],
+                                          b=params["conv_norm_out"].get("bias"), **settings["norm"])
     # Back from the way up, through the middle, to the way down
     dskips, dc, dcontext = [], 0, 0
     for (way, _, stage), kept in zip(reversed(_stages(params)), reversed(cache["stages"])):

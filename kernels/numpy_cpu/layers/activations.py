@@ -1,10 +1,84 @@
-"""`ref.layers.geglu` and its gradient in tuned NumPy; `out` takes the result."""
+"""Activations of `ref.layers` and their gradients in tuned NumPy, in x's dtype; `out` takes the result."""
 import functools
 import math
 
 import numpy as np
 
 NODES = {"float32": 14, "float64": 32}  # of the polynomial in `_scaled_tail`
+
+SLOPE, CUBE, QUICK = 2 * math.sqrt(2 / math.pi), 0.044715, 1.702
+
+
+def silu(x, out=None):
+    """`ref.layers.silu`. x: any shape."""
+    return np.multiply(x, sigmoid(x), out=out)
+
+
+def silu_backward(dy, x, out=None):
+    """`ref.layers.silu_backward`. dy, x: one shape."""
+    return _gate_backward(dy, sigmoid(x), x, out)
+
+
+def gelu(x, out=None):
+    """`ref.layers.gelu`. x: any shape."""
+    return np.multiply(x, normal_cdf(x), out=out)
+
+
+def gelu_backward(dy, x, out=None):
+    """`ref.layers.gelu_backward`. dy, x: one shape."""
+    density = np.exp(np.square(x) * x.dtype.type(-0.5))
+    density *= x.dtype.type(1 / math.sqrt(2 * math.pi))
+    density *= x
+    density += normal_cdf(x)
+    return np.multiply(density, dy, out=out)
+
+
+def gelu_tanh(x, out=None):
+    """`ref.layers.gelu_tanh`. x: any shape."""
+    return np.multiply(x, sigmoid(_two_u(x)), out=out)
+
+
+def gelu_tanh_backward(dy, x, out=None):
+    """`ref.layers.gelu_tanh_backward`. dy, x: one shape."""
+    slope = np.square(x) * x.dtype.type(3 * CUBE)
+    slope += 1
+    slope *= x
+    slope *= x.dtype.type(SLOPE)
+    return _gate_backward(dy, sigmoid(_two_u(x)), slope, out)
+
+
+def quick_gelu(x, out=None):
+    """`ref.layers.quick_gelu`. x: any shape."""
+    return np.multiply(x, sigmoid(x * x.dtype.type(QUICK)), out=out)
+
+
+def quick_gelu_backward(dy, x, out=None):
+    """`ref.layers.quick_gelu_backward`. dy, x: one shape."""
+    u = x * x.dtype.type(QUICK)
+    return _gate_backward(dy, sigmoid(u), u, out)
+
+
+def _two_u(x):
+    u = np.square(x) * x.dtype.type(CUBE)
+    u += 1
+    u *= x
+    u *= x.dtype.type(SLOPE)
+    return u
+
+
+def _gate_backward(dy, s, t, out):
+    """dy s (1 + t (1 - s))."""
+    slope = 1 - s
+    slope *= t
+    slope += 1
+    slope *= s
+    return np.multiply(slope, dy, out=out)
+
+
+def sigmoid(z):
+    """1 / (1 + e^-z) without overflow. z: array."""
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
 
 
 def geglu(x, out=None):

@@ -3,6 +3,8 @@ import math
 
 import numpy as np
 
+from kernels.numpy_cpu.layers.activations import sigmoid
+
 
 def group_norm_silu(x, groups, w, b, eps, out=None):
     """`ref.layers.group_norm_silu` in x's dtype. x: (B, C, ...). groups, w, b, eps: as there."""
@@ -69,12 +71,6 @@ def rms_norm_backward(dy, x, w, eps, out=None):
     x_hat *= slope
     dx = np.subtract(dx_hat, x_hat, out=out)
     return np.divide(dx, root, out=dx), dw
-
-
-def sigmoid(z):
-    """1 / (1 + e^-z) without overflow. z: array."""
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
 
 
 def _rest(shape):

@@ -1,0 +1,50 @@
+"""The networks of `ref` on a backend: their own code, which calls the backend's layers by the same names.
+
+    unet = with_kernels(ref.nets.unet, "numba_cpu")
+    y, cache = unet.unet(params, x, t, None, config)
+
+Nothing in `ref` changes: each function is made again from its code, with other functions in place of those it calls. A
+layer that the backend lacks stays `ref`'s, with its own calls replaced in the same way.
+"""
+import functools
+from types import FunctionType, SimpleNamespace
+
+from kernels import registry
+
+REPLACED = "ref.layers", "ref.nets"  # whose functions are made again
+
+
+@functools.cache
+def with_kernels(module, backend):
+    """The functions of a module of `ref` as they are on a backend. module: such. backend: "ref" for the module itself,
+    or a name of `registry.BACKENDS`. Returns a namespace."""
+    if backend == "ref":
+        return module
+    ops = [op for op in registry.OPS if op.name.startswith("layers.") and registry.kernel(op, backend)]
+    made = {op.truth: registry.kernel(op, backend) for op in ops}
+    return SimpleNamespace(**_replaced(vars(module), made, {}))
+
+
+def _replaced(names, made, spaces):
+    """The namespace of a module with its functions made again, and those in its tables. names: that of `ref`. made:
+    {function: what stands in its place}. spaces: {id of a namespace: the new one}, of the modules so far."""
+    if id(names) not in spaces:
+        space = spaces[id(names)] = dict(names)  # before it is filled, for functions call each other
+        space.update({name: _value(value, made, spaces) for name, value in names.items() if name[:2] != "__"})
+    return spaces[id(names)]
+
+
+def _value(value, made, spaces):
+    if isinstance(value, dict):
+        return {key: _value(part, made, spaces) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_value(part, made, spaces) for part in value)
+    if not isinstance(value, FunctionType) or not value.__module__.startswith(REPLACED):
+        return value
+    if value not in made:
+        space = spaces.get(id(value.__globals__)) or _replaced(value.__globals__, made, spaces)
+        if value not in made:  # not by way of its own module
+            again = FunctionType(value.__code__, space, value.__name__, value.__defaults__, value.__closure__)
+            again.__kwdefaults__, again.__doc__ = value.__kwdefaults__, value.__doc__
+            made[value] = again
+    return made[value]

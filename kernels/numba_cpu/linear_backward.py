@@ -1,0 +1,119 @@
+"""The gradient of `linear_act` of `ref.layers` on the CPU. The layer is computed again, and dy times the slope of its
+activation follows while the sums are in the first-level cache; then dx and dw are two products on the register tile.
+dw is added up over rows in one order, by one thread for each OUTPUTS rows of it. `out` takes dx alone.
+"""
+import math
+
+import numpy as np
+
+from kernels.numba_cpu import engine
+from kernels.numba_cpu.activations import phi
+from kernels.numba_cpu.cache import njit
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
+from kernels.numba_cpu.gates import CURVE, QUICK, gelu_slope, two_u
+from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.linear import ACTS, block_of, checked, multiply, panelled
+from kernels.numba_cpu.math import gate_slope
+from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+
+OUTPUTS, DEPTH = 64, 192  # rows of dw in a part; rows of x at a time, which stay in the first-level cache
+
+
+def linear_act_backward(dy, x, w, b, act, out=None):
+    """Gradients of `linear_act` on the CPU, arguments as in `ref.layers.fused.linear_act_backward`; dr is dy."""
+    bias, m, n, halves, to = checked(x, w, b, act)
+    dtype, rows, width = x.dtype, math.prod(to[:-1]), lanes(x)
+    upstream, flat = engine.like("dy", dy, dtype, to), engine.flat(x)
+    memory, how = engine.output(out, x.shape, dtype, upstream, flat, w, bias)
+    if how == OVER:  # what is written may be read again
+        memory = np.empty(memory.size, dtype)
+    dh = np.empty((rows, halves * m), dtype)
+    args = upstream, flat, *panelled(w, bias, halves), ACTS.index(act), m, n, block_of(halves * m)
+    engine.run(slopes, dh.size * max(1, n), dh.reshape(-1), *args, parts=-(-rows // args[-1]))
+    # dx = dh w
+    turned, none = panelled(w.T, np.empty(0, dtype), 1)
+    block = block_of(n)
+    engine.run(spread, dh.size * max(1, n), memory, dh.reshape(-1), turned, none, block, parts=-(-rows // block))
+    # dw = dh^T x, where x stands in columns of a tile's width
+    columns = np.zeros((rows, -(-n // width) * width), dtype)
+    columns[:, :n] = flat.reshape(rows, n)
+    columns = np.ascontiguousarray(columns.reshape(rows, -1, width).swapaxes(0, 1)).reshape(-1)
+    dw = np.zeros(w.shape, dtype)
+    args = dw.reshape(-1), dh.reshape(-1), columns, rows, n
+    engine.run(weigh, dh.size * max(1, n), *args, parts=-(-len(w) // OUTPUTS))
+    db = dh.sum(axis=0, dtype=np.float64).astype(dtype)
+    return engine.finish(memory, out, x.shape), dw, db, dy
+
+
+@njit(**COMPILE)
+def slopes(lo, hi, dh, dy, x, panels, bias, act, m, n, block):
+    """dh = dy act'(W x + b) of the blocks lo .. hi - 1 of rows. dh, dy: flat. The rest as in `linear.layer`."""
+    wide()
+    rows, along, half, halves = x.size // n if n else 0, bias.size, bias.size // 2, dh.size // max(1, dy.size)
+    sums = lines(-(-block // ROWS) * ROWS * along, x)
+    for begin in range(lo * block, min(hi * block, rows), block):
+        count = min(block, rows - begin)
+        multiply(sums, x, panels, bias, begin, count, n)
+        for i in range(count):
+            at, to, first = i * along, (begin + i) * m, (begin + i) * m * halves
+            d, h, g = dy[to : to + m], sums[at : at + m], sums[at + half : at + half + m]
+            bend(dh[first : first + m], dh[first + m : first + halves * m], d, h, g, act)
+
+
+@njit(**INLINE)
+def bend(da, dg, dy, h, g, act):
+    """da = dy act'(h), of "geglu" dy gelu(g), and dg = dy h gelu'(g). da, dy, h: (m,). dg, g: (m,), of "geglu"."""
+    t = dy.dtype.type
+    if act == 0:
+        for k in range(dy.size):
+            da[k] = dy[k] * gate_slope(h[k], h[k])
+    elif act == 1:
+        for k in range(dy.size):
+            da[k] = dy[k] * gelu_slope(h[k])
+    elif act == 2:
+        for k in range(dy.size):
+            da[k] = dy[k] * gate_slope(*two_u(h[k], t(CURVE[0]), t(CURVE[1]), t(CURVE[2])))
+    elif act == 3:
+        for k in range(dy.size):
+            da[k] = dy[k] * gate_slope(t(QUICK[0]) * h[k], t(QUICK[0]) * h[k])
+    else:
+        for k in range(dy.size):
+            da[k] = dy[k] * (g[k] * phi(g[k])[0])
+            dg[k] = dy[k] * h[k] * gelu_slope(g[k])
+
+
+@njit(**COMPILE)
+def spread(lo, hi, dx, dh, panels, none, block):
+    """dx = dh w of the blocks lo .. hi - 1 of rows. dx, dh: flat. panels, none: of `panelled`."""
+    wide()
+    along = none.size
+    m = panels.size // max(1, along)
+    rows = dh.size // max(1, m)
+    n, sums = dx.size // max(1, rows), lines(-(-block // ROWS) * ROWS * along, dh)
+    for begin in range(lo * block, min(hi * block, rows), block):
+        count = min(block, rows - begin)
+        multiply(sums, dh, panels, none, begin, count, m)
+        for i in range(count):
+            dx[(begin + i) * n : (begin + i + 1) * n] = sums[i * along : i * along + n]
+
+
+@njit(**COMPILE)
+def weigh(lo, hi, dw, dh, columns, rows, n):
+    """The parts lo .. hi - 1 of dw = dh^T x, each OUTPUTS rows. dw, dh: flat. columns: of x, (n / lanes, rows, lanes),
+    flat. rows, n: ints."""
+    wide()
+    width, m = lanes(dw), dw.size // max(1, n)
+    across = -(-n // width) * width
+    sums = lines(OUTPUTS * across, dw)
+    for part in range(lo, hi):
+        first = part * OUTPUTS
+        count = min(OUTPUTS, m - first)
+        sums[:] = 0
+        for r in range(0, rows, DEPTH):
+            for j in range(0, across, width):
+                right = Right(columns, j * rows + r * width, width)
+                for i in range(0, count, ROWS):
+                    left = Left(dh, r * m + first + i, 1, m)
+                    tile_onto(sums, i * across + j, across, left, min(ROWS, count - i), right, min(DEPTH, rows - r))
+        for i in range(count):
+            dw[(first + i) * n : (first + i + 1) * n] = sums[i * across : i * across + n]

@@ -1,0 +1,90 @@
+"""`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients: on the CPU alone."""
+import functools
+
+import numpy as np
+
+from kernels.ops.inputs import PER_EXAMPLE
+from kernels.ops.layers import EPS, drawn, moved, silu_backward_sizes, silu_sizes
+from kernels.ops.record import Op
+from ref import layers
+
+SAME, BELOW, NONE = ((1, 1), (1, 1)), ((0, 1), (0, 1)), ((0, 0), (0, 0))
+OPTIONS = {"kernel": (3, 1), "stride": (1, 2), "padding": (BELOW, SAME)}
+SHAPES = (2, 3, 7, 9), (4, 4, 4, 4), (2, 8, 5, 70), (1, 40, 9, 8), (1, 33, 16, 20)
+
+
+def _conv(names, rng, shape, dtype, values, kernel=3, bias=True, outputs=None, **options):
+    """An input maker. names: of the arrays, out of dy, x, w, b. shape: (B, C, H, W); of another rank, what is made of
+    it. outputs: channels of the result, or None. Of what is not finite w has none: NaN times a zero between the pixels
+    of a stride is the truth's alone."""
+    b, c, h, w = (max(1, n) for n in ((1,) * 4 + tuple(shape))[-4:])
+    h, w, o = max(h, 3), max(w, 3), outputs or c + 3
+    stride, ((top, bottom), (left, right)) = options.get("stride", 1), options.get("padding", SAME)
+    size = ((n - kernel) // stride + 1 for n in (h + top + bottom, w + left + right))
+    shapes = {"dy": (b, o, *size), "x": (b, c, h, w), "w": (o, c, kernel, kernel), "b": (o,)}
+    plain = "normal" if values == "not finite" else values
+    arrays = drawn([n for n in names if n in ("dy", "x")], [shapes[n] for n in names if n in ("dy", "x")], rng, dtype,
+                   values)  # fmt: skip
+    arrays |= {n: drawn([n], [shapes[n]], rng, dtype, plain)[n] for n in names if n in ("w", "b")}
+    return arrays | ({"b": None} if "b" in names and not bias else {}) | options
+
+
+def _norm_conv(names, rng, shape, dtype, values, offset=0.0, eps=1e-5, groups=None, **options):
+    """The same with the norm's arguments; infinities are NaN, as in `drawn` of a norm."""
+    arrays = _conv(names, rng, shape, dtype, values, **options)
+    c = arrays["x"].shape[1]
+    arrays["x"] = moved(arrays["x"], offset)
+    arrays["x"][np.isinf(arrays["x"])] = np.nan
+    vectors = drawn(["scale", "shift"], [(c,)] * 2, rng, dtype, "normal" if values == "not finite" else values)
+    divisors = [n for n in range(1, c + 1) if c % n == 0]
+    return arrays | vectors | {"groups": groups or int(rng.choice(divisors)), "eps": eps}
+
+
+def _sizes(x, w, b=None, stride=1, padding=SAME):
+    return layers.conv2d(np.abs(x), np.abs(w), None if b is None else np.abs(b), stride, padding)
+
+
+def _backward_sizes(dy, x, w, stride=1, padding=SAME):
+    return layers.conv2d_backward(np.abs(dy), np.abs(x), np.abs(w), stride, padding)
+
+
+def _norm_sizes(x, groups, scale, shift, eps, w, b, stride=1, padding=SAME):
+    return _sizes(silu_sizes(x, groups, scale, shift, eps), w, b, stride, padding)
+
+
+def _norm_backward_sizes(dy, x, groups, scale, shift, eps, w, stride=1, padding=SAME):
+    da, dw, db = _backward_sizes(dy, silu_sizes(x, groups, scale, shift, eps), w, stride, padding)
+    return *silu_backward_sizes(da, x, groups, scale, shift, eps), dw, db
+
+
+def _flops(products, w, x=None, dy=None, stride=1, padding=SAME, **rest):
+    """2 a multiply-add, of so many convolutions."""
+    size = [(n + sum(p) - k) // stride + 1 for n, p, k in zip(x.shape[2:], padding, w.shape[2:])]
+    return 2 * products * len(x) * size[0] * size[1] * w.size
+
+
+IMAGES = (1, 320, 64, 64), (1, 640, 32, 32), (32, 64, 16, 16)
+BENCH = {"x".join(map(str, s)): {"shape": s, "outputs": s[1], "padding": SAME} for s in IMAGES}
+NORMS = {row: options | {"groups": 32} for row, options in BENCH.items()}
+CONV = {"options": OPTIONS, "empty": False, "shapes": SHAPES, "flops": functools.partial(_flops, 1), "bench": BENCH}
+NORM = CONV | {"options": OPTIONS | EPS | {"offset": (0.0, 1e4)}, "bench": NORMS,
+               "settings": (*PER_EXAMPLE, "abar", "groups")}  # fmt: skip
+GRADIENT = {"sums": True, "flops": functools.partial(_flops, 2)}
+OPS = [
+    Op(
+        layers.conv2d, ulps=4, make=functools.partial(_conv, ("x", "w", "b")), scale=_sizes, examples=("x",),
+        **CONV | {"options": OPTIONS | {"bias": (False, True)}},
+    ),
+    Op(
+        layers.conv2d_backward, ulps=4, make=functools.partial(_conv, ("dy", "x", "w")), scale=_backward_sizes,
+        **CONV | GRADIENT,
+    ),
+    Op(
+        layers.norm_conv, ulps=6, make=functools.partial(_norm_conv, ("x", "w", "b")), scale=_norm_sizes,
+        examples=("x",), **NORM,
+    ),
+    Op(
+        layers.norm_conv_backward, ulps=8, make=functools.partial(_norm_conv, ("dy", "x", "w")),
+        scale=_norm_backward_sizes, **NORM | GRADIENT,
+    ),
+]  # fmt: skip

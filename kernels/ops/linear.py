@@ -1,0 +1,116 @@
+"""`ref.layers.linear_act` and its gradient, and the activations of one number: on the CPU alone.
+
+The size of an activation's error is that of its terms, and of what its slope makes of its argument's."""
+import functools
+import math
+
+import numpy as np
+
+from kernels.ops.layers import FLAT, FLUSHED, cdf_size, drawn
+from kernels.ops.record import Op
+from ref import layers
+from ref.numerics import normal_pdf
+
+ACTS = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
+SLOPE, CUBE, QUICK = 2 * math.sqrt(2 / math.pi), 0.044715, 1.702
+
+
+def _layer(names, rng, shape, dtype, values, outputs=None, act="silu"):
+    """An input maker: x (..., n), w (m, n), m even; NaN alone is not finite."""
+    n = shape[-1]
+    m = outputs or 2 * ((n + 5) // 2)
+    end = (*shape[:-1], m // (1 + (act == "geglu")))
+    shapes = {"dy": end, "x": tuple(shape), "w": (m, n), "b": (m,), "r": end}
+    return drawn(names, [shapes[name] for name in names], rng, dtype, values) | {"act": act}
+
+
+def _number(names, rng, shape, dtype, values):
+    """An input maker: arrays of one shape; NaN alone is not finite, for x sigmoid(x) of -inf is what its order says."""
+    arrays = drawn(names, [shape] * len(names), rng, dtype, values)
+    arrays["x"][np.isinf(arrays["x"])] = np.nan
+    return arrays
+
+
+def _terms(x, act):
+    """The sizes of the terms of an activation, of its slope and of its curvature. act: of one number."""
+    size = np.abs(x)
+    if act == "gelu":
+        density = normal_pdf(x)
+        return size * cdf_size(size), cdf_size(size) + size * density, density * (2 + x * x)
+    u, slope, bend = {
+        "silu": (x, 1.0, 0.0), "quick_gelu": (QUICK * x, QUICK, 0.0),
+        "gelu_tanh": (SLOPE * x * (1 + CUBE * x * x), SLOPE * (1 + 3 * CUBE * x * x), 6 * SLOPE * CUBE * size),
+    }[act]  # fmt: skip
+    s = layers.sigmoid(u)
+    tilt = s * layers.sigmoid(-u)
+    curve = tilt * (2 * slope + size * (slope * slope + bend))
+    return size * (s + FLUSHED), s + size * tilt * slope + FLUSHED * (1 + size * slope), curve
+
+
+def _forth(x, act):
+    f, slope, _ = _terms(x, act)
+    return f + slope * np.abs(x)
+
+
+def _back(dy, x, act):
+    _, slope, curve = _terms(x, act)
+    return np.abs(dy) * (slope + curve * np.abs(x))
+
+
+def _sums(x, w, b):
+    """W x + b and the sizes of its terms."""
+    return layers.linear(x, w, b), layers.linear(np.abs(x), np.abs(w), np.abs(b))
+
+
+def _layer_sizes(x, w, b, r, act):
+    h, size = _sums(x, w, b)
+    if act != "geglu":
+        f, slope, _ = _terms(h, act)
+        return f + slope * size + np.abs(r)
+    (a, g), (of_a, of_g) = np.split(h, 2, axis=-1), np.split(size, 2, axis=-1)
+    f, slope, _ = _terms(g, "gelu")
+    return f * of_a + np.abs(a) * slope * of_g + np.abs(r)
+
+
+def _layer_backward_sizes(dy, x, w, b, act):
+    h, size = _sums(x, w, b)
+    if act != "geglu":
+        _, slope, curve = _terms(h, act)
+        dh = np.abs(dy) * (slope + curve * size)
+    else:
+        (a, g), (of_a, of_g) = np.split(h, 2, axis=-1), np.split(size, 2, axis=-1)
+        f, slope, curve = _terms(g, "gelu")
+        parts = f + slope * of_g, of_a * slope + np.abs(a) * curve * of_g
+        dh = np.concatenate([np.abs(dy) * part for part in parts], axis=-1)
+    return *layers.linear_backward(dh, np.abs(x), np.abs(w)), np.abs(dy)
+
+
+def _flops(products, x, w, **rest):
+    return 2 * products * x.size * len(w)
+
+
+def _of_number(act):
+    """The records of an activation and its gradient."""
+    f, back = getattr(layers, act), getattr(layers, f"{act}_backward")
+    return [
+        Op(f, ulps=6, make=functools.partial(_number, ("x",)), scale=functools.partial(_forth, act=act), shapes=FLAT,
+           examples=("x",), bench={"64x49x512": {"shape": (64, 49, 512)}}, empty=False),
+        Op(back, ulps=6, make=functools.partial(_number, ("dy", "x")), scale=functools.partial(_back, act=act),
+           shapes=FLAT, examples=("dy", "x"), bench={"64x49x512": {"shape": (64, 49, 512)}}, empty=False),
+    ]  # fmt: skip
+
+
+BENCH = {f"{act} 64x49x128 to {m}": {"shape": (64, 49, 128), "act": act, "outputs": m} for act, m in (
+    ("gelu_tanh", 512), ("geglu", 1024))}  # fmt: skip
+LAYER = {"options": {"act": ACTS}, "shapes": FLAT, "empty": False, "bench": BENCH}
+OPS = [
+    Op(
+        layers.linear_act, ulps=4, make=functools.partial(_layer, ("x", "w", "b", "r")), scale=_layer_sizes,
+        examples=("x", "r"), flops=functools.partial(_flops, 1), **LAYER,
+    ),
+    Op(
+        layers.linear_act_backward, ulps=6, make=functools.partial(_layer, ("dy", "x", "w", "b")),
+        scale=_layer_backward_sizes, sums=True, flops=functools.partial(_flops, 3), **LAYER,
+    ),
+    *(op for act in ACTS[:-1] for op in _of_number(act)),
+]  # fmt: skip

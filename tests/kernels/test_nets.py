@@ -1,0 +1,77 @@
+"""The networks of `ref` on a backend: outputs and gradients are `ref`'s, with the backend's layers and nothing else in
+their place."""
+import numpy as np
+import pytest
+
+from kernels.nets import with_kernels
+from kernels.numba_cpu import layers
+from ref import layers as truths
+from ref import tree
+from ref.nets import dit, mlp, mmdit, text, unet
+from ref.nets.init import mmdit_init, text_encoder_init
+
+UNET = dict(
+    in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    attention_head_dim=8, num_class_embeds=11,
+)  # fmt: skip
+CROSS = UNET | dict(
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    cross_attention_dim=6, num_class_embeds=None, attention_head_dim=4,
+)  # fmt: skip
+DIT = dict(input_size=8, patch_size=2, in_channels=1, hidden_size=24, depth=2, num_heads=3, num_classes=10)
+MMDIT = dict(
+    sample_size=8, patch_size=2, in_channels=2, out_channels=2, num_layers=2, num_attention_heads=2,
+    attention_head_dim=12, joint_attention_dim=6, pooled_projection_dim=5, pos_embed_max_size=6, qk_norm="rms_norm",
+    dual_attention_layers=(0,),
+)  # fmt: skip
+RNG, LABELS, T = np.random.default_rng(0), np.array([3, 10, 0]), np.array([1, 40, 900])
+X, Z, WORDS, POOLED = (RNG.standard_normal(s).astype(np.float32) for s in ((3, 1, 8, 8), (3, 2, 8, 8), (3, 5, 6), (3, 5)))
+IDS = RNG.integers(0, 20, (3, 7))
+NETS = {  # name: (module, parameters, forward(module, params), backward(module, dy, params, cache))
+    "unet": (unet, unet.unet_init(0, UNET), lambda m, p, f: m.unet(p, f(X), T, None, UNET, LABELS),
+             lambda m, dy, p, c: m.unet_backward(dy, p, c, UNET)),
+    "unet with text": (unet, unet.unet_init(0, CROSS), lambda m, p, f: m.unet(p, f(X), T, f(WORDS), CROSS),
+                       lambda m, dy, p, c: m.unet_backward(dy, p, c, CROSS)),
+    "dit": (dit, dit.dit_init(0, **DIT), lambda m, p, f: m.dit(p, f(X), T, LABELS, DIT),
+            lambda m, dy, p, c: m.dit_backward(dy, p, c, DIT)),
+    "mmdit": (mmdit, mmdit_init(0, MMDIT), lambda m, p, f: m.mmdit(p, f(Z), T, f(WORDS), f(POOLED), MMDIT),
+              lambda m, dy, p, c: m.mmdit_backward(dy, p, c, MMDIT)),
+    "text": (text, text_encoder_init(0, 20, 9, 16, 2), lambda m, p, f: m.text_encoder(p, IDS, {}),
+             lambda m, dy, p, c: (m.text_encoder_backward(dy, p, c, {}),)),
+    "residual": (mlp, mlp.residual_init(0, 64, 16, 2, 10, 8),
+                 lambda m, p, f: m.residual(p, f(X).reshape(3, 64), T, LABELS),
+                 lambda m, dy, p, c: m.residual_backward(dy, p, c)),
+}  # fmt: skip
+
+
+def run(module, params, forward, backward, dtype):
+    """Output and gradients as one list, from a dy that is the output."""
+    params = tree.map(lambda a: a.astype(dtype), params)
+    y, cache = forward(module, params, lambda a: a.astype(dtype))
+    return [y, *(leaf for part in backward(module, y, params, cache) if part is not None for leaf in tree.leaves(part))]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_on_kernels_is_that_network(name):
+    module, params, forward, backward = NETS[name]
+    rng = np.random.default_rng(1)
+    params = tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape), params)  # what starts at 0 hides what it gets
+    truth = run(module, params, forward, backward, np.float64)
+    plain = run(module, params, forward, backward, np.float32)
+    ours = run(with_kernels(module, "numba_cpu"), params, forward, backward, np.float32)
+    for a, b, want in zip(ours, plain, truth, strict=True):
+        assert a.dtype == np.float32 and a.shape == want.shape
+        error, rounding = (np.abs(got - want).max() for got in (a, b))
+        assert error <= 3 * rounding + 8 * np.finfo(np.float32).eps * np.abs(want).max()
+
+
+def test_the_functions_are_made_again_and_the_kernels_stand_in_them():
+    net = with_kernels(unet, "numba_cpu")
+    assert with_kernels(unet, "numba_cpu") is net and with_kernels(unet, "ref") is unet
+    assert net.unet is not unet.unet and net.unet.__code__ is unet.unet.__code__
+    assert net.conv2d is layers.conv2d and net.group_norm_silu_backward is layers.group_norm_silu_backward
+    assert net.resblock.__globals__["conv2d"] is layers.conv2d  # in the functions of other modules, too
+    assert net.multi_head.__globals__["attention"] is layers.attention
+    assert net.feed_forward.__globals__["ACTIVATIONS"]["gelu_tanh"][1] is layers.gelu_tanh_backward  # and in tables
+    assert unet.conv2d is truths.conv2d and unet.multi_head.__globals__["attention"] is truths.attention
