@@ -97,10 +97,9 @@ def gelu_tanh(x):
 
 
 def gelu_tanh_backward(dy, x):
-    """dx = dy (s + x s (1 - s) 2 u'),  s = sigmoid(2 u). dy, x: one shape. Returns dx."""
+    """dx = dy s (1 + x (1 - s) 2 u'),  s = sigmoid(2 u), 1 - s = sigmoid(-2 u). dy, x: one shape. Returns dx."""
     two_u, slope = _two_u(x), 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-    s = sigmoid(two_u)
-    return _far(two_u, dy * (s + s * (1 - s) * (x * slope)), dy * (1 + x * slope))
+    return _far(two_u, dy * (sigmoid(two_u) * (1 + x * slope * sigmoid(-two_u))), dy * (1 + x * slope))
 
 
 def _two_u(x):
@@ -113,9 +112,9 @@ def quick_gelu(x):
 
 
 def quick_gelu_backward(dy, x):
-    """dx = dy (s + 1.702 x s (1 - s)),  s = sigmoid(1.702 x). dy, x: one shape. Returns dx."""
-    s = sigmoid(1.702 * x)
-    return _far(1.702 * x, dy * (s + s * (1 - s) * (1.702 * x)), dy * (1 + 1.702 * x))
+    """dx = dy s (1 + 1.702 x (1 - s)),  s = sigmoid(1.702 x), 1 - s = sigmoid(-1.702 x). dy, x: one shape. Returns
+    dx."""
+    return _far(1.702 * x, dy * (sigmoid(1.702 * x) * (1 + 1.702 * x * sigmoid(-1.702 * x))), dy * (1 + 1.702 * x))
 
 
 def _far(u, near, weight):
