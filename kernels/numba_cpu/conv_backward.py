@@ -9,8 +9,10 @@ from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.conv import Sizes, checked, convolved
 from kernels.numba_cpu.engine import COMPILE, OVER
 from kernels.numba_cpu.group_norm import STANDARD, activate, group_norm_silu_backward, standards
-from kernels.numba_cpu.intrinsics import wide
-from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+from kernels.numba_cpu.intrinsics import copy_line, wide
+from kernels.numba_cpu.matmul import ROWS, VECTORS, Left, Right, lanes, lines, tile_onto
+from kernels.numba_cpu.mlp import transpose
+from kernels.numba_cpu.moments import added
 
 OUTPUTS, PIXELS = 64, 192  # rows of dw in a part; pixels at a time, whose terms stay in the first-level cache
 
@@ -19,7 +21,7 @@ def conv2d_backward(dy, x, w, stride=1, padding=((1, 1), (1, 1)), out=None):
     """Gradients of `conv2d` on the CPU, arguments as in `ref.layers.conv.conv2d_backward`."""
     upstream, sizes = _upstream(dy, x, w, stride, padding)
     flat = engine.flat(x)
-    dw, db = _dw(upstream, flat, np.empty(0, x.dtype), len(x), sizes), _db(upstream, len(x), len(w))
+    dw, db = _dw(upstream, flat, np.empty(0, x.dtype), len(x), sizes)
     return _dx(upstream, flat, w, x.shape, sizes, out), dw, db
 
 
@@ -29,7 +31,7 @@ def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=((
     upstream, sizes = _upstream(dy, x, w, stride, padding)
     flat = engine.flat(x)
     norm = standards(flat, x.shape, groups, scale, shift, eps)
-    dw, db = _dw(upstream, flat, norm, len(x), sizes), _db(upstream, len(x), len(w))
+    dw, db = _dw(upstream, flat, norm, len(x), sizes)
     da = _dx(upstream, flat, w, x.shape, sizes, None)
     return *group_norm_silu_backward(da, x, groups, scale, shift, eps, out), dw, db
 
@@ -41,11 +43,6 @@ def _upstream(dy, x, w, stride, padding):
     (kh, kw), (sh, sw) = w.shape[2:], strides
     whole, wq = size[0] + (kh - 1) // sh, size[1] + (kw - 1) // sw
     return upstream, Sizes(*x.shape[1:], len(w), *size, kh, kw, sh, sw, *before, size[0], 1, whole, wq, wq)
-
-
-def _db(dy, images, o):
-    """dy, flat, summed over images and pixels, (O,). images, o: ints."""
-    return dy.reshape(images, o, -1).sum(axis=(0, 2), dtype=np.float64).astype(dy.dtype)
 
 
 def _dx(dy, x, w, shape, sizes, out):
@@ -74,16 +71,17 @@ def _dx(dy, x, w, shape, sizes, out):
 
 
 def _dw(dy, x, norm, images, sizes):
-    """dw. dy, x: flat. norm: of `standards`, or empty. sizes: `Sizes` of one band."""
+    """dw and db. dy, x: flat. norm: of `standards`, or empty. sizes: `Sizes` of one band."""
     width, terms, groups = lanes(x), sizes.kh * sizes.kw, -(-sizes.c // lanes(x))
     planes = np.zeros(images * groups * sizes.sh * sizes.sw * sizes.hq * sizes.wq * width, x.dtype)
-    dw = np.zeros((sizes.o, sizes.c, terms), x.dtype)
+    dw, db = np.zeros((sizes.o, sizes.c, terms), x.dtype), np.zeros(sizes.o, x.dtype)
     pixels = np.arange(sizes.ho)[:, None] * sizes.wq + np.arange(sizes.wo)  # where each stands in a plane
     pixels = np.ascontiguousarray(pixels.reshape(-1) * width, np.int64)
     engine.run(pack_lanes, x.size, planes, x, norm, groups, sizes, parts=images)
     parts = terms * -(-sizes.o // OUTPUTS)
-    engine.run(weigh, dw.size * images * pixels.size, dw.reshape(-1), planes, dy, pixels, images, sizes, parts=parts)
-    return dw.reshape(sizes.o, sizes.c, sizes.kh, sizes.kw)
+    args = dw.reshape(-1), db, planes, dy, pixels, images, sizes
+    engine.run(weigh, dw.size * images * pixels.size, *args, parts=parts)
+    return dw.reshape(sizes.o, sizes.c, sizes.kh, sizes.kw), db
 
 
 @njit(**COMPILE)
@@ -92,28 +90,34 @@ def pack_lanes(lo, hi, planes, x, norm, groups, sizes):
     flat. norm: of `standards`, or empty. groups: int. sizes: `Sizes`."""
     wide()
     width, wq, sh, sw, w, pixels = lanes(x), sizes.wq, sizes.sh, sizes.sw, sizes.w, sizes.h * sizes.w
-    v = np.empty(pixels, x.dtype)
+    v, turned = np.empty(width * pixels, x.dtype), np.zeros(pixels * width, x.dtype)
     for image in range(lo, hi):
-        for channel in range(sizes.c):
-            group, lane, at = channel // width, channel % width, image * sizes.c + channel
-            v[:] = x[at * pixels : (at + 1) * pixels]
-            if norm.size:
-                activate(v, norm[at * STANDARD : (at + 1) * STANDARD])
+        for group in range(groups):
+            # channels to lanes
+            first, count = image * sizes.c + group * width, min(width, sizes.c - group * width)
+            v[: count * pixels] = x[first * pixels : (first + count) * pixels]
+            for k in range(count if norm.size else 0):
+                activate(v[k * pixels : (k + 1) * pixels], norm[(first + k) * STANDARD : (first + k + 1) * STANDARD])
+            turned[: turned.size if count < width else 0] = 0
+            transpose(turned, width, v, pixels, count, pixels)
+            # pixels to their planes
             for y in range(sizes.h):
-                row, source = y + sizes.top, y * w
+                row = y + sizes.top
                 down = (image * groups + group) * sh + row % sh
                 for across in range(sw if row // sh < sizes.hq else 0):
                     begin = max(0, -((across - sizes.left) // sw))
                     end = min(wq, (w - 1 - across + sizes.left) // sw + 1)
-                    to = ((down * sw + across) * sizes.hq + row // sh) * wq * width + lane
+                    to = ((down * sw + across) * sizes.hq + row // sh) * wq * width
                     for j in range(begin, end):
-                        planes[to + j * width] = v[source + j * sw + across - sizes.left]
+                        at = (y * w + j * sw + across - sizes.left) * width
+                        for vector in range(0, width, width // VECTORS):
+                            copy_line(planes, to + j * width + vector, turned, at + vector)
 
 
 @njit(**COMPILE)
-def weigh(lo, hi, dw, planes, dy, pixels, images, sizes):
-    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows. dw, dy: flat. planes: of
-    `pack_lanes`. pixels: where each stands in a plane. images: int. sizes: `Sizes`."""
+def weigh(lo, hi, dw, db, planes, dy, pixels, images, sizes):
+    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows, the first with their db. dw, dy: flat.
+    planes: of `pack_lanes`. pixels: where each stands in a plane. images: int. sizes: `Sizes`."""
     wide()
     o, terms, width, plane = sizes.o, sizes.kh * sizes.kw, lanes(dw), sizes.hq * sizes.wq
     run, groups = pixels.size, -(-sizes.c // width)
@@ -125,6 +129,12 @@ def weigh(lo, hi, dw, planes, dy, pixels, images, sizes):
         of_shift = (y % sizes.sh * sizes.sw + x % sizes.sw) * plane + y // sizes.sh * sizes.wq + x // sizes.sw
         count = min(OUTPUTS, o - first)
         sums[:] = 0
+        for i in range(count if shift == 0 else 0):
+            total = 0.0
+            for image in range(images):
+                at = (image * o + first + i) * run
+                total += added(dy[at : at + run])
+            db[first + i] = total
         for image in range(images):
             for p in range(0, run, PIXELS):
                 depth = min(PIXELS, run - p)

@@ -1,6 +1,6 @@
-"""`linear_act` of `ref.layers` on the CPU, on the register tile of `matmul`: the lanes are outputs, whose weights are
-copied into panels of a tile's width, and bias, activation and residual follow while the sums are in the first-level
-cache. `out` takes the result, and may be the residual.
+"""`linear` and `linear_act` of `ref.layers` on the CPU, on the register tile of `matmul`: the lanes are outputs, whose
+weights are copied into panels of a tile's width, and bias, activation and residual follow while the sums are in the
+first-level cache. `out` takes the result, and may be the residual.
 """
 import math
 
@@ -19,6 +19,22 @@ ACTS = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
 ROOM, DEPTH = 1 << 16, 192  # sums of a part; terms at a time, which stay in the first-level cache
 
 
+def linear(x, w, b=None, out=None):
+    """W x + b on the CPU, arguments as in `ref.layers.linear.linear`."""
+    bias, m, _, _, to = checked(x, w, b, None)
+    memory, how = engine.output(out, to, x.dtype, flat := engine.flat(x), w, bias)
+    memory = np.empty(memory.size, x.dtype) if how == OVER else memory  # what is written may be read again
+    products(memory, flat, w, bias, math.prod(to[:-1]))
+    return engine.finish(memory, out, to)
+
+
+def products(y, x, w, bias, rows):
+    """y = x w^T + bias, a number of rows. y, x: flat. w: (m, n), of any strides. bias: (m,), or empty."""
+    block = block_of(len(w))
+    args = y, x, *panelled(w, bias, 1), rows, *w.shape, block
+    engine.run(affine, rows * max(1, w.size), *args, parts=-(-rows // block))
+
+
 def linear_act(x, w, b, r, act, out=None):
     """act(W x + b) + r on the CPU, arguments as in `ref.layers.fused.linear_act`."""
     bias, m, n, halves, to = checked(x, w, b, act)
@@ -34,9 +50,9 @@ def linear_act(x, w, b, r, act, out=None):
 
 def checked(x, w, b, act):
     """b, flat, m, n, how many outputs each number of the result needs, and its shape, after the check. x, w, b, act: of
-    `linear_act`."""
+    `linear_act`; act is None for none."""
     shape, dtype = engine.same(x=x)
-    if act not in ACTS:
+    if act not in (*ACTS, None):
         raise ValueError(f"act: expected one of {', '.join(ACTS)}, got {act!r}")
     if engine.same(w=w)[1] != dtype:
         raise TypeError(f"w: expected a NumPy array of {dtype} like x, got {w.dtype}")
@@ -79,6 +95,19 @@ def layer(lo, hi, y, x, panels, bias, residual, act, m, n, block):
         for i in range(count):
             to, at = (begin + i) * m, i * along
             finish(y[to : to + m], residual[to : to + m], sums[at : at + m], sums[at + half : at + half + m], act)
+
+
+@njit(**COMPILE)
+def affine(lo, hi, y, x, panels, bias, rows, m, n, block):
+    """`products` of the blocks lo .. hi - 1 of `block` rows. panels, bias: of `panelled`. The rest as in `layer`."""
+    wide()
+    along = bias.size
+    sums = lines(-(-block // ROWS) * ROWS * along, x)
+    for begin in range(lo * block, min(hi * block, rows), block):
+        count = min(block, rows - begin)
+        multiply(sums, x, panels, bias, begin, count, n)
+        for i in range(count):
+            y[(begin + i) * m : (begin + i + 1) * m] = sums[i * along : i * along + m]
 
 
 @njit(**INLINE)

@@ -1,6 +1,7 @@
-"""The gradient of `linear_act` of `ref.layers` on the CPU. The layer is computed again, and dy times the slope of its
-activation follows while the sums are in the first-level cache; then dx and dw are two products on the register tile.
-dw is added up over rows in one order, by one thread for each OUTPUTS rows of it. `out` takes dx alone.
+"""The gradients of `linear` and `linear_act` of `ref.layers` on the CPU: dx and dw are two products on the register
+tile. Before them `linear_act` is computed again, and dy times the slope of its activation follows while the sums are in
+the first-level cache. dw and db are added up over rows in one order, by one thread for each OUTPUTS rows of dw. `out`
+takes dx alone.
 """
 import math
 
@@ -12,17 +13,28 @@ from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
 from kernels.numba_cpu.gates import CURVE, QUICK, gelu_slope, two_u
 from kernels.numba_cpu.intrinsics import wide
-from kernels.numba_cpu.linear import ACTS, block_of, checked, multiply, panelled
+from kernels.numba_cpu.linear import ACTS, block_of, checked, multiply, panelled, products
 from kernels.numba_cpu.math import gate_slope
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
 
 OUTPUTS, DEPTH = 64, 192  # rows of dw in a part; rows of x at a time, which stay in the first-level cache
 
 
+def linear_backward(dy, x, w, out=None):
+    """Gradients of `linear` on the CPU, arguments as in `ref.layers.linear.linear_backward` and
+    `ref.layers.linear.linear`."""
+    to = checked(x, w, None, None)[-1]
+    upstream = engine.like("dy", dy, x.dtype, to)
+    memory, how = engine.output(out, x.shape, x.dtype, upstream, flat := engine.flat(x), w)
+    memory = np.empty(memory.size, x.dtype) if how == OVER else memory  # what is written may be read again
+    dw, db = _gradients(memory, upstream, flat, w)
+    return engine.finish(memory, out, x.shape), dw, db
+
+
 def linear_act_backward(dy, x, w, b, act, out=None):
     """Gradients of `linear_act` on the CPU, arguments as in `ref.layers.fused.linear_act_backward`; dr is dy."""
     bias, m, n, halves, to = checked(x, w, b, act)
-    dtype, rows, width = x.dtype, math.prod(to[:-1]), lanes(x)
+    dtype, rows = x.dtype, math.prod(to[:-1])
     upstream, flat = engine.like("dy", dy, dtype, to), engine.flat(x)
     memory, how = engine.output(out, x.shape, dtype, upstream, flat, w, bias)
     if how == OVER:  # what is written may be read again
@@ -30,19 +42,22 @@ def linear_act_backward(dy, x, w, b, act, out=None):
     dh = np.empty((rows, halves * m), dtype)
     args = upstream, flat, *panelled(w, bias, halves), ACTS.index(act), m, n, block_of(halves * m)
     engine.run(slopes, dh.size * max(1, n), dh.reshape(-1), *args, parts=-(-rows // args[-1]))
-    # dx = dh w
-    turned, none = panelled(w.T, np.empty(0, dtype), 1)
-    block = block_of(n)
-    engine.run(spread, dh.size * max(1, n), memory, dh.reshape(-1), turned, none, block, parts=-(-rows // block))
-    # dw = dh^T x, where x stands in columns of a tile's width
-    columns = np.zeros((rows, -(-n // width) * width), dtype)
-    columns[:, :n] = flat.reshape(rows, n)
-    columns = np.ascontiguousarray(columns.reshape(rows, -1, width).swapaxes(0, 1)).reshape(-1)
-    dw = np.zeros(w.shape, dtype)
-    args = dw.reshape(-1), dh.reshape(-1), columns, rows, n
-    engine.run(weigh, dh.size * max(1, n), *args, parts=-(-len(w) // OUTPUTS))
-    db = dh.sum(axis=0, dtype=np.float64).astype(dtype)
+    dw, db = _gradients(memory, dh.reshape(-1), flat, w)
     return engine.finish(memory, out, x.shape), dw, db, dy
+
+
+def _gradients(dx, dh, x, w):
+    """dx = dh w, in place; dw = dh^T x and db. dx, dh, x: flat. w: (m, n)."""
+    (m, n), width, rows = w.shape, lanes(x), dh.size // max(1, len(w))
+    # x in columns of a tile's width
+    columns = x.reshape(rows, n)
+    if n % width:
+        columns = np.pad(columns, ((0, 0), (0, -n % width)))
+    columns = np.ascontiguousarray(columns.reshape(rows, -1, width).swapaxes(0, 1)).reshape(-1)
+    dw, db = np.zeros((m, n), x.dtype), np.zeros(m, x.dtype)
+    engine.run(weigh, dh.size * max(1, n), dw.reshape(-1), db, dh, columns, rows, n, parts=-(-m // OUTPUTS))
+    products(dx, dh, w.T, np.empty(0, x.dtype), rows)
+    return dw, db
 
 
 @njit(**COMPILE)
@@ -83,37 +98,30 @@ def bend(da, dg, dy, h, g, act):
 
 
 @njit(**COMPILE)
-def spread(lo, hi, dx, dh, panels, none, block):
-    """dx = dh w of the blocks lo .. hi - 1 of rows. dx, dh: flat. panels, none: of `panelled`."""
+def weigh(lo, hi, dw, db, dh, columns, rows, n):
+    """The parts lo .. hi - 1 of dw = dh^T x and of db, each OUTPUTS rows. dw, dh: flat. columns: of x, (n / lanes,
+    rows, lanes), flat. rows, n: ints."""
     wide()
-    along = none.size
-    m = panels.size // max(1, along)
-    rows = dh.size // max(1, m)
-    n, sums = dx.size // max(1, rows), lines(-(-block // ROWS) * ROWS * along, dh)
-    for begin in range(lo * block, min(hi * block, rows), block):
-        count = min(block, rows - begin)
-        multiply(sums, dh, panels, none, begin, count, m)
-        for i in range(count):
-            dx[(begin + i) * n : (begin + i + 1) * n] = sums[i * along : i * along + n]
-
-
-@njit(**COMPILE)
-def weigh(lo, hi, dw, dh, columns, rows, n):
-    """The parts lo .. hi - 1 of dw = dh^T x, each OUTPUTS rows. dw, dh: flat. columns: of x, (n / lanes, rows, lanes),
-    flat. rows, n: ints."""
-    wide()
-    width, m = lanes(dw), dw.size // max(1, n)
+    width, m = lanes(dw), db.size
     across = -(-n // width) * width
-    sums = lines(OUTPUTS * across, dw)
+    sums, some, total = lines(OUTPUTS * across, dw), np.empty(OUTPUTS, dw.dtype), np.empty(OUTPUTS, np.float64)
     for part in range(lo, hi):
         first = part * OUTPUTS
         count = min(OUTPUTS, m - first)
-        sums[:] = 0
+        sums[:], total[:] = 0, 0
         for r in range(0, rows, DEPTH):
+            some[:] = 0
+            for row in range(r, min(r + DEPTH, rows)):
+                d = dh[row * m + first : row * m + first + count]
+                for k in range(count):
+                    some[k] += d[k]
+            for k in range(count):
+                total[k] += some[k]
             for j in range(0, across, width):
                 right = Right(columns, j * rows + r * width, width)
                 for i in range(0, count, ROWS):
                     left = Left(dh, r * m + first + i, 1, m)
                     tile_onto(sums, i * across + j, across, left, min(ROWS, count - i), right, min(DEPTH, rows - r))
         for i in range(count):
+            db[first + i] = total[i]
             dw[(first + i) * n : (first + i + 1) * n] = sums[i * across : i * across + n]

@@ -40,13 +40,19 @@ def products(x, y):
 
 
 @element
-def moments(x, eps):
-    """m, over and off, numbers of x's dtype: the standardised x is (x - m) over + off, over = 1 / sqrt(var + eps), and
-    off is for what rounding left of the mean m. x: (n,), n >= 1. eps: float."""
+def added(x):
+    """sum_j x_j in float64. x: (n,)."""
     total = 0.0
     for first in range(0, x.size, CHUNK):
         total += _sum(x[first : min(first + CHUNK, x.size)])
-    m = x.dtype.type(total / x.size)
+    return total
+
+
+@element
+def moments(x, eps):
+    """m, over and off, numbers of x's dtype: the standardised x is (x - m) over + off, over = 1 / sqrt(var + eps), and
+    off is for what rounding left of the mean m. x: (n,), n >= 1. eps: float."""
+    m = x.dtype.type(added(x) / x.size)
     total = square = 0.0
     for first in range(0, x.size, CHUNK):
         s, q = _centred(x[first : min(first + CHUNK, x.size)], m)

@@ -1,4 +1,4 @@
-"""`ref.layers.linear_act` and its gradient, and the activations of one number: on the CPU alone.
+"""`ref.layers.linear` and `ref.layers.linear_act`, their gradients, and the activations of one number: on the CPU alone.
 
 The size of an activation's error is that of its terms, and of what its slope makes of its argument's."""
 import functools
@@ -15,13 +15,14 @@ ACTS = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
 SLOPE, CUBE, QUICK = 2 * math.sqrt(2 / math.pi), 0.044715, 1.702
 
 
-def _layer(names, rng, shape, dtype, values, outputs=None, act="silu"):
+def _layer(names, rng, shape, dtype, values, outputs=None, act=None, bias=True):
     """An input maker: x (..., n), w (m, n), m even; NaN alone is not finite."""
     n = shape[-1]
     m = outputs or 2 * ((n + 5) // 2)
     end = (*shape[:-1], m // (1 + (act == "geglu")))
     shapes = {"dy": end, "x": tuple(shape), "w": (m, n), "b": (m,), "r": end}
-    return drawn(names, [shapes[name] for name in names], rng, dtype, values) | {"act": act}
+    return drawn(names, [shapes[name] for name in names], rng, dtype, values) | (
+        {} if act is None else {"act": act}) | ({} if bias else {"b": None})
 
 
 def _number(names, rng, shape, dtype, values):
@@ -60,6 +61,14 @@ def _back(dy, x, act):
 def _sums(x, w, b):
     """W x + b and the sizes of its terms."""
     return layers.linear(x, w, b), layers.linear(np.abs(x), np.abs(w), np.abs(b))
+
+
+def _linear_sizes(x, w, b=None):
+    return layers.linear(np.abs(x), np.abs(w), None if b is None else np.abs(b))
+
+
+def _linear_backward_sizes(dy, x, w):
+    return layers.linear_backward(np.abs(dy), np.abs(x), np.abs(w))
 
 
 def _layer_sizes(x, w, b, r, act):
@@ -102,8 +111,18 @@ def _of_number(act):
 
 BENCH = {f"{act} 64x49x128 to {m}": {"shape": (64, 49, 128), "act": act, "outputs": m} for act, m in (
     ("gelu_tanh", 512), ("geglu", 1024))}  # fmt: skip
-LAYER = {"options": {"act": ACTS}, "shapes": FLAT, "empty": False, "bench": BENCH}
+PLAIN = {f"64x49x{n} to {m}": {"shape": (64, 49, n), "outputs": m} for n, m in ((128, 512), (512, 128))}
+LINEAR = {"shapes": FLAT, "empty": False, "bench": PLAIN}
+LAYER = LINEAR | {"options": {"act": ACTS}, "bench": BENCH}
 OPS = [
+    Op(
+        layers.linear, ulps=4, make=functools.partial(_layer, ("x", "w", "b")), scale=_linear_sizes, examples=("x",),
+        options={"bias": (False, True)}, flops=functools.partial(_flops, 1), **LINEAR,
+    ),
+    Op(
+        layers.linear_backward, ulps=4, make=functools.partial(_layer, ("dy", "x", "w")), scale=_linear_backward_sizes,
+        sums=True, flops=functools.partial(_flops, 2), **LINEAR,
+    ),
     Op(
         layers.linear_act, ulps=4, make=functools.partial(_layer, ("x", "w", "b", "r")), scale=_layer_sizes,
         examples=("x", "r"), flops=functools.partial(_flops, 1), **LAYER,
