@@ -235,7 +235,7 @@ def _bare(run):
 
 def sound_peers(op, truth, few, arguments, shape, columns, gpu, say):
     """The peers that agree with the truth, {(column, how): call} on the timed arguments. op: record. columns: names."""
-    if op.name not in (*EQUATIONS, *LOOPS):
+    if op.name not in (*EQUATIONS, *LOOPS) and not op.name.startswith("layers."):
         say(f"{op.name}: compared with the NumPy backend only; bench/peers/equations.py has no entry for it")
     mark, found = {"on_gpu": True} if gpu else {}, {}
     for column in columns:

@@ -2,6 +2,7 @@
 
 equations.py  each operation once, for all libraries        sound.py  whether a peer is right
 <library>_peer.py  how the library runs an equation         loops.py  sampling and training of `simple_mlp`
+torch_layers.py  layers of networks, and their gradients
 
 A peer does the kernel's whole job in a call: it folds the coefficients from t and abar (by `kernels.coefficients`, as
 the kernel does), runs the equation as written, has its inputs in its own arrays and its output memory ready where the

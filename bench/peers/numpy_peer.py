@@ -37,7 +37,8 @@ def _with_out(op, function, arguments, shape):
     own = {k: np.array(v) if isinstance(v, np.ndarray) and v.shape == tuple(shape) else v for k, v in arguments.items()}
     if "out" not in inspect.signature(function).parameters or not op.writes:
         return own
-    out = tuple(own[name] for name in op.in_place) or tuple(np.empty(shape, np.float32) for _ in range(op.writes))
+    like = [np.shape(r) for r in registry.outputs(function(**own))] if op.shapes else [shape] * op.writes
+    out = tuple(own[name] for name in op.in_place) or tuple(np.empty(s, np.float32) for s in like[: op.writes])
     return own | {"out": out if len(out) > 1 else out[0]}
 
 

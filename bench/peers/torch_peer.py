@@ -33,6 +33,10 @@ def make(column, op, arguments, shape):
         from bench.peers import torch_loops
 
         return torch_loops.make(column, op, arguments)
+    if op.name.startswith("layers."):
+        from bench.peers import torch_layers
+
+        return torch_layers.make(column, op, arguments)
     if op.name not in EQUATIONS or column == "graph":
         return {}
     if column == "compile":

@@ -116,8 +116,8 @@ def pack_lanes(lo, hi, planes, x, norm, groups, sizes):
 
 @njit(**COMPILE)
 def weigh(lo, hi, dw, db, planes, dy, pixels, images, sizes):
-    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows, the first with their db. dw, dy: flat.
-    planes: of `pack_lanes`. pixels: where each stands in a plane. images: int. sizes: `Sizes`."""
+    """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows, the first with their db, (O,). dw,
+    dy: flat. planes: of `pack_lanes`. pixels: where each stands in a plane. images: int. sizes: `Sizes`."""
     wide()
     o, terms, width, plane = sizes.o, sizes.kh * sizes.kw, lanes(dw), sizes.hq * sizes.wq
     run, groups = pixels.size, -(-sizes.c // width)

@@ -108,41 +108,49 @@ def gelu_slope(x):
 
 @element
 def silu_forth(c, u, x):
+    """x sigmoid(x). c: none. u: none. x: number."""
     return silu_of(x)
 
 
 @element
 def silu_back(c, u, dy, x):
+    """The gradient of `silu_forth`. dy: number. c, u, x: as there."""
     return dy * gate_slope(x, x)
 
 
 @element
 def gelu_forth(c, u, x):
+    """x Phi(x). c: none. u: none. x: number."""
     return x * phi(x)[0]
 
 
 @element
 def gelu_back(c, u, dy, x):
+    """The gradient of `gelu_forth`. dy: number. c, u, x: as there."""
     return dy * gelu_slope(x)
 
 
 @element
 def gelu_tanh_forth(c, u, x):
+    """x sigmoid(2 u). c: none. u: CURVE. x: number."""
     return gated(x, two_u(x, *u)[0])
 
 
 @element
 def gelu_tanh_back(c, u, dy, x):
+    """The gradient of `gelu_tanh_forth`. dy: number. c, u, x: as there."""
     return dy * gate_slope(*two_u(x, *u))
 
 
 @element
 def quick_gelu_forth(c, u, x):
+    """x sigmoid(1.702 x). c: none. u: QUICK. x: number."""
     return gated(x, u[0] * x)
 
 
 @element
 def quick_gelu_back(c, u, dy, x):
+    """The gradient of `quick_gelu_forth`. dy: number. c, u, x: as there."""
     return dy * gate_slope(u[0] * x, u[0] * x)
 
 

@@ -92,7 +92,7 @@ def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
 
 @njit(**COMPILE)
 def standardise(lo, hi, norm, x, w, b, eps, groups, channels, pixels):
-    """`standards` of the groups lo .. hi - 1 of all examples. The rest as in `normed`."""
+    """`standards`, in norm, of the groups lo .. hi - 1 of all examples. The rest as in `normed`."""
     wide()
     n = channels * pixels
     for group in range(lo, hi):

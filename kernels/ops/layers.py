@@ -92,13 +92,13 @@ def _group_terms(x, groups, w, b, eps):
 
 
 def silu_sizes(x, groups, w, b, eps):
-    """Of `group_norm_silu`, arguments as there."""
+    """Of the terms of that function, arguments as in `ref.layers.fused.group_norm_silu`."""
     z, size, *_ = _group_terms(x, groups, w, b, eps)
     return np.abs(layers.silu_backward(1, z)) * size + np.abs(layers.silu(z)) + FLUSHED * np.abs(z)
 
 
 def silu_backward_sizes(dy, x, groups, w, b, eps):
-    """Of `group_norm_silu_backward`, arguments as there."""
+    """The same of its gradients. dy: as the result. x, groups, w, b, eps: as there."""
     z, size, h, sigma, w = _group_terms(x, groups, w, b, eps)
     s = layers.sigmoid(z)
     bend = np.abs(s * (1 - s) * (2 + z * (1 - 2 * s)))

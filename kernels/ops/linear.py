@@ -1,4 +1,4 @@
-"""`ref.layers.linear` and `ref.layers.linear_act`, their gradients, and the activations of one number: on the CPU alone.
+"""`ref.layers.linear`, `linear_act` and the activations of one number, and their gradients: on the CPU alone.
 
 The size of an activation's error is that of its terms, and of what its slope makes of its argument's."""
 import functools
@@ -32,8 +32,9 @@ def _number(names, rng, shape, dtype, values):
     return arrays
 
 
-def _terms(x, act):
-    """The sizes of the terms of an activation, of its slope and of its curvature. act: of one number."""
+def _terms(x, act, printed=False):
+    """The sizes of the terms of an activation, of its slope and of its curvature. act: of one number. printed: as the
+    paper has it, x / 2 (1 + tanh(u)), which cancels."""
     size = np.abs(x)
     if act == "gelu":
         density = normal_pdf(x)
@@ -45,11 +46,12 @@ def _terms(x, act):
     s = layers.sigmoid(u)
     tilt = s * layers.sigmoid(-u)
     curve = tilt * (2 * slope + size * (slope * slope + bend))
+    s = 1.0 if printed and act == "gelu_tanh" else s
     return size * (s + FLUSHED), s + size * tilt * slope + FLUSHED * (1 + size * slope), curve
 
 
-def _forth(x, act):
-    f, slope, _ = _terms(x, act)
+def _forth(x, act, printed=False):
+    f, slope, _ = _terms(x, act, printed)
     return f + slope * np.abs(x)
 
 
@@ -71,10 +73,10 @@ def _linear_backward_sizes(dy, x, w):
     return layers.linear_backward(np.abs(dy), np.abs(x), np.abs(w))
 
 
-def _layer_sizes(x, w, b, r, act):
+def _layer_sizes(x, w, b, r, act, printed=False):
     h, size = _sums(x, w, b)
     if act != "geglu":
-        f, slope, _ = _terms(h, act)
+        f, slope, _ = _terms(h, act, printed)
         return f + slope * size + np.abs(r)
     (a, g), (of_a, of_g) = np.split(h, 2, axis=-1), np.split(size, 2, axis=-1)
     f, slope, _ = _terms(g, "gelu")
@@ -102,8 +104,8 @@ def _of_number(act):
     """The records of an activation and its gradient."""
     f, back = getattr(layers, act), getattr(layers, f"{act}_backward")
     return [
-        Op(f, ulps=6, make=functools.partial(_number, ("x",)), scale=functools.partial(_forth, act=act), shapes=FLAT,
-           examples=("x",), bench={"64x49x512": {"shape": (64, 49, 512)}}, empty=False),
+        Op(f, ulps=6, make=functools.partial(_number, ("x",)), scale=functools.partial(_forth, act=act),
+           textbook=functools.partial(_forth, act=act, printed=True), shapes=FLAT, examples=("x",), bench={"64x49x512": {"shape": (64, 49, 512)}}, empty=False),
         Op(back, ulps=6, make=functools.partial(_number, ("dy", "x")), scale=functools.partial(_back, act=act),
            shapes=FLAT, examples=("dy", "x"), bench={"64x49x512": {"shape": (64, 49, 512)}}, empty=False),
     ]  # fmt: skip
@@ -125,7 +127,7 @@ OPS = [
     ),
     Op(
         layers.linear_act, ulps=4, make=functools.partial(_layer, ("x", "w", "b", "r")), scale=_layer_sizes,
-        examples=("x", "r"), flops=functools.partial(_flops, 1), **LAYER,
+        textbook=functools.partial(_layer_sizes, printed=True), examples=("x", "r"), flops=functools.partial(_flops, 1), **LAYER,
     ),
     Op(
         layers.linear_act_backward, ulps=6, make=functools.partial(_layer, ("dy", "x", "w", "b")),

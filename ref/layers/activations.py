@@ -112,9 +112,9 @@ def quick_gelu(x):
 
 
 def quick_gelu_backward(dy, x):
-    """dx = dy s (1 + 1.702 x (1 - s)),  s = sigmoid(1.702 x), 1 - s = sigmoid(-1.702 x). dy, x: one shape. Returns
-    dx."""
-    return _far(1.702 * x, dy * (sigmoid(1.702 * x) * (1 + 1.702 * x * sigmoid(-1.702 * x))), dy * (1 + 1.702 * x))
+    """dx = dy s (1 + u (1 - s)),  u = 1.702 x, s = sigmoid(u), 1 - s = sigmoid(-u). dy, x: one shape. Returns dx."""
+    u = 1.702 * x
+    return _far(u, dy * (sigmoid(u) * (1 + u * sigmoid(-u))), dy * (1 + u))
 
 
 def _far(u, near, weight):

@@ -30,8 +30,8 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps):
 def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=((1, 1), (1, 1))):
     """y = w * silu(group_norm(x)) + b, a convolution that normalises what it loads.
 
-    x: (B, C, H, W). groups: int that divides C. scale, shift: (C,), of the norm, or None for 1 and 0. eps: float. w: (O,
-    C, KH, KW). b: (O,) or None. stride, padding: as in `conv2d`.
+    x: (B, C, H, W). groups: int that divides C. scale, shift: (C,), of the norm, or None for 1 and 0. eps: float.
+    w: (O, C, KH, KW). b: (O,) or None. stride, padding: as in `conv2d`.
     Returns y, of the shape of the convolution. Raises as `group_norm` and `conv2d` do.
     """
     return conv2d(group_norm_silu(x, groups, scale, shift, eps), w, b, stride, padding)

@@ -37,7 +37,39 @@ def tanh_gate(z):
     return z.dtype.type(0.5) * (1 + np.tanh(z * z.dtype.type(0.5)))
 
 
+def gelu_tanh(x):
+    t = x.dtype.type
+    return t(0.5) * x * (1 + np.tanh(t(np.sqrt(2 / np.pi)) * (x + t(0.044715) * x * x * x)))
+
+
+def linear_act(x, w, b, r, act):
+    h = x @ w.T + b
+    if act == "gelu_tanh":
+        return gelu_tanh(h) + r
+    return r + getattr(layers, act)(h)
+
+
+def conv2d(x, w, b=None, stride=1, padding=((1, 1), (1, 1))):
+    """A sum over the kernel's rows and columns."""
+    x, (kh, kw) = np.pad(x, ((0, 0), (0, 0), *padding)), w.shape[2:]
+    rows, columns = ((n - k) // stride + 1 for n, k in zip(x.shape[2:], (kh, kw)))
+    y = sum(np.einsum("bchw,oc->bohw", x[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride][
+        :, :, :rows, :columns], w[:, :, i, j]) for i in range(kh) for j in range(kw))
+    return y if b is None else y + b[:, None, None]
+
+
 TABLES = {
+    "layers.silu": {
+        "as printed": lambda x: x / (1 + np.exp(-x)), "by tanh": lambda x: x * tanh_gate(x),
+    },
+    "layers.gelu_tanh": {"as printed": gelu_tanh},
+    "layers.quick_gelu": {"as printed": lambda x: x / (1 + np.exp(-x.dtype.type(1.702) * x))},
+    "layers.linear": {
+        "as printed": lambda x, w, b: x @ w.T + (0 if b is None else b),
+        "einsum": lambda x, w, b: np.einsum("...n,mn->...m", x, w) + (0 if b is None else b),
+    },
+    "layers.linear_act": {"as printed": linear_act},
+    "layers.conv2d": {"by shifts": conv2d},
     "layers.group_norm_silu": {
         "as printed": group_norm_silu,
         "silu by tanh": lambda **a: group_norm_silu(**a, gate=tanh_gate),
@@ -64,7 +96,9 @@ TABLES = {
 WIDE = {  # in float64, and cast: of the gradients, and of sums that lose more
     "layers.group_norm_silu_backward": "dy", "layers.layer_norm_modulate_backward": "dy",
     "layers.rms_norm_backward": "dy", "layers.geglu": "x", "layers.geglu_backward": "dy", "layers.attention": "q",
-    "layers.attention_backward": "q",
+    "layers.attention_backward": "q", "layers.conv2d": "x", "layers.conv2d_backward": "dy", "layers.norm_conv": "x",
+    "layers.norm_conv_backward": "dy", "layers.linear_backward": "dy", "layers.linear_act_backward": "dy",
+    "layers.gelu": "x", **{f"layers.{act}_backward": "dy" for act in ("silu", "gelu", "gelu_tanh", "quick_gelu")},
 }  # fmt: skip
 FORMULATIONS = [(op, name, how, {}) for op, table in TABLES.items() for name, how in table.items()]
 FORMULATIONS += [(op, "in float64", rounded(x)(getattr(layers, op.split(".")[1])), {}) for op, x in WIDE.items()]

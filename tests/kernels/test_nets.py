@@ -26,7 +26,7 @@ MMDIT = dict(
     dual_attention_layers=(0,),
 )  # fmt: skip
 RNG, LABELS, T = np.random.default_rng(0), np.array([3, 10, 0]), np.array([1, 40, 900])
-X, Z, WORDS, POOLED = (RNG.standard_normal(s).astype(np.float32) for s in ((3, 1, 8, 8), (3, 2, 8, 8), (3, 5, 6), (3, 5)))
+X, Z, WORDS, POOLED = (RNG.standard_normal((3, *shape)) for shape in ((1, 8, 8), (2, 8, 8), (5, 6), (5,)))
 IDS = RNG.integers(0, 20, (3, 7))
 NETS = {  # name: (module, parameters, forward(module, params), backward(module, dy, params, cache))
     "unet": (unet, unet.unet_init(0, UNET), lambda m, p, f: m.unet(p, f(X), T, None, UNET, LABELS),

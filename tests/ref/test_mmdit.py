@@ -134,11 +134,11 @@ def corner(name):
 
 
 def swapped(x, shift, scale, eps):
-    return layers.adaptive_norm(x, scale, shift, eps)
+    return layers.layer_norm_modulate(x, scale, shift, eps)
 
 
 CODE = {
-    "scale and shift swapped": ("ref.nets.mmdit.adaptive_norm", swapped),
+    "scale and shift swapped": ("ref.nets.mmdit.layer_norm_modulate", swapped),
     "one eps for all norms": ("ref.nets.mmdit.EPS", 1e-5),
 }
 

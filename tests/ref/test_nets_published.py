@@ -133,7 +133,7 @@ def test_a_network_is_the_published_one(name):
 
 
 def swapped(x, shift, scale, eps):
-    return layers.adaptive_norm(x, scale, shift, eps)
+    return layers.layer_norm_modulate(x, scale, shift, eps)
 
 
 def tanh_for_erf(x):
@@ -157,8 +157,8 @@ PATCHED = [  # the network, where the fault is put, and what stands there then
     ("one eps for all norms, 1e-5", "dit_2", "ref.nets.dit", "EPS", 1e-5),
     ("symmetric padding in the encoder", "autoencoder_encode", "ref.nets.autoencoder", "CORNER", ((1, 1), (1, 1))),
     ("tanh for erf", "unet_sd2", "ref.layers.feed_forward", "ACTIVATIONS", GEGLU | {"silu": (layers.silu, None)}),
-    ("scale and shift swapped", "dit_2", "ref.nets.dit", "adaptive_norm", swapped),
-    ("scale and shift swapped", "mmdit_sd3", "ref.nets.mmdit", "adaptive_norm", swapped),
+    ("scale and shift swapped", "dit_2", "ref.nets.dit", "layer_norm_modulate", swapped),
+    ("scale and shift swapped", "mmdit_sd3", "ref.nets.mmdit", "layer_norm_modulate", swapped),
     ("a causal mask the other way", "text_quick_gelu", "ref.layers.attention", "attention", top_left),
     ("pixels moved by one", "unet_pixels", "ref.nets.unet", "upsample_nearest", upsampled_before),
 ]  # fmt: skip

@@ -36,12 +36,13 @@ def conv2d_backward(dy, x, w, stride=1, padding=SAME, out=None):
 
 
 def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=SAME, out=None):
-    """`ref.layers.norm_conv` in x's dtype, arguments as there."""
+    """`silu(group_norm(x))`, convolved, in x's dtype; arguments as in `ref.layers.fused.norm_conv`."""
     return conv2d(group_norm_silu(x, groups, scale, shift, eps), w, b, stride, padding, out)
 
 
 def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=SAME, out=None):
-    """`ref.layers.norm_conv_backward` in x's dtype, arguments as there."""
+    """Gradients of `norm_conv` in x's dtype; arguments as in `ref.layers.fused.norm_conv_backward`,
+    `ref.layers.fused.norm_conv`."""
     da, dw, db = conv2d_backward(dy, group_norm_silu(x, groups, scale, shift, eps), w, stride, padding)
     return *group_norm_silu_backward(da, x, groups, scale, shift, eps, out), dw, db
 
