@@ -103,11 +103,12 @@ def _flops(products, x, w, **rest):
 def _of_number(act):
     """The records of an activation and its gradient."""
     f, back = getattr(layers, act), getattr(layers, f"{act}_backward")
+    both = dict(ulps=6, shapes=FLAT, empty=False, bench={"64x49x512": {"shape": (64, 49, 512)}})
+    forth, printed = (functools.partial(_forth, act=act, printed=printed) for printed in (False, True))
     return [
-        Op(f, ulps=6, make=functools.partial(_number, ("x",)), scale=functools.partial(_forth, act=act),
-           textbook=functools.partial(_forth, act=act, printed=True), shapes=FLAT, examples=("x",), bench={"64x49x512": {"shape": (64, 49, 512)}}, empty=False),
-        Op(back, ulps=6, make=functools.partial(_number, ("dy", "x")), scale=functools.partial(_back, act=act),
-           shapes=FLAT, examples=("dy", "x"), bench={"64x49x512": {"shape": (64, 49, 512)}}, empty=False),
+        Op(f, make=functools.partial(_number, ("x",)), scale=forth, textbook=printed, examples=("x",), **both),
+        Op(back, make=functools.partial(_number, ("dy", "x")), scale=functools.partial(_back, act=act),
+           examples=("dy", "x"), **both),
     ]  # fmt: skip
 
 
@@ -127,7 +128,8 @@ OPS = [
     ),
     Op(
         layers.linear_act, ulps=4, make=functools.partial(_layer, ("x", "w", "b", "r")), scale=_layer_sizes,
-        textbook=functools.partial(_layer_sizes, printed=True), examples=("x", "r"), flops=functools.partial(_flops, 1), **LAYER,
+        textbook=functools.partial(_layer_sizes, printed=True), examples=("x", "r"),
+        flops=functools.partial(_flops, 1), **LAYER,
     ),
     Op(
         layers.linear_act_backward, ulps=6, make=functools.partial(_layer, ("dy", "x", "w", "b")),

@@ -68,21 +68,6 @@ def test_every_peer_does_the_kernels_work(op, label):
             truth.check(call())
 
 
-LAYERS = [op for op in registry.OPS if op.name.startswith("layers.") and op.bench]
-
-
-@pytest.mark.parametrize("op", LAYERS, ids=lambda op: op.name)
-def test_every_peer_of_a_layer_does_the_kernels_work(op):
-    shape = next(s for s in op.shapes if len(s) > 2)
-    arguments = timing.problem(op, {name: choices[-1] for name, choices in op.options.items()}, shape)
-    truth = sound.Truth(op, arguments, shape, registry.expected(op, arguments, "float32"))
-    for column in peers.available(["numpy", "torch"])[0]:
-        made = peers.make(column, op, arguments, shape)
-        assert made
-        for call in made.values():
-            truth.check(call())
-
-
 def test_an_operation_without_a_peer_entry_is_timed_against_the_numpy_backend(monkeypatch):
     monkeypatch.delitem(equations.EQUATIONS, "fused.heun_step")
     said, libraries = [], ["numpy", *peers.available(["torch", "numexpr"])[0]]
