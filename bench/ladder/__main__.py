@@ -1,0 +1,52 @@
+"""`python -m bench.ladder NAME`: the rungs of a kernel, checked, with their times on this machine, on one thread."""
+import argparse
+import functools
+import textwrap
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench import ladder, machine
+from kernels import registry, timing
+from kernels.numba_cpu import engine
+
+
+def main(argv=None):
+    """Print a ladder. argv: list of words, or None for the command line's."""
+    parser = argparse.ArgumentParser(prog="python -m bench.ladder", description=__doc__.replace("`", ""))
+    parser.add_argument("name", choices=ladder.LADDERS)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of timing (default: 5)")
+    args = parser.parse_args(argv)
+    engine.set_num_threads(1)
+    with threadpool_limits(1, "blas"):
+        climb(args.name, args.seconds)
+
+
+def climb(name, seconds, small=False):
+    """Check the rungs, time them in turn, print each. name: of LADDERS. seconds: of timing. small: whether on SMALL."""
+    steps = ladder.ladder(name)
+    shape = steps.SMALL if small else steps.SHAPE
+    op, arguments = ladder.checked(steps, shape)
+    contestants = {rung.__name__: functools.partial(rung, **arguments) for rung in steps.RUNGS}
+    flops, moved = op.flops and op.flops(**arguments), registry.bytes_moved(op, arguments, "float32")
+    limit, of_limit = machine.peak() if flops else (timing.copy(moved), moved)
+    times = timing.interleave(contestants | {"": limit}, seconds)
+    ns = {name: float(np.median(t)) for name, t in times.items()}
+    rate, unit = (flops, "GFLOP/s") if flops else (moved, "GB/s")
+    print(f"{steps.OP} {shape}, float32, one thread. {machine.busy()}\n")
+    before = None
+    for number, rung in enumerate(steps.RUNGS, 1):
+        changed, predicted = ladder.said(rung)
+        own = ns[rung.__name__]
+        bought = f"bought {before / own:.2f} times, " if before else ""
+        part = f"{100 * (rate / own) / (of_limit / ns['']):.0f} % of the limit"
+        print(f"{number}. {rung.__name__}: {own / 1e6:.2f} ms, {rate / own:.1f} {unit}, {bought}{part}")
+        for line in (changed, f"Predicted: {predicted}"):
+            print(textwrap.indent(textwrap.fill(line, 110), "   "))
+        before = own
+    kind = "multiply-adds on registers" if flops else "a copy of as many bytes"
+    print(f"\nlimit: {of_limit / ns['']:.1f} {unit}, {kind}")
+
+
+if __name__ == "__main__":
+    main()
