@@ -16,11 +16,12 @@ SLOPE, CUBE, QUICK = 2 * math.sqrt(2 / math.pi), 0.044715, 1.702
 
 
 def _layer(names, rng, shape, dtype, values, outputs=None, act=None, bias=True):
-    """An input maker: x (..., n), w (m, n), m even; NaN alone is not finite."""
-    n = shape[-1]
-    m = outputs or 2 * ((n + 5) // 2)
-    end = (*shape[:-1], m // (1 + (act == "geglu")))
-    shapes = {"dy": end, "x": tuple(shape), "w": (m, n), "b": (m,), "r": end}
+    """An input maker: x (B, ..., n), w (m, n), m even, n and m in bounds; NaN alone is not finite."""
+    n = 1 + (shape[-1] - 1) % 1024
+    m = outputs or 2 * ((min(n, 200) + 5) // 2)
+    rows = (1,) * (2 - len(shape)) + tuple(shape[:-1])
+    end = (*rows, m // (1 + (act == "geglu")))
+    shapes = {"dy": end, "x": (*rows, n), "w": (m, n), "b": (m,), "r": end}
     return drawn(names, [shapes[name] for name in names], rng, dtype, values) | (
         {} if act is None else {"act": act}) | ({} if bias else {"b": None})
 
@@ -33,8 +34,8 @@ def _number(names, rng, shape, dtype, values):
 
 
 def _terms(x, act, printed=False):
-    """The sizes of the terms of an activation, of its slope and of its curvature. act: of one number. printed: as the
-    paper has it, x / 2 (1 + tanh(u)), which cancels."""
+    """The sizes of the terms of an activation, of its slope and of its curvature. act: of one number. printed: with a
+    sigmoid that may be (1 + tanh(u / 2)) / 2, which cancels."""
     size = np.abs(x)
     if act == "gelu":
         density = normal_pdf(x)
@@ -46,7 +47,7 @@ def _terms(x, act, printed=False):
     s = layers.sigmoid(u)
     tilt = s * layers.sigmoid(-u)
     curve = tilt * (2 * slope + size * (slope * slope + bend))
-    s = 1.0 if printed and act == "gelu_tanh" else s
+    s = 1.0 if printed else s
     return size * (s + FLUSHED), s + size * tilt * slope + FLUSHED * (1 + size * slope), curve
 
 

@@ -16,7 +16,7 @@ def silu(x, out=None):
 
 def silu_backward(dy, x, out=None):
     """`ref.layers.silu_backward`. dy, x: one shape."""
-    return _gate_backward(dy, sigmoid(x), x, out)
+    return _gate_backward(dy, x, x, out)
 
 
 def gelu(x, out=None):
@@ -44,7 +44,7 @@ def gelu_tanh_backward(dy, x, out=None):
     slope += 1
     slope *= x
     slope *= x.dtype.type(SLOPE)
-    return _gate_backward(dy, sigmoid(_two_u(x)), slope, out)
+    return _gate_backward(dy, _two_u(x), slope, out)
 
 
 def quick_gelu(x, out=None):
@@ -55,7 +55,7 @@ def quick_gelu(x, out=None):
 def quick_gelu_backward(dy, x, out=None):
     """`ref.layers.quick_gelu_backward`. dy, x: one shape."""
     u = x * x.dtype.type(QUICK)
-    return _gate_backward(dy, sigmoid(u), u, out)
+    return _gate_backward(dy, u, u, out)
 
 
 def _two_u(x):
@@ -66,12 +66,14 @@ def _two_u(x):
     return u
 
 
-def _gate_backward(dy, s, t, out):
-    """dy s (1 + t (1 - s))."""
-    slope = 1 - s
+def _gate_backward(dy, z, t, out):
+    """dy s (1 + t (1 - s)) with s = sigmoid(z)."""
+    e = np.exp(-np.abs(z))
+    slope = np.where(z >= 0, e, 1)
+    slope /= 1 + e
     slope *= t
     slope += 1
-    slope *= s
+    slope *= np.where(z >= 0, 1, e) / (1 + e)
     return np.multiply(slope, dy, out=out)
 
 
