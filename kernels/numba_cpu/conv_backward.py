@@ -7,7 +7,7 @@ import numpy as np
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.conv import Sizes, checked, convolved
-from kernels.numba_cpu.engine import COMPILE, OVER
+from kernels.numba_cpu.engine import COMPILE, OVER, element
 from kernels.numba_cpu.group_norm import STANDARD, activate, group_norm_silu_backward, standards
 from kernels.numba_cpu.intrinsics import copy_line, wide
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Left, Right, lanes, lines, tile_onto
@@ -15,6 +15,7 @@ from kernels.numba_cpu.mlp import transpose
 from kernels.numba_cpu.moments import added
 
 OUTPUTS, PIXELS = 64, 192  # rows of dw in a part; pixels at a time, whose terms stay in the first-level cache
+ROOM = 1 << 17  # sums that are kept while images go by
 
 
 def conv2d_backward(dy, x, w, stride=1, padding=((1, 1), (1, 1)), out=None):
@@ -122,28 +123,40 @@ def weigh(lo, hi, dw, db, planes, dy, pixels, images, sizes):
     o, terms, width, plane = sizes.o, sizes.kh * sizes.kw, lanes(dw), sizes.hq * sizes.wq
     run, groups = pixels.size, -(-sizes.c // width)
     across = groups * width
-    sums = lines(OUTPUTS * across, dw)
-    for part in range(lo, hi):
-        shift, first = part % terms, part // terms * OUTPUTS
-        y, x = shift // sizes.kw, shift % sizes.kw
-        of_shift = (y % sizes.sh * sizes.sw + x % sizes.sw) * plane + y // sizes.sh * sizes.wq + x // sizes.sw
-        count = min(OUTPUTS, o - first)
+    together = max(1, ROOM // (OUTPUTS * across))  # parts, while an image is in the second-level cache
+    sums = lines(min(together, hi - lo) * OUTPUTS * across, dw)
+    for begin in range(lo, hi, together):
+        end = min(begin + together, hi)
         sums[:] = 0
-        for i in range(count if shift == 0 else 0):
-            total = 0.0
-            for image in range(images):
-                at = (image * o + first + i) * run
-                total += added(dy[at : at + run])
-            db[first + i] = total
         for image in range(images):
-            for p in range(0, run, PIXELS):
-                depth = min(PIXELS, run - p)
-                for group in range(groups):
-                    at = ((image * groups + group) * sizes.sh * sizes.sw * plane + of_shift) * width
-                    right = Right(planes, at, pixels[p : p + depth])
-                    for i in range(0, count, ROWS):
-                        left = Left(dy, (image * o + first + i) * run + p, run, 1)
-                        tile_onto(sums, i * across + group * width, across, left, min(ROWS, count - i), right, depth)
-        for i in range(count):
-            for channel in range(sizes.c):
-                dw[((first + i) * sizes.c + channel) * terms + shift] = sums[i * across + channel]
+            for part in range(begin, end):
+                shift, first, to = part % terms, part // terms * OUTPUTS, (part - begin) * OUTPUTS * across
+                y, x = shift // sizes.kw, shift % sizes.kw
+                at = (y % sizes.sh * sizes.sw + x % sizes.sw) * plane + y // sizes.sh * sizes.wq + x // sizes.sw
+                for p in range(0, run, PIXELS):
+                    depth = min(PIXELS, run - p)
+                    for group in range(groups):
+                        of_group = (image * groups + group) * sizes.sh * sizes.sw * plane
+                        right = Right(planes, (of_group + at) * width, pixels[p : p + depth])
+                        for i in range(first, min(first + OUTPUTS, o), ROWS):
+                            left = Left(dy, (image * o + i) * run + p, run, 1)
+                            here = to + (i - first) * across + group * width
+                            tile_onto(sums, here, across, left, min(ROWS, o - i), right, depth)
+        for part in range(begin, end):
+            shift, first = part % terms, part // terms * OUTPUTS
+            for i in range(first, min(first + OUTPUTS, o)):
+                row = ((part - begin) * OUTPUTS + i - first) * across
+                for channel in range(sizes.c):
+                    dw[(i * sizes.c + channel) * terms + shift] = sums[row + channel]
+                if shift == 0:
+                    db[i] = total_of(dy, images, o, run, i)
+
+
+@element
+def total_of(dy, images, o, run, i):
+    """The sum of channel i of dy (images, o, run), flat, in float64."""
+    total = 0.0
+    for image in range(images):
+        at = (image * o + i) * run
+        total += added(dy[at : at + run])
+    return total
