@@ -19,7 +19,7 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
 from kernels.numba_cpu.group_norm import STANDARD, activate, standards
-from kernels.numba_cpu.intrinsics import copy_line, wide
+from kernels.numba_cpu.intrinsics import copy_half, copy_line, wide
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Apart, Left, lanes, lines, tile_onto
 
 DEPTH, PIXELS = 288, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
@@ -137,14 +137,16 @@ def pack(to, x, norm, image, first, rows, sizes):
 
 @njit(**INLINE)
 def copy(to, at, x, start, count, step):
-    """to[at + j] = x[start + j step] for j < count. to, x: flat."""
+    """to[at + j] = x[start + j step] for j < count. to, x: flat. The last vector may overlap the one before."""
     lane = lanes(x) // VECTORS
-    full = count // lane * lane
-    if step == 1:
-        for j in range(0, full, lane):
+    half = lane // 2
+    if step == 1 and count >= lane:
+        for j in range(0, count - lane, lane):
             copy_line(to, at + j, x, start + j)
-        for j in range(full, count):
-            to[at + j] = x[start + j]
+        copy_line(to, at + count - lane, x, start + count - lane)
+    elif step == 1 and count >= half:
+        copy_half(to, at, x, start)
+        copy_half(to, at + count - half, x, start + count - half)
     else:
         for j in range(count):
             to[at + j] = x[start + j * step]

@@ -74,12 +74,18 @@ def copy_line(out, i, source, j):
     out[i : i + lane] = source[j : j + lane]
 
 
-def _line_code(context, builder, signature, args):
-    """The LLVM code of `_copy_line`; its store."""
+def copy_half(out, i, source, j):
+    """`copy_line` of half a line. out, i, source, j: as there."""
+    lane = LINE // out.itemsize // 2
+    out[i : i + lane] = source[j : j + lane]
+
+
+def _line_code(context, builder, signature, args, width=LINE):
+    """The LLVM code of `_copy_line`, of that many bytes; its store."""
     out_array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
     in_array = cgutils.create_struct_proxy(signature.args[2])(context, builder, args[2])
     scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
-    line = ir.VectorType(scalar, LINE * 8 // bits)
+    line = ir.VectorType(scalar, width * 8 // bits)
     source_line = builder.bitcast(builder.gep(in_array.data, [args[3]]), line.as_pointer())
     out_line = builder.bitcast(builder.gep(out_array.data, [args[1]]), line.as_pointer())
     return builder.store(builder.load(source_line, align=bits // 8), out_line, align=bits // 8)
@@ -103,6 +109,20 @@ def _copy_line(typingctx, out, i, source, j):
         return context.get_dummy_value()
 
     return types.none(out, types.int64, source, types.int64), codegen
+
+
+@intrinsic
+def _copy_half(typingctx, out, i, source, j):
+    def codegen(context, builder, signature, args):
+        _line_code(context, builder, signature, args, LINE // 2)
+        return context.get_dummy_value()
+
+    return types.none(out, types.int64, source, types.int64), codegen
+
+
+@overload(copy_half, jit_options=INLINE)
+def _(out, i, source, j):
+    return lambda out, i, source, j: _copy_half(out, i, source, j)
 
 
 @overload(copy_line, jit_options=INLINE)
