@@ -42,7 +42,7 @@ def _value(value, made, spaces):
     if not isinstance(value, FunctionType) or not value.__module__.startswith(REPLACED):
         return value
     if value not in made:
-        space = spaces.get(id(value.__globals__)) or _replaced(value.__globals__, made, spaces)
+        space = _replaced(value.__globals__, made, spaces)
         if value not in made:  # not by way of its own module
             again = FunctionType(value.__code__, space, value.__name__, value.__defaults__, value.__closure__)
             again.__kwdefaults__, again.__doc__ = value.__kwdefaults__, value.__doc__
