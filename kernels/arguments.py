@@ -22,7 +22,8 @@ def branches(guidance, examples, classes, times):
     if guidance is None:
         return labels, np.zeros((steps, examples))
     if len(guidance) not in (2, 3) or guidance[1] is None:
-        raise ValueError(f"guidance: expected labels, w and perhaps an interval, got {len(guidance)} parts")
+        got = f"{len(guidance)} parts" if len(guidance) not in (2, 3) else "w = None"
+        raise ValueError(f"guidance: expected labels, w and perhaps an interval, got {got}")
     wanted, w = np.asarray(guidance[0]), np.asarray(guidance[1], np.float64)
     if w.ndim and w.shape != (examples,):
         raise ValueError(f"guidance: expected one w or {examples}, got shape {w.shape}")

@@ -111,7 +111,7 @@ def expected(op, arguments, dtype, textbook=False):
         if numpy and op.ulps and dtype == "float32":  # in float64 NumPy is the truth's own arithmetic
             rough = call(op, numpy, arguments, dtype)
     ulps = HALF_ULPS if half else op.ulps or 2 * (textbook and dtype in FLOATS)
-    count = max((x.size for x in arrays(arguments).values()), default=0) if textbook and ulps and not half else 0
+    count = max((x.size for x in arrays(arguments, op.settings).values()), default=0) if textbook and ulps and not half else 0
     more = [SUM_ULPS * np.log2(max(count / max(np.size(t), 1), 1)) for t in truth]
     rules = [tolerance.rule(t, s, ulps + m, dtype, r) for t, s, m, r in zip(truth, scale, more, rough)]
     return [replace(rule, allowed=np.where(f, np.inf, rule.allowed)) for f, rule in zip(free, rules)]
@@ -120,6 +120,6 @@ def expected(op, arguments, dtype, textbook=False):
 def bytes_moved(op, arguments, dtype):
     """The fewest bytes that memory must carry: every input read once, every output written once. op: `Op`. arguments:
     from op.make. dtype: name."""
-    read = arrays(arguments).values()
+    read = arrays(arguments, op.settings).values()
     size = max((a.nbytes for a in read), default=0) or int(np.prod(arguments["shape"])) * np.dtype(dtype).itemsize
     return sum(a.nbytes for a in read) + op.writes * size

@@ -12,6 +12,7 @@ import ref
 from kernels import registry
 from ref import edm, flow, guidance, schedules
 
+MOST = 1000  # a size of a stranger's arrays, beyond which a larger one is no other case
 ARRAYS = ("numpy", "torch", "cupy", "jax")
 
 
@@ -66,6 +67,7 @@ class Caller:
     wait: object = field(repr=False)
     every: bool
     inplace: tuple = ()
+    forms: dict = field(default_factory=dict, repr=False)  # by `forms.of`
 
     @property
     def untested(self):
@@ -74,7 +76,11 @@ class Caller:
         words = [f"{n} = {v} (not an argument of the function)" for n, v in left.items()]
         if self.op.rules:  # of a stranger's truth what is not described keeps its default
             words += [f"{n} = {v} (not described)" for n, v in self.op.fixed.items() if n in self.names]
-        return tuple(words + [f"{n} = {v} (fixed)" for n, v in self.fixed.items()])
+            most = [max(sizes) for sizes in zip(*self.op.shapes, *self.op.large)]
+            words += [f"{n} above {size}, for the truth is slow" for n, size in zip(self.op.letters, most) if size < MOST]
+        words += [f"{n} = {v} (fixed)" for n, v in self.fixed.items()]
+        words += [f"{form}, which it refuses: {why}" for form, why in self.forms.items() if why]
+        return tuple(words + ["infinities in arrays"] * ("not finite" in self.op.values and bool(self.op.data)))
 
     def theirs(self, arguments):
         """The arguments by the function's own names and conventions, in its kind of arrays. arguments: dict."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kernels import registry
-from kernels.check import memory
+from kernels.check import forms, memory
 from kernels.ops.inputs import varied
 
+FORM = "form"  # an option: of `forms`
 SAME = "same as "  # a layout: the memory of another argument
 LITERAL = 12  # elements of an array that is printed; a larger one is regenerated from its seed
 KINDS = ("raises", "writes its inputs", "shares memory", "wrong number of results", "wrong shape", "wrong dtype", "NaN",
@@ -50,15 +51,27 @@ def made(call, dtype, shape, values, seed, options):
     Of the values that are not finite only NaN is tried, and not in noise or history that is unused: inf - inf and 0 NaN
     depend on the order of the arithmetic, and all orders are right.
     """
+    form, options = options.get(FORM), {n: x for n, x in options.items() if n != FORM}
     arguments = call.op.make(np.random.default_rng(seed), shape, dtype, values, **options)
     if call.op.rules:
-        return arguments | {n: v for n, v in call.held.items() if n in arguments}
-    arguments = varied(np.random.default_rng([seed, 1]), arguments)
+        arguments |= {n: v for n, v in call.held.items() if n in arguments}
+    else:
+        arguments = _varied(call, np.random.default_rng([seed, 1]), arguments, values)
+    return arguments if form is None else forms.changed(call, form, np.random.default_rng(seed), arguments) or arguments
+
+
+def _varied(call, rng, arguments, values):
+    """The arguments of a registered operation with other settings, and what is not finite as `made` says."""
+    arguments = varied(rng, arguments)
     arguments |= {n: v for n, v in call.held.items() if n in arguments}
+    data = [x for x in registry.arrays(arguments, call.op.settings).values() if x.dtype.kind in "fV"]
+    if data and rng.integers(8) == 0:  # zeros in one array, and in no other
+        x = data[rng.integers(len(data))]
+        x[rng.random(x.shape) < 0.3] = 0
     if "zero_based" in call.conventions and "s" not in arguments:  # there the data have no index
         arguments["t"] = np.maximum(arguments["t"], 1) if np.ndim(arguments["t"]) else max(arguments["t"], 1)
     if values == "not finite":
-        for x in registry.arrays(arguments).values():
+        for x in registry.arrays(arguments, call.op.settings).values():
             x[~np.isfinite(x)] = np.nan
         with registry.quiet():
             unused = np.isfinite(registry.outputs(call.op.truth(**registry.exact(arguments)))[0])
@@ -121,6 +134,8 @@ def called(call, case, arguments):
         nothing = " and returns nothing" if result is None else ""
         message = f"the call changes {', '.join(changed)}{nothing}; return a new array instead"
         raise FAILURES["writes its inputs"](case, message)
+    if views and (shared := _shared(call, placed, outputs, arenas)):
+        raise FAILURES["shares memory"](case, f"a result is {shared} itself; return a new array instead")
     if outside := [n for n, m in arenas.items() if not np.array_equal(m, around[n])]:
         raise FAILURES["writes its inputs"](case, f"the call writes outside of the memory of {', '.join(outside)}")
     return outputs
@@ -128,5 +143,19 @@ def called(call, case, arguments):
 
 def _bytes(call, theirs):
     """The bytes of every array that the function gets, by name."""
-    parts = ((n, x if isinstance(x, list) else [x]) for n, x in theirs.items())
-    return {n: [np.asarray(call.receive(x)).tobytes() for x in part if hasattr(x, "shape")] for n, part in parts}
+    def read(_, x):
+        return np.asarray(call.receive(x)).tobytes() if hasattr(x, "shape") else None
+
+    return {n: registry.mapped(read, x) for n, x in theirs.items()}
+
+
+def _shared(call, arguments, outputs, arenas):
+    """The argument whose memory a result shares though it is not its place; "" for none, or if the truth does the
+    same."""
+    for name, arena in arenas.items():
+        if name.split("[")[0] not in call.inplace and any(np.may_share_memory(arena, out) for out in outputs):
+            wide = registry.exact(arguments)
+            theirs = registry.outputs(call.op.truth(**wide))
+            own = registry.arrays(wide, call.op.settings)[name]
+            return "" if any(np.may_share_memory(own, x) for x in theirs) else name
+    return ""

@@ -9,7 +9,7 @@ from kernels import registry, tolerance
 from kernels.check import mistakes
 from kernels.check.adapter import defaults
 from kernels.check.case import SAME, Case, Failure, called, made, redrawn
-from kernels.check.judge import NEAR, Seen, failed, judge, rules_of
+from kernels.check.judge import NEAR, UNSTEADY, Seen, failed, judge, rules_of
 
 ROUNDED = 1e-6  # of a mistake: what another order of the same wrong formula may leave
 FRESH = 8  # cases in which an advice is confirmed
@@ -21,7 +21,8 @@ FAR = 10  # in units of the allowed error: no order of a sum is that far off
 def guess(call, failure):
     """The likely cause of a failure, or "". call: `adapter.Caller`. failure: a `case.Failure`. Returns text."""
     case = failure.case
-    if failure.kind in ("writes its inputs", "wrong number of results", "wrong dtype"):
+    unsteady = failure.message.endswith(UNSTEADY)
+    if unsteady or failure.kind in ("writes its inputs", "wrong number of results", "wrong dtype", "shares memory"):
         return ""
     if case.layouts and failure.units > FAR and not failed(call, replace(case, layouts={})):
         wrong = ", ".join(f"{n} {layout}" for n, layout in case.layouts.items())

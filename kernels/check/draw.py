@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 
 from kernels import registry
-from kernels.check import memory
-from kernels.check.case import LITERAL, SAME, Case, aliased, made, redrawn
-from kernels.check.judge import failed
+from kernels.check import forms, memory
+from kernels.check.case import FORM, LITERAL, SAME, Case, aliased, made, redrawn
+from kernels.check.judge import UNSTEADY, failed
 
 # torch has no negative strides; other libraries have memory of their own
 LAYOUTS = {"numpy": memory.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}
 SMALL = sorted((shape for n in range(1, 5) for shape in itertools.product(range(1, 6), repeat=n)),
                key=lambda shape: (math.prod(shape), len(shape), shape))  # fmt: skip
+SQUARE = ((2, 2), (3, 3), (7, 7), (5, 5), (3, 3, 3), (4, 4, 4, 4))  # in which one axis passes for another
+USUAL = ((2, 784), (1, 3, 32, 32), (1, 4, 64, 64), (4096,), (3, 784), (2, 3, 32, 32), (4, 1024), (1, 784), (2, 3072),
+         (1, 4096), (3072,), (1, 4, 32, 32), (784,), (64, 64), (3, 4, 32, 32))  # of digits, pictures and latents
 LARGER = ((1023,), (1024,), (1025,), (3, 1025), (7, 293), (2, 3, 31, 31), (2053,))
 EMPTY = ((0,), (0, 4), (3, 0), (2, 0, 3))
 STEPS = tuple((3 * 2**n + 1,) for n in range(11, 19))  # shapes in which a failure of a large array is looked for
@@ -29,14 +32,19 @@ def cases(call, dtype, examples, seed):
     `adapter.Caller`. dtype: name. examples: how many. seed: of all. Yields `Case`s."""
     rng, op = np.random.default_rng(seed), call.op
     values = op.values if dtype != "uint32" else ["normal"]
-    small, larger, empty = _sizes(op)
-    turns = small, larger, small, larger, small, larger, empty  # of shapes
+    small, larger, square, usual, empty = ([*sizes] for sizes in _sizes(op))
+    for sizes in (small, larger):
+        rng.shuffle(sizes)
+    turns = [itertools.cycle(sizes or small) for sizes in (small, larger, square, usual, empty)]
+    turns = [turns[i] for i in (0, 1, 0, 1, 2, 3, 4)]  # one kind of shapes after the other
+    unusual = itertools.cycle(forms.of(call) or [None])
     every = list(itertools.product(options(call), values))
     order = np.concatenate([rng.permutation(len(every)) for _ in range(-(-examples // len(every)))])
     for i, place in enumerate(order[:examples].tolist()):
         choice, kind = every[place]
-        shapes = turns[i % len(turns)] or small
-        shape, data = shapes[rng.integers(len(shapes))], int(rng.integers(2**32))
+        shape, data = next(turns[i % len(turns)]), int(rng.integers(2**32))
+        if i % forms.EVERY == 1 and (form := next(unusual)):
+            choice = choice | {FORM: form}
         try:
             yield placed(call, dtype, shape, kind, data, choice, rng)
         except ValueError:
@@ -45,11 +53,13 @@ def cases(call, dtype, examples, seed):
 
 
 def _sizes(op):
-    """The small shapes of an operation, the larger and the empty ones."""
+    """The small shapes of an operation, the larger ones, the square, the usual and the empty ones."""
     if not op.rules:
-        return SMALL, LARGER, EMPTY if op.empty else ()
+        return SMALL, LARGER, SQUARE, USUAL, EMPTY if op.empty else ()
     small = [s for s in op.shapes if max(s, default=1) <= max(SMALL[-1]) and 0 not in s]
-    return small, [s for s in op.shapes if s not in small and 0 not in s], [s for s in op.shapes if 0 in s]
+    square = [s for s in small if max(s, default=0) == min(s, default=0) > 1]
+    larger = [s for s in op.shapes if s not in small and 0 not in s]
+    return small, larger, square, larger, [s for s in op.shapes if 0 in s]
 
 
 def options(call):
@@ -80,7 +90,7 @@ def smallest(call, failure, strict=False):
     """
     again = range(2 if math.prod(failure.case.shape) <= STEPS[-1][0] else 0)  # for more elements it takes too long
     if again and not any(failed(call, failure.case, strict=strict) for _ in again):
-        failure.message += "; not every time: the same arguments give different results"
+        failure.message += UNSTEADY
         return failure
     tries, cause, end = itertools.count(), type(failure.__cause__), time.monotonic() + SECONDS
     for simpler in (_layouts, _shapes, _options, _shapes, _layouts, _numbers):
@@ -107,7 +117,7 @@ def _layouts(call, case):
 def _shapes(call, case):
     """Smaller shapes, with fresh numbers."""
     size = math.prod(case.shape)
-    small, larger, _ = _sizes(call.op)
+    small, larger, *_ = _sizes(call.op)
     for shape in (*small, *larger) if call.op.rules else (*SMALLEST, *LARGER, *STEPS):
         if math.prod(shape) < size:
             for seed in (case.seed, *range(SEEDS - 1))[: 1 if shape in STEPS else SEEDS]:
@@ -116,6 +126,8 @@ def _shapes(call, case):
 
 def _options(call, case):
     """Earlier choices of the options, and plainer values."""
+    if FORM in case.options:
+        yield redrawn(call, case, options={n: x for n, x in case.options.items() if n != FORM})
     for name, choices in call.op.options.items():
         if name in call.held:
             continue

@@ -7,11 +7,13 @@ import numpy as np
 
 from kernels import registry, tolerance
 from kernels.check import derived, laws, near, stranger
+from kernels.check.adapter import defaults
 from kernels.check.case import FAILURES, Case, Failure, aliased, called
 from kernels.check.elsewhere import ELSEWHERE
 from kernels.check.grade import LESS
 
 NEAR = 4  # units of rounding that still count as equal
+UNSTEADY = "; not every time: the same arguments give different results"
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Less:
 
 def rules_of(op, arguments, dtype):
     """The rule of each output for a stranger. op: `registry.Op`. arguments: from `made`. dtype: name."""
-    return registry.expected(op, arguments, dtype, textbook=True)
+    return registry.expected(op, defaults(op) | arguments, dtype, textbook=True)
 
 
 def hold(call, case, seen, strict=False, turn=None):
@@ -137,7 +139,7 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
     op = call.op
     _fits(case, op, outputs, rules)
     rules = rules[: len(outputs)]
-    outputs = outputs if op.rules else [_own_nan(arguments, out, rule) for out, rule in zip(outputs, rules)]
+    outputs = outputs if op.rules else [_own_nan(op, arguments, out, rule) for out, rule in zip(outputs, rules)]
     units = max(map(tolerance.error, outputs, rules), default=0.0)
     if op.rules and units > 1 and seen.careful:
         known = max((x.units for (dtype, _), x in seen.less.items() if dtype == case.dtype), default=1.0)
@@ -168,7 +170,9 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
 def _fits(case, op, outputs, rules):
     """Raises a Failure where the outputs are not of the number, shapes, dtypes and memory that they have to be."""
     if not len(rules) - op.spare <= len(outputs) <= len(rules):
-        raise FAILURES["wrong number of results"](case, f"expected {len(rules)}, got {len(outputs) or 'nothing'}")
+        lists = " numbers, as .tolist() makes them; return an array" * (not any(map(np.ndim, outputs)) and len(outputs) > 1)
+        message = f"expected {len(rules)}, got {len(outputs) or 'nothing'}{lists}"
+        raise FAILURES["wrong number of results"](case, message)
     # sums over an example may be float64, data may not
     stored = sum(rule.truth.ndim > 0 and str(out.dtype) == case.dtype for out, rule in zip(outputs, rules))
     for i, (out, rule) in enumerate(zip(outputs, rules)):
@@ -188,10 +192,10 @@ def _fits(case, op, outputs, rules):
                 raise FAILURES["shares memory"](case, f"results {j} and {i} lie in the same memory")
 
 
-def _own_nan(arguments, out, rule):
+def _own_nan(op, arguments, out, rule):
     """The output with the truth in place of a NaN where an input of that element is NaN: it may, but need not pass
     on."""
-    x = [a for a in registry.arrays(arguments).values() if a.shape == out.shape and a.dtype.kind in "fV"]
+    x = [a for a in registry.arrays(arguments, op.settings).values() if a.shape == out.shape and a.dtype.kind in "fV"]
     lost = np.isnan(np.asarray(out, np.float64)) if x else np.False_
     if not np.any(lost):
         return out
@@ -239,7 +243,10 @@ def _convention(op, arguments, outputs, wide):
 
 
 def _singular(arguments, far=()):
-    """In words, that a function has no value where abar_t = 0, and only there, else "". far: a mask for each output."""
+    """In words, that a function has no value where abar_t = 0, and only there, or of an infinite norm, else "". far: a
+    mask for each output."""
+    if arguments.get("max_norm") == np.inf:
+        return "has no value at max_norm = inf"
     abar, t = arguments.get("abar"), arguments.get("t")
     if abar is None or not np.any(zero := np.asarray(abar)[t] == 0):
         return ""

@@ -43,7 +43,7 @@ def whole(call, case, seen):
 def _repeated(call, few, times, seen):
     """The rows of a case, each many times."""
     arguments = made(call, few.dtype, few.shape, few.values, few.seed, few.options)
-    names = {*registry.arrays(arguments), *(n for n in registry.PER_EXAMPLE if np.ndim(arguments.get(n)))}
+    names = {*registry.arrays(arguments, call.op.settings), *call.op.each(arguments)}
     many = {n: np.tile(arguments[n], (times, *[1] * (arguments[n].ndim - 1))) for n in names}
     case = Case(
         few.dtype, (few.shape[0] * times, *few.shape[1:]), few.values, few.seed, few.options, {}, arguments | many

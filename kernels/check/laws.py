@@ -19,7 +19,7 @@ Law = namedtuple("Law", "name change same nan", defaults=[slice(None)])
 def _alone(place):
     def change(op, a):
         names = [n for n in op.examples if a.get(n) is not None]
-        names = names or [*_data(op, a), *(n for n in registry.PER_EXAMPLE if np.ndim(a.get(n)))]
+        names = names or [*_data(op, a), *op.each(a)]
         return a | {n: np.array(a[n][place]) for n in names} if _count(op, a) > 1 else None
 
     return change
@@ -51,7 +51,7 @@ def _data(op, a):
 def _count(op, a):
     """The number of examples, 0 where the data are not arrays of one length."""
     lengths = {x.shape[0] for x in _data(op, a).values()}
-    return lengths.pop() if len(lengths) == 1 and not any(isinstance(x, list) for x in a.values()) else 0
+    return lengths.pop() if len(lengths) == 1 and not any(isinstance(x, (list, dict)) for x in a.values()) else 0
 
 
 def _rows(first, second):

@@ -49,6 +49,13 @@ def repr_of(x):
         return repr(x)
 
 
+def name_of(function):
+    """The name of a function; of a callable object that of its class, of a partial one that of the whole. function:
+    callable. Returns text."""
+    function = getattr(function, "func", function)
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
 def _short(x):
     """Whether it is printed: neither alpha-bar, which its schedule gives, nor empty."""
     return all(0 < y.size <= LITERAL for y in (x if isinstance(x, list) else [x]) if isinstance(y, np.ndarray))
@@ -57,8 +64,8 @@ def _short(x):
 def _source(function, other, words, used=""):
     """The line that imports a function, and the name that it has then: its own if it can be imported and is not used,
     else other. words: what it is."""
-    module, own = getattr(function, "__module__", None), getattr(function, "__qualname__", repr(function))
-    if not module or module == "__main__" or "<" in own or "." in own:
+    module, own = getattr(function, "__module__", None), name_of(function)
+    if not hasattr(function, "__qualname__") or not module or module == "__main__" or "<" in own or "." in own:
         return _comment(f"{other}: {words}, {own}"), other
     if module.endswith(".py"):  # of a file, not of a module
         return f"{RUN}{other} = run_path({module!r})[{own!r}]", other

@@ -56,7 +56,7 @@ def check(function, op=None, dtype=None, arrays=None, device="cpu", examples=Non
     for option, value, least in (("--examples", examples, 1), ("--seconds", seconds, 0)):
         if not value >= least:
             raise Usage(f"{option}: expected at least {least}, got {value}")
-    own, seen, launched = getattr(function, "__qualname__", repr(function)), Seen(), []
+    own, seen, launched = script.name_of(function), Seen(), []
     with interpreter.pointers(launched):
         # every dtype before a word is said: the one that fails the most is shown
         failures = {

@@ -33,7 +33,10 @@ def ema_step(avg, p, decay, out=None):
 
 
 def clip_by_global_norm(grads, max_norm, out=None):
-    """`ref.optim.clip_by_global_norm` for a list, in the arrays' dtype. grads: list of arrays. max_norm: > 0."""
+    """`ref.optim.clip_by_global_norm` in the arrays' dtype. grads: list or dict of arrays. max_norm: > 0."""
+    if isinstance(grads, dict):
+        clipped, norm = clip_by_global_norm(list(grads.values()), max_norm, out and [out[name] for name in grads])
+        return dict(zip(grads, clipped)), norm
     norm = float(np.sqrt(sum(float(np.dot(g.reshape(-1), g.reshape(-1))) for g in grads)))
     scale = max_norm / norm if norm > max_norm else 1.0
     outs = [None] * len(grads) if out is None else out

@@ -26,7 +26,7 @@ def ddim_sizes(xt, e, e_size, t, s, z, eta, abar, clip=None):
     x0_size = _x0_size(c, xt, e, e_size, clip)
     if clip is not None:
         e_size = np.abs(c[2] * xt) + np.abs(c[3]) * x0_size
-    return c[4] * x0_size + c[5] * e_size + np.where(c[6] > 0, c[6] * np.abs(z), 0)
+    return c[4] * x0_size + c[5] * e_size + (0 if z is None else np.where(c[6] > 0, c[6] * np.abs(z), 0))
 
 
 def _x0_size(c, xt, e, e_size, clip):

@@ -12,8 +12,10 @@ from kernels.ops.optim import CHOICES, adam_sizes, state
 from kernels.ops.philox import terms
 from kernels.ops.record import Op
 from ref import diffusion, fused, guidance, philox
+from ref.shapes import per_example
 
 W = {"w": (0.0, 1.0, 2.0, 7.5)}
+GUIDED = {"half": True, "settings": (*inputs.PER_EXAMPLE, "abar", "w")}  # where w may be one for each example
 ROWS = {"times": TIMES["times"]}
 
 
@@ -55,7 +57,7 @@ def _loss_terms(eps_hat, seed, stream=0):
 
 
 def _guide_sizes(uncond, cond, w):
-    return np.abs(uncond) + abs(w) * (np.abs(cond) + np.abs(uncond))
+    return np.abs(uncond) + np.abs(per_example(w, uncond, "w")) * (np.abs(cond) + np.abs(uncond))
 
 
 def _multistep_sizes(xt, uncond, cond, w, x0_last, u, t, s, abar):
@@ -86,7 +88,7 @@ def _adam_ema_sizes(p, g, m, v, avg, decay, **settings):
 
 DPMPP_2M = Op(
     fused.guided_dpmpp_2m_step, ulps=5, make=_multistep, scale=_multistep_sizes,
-    options=TIMES | W | {"history": (False, True)}, writes=2, half=True, bench={"": {"w": 2.0}},
+    options=TIMES | W | {"history": (False, True)}, writes=2, bench={"": {"w": 2.0}}, **GUIDED,
 )  # fmt: skip
 OPS = [
     Op(
@@ -102,17 +104,17 @@ OPS = [
     Op(
         fused.guided_ddpm_step, ulps=5, scale=functools.partial(_guided, ddpm_sizes, philox.normal),
         textbook=functools.partial(_guided, ddpm_sizes, terms), options=STEP | W | DDPM,
-        half=True, bench={"clip": {"w": 2.0, "clip": 1.0}},
+        bench={"clip": {"w": 2.0, "clip": 1.0}}, **GUIDED,
     ),
     Op(
         fused.guided_ddim_step, ulps=5, scale=functools.partial(_guided, ddim_sizes, philox.normal),
         textbook=functools.partial(_guided, ddim_sizes, terms), options=STEP | W | DDIM,
-        half=True, bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}},
+        bench={"eta = 0": {"w": 2.0, "eta": 0.0}, "eta = 1": {"w": 2.0, "eta": 1.0}}, **GUIDED,
     ),
     DPMPP_2M,
     Op(
-        fused.guided_flow_step, ulps=4, make=_flow, scale=_flow_sizes, options=ROWS | W, half=True,
-        bench={"": {"w": 2.0}},
+        fused.guided_flow_step, ulps=4, make=_flow, scale=_flow_sizes, options=ROWS | W,
+        bench={"": {"w": 2.0}}, **GUIDED,
     ),
     Op(fused.heun_step, ulps=4, make=_heun, scale=_heun_sizes, options=ROWS, half=True, bench={"": {}}),
     Op(

@@ -8,7 +8,9 @@ from ref import schedules
 
 FLOATS, HALVES = ("float32", "float64"), ("float16", "bfloat16")
 VALUES = ("normal", "large", "tiny", "zeros", "not finite")  # what data arrays hold
-HARD = ("near", "minute")  # and in the checker: arrays that nearly agree, and numbers whose squares are still normal
+HARD = (  # and in the checker: arrays that nearly agree, numbers whose squares are still normal, and numbers next to
+    "near", "minute", "wide",  # which a function of e^x is cut off
+)  # fmt: skip
 PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next", "dkl", "dnll")  # may be one for each example, and no data
 SCHEDULES = {  # T beta; "long" has times beyond 16 bits
     "linear": lambda: schedules.linear_betas(), "cosine": lambda: schedules.cosine_betas(),
@@ -17,13 +19,15 @@ SCHEDULES = {  # T beta; "long" has times beyond 16 bits
 TIMES = {"schedule": tuple(SCHEDULES), "times": ("int", "rows")}
 TO_ZERO = TIMES | {"schedule": (*SCHEDULES, "zero")}  # for what is defined where abar_t = 0, zero terminal SNR
 SETTINGS = {  # numbers that are arguments, drawn by the checker so that no kernel may hold one constant
-    "clip": lambda rng: rng.uniform(0.05, 3), "eta": lambda rng: rng.uniform(), "w": lambda rng: _weight(rng),
+    "clip": lambda rng: rng.uniform(0.05, 3) if rng.integers(3) else 10 ** rng.uniform(0, 4),
+    "eta": lambda rng: rng.uniform() if rng.integers(3) else 10 ** rng.uniform(-5, 0), "w": lambda rng: _weight(rng),
     "max_norm": lambda rng: 10 ** rng.uniform(-3, 3), "lr": lambda rng: 10 ** rng.uniform(-5, 0),
     "step": lambda rng: int(2 ** rng.integers(rng.choice([20, 62])) + rng.integers(1, 5)),
     **{name: lambda rng: _near_one(rng) for name in ("beta1", "beta2", "decay")},
     "eps": lambda rng: 10 ** rng.uniform(-10, -1), "weight_decay": lambda rng: rng.uniform(0, 0.5),
     **{name: lambda rng: 3 * rng.standard_normal() for name in ("dloss", "dkl", "dnll")},
 }  # fmt: skip
+ENDS = {"lr": 0.0, "beta1": 0.0, "beta2": 0.0, "eps": 0.0, "weight_decay": 0.0, "decay": 1.0, "dloss": 0.0}
 
 
 # Seeds whose first two normals of stream 0 are 5.67, -5.21, 0.0002, where a tail is cut off or a logarithm rough; and
@@ -51,7 +55,7 @@ def data(rng, shape, dtype, values):
     """A data array. rng: generator. shape: tuple. dtype: name. values: of VALUES or HARD; arrays of one shape that are
     "near" differ by a thousandth."""
     most, least = (1e2, 1e-3) if dtype in HALVES else (1e4, 1e-12)
-    size = {"zeros": 0, "large": most, "tiny": 1 / most, "minute": least, "near": 1e-3}.get(values, 1)
+    size = {"zeros": 0, "large": most, "tiny": 1 / most, "minute": least, "near": 1e-3, "wide": 15}.get(values, 1)
     x = rng.standard_normal(shape) * size + 0.0
     if values == "near":
         x = np.random.default_rng(0).standard_normal(shape) * (1 + x)
@@ -80,10 +84,11 @@ def usual(op, rng, shape, dtype, values, schedule="linear", times=None, **option
 
 
 def varied(rng, arguments):
-    """The arguments with other settings: three in four of the numbers that SETTINGS has, but 0 and 1, which are cases
-    of their own. rng: generator. arguments: dict."""
+    """The arguments with other settings: three in four of the numbers that SETTINGS has, some at an end of their range,
+    but 0 and 1, which are cases of their own. rng: generator. arguments: dict."""
     numbers = {n: x for n, x in arguments.items() if n in SETTINGS and isinstance(x, (int, float)) and x not in (0, 1)}
-    return arguments | {n: SETTINGS[n](rng) for n in numbers if rng.integers(4)}
+    other = {n: SETTINGS[n](rng) for n in numbers if rng.integers(4)}
+    return arguments | {n: ENDS[n] if n in ENDS and rng.integers(12) == 0 else x for n, x in other.items()}
 
 
 @functools.cache

@@ -2,8 +2,8 @@
 import numpy as np
 
 from kernels.ops.inputs import data
-from kernels.ops.record import Op
-from ref import optim
+from kernels.ops.record import Op, mapped
+from ref import optim, tree
 
 ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 CHOICES = {"step": (1, 2, 1000), "weight_decay": (0.0, 0.01)}
@@ -34,14 +34,16 @@ def _gradients(rng, shape, dtype, values, max_norm=1.0):
 
 def _clipped_sizes(grads, max_norm):
     clipped, norm = optim.clip_by_global_norm(grads, max_norm)
-    return [np.abs(g) for g in clipped], norm
+    return mapped(lambda _, g: np.abs(g), clipped), norm
 
 
 def _clipped_by_a_long_sum(grads, max_norm):
-    """The sizes where the norm is a sum in the working dtype: a quarter of an ulp for each doubling of its terms."""
+    """The sizes where the norm is a sum in the working dtype: a quarter of an ulp for each doubling of its terms, and
+    more of the many that a BLAS adds one after the other."""
     clipped, norm = _clipped_sizes(grads, max_norm)
-    rounded = 1 + np.log2(max(sum(g.size for g in grads), 1)) / 12
-    return [rounded * g for g in clipped], norm
+    count = max(sum(g.size for g in tree.leaves(grads)), 1)
+    long = np.sqrt(count) / 200
+    return mapped(lambda _, g: max(1 + np.log2(count) / 12, long) * g, clipped), max(1, long) * norm
 
 
 OPS = [

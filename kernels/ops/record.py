@@ -85,6 +85,10 @@ class Op:
         module = "layers" if module.startswith("layers.") else module
         return f"{module}.{name}"
 
+    def each(self, arguments):
+        """The names of the settings that are one for each example. arguments: dict."""
+        return [n for n in self.settings if n != "abar" and np.ndim(arguments.get(n))]
+
     def fit(self, shape):
         """A shape for the data: where sizes are letters, one for each, in turn from shape. shape: tuple."""
         return (shape * len(self.letters))[: len(self.letters)] if self.rules else shape

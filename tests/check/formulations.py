@@ -8,7 +8,7 @@ grades every one in float32 and float64 on the cases that the checker draws, and
 import argparse
 import collections
 
-from kernels.check import draw
+from kernels.check import draw, forms
 from kernels.check.adapter import caller, find
 from kernels.check.case import Failure, called
 from kernels.check.grade import GRADES, LESS_ACCURATE, RIGHT, WRONG
@@ -25,8 +25,9 @@ def grades(op, entries, dtype, examples, seed):
     on shared cases. op: `Op`. entries: of FORMULATIONS. dtype, examples, seed: of the cases."""
     callers = {label: caller(function, op, fixed=fixed) for _, label, function, fixed in entries}
     seen, failures = {label: Seen() for label in callers}, {}
-    for held in {tuple(call.fixed.items()) for call in callers.values()}:
-        same = {label: call for label, call in callers.items() if tuple(call.fixed.items()) == held}
+    kinds = {label: (*call.fixed.items(), *forms.of(call)) for label, call in callers.items()}
+    for kind in set(kinds.values()):
+        same = {label: call for label, call in callers.items() if kinds[label] == kind}
         for case in draw.cases(next(iter(same.values())), dtype, examples, seed):
             rules = rules_of(op, case.arguments, dtype)
             for label in same.keys() - failures.keys():
