@@ -32,14 +32,15 @@ def _in_one(error, less):
     return LESS_ACCURATE if error > 1 else RIGHT
 
 
-def shrinks(narrow, wide):
+def shrinks(narrow, wide, lost):
     """Whether the errors of a function are rounding, by those of float32 and of float64 on the same inputs. An
     ill-conditioned order of operations may pass LESS in float64; its error still shrinks, and that of a wrong formula
-    stays. narrow, wide: the worst errors of a few runs in float32 and in float64."""
-    return math.isfinite(narrow) and wide < LEFT * narrow
+    stays. narrow, wide: the worst errors of a few runs in float32 and in float64. lost: whether float32 has lost most
+    digits; else the errors have the proportion of their ulps."""
+    return math.isfinite(narrow) and wide < (LEFT if lost else ULPS / LUCK) * narrow
 
 
 def in_proportion(narrow, wide):
-    """Whether they are in the proportion of their ulps, too: a fault in float32 alone, of which float64 knows nothing,
-    is not. narrow, wide: as in `shrinks`."""
-    return shrinks(narrow, wide) and wide >= ULPS * LUCK * narrow
+    """Whether the errors of float64 are not far less than their ulps say: a fault in float32 alone, of which float64
+    knows nothing, is no rounding. narrow, wide: as in `shrinks`."""
+    return wide >= ULPS * LUCK * narrow

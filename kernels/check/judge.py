@@ -139,6 +139,7 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
     op = call.op
     _fits(case, op, outputs, rules)
     rules = rules[: len(outputs)]
+    own = outputs
     outputs = outputs if op.rules else [_own_nan(op, arguments, out, rule) for out, rule in zip(outputs, rules)]
     units = max(map(tolerance.error, outputs, rules), default=0.0)
     if op.rules and units > 1 and seen.careful:
@@ -152,7 +153,7 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
         stranger.noted(outputs, rules, seen)
         seen.error[case.dtype] = max(seen.error.get(case.dtype, 0.0), units)
         return
-    reason = _reason(call, case, arguments, outputs, rules)
+    reason = _reason(call, case, arguments, outputs, rules, own)
     worst = max(range(len(rules)), key=lambda i: tolerance.error(outputs[i], rules[i]))
     which = where + (f"result {worst}: " if len(rules) > 1 else "")
     found = outputs[worst], rules[worst]
@@ -202,9 +203,9 @@ def _own_nan(op, arguments, out, rule):
     return np.where(lost & np.any([np.isnan(np.asarray(a, np.float64)) for a in x], axis=0), rule.truth, out)
 
 
-def _reason(call, case, arguments, outputs, rules):
+def _reason(call, case, arguments, outputs, rules, own):
     """Why outputs that err by more than is allowed are right, but less accurate: "" for rounding, or in words; None
-    where they are wrong."""
+    where they are wrong. own: the outputs with each NaN that is their own."""
     op, dtype, less = call.op, case.dtype, LESS.get(case.dtype)
     if less is None or any(r.dtypes == derived.WHOLE and tolerance.error(o, r) > 1 for o, r in zip(outputs, rules)):
         return None
@@ -214,7 +215,7 @@ def _reason(call, case, arguments, outputs, rules):
     if not any(map(np.any, far)):
         return ""
     again = lambda a, name: _try(lambda: called(call, replace(case, dtype=name), a))  # noqa: E731
-    if reason := _convention(op, arguments, outputs, wide):
+    if reason := _convention(op, arguments, own, wide):
         return reason
     if all(map(np.all, (np.isfinite(u) for u in units))):
         second = again(arguments, dtype)  # what is wrong now and then is no rounding

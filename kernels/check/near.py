@@ -13,6 +13,7 @@ FEW, SEVERAL = 4, 6  # neighbours
 MUCH = 1 << 20  # elements, above which FEW / 2 do
 ULPS = 16  # by less than so many they are moved
 STEADY = 1 / 8  # of an error: what moves less from neighbour to neighbour is no rounding
+LOST = 2.0**-10  # of a result: a larger error in float32 is one of lost digits
 MOST = 1 / 4  # of the elements that are far off: so many may be steady by luck
 OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which rounding is compared
 REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
@@ -22,20 +23,22 @@ STRETCH = 0.1  # by so much are arrays stretched, so that other digits are round
 
 
 def neighbours(arguments, dtype, count, data=True, settings=SETTINGS):
-    """The arguments with every float moved towards 0 by a few ulps, at random; 0 stays, and so does 1 of abar.
+    """The arguments with every float moved towards 0 by a few ulps, at random; 0 stays, and so does 1 of abar, whose 0
+    is moved so that its root has a few ulps of 1.
     arguments: dict. dtype: name; whose ulp. count: how many. data: whether the data arrays are moved too. settings: the
     arguments that are no data. Yields dicts.
     """
     rng, arrays, eps = np.random.default_rng(0), registry.arrays(arguments, settings), tolerance.EPS[dtype]
 
     def moved(path, x):
-        if path in arrays and not data or isinstance(x, bool) or not (isinstance(x, (float, np.ndarray))):
+        if path in arrays and not data or _end(x) or not (isinstance(x, (float, np.ndarray))):
             return x
         wide = np.asarray(x)
         if wide.dtype.kind not in "fV":  # V: bfloat16
             return x
         stay = path == "abar" and (wide == 1)
         other = wide.astype(np.float64) * np.where(stay, 1, 1 - eps * rng.integers(ULPS, size=wide.shape))
+        other = np.where(wide == 0, (eps * rng.integers(ULPS, size=wide.shape)) ** 2, other) if path == "abar" else other
         if path == "abar":  # a long schedule has entries that are few ulps apart: it still descends
             other = np.sort(other)[::-1]
         return other.astype(wide.dtype) if wide.ndim else float(other)
@@ -87,24 +90,28 @@ def rounds(op, call, arguments, dtype, far):
             except REFUSALS:
                 return None
             off = [np.asarray(out, np.float64) - t for out, t in zip(outputs, truth)]
-        return np.concatenate([np.asarray(x)[mask].ravel() for x, mask in zip(off, far)])
+        pairs = ([np.asarray(x)[mask].ravel() for x in both] for *both, mask in zip(off, truth, far))
+        return np.concatenate(list(pairs), axis=1)  # the errors, and the truth
 
     count = SEVERAL if max(map(np.size, far), default=0) <= MUCH else FEW // 2
     if OTHER.get(dtype) in op.dtypes:
         names, stretched = ("float32", "float64"), itertools.islice(_stretched(op, arguments), count)
         both = [[errors(_cast(op, a, name), name) for name in names] for a in stretched]
         if all(x is not None for pair in both for x in pair):
-            narrow, wide = (max(float(np.max(np.abs(x))) for x in found) for found in zip(*both))
+            narrow, wide = (max(float(np.max(np.abs(x[0]))) for x in found) for found in zip(*both))
+            lost = any(np.any(np.abs(x[0]) > LOST * np.abs(x[1])) for x, _ in both)
+            kept = max(float(np.max(np.minimum(*np.abs(x)))) for x, _ in both)  # past the truth an error says no more
             here = errors(arguments, dtype)  # which must not vanish next to one value
-            vanishes = here is None or GONE * max(narrow, wide) < np.max(np.abs(here))
+            vanishes = here is None or GONE * max(narrow, wide) < np.max(np.abs(here[0]))
             if vanishes and op.rules:
                 return False
-            if not vanishes and (shrinks if dtype == "float64" else in_proportion)(narrow, wide):
+            if not vanishes and shrinks(narrow, wide, lost) and (dtype == "float64" or in_proportion(kept, wide)):
                 return True
     moved = neighbours(arguments, dtype, count, settings=op.settings)
     found = [errors(a, dtype) for a in (arguments, arguments, *moved)]
     if any(x is None for x in found) or not np.array_equal(*found[:2]) or not np.all(np.isfinite(found)):
         return False
+    found = [x[0] for x in found]
     steady = np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
     return bool(np.mean(steady) < MOST)
 
@@ -121,7 +128,7 @@ def _stretched(op, arguments):
         if path == "abar":
             return x ** (1 + by)
         real = isinstance(x, float) or isinstance(x, np.ndarray) and x.dtype.kind == "f"
-        if not real:
+        if not real or _end(x):
             return x
         other = np.where((0.5 < np.asarray(x)) & (np.asarray(x) < 1), 1 - (1 - x) * (1 - by), x * (1 - by))
         return float(other) if isinstance(x, float) else other.astype(x.dtype)
@@ -129,6 +136,11 @@ def _stretched(op, arguments):
     for _ in range(SEVERAL):
         by = STRETCH * rng.uniform()
         yield {name: registry.mapped(stretched, x, name) for name, x in arguments.items()}
+
+
+def _end(x):
+    """Whether x is a number at an end of its range, where a function may be wrong that is right next to it."""
+    return isinstance(x, (bool, float)) and x in (0, 1)
 
 
 def _floats(arguments, settings):

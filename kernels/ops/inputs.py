@@ -84,11 +84,14 @@ def usual(op, rng, shape, dtype, values, schedule="linear", times=None, **option
 
 
 def varied(rng, arguments):
-    """The arguments with other settings: three in four of the numbers that SETTINGS has, some at an end of their range,
-    but 0 and 1, which are cases of their own. rng: generator. arguments: dict."""
+    """The arguments with other settings: three in four of the numbers that SETTINGS has, but 0 and 1, which are cases
+    of their own; in one case in three one of them is at an end of its range. rng: generator. arguments: dict."""
     numbers = {n: x for n, x in arguments.items() if n in SETTINGS and isinstance(x, (int, float)) and x not in (0, 1)}
     other = {n: SETTINGS[n](rng) for n in numbers if rng.integers(4)}
-    return arguments | {n: ENDS[n] if n in ENDS and rng.integers(12) == 0 else x for n, x in other.items()}
+    ends = [n for n in other if n in ENDS]
+    if ends and rng.integers(3) == 0:
+        other |= {(end := ends[rng.integers(len(ends))]): ENDS[end]}
+    return arguments | other
 
 
 @functools.cache

@@ -65,7 +65,9 @@ def main(argv=None):
             for seed in range(words.seeds):
                 for label, grade, error in grades(op, entries, dtype, words.examples, seed):
                     seen[label].add(grade)
-                    worst[label] = max(worst.get(label, 0.0), error) if grade != WRONG else error
+                    before = worst.get(label, 0.0)  # of a wrong one the message stays
+                    worst[label] = max(before, error) if str not in (type(before), type(error)) else (
+                        error if grade == WRONG else before)
             for label, found in seen.items():
                 grade = max(found, key=GRADES.index)
                 count[dtype, grade] += 1
