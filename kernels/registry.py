@@ -111,7 +111,8 @@ def expected(op, arguments, dtype, textbook=False):
         if numpy and op.ulps and dtype == "float32":  # in float64 NumPy is the truth's own arithmetic
             rough = call(op, numpy, arguments, dtype)
     ulps = HALF_ULPS if half else op.ulps or 2 * (textbook and dtype in FLOATS)
-    count = max((x.size for x in arrays(arguments, op.settings).values()), default=0) if textbook and ulps and not half else 0
+    longest = max((x.size for x in arrays(arguments, op.settings).values()), default=0)
+    count = longest if textbook and ulps and not half else 0
     more = [SUM_ULPS * np.log2(max(count / max(np.size(t), 1), 1)) for t in truth]
     rules = [tolerance.rule(t, s, ulps + m, dtype, r) for t, s, m, r in zip(truth, scale, more, rough)]
     return [replace(rule, allowed=np.where(f, np.inf, rule.allowed)) for f, rule in zip(free, rules)]

@@ -76,8 +76,8 @@ class Caller:
         words = [f"{n} = {v} (not an argument of the function)" for n, v in left.items()]
         if self.op.rules:  # of a stranger's truth what is not described keeps its default
             words += [f"{n} = {v} (not described)" for n, v in self.op.fixed.items() if n in self.names]
-            most = [max(sizes) for sizes in zip(*self.op.shapes, *self.op.large)]
-            words += [f"{n} above {size}, for the truth is slow" for n, size in zip(self.op.letters, most) if size < MOST]
+            most = {n: max(sizes) for n, sizes in zip(self.op.letters, zip(*self.op.shapes, *self.op.large))}
+            words += [f"{n} above {size}, for the truth is slow" for n, size in most.items() if size < MOST]
         words += [f"{n} = {v} (fixed)" for n, v in self.fixed.items()]
         words += [f"{form}, which it refuses: {why}" for form, why in self.forms.items() if why]
         return tuple(words + ["infinities in arrays"] * ("not finite" in self.op.values and bool(self.op.data)))

@@ -111,10 +111,7 @@ def called(call, case, arguments):
 
     placed = {name: registry.mapped(place, x, name) for name, x in arguments.items()}
     around = {n: m.copy() for n, m in arenas.items()}
-    # freed memory full of NaN: a new array that is not written is seldom right by luck
-    value = -1 if case.dtype == "uint32" else np.nan
-    scrap = [np.full(case.shape, value).astype(registry.like(case.dtype)) for _ in range(call.op.writes)]
-    del scrap
+    _scrap(case, call.op.writes)
     try:
         theirs = call.theirs(placed | {"dtype": case.dtype})
         before = _bytes(call, theirs)
@@ -134,11 +131,17 @@ def called(call, case, arguments):
         nothing = " and returns nothing" if result is None else ""
         message = f"the call changes {', '.join(changed)}{nothing}; return a new array instead"
         raise FAILURES["writes its inputs"](case, message)
-    if views and (shared := _shared(call, placed, outputs, arenas)):
-        raise FAILURES["shares memory"](case, f"a result is {shared} itself; return a new array instead")
     if outside := [n for n, m in arenas.items() if not np.array_equal(m, around[n])]:
         raise FAILURES["writes its inputs"](case, f"the call writes outside of the memory of {', '.join(outside)}")
+    if shared := _shared(call, placed, outputs, arenas):
+        raise FAILURES["shares memory"](case, f"a result is {shared} itself; return a new array instead")
     return outputs
+
+
+def _scrap(case, count):
+    """Free memory full of NaN: a new array that is not written is seldom right by luck."""
+    value = -1 if case.dtype == "uint32" else np.nan
+    return [np.full(case.shape, value).astype(registry.like(case.dtype)) for _ in range(count)] and None
 
 
 def _bytes(call, theirs):

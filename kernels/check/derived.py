@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from kernels import registry, tolerance
-from kernels.check.rounding import ULPS, Noise, bare, kept
+from kernels.check.rounding import ULPS, Moved, Noise, bare, kept
 
 RUNS = 4
 MORE = 60  # runs before an element is called wrong, so that no boundary is missed by bad luck, with moves FARTHER
@@ -61,7 +61,8 @@ def called(truth, arguments, casts=True):
     """The results of truth as a list of arrays. truth: function. arguments: dict, of which it gets copies. casts:
     whether it may make an int of NaN, which each machine does in its own way. Raises what truth raises."""
     copies = registry.mapped(lambda _, x: x.copy() if isinstance(x, np.ndarray) else x, arguments)
-    with registry.quiet(), kept():
+    noise = next((x.noise for x in copies.values() if isinstance(x, Moved)), None)
+    with registry.quiet(), kept(noise):
         if not casts:
             np.seterr(invalid="warn")
             warnings.filterwarnings("error", "invalid value encountered in cast")

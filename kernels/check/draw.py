@@ -10,6 +10,7 @@ from kernels import registry
 from kernels.check import forms, memory
 from kernels.check.case import FORM, LITERAL, SAME, Case, aliased, made, redrawn
 from kernels.check.judge import UNSTEADY, failed
+from kernels.check.values import fits
 
 # torch has no negative strides; other libraries have memory of their own
 LAYOUTS = {"numpy": memory.LAYOUTS, "torch": ("C", "Fortran", "transposed", "sliced")}
@@ -149,6 +150,9 @@ def _numbers(call, case):
         if name in registry.arrays(a, call.op.settings) and case.literal:
             changes = [np.zeros_like(x), np.ones_like(x), *(np.round(np.float64(x), n).astype(x.dtype) for n in (0, 1))]
             changes = [y for y in changes if _plainness(y) < _plainness(x)]
+            if call.op.rules:
+                known = dict(zip(call.op.letters, case.shape)) | {n: y for n, y in a.items() if not np.ndim(y)}
+                changes = [y for y in changes if fits(call.op.arrays[name], known, y)]
         for other in changes:
             if np.ndim(x) or x != other:
                 yield replace(case, arguments=a | {name: other})

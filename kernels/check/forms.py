@@ -78,8 +78,8 @@ def of(call):
 
 
 def _refused(call, form, choice):
-    """Why the function refuses a form: "" if it does not, None where there is no such form. Of a shape in which a number
-    for each example does not broadcast by itself."""
+    """Why the function refuses a form: "" if it does not, None where there is no such form. Of a shape in which numbers
+    for the examples do not broadcast by themselves."""
     arguments = call.op.make(np.random.default_rng(0), call.op.fit((2, 3)), call.op.dtypes[0], "normal", **choice)
     arguments |= {n: v for n, v in call.held.items() if n in arguments}
     if (arguments := changed(call, form, np.random.default_rng(0), arguments)) is None:

@@ -23,6 +23,7 @@ from kernels.ops.record import Op
 
 VALUES = (*inputs.VALUES, *inputs.HARD, "few digits", "repeated", "far from 0")
 LARGER = (7, 8, 16, 17, 31, 33, 64, 100, 127, 129, 257, 784, 1023, 1024, 1025, 2053, 3072, 4096)  # sizes of one letter
+PAST = 65_539, 16_411, 4_099, 1_031, 257  # large sizes of one letter, the first that is not too slow
 WORK = 2e5  # elements that the truth computes in a case, about
 MUCH = 2e6  # in a large case
 EFFORT = 1.5e6  # in all cases of a dtype
@@ -176,7 +177,7 @@ def _large(cost, count):
     def sizes(i, size, rest):
         return (*[rest] * i, size, *[rest] * (count - i - 1))
 
-    each = ([sizes(i, size, rest) for size in (65_539, 16_411, 4_099, 1_031, 257) for rest in (2, 1)] for i in range(count))
+    each = ([sizes(i, size, rest) for size in PAST for rest in (2, 1)] for i in range(count))
     found = [next((s for s in tried if cost(s) <= MUCH), None) for tried in each]
     longest = min((sizes(i, 1_048_583, 1) for i in range(count)), key=cost, default=())
     return (*filter(None, found), *[longest] * bool(longest and cost(longest) <= 4 * MUCH))

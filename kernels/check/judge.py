@@ -171,8 +171,9 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
 def _fits(case, op, outputs, rules):
     """Raises a Failure where the outputs are not of the number, shapes, dtypes and memory that they have to be."""
     if not len(rules) - op.spare <= len(outputs) <= len(rules):
-        lists = " numbers, as .tolist() makes them; return an array" * (not any(map(np.ndim, outputs)) and len(outputs) > 1)
-        message = f"expected {len(rules)}, got {len(outputs) or 'nothing'}{lists}"
+        numbers = len(outputs) > 1 and not any(map(np.ndim, outputs))
+        message = f"expected {len(rules)}, got {len(outputs) or 'nothing'}"
+        message += " numbers, as .tolist() makes them; return an array" * numbers
         raise FAILURES["wrong number of results"](case, message)
     # sums over an example may be float64, data may not
     stored = sum(rule.truth.ndim > 0 and str(out.dtype) == case.dtype for out, rule in zip(outputs, rules))

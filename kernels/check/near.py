@@ -9,7 +9,7 @@ from kernels import registry, tolerance
 from kernels.check.grade import LESS, in_proportion, shrinks
 
 FAR = 64  # ulps of the inputs that pass for rounding, where LESS units of the allowed error do
-FEW, SEVERAL = 4, 6  # neighbours
+FEW, SEVERAL, MANY = 4, 6, 24  # neighbours
 MUCH = 1 << 20  # elements, above which FEW / 2 do
 ULPS = 16  # by less than so many they are moved
 STEADY = 1 / 8  # of an error: what moves less from neighbour to neighbour is no rounding
@@ -19,6 +19,7 @@ OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which r
 REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
 SETTINGS = (*registry.PER_EXAMPLE, "abar")
 GONE = 100  # times less than it was: an error that another input does not show
+SMALLER = 10  # halvings of the inputs
 STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
 
 
@@ -38,8 +39,9 @@ def neighbours(arguments, dtype, count, data=True, settings=SETTINGS):
             return x
         stay = path == "abar" and (wide == 1)
         other = wide.astype(np.float64) * np.where(stay, 1, 1 - eps * rng.integers(ULPS, size=wide.shape))
-        other = np.where(wide == 0, (eps * rng.integers(ULPS, size=wide.shape)) ** 2, other) if path == "abar" else other
-        if path == "abar":  # a long schedule has entries that are few ulps apart: it still descends
+        if path == "abar":
+            other = np.where(wide == 0, (eps * rng.integers(ULPS, size=wide.shape)) ** 2, other)
+            # a long schedule has entries that are few ulps apart: it still descends
             other = np.sort(other)[::-1]
         return other.astype(wide.dtype) if wide.ndim else float(other)
 
@@ -93,20 +95,23 @@ def rounds(op, call, arguments, dtype, far):
         pairs = ([np.asarray(x)[mask].ravel() for x in both] for *both, mask in zip(off, truth, far))
         return np.concatenate(list(pairs), axis=1)  # the errors, and the truth
 
+    if op.rules and dtype in OTHER and _drowned(op, errors, arguments, dtype):
+        return True
     count = SEVERAL if max(map(np.size, far), default=0) <= MUCH else FEW // 2
     if OTHER.get(dtype) in op.dtypes:
         names, stretched = ("float32", "float64"), itertools.islice(_stretched(op, arguments), count)
         both = [[errors(_cast(op, a, name), name) for name in names] for a in stretched]
         if all(x is not None for pair in both for x in pair):
-            narrow, wide = (max(float(np.max(np.abs(x[0]))) for x in found) for found in zip(*both))
-            lost = any(np.any(np.abs(x[0]) > LOST * np.abs(x[1])) for x, _ in both)
-            kept = max(float(np.max(np.minimum(*np.abs(x)))) for x, _ in both)  # past the truth an error says no more
+            narrow, wide, shrink = _compared(both, dtype)
             here = errors(arguments, dtype)  # which must not vanish next to one value
             vanishes = here is None or GONE * max(narrow, wide) < np.max(np.abs(here[0]))
             if vanishes and op.rules:
                 return False
-            if not vanishes and shrinks(narrow, wide, lost) and (dtype == "float64" or in_proportion(kept, wide)):
+            if not vanishes and shrink:
                 return True
+            if not vanishes and dtype == "float64" and shrinks(narrow, wide, True):  # coefficients are made in float64
+                more = [errors(_cast(op, a, dtype), dtype) for a in itertools.islice(_stretched(op, arguments), MANY)]
+                return all(x is not None for x in more) and _either_sign(more)
     moved = neighbours(arguments, dtype, count, settings=op.settings)
     found = [errors(a, dtype) for a in (arguments, arguments, *moved)]
     if any(x is None for x in found) or not np.array_equal(*found[:2]) or not np.all(np.isfinite(found)):
@@ -114,6 +119,37 @@ def rounds(op, call, arguments, dtype, far):
     found = [x[0] for x in found]
     steady = np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
     return bool(np.mean(steady) < MOST)
+
+
+def _compared(both, dtype):
+    """The worst errors in float32 and in float64, and whether they are of rounding. both: pairs of `errors`."""
+    narrow, wide = (max(float(np.max(np.abs(x[0]))) for x in found) for found in zip(*both))
+    lost = any(np.any(np.abs(x[0]) > LOST * np.abs(x[1])) for x, _ in both)
+    kept = max(float(np.max(np.minimum(*np.abs(x)))) for x, _ in both)  # past the truth an error says no more
+    return narrow, wide, shrinks(narrow, wide, lost) and (dtype == "float64" or in_proportion(kept, wide))
+
+
+def _either_sign(found):
+    """Whether the errors of most elements are now above and now below 0, as those of a wrong formula are not. found:
+    `errors` of a few runs."""
+    off = np.array([x[0] for x in found])
+    return bool(np.mean((off.min(axis=0) < 0) & (off.max(axis=0) > 0)) > 1 / 2)
+
+
+def _drowned(op, errors, arguments, dtype):
+    """Whether what is lost is no more than the same elements lose for smaller inputs by rounding: as 1 - 1 / (1 + e^x)
+    does of e^x, of which nothing is left in the end. errors: of arguments in a dtype."""
+    here, data = errors(arguments, dtype), _floats(arguments, op.settings)
+    for power in range(1, SMALLER):
+        nearer = {n: x * 0.5**power if n in data else x for n, x in arguments.items()}
+        both = [errors(_cast(op, nearer, name), name) for name in ("float32", "float64")]
+        if here is None or any(x is None for x in both):
+            return False
+        narrow, wide, shrink = _compared([both], "float32")
+        digits = np.any(np.abs(both[1][0]) > FAR * tolerance.EPS["float64"] * np.abs(both[1][1]))
+        if shrink and digits and np.max(np.abs(here[0])) <= FEW * (narrow if dtype == "float32" else wide):
+            return True
+    return False
 
 
 def _stretched(op, arguments):
@@ -133,7 +169,7 @@ def _stretched(op, arguments):
         other = np.where((0.5 < np.asarray(x)) & (np.asarray(x) < 1), 1 - (1 - x) * (1 - by), x * (1 - by))
         return float(other) if isinstance(x, float) else other.astype(x.dtype)
 
-    for _ in range(SEVERAL):
+    while True:
         by = STRETCH * rng.uniform()
         yield {name: registry.mapped(stretched, x, name) for name, x in arguments.items()}
 

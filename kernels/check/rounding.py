@@ -24,18 +24,23 @@ EXACT = {
 }  # fmt: skip
 SUMS = {np.dot, np.vdot, np.inner, np.einsum, np.tensordot, np.convolve, np.correlate, np.kron, np.matmul, np.vecdot}
 OPAQUE = {np.interp, np.cov, np.corrcoef, np.histogram, np.histogram2d, np.histogramdd, np.i0}  # they drop the class
+COUNTED = ("arange", "linspace")
 ASKS = {np.isnan, np.isfinite, np.fmax, np.fmin}  # who calls one of these says what becomes of NaN
 
 
 @contextlib.contextmanager
-def kept():
-    """Within it NumPy's functions that make a plain array of any other keep the class of `Moved`."""
+def kept(noise=None):
+    """Within it NumPy's functions that make a plain array of any other keep the class of `Moved`, and numbers that are
+    counted belong to the run: what the truth makes of them alone may be rounded in the working dtype. noise: `Noise`,
+    or None."""
     names = {"asarray": np.asanyarray, "ascontiguousarray": functools.partial(np.asanyarray, order="C"),
              "array": functools.partial(np.array, subok=True)}  # fmt: skip
-    before = {name: getattr(np, name) for name in names}
+    before = {name: getattr(np, name) for name in (*names, *COUNTED)}
     try:
         for name, function in names.items():
             setattr(np, name, _of_moved(before[name], function))
+        for name in COUNTED if noise else ():
+            setattr(np, name, lambda *given, f=before[name], **options: noise.array(f(*given, **options), True))
         yield
     finally:
         for name, function in before.items():
@@ -93,10 +98,10 @@ class Noise:
     def array(self, x, few=False):
         """x as an array that is moved by whatever it passes through, if it is of floats. x: array or number. few:
         whether all of its elements have few digits."""
-        if not isinstance(x, (np.ndarray, np.inexact)) or x.dtype.kind not in "fc":
+        if not isinstance(x, (np.ndarray, np.inexact)) or x.dtype.kind not in "fciu":
             return x
         array = np.asarray(x).view(Moved)
-        array.noise, array.few = self, few and self.exact
+        array.noise, array.few = self, (few or x.dtype.kind in "iu") and self.exact
         return array
 
     def _drawn(self, size):

@@ -33,6 +33,17 @@ def drawn(said, kept, letters, rng, shape, dtype, values, **options):
     return {n: found[n] for n in said} | kept
 
 
+def fits(text, sizes, x):
+    """Whether numbers lie in the range that is said. text: of the argument. sizes: {letter or number: value}. x:
+    array."""
+    a = language.read("", text)
+    low, high = (None if bound is None else language.value(bound, sizes) for bound in (a.low, a.high))
+    inside = np.isnan(x) | np.isin(x, [language.value(other, sizes) for other in a.other])
+    above = True if low is None else (x > low) if a.above else (x >= low)
+    below = True if high is None else (x < high) if a.below else (x <= high)
+    return bool(np.all(inside | above & below)) and (not a.choices or bool(np.isin(x, a.choices).all()))
+
+
 def _at_thresholds(rng, x, low, high, numbers):
     """x with one in eight elements at one of the numbers, which may be a threshold."""
     fit = [n for n in numbers if (low is None or low <= n) and (high is None or n <= high)]
