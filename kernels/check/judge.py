@@ -8,7 +8,7 @@ import numpy as np
 from kernels import registry, tolerance
 from kernels.check import derived, laws, near, stranger
 from kernels.check.adapter import defaults
-from kernels.check.case import FAILURES, Case, Failure, aliased, called
+from kernels.check.case import FAILURES, FORM, Case, Failure, aliased, called
 from kernels.check.elsewhere import ELSEWHERE
 from kernels.check.grade import LESS
 
@@ -95,6 +95,9 @@ def hold(call, case, seen, strict=False, turn=None):
 
 def _excused(op, case, refused, seen):
     """Whether a function may refuse these arguments: it is noted then."""
+    if form := case.options.get(FORM):
+        seen.untested[f"{form}, which it refuses: {refused.message}"] = None
+        return True
     if op.rules and (sizes := stranger.empty(op, case.shape)):
         seen.notes[f"refuses {sizes}: {refused.message}"] = None
         return True

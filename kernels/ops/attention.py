@@ -31,7 +31,7 @@ def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wi
     b, heads, lq, d = shape
     lk = max(lq + keys, 1)
     sizes = {"dy": (lq, wide or d), "q": (lq, d), "k": (lk, d), "v": (lk, wide or d)}
-    plain = "normal" if values in ("large", "not finite") else values
+    plain = "normal" if values in ("large", "not finite", "wide") else values
     own = plain if names[0] == "dy" else values
     arrays = {n: data(rng, (b, heads, *sizes[n]), dtype, plain if n in "qk" else own) for n in names}
     for name, x in arrays.items():
