@@ -234,8 +234,8 @@ def _reason(call, case, arguments, outputs, rules, own):
         return None
     long = registry.mapped(lambda _, x: x.astype(longer) if str(getattr(x, "dtype", "")) == dtype else x, arguments)
     fine = _try(lambda: max(map(
-        tolerance.error, called(call, replace(case, dtype=longer), long), rules_of(op, long, longer)))) or math.inf
-    return f"overflows in {dtype}, not in {longer}" if fine < LESS[longer] else None
+        tolerance.error, called(call, replace(case, dtype=longer), long), rules_of(op, long, longer))))
+    return f"overflows in {dtype}, not in {longer}" if fine is not None and fine < LESS[longer] else None
 
 
 def _convention(op, arguments, outputs, wide):

@@ -95,7 +95,7 @@ def rounds(op, call, arguments, dtype, far):
         pairs = ([np.asarray(x)[mask].ravel() for x in both] for *both, mask in zip(off, truth, far))
         return np.concatenate(list(pairs), axis=1)  # the errors, and the truth
 
-    if op.rules and dtype in OTHER and _drowned(op, errors, arguments, dtype):
+    if OTHER.get(dtype) in op.dtypes and _drowned(op, errors, arguments, dtype):
         return True
     count = SEVERAL if max(map(np.size, far), default=0) <= MUCH else FEW // 2
     if OTHER.get(dtype) in op.dtypes:
@@ -104,7 +104,7 @@ def rounds(op, call, arguments, dtype, far):
         if all(x is not None for pair in both for x in pair):
             narrow, wide, shrink = _compared(both, dtype)
             here = errors(arguments, dtype)  # which must not vanish next to one value
-            vanishes = here is None or GONE * max(narrow, wide) < np.max(np.abs(here[0]))
+            vanishes = here is None or GONE * max(narrow, wide) < _kept(here)
             if vanishes and op.rules:
                 return False
             if not vanishes and shrink:
@@ -125,8 +125,13 @@ def _compared(both, dtype):
     """The worst errors in float32 and in float64, and whether they are of rounding. both: pairs of `errors`."""
     narrow, wide = (max(float(np.max(np.abs(x[0]))) for x in found) for found in zip(*both))
     lost = any(np.any(np.abs(x[0]) > LOST * np.abs(x[1])) for x, _ in both)
-    kept = max(float(np.max(np.minimum(*np.abs(x)))) for x, _ in both)  # past the truth an error says no more
+    kept = max(_kept(x) for x, _ in both)
     return narrow, wide, shrinks(narrow, wide, lost) and (dtype == "float64" or in_proportion(kept, wide))
+
+
+def _kept(found):
+    """The worst of `errors`; one that is past the truth says no more than that no digit is left."""
+    return float(np.max(np.minimum(*np.abs(found))))
 
 
 def _either_sign(found):
