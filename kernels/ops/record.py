@@ -93,7 +93,7 @@ class Op:
         """A shape for the data: where sizes are letters, one for each, in turn from shape. shape: tuple."""
         return (shape * len(self.letters))[: len(self.letters)] if self.rules else shape
 
-    @property
+    @functools.cached_property
     def takes(self):
         """The arguments of the truth, {name: parameter}."""
         return inspect.signature(self.truth).parameters

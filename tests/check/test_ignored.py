@@ -8,11 +8,13 @@ from kernels.check import draw
 from kernels.check.adapter import caller
 from kernels.check.case import Failure
 from kernels.check.judge import Seen, hold
+from kernels.ops import inputs
 from tests.check.wrong import wrong
 
 CHECKED = [op for op in registry.OPS if not op.shapes]
 WORDS = {"seed": (16, 32, 63), "stream": (16, 32, 63), "step": (16, 32), "t": (16,), "s": (16,), "u": (16,)}
 SIGNED = ("w", "dloss", "dkl", "dnll")
+ROUNDED = {"eta": lambda x: 0.0 if x < 0.01 else x, "clip": lambda x: None if x and x > 3 else x}
 
 
 def example(op):
@@ -54,6 +56,10 @@ def variants(op):
         for bits in WORDS.get(name, ()) if op.name != "fused.guided_flow_step" else ():
             yield f"{name}: its low {bits} bits", lambda f, name=name, bits=bits, **a: (
                 f() if a[name] is None else f(**{name: a[name] % 2**bits}))
+        if name in inputs.ENDS or name in ROUNDED:
+            end = inputs.ENDS.get(name, 0.5)
+            moved = ROUNDED.get(name, lambda x, end=end: 0.5 if x == end else x)
+            yield f"{name} at an end", lambda f, name=name, moved=moved, **a: f(**{name: moved(a[name])})
         if name in SIGNED:
             yield f"{name} without its sign", lambda f, name=name, **a: f(**{name: np.abs(a[name])})
 
