@@ -1,4 +1,5 @@
 """Which cases are drawn, and how one that fails is made smaller."""
+import collections
 import itertools
 import math
 import time
@@ -36,13 +37,14 @@ def cases(call, dtype, examples, seed):
     small, larger, square, usual, empty = ([*sizes] for sizes in _sizes(op))
     for sizes in (small, larger):
         rng.shuffle(sizes)
+    larger = _in_turn(larger)
     turns = [itertools.cycle(sizes or small) for sizes in (small, larger, square, usual, empty)]
     turns = [turns[i] for i in (0, 1, 0, 1, 2, 3, 4)]  # one kind of shapes after the other
     unusual = itertools.cycle(forms.of(call) or [None])
     every = list(itertools.product(options(call), values))
-    order = np.concatenate([rng.permutation(len(every)) for _ in range(-(-examples // len(every)))])
-    for i, place in enumerate(order[:examples].tolist()):
-        choice, kind = every[place]
+    orders = [itertools.chain.from_iterable(iter(lambda: rng.permutation(len(every)).tolist(), None)) for _ in range(2)]
+    for i in range(examples):
+        choice, kind = every[next(orders[i % len(turns) in (1, 3)])]  # small and larger shapes have each of them
         shape, data = next(turns[i % len(turns)]), int(rng.integers(2**32))
         if i % forms.EVERY == 1 and (form := next(unusual)):
             choice = choice | {FORM: form}
@@ -51,6 +53,14 @@ def cases(call, dtype, examples, seed):
         except ValueError:
             if not op.rules:
                 raise  # else there is no such value, as an int below 0
+
+
+def _in_turn(shapes):
+    """The shapes so that each axis in turn is the longest."""
+    of_axis = collections.defaultdict(list)
+    for shape in shapes:
+        of_axis[int(np.argmax(shape))].append(shape)
+    return [shape for group in itertools.zip_longest(*of_axis.values()) for shape in group if shape]
 
 
 def _sizes(op):

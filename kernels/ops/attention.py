@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from kernels.ops.inputs import data
+from kernels.ops.inputs import VALUES, data
 from kernels.ops.record import Op
 from ref import layers
 
@@ -31,7 +31,7 @@ def make(names, rng, shape, dtype, values, keys=0, causal=False, masked=None, wi
     b, heads, lq, d = shape
     lk = max(lq + keys, 1)
     sizes = {"dy": (lq, wide or d), "q": (lq, d), "k": (lk, d), "v": (lk, wide or d)}
-    plain = "normal" if values in ("large", "not finite", "wide") else values
+    plain = "normal" if values in ("large", "not finite") else values
     own = plain if names[0] == "dy" else values
     arrays = {n: data(rng, (b, heads, *sizes[n]), dtype, plain if n in "qk" else own) for n in names}
     for name, x in arrays.items():
@@ -110,7 +110,9 @@ ON_CPU, ON_GPU = ((1, 8, 4096, 40), (1, 24, 1178, 64), (64, 4, 64, 32)), (
     (4, 16, 4096, 64), (4, 16, 4096, 128), (2, 24, 4250, 64), (2, 8, 4096, 40))  # fmt: skip
 BENCH = {f"{n} x {d}": {"shape": (b, heads, n, d), "on": "numba_cpu"} for b, heads, n, d in ON_CPU}
 BENCH |= {f"{b} x {heads} x {n} x {d}": {"shape": (b, heads, n, d), "on": "triton_gpu"} for b, heads, n, d in ON_GPU}
-ATTENTION = {"options": OPTIONS, "half": True, "empty": False, "bench": BENCH}
+ATTENTION = {
+    "options": OPTIONS, "half": True, "empty": False, "bench": BENCH, "values": (*VALUES, "near", "minute"),
+}  # fmt: skip
 OPS = [
     Op(
         layers.attention, ulps=3, make=functools.partial(make, ("q", "k", "v")), scale=_sizes, stored=_stored,
