@@ -19,7 +19,7 @@ OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which r
 REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
 SETTINGS = (*registry.PER_EXAMPLE, "abar")
 GONE = 100  # times less than it was: an error that another input does not show
-SMALLER = 10  # halvings of the inputs
+SMALLER, BY = 10, 16  # halvings of the inputs, at which an error may be less by luck and with the result
 STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
 
 
@@ -152,7 +152,7 @@ def _drowned(op, errors, arguments, dtype):
             return False
         narrow, wide, shrink = _compared([both], "float32")
         digits = np.any(np.abs(both[1][0]) > FAR * tolerance.EPS["float64"] * np.abs(both[1][1]))
-        if shrink and digits and np.max(np.abs(here[0])) <= FEW * (narrow if dtype == "float32" else wide):
+        if shrink and digits and np.max(np.abs(here[0])) <= BY * (narrow if dtype == "float32" else wide):
             return True
     return False
 
