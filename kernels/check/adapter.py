@@ -51,6 +51,7 @@ class Caller:
     names: ours -> theirs, of the arguments that it takes. fixed: {name: value} as requested. held: the same by the
     options of the operation, and the defaults of arguments that the function does not take. send, receive: of one
     array. wait: until a result is there. every: whether times and alpha-bar are sent too; our kernels take NumPy's.
+    forms: {form of arguments: why it is refused, "" where it is not, None where there is none}, see `forms.of`.
     """
 
     function: object
@@ -67,7 +68,7 @@ class Caller:
     wait: object = field(repr=False)
     every: bool
     inplace: tuple = ()
-    forms: dict = field(default_factory=dict, repr=False)  # by `forms.of`
+    forms: dict = field(default_factory=dict, repr=False)
 
     @property
     def untested(self):

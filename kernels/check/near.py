@@ -148,7 +148,7 @@ def _drowned(op, errors, arguments, dtype):
     for power in range(1, SMALLER):
         nearer = {n: x * 0.5**power if n in data else x for n, x in arguments.items()}
         both = [errors(_cast(op, nearer, name), name) for name in ("float32", "float64")]
-        if here is None or any(x is None for x in both):
+        if here is None or not data or any(x is None for x in both):
             return False
         narrow, wide, shrink = _compared([both], "float32")
         digits = np.any(np.abs(both[1][0]) > FAR * tolerance.EPS["float64"] * np.abs(both[1][1]))
