@@ -86,6 +86,11 @@ def _refused(call, form, choice):
         return None
     try:
         with registry.quiet():
+            call.op.truth(**registry.exact(arguments))
+    except Exception:  # a default that does not fit the other arguments
+        return None
+    try:
+        with registry.quiet():
             call.give(call.theirs(arguments | {"dtype": call.op.dtypes[0]}))
     except (Exception, SystemExit) as reason:  # whatever it is
         return f"{type(reason).__name__}: {reason}"
