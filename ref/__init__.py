@@ -23,7 +23,9 @@ Reading order
     objectives, edm, sde, flow, consistency       other losses, parametrisations and processes
     philox, fused                                 noise from counters; the truth of each fused kernel
     layers, nets, optim                           the networks and their training
-    vae, gan, divergence, numerics                other generative models, and what they share
+    vae, gan, divergence                          other generative models
+    scene                                         3-D: cameras, volumes, fields, Gaussians, score distillation
+    numerics                                      what they share
 
 `python -m ref` lists every equation in this order, each after those that it needs.
 """

@@ -75,6 +75,17 @@ def same_shape(**arrays):
     return [float64(a) for a in arrays.values()]
 
 
+def shaped(value, name, *axes):
+    """value as float64. name: of the argument. axes: its shape, an int for a length, a str for any. Raises ValueError
+    for another shape."""
+    value = float64(value)
+    fits = value.ndim == len(axes) and all(isinstance(n, str) or m == n for m, n in zip(value.shape, axes))
+    if not fits:
+        expected = ", ".join(map(str, axes)) + "," * (len(axes) == 1)
+        raise ValueError(f"{name}: expected shape ({expected}), got {value.shape}")
+    return value
+
+
 def not_empty(**arrays):
     """The arrays as float64, in order. arrays: by name. Raises ValueError where one has no element: there is nothing to
     average."""

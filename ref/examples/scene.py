@@ -1,0 +1,18 @@
+"""Worked examples of `ref.scene`: a few rays, points and Gaussians."""
+import numpy as np
+
+from ref.examples.base import sines
+
+RAYS = dict(
+    sigma=1.5 + sines((2, 4)), color=0.5 + sines((2, 4, 3), 1) / 2, delta=0.5 + sines((2, 4), 2) / 4,
+    t=2 + np.arange(4) / 2 + sines((2, 4), 3) / 9, background=np.array([1.0, 0.9, 0.8]),
+)
+
+ARGUMENTS = RAYS | dict(
+    near=np.array([2.0, 1.5]), far=np.array([6.0, 5.0]), u=0.5 + 0.45 * sines((2, 4), 4),
+)
+
+FUNCTIONS = {
+    "inverse_cdf": dict(edges=2 + np.arange(4) + sines((2, 4), 5) / 4, w=0.5 + sines((2, 3), 6) / 3,
+                        u=0.5 + 0.45 * sines((2, 5), 4)),
+}

@@ -1,0 +1,28 @@
+"""What the functions of `ref.scene` and its network refuse, as in test_refusals.py."""
+import numpy as np
+import pytest
+
+from tests.ref.test_refusals import B, INF, NAN, SIX, THREE, Type, row  # noqa: F401
+from tests.ref.test_refusals import test_a_wrong_argument_is_refused_by_name as refuses
+
+REFUSED = {
+    "scene.volume_weights": {"sigma": [lambda s: -s, B], "delta": [row, lambda d: -d]},
+    "scene.volume_weights_backward": {"dw": [row], "drest": [SIX]},
+    "scene.composite": {"color": [row, SIX], "t": [row], "background": [B, 1.0], "delta": [lambda d: d - 2]},
+    "scene.composite_backward": {"dy": [row], "ddepth": [THREE], "dopacity": [SIX]},
+    "scene.stratified": {"near": [THREE, 1.0], "far": [row], "u": [B]},
+    "scene.stratified_backward": {"dt": [row]},
+    "scene.intervals": {"t": [B], "far": [THREE]},
+    "scene.intervals_backward": {"ddelta": [B]},
+    "scene.inverse_cdf": {
+        "edges": [row, SIX], "w": [lambda w: -w, B, dict(w=np.zeros((2, 3)), floor=0)], "floor": [-1e-5, NAN, B],
+        "u": [lambda u: u + 0.5, lambda u: -u, lambda u: u * NAN, row],
+    },
+    "scene.inverse_cdf_backward": {"dt": [row]},
+}
+CASES = [(name, key, wrong) for name, keys in REFUSED.items() for key, values in keys.items() for wrong in values]
+
+
+@pytest.mark.parametrize("name, key, wrong", CASES, ids=[f"{name}-{key}".replace(" ", ",") for name, key, _ in CASES])
+def test_a_wrong_argument_of_a_scene_is_refused_by_name(name, key, wrong):
+    refuses(name, key, wrong)
