@@ -2,13 +2,23 @@
 import numpy as np
 
 from ref.examples.base import sines
+from ref.scene.camera import look_at, to_opengl
+
+ROTATION, TRANSLATION = look_at(np.array([2.0, -1.0, 1.5]), np.array([0.1, 0.2, -0.1]), np.array([0.0, 0.0, 1.0]))
 
 RAYS = dict(
     sigma=1.5 + sines((2, 4)), color=0.5 + sines((2, 4, 3), 1) / 2, delta=0.5 + sines((2, 4), 2) / 4,
     t=2 + np.arange(4) / 2 + sines((2, 4), 3) / 9, background=np.array([1.0, 0.9, 0.8]),
 )
 
-ARGUMENTS = RAYS | dict(
+CAMERA = dict(
+    uv=4 + 3 * sines((3, 2), 7), focal=np.array([7.0, 8.0]), centre=np.array([4.0, 3.5]), rotation=ROTATION,
+    translation=TRANSLATION, points=sines((3, 3), 8) / 2,
+)
+
+ARGUMENTS = RAYS | CAMERA | dict(
+    eye=np.array([2.0, -1.0, 1.5]), target=np.array([0.1, 0.2, -0.1]), up=np.array([0.0, 0.1, 1.0]), size=(2, 3),
+    pose=to_opengl(ROTATION, TRANSLATION),
     near=np.array([2.0, 1.5]), far=np.array([6.0, 5.0]), u=0.5 + 0.45 * sines((2, 4), 4),
 )
 

@@ -19,6 +19,20 @@ REFUSED = {
         "u": [lambda u: u + 0.5, lambda u: -u, lambda u: u * NAN, row],
     },
     "scene.inverse_cdf_backward": {"dt": [row]},
+    "scene.look_at": {"eye": [B], "target": [SIX, dict(target=THREE, eye=THREE)],
+                      "up": [B, lambda u: 0 * u, dict(up=THREE, eye=THREE, target=2 * THREE)]},
+    "scene.look_at_backward": {"drotation": [SIX], "dtranslation": [B]},
+    "scene.pixel_centres": {"size": [Type((2.0, 3))], "origin": [Type((0, 0.5))]},
+    "scene.to_opengl": {"rotation": [SIX], "translation": [B]},
+    "scene.from_opengl": {"pose": [SIX]},
+    "scene.to_pytorch3d": {"rotation": [SIX], "translation": [B]},
+    "scene.from_pytorch3d": {"rotation": [SIX], "translation": [B]},
+    **{f"scene.{name}{end}": {"focal": [THREE, 7.0], "rotation": [SIX], "translation": [B, SIX]}
+       | ({"centre": [THREE]} if "rays" in name or not end else {})
+       | {("points" if "project" in name else "uv"): [THREE, np.ones((2, 4))]}
+       | ({("duv" if "project" in name else "dorigin"): [row]} if end else {})
+       for name in ("perspective_rays", "orthographic_rays", "perspective_project", "orthographic_project")
+       for end in ("", "_backward")},
 }
 CASES = [(name, key, wrong) for name, keys in REFUSED.items() for key, values in keys.items() for wrong in values]
 
