@@ -23,6 +23,12 @@ ARGUMENTS = RAYS | CAMERA | dict(
 )
 
 FUNCTIONS = {
+    "trilinear": dict(grid=sines((2, 2, 3, 2), 9), x=0.9 * sines((3, 3), 10)),
+    "voxels": dict(grid=2 * sines((4, 2, 3, 2), 9), x=0.9 * sines((3, 3), 10), shift=0.3),
+    "triplane": dict(planes=sines((3, 2, 3, 3), 9), x=0.9 * sines((3, 3), 10)),
+    "spherical_harmonics": dict(direction=2 * sines((3, 3), 11)),
+    "harmonic_color": dict(coefficients=sines((3, 16, 2), 12), direction=2 * sines((3, 3), 11)),
+    "positional_encoding": dict(x=sines((3, 2), 10), octaves=3, identity=True),
     "inverse_cdf": dict(edges=2 + np.arange(4) + sines((2, 4), 5) / 4, w=0.5 + sines((2, 3), 6) / 3,
                         u=0.5 + 0.45 * sines((2, 5), 4)),
 }

@@ -9,6 +9,10 @@ from ref.scene.camera import (
     orthographic_rays, orthographic_rays_backward, perspective_project, perspective_project_backward,
     perspective_rays, perspective_rays_backward, pixel_centres, to_opengl, to_pytorch3d,
 )  # fmt: skip
+from ref.scene.fields import (
+    harmonic_color, harmonic_color_backward, positional_encoding, positional_encoding_backward, spherical_harmonics,
+    spherical_harmonics_backward, trilinear, trilinear_backward, triplane, triplane_backward, voxels, voxels_backward,
+)  # fmt: skip
 from ref.scene.volume import (
     composite, composite_backward, intervals, intervals_backward, inverse_cdf, inverse_cdf_backward, stratified,
     stratified_backward, volume_weights, volume_weights_backward,

@@ -10,7 +10,7 @@ Papers
 """
 import numpy as np
 
-from ref.shapes import float64, number, shaped
+from ref.shapes import number, shaped
 
 
 def volume_weights(sigma, delta):

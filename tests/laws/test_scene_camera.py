@@ -38,8 +38,8 @@ def flipped(signs, back=False):
 
 def test_the_convention():
     assert law_of_the_convention(scene.look_at) <= 1e-11
-    wrong = {"OpenGL": flipped([1.0, -1, -1]), "PyTorch3D": flipped([-1.0, -1, 1]), "left-handed": flipped([1.0, -1, 1]),
-             "camera to world": flipped([1.0, 1, 1], True),
+    wrong = {"OpenGL": flipped([1.0, -1, -1]), "PyTorch3D": flipped([-1.0, -1, 1]),
+             "left-handed": flipped([1.0, -1, 1]), "camera to world": flipped([1.0, 1, 1], True),
              "the eye for the translation": lambda *a: (scene.look_at(*a)[0], -a[0])}
     for name, look_at in wrong.items():
         assert law_of_the_convention(look_at) > BROKEN, name

@@ -33,6 +33,18 @@ REFUSED = {
        | ({("duv" if "project" in name else "dorigin"): [row]} if end else {})
        for name in ("perspective_rays", "orthographic_rays", "perspective_project", "orthographic_project")
        for end in ("", "_backward")},
+    "scene.trilinear": {"grid": [SIX], "x": [SIX.T, B]},
+    "scene.trilinear_backward": {"dy": [row]},
+    "scene.voxels": {"grid": [SIX], "x": [SIX.T], "shift": [B, Type("1"), Type(None)]},
+    "scene.voxels_backward": {"dsigma": [row], "dcolor": [row]},
+    "scene.triplane": {"planes": [SIX, lambda p: p[:2], lambda p: p[..., :2]], "x": [SIX.T]},
+    "scene.triplane_backward": {"dy": [row]},
+    "scene.spherical_harmonics": {"direction": [B, SIX.T, 0 * SIX], "degree": [-1, 4, Type(1.0)]},
+    "scene.spherical_harmonics_backward": {"dy": [SIX]},
+    "scene.harmonic_color": {"coefficients": [SIX, lambda c: c[:, :5]], "direction": [row, lambda d: 0 * d]},
+    "scene.harmonic_color_backward": {"dcolor": [row]},
+    "scene.positional_encoding": {"x": [B], "octaves": [-1, Type(2.5)]},
+    "scene.positional_encoding_backward": {"dy": [row]},
 }
 CASES = [(name, key, wrong) for name, keys in REFUSED.items() for key, values in keys.items() for wrong in values]
 
