@@ -13,6 +13,11 @@ from ref.scene.fields import (
     harmonic_color, harmonic_color_backward, positional_encoding, positional_encoding_backward, spherical_harmonics,
     spherical_harmonics_backward, trilinear, trilinear_backward, triplane, triplane_backward, voxels, voxels_backward,
 )  # fmt: skip
+from ref.scene.gaussians import (
+    covariance, covariance_backward, orthographic_gaussians, orthographic_gaussians_backward, perspective_gaussians,
+    perspective_gaussians_backward, rotation_from_quaternion, rotation_from_quaternion_backward,
+)  # fmt: skip
+from ref.scene.splat import depth_order, splat, splat_backward
 from ref.scene.volume import (
     composite, composite_backward, intervals, intervals_backward, inverse_cdf, inverse_cdf_backward, stratified,
     stratified_backward, volume_weights, volume_weights_backward,

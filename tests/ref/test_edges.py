@@ -86,10 +86,10 @@ REFUSES_0 = (r"betas-(start|end|max_beta)|karras|shift$|abar_t$|gamma|sigma_data
              r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$"
              r"|max_period|log_snr_step|ancestral_step-sigma$|interval_weight-high")
 REFUSES_1 = (r"betas-(start|end)|abar|sigma_t$|heun_step|ancestral_step-sigma|samplers.consistency|max_value|beta1"
-             r"|phi-z|interval_weight-high")
+             r"|phi-z|interval_weight-high|alpha_max")
 # no line there
 BENT = (r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|(mlp_sample|euler_ancestral)-eta-1"
-        r"|clamp|phi-z")
+        r"|clamp|phi-z|gaussians_backward-limit|scene\.splat")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if settings(name)])

@@ -45,6 +45,24 @@ REFUSED = {
     "scene.harmonic_color_backward": {"dcolor": [row]},
     "scene.positional_encoding": {"x": [B], "octaves": [-1, Type(2.5)]},
     "scene.positional_encoding_backward": {"dy": [row]},
+    "scene.rotation_from_quaternion": {"q": [SIX, np.zeros((2, 4))]},
+    "scene.rotation_from_quaternion_backward": {"dR": [row]},
+    "scene.covariance": {"scale": [row], "q": [SIX, lambda q: 0 * q]},
+    "scene.covariance_backward": {"dcov": [row], "scale": [row]},
+    "scene.perspective_gaussians": {"cov": [row], "dilation": [-0.3, NAN], "limit": [-1, NAN],
+                                    "mean as points": [SIX.T], "focal": [THREE], "rotation": [SIX]},
+    "scene.perspective_gaussians_backward": {"duv": [row], "dcov2": [row], "ddepth": [SIX], "cov": [row],
+                                             "limit": [-1]},
+    "scene.orthographic_gaussians": {"cov": [row], "dilation": [-0.3, NAN], "rotation": [SIX]},
+    "scene.orthographic_gaussians_backward": {"duv": [row], "dcov2": [row], "ddepth": [SIX], "cov": [row]},
+    "scene.depth_order": {"depth": [SIX, lambda d: d * NAN]},
+    "scene.splat": {
+        "uv": [SIX], "cov2": [row, lambda c: -c, lambda c: 0 * c], "depth": [row, lambda d: d * NAN],
+        "opacity": [row, lambda o: 5 * o, lambda o: -o, lambda o: o * NAN], "color": [row], "background": [1.0, THREE],
+        "size": [Type((2.0, 3))], "origin": [Type((0.5, 0))], "alpha_max": [1.0, NAN, -0.1], "alpha_min": [-1, NAN],
+        "rest_min": [NAN], "sigmas": [-3, NAN], "depth_min": [NAN],
+    },
+    "scene.splat_backward": {"dy": [row], "drest": [row], "opacity": [lambda o: 5 * o]},
 }
 CASES = [(name, key, wrong) for name, keys in REFUSED.items() for key, values in keys.items() for wrong in values]
 
