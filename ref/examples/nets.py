@@ -7,7 +7,7 @@ from ref import tree
 from ref.diffusion import q_sample
 from ref.examples.base import PIXELS, critic, digits, sines
 from ref.nets import gan as gan_nets
-from ref.nets import init, mlp
+from ref.nets import init, mlp, nerf
 from ref.nets import vae as vae_nets
 
 
@@ -45,6 +45,7 @@ def net(name):
         "mmdit": lambda: init.mmdit_init(0, MMDIT),
         "autoencoder": lambda: init.autoencoder_init(0, 1, 2, (4, 4), 1),
         "tiny": lambda: init.tiny_init(0, 1, 2, 3, (1, 1)),
+        "nerf": lambda: nerf.nerf_init(0, 2, 1, 6, 3, 1),
     }
     return stirred(made[name]())
 
@@ -90,6 +91,9 @@ FUNCTIONS = {
     "autoencoder.decode": dict(params=lambda: net("autoencoder"), z=sines((2, 2, 2, 2)), config=CONFIG),
     "autoencoder.tiny_decode": dict(params=lambda: net("tiny"), z=sines((2, 2, 2, 3)), config={}),
     "autoencoder.tiny_block": dict(params=lambda: net("tiny")["decoder"]["layers"][2], x=sines((2, 3, 3, 2))),
+    "nerf.nerf": dict(params=lambda: net("nerf"), x=sines((2, 3), 29) / 2, direction=sines((2, 3), 4),
+                      density="softplus"),
+    "nerf.nerf_init": dict(octaves=2, octaves_direction=1, width=6, depth=3, skip=1),
     "gan.generator": dict(
         params=lambda latent, width, pixels: gan_nets.generator_init(0, latent, width, pixels, np.float64),
     ),

@@ -63,6 +63,11 @@ REFUSED = {
         "rest_min": [NAN], "sigmas": [-3, NAN], "depth_min": [NAN],
     },
     "scene.splat_backward": {"dy": [row], "drest": [row], "opacity": [lambda o: 5 * o]},
+    "nets.nerf.nerf": {
+        "density": ["gelu"], "x": [lambda x: x[:, :2], row], "direction": [row],
+        "params": [lambda p: p | {"pts_linears": [{"weight": np.ones((6, 4)), "bias": np.zeros(6)}]}],
+    },
+    "nets.nerf.nerf_backward": {"density": ["gelu"]},
 }
 CASES = [(name, key, wrong) for name, keys in REFUSED.items() for key, values in keys.items() for wrong in values]
 
