@@ -30,7 +30,14 @@ ARGUMENTS = RAYS | CAMERA | GAUSSIANS | dict(
     near=np.array([2.0, 1.5]), far=np.array([6.0, 5.0]), u=0.5 + 0.45 * sines((2, 4), 4),
 )
 
+DATA = dict(mu=np.array([0.5, -0.3, 0.1]), cov=np.diag([0.5, 0.2, 0.3]) + 0.1, t=250)
+
 FUNCTIONS = {
+    "gaussian_eps": DATA | dict(xt=sines((2, 3), 18)),
+    "gaussian_distillation": DATA | dict(x=sines((2, 3), 18)),
+    "score_distillation": dict(t=250),
+    "distillation_weight": dict(t=250),
+    "annealed_time": dict(step=30, steps=100),
     "splat": dict(uv=2 + sines((3, 2), 16), color=0.5 + sines((3, 2), 17) / 2, background=np.array([1.0, 0.9]),
                   size=(4, 3)),
     "trilinear": dict(grid=sines((2, 2, 3, 2), 9), x=0.9 * sines((3, 3), 10)),

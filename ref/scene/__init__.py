@@ -9,6 +9,10 @@ from ref.scene.camera import (
     orthographic_rays, orthographic_rays_backward, perspective_project, perspective_project_backward,
     perspective_rays, perspective_rays_backward, pixel_centres, to_opengl, to_pytorch3d,
 )  # fmt: skip
+from ref.scene.distill import (
+    annealed_time, distillation_weight, gaussian_distillation, gaussian_distillation_backward, gaussian_eps,
+    gaussian_eps_backward, score_distillation,
+)  # fmt: skip
 from ref.scene.fields import (
     harmonic_color, harmonic_color_backward, positional_encoding, positional_encoding_backward, spherical_harmonics,
     spherical_harmonics_backward, trilinear, trilinear_backward, triplane, triplane_backward, voxels, voxels_backward,

@@ -25,7 +25,7 @@ A4, A5, A6, A7, A8 = (np.sqrt(k / np.pi) for k in (35 / 32, 105 / 4, 21 / 32, 7 
 
 
 def trilinear(grid, x):
-    """The value at each point between the eight corners of its voxel, [Plenoxels] section 3.2:
+    """The value at each point between the eight corners of its voxel, [Plenoxels] section 3.3:
 
         y = sum_corners grid[corner] prod_axes (1 - |p - corner|),   p = (x + 1) / 2 (size - 1)
 
@@ -49,7 +49,7 @@ def trilinear_backward(dy, grid, x):
 
 
 def voxels(grid, x, shift=0.0):
-    """Density and colour of a grid of voxels, [DVGO] eqs. 3 and 6, between whose values lies a straight line:
+    """Density and colour of a grid of voxels, [DVGO] section 4, between whose values lies a straight line:
 
         sigma = softplus(y_0 + shift),   color = sigmoid(y_1, y_2, ...),   y = trilinear(grid, x)
 
@@ -78,7 +78,7 @@ def voxels_backward(dsigma, dcolor, grid, x, shift=0.0):
 
 
 def triplane(planes, x):
-    """The sum of three planes' values at the point's projections, [EG3D] section 3.2, each between four corners:
+    """The sum of three planes' values at the point's projections, [EG3D] section 3, each between four corners:
 
         y = XY(x, y) + XZ(x, z) + YZ(y, z)
 

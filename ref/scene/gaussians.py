@@ -80,8 +80,8 @@ def covariance_backward(dcov, scale, q):
 
 
 def perspective_gaussians(mean, cov, focal, centre, rotation, translation, dilation=0.3, limit=np.inf):
-    """Gaussians as a pinhole camera sees them, [EWA] eq. 31 with the Jacobian of eq. 29: the projection near the mean
-    p = rotation mean + translation is taken for a linear one.
+    """Gaussians as a pinhole camera sees them, [3DGS] eq. 5, with [EWA]'s Jacobian: the projection near
+    the mean p = rotation mean + translation is taken for a linear one.
 
         cov2 = J W cov W^T J^T + dilation I,   J = (f_u / p_z, 0, -f_u r_x / p_z; 0, f_v / p_z, -f_v r_y / p_z)
 
@@ -128,7 +128,7 @@ def perspective_gaussians_backward(duv, dcov2, ddepth, mean, cov, focal, rotatio
 
 
 def orthographic_gaussians(mean, cov, focal, centre, rotation, translation, dilation=0.3):
-    """Gaussians as a camera without perspective sees them, [EWA] eq. 31:  cov2 = A cov A^T + dilation I,  A =
+    """Gaussians as a camera without perspective sees them, [3DGS] eq. 5:  cov2 = A cov A^T + dilation I,  A =
     diag(focal) (the first two rows of the rotation).
 
     It is exact: the integral of a Gaussian along parallel rays is the Gaussian of cov2.

@@ -45,7 +45,7 @@ def splat(uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alph
 
 def splat_backward(dy, drest, uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alpha_min=1 / 255,
                    alpha_max=0.99, rest_min=1e-4, sigmas=3.0, depth_min=0.0):
-    """Gradients of `splat`, back to front, [3DGS] appendix B. With behind_i what dy and drest make of all that is
+    """Gradients of `splat`, back to front, [3DGS] section 6. With behind_i what dy and drest make of all that is
     behind i, from background . dy + drest on:
 
         T_i = T_{i+1} / (1 - alpha_i),   dalpha_i = T_i (c_i . dy - behind_i),   dc_i = sum_pixels alpha_i T_i dy,

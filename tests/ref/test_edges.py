@@ -19,7 +19,7 @@ UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_back
           r"|text_end_backward-y|patchify_backward-x"
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant")
 COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
-             "shape heads groups stride dilation patch factor end base freq_shift octaves degree".split())
+             "shape heads groups stride dilation patch factor end base freq_shift octaves degree first last".split())
 
 
 def numbers(result):

@@ -68,6 +68,14 @@ REFUSED = {
         "params": [lambda p: p | {"pts_linears": [{"weight": np.ones((6, 4)), "bias": np.zeros(6)}]}],
     },
     "nets.nerf.nerf_backward": {"density": ["gelu"]},
+    "scene.distillation_weight": {"weighting": ["dreamfusion"], "t": [1001, -1, Type(1.0)]},
+    "scene.score_distillation": {"eps": [row], "weighting": ["w"], "t": [1001, np.array([1, 2, 3]), Type(0.5)]},
+    "scene.annealed_time": {"step": [-1, 100, Type(1.5)], "steps": [0, Type(9.0)], "first": [200, Type(980.0)],
+                            "last": [981, -1]},
+    **{f"scene.{name}{end}": {"mu": [B, SIX], "cov": [SIX], "t": [1001, np.array([1, 2, 3]), Type(1.0)], x: [B],
+                              "abar": [[0.9, 0.8]]}
+       | ({} if not end else {"deps_hat" if x == "xt" else "dout": [row]})
+       for name, x in (("gaussian_eps", "xt"), ("gaussian_distillation", "x")) for end in ("", "_backward")},
 }
 CASES = [(name, key, wrong) for name, keys in REFUSED.items() for key, values in keys.items() for wrong in values]
 
