@@ -20,8 +20,6 @@ GAUSSIANS = dict(
     scale=0.3 + sines((3, 3), 13) / 5, q=sines((3, 4), 25), mean=sines((3, 3), 8) / 2,
     depth=np.array([3.0, 2.0, 2.5]),
     cov=np.eye(3) / 4 + sines((3, 3, 3), 15) / 20,
-    cov2=np.array([[[2.0, 0.5], [0.5, 1.5]], [[1.5, -0.3], [-0.3, 2.5]], [[3.0, 0.2], [0.2, 1.0]]]),
-    opacity=np.array([0.7, 0.5, 0.9]),
 )
 
 ARGUMENTS = RAYS | CAMERA | GAUSSIANS | dict(
@@ -38,8 +36,11 @@ FUNCTIONS = {
     "score_distillation": dict(t=250),
     "distillation_weight": dict(t=250),
     "annealed_time": dict(step=30, steps=100),
-    "splat": dict(uv=2 + sines((3, 2), 16), color=0.5 + sines((3, 2), 17) / 2, background=np.array([1.0, 0.9]),
-                  size=(4, 3)),
+    "splat": dict(  # a picture of six Gaussians
+        uv=2 + sines((6, 2), 19), cov2=np.array([[2.0, 0.5], [0.5, 1.5]]) + sines((6, 1, 1), 18) * np.eye(2) / 2,
+        depth=2 + sines((6,), 19), opacity=0.6 + sines((6,), 20) / 3, color=0.5 + sines((6, 2), 17) / 2,
+        background=np.array([1.0, 0.9]), size=(4, 3),
+    ),
     "trilinear": dict(grid=sines((2, 2, 3, 2), 9), x=0.9 * sines((3, 3), 10)),
     "voxels": dict(grid=2 * sines((4, 2, 3, 2), 9), x=0.9 * sines((3, 3), 10), shift=0.3),
     "triplane": dict(planes=sines((3, 2, 3, 3), 9), x=0.9 * sines((3, 3), 10)),

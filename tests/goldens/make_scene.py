@@ -1,7 +1,7 @@
 """Writes scene.npz and scene.json: what PyTorch, gsplat's and nerfacc's own PyTorch functions give for scenes, in
 float64 on a CPU, with the gradients by autograd.
 
-    pip install torch==2.13.0 && pip install --no-deps gsplat==1.5.3 nerfacc==0.5.3 jaxtyping rich
+    pip install torch==2.13.0 && pip install --no-deps gsplat==1.5.3 nerfacc==0.5.3 rich
     PYTHONPATH=. python tests/goldens/make_scene.py
 
 A case is a function of named tensors and of settings. The file has its inputs `case/in/name`, its outputs
