@@ -21,7 +21,7 @@ NET = "net-cosine.npz"  # the net that several studies share: trained by the fir
 NAMES = {"schedules": f"net-linear.npz, {NET}"}  # each study, and what it writes next to its picture, table and text
 NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
 NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
-NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts"), "")
+NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts", "sds"), "")
 
 
 def main(argv=None):

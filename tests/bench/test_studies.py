@@ -221,6 +221,7 @@ SIZES = {  # sizes, rows, and what is written next to the three files
     "vae": (dict(steps=3, batch=8, count=20, draws=2), 6 + 2 * 4, set()),
     "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
     "gan_pathologies": (dict(steps=4, batch=8, seeds=2, alone=3), 4 * 2 * 4 + 2 * 3, set()),
+    "sds": (dict(steps=3, count=20, sampler_steps=2), 8 + 6, set()),
     "vae_vs_gan_vs_diffusion": (dict(vae_steps=2, gan_steps=2, diffusion_steps=2, count=20), 5, set()),
 }
 
@@ -231,7 +232,7 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
     with_noise_for_digits(monkeypatch)
     with_a_narrow_net(monkeypatch)
     without_pictures(monkeypatch, study)
-    if "count" in sizes and name not in ("score", "likelihood", "vae"):
+    if "count" in sizes and name not in ("score", "likelihood", "vae", "sds"):
         with pytest.raises(ValueError, match="count"):
             results.run(name, tmp_path, None, **sizes | {"count": 50})
         assert not list(tmp_path.iterdir())
