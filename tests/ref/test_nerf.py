@@ -30,6 +30,15 @@ def test_the_published_names_and_sizes():
         "alpha_linear": (1, 256), "feature_linear": (256, 256), "views_linears.0": (128, 283), "rgb_linear": (3, 128)}
 
 
+def test_the_published_size_runs():
+    p = nerf_init(0, dtype=np.float64)
+    sigma, color, cache = nerf(p, X, DIRECTION)
+    assert sigma.shape == (5,) and color.shape == (5, 3) and cache["a"].shape == (5, 283)
+    assert_close(cache["layers"][0]["h"][:, -3:], np.cos(2**9 * X), scale=1)
+    dx, ddirection, dparams = nerf_backward(np.ones(5), np.ones((5, 3)), p, cache)
+    assert dx.shape == ddirection.shape == (5, 3) and {*tree.named(dparams)} == {*tree.named(p)}
+
+
 @pytest.mark.parametrize("density", ["relu", "softplus"])
 def test_by_hand(density):
     """Figure 7 of the paper, in the order of the port: the point in front of the hidden units, the feature in front of
