@@ -183,12 +183,16 @@ def _transmittance(sigma, delta):
     """tau (N, S) and T (N, S + 1), from 1 at the ray's origin."""
     sigma = shaped(sigma, "sigma", "N", "S")
     delta = shaped(delta, "delta", *sigma.shape)
-    for name, value in (("sigma", sigma), ("delta", delta)):
-        if np.any(np.real(value) < 0):
-            raise ValueError(f"{name}: expected values >= 0, got {np.real(value).min()}")
+    _not_negative(sigma=sigma, delta=delta)
     tau = sigma * delta
     before = np.concatenate([np.zeros((len(tau), 1)), np.cumsum(tau, axis=1)], axis=1)
     return tau, np.exp(-before)
+
+
+def _not_negative(**arrays):
+    for name, value in arrays.items():
+        if np.any(np.real(value) < 0):
+            raise ValueError(f"{name}: expected values >= 0, got {np.nanmin(np.real(value))}")
 
 
 def _later(terms):
@@ -213,8 +217,7 @@ def _inverse(edges, w, u, floor):
     edges, u = shaped(edges, "edges", len(w), w.shape[1] + 1), shaped(u, "u", len(w), "S")
     if not floor >= 0:
         raise ValueError(f"floor: expected a number >= 0, got {floor}")
-    if np.any(np.real(w) < 0):
-        raise ValueError(f"w: expected values >= 0, got {np.real(w).min()}")
+    _not_negative(w=w)
     if not np.all((np.real(u) >= 0) & (np.real(u) < 1)):
         raise ValueError(f"u: expected values in [0, 1), got {u}")
     total = (w + floor).sum(axis=1, keepdims=True)
