@@ -1,9 +1,8 @@
-"""Prompt to picture: does a picture show what its prompt says, combinations never trained on too, and what guidance
-does to it.
+"""Prompt to picture: does a picture show what its prompt says?
 
-The weights are those that `python -m bench.studies.prompt` draws with. Real scenes, of handwriting that the judge never
-saw, stand next to each set: no model can be expected to be judged better. Shuffled are the model's pictures, judged by
-other prompts.
+Combinations never trained on are asked for too, and what guidance does to the pictures is measured. The weights are
+those that `python -m bench.studies.prompt` draws with. Real scenes, of handwriting that the judge never saw, stand next
+to each set: no model can be expected to be judged better. Shuffled are the model's pictures, judged by other prompts.
 """
 import numpy as np
 
