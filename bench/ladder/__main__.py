@@ -1,6 +1,7 @@
 """`python -m bench.ladder NAME`: the rungs of a kernel, checked, with their times on this machine, on one thread."""
 import argparse
 import functools
+import shutil
 import textwrap
 
 import numpy as np
@@ -33,8 +34,8 @@ def climb(name, seconds, small=False):
     times = timing.interleave(contestants | {"": limit}, seconds)
     ns = {name: float(np.median(t)) for name, t in times.items()}
     rate, unit = (flops, "GFLOP/s") if flops else (moved, "GB/s")
-    print(f"{steps.OP} {shape}, float32, one thread. {machine.busy()}\n")
-    before = None
+    width, before = min(113, shutil.get_terminal_size((113, 24)).columns), None
+    print(textwrap.fill(f"{steps.OP} {shape}, float32, one thread. {machine.busy()}", width) + "\n")
     for number, rung in enumerate(steps.RUNGS, 1):
         changed, predicted = ladder.said(rung)
         own = ns[rung.__name__]
@@ -42,7 +43,7 @@ def climb(name, seconds, small=False):
         part = f"{100 * (rate / own) / (of_limit / ns['']):.0f} % of the limit"
         print(f"{number}. {rung.__name__}: {own / 1e6:.2f} ms, {rate / own:.1f} {unit}, {bought}{part}")
         for line in (changed, f"Predicted: {predicted}"):
-            print(textwrap.indent(textwrap.fill(line, 110), "   "))
+            print(textwrap.indent(textwrap.fill(line, width - 3), "   "))
         before = own
     kind = "multiply-adds on registers" if flops else "a copy of as many bytes"
     print(f"\nlimit: {of_limit / ns['']:.1f} {unit}, {kind}")
