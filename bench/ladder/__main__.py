@@ -1,4 +1,8 @@
 """`python -m bench.ladder NAME`: the rungs of a kernel, checked, with their times on this machine, on one thread."""
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("bench.ladder")  # before the imports that take a second
 import argparse
 import functools
 import shutil
@@ -13,7 +17,7 @@ from kernels.numba_cpu import engine
 
 
 def main(argv=None):
-    """Print a ladder. argv: list of words, or None for the command line's."""
+    """Print a ladder. argv: list of words, or None for the command line's. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.ladder", description=__doc__.replace("`", ""))
     parser.add_argument("name", choices=ladder.LADDERS)
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing (default: 5)")
@@ -21,6 +25,7 @@ def main(argv=None):
     engine.set_num_threads(1)
     with threadpool_limits(1, "blas"):
         climb(args.name, args.seconds)
+    return 0
 
 
 def climb(name, seconds, small=False):
@@ -50,4 +55,4 @@ def climb(name, seconds, small=False):
 
 
 if __name__ == "__main__":
-    main()
+    command.end(main())
