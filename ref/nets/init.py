@@ -25,10 +25,13 @@ def drawn(seed, layers, zero=(), dtype=np.float32):
     """Weights normal with variance 1 / inputs ([LeCun] section 4.6), those of a norm 1, biases 0. What ends a residual
     branch may start at 0, as [Fixup] section 2 has it: the block is then the identity.
 
-    seed: int. layers: a tree of shapes, those of weights (out, in, ...) under "weight", of biases under "bias". zero:
-    dotted endings of layers' paths, such as "conv2". dtype: float32 or float64.
+    seed: int, or None for the tree of shapes itself, in every function here. layers: a tree of shapes, those of weights
+    (out, in, ...) under "weight", of biases under "bias". zero: dotted endings of layers' paths, such as "conv2".
+    dtype: float32 or float64.
     Returns the tree of arrays.
     """
+    if seed is None:
+        return tree.map(lambda shape: shape, layers)  # no dict or list in two places
     params = {}
     for i, (path, shape) in enumerate(tree.named(layers).items()):
         owner, _, kind = path.rpartition(".")
@@ -47,13 +50,13 @@ def _shapes(*weight, bias=True):
     return {"weight": weight, "bias": weight[:1]} if bias else {"weight": weight}
 
 
-def text_encoder_init(seed, vocabulary=49408, places=77, width=512, layers=12, dtype=np.float32):
-    """Fresh parameters, by `drawn`. seed, vocabulary, places, width, layers: ints. dtype: float32 or float64. Returns a
-    dict."""
+def text_encoder_init(seed, vocabulary=49408, places=77, width=512, layers=12, hidden=None, dtype=np.float32):
+    """Fresh parameters, by `drawn`. seed, vocabulary, places, width, layers: ints. hidden: int, or None for 4 width.
+    dtype: float32 or float64. Returns a dict."""
     vocabulary, places, width, layers = integers(vocabulary=vocabulary, places=places, width=width, layers=layers)
     block = {"self_attn": {name: _shapes(width, width) for name in ("k_proj", "v_proj", "q_proj", "out_proj")},
              "layer_norm1": _shapes(width), "layer_norm2": _shapes(width),
-             "mlp": {"fc1": _shapes(4 * width, width), "fc2": _shapes(width, 4 * width)}}
+             "mlp": {"fc1": _shapes(hidden or 4 * width, width), "fc2": _shapes(width, hidden or 4 * width)}}
     embeddings = {"token_embedding": _shapes(vocabulary, width, bias=False),
                   "position_embedding": _shapes(places, width, bias=False)}
     return drawn(seed, {"embeddings": embeddings, "encoder": {"layers": [block] * layers},

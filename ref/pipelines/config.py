@@ -1,0 +1,94 @@
+"""What the configs of a Stable Diffusion folder may say: defaults for keys that are left out, as diffusers and
+transformers have them, and a refusal by name of what would change the math.
+
+DEFAULTS: keys of which every value is taken. ONLY: keys of which one value is, or one out of a tuple's. FREE: keys that
+change no result here.
+"""
+from ref.nets import unet
+from ref.nets.init import UNET_BLOCKS
+
+KINDS = tuple(kind for kinds in UNET_BLOCKS.values() for kind in kinds)
+SOME = object()  # stands for no default
+
+DEFAULTS = {
+    "unet": dict(
+        in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, cross_attention_dim=1280,
+        transformer_layers_per_block=1, use_linear_projection=False, time_cond_proj_dim=None, **unet.SETTINGS),
+    "vae": dict(in_channels=3, out_channels=3, block_out_channels=(64,), layers_per_block=1, latent_channels=4,
+                norm_num_groups=32, scaling_factor=0.18215, shift_factor=None, use_quant_conv=True,
+                use_post_quant_conv=True, mid_block_add_attention=True, down_block_types=("DownEncoderBlock2D",),
+                up_block_types=("UpDecoderBlock2D",)),
+    "tiny": dict(in_channels=3, out_channels=3, decoder_block_out_channels=(64,) * 4, num_decoder_blocks=(3, 3, 3, 1),
+                 latent_channels=4, upsampling_scaling_factor=2, scaling_factor=1.0, shift_factor=0.0),
+    "text": dict(vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8,
+                 max_position_embeddings=77, hidden_act="quick_gelu", layer_norm_eps=1e-5),
+    "scheduler": dict(num_train_timesteps=1000, beta_start=0.0001, beta_end=0.02, beta_schedule="linear",
+                      prediction_type="epsilon", timestep_spacing="linspace", steps_offset=0, set_alpha_to_one=True,
+                      rescale_betas_zero_snr=False),
+}
+OF_CLASS = {  # defaults of some schedulers
+    "DDIMScheduler": dict(timestep_spacing="leading"), "DDPMScheduler": dict(timestep_spacing="leading"),
+    "PNDMScheduler": dict(timestep_spacing="leading", set_alpha_to_one=False),
+    "LCMScheduler": dict(timestep_spacing="leading", beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+}
+OFF = dict.fromkeys(
+    "use_karras_sigmas use_exponential_sigmas use_beta_sigmas use_lu_lambdas use_flow_sigmas use_dynamic_shifting "
+    "thresholding".split(), (False, None))
+ONLY = {
+    "unet": unet.ONLY | dict(
+        num_attention_heads=None, time_embedding_dim=None, time_embedding_act_fn=None, timestep_post_act=None,
+        resnet_skip_time_act=False, resnet_out_scale_factor=1, encoder_hid_dim=None, num_class_embeds=None,
+        cross_attention_norm=None, mid_block_only_cross_attention=None, reverse_transformer_layers_per_block=None,
+        class_embeddings_concat=False, attention_type="default", projection_class_embeddings_input_dim=None),
+    "vae": dict(act_fn="silu", latents_mean=None, latents_std=None),
+    "tiny": dict(act_fn="relu", upsample_fn="nearest"),
+    "text": dict(hidden_act=("quick_gelu", "gelu")),
+    "scheduler": OFF | dict(
+        trained_betas=None, final_sigmas_type="zero", interpolation_type="linear", timestep_type="discrete",
+        beta_schedule=("linear", "scaled_linear", "squaredcos_cap_v2"), sigma_min=None, sigma_max=None,
+        prediction_type=("epsilon", "v_prediction", "sample"), timestep_spacing=("leading", "linspace", "trailing")),
+}
+LISTS = {"unet": dict(down_block_types=KINDS, up_block_types=KINDS),
+         "vae": dict(down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",))}
+FREE = {name: set(keys.split()) for name, keys in {
+    "unet": "sample_size dropout upcast_attention addition_time_embed_dim addition_embed_type_num_heads",
+    "vae": "sample_size force_upcast",
+    "tiny": "force_upcast encoder_block_out_channels num_encoder_blocks latent_magnitude latent_shift block_out_channels",
+    "text": """
+        architectures model_type torch_dtype dtype transformers_version projection_dim attention_dropout dropout
+        initializer_range initializer_factor pad_token_id bos_token_id eos_token_id output_hidden_states return_dict
+        output_attentions chunk_size_feed_forward is_encoder_decoder id2label label2id problem_type add_cross_attention
+        cross_attention_hidden_size diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size is_decoder
+        length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
+        output_scores pruned_heads remove_invalid_values repetition_penalty return_dict_in_generate temperature
+        tf_legacy_loss tie_encoder_decoder tie_word_embeddings top_k top_p torchscript typical_p use_bfloat16
+        gradient_checkpointing""",
+    # the caller picks the solver, and a pipeline of latents does not clip them
+    "scheduler": """
+        skip_prk_steps clip_sample clip_sample_range dynamic_thresholding_ratio sample_max_value solver_order solver_type
+        algorithm_type lower_order_final euler_at_final lambda_min_clipped variance_type flow_shift time_shift_type
+        predict_x0 disable_corrector solver_p shift_terminal original_inference_steps timestep_scaling""",
+}.items()}
+
+
+def checked(name, config):
+    """The config with its defaults. name: "unet", "vae", "tiny", "text" or "scheduler". config: dict, of a folder.
+    Raises ValueError for a key that is unknown, and for a value that would change the math."""
+    full = DEFAULTS[name] | OF_CLASS.get(config.get("_class_name"), {}) | {
+        key: value for key, value in config.items() if key in DEFAULTS[name]}
+    for key, value in config.items():
+        known = key in DEFAULTS[name] or key in FREE[name] or key in ONLY[name] or key.startswith("_")
+        if not known and value is not None:
+            raise ValueError(f"{name}: the config has {key} = {value!r}, which is unknown here")
+    for key, allowed in ONLY[name].items():
+        given = config.get(key, full.get(key, SOME))
+        if given is not SOME and given not in (allowed if isinstance(allowed, tuple) else (allowed,)):
+            expected = " or ".join(map(repr, allowed if isinstance(allowed, tuple) else (allowed,)))
+            raise ValueError(f"{name}: {key}: expected {expected} in the config, got {given!r}")
+    for key, allowed in LISTS.get(name, {}).items():
+        for kind in full[key]:
+            if kind not in allowed:
+                raise ValueError(f"{name}: {key}: expected blocks out of {', '.join(allowed)}, got {kind!r}")
+    return full

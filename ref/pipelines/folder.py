@@ -1,0 +1,207 @@
+"""Weights, configs and tokenizer of a folder in the layout of diffusers.
+
+A safetensors file is 8 bytes, the length of a JSON header, the header, and raw little-endian numbers: read here in a
+few lines, for `ref` imports nothing but NumPy, and NumPy has no bfloat16 for the published library to return. What has
+the wanted dtype stays in the file (`np.memmap`) and is read where it is used. Pickle files run code and are refused.
+"""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ref import tree
+from ref.nets import autoencoder, text, unet
+from ref.pipelines.config import checked
+
+KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16 is the upper half of a float32
+PICKLES, SLICE = ("*.bin", "*.ckpt", "*.pt", "*.pth"), 2**20
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of the autoencoder's attention
+MOST = 5  # names that a message lists
+
+
+def load(folder, dtype=np.float32, variant=None):
+    """A Stable Diffusion model from its folder.
+
+    folder: path with unet/, vae/, text_encoder/, tokenizer/, scheduler/. dtype: of the parameters, np.float32 or
+    np.float64. variant: "fp16" for the files *.fp16.safetensors, None for those without.
+    Returns {"unet", "vae", "text": {"params": tree, "config": dict}, "tokenizer": dict, "scheduler": dict}.
+    Raises FileNotFoundError for a missing file; ValueError for pickle files, a damaged file, tensors that are missing,
+    unknown or of another shape, a config beyond `ref.pipelines.config`; TypeError for another dtype.
+    """
+    folder, dtype = Path(folder), np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+    for other in ("transformer", "text_encoder_2"):
+        if (folder / other).exists():
+            raise ValueError(f"folder: {folder / other}: a model of another family than Stable Diffusion 1 and 2")
+    # Configs first: they are small, and say what is refused
+    read = {name: _json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}
+    tiny = read["vae"].get("_class_name") == "AutoencoderTiny" or "decoder_block_out_channels" in read["vae"]
+    configs = {"unet": checked("unet", read["unet"]), "vae": checked("tiny" if tiny else "vae", read["vae"]),
+               "text": checked("text", read["text_encoder"])}
+    if not configs["unet"]["in_channels"] == configs["unet"]["out_channels"] == configs["vae"]["latent_channels"]:
+        raise ValueError(f"unet: in_channels: expected that of the latents, {configs['vae']['latent_channels']}, got "
+                         f"{configs['unet']['in_channels']}: a model for inpainting or upscaling")
+    model = {"scheduler": checked("scheduler", _json(folder / "scheduler" / "scheduler_config.json")),
+             "tokenizer": tokenizer(folder / "tokenizer", configs["text"]["max_position_embeddings"])}
+    # Weights
+    for name, place, file in (("text", "text_encoder", "model"), ("unet", "unet", "diffusion_pytorch_model"),
+                              ("vae", "vae", "diffusion_pytorch_model")):
+        found = _renamed(name, tensors(folder / place, file, variant))
+        _compare(folder / place, found, expected(name, configs[name]))
+        params = tree.from_named({path: converted(*a, dtype) for path, a in found.items()})
+        model[name] = {"params": params, "config": configs[name]}
+    return model
+
+
+def tensors(folder, name, variant=None):
+    """{path: (raw numbers, kind)} of a folder's safetensors, of all files of a sharded index. folder: path. name: of
+    the file without its ending. variant: as in `load`."""
+    end = f".{variant}" if variant else ""
+    single = folder / f"{name}{end}.safetensors"
+    indices = [folder / f"{name}.safetensors.index{end}.json", folder / f"{name}{end}.safetensors.index.json"]
+    if single.exists():
+        return _file(single)
+    for index in indices:
+        if index.exists():
+            weights = _json(index)["weight_map"]
+            found = {path: a for file in sorted(set(weights.values())) for path, a in _file(folder / file).items()}
+            if lacking := sorted(set(weights) - set(found)):
+                raise ValueError(f"{index}: no file has {', '.join(lacking[:MOST])}")
+            return found
+    if pickles := [path.name for pattern in PICKLES for path in folder.glob(pattern)]:
+        raise ValueError(f"{folder}: only pickle files ({', '.join(sorted(pickles)[:MOST])}), which can run any code "
+                         f"when they are read; expected {single.name}")
+    there = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))) or "no safetensors"
+    raise FileNotFoundError(f"{single}: not there; the folder has {there}")
+
+
+def _file(path):
+    """{name: (raw numbers, kind)} of one safetensors file, all of them views of the mapped file."""
+    raw = np.memmap(path, np.uint8, "r").view(np.ndarray) if path.stat().st_size else np.zeros(0, np.uint8)
+    length = int.from_bytes(raw[:8].tobytes(), "little")
+    try:
+        header = json.loads(raw[8:8 + length].tobytes())
+        header.pop("__metadata__", None)
+        found = {}
+        for name, about in header.items():
+            first, last = (8 + length + offset for offset in about["data_offsets"])
+            if not 8 + length <= first <= last <= raw.size:
+                raise ValueError(f"{name} lies outside of the file")
+            if about["dtype"] not in KINDS:
+                raise ValueError(f"{name}: expected {', '.join(KINDS)}, got {about['dtype']}")
+            numbers = np.ndarray(about["shape"], KINDS[about["dtype"]], raw, first)
+            if numbers.nbytes != last - first:
+                raise ValueError(f"{name}: {last - first} bytes do not hold {about['shape']}")
+            found[name] = numbers, about["dtype"]
+    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as reason:
+        raise ValueError(f"{path}: no whole safetensors file: {reason}") from None
+    return found
+
+
+def converted(numbers, kind, dtype):
+    """Raw numbers as floats, in the file where they have the dtype already. numbers: array. kind: of safetensors.
+    dtype: float32 or float64. Returns an array of its shape."""
+    if kind in ("F32", "F64"):
+        aligned = numbers.flags.aligned and numbers.dtype == dtype
+        return numbers if aligned else numbers.astype(dtype)
+    bits, out = numbers.view("<u2").reshape(-1), np.empty(numbers.size, dtype)
+    for i in range(0, bits.size, SLICE):
+        out[i:i + SLICE] = _widened(bits[i:i + SLICE], kind)
+    return out.reshape(numbers.shape)
+
+
+def _widened(bits, kind):
+    """float32 of half-precision bits, by integers: exponent and fraction move, and 2^112 is what the exponents' zeros
+    are apart; subnormal numbers come out right, and NumPy's own conversion, which is slower, has the infinite ones."""
+    wide = bits.astype(np.uint32)
+    if kind == "BF16":
+        return (wide << 16).view(np.float32)
+    out = ((wide & 0x7FFF) << 13).view(np.float32) * np.float32(2.0**112)
+    if out.size and not out.max() < 65536:
+        return bits.view("<f2").astype(np.float32)
+    return (out.view(np.uint32) | (wide & 0x8000) << 16).view(np.float32)
+
+
+def expected(name, config):
+    """{path: shape} of the tensors that a config asks for. name: "unet", "vae" or "text". config: with its
+    defaults."""
+    if name == "unet":
+        return tree.named(unet.unet_init(None, config))
+    if name == "text":
+        return tree.named(text.text_encoder_init(None, *(config[key] for key in (
+            "vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "intermediate_size"))))
+    if "decoder_block_out_channels" in config:
+        return tree.named(autoencoder.tiny_init(None, config["out_channels"], config["latent_channels"],
+                                                config["decoder_block_out_channels"][0], config["num_decoder_blocks"]))
+    params = autoencoder.autoencoder_init(None, config["in_channels"], config["latent_channels"],
+                                          config["block_out_channels"], config["layers_per_block"])
+    for half in ("encoder", "decoder") * (not config["mid_block_add_attention"]):
+        del params[half]["mid_block"]["attentions"]
+    for conv in ("quant_conv", "post_quant_conv"):
+        if not config[f"use_{conv}"]:
+            del params[conv]
+    return tree.named(params)
+
+
+def _renamed(name, found):
+    """The tensors under the names of `ref.nets`, in the order of the file, without what these do not use."""
+    if name == "text":
+        named = {path.removeprefix("text_model."): a for path, a in found.items()}
+        return {path: a for path, a in named.items() if not path.endswith("position_ids")
+                and path != "text_projection.weight"}
+    if name == "vae" and "decoder.layers.0.weight" in found:  # the tiny one, whose encoder is not used
+        return {path: a for path, a in found.items() if path.startswith("decoder.")}
+    if name == "vae":
+        found = {".".join(OLD_NAMES.get(part, part) for part in path.split(".")): a for path, a in found.items()}
+        return {path: (a.reshape(a.shape[:2]) if ".attentions." in path and a.ndim == 4 else a, kind)
+                for path, (a, kind) in found.items()}  # of convolutions of one pixel
+    return found
+
+
+def _compare(place, found, wanted):
+    """Raises ValueError, with names, where tensors are missing, unknown or of another shape."""
+    for said, names in (("lacks", wanted.keys() - found.keys()), ("has unknown", found.keys() - wanted.keys())):
+        if names:
+            more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+            raise ValueError(f"{place}: the file {said} {', '.join(sorted(names)[:MOST])}{more}")
+    for path, (numbers, _) in found.items():
+        if numbers.shape != tuple(wanted[path]):
+            raise ValueError(f"{place}: {path}: expected shape {tuple(wanted[path])}, got {numbers.shape}")
+
+
+def tokenizer(folder, places):
+    """The tokenizer of a folder, as `ref.pipelines.tokenizer` has it. folder: path, with vocab.json and merges.txt or
+    with tokenizer.json. places: the longest sequence that the text encoder takes."""
+    special, vocab = {}, None
+    if (folder / "vocab.json").exists():
+        vocab = _json(folder / "vocab.json")
+        lines = (folder / "merges.txt").read_text("utf-8").split("\n")
+        pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
+    else:
+        whole = _json(folder / "tokenizer.json")
+        vocab = whole["model"]["vocab"]
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in whole["model"]["merges"]]
+        special = {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
+    said = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        said |= _json(folder / file) if (folder / file).exists() else {}
+    text = {kind: said.get(f"{kind}_token") or default for kind, default in (
+        ("bos", "<|startoftext|>"), ("eos", "<|endoftext|>"), ("pad", "<|endoftext|>"), ("unk", "<|endoftext|>"))}
+    text = {kind: token["content"] if isinstance(token, dict) else token for kind, token in text.items()}
+    known = vocab | special
+    if lacking := sorted(set(text.values()) - set(known)):
+        raise ValueError(f"{folder}: the vocabulary lacks {', '.join(lacking)}")
+    ids = {kind: known[token] for kind, token in text.items()}
+    return {"vocab": vocab, "merges": {tuple(pair): rank for rank, pair in enumerate(pairs)},
+            "special": special | {token: known[token] for token in text.values()}, "start": ids["bos"],
+            "end": ids["eos"], "pad": ids["pad"], "unknown": ids["unk"],
+            "length": min(int(said.get("model_max_length", places)), places)}
+
+
+def _json(path):
+    """What a JSON file holds."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as reason:
+        raise ValueError(f"{path}: expected JSON, got {reason}") from None
