@@ -23,6 +23,7 @@ Reading order
     objectives, edm, sde, flow, consistency       other losses, parametrisations and processes
     philox, fused                                 noise from counters; the truth of each fused kernel
     layers, nets, optim                           the networks and their training
+    pipelines                                     published models, from their folders
     vae, gan, divergence                          other generative models
     scene                                         3-D: cameras, volumes, fields, Gaussians, score distillation
     numerics                                      what they share

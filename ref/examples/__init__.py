@@ -19,7 +19,7 @@ def tables(function):
     path = f"ref.examples.{module}"
     found = importlib.import_module(path) if importlib.util.find_spec(path) else types.SimpleNamespace()
     own = getattr(found, "FUNCTIONS", {})
-    name = f"{inner}.{function.__name__}" if module == "nets" else function.__name__
+    name = f"{inner}.{function.__name__}" if module in ("nets", "pipelines") else function.__name__
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
     return [own.get(name, {}), getattr(found, "ARGUMENTS", {}), defaults, ALL]
 

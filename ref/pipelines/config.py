@@ -8,7 +8,6 @@ from ref.nets import unet
 from ref.nets.init import UNET_BLOCKS
 
 KINDS = tuple(kind for kinds in UNET_BLOCKS.values() for kind in kinds)
-SOME = object()  # stands for no default
 
 DEFAULTS = {
     "unet": dict(
@@ -55,7 +54,8 @@ LISTS = {"unet": dict(down_block_types=KINDS, up_block_types=KINDS),
 FREE = {name: set(keys.split()) for name, keys in {
     "unet": "sample_size dropout upcast_attention addition_time_embed_dim addition_embed_type_num_heads",
     "vae": "sample_size force_upcast",
-    "tiny": "force_upcast encoder_block_out_channels num_encoder_blocks latent_magnitude latent_shift block_out_channels",
+    "tiny": """
+        force_upcast encoder_block_out_channels num_encoder_blocks latent_magnitude latent_shift block_out_channels""",
     "text": """
         architectures model_type torch_dtype dtype transformers_version projection_dim attention_dropout dropout
         initializer_range initializer_factor pad_token_id bos_token_id eos_token_id output_hidden_states return_dict
@@ -67,9 +67,9 @@ FREE = {name: set(keys.split()) for name, keys in {
         gradient_checkpointing""",
     # the caller picks the solver, and a pipeline of latents does not clip them
     "scheduler": """
-        skip_prk_steps clip_sample clip_sample_range dynamic_thresholding_ratio sample_max_value solver_order solver_type
-        algorithm_type lower_order_final euler_at_final lambda_min_clipped variance_type flow_shift time_shift_type
-        predict_x0 disable_corrector solver_p shift_terminal original_inference_steps timestep_scaling""",
+        skip_prk_steps clip_sample clip_sample_range dynamic_thresholding_ratio sample_max_value solver_order
+        solver_type algorithm_type lower_order_final euler_at_final lambda_min_clipped variance_type flow_shift
+        time_shift_type predict_x0 disable_corrector solver_p shift_terminal original_inference_steps timestep_scaling""",
 }.items()}
 
 
@@ -83,10 +83,9 @@ def checked(name, config):
         if not known and value is not None:
             raise ValueError(f"{name}: the config has {key} = {value!r}, which is unknown here")
     for key, allowed in ONLY[name].items():
-        given = config.get(key, full.get(key, SOME))
-        if given is not SOME and given not in (allowed if isinstance(allowed, tuple) else (allowed,)):
-            expected = " or ".join(map(repr, allowed if isinstance(allowed, tuple) else (allowed,)))
-            raise ValueError(f"{name}: {key}: expected {expected} in the config, got {given!r}")
+        allowed = allowed if isinstance(allowed, tuple) else (allowed,)
+        if (given := config.get(key, full.get(key, allowed[0]))) not in allowed:
+            raise ValueError(f"{name}: {key}: expected {' or '.join(map(repr, allowed))} in the config, got {given!r}")
     for key, allowed in LISTS.get(name, {}).items():
         for kind in full[key]:
             if kind not in allowed:

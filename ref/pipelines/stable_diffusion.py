@@ -10,9 +10,9 @@
 deviation of about 1, and the autoencoder's factor stands in `encode_image` and `decode_image` alone.
 
 Papers
-    [LDM]   Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
-    [CFG]   Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
-    [LCM]   Luo et al., "Latent Consistency Models", 2023
+    [LDM]     Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
+    [CFG]     Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
+    [LCM]     Luo et al., "Latent Consistency Models", 2023
     [SDEdit]  Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations", 2022
 """
 import math
@@ -117,8 +117,11 @@ def text_to_image(model, prompts, negative="", steps=20, guidance=7.5, seed=0, s
     Returns (B, 3, H, W) in [0, 1].
     Raises ValueError for a size that the autoencoder cannot make, another sampler, and as `times` does.
     """
-    cond, uncond = contexts(model, prompts, negative, guidance)
-    x = noise(model, len(cond), size, seed) if latents is None else np.asarray(latents, np.float64)
+    cond, uncond = _contexts(model, prompts, negative, guidance)
+    x = _noise(model, len(cond), size, seed) if latents is None else np.asarray(latents, np.float64)
+    if x.ndim != 4 or (len(x), x.shape[1]) != (len(cond), model["vae"]["config"]["latent_channels"]):
+        raise ValueError(f"latents: expected ({len(cond)}, {model['vae']['config']['latent_channels']}, h, w) for "
+                         f"{len(cond)} prompts, got {x.shape}")
     visited = times(model["scheduler"], steps, spacing, sampler)
     return _shown(decode_image(model, sample(model, x, visited, cond, uncond, guidance, sampler, tick=tick)))
 
@@ -137,10 +140,10 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
     strength, image = number(strength, "strength"), np.asarray(image)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength: expected 0 <= strength <= 1, got {strength}")
-    cond, uncond = contexts(model, prompts, negative, guidance)
+    cond, uncond = _contexts(model, prompts, negative, guidance)
     mean, _ = encode_image(model, 2 * image - 1)
     known = mean.astype(np.float64)
-    eps = noise(model, len(image), image.shape[2:], seed)
+    eps = _noise(model, len(image), image.shape[2:], seed)
     left = int(steps * strength)
     visited = times(model["scheduler"], steps, spacing, sampler)
     visited = visited[max(len(visited) - 1 - left, 0):]
@@ -150,18 +153,16 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
     return _shown(decode_image(model, z))
 
 
-def contexts(model, prompts, negative, guidance):
-    """The states of the prompts, and of the negative one as often, or None where guidance does not need it. model,
-    prompts, negative, guidance: as in `text_to_image`. Returns (B, L, C), and the same or None."""
+def _contexts(model, prompts, negative, guidance):
+    """The states of the prompts (B, L, C), and of the negative one as often, or None where guidance needs none."""
     cond = encode_text(model, tokenize(model, prompts))
     if number(guidance, "guidance") == 1 or "cond_proj" in model["unet"]["params"]["time_embedding"]:
         return cond, None
     return cond, np.repeat(encode_text(model, tokenize(model, negative)), len(cond), axis=0)
 
 
-def noise(model, count, size, seed):
-    """Standard normal latents. model: from `load`. count: int. size: (H, W) of the image. seed: int. Returns
-    (count, C, h, w) float64. Raises ValueError for a size that is no multiple of the autoencoder's factor."""
+def _noise(model, count, size, seed):
+    """Standard normal latents (count, C, h, w) for images of a size, which the autoencoder's factor has to divide."""
     config = model["vae"]["config"]
     levels = len(config.get("decoder_block_out_channels", config.get("block_out_channels")))
     (rows, columns), factor = integers(height=size[0], width=size[1]), 2 ** (levels - 1)
@@ -178,9 +179,10 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, kept=None, eps=No
     q_sample(known, t, eps) there.
 
     model: from `load`. x: (B, C, h, w), noise, for "euler" before it is multiplied by the first sigma. visited: times,
-    as from `times`. cond, uncond: as from `contexts`. guidance, sampler, tick: as in `text_to_image`. kept: None, or
-    (known, mask), both (B, C, h, w), the mask 0 where the latents are kept. eps: the noise of the kept, as x.
-    Returns (B, C, h, w) float64.
+    as from `times`. cond: (B, L, D), the states of the prompts. uncond: those of the negative one, or None.
+    guidance, sampler, tick: as in `text_to_image`. kept: None, or (known, mask), both (B, C, h, w), the mask 0 where
+    the latents are kept. eps: the noise of the kept, as x.
+    Returns (B, C, h, w) in the dtype of the parameters.
     Raises ValueError for another sampler.
     """
     if sampler not in SAMPLERS:
@@ -210,7 +212,7 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, kept=None, eps=No
         z = samplers.dpmpp_2m(predicted, x, visited, abar, predict=predict)
     else:
         z = _euler(predicted, x, visited, abar, predict)
-    return np.where(kept[1], z, kept[0]) if kept else z
+    return (np.where(kept[1], z, kept[0]) if kept else z).astype(model["unet"]["params"]["conv_in"]["weight"].dtype)
 
 
 def _euler(predicted, x, visited, abar, predict):

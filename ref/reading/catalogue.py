@@ -18,11 +18,12 @@ import ref
 
 ROOT = Path(ref.__file__).parent.parent
 # how the equations are read, shown and called
-NO_MATH = "ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.shapes", "ref.tree"
+NO_MATH = ("ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.shapes", "ref.tree",
+           "ref.pipelines.folder", "ref.pipelines.config")  # fmt: skip
 # A module that is not named here comes last, by its name.
 READING_ORDER = ["schedules", "diffusion", "dpm_solver", "samplers", "guidance", "objectives", "discretized", "edm",
                  "sde", "flow", "consistency", "philox", "fused",
-                 "layers", "nets", "optim", "vae", "gan", "divergence", "scene", "numerics"]  # fmt: skip
+                 "layers", "nets", "pipelines", "optim", "vae", "gan", "divergence", "scene", "numerics"]  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 

@@ -4,9 +4,9 @@ in float64, and the files of these models but for their weights, which `tests.re
     pip install torch==2.13.0 diffusers==0.42.1 transformers==5.23.0
     PYTHONPATH=. python tests/goldens/make_stable_diffusion.py
 
-"sd1" is a folder as the first ones on the hub are, with old names and short configs; the others are as `save_pretrained`
-writes them. The schedulers and the sinusoids of the time, which diffusers computes in float32 whatever the model's
-dtype, are in float64 here.
+"sd1" is a folder as the first ones on the hub are, with old names and short configs; the others are as
+`save_pretrained` writes them. The schedulers and the sinusoids of the time, which diffusers computes in float32
+whatever the model's dtype, are in float64 here.
 """
 import functools
 import hashlib
@@ -35,8 +35,9 @@ sea; the cat's hat isn't here, they're red and we've seen it. i'm sure you'll li
 of the old town at night with people in the street""".split()
 ODD = ["", " ", "!", "hello!", "wow!!! great", "it's 1234 o'clock", "'sup 'tis ''s", "CAFÉ Cafe\u0301", "naïve façade",
        "日本の 風景", "emoji 😀👍🏽 test", "a\tb\n c\u00a0d\u2003e", "x" * 200, "word " * 90, "½ ² Ⅳ ٣ 7th", "ΑΣ ΣΑΣ İstanbul",
-       f"{END} after", f"before{START}after", "<|ENDOFTEXT|>!", "<| |> <|", "_under_score--dash", "a,b.c;d:e", "\u200bzero",
-       "ﬁ ligature ﬀ", "\x1cfile\x1d", "tab\x0bvertical", "ÅÅ Å", "don't DON'T", "1,000.50$", "क्षि हिन्दी"]
+       f"{END} after", f"before{START}after", "<|ENDOFTEXT|>!", "<| |> <|", "_under_score--dash", "a,b.c;d:e",
+       "\u200bzero", "ﬁ ligature ﬀ", "\x1cfile\x1d", "tab\x0bvertical", "ÅÅ Å", "don't DON'T", "1,000.50$",
+       "क्षि हिन्दी"]
 VAE = dict(block_out_channels=(8, 12), layers_per_block=1, norm_num_groups=4, latent_channels=4,
            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
 UNET = dict(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=12,
@@ -184,8 +185,8 @@ def trajectory(parts, tokenizer, scheduler, run):
     sampler, steps, guidance, spacing = run
     changed = {} if spacing is None else {"timestep_spacing": spacing, "steps_offset": 0}
     solver = SCHEDULERS[sampler].from_config(given_config(scheduler) | changed)
-    pipe = diffusers.StableDiffusionPipeline(
-        parts["vae"], parts["text_encoder"], tokenizer, parts["unet"], solver, None, None, requires_safety_checker=False)
+    pipe = diffusers.StableDiffusionPipeline(parts["vae"], parts["text_encoder"], tokenizer, parts["unet"], solver,
+                                             None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     latents = np.random.default_rng(steps).standard_normal((1, 4, SIZE[0] // 2, SIZE[1] // 2))
     given = {"num_inference_steps": steps}
@@ -241,8 +242,9 @@ def main():
     embeddings.get_timestep_embedding = sinusoids
     for module in (scheduling_ddim, scheduling_dpmsolver_multistep, scheduling_euler_discrete):
         module.torch, module.np = Exact(torch), Exact(np)
-    guidance = diffusers.StableDiffusionPipeline.get_guidance_scale_embedding
-    diffusers.StableDiffusionPipeline.get_guidance_scale_embedding = functools.partialmethod(guidance, dtype=torch.float64)
+    pipeline = diffusers.StableDiffusionPipeline
+    pipeline.get_guidance_scale_embedding = functools.partialmethod(pipeline.get_guidance_scale_embedding,
+                                                                    dtype=torch.float64)
     torch.set_default_dtype(torch.float64)
     arrays, cases = {}, {}
     for i, name in enumerate(CASES):

@@ -10,8 +10,8 @@ from tests.ref import EQUATIONS, worked
 
 NAMES = [name.removeprefix("ref.") for name in EQUATIONS]
 KEEPS = (  # the dtype of their arrays
-    "layers", "nets", "optim", "numerics.erf", "numerics.normal", "numerics.two_sum", "numerics.exp_difference",
-    "fused.adam_ema_step", "fused.mlp_train",
+    "layers", "nets", "pipelines.stable_diffusion", "optim", "numerics.erf", "numerics.normal", "numerics.two_sum",
+    "numerics.exp_difference", "fused.adam_ema_step", "fused.mlp_train",
 )  # fmt: skip
 
 

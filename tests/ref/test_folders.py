@@ -1,0 +1,167 @@
+"""Folders of weights: what `ref.pipelines.folder` reads, and what it refuses by name."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ref import tree
+from ref.pipelines import stable_diffusion as sd
+from ref.pipelines.folder import converted
+from tests.ref import saved_models
+
+UNET, FILE = "unet/diffusion_pytorch_model", "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return saved_models.write("sd1", tmp_path_factory.mktemp("sd1"), np.float32)
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def unet_of(folder):
+    """The tensors of the U-Net's file, float32."""
+    return {path: a.astype(np.float32) for path, a in saved_models.drawn("sd1")[FILE].items()}
+
+
+def equal(mine, theirs):
+    mine, theirs = tree.named(mine), tree.named(theirs)
+    assert mine.keys() == theirs.keys()
+    for path, a in mine.items():
+        np.testing.assert_array_equal(a, theirs[path])
+
+
+@pytest.mark.parametrize("variant", ["fp16", None])
+def test_float16_is_widened_exactly(folder, variant):
+    half = {path: a.astype(np.float16) for path, a in unet_of(folder).items()}
+    for place, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
+                        ("text_encoder", "model")):
+        own = folder / place / f"{name}.safetensors"
+        if variant:
+            own.rename(folder / place / f"{name}.fp16.safetensors")
+    saved_models.safetensors(folder / f"{UNET}{'.fp16' * bool(variant)}.safetensors", half)
+    for dtype in (np.float32, np.float64):
+        model = sd.load(folder, dtype, variant)
+        equal(model["unet"]["params"], tree.from_named({path: a.astype(dtype) for path, a in half.items()}))
+
+
+def test_every_half_is_widened_as_numpy_does():
+    bits = np.arange(2**16, dtype=np.uint16)
+    for some in (bits, bits[bits % 2**15 < 31 * 1024]):  # with infinite ones and without
+        np.testing.assert_array_equal(converted(some.view(np.float16), "F16", np.float32).view(np.uint32),
+                                      some.view(np.float16).astype(np.float32).view(np.uint32))
+    wide = converted(bits, "BF16", np.float32).view(np.uint32)
+    np.testing.assert_array_equal(wide, bits.astype(np.uint32) << 16)
+
+
+def test_bfloat16_and_shards(folder):
+    tensors = unet_of(folder)
+    upper = {path: (a.view(np.uint32) >> 16).astype(np.uint16) for path, a in tensors.items()}
+    saved_models.safetensors(folder / FILE, upper, dict.fromkeys(upper, "BF16"))
+    equal(sd.load(folder)["unet"]["params"], tree.from_named({
+        path: (a.view(np.uint32) & 0xFFFF0000).view(np.float32) for path, a in tensors.items()}))
+    (folder / FILE).unlink()
+    parts = [dict(list(tensors.items())[i::2]) for i in range(2)]
+    names = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for name, shard in zip(names, parts):
+        saved_models.safetensors(folder / "unet" / name, shard)
+    weight_map = {path: name for name, shard in zip(names, parts) for path in shard}
+    (folder / f"{FILE}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), "utf-8")
+    equal(sd.load(folder)["unet"]["params"], tree.from_named(tensors))
+    saved_models.safetensors(folder / "unet" / names[1], dict(list(parts[1].items())[1:]))
+    with pytest.raises(ValueError, match=next(iter(parts[1]))):
+        sd.load(folder)
+
+
+def test_what_has_the_dtype_stays_in_the_file(saved):
+    weight = sd.load(saved)["unet"]["params"]["conv_in"]["weight"]
+    assert not weight.flags.owndata and not weight.flags.writeable
+
+
+def lacking(folder):
+    tensors = unet_of(folder)
+    del tensors["mid_block.resnets.0.conv1.weight"]
+    saved_models.safetensors(folder / FILE, tensors)
+
+
+def unknown(folder):
+    saved_models.safetensors(folder / FILE, unet_of(folder) | {"add_embedding.weight": np.zeros(3, np.float32)})
+
+
+def shaped(folder):
+    saved_models.safetensors(folder / FILE, unet_of(folder) | {"conv_in.weight": np.zeros((8, 4, 1, 1), np.float32)})
+
+
+def pickled(folder):
+    (folder / FILE).rename(folder / f"{UNET}.bin")
+
+
+def cut(folder):
+    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:-4])
+
+
+def no_header(folder):
+    (folder / FILE).write_bytes(b"PK\x03\x04 no safetensors")
+
+
+def empty(folder):
+    (folder / FILE).write_bytes(b"")
+
+
+def other_kind(folder):
+    saved_models.safetensors(folder / FILE, unet_of(folder), {"conv_in.bias": "I32"})
+
+
+def another_family(folder):
+    (folder / "text_encoder_2").mkdir()
+
+
+def configured(place, **settings):
+    def change(folder):
+        path = folder / place
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | settings), "utf-8")
+
+    return change
+
+
+def no_vocabulary(folder):
+    (folder / "tokenizer" / "vocab.json").unlink()
+
+
+@pytest.mark.parametrize("damage, named", [
+    (lacking, r"lacks mid_block\.resnets\.0\.conv1\.weight"), (unknown, r"unknown add_embedding\.weight"),
+    (shaped, r"conv_in\.weight: expected shape \(8, 4, 3, 3\), got \(8, 4, 1, 1\)"), (pickled, "pickle"),
+    (cut, "lies outside"), (no_header, "safetensors"), (empty, "safetensors"), (other_kind, "I32"),
+    (another_family, "text_encoder_2"), (no_vocabulary, r"tokenizer\.json"),
+    (configured("unet/config.json", resnet_skip_time_act=True), "resnet_skip_time_act"),
+    (configured("unet/config.json", quantum_attention="on"), "quantum_attention"),
+    (configured("unet/config.json", addition_embed_type="text_time"), "addition_embed_type"),
+    (configured("unet/config.json", in_channels=9), "in_channels"),
+    (configured("unet/config.json", down_block_types=["KDownBlock2D"]), "KDownBlock2D"),
+    (configured("vae/config.json", latents_mean=[0.0]), "latents_mean"),
+    (configured("text_encoder/config.json", hidden_act="relu"), "hidden_act"),
+    (configured("scheduler/scheduler_config.json", use_karras_sigmas=True), "use_karras_sigmas"),
+    (configured("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type"),
+])
+def test_what_does_not_fit_is_named(folder, damage, named):
+    damage(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
+        sd.load(folder)
+
+
+def test_a_variant_that_is_not_there_and_another_dtype(saved):
+    with pytest.raises(FileNotFoundError, match=r"fp16\.safetensors.*the folder has model\.safetensors"):
+        sd.load(saved, variant="fp16")
+    with pytest.raises(TypeError, match="dtype"):
+        sd.load(saved, np.float16)
+
+
+def test_short_configs_have_the_published_defaults(folder):
+    model = sd.load(folder)
+    assert "norm_eps" not in json.loads((folder / "unet/config.json").read_text("utf-8"))
+    assert model["unet"]["config"]["norm_eps"] == 1e-5 and model["vae"]["config"]["scaling_factor"] == 0.18215
+    assert model["scheduler"]["timestep_spacing"] == "leading" and model["scheduler"]["set_alpha_to_one"] is False
