@@ -69,7 +69,8 @@ FREE = {name: set(keys.split()) for name, keys in {
     "scheduler": """
         skip_prk_steps clip_sample clip_sample_range dynamic_thresholding_ratio sample_max_value solver_order
         solver_type algorithm_type lower_order_final euler_at_final lambda_min_clipped variance_type flow_shift
-        time_shift_type predict_x0 disable_corrector solver_p shift_terminal original_inference_steps timestep_scaling""",
+        time_shift_type predict_x0 disable_corrector solver_p shift_terminal original_inference_steps
+        timestep_scaling""",
 }.items()}
 
 

