@@ -1,0 +1,88 @@
+"""`python -m bench.studies.stable_diffusion`: from a prompt to a picture in a file, and what it refuses in words."""
+import matplotlib.image
+import numpy as np
+import pytest
+
+from bench.studies import stable_diffusion as study
+from ref.examples import pipelines
+from ref.pipelines import stable_diffusion as sd
+from tests.ref import saved_models
+
+SMALL = ["--steps", "2", "--size", "8x12", "--sampler", "euler"]
+
+
+def ran(capsys, *words, status=0):
+    """What the command prints, stdout or, where its exit status is not 0, stderr."""
+    assert study.main(words) == status
+    said = capsys.readouterr()
+    return said.err if status else said.out
+
+
+def image_of(folder):
+    return np.moveaxis(matplotlib.image.imread(folder / study.NAME)[..., :3], 2, 0)  # (3, H, W)
+
+
+def test_tiny_runs_end_to_end(tmp_path, capsys):
+    said = ran(capsys, "--tiny", "a horse", *SMALL, "--seed", "3", "--out", str(tmp_path))
+    assert "2 steps of" in said and "peak memory" in said and study.NAME in said
+    expected = sd.text_to_image(pipelines.model(), "a horse", steps=2, size=(8, 12), sampler="euler", seed=3)[0]
+    assert np.abs(image_of(tmp_path) - expected).max() <= 0.5 / 255 + 1e-6
+    assert expected.std() > 0.1
+
+
+def test_a_folder_an_image_and_a_mask(tmp_path, capsys):
+    folder = saved_models.write("sd1", tmp_path / "model")
+    start, mask = np.random.default_rng(0).random((3, 8, 12)), np.zeros((3, 8, 12))
+    mask[:, :4] = 1
+    (tmp_path / "start.png").write_bytes(study.png(start))
+    (tmp_path / "mask.png").write_bytes(study.png(mask))
+    words = ["--weights", str(folder), "fox", "--dtype", "float64", "--steps", "4", "--negative", "old"]
+    ran(capsys, *words, "--image", str(tmp_path / "start.png"), "--strength", "0.5", "--inpaint",
+        str(tmp_path / "mask.png"), "--out", str(tmp_path / "out"))
+    model, start = sd.load(folder, np.float64), np.round(255 * start) / 255
+    expected = sd.image_to_image(model, start[None], "fox", 0.5, "old", 4, mask=mask[0])[0]
+    assert np.abs(image_of(tmp_path / "out") - expected).max() <= 0.5 / 255 + 1e-6
+
+
+def test_without_weights_it_says_what_fits(capsys):
+    said = ran(capsys, "a horse", status=2)
+    assert "stable-diffusion-v1-5" in said and "4.3 GB" in said and "--tiny" in said
+
+
+def test_a_prompt_that_is_cut_is_said(tmp_path, capsys):
+    assert study.main(["--tiny", "a photograph of an astronaut", *SMALL, "--out", str(tmp_path)]) == 0
+    assert "is cut to 10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, named", [
+    (["--tiny", "--steps", "0"], "steps"), (["--tiny", "--size", "15"], "size"), (["--weights", "/nowhere"], "/nowhere"),
+    (["--tiny", "--image", "/nowhere.png"], "/nowhere.png"), (["--tiny", "--out", "/dev/null"], "/dev/null"),
+])
+def test_what_cannot_be_done_is_said_in_words(tmp_path, capsys, words, named):
+    out = [] if "--out" in words else ["--out", str(tmp_path)]
+    assert named in ran(capsys, "a horse", *words, *out, status=2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [
+    ["--tiny", "--weights", "x"], ["--tiny", "--inpaint", "x"], ["--tiny", "--size", "8y8"],
+    ["--tiny", "--sampler", "plms"],
+])
+def test_a_wrong_word_is_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        study.main(["a horse", *words])
+    assert "expected" in (said := capsys.readouterr().err) or "choose" in said
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 2), (5, 4, 3), (5, 4, 4)])
+def test_a_picture_of_any_kind_is_three_colours(monkeypatch, shape):
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    monkeypatch.setattr(matplotlib.image, "imread", lambda path: picture)
+    colours = picture[..., :3] if picture.size > 40 else np.repeat(picture.reshape(5, 4, -1)[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(study.pixels("a.png"), np.moveaxis(colours, 2, 0) / 255)
+
+
+def test_what_is_no_picture_is_named(tmp_path):
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="b.png: expected an image"):
+        study.pixels(tmp_path / "b.png")
