@@ -100,8 +100,8 @@ def summary(seconds):
 
 def fitting():
     """In words, which folders fit and how large they are."""
-    lines = ["--weights DIR: a folder of Stable Diffusion is needed, with safetensors; none is downloaded here. Public "
-             "ones that fit, with their sizes in float32 and in float16 (--variant fp16, where the folder has such files):"]
+    lines = ["--weights DIR: a folder of Stable Diffusion is needed, with safetensors; none is downloaded here.",
+             "Public ones that fit, with their sizes in float32 and in float16 (--variant fp16, where they have it):"]
     for name, millions, said in FITTING:
         lines.append(f"  {name:<46}{4 * millions / 1000:.1f} GB, {2 * millions / 1000:.1f} GB   {said}")
     lines.append("madebyollin/taesd (10 MB) as the folder's vae/ decodes faster. --tiny needs no weights.")

@@ -55,7 +55,8 @@ def test_a_prompt_that_is_cut_is_said(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words, named", [
-    (["--tiny", "--steps", "0"], "steps"), (["--tiny", "--size", "15"], "size"), (["--weights", "/nowhere"], "/nowhere"),
+    (["--tiny", "--steps", "0"], "steps"), (["--tiny", "--size", "15"], "size"),
+    (["--weights", "/nowhere"], "/nowhere"),
     (["--tiny", "--image", "/nowhere.png"], "/nowhere.png"), (["--tiny", "--out", "/dev/null"], "/dev/null"),
 ])
 def test_what_cannot_be_done_is_said_in_words(tmp_path, capsys, words, named):
