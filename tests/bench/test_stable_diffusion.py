@@ -1,4 +1,6 @@
 """`python -m bench.studies.stable_diffusion`: from a prompt to a picture in a file, and what it refuses in words."""
+import math
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -22,8 +24,9 @@ def image_of(folder):
     return np.moveaxis(matplotlib.image.imread(folder / study.NAME)[..., :3], 2, 0)  # (3, H, W)
 
 
-def test_tiny_runs_end_to_end(tmp_path, capsys):
-    said = ran(capsys, "--tiny", "a horse", *SMALL, "--seed", "3", "--out", str(tmp_path))
+@pytest.mark.parametrize("backend", ["ref", "numba_cpu"])
+def test_tiny_runs_end_to_end(tmp_path, capsys, backend):
+    said = ran(capsys, "--tiny", "a horse", *SMALL, "--seed", "3", "--out", str(tmp_path), "--backend", backend)
     assert "2 steps of" in said and "peak memory" in said and study.NAME in said
     expected = sd.text_to_image(pipelines.model(), "a horse", steps=2, size=(8, 12), sampler="euler", seed=3)[0]
     assert np.abs(image_of(tmp_path) - expected).max() <= 0.5 / 255 + 1e-6
@@ -42,6 +45,12 @@ def test_a_folder_an_image_and_a_mask(tmp_path, capsys):
     model, start = sd.load(folder, np.float64), np.round(255 * start) / 255
     expected = sd.image_to_image(model, start[None], "fox", 0.5, "old", 4, mask=mask[0])[0]
     assert np.abs(image_of(tmp_path / "out") - expected).max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_random_model_has_the_published_number_of_parameters():
+    sizes = {name: sum(math.prod(shape) for shape in study.expected(name, study.checked(name, config)).values())
+             for name, config in study.PUBLISHED.items()}
+    assert sizes == {"unet": 859520964, "text": 123060480, "vae": 83653863}
 
 
 def test_without_weights_it_says_what_fits(capsys):
