@@ -51,5 +51,6 @@ ARGUMENTS = dict(
 FUNCTIONS = {
     "stable_diffusion.image_to_image": dict(image=(IMAGE + 1) / 2, strength=0.5, steps=4),
     "stable_diffusion.text_to_image": dict(steps=2, size=(8, 8), sampler="ddim", guidance=2.0),
+    "stable_diffusion.denoise": dict(guidance=None),
     "schedule.times": dict(steps=4),
 }

@@ -17,7 +17,8 @@ NAMES = [name.removeprefix("ref.") for name in EQUATIONS]
 UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_backward-(nll|kl)|embedding_backward-w"
           r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise"
           r"|text_end_backward-y|patchify_backward-x"
-          r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant")
+          r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant"
+          r"|stable_diffusion\.\w+-model")  # whose networks have their own tests
 COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
              "shape heads groups stride dilation patch factor end base freq_shift octaves degree first last".split())
 
@@ -89,7 +90,7 @@ REFUSES_1 = (r"betas-(start|end)|abar|sigma_t$|heun_step|ancestral_step-sigma|sa
              r"|phi-z|interval_weight-high|alpha_max")
 # no line there
 BENT = (r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|(mlp_sample|euler_ancestral)-eta-1"
-        r"|clamp|phi-z|gaussians_backward-limit|scene\.splat")
+        r"|clamp|phi-z|gaussians_backward-limit|scene\.splat|image_to_image-strength")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if settings(name)])
