@@ -25,7 +25,7 @@ DEFAULTS = {
                  max_position_embeddings=77, hidden_act="quick_gelu", layer_norm_eps=1e-5),
     "scheduler": dict(num_train_timesteps=1000, beta_start=0.0001, beta_end=0.02, beta_schedule="linear",
                       prediction_type="epsilon", timestep_spacing="linspace", steps_offset=0, set_alpha_to_one=True,
-                      rescale_betas_zero_snr=False),
+                      rescale_betas_zero_snr=False, original_inference_steps=50, timestep_scaling=10.0),
 }
 OF_CLASS = {  # defaults of some schedulers
     "DDIMScheduler": dict(timestep_spacing="leading"), "DDPMScheduler": dict(timestep_spacing="leading"),
@@ -69,8 +69,7 @@ FREE = {name: set(keys.split()) for name, keys in {
     "scheduler": """
         skip_prk_steps clip_sample clip_sample_range dynamic_thresholding_ratio sample_max_value solver_order
         solver_type algorithm_type lower_order_final euler_at_final lambda_min_clipped variance_type flow_shift
-        time_shift_type predict_x0 disable_corrector solver_p shift_terminal original_inference_steps
-        timestep_scaling""",
+        time_shift_type predict_x0 disable_corrector solver_p shift_terminal""",
 }.items()}
 
 

@@ -5,6 +5,7 @@ Which solver the config names does not matter, for the caller picks the sampler;
 there stands for.
 
 Papers
+    [LCM]   Luo et al., "Latent Consistency Models", 2023
     [ZSNR]  Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024
 """
 import numpy as np
@@ -39,11 +40,18 @@ def times(config, steps, spacing=None, sampler="ddim"):
     would go from there to itself is left out.
 
     config: of the scheduler. steps: int >= 1. spacing: "leading", "linspace", "trailing", all without an offset; or
-    None for the folder's with its offset. sampler: "ddim", "dpmpp_2m" or "euler".
+    None for the folder's with its offset, and for "lcm" the times of its distillation, as even as there are, [LCM]
+    section 4.3. sampler: "ddim", "dpmpp_2m", "euler" or "lcm".
     Returns (n + 1,) int64 in [0, T].
     Raises ValueError for steps out of range, another spacing, an offset that leads past T.
     """
     T, steps = config["num_train_timesteps"], integer(steps, "steps")
+    if sampler == "lcm" and spacing is None:
+        count = config["original_inference_steps"]
+        if not 1 <= steps <= count:
+            raise ValueError(f"steps: expected 1 <= steps <= {count} for lcm, got {steps}")
+        learned = T // count * np.arange(count, 0, -1)
+        return np.append(learned[np.floor(np.linspace(0, count, steps, endpoint=False)).astype(int)], 0)
     shifted = spacing is None and config["timestep_spacing"] == "leading"
     offset = config["steps_offset"] if shifted else 0
     visited = schedules.spaced_times(T, steps, config["timestep_spacing"] if spacing is None else spacing)[:-1] + offset

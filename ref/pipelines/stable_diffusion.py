@@ -17,6 +17,7 @@ Papers
 """
 import math
 import warnings
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from ref.pipelines.schedule import PREDICTS, alphas, times
 from ref.pipelines.tokenizer import encoded
 from ref.shapes import integers, number
 
-SAMPLERS = "ddim", "dpmpp_2m", "euler"
+SAMPLERS = "ddim", "dpmpp_2m", "euler", "lcm"
 LOGVAR = -30, 20  # limits of the encoder's log-variance, as published
 
 
@@ -111,9 +112,9 @@ def text_to_image(model, prompts, negative="", steps=20, guidance=7.5, seed=0, s
     """Images of prompts, [LDM]: noise, which `sample` makes latents of, decoded.
 
     model: from `load`. prompts: str or list of B. negative: str, what guidance leads away from. steps: int. guidance:
-    w of [CFG]; 1 is the plain conditional model. seed: int. size: (H, W). sampler: "ddim", "dpmpp_2m" or "euler".
-    latents: (B, C, h, w) standard normal numbers in place of the seed's, which also decide the size; or None. spacing:
-    as in `times`. tick: called with (step, steps) after each call of the U-Net, or None.
+    w of [CFG]; 1 is the plain conditional model. seed: int. size: (H, W). sampler: "ddim", "dpmpp_2m", "euler" or
+    "lcm". latents: (B, C, h, w) standard normal numbers in place of the seed's, which also decide the size; or None.
+    spacing: as in `times`. tick: called with (step, steps) after each call of the U-Net, or None.
     Returns (B, 3, H, W) in [0, 1].
     Raises ValueError for a size that the autoencoder cannot make, another sampler, and as `times` does.
     """
@@ -123,7 +124,7 @@ def text_to_image(model, prompts, negative="", steps=20, guidance=7.5, seed=0, s
         raise ValueError(f"latents: expected ({len(cond)}, {model['vae']['config']['latent_channels']}, h, w) for "
                          f"{len(cond)} prompts, got {x.shape}")
     visited = times(model["scheduler"], steps, spacing, sampler)
-    return _shown(decode_image(model, sample(model, x, visited, cond, uncond, guidance, sampler, tick=tick)))
+    return _shown(decode_image(model, sample(model, x, visited, cond, uncond, guidance, sampler, seed, tick=tick)))
 
 
 def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, guidance=7.5, seed=0,
@@ -135,12 +136,14 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
     in [0, 1]. strength: in [0, 1], the part of the steps; 0 returns the decoded image. mask: (H, W) or (B, 1, H, W), 1
     where the image is to be made anew, 0 where its latents are kept; or None for everywhere.
     Returns (B, 3, H, W) in [0, 1].
-    Raises ValueError for another strength or a mask of another size.
+    Raises ValueError for another strength, another number of images than prompts or a mask of another size.
     """
     strength, image = number(strength, "strength"), np.asarray(image)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength: expected 0 <= strength <= 1, got {strength}")
     cond, uncond = _contexts(model, prompts, negative, guidance)
+    if image.ndim != 4 or len(image) != len(cond):
+        raise ValueError(f"image: expected ({len(cond)}, 3, H, W) for {len(cond)} prompts, got {image.shape}")
     mean, _ = encode_image(model, 2 * image - 1)
     known = mean.astype(np.float64)
     eps = _noise(model, len(image), image.shape[2:], seed)
@@ -149,7 +152,7 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
     visited = visited[max(len(visited) - 1 - left, 0):]
     kept = None if mask is None else (known, _coarse(mask, image, known))
     x = _started(model, known, eps, visited, sampler)
-    z = sample(model, x, visited, cond, uncond, guidance, sampler, kept, eps, tick)
+    z = sample(model, x, visited, cond, uncond, guidance, sampler, seed, kept, eps, tick)
     return _shown(decode_image(model, z))
 
 
@@ -172,7 +175,7 @@ def _noise(model, count, size, seed):
     return normal(seed, shape, stream("sampling"))
 
 
-def sample(model, x, visited, cond, uncond, guidance, sampler, kept=None, eps=None, tick=None):
+def sample(model, x, visited, cond, uncond, guidance, sampler, seed=0, kept=None, eps=None, tick=None):
     """Latents of noise, by one of `ref.samplers` from each time to the next, with guidance by [CFG] eq. 6.
 
     Where latents are kept, the prediction is the truth, and a sampler without noise of its own stays on the path
@@ -180,8 +183,8 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, kept=None, eps=No
 
     model: from `load`. x: (B, C, h, w), noise, for "euler" before it is multiplied by the first sigma. visited: times,
     as from `times`. cond: (B, L, D), the states of the prompts. uncond: those of the negative one, or None.
-    guidance, sampler, tick: as in `text_to_image`. kept: None, or (known, mask), both (B, C, h, w), the mask 0 where
-    the latents are kept. eps: the noise of the kept, as x.
+    guidance, sampler, seed, tick: as in `text_to_image`; of the seed is the noise of "lcm". kept: None, or (known,
+    mask), both (B, C, h, w), the mask 0 where the latents are kept. eps: the noise of the kept, as x.
     Returns (B, C, h, w) in the dtype of the parameters.
     Raises ValueError for another sampler.
     """
@@ -210,8 +213,10 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, kept=None, eps=No
         z = samplers.ddim(predicted, x, visited, None, 0.0, abar, predict=predict)
     elif sampler == "dpmpp_2m":
         z = samplers.dpmpp_2m(predicted, x, visited, abar, predict=predict)
-    else:
+    elif sampler == "euler":
         z = _euler(predicted, x, visited, abar, predict)
+    else:
+        z = _lcm(predicted, x, visited, abar, predict, model["scheduler"]["timestep_scaling"], seed)
     return (np.where(kept[1], z, kept[0]) if kept else z).astype(model["unet"]["params"]["conv_in"]["weight"].dtype)
 
 
@@ -222,10 +227,23 @@ def _euler(predicted, x, visited, abar, predict):
 
     def x0_hat(x, sigma):
         t, xt = time[sigma], vp_from_ve(x, sigma)
-        out = predicted(xt, t)
-        return {"eps": x0_from_eps, "v": x0_from_v}[predict](xt, out, t, abar) if predict != "x0" else out
+        return _x0_hat(predict, xt, predicted(xt, t), t, abar)
 
     return samplers.euler(x0_hat, sigmas[0] * x, sigmas)
+
+
+def _lcm(predicted, x, visited, abar, predict, scaling, seed):
+    """[LCM] algorithm 3: from each time to the data, by its eq. 9, and back to the next time with fresh noise."""
+    for i, (t, s) in enumerate(pairwise(visited.tolist())):
+        u = scaling * (t - 1)
+        x0_hat = _x0_hat(predict, x, predicted(x, t), t, abar)
+        z = 0.25 / (u**2 + 0.25) * x + u / math.sqrt(u**2 + 0.25) * x0_hat
+        x = q_sample(z, s, normal(seed, x.shape, stream("sampling", i + 1)), abar)
+    return x
+
+
+def _x0_hat(predict, xt, out, t, abar):
+    return {"eps": x0_from_eps, "v": x0_from_v}[predict](xt, out, t, abar) if predict != "x0" else out
 
 
 def _started(model, known, eps, visited, sampler):

@@ -10,6 +10,7 @@ whatever the model's dtype, are in float64 here.
 """
 import functools
 import hashlib
+import itertools
 import json
 import platform
 import random
@@ -23,8 +24,11 @@ import safetensors.numpy
 import torch
 import transformers
 from diffusers.models import embeddings
-from diffusers.schedulers import scheduling_ddim, scheduling_dpmsolver_multistep, scheduling_euler_discrete
+from diffusers.schedulers import (
+    scheduling_ddim, scheduling_dpmsolver_multistep, scheduling_euler_discrete, scheduling_lcm,
+)  # fmt: skip
 
+from ref.philox import normal, stream
 from ref.pipelines.tokenizer import LETTERS
 from tests import GOLDENS, redrawn
 from tests.goldens.make_nets import sinusoids
@@ -57,10 +61,11 @@ CASES = {  # configs in place of these, the scheduler's class, and the runs: sam
                   runs=[("euler", 1, 1.0, None), ("euler", 4, 3.0, None)]),
     "lcm": dict(unet=dict(time_cond_proj_dim=6), vae=dict(use_quant_conv=False, use_post_quant_conv=False,
                 mid_block_add_attention=False, scaling_factor=0.7, layers_per_block=2),
-                scheduler=("DDIMScheduler", dict(clip_sample=False, steps_offset=1)), runs=[("ddim", 4, 4.0, None)]),
+                scheduler=("DDIMScheduler", dict(clip_sample=False, steps_offset=1)), runs=[
+                    ("ddim", 4, 4.0, None), ("lcm", 3, 2.0, None), ("lcm", 15, 4.0, None)]),
 }
 SCHEDULERS = {"ddim": diffusers.DDIMScheduler, "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
-              "euler": diffusers.EulerDiscreteScheduler}
+              "euler": diffusers.EulerDiscreteScheduler, "lcm": diffusers.LCMScheduler}
 PROMPT, NEGATIVE, SIZE = "A photograph of an astronaut riding a horse in space!", "blurry, old", (16, 24)
 
 
@@ -185,6 +190,9 @@ def trajectory(parts, tokenizer, scheduler, run):
     sampler, steps, guidance, spacing = run
     changed = {} if spacing is None else {"timestep_spacing": spacing, "steps_offset": 0}
     solver = SCHEDULERS[sampler].from_config(given_config(scheduler) | changed)
+    draws = itertools.count(1)  # of the noise between steps, which is ours
+    scheduling_lcm.randn_tensor = lambda shape, **_: torch.tensor(
+        normal(0, tuple(shape), stream("sampling", next(draws))))
     pipe = diffusers.StableDiffusionPipeline(parts["vae"], parts["text_encoder"], tokenizer, parts["unet"], solver,
                                              None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -240,7 +248,7 @@ def one(name, seed):
 
 def main():
     embeddings.get_timestep_embedding = sinusoids
-    for module in (scheduling_ddim, scheduling_dpmsolver_multistep, scheduling_euler_discrete):
+    for module in (scheduling_ddim, scheduling_dpmsolver_multistep, scheduling_euler_discrete, scheduling_lcm):
         module.torch, module.np = Exact(torch), Exact(np)
     pipeline = diffusers.StableDiffusionPipeline
     pipeline.get_guidance_scale_embedding = functools.partialmethod(pipeline.get_guidance_scale_embedding,

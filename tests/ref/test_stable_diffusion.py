@@ -130,8 +130,10 @@ def test_the_times_of_a_folder(load):
     assert schedule.times(sd1, 4, sampler="dpmpp_2m").tolist() == [752, 502, 252, 2, 0]
     assert schedule.times(sd1, 4, "leading", "ddim").tolist() == [751, 501, 251, 1]  # from 1 to 1 is no step
     assert schedule.times(turbo, 1, None, "euler").tolist() == [1000, 0]
-    with pytest.raises(ValueError, match="steps"):
-        schedule.times(sd1, 1001)
+    assert schedule.times(sd1, 4, None, "lcm").tolist() == [1000, 760, 500, 260, 0]  # 999, 759, .. of 50 learned ones
+    for steps, sampler in ((1001, "ddim"), (51, "lcm")):
+        with pytest.raises(ValueError, match="steps"):
+            schedule.times(sd1, steps, None, sampler)
     with pytest.raises(ValueError, match="steps"):
         schedule.times(sd1 | {"steps_offset": 300}, 4)
 
@@ -209,5 +211,7 @@ def test_what_an_image_to_image_refuses(load):
     image = np.zeros((1, 3, 8, 8))
     with pytest.raises(ValueError, match="strength"):
         sd.image_to_image(load("sd1"), image, "a cat", 1.5)
+    with pytest.raises(ValueError, match="image"):
+        sd.image_to_image(load("sd1"), image, ["a cat", "a dog"])
     with pytest.raises(ValueError, match="tiny"):
         sd.image_to_image(load("turbo"), image, "a cat")
