@@ -49,11 +49,9 @@ def test_float16_is_widened_exactly(folder, variant):
         equal(model["unet"]["params"], tree.from_named({path: a.astype(dtype) for path, a in half.items()}))
 
 
-def test_every_half_is_widened_as_numpy_does():
+def test_every_half_is_widened_exactly():
     bits = np.arange(2**16, dtype=np.uint16)
-    for some in (bits, bits[bits % 2**15 < 31 * 1024]):  # with infinite ones and without
-        np.testing.assert_array_equal(converted(some.view(np.float16), "F16", np.float32).view(np.uint32),
-                                      some.view(np.float16).astype(np.float32).view(np.uint32))
+    np.testing.assert_array_equal(converted(bits.view(np.float16), "F16", np.float32), bits.view(np.float16))
     wide = converted(bits, "BF16", np.float32).view(np.uint32)
     np.testing.assert_array_equal(wide, bits.astype(np.uint32) << 16)
 
