@@ -9,7 +9,7 @@ import numpy as np
 from bench.studies import metrics, pictures
 from bench.studies.prompt import adherence, judge, model, scenes, show
 
-SETTINGS = dict(count=500, steps=30, guidance=2.5, each=10, seed=0)
+SETTINGS = dict(count=200, steps=30, guidance=2.5, each=10, seed=0)
 WEIGHTS = (1.0, 2.0, 3.0, 5.0, 10.0)
 DRAWN = show.EIGHT[:4]  # the prompts of the picture
 COLUMNS = {"set": "", "pictures": ""} | judge.COLUMNS | {
@@ -69,7 +69,7 @@ def draw(rows, drawn):
         mine = [row for row in plain if row["pictures"] == what]
         left.bar(np.arange(len(mine)) + 0.27 * (k - 1), [row["all"] for row in mine], 0.25, color=colour, label=what)
     left.set_xticks(range(len(adherence.TESTED)), [which.replace(" ", "\n", 1) for which in adherence.TESTED])
-    left.set(ylabel="everything right (share)", ylim=(0, 1))
+    left.set(ylabel="everything right (share)", ylim=(0, 1.15))
     left.legend(loc="upper right", ncols=3)
     sweep = [row for row in rows if "w" in row]
     for name, colour in {"all": "#0072B2", "spread": "#009E73", "saturated": "#D55E00"}.items():
