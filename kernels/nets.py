@@ -4,7 +4,7 @@ layers by the same names.
     unet = with_kernels(ref.nets.unet, "numba_cpu")
     y, cache = unet.unet(params, x, t, None, config)
 
-Nothing in `ref` changes: each function is made again from its code, with other functions in place of those it calls. A
+Nothing in `ref` changes: each function is rebuilt from its code, with other functions in place of those it calls. A
 layer that the backend lacks stays `ref`'s, with its own calls replaced in the same way.
 """
 import functools
@@ -12,7 +12,7 @@ from types import FunctionType, SimpleNamespace
 
 from kernels import registry
 
-REPLACED = "ref.layers", "ref.nets", "ref.pipelines.stable_diffusion"  # whose functions are made again
+REPLACED = "ref.layers", "ref.nets", "ref.pipelines.stable_diffusion"  # whose functions are rebuilt
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def _in_one_piece(kernel):
 
 
 def _replaced(names, made, spaces):
-    """The namespace of a module with its functions made again, and those in its tables. names: that of `ref`. made:
+    """The namespace of a module with its functions rebuilt, and those in its tables. names: that of `ref`. made:
     {function: what stands in its place}. spaces: {id of a namespace: the new one}, of the modules so far."""
     if id(names) not in spaces:
         space = spaces[id(names)] = dict(names)  # before it is filled, for functions call each other

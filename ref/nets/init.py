@@ -172,7 +172,8 @@ def dit_init(seed, input_size=32, patch_size=2, in_channels=4, hidden_size=1152,
         "t_embedder": {"mlp": [_shapes(d, 256), {}, _shapes(d, d)]},
         "y_embedder": {"embedding_table": _shapes(num_classes + 1, d, bias=False)}, "blocks": [block] * depth,
         "final_layer": last}, ("adaLN_modulation.1", "final_layer.linear"), dtype)
-    return {"pos_embed": sincos_2d(d, (grid, grid))[None].astype(dtype)} | params
+    places = sincos_2d(d, (grid, grid))[None].astype(dtype)
+    return {"pos_embed": places.shape if seed is None else places} | params
 
 
 def joint_dit_init(seed, input_size=32, patch_size=8, in_channels=3, hidden_size=192, depth=6, context=(10, 128),
@@ -183,13 +184,14 @@ def joint_dit_init(seed, input_size=32, patch_size=8, in_channels=3, hidden_size
     width) of the text. dtype: float32 or float64.
     Returns a dict.
     """
-    seed, patch, channels, d = integers(seed=seed, patch_size=patch_size, in_channels=in_channels,
-                                        hidden_size=hidden_size)
+    patch, channels, d = integers(patch_size=patch_size, in_channels=in_channels, hidden_size=hidden_size)
+    other = None if seed is None else integer(seed, "seed") + 1
     fresh = dit_init(seed, input_size, patch, channels, d, depth, 1, mlp_ratio, 1, False, dtype)
-    own = drawn(seed + 1, {"x_embedder": _shapes(d, channels * patch**2), "context_embedder": _shapes(d, context[1]),
-                           "pooled_embedder": _shapes(d, context[0] * context[1])}, dtype=dtype)
+    own = drawn(other, {"x_embedder": _shapes(d, channels * patch**2), "context_embedder": _shapes(d, context[1]),
+                        "pooled_embedder": _shapes(d, context[0] * context[1])}, dtype=dtype)
     kept = {name: fresh[name] for name in ("t_embedder", "blocks", "final_layer")}
-    return {"pos_embed": fresh["pos_embed"][0]} | own | kept
+    places = fresh["pos_embed"]  # (1, N, D), or that shape
+    return {"pos_embed": places[1:] if seed is None else places[0]} | own | kept
 
 
 def autoencoder_init(seed, channels=3, latent=4, widths=(128, 256, 512, 512), layers=2, dtype=np.float32):

@@ -24,10 +24,12 @@ SAMPLERS = {"euler": samplers.flow_euler, "heun": samplers.flow_heun}
 
 
 def start(seed, sizes):
-    """Fresh parameters: {"text": of `text_encoder`, "net": of `joint_dit`}. sizes: as SIZES."""
+    """Fresh parameters: {"text": of `text_encoder`, "net": of `joint_dit`}; for the seed None their shapes. sizes: as
+    SIZES."""
     text = text_encoder_init(seed, 1 + len(scenes.WORDS), scenes.LENGTH, sizes["text_width"], sizes["text_layers"])
     context = scenes.LENGTH, sizes["text_width"]
-    net = joint_dit_init(seed + 1, scenes.SIZE, sizes["patch"], 3, sizes["width"], sizes["depth"], context)
+    other = None if seed is None else seed + 1
+    net = joint_dit_init(other, scenes.SIZE, sizes["patch"], 3, sizes["width"], sizes["depth"], context)
     return {"text": text, "net": net}
 
 
@@ -93,7 +95,7 @@ def load(path=WEIGHTS):
     for another kind of file or one with other arrays."""
     with files.arrays(path, "weights that `python -m bench.studies.prompt train` made") as found:
         about = json.loads(str(found.pop("about")))
-        wanted = tree.named(start(0, about["sizes"]))
-    if {name: a.shape for name, a in found.items()} != {name: a.shape for name, a in wanted.items()}:
-        raise ValueError(f"{path}: expected {len(wanted)} arrays of its sizes {about['sizes']}, got others")
-    return tree.from_named({name: found[name].astype(np.float32) for name in wanted}), about
+        shapes = tree.named(start(None, about["sizes"]))
+    if {name: a.shape for name, a in found.items()} != shapes:
+        raise ValueError(f"{path}: expected {len(shapes)} arrays of its sizes {about['sizes']}, got others")
+    return tree.from_named({name: found[name].astype(np.float32) for name in shapes}), about

@@ -7,6 +7,7 @@ On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in th
 import functools
 import io
 import json
+import math
 import time
 
 import numpy as np
@@ -32,9 +33,9 @@ def begin(sizes, settings, arrays=np):
 def views(vector, sizes):
     """The tree of parameters whose leaves lie one after another in vector."""
     found, at = {}, 0
-    for name, leaf in tree.named(model.start(0, sizes)).items():
-        found[name] = vector[at : at + leaf.size].reshape(leaf.shape)
-        at += leaf.size
+    for name, shape in tree.named(model.start(None, sizes)).items():
+        found[name] = vector[at : at + math.prod(shape)].reshape(shape)
+        at += math.prod(shape)
     return tree.from_named(found)
 
 
