@@ -48,14 +48,12 @@ def nearest(params, sizes, references, this):
     drawn = adherence.drawn_for(params, sizes, scenes.ids(scenes.captions(layout)), steps=this.steps, w=this.guidance)
     mine = np.array([judge.measured(x, False, 0)[0][0].ravel() for x in drawn])
     others, labels = adherence.held_out()
+    theirs, begin, count = references[1]
+    known = np.array([judge.normalised(x).ravel() for x in theirs[1]])
     found = []
     for what, digits, classes in (("model", mine, layout["digit"][:, 0]), ("held-out digits", others, labels)):
-        theirs, begin, count = references[1]
-        distances = []
-        for d in range(10):
-            known = np.array([judge.normalised(x).ravel() for x in theirs[1, begin[d] : begin[d] + count[d]]])
-            apart = [np.sqrt(((known - x) ** 2).mean(axis=1).min()) for x in digits[classes == d]]
-            distances += apart
+        distances = [np.sqrt(((known[begin[d] : begin[d] + count[d]] - x) ** 2).mean(axis=1).min())
+                     for x, d in zip(digits, classes)]  # fmt: skip
         found.append({"set": "one seen", "pictures": what, "nearest": float(np.mean(distances))})
     return found
 

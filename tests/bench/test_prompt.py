@@ -142,7 +142,7 @@ def test_a_resumed_training_is_an_uninterrupted_one(backend, sprites, tmp_path, 
     train.train(whole, SIZES, settings, sprites, backend, steps=4)
     with contextlib.suppress(KeyboardInterrupt):
         train.train(half, SIZES, settings, sprites, backend, steps=4, tick=lambda: stop(half))
-    train.save(tmp_path / "half.npz", half | {"losses": [float(x) for x in half["losses"]]}, about)
+    train.save(tmp_path / "half.npz", train.host(half), about)
     again = train.load(tmp_path / "half.npz", about)
     train.train(again, SIZES, settings, sprites, backend, steps=4)
     for name in train.VECTORS:

@@ -95,7 +95,7 @@ def _train(args):
             seconds = None if args.steps else 60 * args.minutes
             train.train(begun, sizes, settings, sprites, args.backend, args.steps, seconds, tick)
         except KeyboardInterrupt:
-            train.save(checkpoint, train.host(begun) | {"losses": [float(x) for x in begun["losses"]]}, about)
+            train.save(checkpoint, train.host(begun), about)
             print(f"step {begun['step']}; continue with --resume {checkpoint}", file=sys.stderr)
             raise
     _keep(begun, about, args)
@@ -108,12 +108,11 @@ def _train(args):
 def _keep(state, about, args):
     """The checkpoint, the weights, the losses and the pictures of some prompts, as they are now."""
     here = train.host(state)
-    losses = [float(loss) for loss in state["losses"]]
-    train.save(args.out / "checkpoint.npz", here | {"losses": losses}, about)
+    train.save(args.out / "checkpoint.npz", here, about)
     params = train.views(here["average"], about["sizes"])
     machine = {"steps": state["step"], "seconds": round(state["seconds"]), "machine": show.machine(about["backend"])}
     model.save(args.out / "prompt.npz", params, about | machine | {"commit": show.commit()})
-    lines = "".join(f"{step},{loss}\r\n" for step, loss in [("step", "loss"), *enumerate(losses, 1)])
+    lines = "".join(f"{step},{loss}\r\n" for step, loss in [("step", "loss"), *enumerate(here["losses"], 1)])
     files.write_atomic(args.out / "loss.csv", lines.encode())
     pictures = model.sample(params, np.repeat(scenes.ids(show.EIGHT), 4, axis=0), about["sizes"])
     files.write_atomic(args.out / "prompt.png", show.grid(pictures.reshape(-1, 4, *model.SHAPE), show.EIGHT))

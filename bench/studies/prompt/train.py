@@ -102,8 +102,9 @@ def array_module(backend):
 
 
 def host(state):
-    """The state with its vectors as NumPy arrays."""
-    return state | {name: np.asarray(getattr(state[name], "get", lambda a=state[name]: a)()) for name in VECTORS}
+    """The state with its vectors as NumPy arrays and its losses as floats."""
+    vectors = {name: np.asarray(getattr(state[name], "get", lambda a=state[name]: a)()) for name in VECTORS}
+    return state | vectors | {"losses": [float(loss) for loss in state["losses"]]}
 
 
 def save(path, state, about):
