@@ -8,9 +8,10 @@ Nothing in `ref` changes: each function is rebuilt from its code, with other fun
 layer that the backend lacks stays `ref`'s, with its own calls replaced in the same way.
 """
 import functools
+import importlib
 from types import FunctionType, SimpleNamespace
 
-from kernels import registry
+from ref import layers
 
 REPLACED = "ref.layers", "ref.nets", "ref.pipelines.stable_diffusion"  # whose functions are rebuilt
 
@@ -18,11 +19,12 @@ REPLACED = "ref.layers", "ref.nets", "ref.pipelines.stable_diffusion"  # whose f
 @functools.cache
 def with_kernels(module, backend):
     """The functions of a module of `ref` as they are on a backend. module: such. backend: "ref" for the module itself,
-    or a name of `registry.BACKENDS`. Returns a namespace."""
+    or a name of `kernels.registry.BACKENDS`. Returns a namespace."""
     if backend == "ref":
         return module
-    ops = [op for op in registry.OPS if op.name.startswith("layers.") and registry.kernel(op, backend)]
-    made = {op.truth: registry.kernel(op, backend) for op in ops}
+    theirs = importlib.import_module(f"kernels.{backend}.layers")
+    both = [(truth, getattr(theirs, name, None)) for name, truth in vars(layers).items()]
+    made = {truth: kernel for truth, kernel in both if callable(truth) and callable(kernel)}
     if backend == "triton_gpu":
         made = {truth: _in_one_piece(kernel) for truth, kernel in made.items()}
     return SimpleNamespace(**_replaced(vars(module), made, {}))

@@ -79,6 +79,8 @@ def _patch_once(interpreter):
     interpreter._patch_lang = once
 
 
+OWN = {None, 0, 1}  # streams whose order is that of the kernels; 1 is the legacy default stream, as 0
+_allocate = None  # where memory comes from, within `recording_on`
 cuda, GPUS = _devices()
 triton, INTERPRETED = _import_triton(GPUS == 0)
 _folder = None if INTERPRETED else _kept(triton)  # removed at exit
@@ -100,6 +102,21 @@ def current():
 def stream():
     """The stream on which Triton launches, as the driver takes it."""
     return ctypes.c_void_p(triton.runtime.driver.active.get_current_stream(current()))
+
+
+@contextlib.contextmanager
+def recording_on(number, allocate):
+    """Within it Triton launches on another stream, and memory comes from elsewhere. number: of the stream, an int.
+    allocate: of bytes, its result has a ptr."""
+    global _allocate
+    driver, _allocate = triton.runtime.driver.active, allocate
+    before, driver.get_current_stream = driver.get_current_stream, lambda _: number
+    OWN.add(number)
+    try:
+        yield
+    finally:
+        driver.get_current_stream, _allocate = before, None
+        OWN.discard(number)
 
 
 def of_pointer(address):
@@ -187,11 +204,17 @@ def _pool(number):
 class Memory:
     """Device memory of the stream that kernels run on, freed in that stream's order."""
 
-    __slots__ = ("address", "stream")
+    __slots__ = ("address", "stream", "owner")
 
     def __init__(self, nbytes, host=None):
         """nbytes: to allocate. host: a NumPy array that is copied to its beginning, or None."""
-        self.stream, place, self.address = stream(), ctypes.c_uint64(0), 0
+        self.stream, place, self.address, self.owner = stream(), ctypes.c_uint64(0), 0, None
+        if _allocate is not None:
+            if host is not None and host.nbytes:
+                raise RuntimeError("a copy from the host cannot be recorded")
+            self.owner = _allocate(nbytes)
+            self.address = self.owner.ptr
+            return
         check(cuda.cuMemAllocFromPoolAsync(ctypes.byref(place), ctypes.c_size_t(nbytes), _pool(current()), self.stream))
         self.address = place.value
         if host is not None:  # from pageable memory, so read before this returns
@@ -199,7 +222,8 @@ class Memory:
             check(cuda.cuMemcpyHtoDAsync_v2(place, source, size, self.stream))
 
     def __del__(self):
-        if self.address and ctypes and cuda:  # at exit Python may have removed the names, and the driver frees all
+        ours = self.address and self.owner is None
+        if ours and ctypes and cuda:  # at exit Python may have removed the names, and the driver frees all
             cuda.cuMemFreeAsync(ctypes.c_uint64(self.address), self.stream)
 
 

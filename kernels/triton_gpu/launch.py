@@ -33,7 +33,7 @@ def run(kernel, grid, arrays, *args, warps=4, together=False, registers=None, **
         with np.errstate(all="ignore"):
             kernel[(grid,)](*args, **constants)
         return
-    foreign = arrays.streams - {None, 0, 1}  # 1 is the legacy default stream, which orders itself with the others
+    foreign = arrays.streams - device.OWN
     for stream in foreign:
         device.synchronize(stream)
     try:
@@ -59,7 +59,7 @@ def _note(kernel, grid, arrays, args, options, constants):
         raise TypeError("a loop whose programs wait for each other cannot be prepared")
     names, start = kernel.arg_names, None
     key = names.index("k0") if "k0" in names else None
-    alone = not device.INTERPRETED and device.GPUS == 1 and not arrays.streams - {None, 0, 1}
+    alone = not device.INTERPRETED and device.GPUS == 1 and not arrays.streams - device.OWN
 
     def again(seed, stream):
         nonlocal start

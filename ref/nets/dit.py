@@ -38,7 +38,7 @@ def dit(params, x, t, labels, config):
     h = h + params["pos_embed"]
     # Time and class
     width = params["t_embedder"]["mlp"][0]["weight"].shape[1]
-    s = time_embedding(np.broadcast_to(t, len(x)), width, flip_sin_to_cos=True).astype(x.dtype)
+    s = np.asarray(time_embedding(np.broadcast_to(t, len(x)), width, flip_sin_to_cos=True), x.dtype, like=x)
     c, time = feed_forward(params["t_embedder"]["mlp"], s, "silu")
     c = c + embedding(params["y_embedder"]["embedding_table"]["weight"], labels)  # (B, D)
     # Blocks

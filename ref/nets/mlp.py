@@ -104,7 +104,7 @@ def residual(params, x, t, labels):
     Returns out (B, pixels), cache.
     """
     # Time and class
-    emb = time_embedding(t, params["time"]["w"].shape[1]).astype(x.dtype)  # (B, frequencies)
+    emb = np.asarray(time_embedding(t, params["time"]["w"].shape[1]), x.dtype, like=x)  # (B, frequencies)
     time = linear(emb, **params["time"])
     c = silu(time) + embedding(params["class"]["w"], labels)  # (B, width)
     # Blocks

@@ -185,7 +185,7 @@ def _condition(params, x, t, pooled):
     """a = silu(W_2 silu(W_1 sines(t)) + V_2 silu(V_1 pooled)). Returns a (B, D), cache."""
     width = params["timestep_embedder"]["linear_1"]["weight"].shape[1]
     times = np.broadcast_to(np.ravel(per_example(t, x, "t")), len(x))
-    sines = time_embedding(times, width, flip_sin_to_cos=True).astype(x.dtype)
+    sines = np.asarray(time_embedding(times, width, flip_sin_to_cos=True), x.dtype, like=x)
     time, kept_time = feed_forward(params["timestep_embedder"], sines, "silu")
     text, kept_text = feed_forward(params["text_embedder"], pooled, "silu")
     return silu(time + text), {"c": time + text, "time": kept_time, "text": kept_text}

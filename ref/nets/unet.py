@@ -257,7 +257,7 @@ def _condition(params, x, t, labels, timestep_cond, settings):
         raise ValueError(f"labels: expected {'(B,) ints' if labels is None else 'None'} for this net, got {labels}")
     width = params["time_embedding"]["linear_1"]["weight"].shape[1]
     times = np.broadcast_to(np.ravel(per_example(t, x, "t")), len(x))
-    sines = time_embedding(times, width, **settings["sines"]).astype(x.dtype)
+    sines = np.asarray(time_embedding(times, width, **settings["sines"]), x.dtype, like=x)
     if timestep_cond is not None:
         sines = sines + apply(linear, params["time_embedding"]["cond_proj"], timestep_cond)
     emb, time = feed_forward(params["time_embedding"], sines, "silu")

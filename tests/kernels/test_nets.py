@@ -95,3 +95,22 @@ def test_the_functions_are_made_again_and_the_kernels_stand_in_them():
     assert net.multi_head.__globals__["attention"] is layers.attention
     assert net.feed_forward.__globals__["ACTIVATIONS"]["gelu_tanh"][1] is layers.gelu_tanh_backward  # and in tables
     assert unet.conv2d is truths.conv2d and unet.multi_head.__globals__["attention"] is truths.attention
+
+
+@pytest.mark.skipif(selftest.interpreted("triton_gpu"), reason="a graph is the GPU's own")
+def test_a_recorded_network_has_the_bits_of_the_plain_one_and_reads_its_parameters_anew():
+    from kernels.triton_gpu import graph
+
+    send = train.array_module("triton_gpu").asarray
+    params = tree.map(lambda a: send(a.astype(np.float32)), joint_dit_init(0, 8, 2, 2, 24, 2, (5, 6)))
+    net = with_kernels(joint_dit, "triton_gpu").joint_dit
+
+    def y_of(x, t, words):
+        return net(params, x, t, words, DIT)[0]
+
+    recorded, rng = graph.recorded(y_of), np.random.default_rng(2)
+    for _ in range(3):
+        given = [send(rng.standard_normal(a.shape).astype(np.float32)) for a in (Z, T, WORDS)]
+        assert np.array_equal(recorded(*given).get(), y_of(*given).get()) and y_of(*given).get().any()
+        for leaf in tree.leaves(params):
+            leaf += 0.1

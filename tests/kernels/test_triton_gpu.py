@@ -21,6 +21,8 @@ import triton.language as tl
 
 from kernels import registry, tolerance
 from kernels.triton_gpu import arrays, barrier, device, diffusion, fused, gan, launch, philox, reduce
+from kernels.triton_gpu import layers as gpu_layers
+from ref import layers
 from ref import philox as truth_philox
 
 pytestmark = pytest.mark.interpreter if device.INTERPRETED else pytest.mark.gpu
@@ -171,3 +173,23 @@ def test_more_programs_than_fit_are_refused_with_their_number(monkeypatch):
 def test_no_torch_was_needed():
     """The last test of this file: everything above ran in the interpreter without it."""
     assert not device.INTERPRETED or "torch" not in sys.modules
+
+
+@pytest.mark.parametrize("settings", [{}, dict(max_period=100.0, freq_shift=1, flip_sin_to_cos=True)])
+def test_time_embedding_is_the_truth_rounded_to_float32(settings):
+    t = np.array([0.0, 0.3, 1.0, 17.0, 999.7])
+    for given in (t, SEND(t)):
+        found = RECEIVE(gpu_layers.time_embedding(given, 32, **settings))
+        np.testing.assert_allclose(found, layers.time_embedding(t, 32, **settings), atol=2.0**-24)
+    with pytest.raises(ValueError, match="width"):
+        gpu_layers.time_embedding(t, 5)
+
+
+def test_an_index_that_is_no_class_is_refused_on_the_host_and_nan_on_the_gpu():
+    w, index = np.ones((3, 5), np.float32), np.array([[2, 3], [-1, 0]])
+    if device.INTERPRETED:
+        with pytest.raises(ValueError, match="index"):
+            gpu_layers.embedding(w, index)
+    else:
+        found = RECEIVE(gpu_layers.embedding(SEND(w), SEND(index)))
+        assert np.isnan(found[[0, 1], [1, 0]]).all() and (found[[0, 1], [0, 1]] == 1).all()

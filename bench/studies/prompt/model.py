@@ -38,7 +38,7 @@ def predict(params, xt, t, ids, sizes, backend):
     layers the networks call. Returns x0_hat, cache."""
     config, heads = {"num_attention_heads": sizes["text_heads"]}, {"num_heads": sizes["heads"]}
     context, words = with_kernels(text, backend).text_encoder(params["text"], ids, config)
-    x0_hat, net = with_kernels(joint_dit, backend).joint_dit(params["net"], xt, 1000 * np.asarray(t), context, heads)
+    x0_hat, net = with_kernels(joint_dit, backend).joint_dit(params["net"], xt, 1000 * t, context, heads)
     return x0_hat, {"text": words, "net": net}
 
 

@@ -24,6 +24,8 @@ PLACES = "on the left", "on the right", "at the top", "at the bottom", "in the m
 RELATIONS = "left of", "right of", "above", "below"
 RGB = np.array(list(COLOURS.values()))
 SIDES = np.array(list(SIZES.values()))
+FRAME = max(SIZES.values())  # pixels of the side of the frame around a digit's box
+MARGIN = FRAME // 2  # around a picture while it is painted
 WORDS = tuple(dict.fromkeys(" ".join(["a", *SIZES, *COLOURS, *DIGITS, *PLACES, *RELATIONS]).split()))
 HELD_COLOUR = (3 * np.arange(10) + 1) % len(COLOURS)  # of each digit, the colour that it never has in training
 HELD_DIGIT = (7 * np.arange(10) + 3) % 10  # of each digit, the second one that never follows it in training
@@ -97,21 +99,30 @@ def ids(texts):
 
 
 def pictures(layout, sprites):
-    """The pictures, (N, 3, 32, 32) float32 in [-1, 1]. layout: from `layouts`. sprites: from `handwriting`; where its
-    ink is an array of a device, so are the pictures."""
-    ink, begin, count = sprites
-    n, margin, side = len(layout["two"]), SIDES.max() // 2, SIDES.max()
-    y = np.zeros((n, SIZE + 2 * margin, SIZE + 2 * margin, 3), np.float32, like=ink)
-    rgb = np.asarray(RGB, np.float32, like=ink)
+    """The pictures, (N, 3, 32, 32) float32 in [-1, 1]. layout: from `layouts`. sprites: from `handwriting`."""
+    return painted(sprites[0], *placed(layout, *sprites[1:]))
+
+
+def placed(layout, begin, count):
+    """What `painted` takes of both objects: size and number of the ink (N, 2) ints, the frame's corner (N, 2, 2) ints,
+    and colour (N, 2, 3) float32, 0 where there is no second one. layout: from `layouts`. begin, count: of
+    `handwriting`."""
+    number = begin[layout["digit"]] + _below(layout["pick"], count[layout["digit"]])
+    there = np.stack([np.ones_like(layout["two"]), layout["two"]], axis=1)
+    rgb = (RGB[layout["colour"]] * there[..., None]).astype(np.float32)
+    return layout["size"], number, layout["centre"], rgb
+
+
+def painted(ink, size, number, corner, rgb):
+    """The pictures, on the device where the arrays are. ink: of `handwriting`. size, number, corner, rgb: of
+    `placed`."""
+    y = np.zeros((len(size), SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3), np.float32, like=ink)
+    rows, along = (np.arange(n, like=ink) for n in (len(size), FRAME))
     for k in range(2):
-        rows = np.flatnonzero(layout["two"] | (k == 0))
-        digit, size = layout["digit"][rows, k], layout["size"][rows, k]
-        which = begin[digit] + _below(layout["pick"][rows, k], count[digit])
-        top, left = (layout["centre"][rows, k] - side // 2 + margin).T
-        down, right = (at[:, None] + np.arange(side) for at in (top, left))
-        coloured = ink[size, which][..., None] * rgb[layout["colour"][rows, k]][:, None, None]
-        y[rows[:, None, None], down[:, :, None], right[:, None, :]] += coloured  # (N, side, side, 3)
-    inside = slice(margin, -margin)
+        down, right = (corner[:, k, axis, None] + along for axis in range(2))
+        coloured = ink[size[:, k], number[:, k]][..., None] * rgb[:, k, None, None]
+        y[rows[:, None, None], down[:, :, None], right[:, None, :]] += coloured  # (N, FRAME, FRAME, 3)
+    inside = slice(MARGIN, -MARGIN)
     return (2 * y[:, inside, inside].transpose(0, 3, 1, 2) - 1).copy()
 
 
@@ -123,7 +134,7 @@ def handwriting(images, labels):
     order = np.argsort(labels, kind="stable")
     count = np.bincount(labels, minlength=10)
     boxes = [boxed((x.reshape(28, 28) + 1) / 2) for x in images[order]]
-    ink = [[framed(box, side, SIDES.max()) for box in boxes] for side in SIDES]
+    ink = [[framed(box, side, FRAME) for box in boxes] for side in SIDES]
     return np.array(ink, np.float32), np.cumsum(count) - count, count
 
 
@@ -172,7 +183,7 @@ def _any_but(held, words, n):
 
 def _alone(place, free):
     """The centre of one object, (N, 2, 2): where the place says, else anywhere."""
-    first, last = SIDES.max() // 2, SIZE - SIDES.max() // 2
+    first, last = MARGIN, SIZE - MARGIN
     low, high = np.full((len(place), 2), first), np.full((len(place), 2), last)
     for which, (axis, begin, end) in enumerate([(1, 8, 11), (1, 21, 24), (0, 8, 11), (0, 21, 24)]):
         low[place == which, axis], high[place == which, axis] = begin, end

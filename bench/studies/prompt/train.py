@@ -2,9 +2,11 @@
 moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`); noise and
 optimiser are its kernels.
 
-On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy.
+On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy; the loss
+and its gradients are one CUDA graph.
 """
 import functools
+import importlib
 import io
 import json
 import math
@@ -40,31 +42,41 @@ def views(vector, sizes):
 
 
 def batch_of(step, settings, sprites):
-    """What a step trains on: pictures (B, 3, 32, 32), words (B, LENGTH), a share of them dropped, times (B,)."""
+    """What a step trains on: what `scenes.painted` takes of the pictures, words (B, LENGTH) of which a share is
+    dropped, times (B,)."""
     size, seed = settings["batch"], settings["seed"]
     layout = scenes.layouts(seed, "training", (step - 1) * size + np.arange(size))
     ids = scenes.ids(scenes.captions(layout))
     ids[philox.uniform(seed, (size,), philox.stream("label", step)) < DROPPED] = 0
     t = flow.logit_normal_times(philox.normal(seed, (size,), philox.stream("time", step)))
-    return scenes.pictures(layout, sprites), ids, t
+    return *scenes.placed(layout, *sprites[1:]), ids, t
 
 
-def advance(state, params, sizes, settings, sprites, backend, done=0.0):
-    """One step. Changes state. params: `views` of its parameters. sprites: of `scenes.handwriting`, the ink where the
-    backend's arrays are. done: the share of the training that is over; the rate falls to 0 over its second half."""
-    kernels, arrays = fit.backend(backend), array_module(backend)
-    step = state["step"] + 1
-    x0, ids, t = batch_of(step, settings, sprites)
-    # Noise
-    times = arrays.asarray(t.astype(np.float32))[:, None, None, None]
-    eps = arrays.asarray(kernels.philox.normal(settings["seed"], x0.shape, philox.stream("noise", step)), x0.dtype)
+def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, t):
+    """The loss of a batch and its gradients, one vector. params: `views` of a vector. ink: of `scenes.handwriting`.
+    eps: (B, 3, 32, 32) noise. The rest: of `batch_of`, on the device where the arrays are."""
+    x0 = scenes.painted(ink, size, number, corner, rgb)
+    times = t.astype(np.float32)[:, None, None, None]
     xt = (1 - times) * x0 + times * eps
-    # L = mean((x0_hat - x0)^2 / t), and its gradients
+    # L = mean((x0_hat - x0)^2 / t)
     x0_hat, cache = model.predict(params, xt, t, ids, sizes, backend)
     error = (x0_hat - x0) / times
     loss = (error * (x0_hat - x0)).mean()
     dparams = model.predict_backward(error * (2 / error.size), params, cache, sizes, backend)
-    grads = arrays.concatenate([leaf.ravel() for leaf in tree.leaves(dparams)])
+    # In one vector
+    flat = np.zeros(sum(leaf.size for leaf in tree.leaves(dparams)), np.float32, like=eps)
+    tree.map(lambda to, leaf: np.copyto(to, leaf), views(flat, sizes), dparams)
+    return loss, flat
+
+
+def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0):
+    """One step. Changes state. loss_and_gradients: `gradients` of its parameters. done: the share of the training that
+    is over; the rate falls to 0 over its second half."""
+    kernels, arrays = fit.backend(backend), array_module(backend)
+    step, shape = state["step"] + 1, (settings["batch"], *model.SHAPE)
+    eps = arrays.asarray(kernels.philox.normal(settings["seed"], shape, philox.stream("noise", step)), np.float32)
+    batch = [arrays.asarray(part) for part in batch_of(step, settings, sprites)]
+    loss, grads = loss_and_gradients(eps, *batch)
     # Adam and the moving average
     rate = settings["lr"] * min(1.0, 2 * (1 - done), step / 100)
     vectors = [state[name] for name in VECTORS]
@@ -72,16 +84,19 @@ def advance(state, params, sizes, settings, sprites, backend, done=0.0):
     decay = min(settings["ema"], step / (step + 9))  # an average over the past so far, at first
     kernels.adam_ema(vectors[0], grads, *vectors[1:], step, max(rate, 1e-9), *hyper, decay)
     state["step"] = step
-    state["losses"].append(loss)
+    state["losses"].append(loss.copy())
 
 
 def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, tick=lambda: None):
     """Train until `steps`, or for `seconds` in all. Changes state. tick: called after each step."""
-    params, sprites = views(state["params"], sizes), (array_module(backend).asarray(sprites[0]), *sprites[1:])
+    params, ink = views(state["params"], sizes), array_module(backend).asarray(sprites[0])
+    loss_and_gradients = functools.partial(gradients, params, ink, sizes, backend)
+    if array_module(backend) is not np:
+        loss_and_gradients = importlib.import_module("kernels.triton_gpu.graph").recorded(loss_and_gradients)
     began = time.perf_counter() - state["seconds"]
     while state["step"] < (steps or np.inf) and state["seconds"] < (seconds or np.inf):
         done = state["step"] / steps if steps else state["seconds"] / seconds
-        advance(state, params, sizes, settings, sprites, backend, done)
+        advance(state, loss_and_gradients, settings, sprites, backend, done)
         if state["step"] % 50 == 0:  # the losses wait for the GPU, so they are fetched seldom
             state["losses"] = [float(loss) for loss in state["losses"]]
         state["seconds"] = time.perf_counter() - began

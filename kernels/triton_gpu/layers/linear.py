@@ -1,5 +1,5 @@
 """`ref.layers.linear` and its gradient on the GPU: products of tiles, float32 sums. Arrays are float32, whose products
-are exact float32 ones, or float16 or bfloat16, on the tensor cores. `out` takes the results.
+are three of tf32 each, or float16 or bfloat16, all on the tensor cores. `out` takes the results.
 
 The gradients of w and b are sums over all rows: in fixed chunks of them, added in one order.
 """
@@ -10,6 +10,7 @@ import triton.language as tl
 
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import STORED, apart, read
+from kernels.triton_gpu.layers.tiles import dot
 from kernels.triton_gpu.layers.vectors import added, given, written
 from kernels.triton_gpu.matmul import tile_of
 from kernels.triton_gpu.philox import stored
@@ -77,7 +78,7 @@ def _affine(
         there = k < terms - first
         x = tl.load(left, mask=(row < rows)[:, None] & there[None, :], other=0)
         w = tl.load(right, mask=there[:, None] & (column < columns)[None, :], other=0)
-        sums = tl.dot(x, w, sums, input_precision="ieee")
+        sums = dot(x, w, sums)
         left += CHUNK * a_column
         right += CHUNK * tl.cast(b_row, tl.int64)
     if bias is not None:
@@ -100,7 +101,7 @@ def _outer(
         at = first + k
         d = tl.load(dy + at[None, :] * m + row[:, None], mask=(row < m)[:, None] & (at < end)[None, :], other=0)
         v = tl.load(x + at[:, None] * n + column[None, :], mask=(at < end)[:, None] & (column < n)[None, :], other=0)
-        total = tl.dot(d, v, total, input_precision="ieee")
+        total = dot(d, v, total)
         total_dy += tl.sum(d.to(tl.float32), 1)
     inside = (row < m)[:, None] & (column < n)[None, :]
     tl.store(sums + (part.to(tl.int64) * m + row)[:, None] * n + column[None, :], total, mask=inside)
