@@ -64,3 +64,27 @@ def backend(name):
 
     found.adam_ema = adam_ema
     return found
+
+
+@functools.cache
+def array_module(backend):
+    """numpy, or cupy for "triton_gpu". backend: name."""
+    if backend != "triton_gpu":
+        return np
+    try:
+        import cupy
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("cupy is needed for --backend triton_gpu: pip install cupy-cuda12x") from None
+    return cupy
+
+
+def host(x):
+    """An array of NumPy or CuPy as one of NumPy."""
+    return np.asarray(x.get() if hasattr(x, "get") else x)
+
+
+def recorded(f, backend):
+    """A function of arrays, on "triton_gpu" as one launch: see `kernels.triton_gpu.graph`. backend: name."""
+    if array_module(backend) is np:
+        return f
+    return importlib.import_module("kernels.triton_gpu.graph").recorded(f)

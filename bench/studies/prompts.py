@@ -9,7 +9,7 @@ import numpy as np
 from bench.studies import metrics, pictures
 from bench.studies.prompt import adherence, judge, model, scenes, show
 
-SETTINGS = dict(count=200, steps=30, guidance=2.5, each=10, seed=0)
+SETTINGS = dict(count=500, steps=30, guidance=2.5, each=10, seed=0, backend="numba_cpu")
 WEIGHTS = (1.0, 2.0, 3.0, 5.0, 10.0)
 DRAWN = show.EIGHT[:4]  # the prompts of the picture
 COLUMNS = {"set": "", "pictures": ""} | judge.COLUMNS | {
@@ -23,36 +23,37 @@ COLUMNS = {"set": "", "pictures": ""} | judge.COLUMNS | {
 def rows(this):
     """The table by sets, the sweep of guidance, the distance to the nearest handwriting; {w: pictures} to draw."""
     params, about = model.load()
-    sizes, how = about["sizes"], {"steps": this.steps, "w": this.guidance}
+    sizes, how = about["sizes"], {"steps": this.steps, "backend": this.backend}
     references = adherence.references()
     batches = -(-this.count // adherence.BATCH)
     this.total = batches * (len(adherence.TESTED) + len(WEIGHTS)) + len(WEIGHTS)
-    found = adherence.rows(params, sizes, references, this.count, this.tick, **how)
+    found = adherence.rows(params, sizes, references, this.count, this.tick, w=this.guidance, **how)
     # Guidance: as many pictures, `each` of them for a prompt
     layout = scenes.layouts(adherence.SEED, "two seen", np.repeat(np.arange(this.count // this.each), this.each))
     ids, drawn = scenes.ids(scenes.captions(layout)), {}
     for w in WEIGHTS:
-        made = adherence.drawn_for(params, sizes, ids, this.tick, steps=this.steps, w=w)
+        made = adherence.drawn_for(params, sizes, ids, this.tick, w=w, **how)
         right = {name: float(a.mean()) for name, a in judge.judged(references[0], made, layout).items()}
         found.append({"set": "two seen", "pictures": "model", "w": w, **right,
                       "spread": metrics.spread(made.reshape(len(made), -1), np.arange(len(made)) // this.each),
                       "saturated": float(np.mean(np.abs(made) > 1.05))})  # fmt: skip
-        drawn[w] = model.sample(params, scenes.ids(DRAWN), sizes, w, this.steps, this.seed)
+        drawn[w] = model.sample(params, scenes.ids(DRAWN), sizes, w, seed=this.seed, **how)
         this.tick()
-    return found + nearest(params, sizes, references, this), drawn
+    return found + nearest(params, sizes, references, this.count, w=this.guidance, **how), drawn
 
 
-def nearest(params, sizes, references, this):
-    """How far digits are from the handwriting of training: the model's, and the judge's, which no scene is made of."""
-    layout = scenes.layouts(adherence.SEED, "one seen", np.arange(this.count))
-    drawn = adherence.drawn_for(params, sizes, scenes.ids(scenes.captions(layout)), steps=this.steps, w=this.guidance)
+def nearest(params, sizes, references, count, **how):
+    """How far digits are from the handwriting of training: the model's, and the judge's, which no scene is made of.
+    count: of pictures. how: of `model.sample`."""
+    layout = scenes.layouts(adherence.SEED, "one seen", np.arange(count))
+    drawn = adherence.drawn_for(params, sizes, scenes.ids(scenes.captions(layout)), **how)
     mine = np.array([judge.measured(x, False, 0)[0][0].ravel() for x in drawn])
     others, labels = adherence.held_out()
-    theirs, begin, count = references[1]
+    theirs, begin, number = references[1]
     known = np.array([judge.normalised(x).ravel() for x in theirs[1]])
     found = []
     for what, digits, classes in (("model", mine, layout["digit"][:, 0]), ("held-out digits", others, labels)):
-        distances = [np.sqrt(((known[begin[d] : begin[d] + count[d]] - x) ** 2).mean(axis=1).min())
+        distances = [np.sqrt(((known[begin[d] : begin[d] + number[d]] - x) ** 2).mean(axis=1).min())
                      for x, d in zip(digits, classes)]  # fmt: skip
         found.append({"set": "one seen", "pictures": what, "nearest": float(np.mean(distances))})
     return found

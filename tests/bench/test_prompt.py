@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from bench.studies import fit
 from bench.studies.prompt import __main__ as command
 from bench.studies.prompt import adherence, classifier, judge, model, scenes, show, train
 from ref import philox, tree
@@ -136,7 +137,7 @@ def stop(state):
 
 @pytest.mark.parametrize("backend", ["ref", "numba_cpu", "triton_gpu"])
 def test_a_resumed_training_is_an_uninterrupted_one(backend, sprites, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "array_module", lambda backend: np)  # the interpreter's arrays are NumPy's
+    monkeypatch.setattr(fit, "array_module", lambda backend: np)  # the interpreter's arrays are NumPy's
     settings, about = train.SETTINGS | {"batch": 3}, {"sizes": SIZES}
     whole, half = (train.begin(SIZES, settings) for _ in range(2))
     train.train(whole, SIZES, settings, sprites, backend, steps=4)

@@ -3,7 +3,7 @@ their place."""
 import numpy as np
 import pytest
 
-from bench.studies.prompt import train
+from bench.studies import fit
 from kernels.check import selftest
 from kernels.nets import with_kernels
 from kernels.numba_cpu import layers
@@ -64,7 +64,7 @@ def sender(backend, name):
         return np.asarray
     if name not in ("joint_dit", "text"):
         pytest.skip("ref.layers.conv2d makes arrays of NumPy")
-    return train.array_module(backend).asarray
+    return fit.array_module(backend).asarray
 
 
 @pytest.mark.parametrize("backend", ["numba_cpu", "triton_gpu"])
@@ -101,7 +101,7 @@ def test_the_functions_are_made_again_and_the_kernels_stand_in_them():
 def test_a_recorded_network_has_the_bits_of_the_plain_one_and_reads_its_parameters_anew():
     from kernels.triton_gpu import graph
 
-    send = train.array_module("triton_gpu").asarray
+    send = fit.array_module("triton_gpu").asarray
     params = tree.map(lambda a: send(a.astype(np.float32)), joint_dit_init(0, 8, 2, 2, 24, 2, (5, 6)))
     net = with_kernels(joint_dit, "triton_gpu").joint_dit
 

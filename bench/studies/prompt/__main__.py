@@ -54,7 +54,7 @@ def _draw(args):
     pictures = model.sample(
         params, ids, about["sizes"], args.guidance, args.steps, args.seed, args.sampler, args.backend,
         None if without is None else np.broadcast_to(without, ids.shape),
-        lambda *step: [part(*step) for part in watch],
+        watch and (lambda *step: [part(*step) for part in watch]),
     )  # fmt: skip
     seconds = time.perf_counter() - began
     contents = {"prompt.png": show.grid(pictures.reshape(-1, args.samples, *model.SHAPE), args.prompts)}
@@ -71,7 +71,7 @@ def _train(args):
     from tqdm import tqdm
 
     sizes, settings = model.SIZES, train.SETTINGS | {"batch": args.batch, "seed": args.seed}
-    about, arrays = {"sizes": sizes, "settings": settings, "backend": args.backend}, train.array_module(args.backend)
+    about, arrays = {"sizes": sizes, "settings": settings, "backend": args.backend}, fit.array_module(args.backend)
     if fit.backend(args.backend).interpreted:
         raise ValueError(f"--backend {args.backend}: there is no GPU here, and its interpreter would take days")
     training, _ = data.load(args.data)
@@ -161,7 +161,7 @@ def _drawing(argv):
     option("--negative", metavar="PROMPT", help="guide away from this prompt, instead of from none")
     option("--schedule-of-pictures", action="store_true", help="also draw the way from noise to picture, strip.png")
     option("--attention", action="store_true", help="also draw where each word is read, attention.png")
-    option("--backend", choices=["ref", "numba_cpu"], default="numba_cpu", help=f"whose layers draw {own}")
+    option("--backend", choices=["ref", "numba_cpu", "triton_gpu"], default="numba_cpu", help=f"whose layers draw {own}")
     option("--weights", default=model.WEIGHTS, type=command.named, metavar="FILE", help=own)
     return _checked(parser, parser.parse_args(argv))
 

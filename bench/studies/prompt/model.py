@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import files
+from bench.studies import fit
 from bench.studies.prompt import scenes
 from kernels.nets import with_kernels
 from ref import flow, guidance, philox, samplers, tree
@@ -56,12 +57,18 @@ def guided(params, ids, w, sizes, backend, without=None, watch=None):
     ids: (B, LENGTH). w: weight, 1 for none. without: (B, LENGTH), or None. watch: called with (t, x0_hat, cache) of
     each step; the prompts come first in the cache. Returns a function for `ref.samplers`."""
     without = np.broadcast_to(NOTHING, ids.shape) if without is None else without
-    rows = ids if w == 1 else np.concatenate([ids, without])
+    arrays = fit.array_module(backend)
+    params, rows = tree.map(arrays.asarray, params), arrays.asarray(ids if w == 1 else np.concatenate([ids, without]))
+
+    def predicted(x, times):
+        return predict(params, x, times, rows, sizes, backend)
+
+    predicted = predicted if watch else fit.recorded(predicted, backend)
 
     def velocity(xt, t):
-        x = np.asarray(xt, np.float32)
-        x0_hat, cache = predict(params, x if w == 1 else np.concatenate([x, x]), t, rows, sizes, backend)
-        x0_hat = np.asarray(x0_hat, np.float64)
+        x = arrays.asarray(np.float32(xt if w == 1 else np.concatenate([xt, xt])))
+        x0_hat, cache = predicted(x, arrays.asarray(np.full(len(x), float(t))))
+        x0_hat = fit.host(x0_hat).astype(np.float64)
         if w != 1:
             cond, uncond = np.split(x0_hat, 2)
             x0_hat = guidance.guide(uncond, cond, w)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import machine as here
-from bench.studies import results
+from bench.studies import fit, results
 from bench.studies.pictures import pyplot
 from bench.studies.prompt import scenes
 
@@ -47,7 +47,7 @@ class Attention:
 
     def of(self, i):
         """The map of each word of picture i, (LENGTH, rows, columns)."""
-        return (self.maps[i] / self.calls).T.reshape(scenes.LENGTH, self.side, self.side)
+        return fit.host(self.maps[i] / self.calls).T.reshape(scenes.LENGTH, self.side, self.side)
 
 
 def rgb(pictures):

@@ -6,7 +6,6 @@ On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in th
 and its gradients are one CUDA graph.
 """
 import functools
-import importlib
 import io
 import json
 import math
@@ -72,7 +71,7 @@ def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, 
 def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0):
     """One step. Changes state. loss_and_gradients: `gradients` of its parameters. done: the share of the training that
     is over; the rate falls to 0 over its second half."""
-    kernels, arrays = fit.backend(backend), array_module(backend)
+    kernels, arrays = fit.backend(backend), fit.array_module(backend)
     step, shape = state["step"] + 1, (settings["batch"], *model.SHAPE)
     eps = arrays.asarray(kernels.philox.normal(settings["seed"], shape, philox.stream("noise", step)), np.float32)
     batch = [arrays.asarray(part) for part in batch_of(step, settings, sprites)]
@@ -89,10 +88,8 @@ def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0):
 
 def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, tick=lambda: None):
     """Train until `steps`, or for `seconds` in all. Changes state. tick: called after each step."""
-    params, ink = views(state["params"], sizes), array_module(backend).asarray(sprites[0])
-    loss_and_gradients = functools.partial(gradients, params, ink, sizes, backend)
-    if array_module(backend) is not np:
-        loss_and_gradients = importlib.import_module("kernels.triton_gpu.graph").recorded(loss_and_gradients)
+    params, ink = views(state["params"], sizes), fit.array_module(backend).asarray(sprites[0])
+    loss_and_gradients = fit.recorded(functools.partial(gradients, params, ink, sizes, backend), backend)
     began = time.perf_counter() - state["seconds"]
     while state["step"] < (steps or np.inf) and state["seconds"] < (seconds or np.inf):
         done = state["step"] / steps if steps else state["seconds"] / seconds
@@ -104,22 +101,9 @@ def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, ti
     state["losses"] = [float(loss) for loss in state["losses"]]
 
 
-@functools.cache
-def array_module(backend):
-    """numpy, or cupy for "triton_gpu"."""
-    if backend != "triton_gpu":
-        return np
-    try:
-        import cupy
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("cupy is needed for --backend triton_gpu: pip install cupy-cuda12x") from None
-    return cupy
-
-
 def host(state):
     """The state with its vectors as NumPy arrays and its losses as floats."""
-    vectors = {name: np.asarray(getattr(state[name], "get", lambda a=state[name]: a)()) for name in VECTORS}
-    return state | vectors | {"losses": [float(loss) for loss in state["losses"]]}
+    return state | {name: fit.host(state[name]) for name in VECTORS} | {"losses": [float(loss) for loss in state["losses"]]}
 
 
 def save(path, state, about):
