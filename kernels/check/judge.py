@@ -98,7 +98,7 @@ def _excused(op, case, refused, seen):
     if form := case.options.get(FORM):
         seen.untested[f"{form}, which it refuses: {refused.message}"] = None
         return True
-    if op.rules and (sizes := stranger.empty(op, case.shape)):
+    if sizes := stranger.empty(op, case.shape):
         seen.notes[f"refuses {sizes}: {refused.message}"] = None
         return True
     reason = "" if op.rules else _singular(case.arguments)
@@ -189,7 +189,7 @@ def _fits(case, op, outputs, rules):
         possible = rule.dtypes or ((case.dtype,) if stored < op.writes and rule.truth.ndim else floats)
         if dtype not in possible:
             wanted = possible[0] if len(set(possible)) == 1 else "a float" if case.dtype in possible else "an integer"
-            fits = out.dtype.kind in "fiuV" and tolerance.error(out, rule) <= 1
+            fits = out.dtype.kind in "fiubV" and tolerance.error(out, rule) <= 1
             values = "the values are right" if fits else "the values are wrong too"
             raise FAILURES["wrong dtype"](case, f"{which}expected {wanted}, got {dtype}; {values}")
         for j in range(i):
