@@ -19,7 +19,7 @@ OTHER = {"float64": "float32", "float32": "float64"}  # the precision in which r
 REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
 SETTINGS = (*registry.PER_EXAMPLE, "abar")
 GONE = 100  # times less than it was: an error that another input does not show
-SMALLER, BY = 10, 16  # halvings of the inputs, at which an error may be less by luck and with the result
+SMALLER, BY = 10, 64  # halvings of the inputs, at which an error may be less by luck and with the result
 STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
 
 

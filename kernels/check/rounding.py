@@ -138,7 +138,7 @@ class Moved(np.ndarray):
         if ufunc.__name__.endswith("(vectorized)"):  # of numpy.vectorize or frompyfunc: a function that may round
             return self._vectorized(noise, ufunc, method, inputs, options)
         result = call(*map(bare, inputs), **options)
-        noise.elements += max(np.size(result[0] if isinstance(result, tuple) else result) - most, 0)  # of an outer product
+        noise.elements += max(np.size(result[0] if isinstance(result, tuple) else result) - most, 0)
         if method == "at" or isinstance(result, tuple) or result.dtype.kind not in "fc":
             few = False
         elif ufunc in SUMS or (ufunc is np.add and method in ("reduce", "accumulate", "reduceat")):
