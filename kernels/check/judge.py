@@ -145,10 +145,10 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
     own = outputs
     outputs = outputs if op.rules else [_own_nan(op, arguments, out, rule) for out, rule in zip(outputs, rules)]
     units = max(map(tolerance.error, outputs, rules), default=0.0)
-    if op.rules and units > 1 and seen.careful:
-        known = max((x.units for (dtype, _), x in seen.less.items() if dtype == case.dtype), default=1.0)
-        known = min(known, LESS.get(case.dtype, 1.0))  # what is more is no rounding, unless more runs say so
-        rules = stranger.careful(op, arguments, case.dtype, rules, units) if units > known else rules
+    few = op.rules and units > 1 and seen.careful
+    known = max((x.units for (dtype, _), x in seen.less.items() if dtype == case.dtype), default=1.0)
+    if few and units > known:
+        few, rules = False, stranger.careful(op, arguments, case.dtype, rules, units)
         units = max(map(tolerance.error, outputs, rules))
     if units > 1 and case.dtype == "float64":  # the truth is rounded on its way, too: coefficients are allowed an ulp
         rules = near.widened(rules, near.change(op, arguments, case.dtype, data=False), NEAR)
@@ -158,6 +158,9 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
         seen.error[case.dtype] = max(seen.error.get(case.dtype, 0.0), units)
         return
     reason = _reason(call, case, arguments, outputs, rules, own)
+    if reason is None and few:  # nothing is called wrong by few runs
+        rules = stranger.careful(op, arguments, case.dtype, rules, units)
+        return judge(call, case, arguments, own, rules, replace(seen, careful=False), where)
     worst = max(range(len(rules)), key=lambda i: tolerance.error(outputs[i], rules[i]))
     which = where + (f"result {worst}: " if len(rules) > 1 else "")
     found = outputs[worst], rules[worst]
@@ -214,6 +217,8 @@ def _reason(call, case, arguments, outputs, rules, own):
     op, dtype, less = call.op, case.dtype, LESS.get(case.dtype)
     if less is None or any(r.dtypes == derived.WHOLE and tolerance.error(o, r) > 1 for o, r in zip(outputs, rules)):
         return None
+    if max(map(tolerance.error, outputs, rules)) < less:  # and so by any wider rule
+        return ""
     wide = near.widened(rules, near.change(op, arguments, dtype), near.less(dtype))
     units = [tolerance.in_units(out, rule) for out, rule in zip(outputs, wide)]
     far = [~(u < less) for u in units]
