@@ -87,7 +87,7 @@ def hold(call, case, seen, strict=False, turn=None):
         if not all(map(_same_bits, kept, outputs)):
             raise FAILURES["shares memory"](case, "the next call writes over the results of the one before")
         if pairs := laws.broken(law, outputs, second):
-            seen.broken.setdefault(law.name, apart(law, pairs, rules))
+            seen.broken.setdefault(law.name, laws.apart(law, pairs, rules))
             if strict:
                 raise FAILURES["breaks a law"](case, f"{law.name}; {seen.broken[law.name]}")
         seen.laws[law.name] = None
@@ -295,11 +295,3 @@ def _there(op, case, out, rule):
     of |= {n: a[n][place[0]] for n in op.settings if n != "abar" and units.ndim and np.ndim(a.get(n))}
     wrong = f"; {np.sum(units > 1)} of {units.size} elements are off by more" if units.size > 1 else ""
     return wrong + (f"; there {', '.join(f'{n} = {x!s}' for n, x in of.items())}" if of and not case.literal else "")
-
-
-def apart(law, pairs, rules):
-    """How far two calls are apart, as text. law: of `laws.LAWS`. pairs: from `laws.broken`. rules: of the outputs."""
-    allowed = [law.same(rule.allowed, rule.allowed)[0] for rule in rules]
-    both = [(b, tolerance.Rule(np.asarray(a, np.float64), x)) for (a, b), x in zip(pairs, allowed) if a is not None]
-    worst = max(both, key=lambda pair: tolerance.error(*pair))
-    return tolerance.describe(*worst).replace("expected", "first", 1).replace("got", "then", 1)
