@@ -44,7 +44,7 @@ def rules(truth, arguments, dtype, careful=""):
     narrow = dtype in registry.HALVES or any(x.dtype == np.float32 for x in results)  # as the truth itself computes
     short = "float32" if narrow else dtype
     moved, seen = _runs(truth, exact, short, (RUNS if few else RUNS // 2) * (4 if careful else 1))
-    far, _ = _runs(truth, exact, short, (MORE if few else MORE // 4) * (careful == "boundaries"), FARTHER)
+    far, _ = _runs(truth, exact, short, (MORE if few else MORE // 2) * (careful == "boundaries"), FARTHER)
     free = [np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool) for x in results]
     nan = [None] * len(results)
     if lost := {n: np.isnan(x) for n, x in data.items() if np.isnan(x).any()}:
