@@ -116,7 +116,8 @@ def rounds(op, call, arguments, dtype, far):
     found = [errors(a, dtype) for a in (arguments, arguments, *moved)]
     if any(x is None for x in found) or not np.array_equal(*found[:2]) or not np.all(np.isfinite(found)):
         return False
-    if GONE * max(map(_kept, found[2:])) < _kept(found[0]):  # an error that is not there next to one value
+    # an error that is not there next to one value; an ulp of float32 is another schedule
+    if dtype == "float64" and GONE * max(map(_kept, found[2:])) < _kept(found[0]):
         return False
     found = [x[0] for x in found]
     steady = np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
