@@ -95,7 +95,8 @@ def _float32(call, case):
     if failed(call, replace(case, dtype="float64", layouts={}, arguments=registry.exact(case.arguments))):
         return ""
     near = " near t = 0" if np.all(np.less(case.arguments.get("t", math.inf), 100)) else ""
-    return f"float32 cancellation{near}: right in float64, so fold what depends on time alone in float64"
+    fold = ", so fold what depends on time alone in float64" if "abar" in call.op.takes else ""
+    return f"float32 cancellation{near}: right in float64{fold}"
 
 
 def _probes(call, dtype):

@@ -44,7 +44,7 @@ def rules(truth, arguments, dtype, careful=""):
     narrow = dtype in registry.HALVES or any(x.dtype == np.float32 for x in results)  # as the truth itself computes
     short = "float32" if narrow else dtype
     moved, seen = _runs(truth, exact, short, (RUNS if few else RUNS // 2) * (4 if careful else 1))
-    far, _ = _runs(truth, exact, short, (MORE if few else MORE // 4) * (careful == "boundaries"), FARTHER)
+    far, _ = _runs(truth, exact, short, (MORE if few else MORE // 2) * (careful == "boundaries"), FARTHER)
     free = [np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool) for x in results]
     nan = [None] * len(results)
     if lost := {n: np.isnan(x) for n, x in data.items() if np.isnan(x).any()}:
@@ -119,16 +119,17 @@ def _runs(truth, arguments, dtype, runs, times=1, exact=True):
 
 def _free_of_nan(truth, arguments, lost, results, seen):
     """For each result the elements that a NaN among the inputs leaves open, and those that may be NaN: 0 NaN is NaN, or
-    it is never computed, and either order is right. The place of NaN in an order is open. lost: {name: where it holds
-    NaN}. seen: a `Noise`."""
+    it is never computed, and either order is right. The place of NaN in an order is open, unless the code asked for
+    NaN. lost: {name: where it holds NaN}. seen: a `Noise`."""
     either = []
     for seed in range(24 if seen.ordered else 3):  # numbers in place of NaN: what differs depends on them
         drawn = {n: (1, 1e4)[seed % 2] * np.random.default_rng(seed).standard_normal(x.shape) for n, x in lost.items()}
         either.append(_or_none(truth, arguments | {n: np.where(lost[n], drawn[n], arguments[n]) for n in lost}))
     if any(e is None for e in either) or any([x.shape for x in e] != [x.shape for x in results] for e in either):
         return [np.ones(x.shape, bool) for x in results], [None] * len(results)
+    ordered = seen.ordered and not seen.asked
     same = [np.all([(x == y[0]) | ((x != x) & (y[0] != y[0])) for x in y], axis=0) for y in zip(*either)]
-    free = [np.where(x != x, s | seen.ordered, ~s & (seen.ordered or not seen.asked)) for x, s in zip(results, same)]
+    free = [np.where(x != x, s | ordered, ~s & (ordered or not seen.asked)) for x, s in zip(results, same)]
     return free, [s & (x.dtype.kind == "f" and not seen.asked) for x, s in zip(results, same)]
 
 

@@ -66,7 +66,7 @@ def _in_turn(shapes):
 def _sizes(op):
     """The small shapes of an operation, the larger ones, the square, the usual and the empty ones."""
     if not op.rules:
-        return SMALL, LARGER, SQUARE, USUAL, EMPTY if op.empty else ()
+        return SMALL, (*op.shapes, *LARGER), SQUARE, op.shapes or USUAL, EMPTY if op.empty else ()
     small = [s for s in op.shapes if max(s, default=1) <= max(SMALL[-1]) and 0 not in s]
     square = [s for s in small if max(s, default=0) == min(s, default=0) > 1]
     larger = [s for s in op.shapes if s not in small and 0 not in s]
@@ -129,7 +129,7 @@ def _shapes(call, case):
     """Smaller shapes, with fresh numbers."""
     size = math.prod(case.shape)
     small, larger, *_ = _sizes(call.op)
-    for shape in (*small, *larger) if call.op.rules else (*SMALLEST, *LARGER, *STEPS):
+    for shape in (*small, *larger) if call.op.rules else (*SMALLEST, *larger, *STEPS):
         if math.prod(shape) < size:
             for seed in (case.seed, *range(SEEDS - 1))[: 1 if shape in STEPS else SEEDS]:
                 yield redrawn(call, case, shape=shape, seed=seed)

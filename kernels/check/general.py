@@ -29,6 +29,7 @@ MUCH = 2e6  # in a large case
 EFFORT = 1.5e6  # in all cases of a dtype
 ENOUGH = {1: 64, 2: 12, 3: 6}  # sizes, by the number of letters, at which a tenth of the elements drawn anew shows
 CALL = 500  # elements that take as long as a call
+ENDS = 4  # draws of numbers at an end of their range, by which the work is measured
 
 
 def record(truth, arguments=None):
@@ -46,7 +47,7 @@ def record(truth, arguments=None):
     options = {n: choices for n, choices in numbers.items() if said[n].choices or said[n].dtype == "bool"}
     chosen = {name: choices[0] for name, choices in options.items()}
     least, values = _accepted(truth, make, letters, chosen)
-    cost = _cost(truth, make, len(letters), chosen)
+    cost = _cost(truth, make, len(letters), chosen, ENDS if any(a.shape is None for a in said.values()) else 1)
     dtypes = inputs.FLOATS
     if all(a.dtype or a.shape is None for a in said.values()):  # no data of any dtype: in that of the truth
         sample = make(np.random.default_rng(0), (3,) * len(letters), "float64", "normal", **chosen)
@@ -132,28 +133,38 @@ def _repeats(truth, arguments):
         raise Usage("truth: expected equal results for equal arguments, got others: it draws numbers or keeps a state")
 
 
-def _cost(truth, make, count, chosen):
-    """A function of sizes: about how many elements the truth computes there, from a call and one with more of each
-    letter."""
+def _cost(truth, make, count, chosen, draws):
+    """A function of sizes: about how many elements the truth computes there, from a call and two with more of each
+    letter. draws: of the numbers, which stand at an end of their range."""
     base = 8 if count < 5 else 4
 
     def at(sizes):
         try:
-            arguments = make(np.random.default_rng(0), sizes, "float64", "normal", **chosen)
-            return np.maximum(derived.work(truth, arguments), 1) * (CALL, 1)
+            each = [make(np.random.default_rng(seed), sizes, "float64", "large", **chosen) for seed in range(draws)]
+            return np.maximum(np.max([derived.work(truth, arguments) for arguments in each], axis=0), 1) * (CALL, 1)
         except Exception:  # it refuses these sizes
             return np.array([CALL, math.prod(sizes)])
 
     first = at((base,) * count)
-    more = [at((base,) * i + (4 * base,) + (base,) * (count - i - 1)) / first for i in range(count)]
+    more = [[at((base,) * i + (times * base,) + (base,) * (count - i - 1)) / first for times in (4, 16)]
+            for i in range(count)]  # fmt: skip
 
     def cost(sizes):
-        # with each letter as a line through both points, or as a power where that grows faster
-        lines = [np.maximum(1 + (m - 1) * (size / base - 1) / 3, 0) for m, size in zip(more, sizes)]
-        powers = [(size / base) ** (np.log(m) / np.log(4)) if size else 0 for m, size in zip(more, sizes)]
-        return float(np.sum(first * np.prod([np.maximum(*both) for both in zip(lines, powers)], axis=0)))
+        grown = [_grown(*m, size / base) for m, size in zip(more, sizes)]
+        return float(np.sum(first * np.prod(grown, axis=0)))
 
     return cost
+
+
+def _grown(four, sixteen, times):
+    """How many times as much work it is for a letter that is so many times as large, by that of 4 and of 16 times."""
+    return _risen(four, times) if times <= 4 else four * _risen(sixteen / four, times / 4)
+
+
+def _risen(four, times):
+    """On a line through 1 and 4, or a power where that grows faster."""
+    line = np.maximum(1 + (four - 1) * (times - 1) / 3, 0)
+    return np.maximum(line, times ** (np.log(four) / np.log(4)) if times else 0)
 
 
 def _shapes(cost, least):
@@ -180,4 +191,4 @@ def _large(cost, count):
     each = ([sizes(i, size, rest) for size in PAST for rest in (2, 1)] for i in range(count))
     found = [next((s for s in tried if cost(s) <= MUCH), None) for tried in each]
     longest = min((sizes(i, 1_048_583, 1) for i in range(count)), key=cost, default=())
-    return (*filter(None, found), *[longest] * bool(longest and cost(longest) <= 4 * MUCH))
+    return (*filter(None, found), *[longest] * bool(longest and cost(longest) <= 12 * MUCH))

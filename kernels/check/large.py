@@ -9,7 +9,7 @@ from kernels import registry, tolerance
 from kernels.check.case import FAILURES, Case, made
 from kernels.check.judge import failed, judge, rules_of
 
-ROWS, COLUMNS = 5, 1021  # that are repeated
+ROWS, COLUMNS = 29, 1021  # that are repeated; 29 divides no 2^n, and no 2^n - 1 below n = 28
 CACHE, HUGE = 1 << 25, 1 << 31  # bytes, elements
 WHOLE = ((65_539, 2), (3, 349_531))  # past 2^16 rows; past 2^20 elements
 

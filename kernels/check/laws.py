@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from kernels import registry
+from kernels import registry, tolerance
 
 # change(op, arguments): those of the second call, or None where the law does not apply. same(first, second): the parts
 # of an output of both calls that must have the same bits. nan: the examples into which the second call brings NaN, or
@@ -84,6 +84,14 @@ def broken(law, first, second):
     lists of outputs."""
     pairs = [law.same(np.asarray(a), np.asarray(b)) for a, b in zip(first, second, strict=True)]
     return [] if all(_same(*pair) for pair in pairs) else pairs
+
+
+def apart(law, pairs, rules):
+    """How far two calls are apart, as text. law: of LAWS. pairs: from `broken`. rules: of the outputs."""
+    allowed = [law.same(rule.allowed, rule.allowed)[0] for rule in rules]
+    both = [(b, tolerance.Rule(np.asarray(a, np.float64), x)) for (a, b), x in zip(pairs, allowed) if a is not None]
+    worst = max(both, key=lambda pair: tolerance.error(*pair))
+    return tolerance.describe(*worst).replace("expected", "first", 1).replace("got", "then", 1)
 
 
 def _same(a, b, rtol=0):

@@ -130,7 +130,7 @@ class Moved(np.ndarray):
         noise = next(x.noise for x in (*inputs, *(out or ())) if isinstance(x, Moved))
         noise.asked |= ufunc in ASKS
         noise.calls += 1
-        noise.elements += max(map(np.size, inputs))
+        noise.elements += (most := max(map(np.size, inputs)))
         options = {name: bare(x) for name, x in options.items()}
         if out is not None and "where" in options:  # the elements that are left as they are
             options["out"] = tuple(np.array(bare(x)) for x in out)
@@ -138,6 +138,7 @@ class Moved(np.ndarray):
         if ufunc.__name__.endswith("(vectorized)"):  # of numpy.vectorize or frompyfunc: a function that may round
             return self._vectorized(noise, ufunc, method, inputs, options)
         result = call(*map(bare, inputs), **options)
+        noise.elements += max(np.size(result[0] if isinstance(result, tuple) else result) - most, 0)
         if method == "at" or isinstance(result, tuple) or result.dtype.kind not in "fc":
             few = False
         elif ufunc in SUMS or (ufunc is np.add and method in ("reduce", "accumulate", "reduceat")):
@@ -171,7 +172,8 @@ class Moved(np.ndarray):
         noise.elements += max((x.size for x in _floats(given)), default=0)
         if function in SUMS:
             given, bared = bare(given), {name: bare(x) for name, x in options.items()}
-            return noise.array(_sum(noise, function, given, bared, function(*given, **bared), False)[0])
+            noise.elements += np.size(result := function(*given, **bared))
+            return noise.array(_sum(noise, function, given, bared, result, False)[0])
         if function in OPAQUE or function.__module__.startswith(("numpy.linalg", "numpy.fft")):
             noise.elements += sum(x.size * x.shape[-1] for x in _floats(given) if x.ndim > 1)  # a product of matrices
             def move(x):

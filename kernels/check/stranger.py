@@ -56,5 +56,8 @@ def careful(op, arguments, dtype, rules, units):
 
 
 def empty(op, shape):
-    """The letters whose size is 0, in words, "" for none. op: `registry.Op`. shape: of a case."""
+    """What is empty, in words: letters whose size is 0, or of a registered operation the arrays; "" for nothing. op:
+    `registry.Op`. shape: of a case."""
+    if not op.rules:
+        return "empty arrays" * (0 in shape)
     return ", ".join(f"{n} = 0" for n, size in zip(op.letters, shape) if size == 0)

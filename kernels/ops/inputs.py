@@ -19,7 +19,7 @@ SCHEDULES = {  # T beta; "long" has times beyond 16 bits
 TIMES = {"schedule": tuple(SCHEDULES), "times": ("int", "rows")}
 TO_ZERO = TIMES | {"schedule": (*SCHEDULES, "zero")}  # for what is defined where abar_t = 0, zero terminal SNR
 SETTINGS = {  # numbers that are arguments, drawn by the checker so that no kernel may hold one constant
-    "clip": lambda rng: rng.uniform(0.05, 3) if rng.integers(3) else 10 ** rng.uniform(0, 4),
+    "clip": lambda rng: rng.uniform(0.05, 3) if rng.integers(3) else 10 ** rng.uniform(-3, 4),
     "eta": lambda rng: rng.uniform() if rng.integers(3) else 10 ** rng.uniform(-5, 0), "w": lambda rng: _weight(rng),
     "max_norm": lambda rng: 10 ** rng.uniform(-3, 3), "lr": lambda rng: 10 ** rng.uniform(-5, 0),
     "step": lambda rng: int(2 ** rng.integers(rng.choice([20, 62])) + rng.integers(1, 5)),

@@ -142,3 +142,32 @@ def test_a_result_that_is_an_argument_itself_is_seen(name, function):
 
 def test_what_is_not_drawn_is_reported():
     assert "infinities in arrays" in check(Q, "q_sample", dtype="float32", examples=5).untested
+
+
+@pytest.mark.parametrize("name, how", [
+    ("x0_from_v", lambda f, abar, **_: f(abar=np.maximum(abar, 1e-4) if abar[-1] == 0 else abar)),
+    ("ddpm_step", lambda f, clip, **_: f(clip=clip and max(clip, 0.1))),
+    ("layers.attention", lambda f, k, v, mask, causal, **_: (
+        f(k=k[:, :, :64], v=v[:, :, :64]) if mask is None and not causal else f())),
+])  # fmt: skip
+def test_a_floor_at_zero_terminal_snr_a_small_clip_and_a_second_tile_are_drawn(name, how):
+    assert check(wrong(name, how), name).kind == "wrong values"
+
+
+def test_rows_that_come_again_after_2_to_the_16_less_1_are_seen():
+    def again(x0, t, eps, abar):
+        out = Q(x0, t, eps, abar)
+        out[65_535:] = out[: max(len(out) - 65_535, 0)]
+        return out
+
+    assert check(again, "q_sample", dtype="float32").kind == "wrong values"
+
+
+def test_empty_arrays_may_be_refused():
+    def refuses(x0, t, eps, abar):
+        if not x0.size:
+            raise ValueError("nothing to do")
+        return Q(x0, t, eps, abar)
+
+    verdict = check(refuses, "q_sample")
+    assert verdict and "refuses empty arrays: ValueError: nothing to do" in " ".join(str(verdict).split()), str(verdict)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kernels.check import check, grade
-
+from kernels.check.general import record
 
 
 def logistic(x: "(B, N) float"):
@@ -66,3 +66,24 @@ def test_a_loop_is_tried_past_64_steps_and_what_is_not_is_reported():
 
     verdict = check(lambda x: scan(np.where(np.arange(x.shape[1]) < 100, x, 0)).astype(x.dtype), truth=scan)
     assert verdict.kind == "wrong values" and any(words.startswith("L above") for words in verdict.untested)
+
+
+def test_an_end_past_2_to_the_20_is_tried_of_two_arrays():
+    def past(x, y):
+        out = x + y
+        out[1 << 20 :] = 0
+        return out
+
+    assert check(past, truth=lambda x, y: x + y, arguments=dict.fromkeys("xy", "(N,) float")).kind == "wrong values"
+
+
+def test_no_size_is_tried_whose_result_fills_the_memory():
+    outer = record(lambda x, y: x[:, None] * y, {"x": "(N,) float", "y": "(N,) float"})
+    one_hot = record(lambda index, C: (index[:, None] == np.arange(C)).astype(np.float32),
+                     {"index": "(B,) ints below C", "C": "int in [2, 1000]"})  # fmt: skip
+    assert max(outer.large)[0] <= 4_099 and max(one_hot.large)[0] <= 4_099
+
+
+def test_a_truth_that_asks_for_nan_is_taken_at_its_word():
+    verdict = check(lambda x: np.nanmedian(x, axis=1), truth=lambda x: np.median(x, axis=1), arguments={"x": "(B, N)"})
+    assert verdict.kind == "wrong values" and "expected nan" in verdict.message, str(verdict)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kernels import tolerance
-from kernels.check import check, judge, laws
+from kernels.check import check, laws
 from kernels.numba_cpu import fused
 
 
@@ -26,6 +26,6 @@ def test_a_broken_law_is_reported_with_its_error():
 ])  # fmt: skip
 def test_a_broken_law_is_measured_by_the_allowed_error_of_its_own_examples(law, first, then, place, allowed, units):
     rule = tolerance.Rule(np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 0.25]))
-    message = judge.apart(laws.LAWS[law], [(np.array(first), np.array(then))], [rule])
+    message = laws.apart(laws.LAWS[law], [(np.array(first), np.array(then))], [rule])
     numbers = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", message)]
     assert numbers == [place, first[place], then[place], allowed, units]
