@@ -102,6 +102,10 @@ def made(model, args, bar):
         bar.total = total
         bar.update(done - bar.n)
         bar.set_postfix({"s/step": f"{(seconds[-1] - seconds[0]) / done:.2f}"})
+        # What is done with makes room: the states of the text are there, and after the last step the latents, too
+        model.pop("text", None)
+        if done == total:
+            del model["unet"]
 
     given = dict(negative=args.negative, steps=args.steps, guidance=args.guidance, seed=args.seed, sampler=args.sampler,
                  spacing=args.spacing, tick=tick)
@@ -183,7 +187,8 @@ def arguments(argv):
     option("tiny", "a small model of random weights: shows the pipeline, not a picture", action="store_true")
     option("random", "random weights of the size of Stable Diffusion 1.5: shows time and memory", action="store_true")
     option("variant", "of the files, such as fp16 (default: none)", type=command.named)
-    option("dtype", f"of the computation {own}", choices=["float32", "float64"], default="float32")
+    option("dtype", f"of the weights; float16 is computed with in float32 {own}", default="float32",
+           choices=["float16", "float32", "float64"])
     option("backend", "whose layers are used (default: numba_cpu, with --tiny ref)", choices=["ref", "numba_cpu"])
     option("steps", own, type=int, default=20)
     option("guidance", f"weight; 1 is the plain conditional model {own}", type=float, default=7.5, metavar="W")

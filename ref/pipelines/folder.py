@@ -22,15 +22,15 @@ MOST = 5  # names that a message lists
 def load(folder, dtype=np.float32, variant=None):
     """A Stable Diffusion model from its folder.
 
-    folder: path with unet/, vae/, text_encoder/, tokenizer/, scheduler/. dtype: of the parameters, np.float32 or
-    np.float64. variant: "fp16" for the files *.fp16.safetensors, None for those without.
+    folder: path with unet/, vae/, text_encoder/, tokenizer/, scheduler/. dtype: of the parameters, np.float32,
+    np.float64, or np.float16, which is widened to float32 a layer at a time where it is used. variant: "fp16" for the files *.fp16.safetensors, None for those without.
     Returns {"unet", "vae", "text": {"params": tree, "config": dict}, "tokenizer": dict, "scheduler": dict}.
     Raises FileNotFoundError for a missing file; ValueError for pickle files, a damaged file, tensors that are missing,
     unknown or of another shape, a config beyond `ref.pipelines.config`; TypeError for another dtype.
     """
     folder, dtype = Path(folder), np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+    if dtype not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"dtype: expected float16, float32 or float64, got {dtype}")
     for other in ("transformer", "text_encoder_2"):
         if (folder / other).exists():
             raise ValueError(f"folder: {folder / other}: a model of another family than Stable Diffusion 1 and 2")
@@ -101,12 +101,16 @@ def _file(path):
 
 def converted(numbers, kind, dtype):
     """Raw numbers as floats, in the file where they have the dtype already. numbers: array. kind: of safetensors.
-    dtype: float32 or float64. Returns an array of its shape."""
+    dtype: float16, float32 or float64. Returns an array of its shape. Raises ValueError where float16 has no room."""
     if kind == "BF16":
         wide = numbers.astype(np.uint32)
         wide <<= 16
-        return wide.view(np.float32).astype(dtype, copy=False)
-    return numbers.astype(dtype, copy=not numbers.flags.aligned)
+        numbers = wide.view(np.float32)
+    try:
+        with np.errstate(over="raise"):
+            return numbers.astype(dtype, copy=not numbers.flags.aligned)
+    except FloatingPointError:
+        raise ValueError(f"dtype: expected float32 for weights up to {np.abs(numbers).max():g}, got {dtype}") from None
 
 
 def expected(name, config):

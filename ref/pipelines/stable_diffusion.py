@@ -6,7 +6,8 @@
     denoise          the U-Net, which a sampler calls     ref/nets/unet.py, ref/samplers/
     decode_image     latents to pixels                    ref/nets/autoencoder.py
 
-`load` reads a folder. Samplers compute in float64, networks in the dtype of their parameters. Latents are scaled to a
+`load` reads a folder. Samplers compute in float64, networks in the dtype of their parameters, or in float32 where these
+are stored in float16. Latents are scaled to a
 deviation of about 1, and the autoencoder's factor stands in `encode_image` and `decode_image` alone.
 
 Papers
@@ -68,15 +69,15 @@ def denoise(model, x, t, context, guidance=None):
     model: from `load`. x: (B, C, h, w) latents. t: int, or (B,), from 0 to 999, as the folder counts. context:
     (B, L, D) of `encode_text`. guidance: its strength, for a distilled model that takes it as an input, [LCM]
     section 4.3; others ignore it.
-    Returns (B, C, h, w) in the dtype of the parameters.
+    Returns (B, C, h, w) in the dtype that the network computes in.
     """
     params, config = model["unet"]["params"], model["unet"]["config"]
-    dtype, strength = params["conv_in"]["weight"].dtype, None
+    dtype, strength = _dtype(params["conv_in"]), None
     if guidance is not None and "cond_proj" in params["time_embedding"]:
         width = params["time_embedding"]["cond_proj"]["weight"].shape[1]
         w = np.full(len(x), 1000 * (number(guidance, "guidance") - 1))
         strength = time_embedding(w, width, freq_shift=1, flip_sin_to_cos=False).astype(dtype)  # (B, width)
-    y, _ = unet(params, np.asarray(x, dtype), t, np.asarray(context, dtype), config, timestep_cond=strength)
+    y, _ = unet(params, np.asarray(x, dtype), t, np.asarray(context, dtype), config, None, strength, keep=False)
     return y
 
 
@@ -90,7 +91,7 @@ def encode_image(model, image):
     params, config = model["vae"]["params"], model["vae"]["config"]
     if "encoder" not in params:
         raise ValueError("vae: expected an autoencoder with an encoder, got the tiny one")
-    y, _ = encode(params, np.asarray(image, params["encoder"]["conv_in"]["weight"].dtype), config)
+    y, _ = encode(params, np.asarray(image, _dtype(params["encoder"]["conv_in"])), config, keep=False)
     mean, logvar = np.split(y, 2, axis=1)
     factor, shift = config["scaling_factor"], config["shift_factor"] or 0
     return (mean - shift) * factor, np.clip(logvar, *LOGVAR) + 2 * math.log(factor)
@@ -103,7 +104,7 @@ def decode_image(model, z):
     tiny = "mid_block" not in params["decoder"]
     first = params["decoder"]["layers"][0] if tiny else params["decoder"]["conv_in"]
     scaled = np.asarray(z) / config["scaling_factor"] + (config["shift_factor"] or 0)
-    x, _ = (tiny_decode if tiny else decode)(params, scaled.astype(first["weight"].dtype), config)
+    x, _ = (tiny_decode if tiny else decode)(params, scaled.astype(_dtype(first)), config, keep=False)
     return x
 
 
@@ -185,13 +186,13 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, seed=0, kept=None
     as from `times`. cond: (B, L, D), the states of the prompts. uncond: those of the negative one, or None.
     guidance, sampler, seed, tick: as in `text_to_image`; of the seed is the noise of "lcm". kept: None, or (known,
     mask), both (B, C, h, w), the mask 0 where the latents are kept. eps: the noise of the kept, as x.
-    Returns (B, C, h, w) in the dtype of the parameters.
+    Returns (B, C, h, w) in the dtype that the network computes in.
     Raises ValueError for another sampler.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}")
     abar, predict = alphas(model["scheduler"], sampler), PREDICTS[model["scheduler"]["prediction_type"]]
-    calls = []
+    calls, dtype = [], _dtype(model["unet"]["params"]["conv_in"])
 
     def predicted(xt, t):
         if kept:
@@ -217,7 +218,7 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, seed=0, kept=None
         z = _euler(predicted, x, visited, abar, predict)
     else:
         z = _lcm(predicted, x, visited, abar, predict, model["scheduler"]["timestep_scaling"], seed)
-    return (np.where(kept[1], z, kept[0]) if kept else z).astype(model["unet"]["params"]["conv_in"]["weight"].dtype)
+    return (np.where(kept[1], z, kept[0]) if kept else z).astype(dtype)
 
 
 def _euler(predicted, x, visited, abar, predict):
@@ -262,6 +263,11 @@ def _coarse(mask, image, known):
     rows, columns = known.shape[2:]
     blocks = mask.reshape(len(image), 1, rows, image.shape[2] // rows, columns, image.shape[3] // columns)
     return np.broadcast_to(blocks.any(axis=(3, 5)), known.shape)
+
+
+def _dtype(layer):
+    """What a network computes in, of its first layer: the dtype of the parameters, or float32 for float16."""
+    return np.result_type(layer["weight"], np.float32)
 
 
 def _shown(image):
