@@ -101,7 +101,7 @@ def _file(path):
 
 def converted(numbers, kind, dtype):
     """Raw numbers as floats, in the file where they have the dtype already. numbers: array. kind: of safetensors.
-    dtype: float16, float32 or float64. Returns an array of its shape. Raises ValueError where float16 has no room."""
+    dtype: float16, float32 or float64. Returns an array of its shape. Raises ValueError for numbers beyond it."""
     if kind == "BF16":
         wide = numbers.astype(np.uint32)
         wide <<= 16
