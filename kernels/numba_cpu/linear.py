@@ -101,8 +101,8 @@ def layer(lo, hi, y, x, panels, bias, residual, act, m, n, block):
 
 @njit(**COMPILE)
 def affine(lo, hi, y, x, w, bias, rows, m, n, turned):
-    """`products` for the panels lo .. hi - 1 of a tile's width of outputs, as many at a time as stay in the second-level
-    cache for all rows, so that each weight is copied once. w: flat, (m, n), or turned, (n, m)."""
+    """`products` for the panels lo .. hi - 1 of a tile's width of outputs, as many at a time as stay in the
+    second-level cache for all rows, so that each weight is copied once. w: flat, (m, n), or turned, (n, m)."""
     wide()
     width = lanes(x)
     most = max(1, min(hi - lo, NEAR // (max(1, n) * width)))

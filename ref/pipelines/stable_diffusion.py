@@ -120,12 +120,9 @@ def text_to_image(model, prompts, negative="", steps=20, guidance=7.5, seed=0, s
     Raises ValueError for a size that the autoencoder cannot make, another sampler, and as `times` does.
     """
     cond, uncond = _contexts(model, prompts, negative, guidance)
-    x = _noise(model, len(cond), size, seed) if latents is None else np.asarray(latents, np.float64)
-    if x.ndim != 4 or (len(x), x.shape[1]) != (len(cond), model["vae"]["config"]["latent_channels"]):
-        raise ValueError(f"latents: expected ({len(cond)}, {model['vae']['config']['latent_channels']}, h, w) for "
-                         f"{len(cond)} prompts, got {x.shape}")
+    x = noise(model, len(cond), size, seed, latents)
     visited = times(model["scheduler"], steps, spacing, sampler)
-    return _shown(decode_image(model, sample(model, x, visited, cond, uncond, guidance, sampler, seed, tick=tick)))
+    return shown(decode_image(model, sample(model, x, visited, cond, uncond, guidance, sampler, seed, tick=tick)))
 
 
 def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, guidance=7.5, seed=0,
@@ -147,14 +144,14 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
         raise ValueError(f"image: expected ({len(cond)}, 3, H, W) for {len(cond)} prompts, got {image.shape}")
     mean, _ = encode_image(model, 2 * image - 1)
     known = mean.astype(np.float64)
-    eps = _noise(model, len(image), image.shape[2:], seed)
+    eps = noise(model, len(image), image.shape[2:], seed)
     left = int(steps * strength)
     visited = times(model["scheduler"], steps, spacing, sampler)
     visited = visited[max(len(visited) - 1 - left, 0):]
     kept = None if mask is None else (known, _coarse(mask, image, known))
     x = _started(model, known, eps, visited, sampler)
     z = sample(model, x, visited, cond, uncond, guidance, sampler, seed, kept, eps, tick)
-    return _shown(decode_image(model, z))
+    return shown(decode_image(model, z))
 
 
 def _contexts(model, prompts, negative, guidance):
@@ -165,9 +162,20 @@ def _contexts(model, prompts, negative, guidance):
     return cond, np.repeat(encode_text(model, tokenize(model, negative)), len(cond), axis=0)
 
 
-def _noise(model, count, size, seed):
-    """Standard normal latents (count, C, h, w) for images of a size, which the autoencoder's factor has to divide."""
+def noise(model, count, size, seed, latents=None):
+    """Standard normal latents for images of a size, [LDM] section 3.3.
+
+    model: from `load`. count: B. size: (H, W). seed: int. latents: (B, C, h, w) in place of the seed's, or None.
+    Returns (B, C, h, w) float64.
+    Raises ValueError for a size that the autoencoder's factor does not divide, and for latents of another shape.
+    """
     config = model["vae"]["config"]
+    if latents is not None:
+        x = np.asarray(latents, np.float64)
+        if x.ndim != 4 or x.shape[:2] != (count, config["latent_channels"]):
+            raise ValueError(f"latents: expected ({count}, {config['latent_channels']}, h, w) for {count} prompts, got "
+                             f"{x.shape}")
+        return x
     levels = len(config.get("decoder_block_out_channels", config.get("block_out_channels")))
     (rows, columns), factor = integers(height=size[0], width=size[1]), 2 ** (levels - 1)
     if rows < 1 or columns < 1 or rows % factor or columns % factor:
@@ -270,5 +278,6 @@ def _dtype(layer):
     return np.result_type(layer["weight"], np.float32)
 
 
-def _shown(image):
+def shown(image):
+    """[-1, 1] to [0, 1], where an image is shown: what lies beyond is clipped. image: any shape. Returns it."""
     return np.clip(image / 2 + 0.5, 0, 1)

@@ -95,9 +95,11 @@ def test_bfloat16_and_shards(folder):
         sd.load(folder)
 
 
-def test_what_has_the_dtype_stays_in_the_file(saved):
-    weight = sd.load(saved)["unet"]["params"]["conv_in"]["weight"]
-    assert not weight.flags.owndata and not weight.flags.writeable
+def test_what_has_the_dtype_stays_in_the_file_and_the_file_as_it_is(saved):
+    before, weight = (saved / FILE).read_bytes(), sd.load(saved)["unet"]["params"]["conv_in"]["weight"]
+    assert not weight.flags.owndata
+    weight[...] = 0
+    assert (saved / FILE).read_bytes() == before
 
 
 def lacking(folder):
