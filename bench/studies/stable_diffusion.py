@@ -199,7 +199,7 @@ def arguments(argv):
     option("steps", own, type=int, default=20)
     option("guidance", f"weight; 1 is the plain conditional model {own}", type=float, default=7.5, metavar="W")
     option("negative", "what the image shall not show", default="", metavar="PROMPT")
-    option("size", "height and width (default: 512, of Stable Diffusion 3 1024, with --tiny 64)", type=sides, metavar="HxW")
+    option("size", "height and width (default: 512; Stable Diffusion 3: 1024; --tiny: 64)", type=sides, metavar="HxW")
     option("seed", own, type=int, default=0)
     option("sampler", "(default: dpmpp_2m; Stable Diffusion 3 has its own)", choices=sd.SAMPLERS)
     option("spacing", "of the steps (default: the folder's)", choices=["leading", "linspace", "trailing"])

@@ -102,7 +102,8 @@ def layer(lo, hi, y, x, panels, bias, residual, act, m, n, block):
 @njit(**COMPILE)
 def affine(lo, hi, y, x, w, bias, rows, m, n, turned):
     """`products` for the panels lo .. hi - 1 of a tile's width of outputs, as many at a time as stay in the
-    second-level cache for all rows, so that each weight is copied once. w: flat, (m, n), or turned, (n, m)."""
+    second-level cache for all rows, so that each weight is copied once. y, x, bias, rows: as there. w: flat, of
+    (m, n), or turned of (n, m). m, n: outputs and inputs."""
     wide()
     width = lanes(x)
     most = max(1, min(hi - lo, NEAR // (max(1, n) * width)))

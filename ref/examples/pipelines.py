@@ -70,6 +70,6 @@ FUNCTIONS = {
     "schedule.times": dict(steps=4),
     "stable_diffusion_3.text_to_image": dict(model=lambda: third(), steps=2, size=(8, 8), guidance=2.0),
     "stable_diffusion_3.encode_text": dict(model=lambda: third()),
-    "stable_diffusion_3.denoise": dict(model=lambda: third(), t=0.5, context=sines((2, 12, 8), 3), pooled=sines((2, 6))),
+    "stable_diffusion_3.denoise": dict(model=lambda: third(), t=0.5, context=sines((2, 9, 8)), pooled=sines((2, 6))),
     "stable_diffusion_3.times": dict(config=checked("flow", {"shift": 3.0}), steps=4),
 }

@@ -5,6 +5,7 @@ few lines, for `ref` imports nothing but NumPy, and NumPy has no bfloat16 for th
 the wanted dtype stays in the file (`np.memmap`) and is read where it is used. Pickle files run code and are refused.
 """
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ def load(folder, dtype=np.float32, variant=None):
     *.fp16.safetensors, None for those without.
     Returns {"unet", "vae", "text": {"params": tree, "config": dict}, "tokenizer": dict, "scheduler": dict}; of Stable
     Diffusion 3 "transformer" in place of "unet", and "text_2", "tokenizer_2".
+    Warns of a third text encoder, which is not used.
     Raises FileNotFoundError for a missing file; ValueError for pickle files, a damaged file, tensors that are missing,
     unknown or of another shape, a config beyond `ref.pipelines.config`; TypeError for another dtype.
     """
@@ -49,6 +51,8 @@ def load(folder, dtype=np.float32, variant=None):
     for end in ("", "_2")[:1 + third]:
         places = configs[f"text{end}"]["max_position_embeddings"]
         model[f"tokenizer{end}"] = tokenizer(folder / f"tokenizer{end}", places)
+    if third and (folder / "text_encoder_3").exists():
+        warnings.warn(f"{folder / 'text_encoder_3'} is not used: its part of the text is 0", stacklevel=2)
     # Weights
     for name, (place, _, file) in (THIRD if third else FIRST).items():
         found = _renamed(kinds[name], tensors(folder / place, file, variant))
