@@ -20,7 +20,8 @@ UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_back
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant"
           r"|stable_diffusion(_3)?\.\w+-model")  # whose networks have their own tests
 COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
-             "count shape heads groups stride dilation patch factor end base freq_shift octaves degree first last".split())
+             "count shape heads groups stride dilation patch factor end base freq_shift octaves degree first "
+             "last".split())
 
 
 def numbers(result):

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from ref import samplers
 from ref.diffusion import q_sample
 from ref.nets.autoencoder import decode, encode, tiny_decode
 from ref.nets.unet import unet
@@ -100,6 +101,7 @@ WRONG = {  # faults that pictures hardly show: the model with the fault, or what
     "heads": lambda model: changed(model, "unet", attention_head_dim=4),
     "cosines_last": lambda model: changed(model, "unet", flip_sin_to_cos=False),
     "scaling": lambda model: changed(model, "vae", scaling_factor=0.18),
+    "scaling_inverse": lambda model: changed(model, "vae", scaling_factor=1 / 0.18215),
     "last_step_to_1": lambda model: changed(model, "scheduler", set_alpha_to_one=True),
     "no_offset": lambda model: changed(model, "scheduler", steps_offset=0),
     "linear_betas": lambda model: changed(model, "scheduler", beta_schedule="linear"),
@@ -123,6 +125,29 @@ def test_a_wrong_step_is_caught(load, monkeypatch, name, fault):
     monkeypatch.setattr(sd, name, fault(getattr(sd, name)))
     with pytest.raises(AssertionError, match="off by"):
         close(run(load("sd1"), "sd1", 0), part("sd1", "run0/image"))
+
+
+@pytest.mark.parametrize("name, i, fault", [
+    ("sd1", 0, ("ref.nets.unet.EPS", 1e-5)), ("sd1", 0, ("ref.nets.unet.TOKEN_EPS", 1e-6)),
+    ("sd1", 0, ("ref.nets.autoencoder.EPS", 1e-5)), ("turbo", 1, ("ref.pipelines.stable_diffusion.sigma_from_abar",
+                                                                 lambda abar: np.sqrt(1 / abar))),
+    ("turbo", 1, ("ref.pipelines.stable_diffusion.vp_from_ve", lambda x, sigma: x)),
+    ("turbo", 1, ("ref.samplers.euler", lambda denoise, x, sigmas, real=samplers.euler: real(
+        denoise, x / sigmas[0] * np.sqrt(1 + sigmas[0]**2), sigmas))),
+    ("turbo", 1, ("ref.samplers.euler", lambda denoise, x, sigmas, real=samplers.euler: real(
+        denoise, x / sigmas[0], sigmas))),
+])
+def test_a_wrong_constant_or_scale_is_caught(load, monkeypatch, name, i, fault):
+    monkeypatch.setattr(*fault)
+    with pytest.raises(AssertionError, match="off by"):
+        close(run(load(name), name, i), part(name, f"run{i}/image"))
+
+
+@pytest.mark.parametrize("settings", [
+    dict(rescale_betas_zero_snr=False), dict(timestep_spacing="leading"), dict(prediction_type="sample")])
+def test_a_wrong_schedule_of_v_is_caught(load, settings):
+    with pytest.raises(AssertionError, match="off by"):
+        close(run(changed(load("sd2"), "scheduler", **settings), "sd2", 0), part("sd2", "run0/image"))
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
