@@ -11,7 +11,7 @@ from tests.ref import EQUATIONS, worked
 NAMES = [name.removeprefix("ref.") for name in EQUATIONS]
 KEEPS = (  # the dtype of their arrays
     "layers", "nets", "pipelines.stable_diffusion", "optim", "numerics.erf", "numerics.normal", "numerics.two_sum",
-    "numerics.exp_difference", "fused.adam_ema_step", "fused.mlp_train",
+    "numerics.exp_difference", "numerics.blockwise", "fused.adam_ema_step", "fused.mlp_train",
 )  # fmt: skip
 
 
