@@ -45,7 +45,7 @@ def erf(x):
     x: any shape.
     Returns erf of that shape, within 2 units in the last place.
     """
-    return _blockwise(_erf, x)
+    return blockwise(_erf, x)
 
 
 def normal_cdf(x):
@@ -55,7 +55,7 @@ def normal_cdf(x):
     x: any shape.
     Returns Phi of that shape.
     """
-    return _blockwise(_normal_cdf, x)
+    return blockwise(_normal_cdf, x)
 
 
 def normal_pdf(x):
@@ -65,15 +65,20 @@ def normal_pdf(x):
     x: any shape.
     Returns phi of that shape.
     """
-    return _blockwise(_normal_pdf, x)
+    return blockwise(_normal_pdf, x)
 
 
-def _blockwise(f, x):
-    """f(x), for an f of each element, BLOCK of them at a time."""
-    x = np.asarray(x) + 0.0  # floats
+def blockwise(f, x):
+    """f(x), BLOCK elements at a time, so that what f makes in between stays in the cache and takes no memory.
+
+    f: of each element alone, keeps the dtype. x: any shape.
+    Returns f(x), of that shape.
+    """
+    x = x if getattr(x, "dtype", np.dtype(int)).kind in "fc" else np.asarray(x) + 0.0  # floats
     if x.size <= BLOCK:
         return f(x)
-    y, flat = np.zeros(x.size, x.dtype), x.reshape(-1)
+    flat = x.reshape(-1)
+    y = np.empty_like(flat)
     for start in range(0, x.size, BLOCK):
         y[start:start + BLOCK] = f(flat[start:start + BLOCK])
     return y.reshape(x.shape)

@@ -65,8 +65,11 @@ def filled(tree, gradients):
 
 def apply(layer, params, x, **settings):
     """layer(x, w, b, ...) with the weight, and the bias if there is one, under their published names. layer: of
-    `ref.layers`. params: dict with weight and perhaps bias. x: array. settings: the layer's other arguments."""
-    return layer(x, w=params["weight"], b=params.get("bias"), **settings)
+    `ref.layers`. params: dict with weight and perhaps bias; what is stored in float16 is widened here, for this call.
+    x: array. settings: the layer's other arguments."""
+    w, b = (a if a is None or a.dtype != np.float16 else a.astype(np.result_type(a, x), copy=False)
+            for a in (params["weight"], params.get("bias")))
+    return layer(x, w=w, b=b, **settings)
 
 
 def gradient(layer_backward, dy, params, x, **settings):

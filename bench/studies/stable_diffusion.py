@@ -4,8 +4,9 @@
     python -m bench.studies.stable_diffusion --tiny "a horse"        a random model of ten thousand parameters
     python -m bench.studies.stable_diffusion --random "a horse"      a random one of the true size: time and memory
 
-DIR is in the layout of diffusers: unet/, vae/, text_encoder/, tokenizer/, scheduler/. --image starts from an image, of
-which --strength is the part that is made anew; --inpaint makes only what is white in a mask anew.
+DIR is in the layout of diffusers: unet/, vae/, text_encoder/, tokenizer/, scheduler/; Stable Diffusion 3 has
+transformer/ in place of unet/. --image starts from an image, of which --strength is the part that is made anew;
+--inpaint makes only what is white in a mask anew.
 """
 from ref import command
 
@@ -29,6 +30,7 @@ from ref import tree
 from ref.examples import pipelines
 from ref.philox import normal
 from ref.pipelines import stable_diffusion as sd
+from ref.pipelines import stable_diffusion_3 as sd3
 from ref.pipelines.config import checked
 from ref.pipelines.folder import expected
 
@@ -44,6 +46,7 @@ FITTING = (  # public folders that fit: name, millions of parameters, what it is
     ("stabilityai/sd-turbo", 1290, "in 1 step: --sampler euler --steps 1 --guidance 1"),
     ("nota-ai/bk-sdm-small", 689, "distilled, without a middle block"),
     ("SimianLuo/LCM_Dreamshaper_v7", 1066, "takes the guidance as an input"),
+    ("stabilityai/stable-diffusion-3-medium-diffusers", 2987, "3, run without its third text encoder"),
 )
 
 
@@ -58,7 +61,7 @@ def main(argv=None):
         results.writable(args.out, [NAME])
         began = time.perf_counter()
         model = read(args)
-        numbers = sum(a.size for name in ("unet", "vae", "text") for a in tree.leaves(model[name]["params"]))
+        numbers = sum(a.size for part in model.values() for a in tree.leaves(part.get("params", {})))
         took = time.perf_counter() - began
         print(f"{numbers / 1e6:.4g} M parameters, read in {took:.1f} s; into {args.out}", flush=True)
         with warnings.catch_warnings(record=True) as said, tqdm(unit="step", disable=None) as bar:
@@ -95,18 +98,25 @@ def read(args):
 def made(model, args, bar):
     """The image (3, H, W) in [0, 1], and the seconds at the start, after each step and at the end. args: from
     `arguments`. bar: tqdm's."""
-    seconds, pipeline = [time.perf_counter()], with_kernels(sd, args.backend)
+    third = "transformer" in model
+    seconds, pipeline = [time.perf_counter()], with_kernels(sd3 if third else sd, args.backend)
 
     def tick(done, total):
         seconds.append(time.perf_counter())
         bar.total = total
         bar.update(done - bar.n)
         bar.set_postfix({"s/step": f"{(seconds[-1] - seconds[0]) / done:.2f}"})
+        # What is done with makes room: the states of the text are there, and after the last step the latents, too
+        for name in ("text", "text_2", *(["unet", "transformer"] if done == total else [])):
+            model.pop(name, None)
 
-    given = dict(negative=args.negative, steps=args.steps, guidance=args.guidance, seed=args.seed, sampler=args.sampler,
-                 spacing=args.spacing, tick=tick)
+    given = dict(negative=args.negative, steps=args.steps, guidance=args.guidance, seed=args.seed, tick=tick)
+    if third and (args.image or args.sampler or args.spacing):
+        raise ValueError("--image, --sampler, --spacing: expected none of them for Stable Diffusion 3, which follows "
+                         "its flow from noise by Euler's method")
+    given |= {} if third else dict(sampler=args.sampler or "dpmpp_2m", spacing=args.spacing)
     if args.image is None:
-        size = args.size or ((64, 64) if args.tiny else (512, 512))
+        size = args.size or ((64, 64) if args.tiny else (1024, 1024) if third else (512, 512))
         image = pipeline.text_to_image(model, args.prompt, size=size, **given)
     else:
         start = pixels(args.image)[None]  # (1, 3, H, W)
@@ -183,14 +193,15 @@ def arguments(argv):
     option("tiny", "a small model of random weights: shows the pipeline, not a picture", action="store_true")
     option("random", "random weights of the size of Stable Diffusion 1.5: shows time and memory", action="store_true")
     option("variant", "of the files, such as fp16 (default: none)", type=command.named)
-    option("dtype", f"of the computation {own}", choices=["float32", "float64"], default="float32")
+    option("dtype", f"of the weights; float16 is computed with in float32 {own}", default="float32",
+           choices=["float16", "float32", "float64"])
     option("backend", "whose layers are used (default: numba_cpu, with --tiny ref)", choices=["ref", "numba_cpu"])
     option("steps", own, type=int, default=20)
     option("guidance", f"weight; 1 is the plain conditional model {own}", type=float, default=7.5, metavar="W")
     option("negative", "what the image shall not show", default="", metavar="PROMPT")
-    option("size", "height and width (default: 512, with --tiny 64)", type=sides, metavar="HxW")
+    option("size", "height and width (default: 512; Stable Diffusion 3: 1024; --tiny: 64)", type=sides, metavar="HxW")
     option("seed", own, type=int, default=0)
-    option("sampler", own, choices=sd.SAMPLERS, default="dpmpp_2m")
+    option("sampler", "(default: dpmpp_2m; Stable Diffusion 3 has its own)", choices=sd.SAMPLERS)
     option("spacing", "of the steps (default: the folder's)", choices=["leading", "linspace", "trailing"])
     option("image", "start from this image", type=command.named, metavar="FILE")
     option("strength", f"with --image: the part of the steps that is run {own}", type=float, default=0.8, metavar="S")

@@ -17,6 +17,8 @@ from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
 
 ACTS = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
 ROOM, DEPTH = 1 << 16, 192  # sums of a part; terms at a time, which stay in the first-level cache
+NEAR = 1 << 17  # weights of panels that stay in the second-level cache
+BLOCK, LINE = 64, 16  # rows at a time; weights of a row that are copied at a time
 
 
 def linear(x, w, b=None, out=None):
@@ -30,9 +32,9 @@ def linear(x, w, b=None, out=None):
 
 def products(y, x, w, bias, rows):
     """y = x w^T + bias, a number of rows. y, x: flat. w: (m, n), of any strides. bias: (m,), or empty."""
-    block = block_of(len(w))
-    args = y, x, *panelled(w, bias, 1), rows, *w.shape, block
-    engine.run(affine, rows * max(1, w.size), *args, parts=-(-rows // block))
+    turned = w.flags.f_contiguous and not w.flags.c_contiguous
+    args = y, x, engine.flat(w.T if turned else w), bias, rows, *w.shape, turned
+    engine.run(affine, rows * max(1, w.size), *args, parts=-(-len(w) // lanes(w)))
 
 
 def linear_act(x, w, b, r, act, out=None):
@@ -98,16 +100,47 @@ def layer(lo, hi, y, x, panels, bias, residual, act, m, n, block):
 
 
 @njit(**COMPILE)
-def affine(lo, hi, y, x, panels, bias, rows, m, n, block):
-    """`products` of the blocks lo .. hi - 1 of `block` rows. panels, bias: of `panelled`. The rest as in `layer`."""
+def affine(lo, hi, y, x, w, bias, rows, m, n, turned):
+    """`products` for the panels lo .. hi - 1 of a tile's width of outputs, as many at a time as stay in the
+    second-level cache for all rows, so that each weight is copied once. y, x, bias, rows: as there. w: flat, of
+    (m, n), or turned of (n, m). m, n: outputs and inputs."""
     wide()
-    along = bias.size
-    sums = lines(-(-block // ROWS) * ROWS * along, x)
-    for begin in range(lo * block, min(hi * block, rows), block):
-        count = min(block, rows - begin)
-        multiply(sums, x, panels, bias, begin, count, n)
-        for i in range(count):
-            y[(begin + i) * m : (begin + i + 1) * m] = sums[i * along : i * along + m]
+    width = lanes(x)
+    most = max(1, min(hi - lo, NEAR // (max(1, n) * width)))
+    panels, bias_here = lines(most * n * width, x), lines(most * width, x)
+    sums = lines(BLOCK * most * width, x)
+    for part in range(lo, hi, most):
+        some, first = min(most, hi - part), part * width
+        along, count = some * width, min(some * width, m - first)
+        for p in range(some):
+            copy_panel(panels[p * n * width :], w, first + p * width, min(width, m - first - p * width), m, n, turned)
+        if bias.size:
+            bias_here[:count] = bias[first : first + count]
+        for begin in range(0, rows, BLOCK):
+            block = min(BLOCK, rows - begin)
+            multiply(sums, x, panels, bias_here[:along], begin, block, n)
+            for i in range(block):
+                to = (begin + i) * m + first
+                y[to : to + count] = sums[i * along : i * along + count]
+
+
+@njit(**INLINE)
+def copy_panel(panel, w, first, count, m, n, turned):
+    """panel (n, width) = the weights of the outputs first .. first + count - 1. w, m, n, turned: as in `affine`."""
+    width = lanes(panel)
+    whole = n // LINE * LINE if count == width else 0
+    if turned:
+        for k in range(n):
+            panel[k * width : k * width + count] = w[k * m + first : k * m + first + count]
+        return
+    # a cache line of each row at a time; these two loops have constant lengths
+    for begin in range(0, whole, LINE):
+        for j in range(width):
+            for k in range(LINE):
+                panel[(begin + k) * width + j] = w[(first + j) * n + begin + k]
+    for k in range(whole, n):
+        for j in range(count):
+            panel[k * width + j] = w[(first + j) * n + k]
 
 
 @njit(**INLINE)

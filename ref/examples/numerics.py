@@ -3,6 +3,7 @@ import numpy as np
 
 ARGUMENTS = dict(x=np.array([-6.0, -0.5, 0.0, 0.7, 3.0]))
 FUNCTIONS = {
+    "blockwise": dict(f=np.tanh),
     "erfcx": dict(z=np.array([0.0, 0.5, 3.0, 40.0])),
     "exp_above_tangent": dict(x=np.array([-800.0, -1.0, 1e-9, 0.3, 2.0])),
     "phi": dict(k=2, z=-0.01),

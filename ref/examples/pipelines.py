@@ -1,4 +1,5 @@
-"""Worked examples of `ref.pipelines`: a Stable Diffusion of a few thousand random parameters, which draws a blur."""
+"""Worked examples of `ref.pipelines`: a Stable Diffusion, and a third one, of a few thousand random parameters each,
+which draw a blur."""
 import functools
 import string
 
@@ -6,7 +7,7 @@ import numpy as np
 
 from ref.examples.base import digits, sines
 from ref.examples.nets import stirred
-from ref.nets import autoencoder, text, unet
+from ref.nets import autoencoder, mmdit, text, unet
 from ref.pipelines.config import checked
 
 MERGES = [("h", "o"), ("r", "s"), ("ho", "rs"), ("hors", "e</w>"), ("i", "n</w>"), ("s", "p")]
@@ -27,6 +28,9 @@ VAE = checked("vae", {
     "block_out_channels": [4, 4], "norm_num_groups": 2, "down_block_types": ["DownEncoderBlock2D"] * 2,
     "up_block_types": ["UpDecoderBlock2D"] * 2})
 TEXT = checked("text", {"num_attention_heads": 2})
+NET = checked("transformer", {
+    "sample_size": 4, "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 4,
+    "num_attention_heads": 1, "joint_attention_dim": 8, "pooled_projection_dim": 6, "pos_embed_max_size": 4})
 
 
 @functools.cache
@@ -38,6 +42,17 @@ def model():
         "tokenizer": TOKENIZER, "scheduler": SCHEDULER}
 
 
+@functools.cache
+def third():
+    """The parts of Stable Diffusion 3, with two encoders of the same size; their projections give 3 numbers each."""
+    first, end = model(), {"text_projection": {"weight": sines((3, 4))}}
+    encoders = {name: {"params": first["text"]["params"] | end, "config": TEXT | {"eos_token_id": END}}
+                for name in ("text", "text_2")}
+    return encoders | {"vae": first["vae"], "tokenizer": TOKENIZER, "tokenizer_2": TOKENIZER,
+                       "transformer": {"params": stirred(mmdit.mmdit_init(0, NET)), "config": NET},
+                       "scheduler": checked("flow", {"shift": 3.0})}
+
+
 IMAGE = np.broadcast_to(digits()[:, None, ::2, ::2], (2, 3, 8, 8))
 LATENTS, STATES = sines((2, 4, 4, 4)), sines((2, 12, 4), 3)
 IDS = np.array([[START, 7, 14, *[END] * 9], [START, 8, 9, 10, *[END] * 8]])
@@ -46,11 +61,15 @@ ARGUMENTS = dict(
     model=lambda: model(), x=LATENTS, cond=STATES, uncond=sines((2, 12, 4), 5), context=STATES, image=IMAGE,
     prompts=["a horse", "in space!"], ids=IDS, t=np.array([3, 981]), z=LATENTS, text="a horse in space",
     word="horses", merges=TOKENIZER["merges"], tokenizer=TOKENIZER, config=SCHEDULER, steps=2, sampler="ddim",
-    visited=np.array([501, 1]), guidance=2.0, size=(8, 8),
+    visited=np.array([501, 1]), guidance=2.0, size=(8, 8), count=2, latents=None,
 )
 FUNCTIONS = {
     "stable_diffusion.image_to_image": dict(image=(IMAGE + 1) / 2, strength=0.5, steps=4),
     "stable_diffusion.text_to_image": dict(steps=2, size=(8, 8), sampler="ddim", guidance=2.0),
     "stable_diffusion.denoise": dict(guidance=None),
     "schedule.times": dict(steps=4),
+    "stable_diffusion_3.text_to_image": dict(model=lambda: third(), steps=2, size=(8, 8), guidance=2.0),
+    "stable_diffusion_3.encode_text": dict(model=lambda: third()),
+    "stable_diffusion_3.denoise": dict(model=lambda: third(), t=0.5, context=sines((2, 9, 8)), pooled=sines((2, 6))),
+    "stable_diffusion_3.times": dict(config=checked("flow", {"shift": 3.0}), steps=4),
 }

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from ref.numerics import normal_cdf, normal_pdf
+from ref.numerics import blockwise, normal_cdf, normal_pdf
 from ref.shapes import number
 
 
@@ -60,7 +60,7 @@ def sigmoid_backward(dy, y):
 
 def silu(x):
     """y = x sigmoid(x), [SiLU] section 2. x: any shape. Returns y."""
-    return _far(x, x * sigmoid(x), x)
+    return blockwise(lambda part: _far(part, part * sigmoid(part), part), x)
 
 
 def silu_backward(dy, x):

@@ -19,28 +19,32 @@ from ref.tree import apply, filled, gradient
 POINT = ((0, 0), (0, 0))  # the padding of a convolution of one pixel
 
 
-def resblock(params, x, c, groups, eps):
+def resblock(params, x, c, groups, eps, keep=True):
     """The residual block of [DDPM] appendix B. Time and class shift every channel between its two convolutions:
 
         h = W_1 * silu(GroupNorm(x)) + V c
         y = shortcut(x) + W_2 * silu(GroupNorm(h))
 
     params: dict with norm1, conv1, norm2, conv2; perhaps time_emb_proj (V); and conv_shortcut where y has other
-    channels than x. x: (B, C, H, W). c: (B, E), or None. groups: int. eps: float, of both norms.
-    Returns y (B, O, H, W), cache.
+    channels than x. x: (B, C, H, W). c: (B, E), or None. groups: int. eps: float, of both norms. keep: bool.
+    Returns y (B, O, H, W), cache; without keep cache is None, and each part of it is freed after its use.
     """
     norm = {"groups": integer(groups, "groups"), "eps": number(eps, "eps")}
     # First convolution
-    a1 = apply(group_norm_silu, params["norm1"], x, **norm)
-    h1 = apply(conv2d, params["conv1"], a1)  # (B, O, H, W)
+    h1, a1 = _activated_conv(params, 1, x, norm, keep)  # (B, O, H, W)
     # Time and class
     h = h1 if c is None else h1 + apply(linear, params["time_emb_proj"], c)[:, :, None, None]
     # Second convolution
-    a2 = apply(group_norm_silu, params["norm2"], h, **norm)
-    h2 = apply(conv2d, params["conv2"], a2)  # (B, O, H, W)
+    h2, a2 = _activated_conv(params, 2, h, norm, keep)  # (B, O, H, W)
     # Shortcut
     shortcut = apply(conv2d, params["conv_shortcut"], x, padding=POINT) if "conv_shortcut" in params else x
-    return shortcut + h2, {"x": x, "c": c, "a1": a1, "h": h, "a2": a2, "norm": norm}
+    return shortcut + h2, {"x": x, "c": c, "a1": a1, "h": h, "a2": a2, "norm": norm} if keep else None
+
+
+def _activated_conv(params, i, x, norm, keep):
+    """W_i * a,  a = silu(GroupNorm(x)). Returns it and a, or None for a without keep."""
+    a = apply(group_norm_silu, params[f"norm{i}"], x, **norm)
+    return apply(conv2d, params[f"conv{i}"], a), a if keep else None
 
 
 def resblock_backward(dy, params, cache):
@@ -66,16 +70,18 @@ def resblock_backward(dy, params, cache):
     return dx + dshortcut, dc, filled(params, grads)
 
 
-def pixel_attention(params, x, heads, groups, eps):
+def pixel_attention(params, x, heads, groups, eps, keep=True):
     """y = x + MultiHead(GroupNorm(x)), [DDPM] appendix B: every pixel is a token, and sees every other.
 
-    params: dict with group_norm, to_q, to_k, to_v, to_out. x: (B, C, H, W). heads: int. groups: int. eps: float.
-    Returns y (B, C, H, W), cache.
+    params: dict with group_norm, to_q, to_k, to_v, to_out. x: (B, C, H, W). heads: int. groups: int. eps: float. keep:
+    bool.
+    Returns y (B, C, H, W), cache, or None for it without keep.
     """
     norm = {"groups": integer(groups, "groups"), "eps": number(eps, "eps")}
     tokens = patchify(apply(group_norm, params["group_norm"], x, **norm), 1)  # (B, H W, C)
     seen, attention = multi_head(params, tokens, None, heads)
-    return x + unpatchify(seen, 1, x.shape), {"x": x, "norm": norm, "attention": attention}  # (B, C, H, W)
+    y = x + unpatchify(seen, 1, x.shape)  # (B, C, H, W)
+    return y, {"x": x, "norm": norm, "attention": attention} if keep else None
 
 
 def pixel_attention_backward(dy, params, cache):

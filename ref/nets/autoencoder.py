@@ -21,16 +21,17 @@ from ref.tree import apply, filled, gradient
 EPS, POINT, CORNER = 1e-6, ((0, 0), (0, 0)), ((0, 1), (0, 1))  # of the norms; of 1 x 1; of the encoder's strides
 
 
-def encode(params, x, config):
+def encode(params, x, config, keep=True):
     """The moments of q(z | x) = N(mean, diag(e^logvar)), [LDM] section 3.1, [VAE] eq. 9: down the levels, each half as
     wide and high as the one before, and through the middle.
 
-    params: of the published file. x: (B, 3, H, W) in [-1, 1]. config: dict.
-    Returns y (B, 2 C, h, w), the mean in its first half of the channels and the log-variance in its second; cache.
+    params: of the published file. x: (B, 3, H, W) in [-1, 1]. config: dict. keep: bool.
+    Returns y (B, 2 C, h, w), the mean in its first half of the channels and the log-variance in its second; cache, or
+    None for it without keep, where each part of it is freed after its use.
     """
-    h, cache = _half(params["encoder"], x, config)
+    h, cache = _half(params["encoder"], x, config, keep)
     y = apply(conv2d, params["quant_conv"], h, padding=POINT) if "quant_conv" in params else h
-    return y, cache | {"between": h}
+    return y, cache | {"between": h} if keep else None
 
 
 def encode_backward(dy, params, cache, config):
@@ -43,16 +44,16 @@ def encode_backward(dy, params, cache, config):
     return dx, filled(params, grads)
 
 
-def decode(params, z, config):
+def decode(params, z, config, keep=True):
     """The image of a latent, [LDM] section 3.1: through the middle, and up the levels, each twice as wide and high as
     the one before.
 
-    params: of the published file. z: (B, C, h, w). config: dict.
+    params: of the published file. z: (B, C, h, w). config: dict. keep: as in `encode`.
     Returns x (B, 3, H, W), cache.
     """
     h = apply(conv2d, params["post_quant_conv"], z, padding=POINT) if "post_quant_conv" in params else z
-    x, cache = _half(params["decoder"], h, config)
-    return x, cache | {"z": z}
+    x, cache = _half(params["decoder"], h, config, keep)
+    return x, cache | {"z": z} if keep else None
 
 
 def decode_backward(dx, params, cache, config):
@@ -73,15 +74,15 @@ def _levels(half):
     return levels + middle if place == "down_blocks" else middle + levels
 
 
-def _half(params, x, config):
+def _half(params, x, config, keep):
     """An encoder or a decoder. Returns y, cache."""
     groups, kept = config.get("norm_num_groups", 32), []
     h = apply(conv2d, params["conv_in"], x)
     for _, level in _levels(params):
-        h, cache = _level(level, h, groups)
+        h, cache = _level(level, h, groups, keep)
         kept.append(cache)
     a = apply(group_norm_silu, params["conv_norm_out"], h, groups=groups, eps=EPS)
-    return apply(conv2d, params["conv_out"], a), {"x": x, "levels": kept, "h": h, "a": a}
+    return apply(conv2d, params["conv_out"], a), {"x": x, "levels": kept, "h": h, "a": a} if keep else None
 
 
 def _half_gradients(dy, params, cache, config):
@@ -98,12 +99,12 @@ def _half_gradients(dy, params, cache, config):
     return dx, grads
 
 
-def _level(params, h, groups):
+def _level(params, h, groups, keep):
     """The residual blocks of a level, attention in the middle, and the way to the next level. Returns h, cache."""
     kept, cache = [], {}
     for resnet, attention in zip_longest(params["resnets"], params.get("attentions", [])):
-        h, block = resblock(resnet, h, None, groups, EPS)
-        h, seen = pixel_attention(attention, h, 1, groups, EPS) if attention else (h, None)
+        h, block = resblock(resnet, h, None, groups, EPS, keep)
+        h, seen = pixel_attention(attention, h, 1, groups, EPS, keep) if attention else (h, None)
         kept.append([block, seen])
     if "downsamplers" in params:
         cache["fine"] = h
@@ -111,7 +112,7 @@ def _level(params, h, groups):
     if "upsamplers" in params:
         cache["fine"] = upsample_nearest(h, 2)  # (B, C, 2 H, 2 W)
         h = apply(conv2d, params["upsamplers"][0]["conv"], cache["fine"])
-    return h, cache | {"layers": kept}
+    return h, cache | {"layers": kept} if keep else None
 
 
 def _level_gradients(dh, params, cache):
@@ -134,12 +135,13 @@ def _level_gradients(dh, params, cache):
     return dh, grads
 
 
-def tiny_decode(params, z, config):
+def tiny_decode(params, z, config, keep=True):
     """The image of a latent by 3 x 3 convolutions and relu alone, [TAESD]: h = 3 tanh(z / 3), through a list of layers,
     x = 2 h - 1. In the list a dict with weight is a convolution, one with conv a `tiny_block`, and an empty one relu as
     the second entry and `upsample_nearest` later on.
 
     params: of the published file. z: (B, C, h, w), scaled to a deviation of 1. config: dict; upsampling_scaling_factor.
+    keep: as in `encode`.
     Returns x (B, 3, H, W), cache.
     """
     h, kept = 3 * tanh(z / 3), []
@@ -151,8 +153,8 @@ def tiny_decode(params, z, config):
             h = apply(conv2d, layer, h)
         else:
             h = relu(h) if i == 1 else upsample_nearest(h, config.get("upsampling_scaling_factor", 2))
-        kept.append(cache)
-    return 2 * h - 1, {"z": z, "layers": kept}
+        kept.append(cache if keep else None)
+    return 2 * h - 1, {"z": z, "layers": kept} if keep else None
 
 
 def tiny_decode_backward(dx, params, cache, config):

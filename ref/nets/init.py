@@ -279,6 +279,6 @@ def mmdit_init(seed, config, dtype=np.float32):
            "transformer_blocks": [block(i) for i in range(last + 1)], "norm_out": {"linear": _shapes(2 * d, d)},
            "proj_out": _shapes(patch**2 * (config.get("out_channels") or channels), d)}
     params = drawn(seed, net, ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out"), dtype)
-    table = sincos_2d(d, (places, places), config["sample_size"] // patch / places)
-    params["pos_embed"]["pos_embed"] = table[None].astype(dtype)
+    params["pos_embed"]["pos_embed"] = (1, places**2, d) if seed is None else sincos_2d(
+        d, (places, places), config["sample_size"] // patch / places)[None].astype(dtype)
     return params

@@ -26,13 +26,14 @@ from ref.tree import apply, filled, gradient
 EPS, NONE = 1e-6, ((0, 0), (0, 0))  # of all norms; the padding of patches
 
 
-def mmdit(params, x, t, context, pooled, config):
+def mmdit(params, x, t, context, pooled, config, keep=True):
     """v_hat(x, t, text), [SD3] section 4 and figure 2: a linear layer of each patch, plus its place; blocks of two
     streams; and a linear layer back to patches. Time and the pooled text shift, scale and gate all of it.
 
     params: of a published file, or from `mmdit_init`. x: (B, C, H, W). t: (B,) or one number, 1000 times the time of
-    `ref.flow`. context: (B, L, E), the text. pooled: (B, P), the text as a whole. config: dict.
-    Returns y (B, O, H, W), without the last rows and columns where the patch does not divide H and W; cache.
+    `ref.flow`. context: (B, L, E), the text. pooled: (B, P), the text as a whole. config: dict. keep: bool.
+    Returns y (B, O, H, W), without the last rows and columns where the patch does not divide H and W; cache, or None
+    for it without keep, where each part of it is freed after its use.
     Raises ValueError where x has more patches than the table of places, and for a norm of queries that is not rms_norm.
     """
     if config.get("qk_norm") not in (None, "rms_norm"):
@@ -50,14 +51,15 @@ def mmdit(params, x, t, context, pooled, config):
     blocks = []
     for block in params["transformer_blocks"]:
         h, e, cache = mmdit_block(block, h, e, a, heads)
-        blocks.append(cache)
+        blocks.append(cache if keep else None)
     # Tokens to patches, patches to the image
     scale, shift = _modulation(params["norm_out"], a)  # (B, D) each: here the scale comes first
     n = layer_norm_modulate(h, shift, scale, EPS)
     tokens = apply(linear, params["proj_out"], n)  # (B, N, patch patch O)
     y = unpatchify(tokens, patch, (grid[0] * patch, grid[1] * patch))  # (B, O, H, W)
-    return y, {"x": x, "context": context, "condition": condition, "a": a, "grid": grid, "blocks": blocks, "h": h,
-               "scale": scale, "n": n}
+    cache = {"x": x, "context": context, "condition": condition, "a": a, "grid": grid, "blocks": blocks, "h": h,
+             "scale": scale, "n": n}
+    return y, cache if keep else None
 
 
 def mmdit_backward(dy, params, cache, config):

@@ -30,7 +30,8 @@ def text_encoder(params, ids, config):
     places = model["embeddings"]["position_embedding"]["weight"]
     if ids.shape[1] > len(places):
         raise ValueError(f"ids: expected at most {len(places)} tokens, got {ids.shape[1]}")
-    h, kept = embedding(model["embeddings"]["token_embedding"]["weight"], ids) + places[:ids.shape[1]], []
+    tokens, kept = embedding(model["embeddings"]["token_embedding"]["weight"], ids), []  # (B, L, C)
+    h = tokens.astype(np.result_type(tokens, np.float32), copy=False) + places[:ids.shape[1]]
     for layer in model["encoder"]["layers"]:
         h, cache = text_block(layer, h, config)
         kept.append(cache)

@@ -37,7 +37,7 @@ ONLY = {  # what else a published config may ask for, and the one answer here
 EPS, TOKEN_EPS = 1e-6, 1e-5  # of the norm before a transformer, and of those inside
 
 
-def unet(params, x, t, context, config, labels=None, timestep_cond=None):
+def unet(params, x, t, context, config, labels=None, timestep_cond=None, keep=True):
     """eps_hat(x, t, context), [DDPM] appendix B and [LDM] section 3.3. Every state of the way down is kept; on the way
     up each block gets the last one kept as more channels, [UNet] section 2.
 
@@ -45,12 +45,13 @@ def unet(params, x, t, context, config, labels=None, timestep_cond=None):
     context: (B, L, D), the text, for a net with cross-attention, else None. config: dict. labels: (B,) ints, the
     classes, for a net with class_embedding, else None; without a text they may also stand in the context's place.
     timestep_cond: (B, G), the embedded strength of guidance, [LCM] section 4.3, for a net with cond_proj, or None.
-    Returns y (B, O, H, W), cache.
+    keep: bool.
+    Returns y (B, O, H, W), cache; without keep cache is None, and each part of it is freed after its use.
     Raises ValueError for a condition that is missing or that the net has no place for, and for a config beyond this.
     """
     if context is not None and labels is None and context.ndim == 1:
         labels, context = context, None
-    settings = _settings(config)
+    settings = _settings(config) | {"keep": keep}
     # Time and class
     c, condition = _condition(params, x, t, labels, timestep_cond, settings)  # (B, E)
     # Pixels to channels
@@ -63,7 +64,8 @@ def unet(params, x, t, context, config, labels=None, timestep_cond=None):
     # Channels to pixels
     a = apply(group_norm_silu, params["conv_norm_out"], h, **settings["norm"])
     y = apply(conv2d, params["conv_out"], a)  # (B, O, H, W)
-    return y, {"x": x, "context": context, "condition": condition, "stages": stages, "h": h, "a": a}
+    cache = {"x": x, "context": context, "condition": condition, "stages": stages, "h": h, "a": a}
+    return y, cache if keep else None
 
 
 def unet_backward(dy, params, cache, config):
@@ -105,7 +107,7 @@ def _stage(params, h, skips, c, context, way, i, settings):
         if way == "up_blocks":
             *skips, skip = skips
             h = np.concatenate([h, skip], axis=1)  # (B, width + kept, H, W)
-        h, block = resblock(resnet, h, c, **settings["norm"])
+        h, block = resblock(resnet, h, c, **settings["norm"], keep=settings["keep"])
         h, seen = _attend(attention, h, context, i, settings) if attention else (h, None)
         # On the way down: keep the state
         if way == "down_blocks":
@@ -123,7 +125,7 @@ def _stage(params, h, skips, c, context, way, i, settings):
         rows, columns = skips[-1].shape[2:]
         cache["wide"] = upsample_nearest(h, 2)[:, :, :rows, :columns]  # (B, width, 2 H, 2 W)
         h = apply(conv2d, params["upsamplers"][0]["conv"], cache["wide"])
-    return h, skips, cache | {"layers": layers}
+    return h, skips, cache | {"layers": layers} if settings["keep"] else None
 
 
 def _stage_gradients(dh, dskips, params, cache, way, settings):
@@ -163,26 +165,26 @@ def _attend(params, h, context, i, settings):
     size, norm = settings["size"], settings["norm"]
     size = size[i] if isinstance(size, (list, tuple)) else size
     if "transformer_blocks" in params:
-        return transformer(params, h, context, size, norm["groups"])
-    return pixel_attention(params, h, h.shape[1] // (size or h.shape[1]), **norm)
+        return transformer(params, h, context, size, norm["groups"], settings["keep"])
+    return pixel_attention(params, h, h.shape[1] // (size or h.shape[1]), **norm, keep=settings["keep"])
 
 
-def transformer(params, x, context, heads, groups):
+def transformer(params, x, context, heads, groups, keep=True):
     """y = x + W_out h_N,  h_n = transformer_block(h_{n - 1}),  h_0 = W_in GroupNorm(x), [LDM] section 3.3: every pixel
     is a token. W_in and W_out are published as matrices, or as convolutions of one pixel, which are the same.
 
     params: dict with norm, proj_in, transformer_blocks, proj_out. x: (B, C, H, W). context: (B, L, D) or None. heads,
-    groups: ints.
-    Returns y (B, C, H, W), cache.
+    groups: ints. keep: bool.
+    Returns y (B, C, H, W), cache, or None for it without keep.
     """
     norm, blocks = {"groups": integer(groups, "groups"), "eps": EPS}, []
     tokens = patchify(apply(group_norm, params["norm"], x, **norm), 1)  # (B, H W, C)
     h = apply(linear, _matrix(params["proj_in"]), tokens)
     for block in params["transformer_blocks"]:
-        h, cache = transformer_block(block, h, context, heads)
+        h, cache = transformer_block(block, h, context, heads, keep)
         blocks.append(cache)
     out = unpatchify(apply(linear, _matrix(params["proj_out"]), h), 1, x.shape)  # (B, C, H, W)
-    return x + out, {"x": x, "norm": norm, "tokens": tokens, "blocks": blocks, "h": h}
+    return x + out, {"x": x, "norm": norm, "tokens": tokens, "blocks": blocks, "h": h} if keep else None
 
 
 def transformer_backward(dy, params, cache):
@@ -201,7 +203,7 @@ def transformer_backward(dy, params, cache):
     return dy + dx, sum(dcontexts) if dcontexts else None, filled(params, grads)
 
 
-def transformer_block(params, x, context, heads):
+def transformer_block(params, x, context, heads, keep=True):
     """Each token sees the others, then the text, then goes through two layers on its own, [LDM] section 3.3:
 
         u = x + MultiHead(LayerNorm(x))
@@ -209,8 +211,8 @@ def transformer_block(params, x, context, heads):
         y = v + W_2 geglu(W_1 LayerNorm(v))
 
     params: dict with norm1, attn1, norm3, ff, and where the block reads a text norm2, attn2. x: (B, N, C). context:
-    (B, L, D) or None. heads: int.
-    Returns y (B, N, C), cache.
+    (B, L, D) or None. heads: int. keep: bool.
+    Returns y (B, N, C), cache, or None for it without keep.
     Raises ValueError where there is attn2 and no context.
     """
     if "attn2" in params and context is None:
@@ -228,7 +230,7 @@ def transformer_block(params, x, context, heads):
     # On its own
     n3 = apply(layer_norm, params["norm3"], v, eps=TOKEN_EPS)
     out, ff = feed_forward(params["ff"]["net"], n3, "geglu")
-    return v + out, {"x": x, "attn1": attn1, "u": u, "attn2": attn2, "v": v, "ff": ff}
+    return v + out, {"x": x, "attn1": attn1, "u": u, "attn2": attn2, "v": v, "ff": ff} if keep else None
 
 
 def transformer_block_backward(dy, params, cache):

@@ -22,7 +22,13 @@ DEFAULTS = {
     "tiny": dict(in_channels=3, out_channels=3, decoder_block_out_channels=(64,) * 4, num_decoder_blocks=(3, 3, 3, 1),
                  latent_channels=4, upsampling_scaling_factor=2, scaling_factor=1.0, shift_factor=0.0),
     "text": dict(vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8,
-                 max_position_embeddings=77, hidden_act="quick_gelu", layer_norm_eps=1e-5),
+                 max_position_embeddings=77, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512,
+                 eos_token_id=49407),
+    "transformer": dict(
+        sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=18, attention_head_dim=64,
+        num_attention_heads=18, joint_attention_dim=4096, pooled_projection_dim=2048, pos_embed_max_size=96,
+        dual_attention_layers=(), qk_norm=None),
+    "flow": dict(num_train_timesteps=1000, shift=1.0),
     "scheduler": dict(num_train_timesteps=1000, beta_start=0.0001, beta_end=0.02, beta_schedule="linear",
                       prediction_type="epsilon", timestep_spacing="linspace", steps_offset=0, set_alpha_to_one=True,
                       rescale_betas_zero_snr=False, original_inference_steps=50, timestep_scaling=10.0),
@@ -44,6 +50,8 @@ ONLY = {
     "vae": dict(act_fn="silu", latents_mean=None, latents_std=None),
     "tiny": dict(act_fn="relu", upsample_fn="nearest"),
     "text": dict(hidden_act=("quick_gelu", "gelu")),
+    "transformer": dict(qk_norm=(None, "rms_norm")),
+    "flow": OFF | dict(invert_sigmas=(False, None), stochastic_sampling=(False, None), shift_terminal=None),
     "scheduler": OFF | dict(
         trained_betas=None, final_sigmas_type="zero", interpolation_type="linear", timestep_type="discrete",
         beta_schedule=("linear", "scaled_linear", "squaredcos_cap_v2"), sigma_min=None, sigma_max=None,
@@ -57,14 +65,16 @@ FREE = {name: set(keys.split()) for name, keys in {
     "tiny": """
         force_upcast encoder_block_out_channels num_encoder_blocks latent_magnitude latent_shift block_out_channels""",
     "text": """
-        architectures model_type torch_dtype dtype transformers_version projection_dim attention_dropout dropout
-        initializer_range initializer_factor pad_token_id bos_token_id eos_token_id output_hidden_states return_dict
+        architectures model_type torch_dtype dtype transformers_version attention_dropout dropout
+        initializer_range initializer_factor pad_token_id bos_token_id output_hidden_states return_dict
         output_attentions chunk_size_feed_forward is_encoder_decoder id2label label2id problem_type add_cross_attention
         cross_attention_hidden_size diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size is_decoder
         length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
         output_scores pruned_heads remove_invalid_values repetition_penalty return_dict_in_generate temperature
         tf_legacy_loss tie_encoder_decoder tie_word_embeddings top_k top_p torchscript typical_p use_bfloat16
         gradient_checkpointing""",
+    "transformer": "caption_projection_dim",  # the weights' shapes say it
+    "flow": "base_shift max_shift base_image_seq_len max_image_seq_len time_shift_type",  # of dynamic shifting
     # the caller picks the solver, and a pipeline of latents does not clip them
     "scheduler": """
         skip_prk_steps clip_sample clip_sample_range dynamic_thresholding_ratio sample_max_value solver_order
@@ -74,7 +84,7 @@ FREE = {name: set(keys.split()) for name, keys in {
 
 
 def checked(name, config):
-    """The config with its defaults. name: "unet", "vae", "tiny", "text" or "scheduler". config: dict, of a folder.
+    """The config with its defaults. name: of DEFAULTS. config: dict, of a folder.
     Raises ValueError for a key that is unknown, and for a value that would change the math."""
     full = DEFAULTS[name] | OF_CLASS.get(config.get("_class_name"), {}) | {
         key: value for key, value in config.items() if key in DEFAULTS[name]}

@@ -5,53 +5,76 @@ few lines, for `ref` imports nothing but NumPy, and NumPy has no bfloat16 for th
 the wanted dtype stays in the file (`np.memmap`) and is read where it is used. Pickle files run code and are refused.
 """
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from ref import tree
-from ref.nets import autoencoder, text, unet
+from ref.nets import autoencoder, mmdit, text, unet
 from ref.pipelines.config import checked
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16 is the upper half of a float32
 PICKLES = "*.bin", "*.ckpt", "*.pt", "*.pth"
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of the autoencoder's attention
+FILE = "diffusion_pytorch_model"
+# {name: (folder, kind of network, file)} of Stable Diffusion 1 and 2, and of 3
+FIRST = {"text": ("text_encoder", "text", "model"), "unet": ("unet", "unet", FILE), "vae": ("vae", "vae", FILE)}
+THIRD = {"text": ("text_encoder", "projected", "model"), "text_2": ("text_encoder_2", "projected", "model"),
+         "transformer": ("transformer", "transformer", FILE), "vae": ("vae", "vae", FILE)}
+INITS = {"unet": unet.unet_init, "transformer": mmdit.mmdit_init}
 MOST = 5  # names that a message lists
 
 
 def load(folder, dtype=np.float32, variant=None):
     """A Stable Diffusion model from its folder.
 
-    folder: path with unet/, vae/, text_encoder/, tokenizer/, scheduler/. dtype: of the parameters, np.float32 or
-    np.float64. variant: "fp16" for the files *.fp16.safetensors, None for those without.
-    Returns {"unet", "vae", "text": {"params": tree, "config": dict}, "tokenizer": dict, "scheduler": dict}.
+    folder: path with unet/, vae/, text_encoder/, tokenizer/, scheduler/; of Stable Diffusion 3 with transformer/ in
+    place of unet/, and with text_encoder_2/, tokenizer_2/. dtype: of the parameters, np.float32, np.float64, or
+    np.float16, which is widened to float32 a layer at a time where it is used. variant: "fp16" for the files
+    *.fp16.safetensors, None for those without.
+    Returns {"unet", "vae", "text": {"params": tree, "config": dict}, "tokenizer": dict, "scheduler": dict}; of Stable
+    Diffusion 3 "transformer" in place of "unet", and "text_2", "tokenizer_2".
+    Warns of a third text encoder, which is not used.
     Raises FileNotFoundError for a missing file; ValueError for pickle files, a damaged file, tensors that are missing,
     unknown or of another shape, a config beyond `ref.pipelines.config`; TypeError for another dtype.
     """
     folder, dtype = Path(folder), np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
-    for other in ("transformer", "text_encoder_2"):
-        if (folder / other).exists():
-            raise ValueError(f"folder: {folder / other}: a model of another family than Stable Diffusion 1 and 2")
+    if dtype not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"dtype: expected float16, float32 or float64, got {dtype}")
+    third = (folder / "transformer").exists()
+    if not third and (folder / "text_encoder_2").exists():
+        raise ValueError(f"folder: {folder / 'text_encoder_2'}: a model of another family than Stable Diffusion 1 to 3")
     # Configs first: they are small, and say what is refused
-    read = {name: _json(folder / name / "config.json") for name in ("unet", "vae", "text_encoder")}
-    tiny = read["vae"].get("_class_name") == "AutoencoderTiny" or "decoder_block_out_channels" in read["vae"]
-    configs = {"unet": checked("unet", read["unet"]), "vae": checked("tiny" if tiny else "vae", read["vae"]),
-               "text": checked("text", read["text_encoder"])}
-    if not configs["unet"]["in_channels"] == configs["unet"]["out_channels"] == configs["vae"]["latent_channels"]:
-        raise ValueError(f"unet: in_channels: expected that of the latents, {configs['vae']['latent_channels']}, got "
-                         f"{configs['unet']['in_channels']}: a model for inpainting or upscaling")
-    model = {"scheduler": checked("scheduler", _json(folder / "scheduler" / "scheduler_config.json")),
-             "tokenizer": tokenizer(folder / "tokenizer", configs["text"]["max_position_embeddings"])}
+    kinds, configs = _configs(folder, THIRD if third else FIRST)
+    model = {"scheduler": checked("flow" if third else "scheduler", _json(folder / "scheduler/scheduler_config.json"))}
+    for end in ("", "_2")[:1 + third]:
+        places = configs[f"text{end}"]["max_position_embeddings"]
+        model[f"tokenizer{end}"] = tokenizer(folder / f"tokenizer{end}", places)
+    if third and (folder / "text_encoder_3").exists():
+        warnings.warn(f"{folder / 'text_encoder_3'} is not used: its part of the text is 0", stacklevel=2)
     # Weights
-    for name, place, file in (("text", "text_encoder", "model"), ("unet", "unet", "diffusion_pytorch_model"),
-                              ("vae", "vae", "diffusion_pytorch_model")):
-        found = _renamed(name, tensors(folder / place, file, variant))
-        _compare(folder / place, found, expected(name, configs[name]))
+    for name, (place, _, file) in (THIRD if third else FIRST).items():
+        found = _renamed(kinds[name], tensors(folder / place, file, variant))
+        _compare(folder / place, found, expected(kinds[name], configs[name]))
         params = tree.from_named({path: converted(*a, dtype) for path, a in found.items()})
         model[name] = {"params": params, "config": configs[name]}
     return model
+
+
+def _configs(folder, parts):
+    """The kinds of the networks and their configs, both {name: it}. parts: FIRST or THIRD."""
+    read = {name: _json(folder / place / "config.json") for name, (place, _, _) in parts.items()}
+    kinds = {name: kind for name, (_, kind, _) in parts.items()}
+    if read["vae"].get("_class_name") == "AutoencoderTiny" or "decoder_block_out_channels" in read["vae"]:
+        kinds["vae"] = "tiny"
+    configs = {name: checked(kinds[name].replace("projected", "text"), config) for name, config in read.items()}
+    net, latent = "unet" if "unet" in parts else "transformer", configs["vae"]["latent_channels"]
+    channels = configs[net]["in_channels"]
+    if not channels == (configs[net]["out_channels"] or channels) == latent:
+        raise ValueError(f"{net}: in_channels: expected that of the latents, {latent}, got {channels}: a model for "
+                         "inpainting or upscaling")
+    return kinds, configs
 
 
 def tensors(folder, name, variant=None):
@@ -77,8 +100,9 @@ def tensors(folder, name, variant=None):
 
 
 def _file(path):
-    """{name: (raw numbers, kind)} of one safetensors file, all of them views of the mapped file."""
-    raw = np.memmap(path, np.uint8, "r").view(np.ndarray) if path.stat().st_size else np.zeros(0, np.uint8)
+    """{name: (raw numbers, kind)} of one safetensors file, all of them views of the mapped file, which no writing
+    changes: kernels copy what is read-only."""
+    raw = np.memmap(path, np.uint8, "c").view(np.ndarray) if path.stat().st_size else np.zeros(0, np.uint8)
     length = int.from_bytes(raw[:8].tobytes(), "little")
     try:
         header = json.loads(raw[8:8 + length].tobytes())
@@ -101,22 +125,28 @@ def _file(path):
 
 def converted(numbers, kind, dtype):
     """Raw numbers as floats, in the file where they have the dtype already. numbers: array. kind: of safetensors.
-    dtype: float32 or float64. Returns an array of its shape."""
+    dtype: float16, float32 or float64. Returns an array of its shape. Raises ValueError for numbers beyond it."""
     if kind == "BF16":
         wide = numbers.astype(np.uint32)
         wide <<= 16
-        return wide.view(np.float32).astype(dtype, copy=False)
-    return numbers.astype(dtype, copy=not numbers.flags.aligned)
+        numbers = wide.view(np.float32)
+    try:
+        with np.errstate(over="raise"):
+            return numbers.astype(dtype, copy=not numbers.flags.aligned)
+    except FloatingPointError:
+        raise ValueError(f"dtype: expected float32 for weights up to {np.abs(numbers).max():g}, got {dtype}") from None
 
 
 def expected(name, config):
-    """{path: shape} of the tensors that a config asks for. name: "unet", "vae" or "text". config: with its
-    defaults."""
-    if name == "unet":
-        return tree.named(unet.unet_init(None, config))
-    if name == "text":
-        return tree.named(text.text_encoder_init(None, *(config[key] for key in (
+    """{path: shape} of the tensors that a config asks for. name: "unet", "transformer", "vae", "tiny", "text", or
+    "projected" for a text encoder with a projection. config: with its defaults."""
+    if name in INITS:
+        return tree.named(INITS[name](None, config))
+    if name in ("text", "projected"):
+        shapes = tree.named(text.text_encoder_init(None, *(config[key] for key in (
             "vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "intermediate_size"))))
+        last = {"text_projection.weight": (config["projection_dim"], config["hidden_size"])}
+        return shapes | (last if name == "projected" else {})
     if "decoder_block_out_channels" in config:
         return tree.named(autoencoder.tiny_init(None, config["out_channels"], config["latent_channels"],
                                                 config["decoder_block_out_channels"][0], config["num_decoder_blocks"]))
@@ -132,11 +162,11 @@ def expected(name, config):
 
 def _renamed(name, found):
     """The tensors under the names of `ref.nets`, in the order of the file, without what these do not use."""
-    if name == "text":
+    if name in ("text", "projected"):
         named = {path.removeprefix("text_model."): a for path, a in found.items()}
         return {path: a for path, a in named.items() if not path.endswith("position_ids")
-                and path != "text_projection.weight"}
-    if name == "vae" and "decoder.layers.0.weight" in found:  # the tiny one, whose encoder is not used
+                and (path != "text_projection.weight" or name == "projected")}
+    if name == "tiny":  # its encoder is not used
         return {path: a for path, a in found.items() if path.startswith("decoder.")}
     if name == "vae":
         found = {".".join(OLD_NAMES.get(part, part) for part in path.split(".")): a for path, a in found.items()}

@@ -6,7 +6,8 @@
     denoise          the U-Net, which a sampler calls     ref/nets/unet.py, ref/samplers/
     decode_image     latents to pixels                    ref/nets/autoencoder.py
 
-`load` reads a folder. Samplers compute in float64, networks in the dtype of their parameters. Latents are scaled to a
+`load` reads a folder. Samplers compute in float64, networks in the dtype of their parameters, or in float32 where these
+are stored in float16. Latents are scaled to a
 deviation of about 1, and the autoencoder's factor stands in `encode_image` and `decode_image` alone.
 
 Papers
@@ -68,15 +69,15 @@ def denoise(model, x, t, context, guidance=None):
     model: from `load`. x: (B, C, h, w) latents. t: int, or (B,), from 0 to 999, as the folder counts. context:
     (B, L, D) of `encode_text`. guidance: its strength, for a distilled model that takes it as an input, [LCM]
     section 4.3; others ignore it.
-    Returns (B, C, h, w) in the dtype of the parameters.
+    Returns (B, C, h, w) in the dtype that the network computes in.
     """
     params, config = model["unet"]["params"], model["unet"]["config"]
-    dtype, strength = params["conv_in"]["weight"].dtype, None
+    dtype, strength = _dtype(params["conv_in"]), None
     if guidance is not None and "cond_proj" in params["time_embedding"]:
         width = params["time_embedding"]["cond_proj"]["weight"].shape[1]
         w = np.full(len(x), 1000 * (number(guidance, "guidance") - 1))
         strength = time_embedding(w, width, freq_shift=1, flip_sin_to_cos=False).astype(dtype)  # (B, width)
-    y, _ = unet(params, np.asarray(x, dtype), t, np.asarray(context, dtype), config, timestep_cond=strength)
+    y, _ = unet(params, np.asarray(x, dtype), t, np.asarray(context, dtype), config, None, strength, keep=False)
     return y
 
 
@@ -90,7 +91,7 @@ def encode_image(model, image):
     params, config = model["vae"]["params"], model["vae"]["config"]
     if "encoder" not in params:
         raise ValueError("vae: expected an autoencoder with an encoder, got the tiny one")
-    y, _ = encode(params, np.asarray(image, params["encoder"]["conv_in"]["weight"].dtype), config)
+    y, _ = encode(params, np.asarray(image, _dtype(params["encoder"]["conv_in"])), config, keep=False)
     mean, logvar = np.split(y, 2, axis=1)
     factor, shift = config["scaling_factor"], config["shift_factor"] or 0
     return (mean - shift) * factor, np.clip(logvar, *LOGVAR) + 2 * math.log(factor)
@@ -103,7 +104,7 @@ def decode_image(model, z):
     tiny = "mid_block" not in params["decoder"]
     first = params["decoder"]["layers"][0] if tiny else params["decoder"]["conv_in"]
     scaled = np.asarray(z) / config["scaling_factor"] + (config["shift_factor"] or 0)
-    x, _ = (tiny_decode if tiny else decode)(params, scaled.astype(first["weight"].dtype), config)
+    x, _ = (tiny_decode if tiny else decode)(params, scaled.astype(_dtype(first)), config, keep=False)
     return x
 
 
@@ -119,12 +120,9 @@ def text_to_image(model, prompts, negative="", steps=20, guidance=7.5, seed=0, s
     Raises ValueError for a size that the autoencoder cannot make, another sampler, and as `times` does.
     """
     cond, uncond = _contexts(model, prompts, negative, guidance)
-    x = _noise(model, len(cond), size, seed) if latents is None else np.asarray(latents, np.float64)
-    if x.ndim != 4 or (len(x), x.shape[1]) != (len(cond), model["vae"]["config"]["latent_channels"]):
-        raise ValueError(f"latents: expected ({len(cond)}, {model['vae']['config']['latent_channels']}, h, w) for "
-                         f"{len(cond)} prompts, got {x.shape}")
+    x = noise(model, len(cond), size, seed, latents)
     visited = times(model["scheduler"], steps, spacing, sampler)
-    return _shown(decode_image(model, sample(model, x, visited, cond, uncond, guidance, sampler, seed, tick=tick)))
+    return shown(decode_image(model, sample(model, x, visited, cond, uncond, guidance, sampler, seed, tick=tick)))
 
 
 def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, guidance=7.5, seed=0,
@@ -146,14 +144,14 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
         raise ValueError(f"image: expected ({len(cond)}, 3, H, W) for {len(cond)} prompts, got {image.shape}")
     mean, _ = encode_image(model, 2 * image - 1)
     known = mean.astype(np.float64)
-    eps = _noise(model, len(image), image.shape[2:], seed)
+    eps = noise(model, len(image), image.shape[2:], seed)
     left = int(steps * strength)
     visited = times(model["scheduler"], steps, spacing, sampler)
     visited = visited[max(len(visited) - 1 - left, 0):]
     kept = None if mask is None else (known, _coarse(mask, image, known))
     x = _started(model, known, eps, visited, sampler)
     z = sample(model, x, visited, cond, uncond, guidance, sampler, seed, kept, eps, tick)
-    return _shown(decode_image(model, z))
+    return shown(decode_image(model, z))
 
 
 def _contexts(model, prompts, negative, guidance):
@@ -164,9 +162,20 @@ def _contexts(model, prompts, negative, guidance):
     return cond, np.repeat(encode_text(model, tokenize(model, negative)), len(cond), axis=0)
 
 
-def _noise(model, count, size, seed):
-    """Standard normal latents (count, C, h, w) for images of a size, which the autoencoder's factor has to divide."""
+def noise(model, count, size, seed, latents=None):
+    """Standard normal latents for images of a size, [LDM] section 3.3.
+
+    model: from `load`. count: B. size: (H, W). seed: int. latents: (B, C, h, w) in place of the seed's, or None.
+    Returns (B, C, h, w) float64.
+    Raises ValueError for a size that the autoencoder's factor does not divide, and for latents of another shape.
+    """
     config = model["vae"]["config"]
+    if latents is not None:
+        x = np.asarray(latents, np.float64)
+        if x.ndim != 4 or x.shape[:2] != (count, config["latent_channels"]):
+            raise ValueError(f"latents: expected ({count}, {config['latent_channels']}, h, w) for {count} prompts, got "
+                             f"{x.shape}")
+        return x
     levels = len(config.get("decoder_block_out_channels", config.get("block_out_channels")))
     (rows, columns), factor = integers(height=size[0], width=size[1]), 2 ** (levels - 1)
     if rows < 1 or columns < 1 or rows % factor or columns % factor:
@@ -185,13 +194,13 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, seed=0, kept=None
     as from `times`. cond: (B, L, D), the states of the prompts. uncond: those of the negative one, or None.
     guidance, sampler, seed, tick: as in `text_to_image`; of the seed is the noise of "lcm". kept: None, or (known,
     mask), both (B, C, h, w), the mask 0 where the latents are kept. eps: the noise of the kept, as x.
-    Returns (B, C, h, w) in the dtype of the parameters.
+    Returns (B, C, h, w) in the dtype that the network computes in.
     Raises ValueError for another sampler.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}")
     abar, predict = alphas(model["scheduler"], sampler), PREDICTS[model["scheduler"]["prediction_type"]]
-    calls = []
+    calls, dtype = [], _dtype(model["unet"]["params"]["conv_in"])
 
     def predicted(xt, t):
         if kept:
@@ -217,7 +226,7 @@ def sample(model, x, visited, cond, uncond, guidance, sampler, seed=0, kept=None
         z = _euler(predicted, x, visited, abar, predict)
     else:
         z = _lcm(predicted, x, visited, abar, predict, model["scheduler"]["timestep_scaling"], seed)
-    return (np.where(kept[1], z, kept[0]) if kept else z).astype(model["unet"]["params"]["conv_in"]["weight"].dtype)
+    return (np.where(kept[1], z, kept[0]) if kept else z).astype(dtype)
 
 
 def _euler(predicted, x, visited, abar, predict):
@@ -264,5 +273,11 @@ def _coarse(mask, image, known):
     return np.broadcast_to(blocks.any(axis=(3, 5)), known.shape)
 
 
-def _shown(image):
+def _dtype(layer):
+    """What a network computes in, of its first layer: the dtype of the parameters, or float32 for float16."""
+    return np.result_type(layer["weight"], np.float32)
+
+
+def shown(image):
+    """[-1, 1] to [0, 1], where an image is shown: what lies beyond is clipped. image: any shape. Returns it."""
     return np.clip(image / 2 + 0.5, 0, 1)

@@ -8,6 +8,7 @@ import pytest
 from bench.studies import stable_diffusion as study
 from ref.examples import pipelines
 from ref.pipelines import stable_diffusion as sd
+from ref.pipelines import stable_diffusion_3 as sd3
 from tests.ref import saved_models
 
 SMALL = ["--steps", "2", "--size", "8x12", "--sampler", "euler"]
@@ -45,6 +46,15 @@ def test_a_folder_an_image_and_a_mask(tmp_path, capsys):
     model, start = sd.load(folder, np.float64), np.round(255 * start) / 255
     expected = sd.image_to_image(model, start[None], "fox", 0.5, "old", 4, mask=mask[0])[0]
     assert np.abs(image_of(tmp_path / "out") - expected).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_folder_of_stable_diffusion_3(tmp_path, capsys):
+    folder = saved_models.write("sd3", tmp_path / "model")
+    words = ["--weights", str(folder), "fox", "--steps", "2", "--size", "16x8", "--out", str(tmp_path / "out")]
+    ran(capsys, *words, "--seed", "3", "--backend", "ref", "--guidance", "2", "--dtype", "float64")
+    expected = sd3.text_to_image(sd3.load(folder, np.float64), "fox", steps=2, size=(16, 8), seed=3, guidance=2.0)[0]
+    assert np.abs(image_of(tmp_path / "out") - expected).max() <= 0.5 / 255 + 1e-6
+    assert "--sampler" in ran(capsys, *words, "--sampler", "ddim", status=2)
 
 
 def test_the_random_model_has_the_published_number_of_parameters():

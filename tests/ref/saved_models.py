@@ -1,4 +1,5 @@
-"""Folders of small Stable Diffusion models, written again from tests/goldens/stable_diffusion.json."""
+"""Folders of small Stable Diffusion models, written again from tests/goldens/stable_diffusion.json and
+stable_diffusion_3.json."""
 import json
 
 import numpy as np
@@ -6,14 +7,15 @@ import numpy as np
 from tests import GOLDENS, golden, redrawn
 
 SIDECAR = json.loads((GOLDENS / "stable_diffusion.json").read_text("utf-8"))
-ARRAYS = golden("stable_diffusion")
+THIRD = json.loads((GOLDENS / "stable_diffusion_3.json").read_text("utf-8"))["cases"]
+ARRAYS = golden("stable_diffusion") | golden("stable_diffusion_3")
 CASES = SIDECAR["cases"]
 KINDS = {np.dtype(np.float64): "F64", np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}
 
 
 def drawn(name):
     """{file: {name: array}} of one model, float64, as the maker of the goldens drew them."""
-    case = CASES[name]
+    case = (CASES | THIRD)[name]
     return {file: redrawn(shapes, case["seed"] + i) for i, (file, shapes) in enumerate(case["shapes"].items())}
 
 
@@ -32,7 +34,7 @@ def safetensors(path, tensors, kinds=None):
 
 def write(name, folder, dtype=np.float64):
     """The folder of one model. Returns it."""
-    for file, text in CASES[name]["files"].items():
+    for file, text in (CASES | THIRD)[name]["files"].items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text, "utf-8")
     for file, tensors in drawn(name).items():

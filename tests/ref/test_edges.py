@@ -18,9 +18,10 @@ UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_back
           r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise"
           r"|text_end_backward-y|patchify_backward-x"
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant"
-          r"|stable_diffusion\.\w+-model")  # whose networks have their own tests
+          r"|stable_diffusion(_3)?\.\w+-model")  # whose networks have their own tests
 COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
-             "shape heads groups stride dilation patch factor end base freq_shift octaves degree first last".split())
+             "count shape heads groups stride dilation patch factor end base freq_shift octaves degree first "
+             "last".split())
 
 
 def numbers(result):

@@ -11,7 +11,7 @@ from tests.ref import EQUATIONS, worked
 NAMES = [name.removeprefix("ref.") for name in EQUATIONS]
 KEEPS = (  # the dtype of their arrays
     "layers", "nets", "pipelines.stable_diffusion", "optim", "numerics.erf", "numerics.normal", "numerics.two_sum",
-    "numerics.exp_difference", "fused.adam_ema_step", "fused.mlp_train",
+    "numerics.exp_difference", "numerics.blockwise", "fused.adam_ema_step", "fused.mlp_train",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_precision_and_inputs_that_are_not_overwritten(name):
     got = function(**arguments)
     for out in arrays_in(got):
         if name.startswith(KEEPS):
-            assert out.dtype == np.float32 or name in ("layers.time_embedding", "layers.sincos_2d", "fused.mlp_train")
+            assert out.dtype == np.float32 or name in DOUBLE
         elif "_penalty" not in name:  # what goes back into the network is the network's
             assert out.dtype == np.float64
             assert not any(np.shares_memory(out, given) for given in arrays_in(arguments))
@@ -54,6 +54,8 @@ def test_precision_and_inputs_that_are_not_overwritten(name):
             np.testing.assert_array_equal(a, b)
 
 
+DOUBLE = ("layers.time_embedding", "layers.sincos_2d", "fused.mlp_train", "pipelines.stable_diffusion.noise",
+          "pipelines.stable_diffusion_3.times")  # which the samplers' float64 begins with
 MEANS = r"elbo|bound|eps_loss|flow_loss|_step_|cache|embedding|_init"  # over the batch, or nothing for each example
 TIMES = dict(t=np.array([500, 700]), s=np.array([0, 300]), u=np.array([700, 800]))
 SETTINGS = {

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from kernels.nets import with_kernels
 from ref import tree
 from ref.pipelines import stable_diffusion as sd
 from ref.pipelines.folder import converted
@@ -56,6 +57,25 @@ def test_every_half_is_widened_exactly():
     np.testing.assert_array_equal(wide, bits.astype(np.uint32) << 16)
 
 
+@pytest.mark.parametrize("backend", ["ref", "numba_cpu"])
+def test_float16_weights_stay_so_and_are_computed_with_in_float32(folder, backend):
+    half, pipeline = sd.load(folder, np.float16), with_kernels(sd, backend)
+    wide = {name: part | {"params": tree.map(lambda a: a.astype(np.float32), part["params"])} if "params" in part
+            else part for name, part in half.items()}
+    assert {a.dtype for name in ("unet", "vae", "text") for a in tree.leaves(half[name]["params"])} == {
+        np.dtype(np.float16)}
+    given = dict(steps=2, size=(8, 12), sampler="euler", guidance=2.0)
+    image = pipeline.text_to_image(half, "a cat", **given)
+    assert image.dtype == np.float32 and image.std() > 0.1
+    np.testing.assert_array_equal(image, pipeline.text_to_image(wide, "a cat", **given))
+
+
+def test_what_float16_cannot_hold_is_refused(folder):
+    saved_models.safetensors(folder / FILE, unet_of(folder) | {"conv_in.bias": np.full(8, 7e4, np.float32)})
+    with pytest.raises(ValueError, match="float32.*70000"):
+        sd.load(folder, np.float16)
+
+
 def test_bfloat16_and_shards(folder):
     tensors = unet_of(folder)
     upper = {path: (a.view(np.uint32) >> 16).astype(np.uint16) for path, a in tensors.items()}
@@ -75,9 +95,11 @@ def test_bfloat16_and_shards(folder):
         sd.load(folder)
 
 
-def test_what_has_the_dtype_stays_in_the_file(saved):
-    weight = sd.load(saved)["unet"]["params"]["conv_in"]["weight"]
-    assert not weight.flags.owndata and not weight.flags.writeable
+def test_what_has_the_dtype_stays_in_the_file_and_the_file_as_it_is(saved):
+    before, weight = (saved / FILE).read_bytes(), sd.load(saved)["unet"]["params"]["conv_in"]["weight"]
+    assert not weight.flags.owndata
+    weight[...] = 0
+    assert (saved / FILE).read_bytes() == before
 
 
 def lacking(folder):
@@ -155,7 +177,7 @@ def test_a_variant_that_is_not_there_and_another_dtype(saved):
     with pytest.raises(FileNotFoundError, match=r"fp16\.safetensors.*the folder has model\.safetensors"):
         sd.load(saved, variant="fp16")
     with pytest.raises(TypeError, match="dtype"):
-        sd.load(saved, np.float16)
+        sd.load(saved, np.int8)
 
 
 def test_short_configs_have_the_published_defaults(folder):

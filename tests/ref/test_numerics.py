@@ -43,3 +43,14 @@ def test_the_normal_distribution_keeps_its_digits_in_the_tail():
 def test_large_arrays_go_by_the_block_to_the_same_numbers():
     x = np.random.default_rng(0).standard_normal((3, 2**13 + 5)).astype(np.float32)
     assert np.array_equal(numerics.erf(x)[2], numerics.erf(x[2])) and numerics.erf(x).shape == x.shape
+
+
+def test_blockwise_is_f_in_blocks_of_any_last_one():
+    """With memory for the result and a few blocks."""
+    for dtype in (np.float32, np.float64, np.complex64):
+        x = np.random.default_rng(0).standard_normal((3, numerics.BLOCK + 7)).astype(dtype)
+        sizes = []
+        y = numerics.blockwise(lambda part: sizes.append(part.size) or part * part, x.T)
+        assert y.dtype == dtype and max(sizes) == numerics.BLOCK and sum(sizes) == x.size
+        np.testing.assert_array_equal(y, (x * x).T)
+    assert numerics.blockwise(np.sqrt, 4) == 2.0

@@ -1,9 +1,14 @@
 """Stable Diffusion against the pipelines of diffusers, replayed from tests/goldens/stable_diffusion.npz
 (`make_stable_diffusion.py` says how it was made), and what its parts promise."""
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from ref import samplers
 from ref.diffusion import q_sample
+from ref.nets.autoencoder import decode, encode, tiny_decode
+from ref.nets.unet import unet
 from ref.pipelines import schedule, tokenizer
 from ref.pipelines import stable_diffusion as sd
 from tests import assert_close
@@ -96,6 +101,7 @@ WRONG = {  # faults that pictures hardly show: the model with the fault, or what
     "heads": lambda model: changed(model, "unet", attention_head_dim=4),
     "cosines_last": lambda model: changed(model, "unet", flip_sin_to_cos=False),
     "scaling": lambda model: changed(model, "vae", scaling_factor=0.18),
+    "scaling_inverse": lambda model: changed(model, "vae", scaling_factor=1 / 0.18215),
     "last_step_to_1": lambda model: changed(model, "scheduler", set_alpha_to_one=True),
     "no_offset": lambda model: changed(model, "scheduler", steps_offset=0),
     "linear_betas": lambda model: changed(model, "scheduler", beta_schedule="linear"),
@@ -119,6 +125,70 @@ def test_a_wrong_step_is_caught(load, monkeypatch, name, fault):
     monkeypatch.setattr(sd, name, fault(getattr(sd, name)))
     with pytest.raises(AssertionError, match="off by"):
         close(run(load("sd1"), "sd1", 0), part("sd1", "run0/image"))
+
+
+@pytest.mark.parametrize("name, i, fault", [
+    ("sd1", 0, ("ref.nets.unet.EPS", 1e-5)), ("sd1", 0, ("ref.nets.unet.TOKEN_EPS", 1e-6)),
+    ("sd1", 0, ("ref.nets.autoencoder.EPS", 1e-5)), ("turbo", 1, ("ref.pipelines.stable_diffusion.sigma_from_abar",
+                                                                 lambda abar: np.sqrt(1 / abar))),
+    ("turbo", 1, ("ref.pipelines.stable_diffusion.vp_from_ve", lambda x, sigma: x)),
+    ("turbo", 1, ("ref.samplers.euler", lambda denoise, x, sigmas, real=samplers.euler: real(
+        denoise, x / sigmas[0] * np.sqrt(1 + sigmas[0]**2), sigmas))),
+    ("turbo", 1, ("ref.samplers.euler", lambda denoise, x, sigmas, real=samplers.euler: real(
+        denoise, x / sigmas[0], sigmas))),
+])
+def test_a_wrong_constant_or_scale_is_caught(load, monkeypatch, name, i, fault):
+    monkeypatch.setattr(*fault)
+    with pytest.raises(AssertionError, match="off by"):
+        close(run(load(name), name, i), part(name, f"run{i}/image"))
+
+
+@pytest.mark.parametrize("settings", [
+    dict(rescale_betas_zero_snr=False), dict(timestep_spacing="leading"), dict(prediction_type="sample")])
+def test_a_wrong_schedule_of_v_is_caught(load, settings):
+    with pytest.raises(AssertionError, match="off by"):
+        close(run(changed(load("sd2"), "scheduler", **settings), "sd2", 0), part("sd2", "run0/image"))
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def peak(run):
+    """The most bytes that a call has allocated at a time, and what it returns."""
+    tracemalloc.start()
+    made = run()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most, made
+
+
+def deeper(params, blocks):
+    """The parameters with that many blocks more of those in the middle, or in the tiny decoder of the first ones."""
+    if isinstance(params.get("layers"), list):
+        return params | {"layers": params["layers"][:2] + params["layers"][2:3] * blocks + params["layers"][2:]}
+    middle = {name: part + part[-1:] * blocks for name, part in params["mid_block"].items()}
+    return params | {"mid_block": middle}
+
+
+@pytest.mark.parametrize("network", ["unet", "encoder", "decoder", "tiny"])
+def test_without_keep_memory_does_not_grow_with_the_depth(load, network):
+    rng = np.random.default_rng(0)
+    x, states = rng.standard_normal((1, 4, 32, 32)), rng.standard_normal((1, 77, 12))
+    part = load("turbo" if network == "tiny" else "sd1")["unet" if network == "unet" else "vae"]
+
+    def run(blocks, keep):
+        if network == "unet":
+            return unet(deeper(part["params"], blocks), x, 7, states, part["config"], keep=keep)
+        half = "decoder" if network == "tiny" else network
+        forward, given = {"encoder": (encode, x[:, :3]), "decoder": (decode, x), "tiny": (tiny_decode, x)}[network]
+        return forward(part["params"] | {half: deeper(part["params"][half], blocks)}, given, part["config"], keep=keep)
+
+    run(0, False)
+    (shallow, _), (deep, (y, none)), (kept, (again, cache)) = (
+        peak(lambda: run(*how)) for how in ((0, False), (12, False), (12, True)))
+    assert cache and none is None
+    np.testing.assert_array_equal(y, again)
+    assert deep < 1.02 * shallow < 0.9 * kept, (deep, shallow, kept)
 
 
 # --- schedules -------------------------------------------------------------------------------------------------------
