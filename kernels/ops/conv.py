@@ -1,4 +1,5 @@
-"""`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients: on the CPU alone."""
+"""`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients. A half is rounded where it is stored: the result, and
+what `norm_conv` convolves."""
 import functools
 
 import numpy as np
@@ -57,6 +58,27 @@ def _norm_backward_sizes(dy, x, groups, scale, shift, eps, w, stride=1, padding=
     return *silu_backward_sizes(da, x, groups, scale, shift, eps), dw, db
 
 
+def _stored(**arguments):
+    return np.abs(layers.conv2d(**arguments))
+
+
+def _backward_stored(**arguments):
+    return [np.abs(g) for g in layers.conv2d_backward(**arguments)]
+
+
+def _norm_stored(x, groups, scale, shift, eps, w, b, **more):
+    """Of the result, and of what is convolved, which is an operand of the tensor cores."""
+    a = layers.group_norm_silu(x, groups, scale, shift, eps)
+    return np.abs(layers.conv2d(a, w, b, **more)) + _sizes(a, w, **more)
+
+
+def _norm_backward_stored(dy, x, groups, scale, shift, eps, w, **more):
+    results = layers.norm_conv_backward(dy, x, groups, scale, shift, eps, w, **more)
+    dx, dscale, dshift, dw, db = [np.abs(g) for g in results]
+    a = layers.group_norm_silu(x, groups, scale, shift, eps)
+    return dx, dscale, dshift, dw + _backward_sizes(dy, a, w, **more)[1], db
+
+
 def _flops(products, w, x=None, dy=None, stride=1, padding=SAME, **rest):
     """2 a multiply-add, of so many convolutions."""
     size = [(n + sum(p) - k) // stride + 1 for n, p, k in zip(x.shape[2:], padding, w.shape[2:])]
@@ -66,25 +88,26 @@ def _flops(products, w, x=None, dy=None, stride=1, padding=SAME, **rest):
 IMAGES = (1, 320, 64, 64), (1, 640, 32, 32), (32, 64, 16, 16)
 BENCH = {"x".join(map(str, s)): {"shape": s, "outputs": s[1], "padding": SAME} for s in IMAGES}
 NORMS = {row: options | {"groups": 32} for row, options in BENCH.items()}
-CONV = {"options": OPTIONS, "empty": False, "shapes": SHAPES, "flops": functools.partial(_flops, 1), "bench": BENCH}
+CONV = {"options": OPTIONS, "half": True, "empty": False, "shapes": SHAPES, "flops": functools.partial(_flops, 1), "bench": BENCH}
 NORM = CONV | {"options": OPTIONS | EPS | {"offset": (0.0, 1e4)}, "bench": NORMS,
                "settings": (*PER_EXAMPLE, "abar", "groups")}  # fmt: skip
 GRADIENT = {"sums": True, "flops": functools.partial(_flops, 2)}
 OPS = [
     Op(
-        layers.conv2d, ulps=4, make=functools.partial(_conv, ("x", "w", "b")), scale=_sizes, examples=("x",),
+        layers.conv2d, ulps=4, make=functools.partial(_conv, ("x", "w", "b")), scale=_sizes, stored=_stored,
+        examples=("x",),
         **CONV | {"options": OPTIONS | {"bias": (False, True)}},
     ),
     Op(
         layers.conv2d_backward, ulps=4, make=functools.partial(_conv, ("dy", "x", "w")), scale=_backward_sizes,
-        **CONV | GRADIENT,
+        stored=_backward_stored, **CONV | GRADIENT,
     ),
     Op(
         layers.norm_conv, ulps=6, make=functools.partial(_norm_conv, ("x", "w", "b")), scale=_norm_sizes,
-        examples=("x",), **NORM,
+        stored=_norm_stored, examples=("x",), **NORM,
     ),
     Op(
         layers.norm_conv_backward, ulps=8, make=functools.partial(_norm_conv, ("dy", "x", "w")),
-        scale=_norm_backward_sizes, **NORM | GRADIENT,
+        scale=_norm_backward_sizes, stored=_norm_backward_stored, **NORM | GRADIENT,
     ),
 ]  # fmt: skip

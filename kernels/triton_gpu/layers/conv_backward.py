@@ -8,13 +8,13 @@ from collections import namedtuple
 import triton
 import triton.language as tl
 
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import apart
 from kernels.triton_gpu.layers.conv import (
     CHUNK, LOAD, MULTIPLY, SAME, To, call_of, multiplied, operand, plane_of, seen,
 )  # fmt: skip
-from kernels.triton_gpu.layers.group_backward import group_norm_silu_backward
-from kernels.triton_gpu.layers.planes import Plane, Taps, chunk_of, packed, standards, whole
+from kernels.triton_gpu.layers.group_backward import of_group
+from kernels.triton_gpu.layers.planes import WEIGHTS, Plane, Taps, chunk_of, packed, standards, whole
 from kernels.triton_gpu.layers.tiles import first_of, second_of, zeros
 from kernels.triton_gpu.layers.vectors import added, fresh, given, written
 from kernels.triton_gpu.philox import stored
@@ -24,7 +24,9 @@ TILES = {True: [(128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 8, 4), (128, 128,
          False: [(64, 64, 4, 2)]}  # fmt: skip
 SLOTS, MOST, LEAST = 132, 16, 4  # programs at a time; parts of a sum at most, and chunks of pixels of one at least
 MEMORY = 2400  # bytes in a cycle, of partial sums
-GATHERED = 64  # channels of dw at a time
+PIXELS = {True: 64, False: 32}  # terms at a time
+if device.INTERPRETED:  # whose time is that of programs
+    TILES, PIXELS = dict.fromkeys(TILES, [(64, 48, 4, 2)]), {True: 256, False: 256}
 
 # What the product of a tap has to know: images, rows and columns of dy, outputs, channels; parts of the sum.
 Sizes = namedtuple("Sizes", "images height width outputs channels parts")
@@ -32,24 +34,27 @@ Sizes = namedtuple("Sizes", "images height width outputs channels parts")
 
 def conv2d_backward(dy, x, w, stride=1, padding=SAME, out=None):
     """Gradients of `conv2d`; arguments as in `ref.layers.conv.conv2d_backward`. out: of dx alone."""
-    return gradients(dy, call_of(x, w, stride, padding), out)
+    c = call_of(x, w, stride, padding)
+    (upstream,) = given(c.arrays, (c.b, c.o, c.ho, c.wo), dy=dy)
+    dx, pointer = written("out", out, c.arrays, c.arrays.shape)
+    inputs = (upstream, c.b * c.o * c.ho * c.wo), (c.arrays.pointers[0], c.arrays.size), (c.w, c.o * c.c * c.kh * c.kw)
+    for place in inputs:
+        apart((pointer, c.arrays.size), place)
+    return dx, *gradients(c, upstream, pointer)
 
 
 def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=SAME, out=None):
     """Gradients of `norm_conv`; arguments as in `ref.layers.fused.norm_conv_backward`, `ref.layers.fused.norm_conv`:
-    what was convolved is made again while x is packed."""
+    what was convolved is made again while x is packed. Its gradient is float32, for float16 might not hold it."""
     c = call_of(x, w, stride, padding)
-    da, dw, db = gradients(dy, c, None, standards(x, groups, scale, shift, eps))
-    return *group_norm_silu_backward(da, x, groups, scale, shift, eps, out), dw, db
-
-
-def gradients(dy, c, out, table=None):
-    """dx, dw, db. c: `Call`. dy, out: as in `conv2d_backward`. table: of `planes.standards`, or None."""
     (upstream,) = given(c.arrays, (c.b, c.o, c.ho, c.wo), dy=dy)
-    dx, pointer = written("out", out, c.arrays, c.arrays.shape)
-    taps, x = c.kh * c.kw, c.arrays.pointers[0]
-    for place in ((upstream, c.b * c.o * c.ho * c.wo), (x, c.arrays.size), (c.w, c.o * c.c * taps)):
-        apart((pointer, c.arrays.size), place)
+    (da,) = launch.workspace(c.arrays, empty=[(c.arrays.size, "float32")])
+    dw, db = gradients(c, upstream, da, standards(x, groups, scale, shift, eps))
+    return *of_group(da, x, groups, scale, shift, eps, out), dw, db
+
+
+def gradients(c, upstream, dx, table=None):
+    """dw and db; dx is written. c: `Call`. upstream, dx: pointers. table: of `planes.standards`, or None."""
     half = c.arrays.dtype != "float32"
     # dy with the zeros that any remainder reaches over, and db
     ends = (c.kh, c.sh, c.top, c.h, c.ho), (c.kw, c.sw, c.left, c.v, c.wo)
@@ -60,11 +65,11 @@ def gradients(dy, c, out, table=None):
     db = added(c.arrays, sums, 1, (c.o,), tiles)[0]
     for down in range(c.sh):
         for across in range(c.sw):
-            remainder(c, pointer, dys, plane, (down, across), chunk)
+            remainder(c, dx, dys, plane, (down, across), chunk)
     # dw
     own = plane_of(c, chunk_of(c.c, CHUNK[half]))
-    xs = packed(c.arrays, x, c.b, own, c.arrays.dtype, table)[0]
-    return dx, weights(c, dys, seen(plane, 1, 1, (above, before)), plane, xs, seen(own, c.sh, c.sw), own), db
+    xs = packed(c.arrays, c.arrays.pointers[0], c.b, own, c.arrays.dtype, table)[0]
+    return weights(c, dys, seen(plane, 1, 1, (above, before)), plane, xs, seen(own, c.sh, c.sw), own), db
 
 
 def reach(kernel, stride, before, size, length):
@@ -105,7 +110,7 @@ def tile_of(c, pixels, half):
     def cycles(choice):
         (rows, columns, _, _), parts = choice
         tiles = taps * launch.programs(c.o, rows) * launch.programs(c.c, columns)
-        each = max(rows * columns / MULTIPLY, 2 * (rows + columns) / LOAD) * CHUNK[half]
+        each = max(rows * columns / MULTIPLY, 2 * (rows + columns) / LOAD) * PIXELS[half]
         rounds = launch.programs(tiles * parts, SLOTS) * launch.programs(pixels, parts)
         return rounds * each + parts * 8 * taps * c.o * c.c / MEMORY
 
@@ -117,7 +122,7 @@ def weights(c, dys, of_dy, plane, xs, of_x, own):
     """dw. c: `Call`. dys, xs: pointers to planes. of_dy, of_x: how they are read, `Of`. plane, own: the `Plane` of
     each."""
     half, taps = c.arrays.dtype != "float32", c.kh * c.kw
-    chunk = CHUNK[half]
+    chunk = PIXELS[half]
     wide = min(chunk, triton.next_power_of_2(c.wo))
     high = chunk // wide
     down, across = launch.programs(c.ho, high), launch.programs(c.wo, wide)
@@ -132,10 +137,8 @@ def weights(c, dys, of_dy, plane, xs, of_x, own):
         warps=warps,
     )  # fmt: skip
     dw, pointer = fresh(c.arrays, (c.o, c.c, c.kh, c.kw))
-    block = min(GATHERED, triton.next_power_of_2(c.c))
-    grid = c.o * launch.programs(c.c, block)
-    more = dict(TAPS=triton.next_power_of_2(taps), CHANNELS=block)
-    launch.run(_gather, grid, c.arrays, pointer, sums, c.o, c.c, parts, taps, **more)
+    size, more = c.o * c.c, dict(BLOCK=WEIGHTS, TAPS=triton.next_power_of_2(taps))
+    launch.run(_gather, launch.programs(size, WEIGHTS), c.arrays, pointer, sums, size, parts, taps, **more)
     return dw
 
 
@@ -193,14 +196,10 @@ def _weigh(
 
 
 @triton.jit(do_not_specialize=["parts"])
-def _gather(dw, sums, outputs, channels, parts, taps, TAPS: tl.constexpr, CHANNELS: tl.constexpr):
+def _gather(dw, sums, size, parts, taps, BLOCK: tl.constexpr, TAPS: tl.constexpr):
     """The sum of the parts, and the taps behind the channels."""
-    blocks = tl.cdiv(channels, CHANNELS)
-    o, c = tl.program_id(0) // blocks, tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    t, total = tl.arange(0, TAPS), tl.zeros((CHANNELS, TAPS), tl.float32)
-    inside = (c < channels)[:, None] & (t < taps)[None, :]
+    e, t = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, TAPS)
+    inside, total = (e < size)[:, None] & (t < taps)[None, :], tl.zeros((BLOCK, TAPS), tl.float32)
     for part in range(parts):
-        at = ((part * taps + t).to(tl.int64) * outputs + o) * channels
-        total += tl.load(sums + at[None, :] + c[:, None], mask=inside, other=0)
-    at = (o.to(tl.int64) * channels + c)[:, None] * taps + t[None, :]
-    tl.store(dw + at, stored(total, dw), mask=inside)
+        total += tl.load(sums + e[:, None] + ((part * taps + t).to(tl.int64) * size)[None, :], mask=inside, other=0)
+    tl.store(dw + e[:, None] * taps + t[None, :], stored(total, dw), mask=inside)

@@ -11,12 +11,13 @@ from collections import namedtuple
 import triton
 import triton.language as tl
 
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.layers.group import merged, moments_of, scale_of, silu, sizes_of, walk_of
 from kernels.triton_gpu.layers.vectors import given
 from kernels.triton_gpu.philox import stored
 
-PIXELS, CHANNELS = 64, 64  # of a tile
+PIXELS, CHANNELS = 1024 if device.INTERPRETED else 64, 64  # of a tile
+WEIGHTS = 1024 if device.INTERPRETED else 64  # of a tap at a time
 ROWS = 64  # channels at a time of a table
 # An image and its plane: channels, height and width of it; the plane's, whose channels are whole chunks; and the zeros
 # above and on the left.
@@ -55,8 +56,10 @@ def packed_weights(arrays, w, rows, channels, taps):
     """A pointer to weights (rows, taps, channels), 0 past the end. arrays: `Arrays`. w: pointer. rows, channels: of the
     result. taps: `Taps`."""
     (to,) = launch.workspace(arrays, empty=[(rows * taps.taps * channels, w.dtype)])
-    block, across = math.gcd(CHANNELS, channels), triton.next_power_of_2(max(taps.taps, 1))
-    launch.run(_pack_weights, rows * (channels // block), arrays, to, w, channels, taps, CHANNELS=block, TAPS=across)
+    size, across = rows * channels, triton.next_power_of_2(max(taps.taps, 1))
+    launch.run(
+        _pack_weights, launch.programs(size, WEIGHTS), arrays, to, w, size, channels, taps, BLOCK=WEIGHTS, TAPS=across
+    )
     return to
 
 
@@ -90,31 +93,30 @@ def _pack(to, sums, x, table, plane, count, PIXELS: tl.constexpr, CHANNELS: tl.c
     tile, tiles = tl.program_id(0) // blocks, tl.cdiv(size, PIXELS)
     image, q = tile // tiles, tile % tiles * PIXELS + tl.arange(0, PIXELS)
     c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    # A pixel of the plane is one of the image or 0
+    # A pixel of the plane is one of the image or 0; pixels lie along the lanes, and then channels do
     i, j = q // plane.width - plane.top, q % plane.width - plane.left
     there = (q < size) & (i >= 0) & (i < plane.h) & (j >= 0) & (j < plane.w)
-    inside = there[:, None] & (c < plane.c)[None, :]
+    inside = (c < plane.c)[:, None] & there[None, :]
     of_channel = (image * plane.c + c).to(tl.int64) * plane.h * plane.w
-    v = tl.load(x + of_channel[None, :] + (i * plane.w + j)[:, None], mask=inside, other=0)
+    v = tl.load(x + of_channel[:, None] + (i * plane.w + j)[None, :], mask=inside, other=0)
     if table is not None:
         own, step = table + image * plane.c + c, tl.cast(count, tl.int64)
         mean, scale = tl.load(own, mask=c < plane.c, other=0), tl.load(own + step, mask=c < plane.c, other=0)
         shift = tl.load(own + 2 * step, mask=c < plane.c, other=0)
-        z = silu(tl.fma(v.to(tl.float32) - mean[None, :], scale[None, :], shift[None, :]))
+        z = silu(tl.fma(v.to(tl.float32) - mean[:, None], scale[:, None], shift[:, None]))
         v = stored(tl.where(inside, z, 0.0), to)
     at = (image.to(tl.int64) * size + q)[:, None] * plane.channels + c[None, :]
-    tl.store(to + at, v, mask=(q < size)[:, None])
+    tl.store(to + at, tl.trans(v), mask=(q < size)[:, None])
     if sums is not None:
-        tl.store(sums + tile.to(tl.int64) * plane.c + c, tl.sum(v.to(tl.float32), 0), mask=c < plane.c)
+        tl.store(sums + tile.to(tl.int64) * plane.c + c, tl.sum(v.to(tl.float32), 1), mask=c < plane.c)
 
 
 @triton.jit
-def _pack_weights(to, w, channels, taps, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    blocks = channels // CHANNELS
-    row, t = tl.program_id(0) // blocks, tl.arange(0, TAPS)
-    c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    inside = (c < tl.where(row < taps.rows, taps.channels, 0))[:, None] & (t < taps.taps)[None, :]
-    own = row.to(tl.int64) * taps.row + taps.first + t // taps.wide * taps.down + t % taps.wide * taps.across
-    v = tl.load(w + c.to(tl.int64)[:, None] * taps.channel + own[None, :], mask=inside, other=0)
-    at = (row.to(tl.int64) * taps.taps + t)[None, :] * channels + c[:, None]
-    tl.store(to + at, v, mask=(t < taps.taps)[None, :])
+def _pack_weights(to, w, size, channels, taps, BLOCK: tl.constexpr, TAPS: tl.constexpr):
+    e, t = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, TAPS)
+    row, c = e // channels, e % channels
+    inside = ((row < taps.rows) & (c < taps.channels))[:, None] & (t < taps.taps)[None, :]
+    own = taps.first + t // taps.wide * taps.down + t % taps.wide * taps.across
+    v = tl.load(w + (row * taps.row + c * taps.channel)[:, None] + own[None, :], mask=inside, other=0)
+    at = (row * taps.taps * channels + c)[:, None] + t[None, :] * channels
+    tl.store(to + at, v, mask=(e < size)[:, None] & (t < taps.taps)[None, :])
