@@ -153,14 +153,12 @@ def _on_gpu(op, options, backend, shape, dtype):
 
 
 def _random(shape, dtype, stream, positive=False):
-    """Normals, or uniforms where only positive numbers make sense, made on the GPU; in bfloat16 in torch's memory."""
+    """Normals, or uniforms where only positive numbers make sense, made on the GPU."""
     from kernels.triton_gpu import philox
 
     if positive:
         return philox.uniform(1, shape, stream)
-    send = registry.carriers("triton_gpu")[0]
-    out = send(np.zeros(1, np.float32).astype(registry.like(dtype))).new_empty(shape) if dtype == "bfloat16" else None
-    return philox.normal(1, shape, stream, dtype=dtype, out=out)
+    return philox.normal(1, shape, stream, dtype=dtype)
 
 
 def _own(arguments, gpu):
