@@ -98,7 +98,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
     short = gpu and _short(op, label, backend, shape)
     contestants = {("kernel", ""): run} | _limits(result["bytes"], gpu, short and plain)
-    if dtype == DTYPE:
+    if dtype == DTYPE or own and op.flops:  # products of halves are other work than those of float32
         truth = Truth(op, few, few_shape, expected, ROUNDED if gpu and loop else LOOSE)
         there = [c for c in peers.ON_GPU if not (short and c == "compile")]  # how torch.compile launches is its own
         columns = [c for c in libraries if not gpu or c in there]
@@ -127,7 +127,7 @@ def _in_shapes(op, options, backend, shape, dtype):
     head with fewer queries and keys."""
     send, gpu = registry.carriers(backend)[0], backend == "triton_gpu"
     few_shape = (1, *shape[1:]) if gpu else shape
-    if heads := gpu and op.flops and len(shape) == 4:
+    if heads := gpu and "q" in op.takes:
         rows = min(shape[2], FEW_ROWS + shape[2] % FEW_ROWS)  # as many past a tile as there are of the timed ones
         few_shape = (1, 1, rows, *shape[3:])
     few = timing.problem(op, options, few_shape, dtype=dtype)

@@ -19,7 +19,22 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    for library in config.getoption("without"):
-        if library in sys.modules:
-            raise RuntimeError(f"--without {library}: it is imported already")
-        sys.modules[library] = None  # an import of it fails as where it is not installed
+    names = config.getoption("without")
+    if there := [name for name in names if name in sys.modules]:
+        raise RuntimeError(f"--without: {', '.join(there)} is imported already")
+    if names:
+        sys.meta_path[:] = [Without(finder, names) for finder in sys.meta_path]
+
+
+class Without:
+    """A finder that finds nothing of some libraries, as where they are not installed. finder: of `sys.meta_path`."""
+
+    def __init__(self, finder, names):
+        self.finder, self.names = finder, names
+
+    def find_spec(self, name, *rest):
+        """As of any finder."""
+        return None if name.partition(".")[0] in self.names else self.finder.find_spec(name, *rest)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)

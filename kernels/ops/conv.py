@@ -1,5 +1,5 @@
-"""`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients. A half is rounded where it is stored: the result, and
-what `norm_conv` convolves."""
+"""`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients. A half is rounded where it is stored: the result,
+and what `norm_conv` convolves."""
 import functools
 
 import numpy as np
@@ -85,8 +85,12 @@ def _flops(products, w, x=None, dy=None, stride=1, padding=SAME, **rest):
     return 2 * products * len(x) * size[0] * size[1] * w.size
 
 
-IMAGES = (1, 320, 64, 64), (1, 640, 32, 32), (32, 64, 16, 16)
-BENCH = {"x".join(map(str, s)): {"shape": s, "outputs": s[1], "padding": SAME} for s in IMAGES}
+ON_CPU, ON_GPU = ((1, 320, 64, 64), (1, 640, 32, 32), (32, 64, 16, 16)), (
+    (8, 320, 64, 64), (8, 640, 32, 32), (8, 1280, 16, 16))  # fmt: skip
+BENCH = {
+    "x".join(map(str, s)): {"shape": s, "outputs": s[1], "padding": SAME, "on": backend}
+    for backend, shapes in (("numba_cpu", ON_CPU), ("triton_gpu", ON_GPU)) for s in shapes
+}  # fmt: skip
 NORMS = {row: options | {"groups": 32} for row, options in BENCH.items()}
 CONV = {"options": OPTIONS, "half": True, "empty": False, "shapes": SHAPES, "flops": functools.partial(_flops, 1), "bench": BENCH}
 NORM = CONV | {"options": OPTIONS | EPS | {"offset": (0.0, 1e4)}, "bench": NORMS,
