@@ -23,11 +23,18 @@ def _conv(names, rng, shape, dtype, values, kernel=3, bias=True, outputs=None, *
     stride, ((top, bottom), (left, right)) = options.get("stride", 1), options.get("padding", SAME)
     size = ((n - kernel) // stride + 1 for n in (h + top + bottom, w + left + right))
     shapes = {"dy": (b, o, *size), "x": (b, c, h, w), "w": (o, c, kernel, kernel), "b": (o,)}
-    plain = "normal" if values == "not finite" else values
-    arrays = drawn([n for n in names if n in ("dy", "x")], [shapes[n] for n in names if n in ("dy", "x")], rng, dtype,
-                   values)  # fmt: skip
+    plain, data = _others(values, dtype), [n for n in names if n in ("dy", "x")]
+    arrays = drawn(data, [shapes[n] for n in data], rng, dtype, values)
+    if plain != values and values == "large":
+        arrays |= {n: drawn([n], [shapes[n]], rng, dtype, plain)[n] for n in data[1:]}
     arrays |= {n: drawn([n], [shapes[n]], rng, dtype, plain)[n] for n in names if n in ("w", "b")}
     return arrays | ({"b": None} if "b" in names and not bias else {}) | options
+
+
+def _others(values, dtype):
+    """The values of what the first array is multiplied by: of float16 products of large numbers are next to infinity,
+    where rounding decides what is finite."""
+    return "normal" if values == "not finite" or (values, dtype) == ("large", "float16") else values
 
 
 def _norm_conv(names, rng, shape, dtype, values, offset=0.0, eps=1e-5, groups=None, **options):
@@ -36,7 +43,7 @@ def _norm_conv(names, rng, shape, dtype, values, offset=0.0, eps=1e-5, groups=No
     c = arrays["x"].shape[1]
     arrays["x"] = moved(arrays["x"], offset)
     arrays["x"][np.isinf(arrays["x"])] = np.nan
-    vectors = drawn(["scale", "shift"], [(c,)] * 2, rng, dtype, "normal" if values == "not finite" else values)
+    vectors = drawn(["scale", "shift"], [(c,)] * 2, rng, dtype, _others(values, dtype))
     divisors = [n for n in range(1, c + 1) if c % n == 0]
     return arrays | vectors | {"groups": groups or int(rng.choice(divisors)), "eps": eps}
 
