@@ -41,7 +41,8 @@ def climb(name, seconds, small=False):
     flops = op.flops and op.flops(**arguments)
     moved = None if gpu else registry.bytes_moved(op, arguments, "float32")
     limit, of_limit = _limit(steps, arguments, flops, moved)
-    times = timing.interleave(contestants | {"": limit}, seconds, clock=clocks.events if gpu and not alone else timing.wall)
+    clock = clocks.events if gpu and not alone else timing.wall
+    times = timing.interleave(contestants | {"": limit}, seconds, clock=clock)
     ns = {name: float(np.median(t)) for name, t in times.items()}
     rate, unit = (flops, "GFLOP/s") if flops else (moved, "GB/s")
     width, before = min(113, shutil.get_terminal_size((113, 24)).columns), None

@@ -44,7 +44,8 @@ class Truth:
 
     def _home(self, result):
         """A NumPy array of the data's shape, or a float."""
-        wide = result.float() if str(getattr(result, "dtype", "")) == "torch.bfloat16" else result  # which NumPy does not know
+        half = str(getattr(result, "dtype", "")) == "torch.bfloat16"  # which NumPy does not know
+        wide = result.float() if half else result
         array = wide.cpu().numpy() if hasattr(wide, "cpu") else np.asarray(wide)
         if array.ndim == 0:
             return float(array)

@@ -1,5 +1,5 @@
-"""`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients. A half is rounded where it is stored: the result,
-and what `norm_conv` convolves."""
+"""`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients. A half is rounded where it is stored: the
+result, and what `norm_conv` convolves."""
 import functools
 
 import numpy as np
@@ -99,7 +99,8 @@ BENCH = {
     for backend, shapes in (("numba_cpu", ON_CPU), ("triton_gpu", ON_GPU)) for s in shapes
 }  # fmt: skip
 NORMS = {row: options | {"groups": 32} for row, options in BENCH.items()}
-CONV = {"options": OPTIONS, "half": True, "empty": False, "shapes": SHAPES, "flops": functools.partial(_flops, 1), "bench": BENCH}
+CONV = {"options": OPTIONS, "half": True, "empty": False, "shapes": SHAPES, "flops": functools.partial(_flops, 1),
+        "bench": BENCH}  # fmt: skip
 NORM = CONV | {"options": OPTIONS | EPS | {"offset": (0.0, 1e4)}, "bench": NORMS,
                "settings": (*PER_EXAMPLE, "abar", "groups")}  # fmt: skip
 GRADIENT = {"sums": True, "flops": functools.partial(_flops, 2)}

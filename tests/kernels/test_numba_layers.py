@@ -1,4 +1,5 @@
-"""What is special to the layers in Numba: transposes and tiles of any layout, a layer with each activation; results over their inputs, the same bits for any threads and for an example alone."""
+"""What is special to the layers in Numba: transposes and tiles of any layout, a layer with each activation;
+results over their inputs, the same bits for any threads and for an example alone."""
 import numpy as np
 import pytest
 

@@ -26,8 +26,8 @@ from kernels.triton_gpu.philox import stored
 
 SAME, INTERPRETED = ((1, 1), (1, 1)), tl.constexpr(device.INTERPRETED)
 # pixels, channels, warps, stages of a program; terms at a time
-TILES = {True: [(128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 8, 4), (128, 128, 8, 4), (128, 64, 4, 4), (64, 64, 4, 4)],
-         False: [(64, 64, 4, 2)]}  # fmt: skip
+LARGE = (128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 8, 4), (128, 128, 8, 4)
+TILES = {True: [*LARGE, (128, 64, 4, 4), (64, 64, 4, 4)], False: [(64, 64, 4, 2)]}
 CHUNK = {True: 64, False: 32}
 if device.INTERPRETED:  # whose time is that of programs
     TILES = dict.fromkeys(TILES, [(256, 48, 4, 2)])
@@ -48,8 +48,7 @@ def conv2d(x, w, b=None, stride=1, padding=SAME, out=None):
 
 
 def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=SAME, out=None):
-    """The convolution of silu(group_norm(x)), which is made while x is packed; arguments as in
-    `ref.layers.fused.norm_conv`."""
+    """The convolution of silu(group_norm(x)), made while x is packed; arguments as in `ref.layers.fused.norm_conv`."""
     c = call_of(x, w, stride, padding)
     return convolved(c, b, out, standards(x, groups, scale, shift, eps))
 

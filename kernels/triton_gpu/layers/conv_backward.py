@@ -11,7 +11,7 @@ import triton.language as tl
 from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import apart
 from kernels.triton_gpu.layers.conv import (
-    CHUNK, LOAD, MULTIPLY, SAME, To, call_of, multiplied, operand, plane_of, seen,
+    CHUNK, LARGE, LOAD, MULTIPLY, SAME, To, call_of, multiplied, operand, plane_of, seen,
 )  # fmt: skip
 from kernels.triton_gpu.layers.group_backward import of_group
 from kernels.triton_gpu.layers.planes import WEIGHTS, Plane, Taps, chunk_of, packed, standards, whole
@@ -20,16 +20,16 @@ from kernels.triton_gpu.layers.vectors import added, fresh, given, written
 from kernels.triton_gpu.philox import stored
 
 # outputs, channels, warps, stages of a program
-TILES = {True: [(128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 8, 4), (128, 128, 8, 4), (64, 64, 4, 4)],
-         False: [(64, 64, 4, 2)]}  # fmt: skip
+TILES = {True: [*LARGE, (64, 64, 4, 4)], False: [(64, 64, 4, 2)]}
 SLOTS, MOST, LEAST = 132, 16, 4  # programs at a time; parts of a sum at most, and chunks of pixels of one at least
 MEMORY = 2400  # bytes in a cycle, of partial sums
 PIXELS = {True: 64, False: 32}  # terms at a time
 if device.INTERPRETED:  # whose time is that of programs
     TILES, PIXELS = dict.fromkeys(TILES, [(64, 48, 4, 2)]), {True: 256, False: 256}
 
-# What the product of a tap has to know: images, rows and columns of dy, outputs, channels; parts of the sum.
-Sizes = namedtuple("Sizes", "images height width outputs channels parts")
+# What the product of a tap has to know: images, rows and columns of dy, outputs, channels; parts of the sum; taps, and
+# those of a row.
+Sizes = namedtuple("Sizes", "images height width outputs channels parts taps wide")
 
 
 def conv2d_backward(dy, x, w, stride=1, padding=SAME, out=None):
@@ -128,9 +128,9 @@ def weights(c, dys, of_dy, plane, xs, of_x, own):
     down, across = launch.programs(c.ho, high), launch.programs(c.wo, wide)
     (rows, columns, warps, stages), parts = tile_of(c, c.b * down * across, half)
     (sums,) = launch.workspace(c.arrays, empty=[(parts * taps * c.o * c.c, "float32")])
-    sizes = Sizes(c.b, c.ho, c.wo, c.o, c.c, parts)
+    sizes = Sizes(c.b, c.ho, c.wo, c.o, c.c, parts, taps, c.kw)
     grid = launch.programs(c.o, rows) * launch.programs(c.c, columns) * taps * parts
-    args = sums, dys, xs, of_dy, of_x, plane.channels, own.channels, sizes, taps, c.kw
+    args = sums, dys, xs, of_dy, of_x, plane.channels, own.channels, sizes
     even = c.ho % high == 0 and c.wo % wide == 0
     launch.run(
         _weigh, grid, c.arrays, *args, OUTPUTS=rows, CHANNELS=columns, CHUNK=chunk, WIDE=wide, EVEN=even, STAGES=stages,
@@ -157,19 +157,19 @@ def columns_of(x, at, first, channels, CHANNELS: tl.constexpr):
 
 @triton.jit
 def _weigh(
-    sums, dy, x, of_dy, of_x, dy_channels, x_channels, sizes, taps, kw,
+    sums, dy, x, of_dy, of_x, dy_channels, x_channels, sizes,
     OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr, CHUNK: tl.constexpr, WIDE: tl.constexpr, EVEN: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     high: tl.constexpr = CHUNK // WIDE
     part, tile = tl.program_id(0) % sizes.parts, tl.program_id(0) // sizes.parts
-    tap, tile = tile % taps, tile // taps
+    tap, tile = tile % sizes.taps, tile // sizes.taps
     across = tl.cdiv(sizes.channels, CHANNELS)
     o, first = tile // across * OUTPUTS + tl.arange(0, OUTPUTS), tile % across * CHANNELS
     # A chunk of pixels: some rows of some columns
     i, j = (tl.arange(0, CHUNK) // WIDE).to(tl.int64), (tl.arange(0, CHUNK) % WIDE).to(tl.int64)
     left = dy + of_dy.first + (i * of_dy.down + j * of_dy.across)[:, None] + o[None, :]
-    shift = (tap // kw).to(tl.int64) * of_x.row + (tap % kw) * of_x.column
+    shift = (tap // sizes.wide).to(tl.int64) * of_x.row + tap % sizes.wide * of_x.column
     right, there = columns_of(x + shift, i * of_x.down + j * of_x.across, first, x_channels, CHANNELS)
     down, over = tl.cdiv(sizes.height, high), tl.cdiv(sizes.width, WIDE)
     each = tl.cdiv(sizes.images * down * over, sizes.parts)
@@ -188,7 +188,7 @@ def _weigh(
             done = done + (tl.dot(tl.trans(a), b, total[n], input_precision="ieee"),)
         total = done
     # The sums of this part and tap
-    at = ((part * taps + tap).to(tl.int64) * sizes.outputs + o) * sizes.channels
+    at = ((part * sizes.taps + tap).to(tl.int64) * sizes.outputs + o) * sizes.channels
     for n in tl.static_range(len(total)):
         c = first + (first_of(CHANNELS) if n else 0) + tl.arange(0, total[n].shape[1])
         inside = (o < sizes.outputs)[:, None] & (c < sizes.channels)[None, :]

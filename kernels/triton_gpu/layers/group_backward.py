@@ -24,7 +24,8 @@ def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
 
 
 def of_group(dy, x, groups, w, b, eps, out=None):
-    """The same for a dy that is a pointer, to float32. Arguments as there."""
+    """The same for a dy that is a pointer, to float32; arguments as in `ref.layers.fused.group_norm_silu_backward`.
+    out: of dx alone."""
     arrays, walk = walk_of("backward", groups, x=x)
     return _gradients(arrays._replace(pointers=[dy, *arrays.pointers]), walk, w, b, eps, out)
 

@@ -22,7 +22,7 @@ ROWS = 64  # channels at a time of a table
 # An image and its plane: channels, height and width of it; the plane's, whose channels are whole chunks; and the zeros
 # above and on the left.
 Plane = namedtuple("Plane", "c h w channels height width top left")
-# Where weights w[row, channel, i, j] are: the first, and from one to the next; how many there are, and in a row of taps.
+# Where weights w[row, channel, i, j] are: the first, and from one to the next; how many there are; taps of a row.
 Taps = namedtuple("Taps", "first row channel down across rows channels taps wide")
 
 
