@@ -53,7 +53,7 @@ def agree(name, found, wanted):
     for key, want in wanted.items():
         error = np.abs(found[key] - want).max() / largest if key in found else np.inf
         if not error <= LOOSE and key != "pos_embed":  # which is fixed
-            raise ValueError(f"{name}: the gradient of {key} is off by {error:.2g} of the largest, expected {LOOSE:.0e}")
+            raise ValueError(f"{name}: gradient of {key} off by {error:.2g} of the largest, expected {LOOSE:.0e}")
 
 
 def contestants(name, batch, gpu, say):
@@ -99,7 +99,8 @@ def main(argv=None):
     print(f"{NAMES[words.net]}, a training step of {words.batch}, float32. {machine.busy()}")
     mine = times["triton_gpu" if gpu else "numba_cpu"]
     for key, ns in times.items():
-        print(f"{key:14} {np.median(ns) / 1e6:9.2f} ms, {timing.times_faster(mine, ns):.2f} times as long as the kernels")
+        ratio = timing.times_faster(mine, ns)
+        print(f"{key:14} {np.median(ns) / 1e6:9.2f} ms, {ratio:.2f} times as long as the kernels")
     return 0
 
 

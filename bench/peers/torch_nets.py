@@ -1,5 +1,9 @@
-"""A training step of the studies' DiT and U-Net in torch: the DiT written as people write it, the U-Net as diffusers has
-it, each from the parameters of `ref.nets` under their own names."""
+"""A training step of the studies' DiT and U-Net in torch: the DiT written as people write it, the U-Net as diffusers
+has it, each from the parameters of `ref.nets` under their own names.
+
+Papers
+    [DiT]  Peebles, Xie, "Scalable Diffusion Models with Transformers", 2023
+"""
 import numpy as np
 import torch
 import torch.nn.functional as F

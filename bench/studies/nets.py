@@ -52,8 +52,8 @@ def rows(this):
 
 
 def networks(seed, backend="numba_cpu"):
-    """On a backend, {name: fresh parameters, forward(params, x, t, labels) -> out, cache, backward(dout, params, cache) -> dparams}
-    on digits (B, 784)."""
+    """{name: fresh parameters, forward(params, x, t, labels) -> out, cache, backward(dout, params, cache) -> dparams}
+    on digits (B, 784), on a backend."""
     settings = {key: DIT[key] for key in ("num_heads",)}
     mlps, unets, dits = (fit.backend(backend).net(module) for module in (mlp, unet, dit))
 
