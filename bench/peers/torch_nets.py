@@ -4,11 +4,13 @@ has it, each from the parameters of `ref.nets` under their own names.
 Papers
     [DiT]  Peebles, Xie, "Scalable Diffusion Models with Transformers", 2023
 """
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bench.peers.torch_loops import _compiled, _graph
+from bench.peers.torch_loops import captured, compiled
 from bench.studies import nets
 from ref import tree
 
@@ -38,7 +40,7 @@ def _trainer(name, params, batch, hyper, column, on_gpu):
     average = [w.detach().clone() for w in weights.values()]
     optimizer = torch.optim.Adam(weights.values(), lr=hyper["lr"], fused=True, capturable=on_gpu)
     loss_of = lambda x, y: F.mse_loss(network(x.view(-1, 1, 28, 28)).reshape(x.shape), y)  # noqa: E731
-    run = _compiled(loss_of) if column == "compile" else loss_of
+    run = compiled(loss_of) if column == "compile" else loss_of
 
     def step():
         with torch.enable_grad():
@@ -49,7 +51,7 @@ def _trainer(name, params, batch, hyper, column, on_gpu):
             torch._foreach_lerp_(average, [w.detach() for w in weights.values()], 1 - hyper["decay"])
         return loss.detach()
 
-    return _graph(step) if column == "graph" else step, weights
+    return captured(step) if column == "graph" else step, weights
 
 
 def dit(p, places, x, t, labels):
@@ -64,7 +66,7 @@ def dit(p, places, x, t, labels):
 
     h = F.conv2d(x, p["x_embedder.proj.weight"], p["x_embedder.proj.bias"], patch).flatten(2).transpose(1, 2) + places
     # Time and class
-    rates = torch.exp(-np.log(10000) / 128 * torch.arange(128, device=x.device))
+    rates = torch.exp(-math.log(10000) / 128 * torch.arange(128, device=x.device))
     angles = t[:, None].float() * rates
     c = linear("t_embedder.mlp.2", F.silu(linear("t_embedder.mlp.0", torch.cat([angles.cos(), angles.sin()], 1))))
     a = F.silu(c + p["y_embedder.embedding_table.weight"][labels])
