@@ -98,7 +98,7 @@ def row(op, label, options, backend, shape, dtype, seconds, libraries, say):
         return result | {"failure": f"{type(reason).__name__}: {reason}"}
     short = gpu and _short(op, label, backend, shape)
     contestants = {("kernel", ""): run} | _limits(result["bytes"], gpu, short and plain)
-    if dtype == DTYPE:
+    if dtype == DTYPE or own and op.flops:  # products of halves are other work than those of float32
         truth = Truth(op, few, few_shape, expected, ROUNDED if gpu and loop else LOOSE)
         there = [c for c in peers.ON_GPU if not (short and c == "compile")]  # how torch.compile launches is its own
         columns = [c for c in libraries if not gpu or c in there]
@@ -127,7 +127,7 @@ def _in_shapes(op, options, backend, shape, dtype):
     head with fewer queries and keys."""
     send, gpu = registry.carriers(backend)[0], backend == "triton_gpu"
     few_shape = (1, *shape[1:]) if gpu else shape
-    if heads := gpu and op.flops and len(shape) == 4:
+    if heads := gpu and "q" in op.takes:
         rows = min(shape[2], FEW_ROWS + shape[2] % FEW_ROWS)  # as many past a tile as there are of the timed ones
         few_shape = (1, 1, rows, *shape[3:])
     few = timing.problem(op, options, few_shape, dtype=dtype)
@@ -153,14 +153,12 @@ def _on_gpu(op, options, backend, shape, dtype):
 
 
 def _random(shape, dtype, stream, positive=False):
-    """Normals, or uniforms where only positive numbers make sense, made on the GPU; in bfloat16 in torch's memory."""
+    """Normals, or uniforms where only positive numbers make sense, made on the GPU."""
     from kernels.triton_gpu import philox
 
     if positive:
         return philox.uniform(1, shape, stream)
-    send = registry.carriers("triton_gpu")[0]
-    out = send(np.zeros(1, np.float32).astype(registry.like(dtype))).new_empty(shape) if dtype == "bfloat16" else None
-    return philox.normal(1, shape, stream, dtype=dtype, out=out)
+    return philox.normal(1, shape, stream, dtype=dtype)
 
 
 def _own(arguments, gpu):

@@ -1,4 +1,5 @@
-"""`python -m bench.ladder NAME`: the rungs of a kernel, checked, with their times on this machine, on one thread."""
+"""`python -m bench.ladder NAME`: the rungs of a kernel, checked, with their times on this machine, on one thread or
+on its GPU."""
 from ref import command
 
 if __name__ == "__main__":
@@ -11,8 +12,9 @@ import textwrap
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bench import ladder, machine
+from bench import clocks, ladder, machine
 from kernels import registry, timing
+from kernels.check import selftest
 from kernels.numba_cpu import engine
 
 
@@ -31,16 +33,22 @@ def main(argv=None):
 def climb(name, seconds, small=False):
     """Check the rungs, time them in turn, print each. name: of LADDERS. seconds: of timing. small: whether on SMALL."""
     steps = ladder.ladder(name)
-    shape = steps.SMALL if small else steps.SHAPE
+    gpu = hasattr(steps, "BACKEND")
+    alone = gpu and selftest.interpreted(steps.BACKEND)
+    shape = steps.SMALL if small or alone else steps.SHAPE
     op, arguments = ladder.checked(steps, shape)
     contestants = {rung.__name__: functools.partial(rung, **arguments) for rung in steps.RUNGS}
-    flops, moved = op.flops and op.flops(**arguments), registry.bytes_moved(op, arguments, "float32")
-    limit, of_limit = machine.peak() if flops else (timing.copy(moved), moved)
-    times = timing.interleave(contestants | {"": limit}, seconds)
+    flops = op.flops and op.flops(**arguments)
+    moved = None if gpu else registry.bytes_moved(op, arguments, "float32")
+    limit, of_limit = _limit(steps, arguments, flops, moved)
+    clock = clocks.events if gpu and not alone else timing.wall
+    times = timing.interleave(contestants | {"": limit}, seconds, clock=clock)
     ns = {name: float(np.median(t)) for name, t in times.items()}
     rate, unit = (flops, "GFLOP/s") if flops else (moved, "GB/s")
     width, before = min(113, shutil.get_terminal_size((113, 24)).columns), None
-    print(textwrap.fill(f"{steps.OP} {shape}, float32, one thread. {machine.busy()}", width) + "\n")
+    where = "one thread" if not gpu else "in Triton's interpreter, whose times mean nothing" if alone else "one GPU"
+    dtype = getattr(steps, "DTYPE", "float32")
+    print(textwrap.fill(f"{steps.OP} {shape}, {dtype}, {where}. {machine.busy()}", width) + "\n")
     for number, rung in enumerate(steps.RUNGS, 1):
         changed, predicted = ladder.said(rung)
         own = ns[rung.__name__]
@@ -50,8 +58,16 @@ def climb(name, seconds, small=False):
         for line in (changed, f"Predicted: {predicted}"):
             print(textwrap.indent(textwrap.fill(line, width - 3), "   "))
         before = own
-    kind = "multiply-adds on registers" if flops else "a copy of as many bytes"
+    kind = "products that load nothing" if gpu else "multiply-adds on registers" if flops else "a copy of as many bytes"
     print(f"\nlimit: {of_limit / ns['']:.1f} {unit}, {kind}")
+
+
+def _limit(steps, arguments, flops, moved):
+    """A call of what the machine can do, and its operations or bytes. steps, arguments: of the ladder. flops, moved: of
+    a call, or None."""
+    if hasattr(steps, "limit"):
+        return steps.limit(next(a for a in arguments.values() if a is not None))
+    return machine.peak() if flops else (timing.copy(moved), moved)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def settle(columns, threads):
         torch = importlib.import_module("torch")
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        torch.backends.cuda.matmul.allow_tf32 = True  # as people set it who want speed
+        # as people set them who want speed
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
     if "numexpr" in columns:
         importlib.import_module("numexpr").set_num_threads(threads)
     if "jax" in columns:  # its threads are the cores that the process may use

@@ -44,7 +44,9 @@ class Truth:
 
     def _home(self, result):
         """A NumPy array of the data's shape, or a float."""
-        array = result.cpu().numpy() if hasattr(result, "cpu") else np.asarray(result)
+        half = str(getattr(result, "dtype", "")) == "torch.bfloat16"  # which NumPy does not know
+        wide = result.float() if half else result
+        array = wide.cpu().numpy() if hasattr(wide, "cpu") else np.asarray(wide)
         if array.ndim == 0:
             return float(array)
         return array.reshape(self.shape) if array.size == np.prod(self.shape) else array

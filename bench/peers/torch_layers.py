@@ -74,6 +74,8 @@ def _tensors(arguments):
     on_gpu = arguments.get("on_gpu") or any(hasattr(v, "__cuda_array_interface__") for v in arguments.values())
 
     def there(value):
+        if hasattr(value, "bits"):  # bfloat16, which numba-cuda holds as integers
+            return torch.as_tensor(value.bits, device="cuda").view(torch.bfloat16).clone()
         if hasattr(value, "__cuda_array_interface__"):
             return torch.as_tensor(value, device="cuda").clone()
         if isinstance(value, np.ndarray):

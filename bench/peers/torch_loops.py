@@ -21,7 +21,7 @@ def _there(array, on_gpu):
     return torch.as_tensor(array, device="cuda").clone() if on_gpu else torch.from_numpy(np.array(array))
 
 
-def _compiled(f):
+def compiled(f):
     torch.compiler.reset()  # else a second shape is compiled for any shape
     return torch.compile(f, dynamic=False)
 
@@ -36,7 +36,7 @@ def _sampler(a, column, on_gpu):
         e = torch.addmm(b2, torch.relu(torch.addmm(b1 + t * feature, x, w)), w2.T)
         return c[4] * (c[0] * x + c[1] * e) + c[5] * e
 
-    run = _compiled(step) if column == "compile" else step
+    run = compiled(step) if column == "compile" else step
 
     def call():
         x = x_T
@@ -45,10 +45,10 @@ def _sampler(a, column, on_gpu):
         return x
 
     # what is compiled is captured too: graphs of one step ("reduce-overhead") would overwrite what the next step reads
-    return _graph(call) if on_gpu and column != "torch" else call
+    return captured(call) if on_gpu and column != "torch" else call
 
 
-def _graph(call):
+def captured(call):
     """A call that replays the CUDA graph of what call launched."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):  # allocations of the first calls are no part of the graph
@@ -81,7 +81,7 @@ def _trainer(a, column, on_gpu):
         h = torch.relu(linear(torch.cat([xt, t[:, None].float()], 1), weights[0], weights[1]))
         return mse_loss(linear(h, weights[2], weights[3]), z)
 
-    run = _compiled(loss_of) if column == "compile" else loss_of
+    run = compiled(loss_of) if column == "compile" else loss_of
 
     def step():
         with torch.enable_grad():
@@ -94,7 +94,7 @@ def _trainer(a, column, on_gpu):
             torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - a.get("decay", 0.0))
         return loss.detach().reshape(1)
 
-    one = _graph(step) if column == "graph" else step
+    one = captured(step) if column == "graph" else step
 
     def call():
         for _ in range(a["steps"]):

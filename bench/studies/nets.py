@@ -51,11 +51,11 @@ def rows(this):
     return found + curves, drawn | {"real digits": perfect[0]}, labels
 
 
-def networks(seed):
+def networks(seed, backend="numba_cpu"):
     """{name: fresh parameters, forward(params, x, t, labels) -> out, cache, backward(dout, params, cache) -> dparams}
-    on digits (B, 784)."""
+    on digits (B, 784), on a backend."""
     settings = {key: DIT[key] for key in ("num_heads",)}
-    mlps, unets, dits = (fit.backend("numba_cpu").net(module) for module in (mlp, unet, dit))
+    mlps, unets, dits = (fit.backend(backend).net(module) for module in (mlp, unet, dit))
 
     def of_images(network):
         def forward(params, x, t, labels):

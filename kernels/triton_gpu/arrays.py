@@ -1,6 +1,7 @@
 """Arrays of torch (CUDA), CuPy, numba-cuda, JAX and, in the interpreter, NumPy: their pointers without a copy, the
-checks of a kernel's arguments, and new arrays of the kind that was given.
+checks of a kernel's arguments, and new arrays of the kind that was given. `Bfloat16` holds what a library has not.
 """
+import functools
 import importlib
 import math
 import sys
@@ -10,6 +11,7 @@ from collections import namedtuple
 import numpy as np
 
 from kernels.triton_gpu import device
+from kernels.triton_gpu.bfloat16 import Bfloat16, kind_of_bits
 
 HALVES = ("float16", "bfloat16")  # stored so; arithmetic is float32
 SINGLE = ("float32",)
@@ -116,6 +118,7 @@ def _cupy():
     return Kind("cupy", _of_interface, cupy.empty, cupy.asarray, cupy.asnumpy)
 
 
+@functools.cache
 def _numba():
     with warnings.catch_warnings():  # with NumPy 2.5 its import warns
         warnings.simplefilter("ignore")
@@ -147,6 +150,8 @@ _kinds = {np.ndarray: NUMPY}
 def kind_of(name, x):
     """The `Kind` of x. name: for the message. x: an array.
     Raises TypeError for an unknown one, or one on the other side."""
+    if type(x) is Bfloat16:
+        return kind_of_bits(kind_of(name, x.bits))
     kind = _kinds.get(type(x))
     if kind is None:
         root = type(x).__module__.partition(".")[0]
@@ -161,24 +166,22 @@ def kind_of(name, x):
     return kind
 
 
-def _default():
-    """The kind for a caller who has no array yet: numba-cuda's, or torch's where numba-cuda is not installed."""
+def _default(dtype="float32"):
+    """The kind for a caller who has no array yet: numba-cuda's, or torch's where numba-cuda is not installed. dtype: a
+    name, of what is to be held."""
     if device.INTERPRETED:
         return NUMPY
     try:
-        return _numba()
+        return kind_of_bits(_numba()) if dtype == "bfloat16" else _numba()
     except ImportError:
         importlib.import_module("torch")
         return _torch()
 
 
 def send(array):
-    """A NumPy array as one that the kernels take: on the GPU by numba-cuda, by torch without numba-cuda or for
-    bfloat16; in the interpreter itself. array: NumPy."""
-    if not device.INTERPRETED and array.dtype.name == "bfloat16":
-        importlib.import_module("torch")
-        return _torch().send(array)
-    return array if device.INTERPRETED else _default().send(array)
+    """A NumPy array as one that the kernels take: on the GPU by numba-cuda, by torch without numba-cuda; in the
+    interpreter itself. array: NumPy."""
+    return array if device.INTERPRETED else _default(array.dtype.name).send(array)
 
 
 def receive(x):
@@ -226,7 +229,7 @@ def read(dtypes, **arrays):
 def fresh(shape, dtype, out):
     """`Arrays` for a kernel that reads nothing, of out's kind or of the default one. shape: tuple. dtype: name.
     out: array or None."""
-    return Arrays(_default() if out is None else kind_of("out", out), shape, dtype, math.prod(shape), [], set())
+    return Arrays(_default(dtype) if out is None else kind_of("out", out), shape, dtype, math.prod(shape), [], set())
 
 
 def output(name, out, like):
@@ -248,7 +251,7 @@ def output(name, out, like):
     if shape != like.shape:
         raise ValueError(f"{name}: expected shape {like.shape}, got {shape}")
     _laid_out(name, dtype, address, contiguous)
-    if kind is NUMPY and not out.flags.writeable:
+    if kind.name == "numpy" and not out.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     length = like.size * itemsize(dtype)
     for x in like.pointers:

@@ -58,12 +58,10 @@ def run(module, params, forward, backward, dtype, send=np.asarray):
     return [getattr(a, "get", lambda a=a: a)() for a in (y, *found)]
 
 
-def sender(backend, name):
-    """NumPy's arrays, or on a card CuPy's, which the convolutions of `ref` do not take."""
+def sender(backend):
+    """NumPy's arrays, or on a card CuPy's."""
     if backend == "numba_cpu" or selftest.interpreted(backend):
         return np.asarray
-    if name not in ("joint_dit", "text"):
-        pytest.skip("ref.layers.conv2d makes arrays of NumPy")
     return fit.array_module(backend).asarray
 
 
@@ -75,7 +73,7 @@ def test_a_network_on_kernels_is_that_network(name, backend):
     params = tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape), params)  # what starts at 0 hides what it gets
     truth = run(module, params, forward, backward, np.float64)
     plain = run(module, params, forward, backward, np.float32)
-    ours = run(with_kernels(module, backend), params, forward, backward, np.float32, sender(backend, name))
+    ours = run(with_kernels(module, backend), params, forward, backward, np.float32, sender(backend))
     largest = max(np.abs(want).max() for want in truth)
 
     def worst(results):  # in units of each array; what is 0 but for rounding, in those of the largest

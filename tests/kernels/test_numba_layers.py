@@ -1,10 +1,10 @@
-"""What is special to the layers in Numba: transposes and tiles of any layout, convolutions of every geometry, a layer
-with each activation; results over their inputs, the same bits for any threads and for an example alone."""
+"""What is special to the layers in Numba: transposes and tiles of any layout, a layer with each activation;
+results over their inputs, the same bits for any threads and for an example alone."""
 import numpy as np
 import pytest
 
 from kernels import tolerance
-from kernels.numba_cpu import conv, matmul, mlp
+from kernels.numba_cpu import matmul, mlp
 from kernels.numba_cpu.conv import conv2d
 from kernels.numba_cpu.conv_backward import conv2d_backward
 from kernels.numba_cpu.engine import MATH
@@ -14,13 +14,6 @@ from ref import layers
 from tests.kernels.backends import BACKENDS, same
 
 FLOATS = pytest.mark.parametrize("dtype", ("float32", "float64"))
-GEOMETRY = [  # images, channels, height, width, outputs, kernel, stride, padding
-    (2, 3, 7, 9, 5, 3, 1, ((1, 1), (1, 1))), (1, 5, 16, 16, 9, 3, 2, ((0, 1), (0, 1))),
-    (2, 40, 33, 20, 17, 1, 1, ((0, 0), (0, 0))), (1, 33, 40, 64, 8, 3, 1, ((1, 1), (1, 1))),
-    (1, 4, 9, 11, 3, 3, (1, 2), ((2, 0), (1, 3))), (1, 2, 12, 12, 3, 1, 2, ((0, 0), (0, 0))),
-    (1, 2, 12, 13, 3, 4, 3, ((3, 3), (1, 2))), (1, 2, 6, 7, 3, 2, 1, ((3, 3), (4, 2))),
-    (3, 1, 1, 1, 1, 1, 1, ((0, 0), (0, 0))),
-]  # fmt: skip
 
 
 def drawn(dtype, *shapes, seed=0):
@@ -64,35 +57,6 @@ def test_a_tile_is_added_to_what_stands_there_and_takes_its_terms_from_anywhere(
     terms, first = b[2 + table[:, None] + columns], out.copy()
     code(out.reshape(-1), a.reshape(-1), b, table, 70, 5, 7)
     assert np.allclose(out[:5], first[:5] + a @ terms, rtol=0, atol=30 * np.finfo(dtype).eps)
-
-
-@FLOATS
-@pytest.mark.parametrize("geometry", GEOMETRY, ids=str)
-def test_convolutions_of_every_geometry(geometry, dtype):
-    images, channels, h, w, outputs, k, stride, padding = geometry
-    x, kernel, b = drawn(dtype, (images, channels, h, w), (outputs, channels, k, k), outputs)
-    for bias in (b, None):
-        arrays = [a if a is None else a.astype(np.float64) for a in (x, kernel, bias)]
-        sizes = layers.conv2d(*(a if a is None else np.abs(a) for a in arrays), stride, padding)
-        y = conv2d(x, kernel, bias, stride, padding)
-        holds([y], [layers.conv2d(*arrays, stride, padding)], [sizes], dtype)
-    (dy,) = drawn(dtype, y.shape, seed=1)
-    sizes, truths = (layers.conv2d_backward(*arrays, stride, padding) for arrays in (
-        [np.abs(a) for a in exact(dy, x, kernel)], exact(dy, x, kernel)))  # fmt: skip
-    holds(conv2d_backward(dy, x, kernel, stride, padding), truths, sizes, dtype)
-
-
-def test_nan_of_a_pixel_reaches_what_the_kernel_takes_it_to_and_no_other(monkeypatch):
-    monkeypatch.setattr(conv, "PIXELS", 16)  # several bands
-    x, kernel, dy = drawn("float32", (2, 3, 9, 8), (4, 3, 3, 3), (2, 4, 9, 8))
-    for place in ((0, 0), (8, 7), (4, 0), (3, 7)):
-        spoiled = x.copy()
-        spoiled[1, 1][place] = np.nan
-        for ours, truth in ((conv2d, layers.conv2d), (conv2d_backward, layers.conv2d_backward)):
-            arrays = (spoiled, kernel) if truth is layers.conv2d else (dy, spoiled, kernel)
-            for y, want in zip(np.atleast_1d(ours(*arrays)) if len(arrays) == 2 else ours(*arrays),
-                               np.atleast_1d(truth(*arrays)) if len(arrays) == 2 else truth(*arrays)):  # fmt: skip
-                assert np.array_equal(np.isnan(y), np.isnan(want))
 
 
 @FLOATS

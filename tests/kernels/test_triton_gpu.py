@@ -22,6 +22,7 @@ import triton.language as tl
 from kernels import registry, tolerance
 from kernels.triton_gpu import arrays, barrier, device, diffusion, fused, gan, launch, philox, reduce
 from kernels.triton_gpu import layers as gpu_layers
+from kernels.triton_gpu.bfloat16 import Bfloat16
 from ref import layers
 from ref import philox as truth_philox
 
@@ -102,6 +103,38 @@ def test_strides_and_overlaps_are_refused():
         gan.discriminator_loss_grad(SEND(X.copy()), x, out=(x, SEND(X.copy())))
 
 
+@pytest.mark.parametrize("name", ["diffusion.q_sample", "layers.group_norm_silu", "layers.attention_backward"])
+def test_bfloat16_in_memory_of_integers_is_bfloat16(name):
+    """Without a library that has the dtype: the same bits as with one, in `out` too."""
+    op = named(name)
+    arguments = make(op, (2, 4, 5, 8), "bfloat16", **{n: c[0] for n, c in op.options.items()})
+    integers = registry.sent(arguments, lambda a: a if a.dtype == bool else whole(a))
+    results = registry.call(op, registry.kernel(op, "triton_gpu"), integers, "bfloat16")
+    assert all(isinstance(r, Bfloat16) for r in results)
+    for result, want in zip(results, run(BACKENDS[1], op, arguments, "bfloat16"), strict=True):
+        assert np.array_equal(RECEIVE(result), np.float32(want)) and result.reshape(-1)[:3].shape == (3,)
+    out = tuple(r.copy() for r in results)
+    again = registry.kernel(op, "triton_gpu")(**integers, out=out if len(out) > 1 else out[0])
+    assert all(a is o for a, o in zip(registry.outputs(again), out))
+
+
+def whole(a):
+    """bfloat16 of NumPy as integers where the kernels are."""
+    return Bfloat16(SEND(a.view(np.int16)))
+
+
+def test_bfloat16_of_other_memory_is_refused():
+    with pytest.raises(TypeError, match=r"\bbits\b.*float32"):
+        Bfloat16(SEND(X))
+    memory = whole(np.zeros(24, registry.like("bfloat16")))
+    with pytest.raises(TypeError, match=r"\bdtype\b|float32"):
+        diffusion.q_sample(SEND(X), 5, SEND(X), ABAR, out=memory.reshape(4, 6))
+    with pytest.raises(TypeError, match=r"\beps\b.*bfloat16"):
+        diffusion.q_sample(memory.reshape(4, 6), 5, SEND(X), ABAR)
+    z = philox.normal(3, (4, 6), dtype="bfloat16", out=memory.reshape(4, 6))
+    assert np.array_equal(RECEIVE(z), np.float32(truth_philox.normal(3, (4, 6)).astype(registry.like("bfloat16"))))
+
+
 def test_float64_normals_are_refused():
     with pytest.raises(TypeError, match=r"\bdtype\b"):
         philox.normal(0, 4, dtype=np.float64)
@@ -120,7 +153,9 @@ def test_an_unsound_assembler_is_given_no_wgmma(sound, before, monkeypatch):
 
 @GPU_ONLY
 @pytest.mark.parametrize("library", ["cupy", "torch", "jax"])
-def test_result_is_of_the_kind_of_the_input(library):
+def test_result_is_of_the_kind_of_the_input(library, request):
+    if library in request.config.getoption("without"):
+        pytest.skip(f"asked for without {library}")
     module = importlib.import_module(library)
     send = {"cupy": "asarray", "torch": "from_numpy", "jax": "device_put"}
     x = getattr(module, send[library])(X)

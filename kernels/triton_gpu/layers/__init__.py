@@ -3,6 +3,8 @@ them."""
 from kernels.triton_gpu.layers.activations import geglu, geglu_backward
 from kernels.triton_gpu.layers.attention import attention
 from kernels.triton_gpu.layers.attention_backward import attention_backward
+from kernels.triton_gpu.layers.conv import conv2d, norm_conv
+from kernels.triton_gpu.layers.conv_backward import conv2d_backward, norm_conv_backward
 from kernels.triton_gpu.layers.embed import embedding, embedding_backward, time_embedding
 from kernels.triton_gpu.layers.gates import (
     gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, quick_gelu, quick_gelu_backward, silu, silu_backward,

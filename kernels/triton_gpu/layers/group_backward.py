@@ -20,7 +20,18 @@ from kernels.triton_gpu.philox import stored
 def group_norm_silu_backward(dy, x, groups, w, b, eps, out=None):
     """Gradients of `group_norm_silu`; arguments as in `ref.layers.fused.group_norm_silu_backward`. out: of dx alone,
     which may be x or dy."""
-    arrays, walk = walk_of("backward", groups, dy=dy, x=x)
+    return _gradients(*walk_of("backward", groups, dy=dy, x=x), w, b, eps, out)
+
+
+def of_group(dy, x, groups, w, b, eps, out=None):
+    """The same for a dy that is a pointer, to float32; arguments as in `ref.layers.fused.group_norm_silu_backward`.
+    out: of dx alone."""
+    arrays, walk = walk_of("backward", groups, x=x)
+    return _gradients(arrays._replace(pointers=[dy, *arrays.pointers]), walk, w, b, eps, out)
+
+
+def _gradients(arrays, walk, w, b, eps, out):
+    """dx, dw and db. arrays: `Arrays` of dy and x. walk: `Walk`. w, b, eps, out: of `group_norm_silu_backward`."""
     vectors, sizes = given(arrays, arrays.shape[1:2], w=w, b=b), sizes_of(arrays, walk)
     dx, pointer = output("out", out, arrays)
     sums = launch.scratch(np.empty(2 * sizes.sums, np.float32), arrays, filled=False)
