@@ -7,10 +7,11 @@ import numpy as np
 
 PIXEL = 8  # numbers of a row of `Splats.rows`: u, v, the three of q / 2, the opacity, the largest q / 2, 0
 
-# inverse: (N, 2, 2) float64. order: of what is in front of the camera, front to back, (M,). rows: (M, PIXEL), in that
-# order, float64: alpha = opacity exp(-h), h = (a d_u + b d_v) d_u + c d_v^2, where h <= the largest. low, high: (M, 2)
-# ints, the first column and row of the picture that it can reach and those after the last. size: (H, W). origin: (u, v)
-Splats = namedtuple("Splats", "inverse order rows low high size origin alpha_max rest_min")
+# count: N. order: of what is in front of the camera, front to back, (M,). inverse: (4, M) float64, the elements of the
+# inverses of cov2, in that order, as all that follows. rows: (M, PIXEL) float64: alpha = opacity exp(-h), h = (a d_u + b
+# d_v) d_u + c d_v^2, where h <= the largest. low, high: (M, 2) ints, the first column and row of the picture that it can
+# reach and those after the last. size: (H, W). origin: (u, v)
+Splats = namedtuple("Splats", "count order inverse rows low high size origin alpha_max rest_min")
 
 
 def prepared(uv, cov2, depth, opacity, color, background, size, origin, alpha_min, alpha_max, rest_min, sigmas,
@@ -23,25 +24,28 @@ def prepared(uv, cov2, depth, opacity, color, background, size, origin, alpha_mi
         if array.shape != shape or color.ndim != 2:
             raise ValueError(f"{name}: expected shape {shape} for {N} Gaussians, got {array.shape}")
     _check(size, origin, alpha_min, alpha_max, rest_min, sigmas, depth_min)
-    (a, b), (c, d) = cov2.astype(np.float64).transpose(1, 2, 0)
-    det, alpha = a * d - b * c, opacity.astype(np.float64)
-    if np.any((det <= 0) | (a <= 0)):
-        raise ValueError("cov2: expected positive definite matrices, got one with a determinant of 0 or less")
-    if not np.all((alpha >= 0) & (alpha <= 1)):
+    if not np.all((opacity >= 0) & (opacity <= 1)):
         raise ValueError(f"opacity: expected values in [0, 1], got {opacity}")
     if np.isnan(depth).any():
         raise ValueError("depth: expected numbers, got NaN")
     order = np.argsort(depth, kind="stable")
+    # The inverses
+    a, b, c, d = cov2.reshape(N, 4).T.astype(np.float64)
+    det = a * d - b * c
+    if np.any((det <= 0) | (a <= 0)):
+        raise ValueError("cov2: expected positive definite matrices, got one with a determinant of 0 or less")
     order = order[depth[order] > depth_min]
-    inverse = np.array([[d, -b], [-c, a]]).transpose(2, 0, 1) / det[:, None, None]
-    with np.errstate(divide="ignore", invalid="ignore"):  # an opacity or an alpha_min of 0
-        farthest = np.minimum(sigmas**2 / 2, np.where(alpha > 0, np.log(alpha / alpha_min), -np.inf))
-    farthest = np.where(alpha_max < alpha_min, -1.0, np.full(N, sigmas**2 / 2) if alpha_min == 0 else farthest)
-    p, q, r = inverse[:, 0, 0] / 2, (inverse[:, 0, 1] + inverse[:, 1, 0]) / 2, inverse[:, 1, 1] / 2
-    u, v = uv.astype(np.float64).T
-    rows = np.stack([u, v, p, q, r, alpha, farthest, 0 * u], axis=1)[order]
+    inverse = (np.stack([d, -b, -c, a]) / det)[:, order]
+    # The largest q / 2 that counts
+    alpha, most = opacity[order].astype(np.float64), np.full(len(order), sigmas**2 / 2)
+    if alpha_min > 0:
+        with np.errstate(divide="ignore"):  # an opacity of 0
+            most = np.minimum(most, np.log(alpha / alpha_min)) if alpha_max >= alpha_min else most - np.inf
+    rows = np.empty((len(order), PIXEL))
+    rows[:, :2], rows[:, 5], rows[:, 6], rows[:, 7] = uv[order], alpha, most, 0
+    rows[:, 2], rows[:, 3], rows[:, 4] = inverse[0] / 2, (inverse[1] + inverse[2]) / 2, inverse[3] / 2
     low, high = _reach(rows, size, origin)
-    return Splats(inverse, order, rows, low, high, tuple(size), tuple(origin), alpha_max, rest_min)
+    return Splats(N, order, inverse, rows, low, high, tuple(size), tuple(origin), alpha_max, rest_min)
 
 
 def _check(size, origin, alpha_min, alpha_max, rest_min, sigmas, depth_min):
@@ -80,14 +84,15 @@ def finished(sums, splats, dtype):
     """duv, dcov2, dopacity, dcolor of all Gaussians from the sums over the pixels, in the order of `Splats`: of w dy,
     (M, C), then of f, q d_u, q d_v, q d_u^2, q d_u d_v, q d_v^2, with f = dalpha / opacity and q = dalpha alpha. sums:
     (M, C + 6) float64. dtype: of the results."""
-    M, N = sums.shape[0], len(splats.inverse)
-    channels = sums.shape[1] - 6
-    every = np.zeros((N, channels + 6))
-    every[splats.order[:M]] = sums
-    dcolor, dopacity, away, (uu, uv, vv) = (
-        every[:, :channels], every[:, channels], every[:, channels + 1 : channels + 3], every[:, channels + 3 :].T)
-    inverse, turned = splats.inverse, splats.inverse.swapaxes(1, 2)
-    duv = ((inverse + turned) @ away[:, :, None])[:, :, 0] / 2
-    moment = np.array([[uu, uv], [uv, vv]]).transpose(2, 0, 1)
-    dcov2 = turned @ moment @ turned / 2
-    return tuple(np.ascontiguousarray(a, dtype) for a in (duv, dcov2, dopacity, dcolor))
+    channels, (i, j, k, l) = sums.shape[1] - 6, splats.inverse
+    x, y, uu, uv, vv = sums.T[channels + 1 :]
+    mixed = (j + k) / 2
+    away = i * x + mixed * y, mixed * x + l * y
+    a, b, c, d = uu * i + uv * j, uu * k + uv * l, uv * i + vv * j, uv * k + vv * l
+    moment = (i * a + k * c) / 2, (i * b + k * d) / 2, (j * a + l * c) / 2, (j * b + l * d) / 2
+    found = np.zeros((splats.count, 7 + channels), dtype)
+    found[splats.order] = np.concatenate([np.stack([*away, *moment]).T, sums[:, channels : channels + 1],
+                                          sums[:, :channels]], axis=1)
+    duv, dcov2, dopacity, dcolor = np.split(found, [2, 6, 7], axis=1)
+    arrays = duv, dcov2.reshape(-1, 2, 2), dopacity[:, 0], dcolor
+    return tuple(np.ascontiguousarray(a) for a in arrays)

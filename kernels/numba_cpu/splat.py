@@ -5,6 +5,7 @@ pixels are the lanes of vectors. `out` takes y.
 Papers
     [3DGS]  Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", 2023
 """
+import math
 from collections import namedtuple
 
 import numpy as np
@@ -21,8 +22,9 @@ LIVE, ROUND = np.int32(2**31 - 1), 8  # of a pixel that nothing has ended; Gauss
 SPLAT = dict(origin=(0, 0), alpha_min=1 / 255, alpha_max=0.99, rest_min=1e-4, sigmas=3.0, depth_min=0.0)
 
 # The lists of all tiles. begin: (tiles + 1,), where each begins. which: (entries,), places in the order. slot:
-# (entries,), places among the entries sorted by Gaussian. first: (M + 1,), where each Gaussian's begin
-Lists = namedtuple("Lists", "begin which slot first")
+# (entries,), places among the tiles of all Gaussians in turn. first: (M + 1,), where there each Gaussian's begin.
+# spans: (slots, 2), the first pixel of a tile in the rows that the Gaussian reaches, and that after the last
+Lists = namedtuple("Lists", "begin which slot first spans")
 # Numbers of the picture that a kernel needs. across: tiles of a row
 Picture = namedtuple("Picture", "height width across u v channels")
 
@@ -39,8 +41,7 @@ def splat(uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alph
     y, rest = np.empty(y.size, y.dtype) if how == OVER else y, np.empty(splats.size, y.dtype)
     limits = np.array([splats.alpha_max, splats.rest_min], y.dtype)
     work = 64 * lists.which.size * SIDE + y.size
-    engine.run(draw, work, y, rest.reshape(-1), rows, colors, base, limits, splats.low, splats.high, lists, picture,
-               parts=lists.begin.size - 1)
+    engine.run(draw, work, y, rest.reshape(-1), rows, colors, base, limits, lists, picture, parts=lists.begin.size - 1)
     return engine.finish(y, out, shape), rest
 
 
@@ -56,36 +57,65 @@ def checked(**arrays):
 def listed(splats, color):
     """The Gaussians' rows (M, PIXEL) and colours (M, C) in color's dtype, `Lists`, and `Picture`. splats: of
     `prepared`. color: (N, C)."""
-    (H, W), M = splats.size, len(splats.order)
+    (H, W), M, (u, v) = splats.size, len(splats.order), splats.origin
     down, across = -(-H // SIDE), -(-W // SIDE)
     begin, last = splats.low // SIDE, -(-splats.high // SIDE)
     reached = np.where(splats.high > splats.low, last - begin, 0)
     first = np.concatenate([[0], np.cumsum(reached[:, 0] * reached[:, 1], dtype=np.int64)])
-    starts, which, slot = np.zeros(down * across + 1, np.int64), np.empty(first[-1], np.int32), np.empty(first[-1], np.int64)
-    fill_lists(starts, which, slot, first, begin, reached, across)
-    picture = Picture(H, W, across, *splats.origin, color.shape[1])
+    starts, spans = np.zeros(down * across + 1, np.int64), np.empty((first[-1], 2), np.int32)
+    picture = Picture(H, W, across, u, v, color.shape[1])
+    which, slot = np.empty(first[-1], np.int32), np.empty(first[-1], np.int64)
+    fill_lists(Lists(starts, which, slot, first, spans), splats.rows, begin, reached, picture)
     rows = np.ascontiguousarray(splats.rows, color.dtype)
-    return rows, color[splats.order].reshape(M, picture.channels), Lists(starts, which, slot, first), picture
+    lists = Lists(starts, which, slot, first, spans)
+    return rows, color[splats.order].reshape(M, picture.channels), lists, picture
+
+
+@element
+def span(row, left, top):
+    """The first pixel and that after the last in the rows of a tile that a Gaussian reaches, equal for none. row: (PIXEL,)
+    float64. left, top: the centre of the tile's first pixel."""
+    u, v, p, q, r, _, most, _ = row
+    spread = 4 * p * r - q * q
+    if not (spread > 0 and most < np.inf and most >= 0):
+        return 0, 0 if most < 0 else SIDE * SIDE
+    end = math.sqrt(4 * p * most / spread)
+    shift, slack = q * end / (2 * p), 0.01 + 1e-5 * end
+    # The ellipse is highest at -shift and lowest at shift: or, between two columns, next to there
+    x, y = min(max(-shift, left - u), left - u + SIDE - 1), min(max(shift, left - u), left - u + SIDE - 1)
+    high, low = 4 * r * most - spread * x * x, 4 * r * most - spread * y * y
+    if max(high, low) < -1e-3 * r * most:
+        return 0, 0
+    last = (math.sqrt(max(high, 0.0)) - q * x) / (2 * r) + v - top + slack
+    begin = (-math.sqrt(max(low, 0.0)) - q * y) / (2 * r) + v - top - slack
+    begin, last = min(max(math.ceil(begin), 0), SIDE), max(min(math.floor(last) + 1, SIDE), 0)
+    return begin * SIDE, max(begin, last) * SIDE
 
 
 @njit(**COMPILE)
-def fill_lists(starts, which, slot, first, begin, reached, across):
-    """Writes the first three arrays of `Lists`. first: its fourth. begin, reached: (M, 2) ints, the first tile of each
-    Gaussian, column and row, and how many. across: tiles of a row."""
+def fill_lists(lists, rows, begin, reached, picture):
+    """Writes `Lists` but for `first`. rows: (M, PIXEL) float64. begin, reached: (M, 2) ints, the first tile of each
+    Gaussian, column and row, and how many. picture: `Picture`."""
+    starts, spans, across = lists.begin, lists.spans, picture.across
     for g in range(begin.shape[0]):
+        k = lists.first[g]
+        row = (rows[g, 0], rows[g, 1], rows[g, 2], rows[g, 3], rows[g, 4], rows[g, 5], rows[g, 6], rows[g, 7])
         for i in range(begin[g, 1], begin[g, 1] + reached[g, 1]):
             for j in range(begin[g, 0], begin[g, 0] + reached[g, 0]):
-                starts[i * across + j + 1] += 1
+                spans[k] = span(row, picture.u + j * SIDE + 0.5, picture.v + i * SIDE + 0.5)
+                starts[i * across + j + 1] += spans[k, 1] > spans[k, 0]
+                k += 1
     for tile in range(starts.size - 1):
         starts[tile + 1] += starts[tile]
     free = starts.copy()
     for g in range(begin.shape[0]):
-        k = first[g]
+        k = lists.first[g]
         for i in range(begin[g, 1], begin[g, 1] + reached[g, 1]):
             for j in range(begin[g, 0], begin[g, 0] + reached[g, 0]):
-                at = free[i * across + j]
-                which[at], slot[at] = g, k
-                free[i * across + j] += 1
+                if spans[k, 1] > spans[k, 0]:
+                    at = free[i * across + j]
+                    lists.which[at], lists.slot[at] = g, k
+                    free[i * across + j] += 1
                 k += 1
 
 
@@ -157,16 +187,10 @@ def begin_tile(tile, xs, ys, T, stop, picture):
     return top, left
 
 
-@element
-def rows_reached(low, high, g, top):
-    """The first pixel of a tile in the rows that Gaussian g reaches, and that after the last. low, high: (M, 2)."""
-    return max(low[g, 1] - top, 0) * SIDE, min(high[g, 1] - top, SIDE) * SIDE
-
-
 @njit(**COMPILE)
-def draw(lo, hi, y, rest, rows, colors, background, limits, low, high, lists, picture):
+def draw(lo, hi, y, rest, rows, colors, background, limits, lists, picture):
     """`splat` of the tiles lo .. hi - 1. y: (C, H, W), rest: (H, W), flat. rows: (M, PIXEL). colors: (M, C). limits:
-    alpha_max, rest_min. low, high: of `prepared`. lists: `Lists`. picture: `Picture`."""
+    alpha_max, rest_min. lists: `Lists`. picture: `Picture`."""
     wide()
     H, W, C = picture.height, picture.width, picture.channels
     size, dtype = SIDE * SIDE, rows.dtype
@@ -179,8 +203,8 @@ def draw(lo, hi, y, rest, rows, colors, background, limits, low, high, lists, pi
         for k in range(lists.begin[tile + 1] - lists.begin[tile]):
             if k % ROUND == 0 and not any_live(stop):
                 break
-            g = lists.which[lists.begin[tile] + k]
-            a, b = rows_reached(low, high, g, top)
+            g, at = lists.which[lists.begin[tile] + k], lists.slot[lists.begin[tile] + k]
+            a, b = lists.spans[at, 0], lists.spans[at, 1]
             pass_through(w, T, stop, xs, ys, rows, g, np.int32(k), a, b, limits)
             for c in range(C):
                 add(sums, c, w, colors[g, c], a, b)

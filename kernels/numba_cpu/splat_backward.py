@@ -9,7 +9,7 @@ from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, SUM, inner
 from kernels.numba_cpu.intrinsics import choose, fma, wide
 from kernels.numba_cpu.splat import (
-    ROUND, SIDE, any_live, begin_tile, checked, listed, numbers_of, pass_through, rows_reached, weighed,
+    ROUND, SIDE, any_live, begin_tile, checked, listed, numbers_of, pass_through, weighed,
 )  # fmt: skip
 
 MOMENTS = 6  # sums of a Gaussian besides those of its colours
@@ -28,18 +28,19 @@ def splat_backward(dy, drest, uv, cov2, depth, opacity, color, background, size,
     limits, tiles = np.array([splats.alpha_max, splats.rest_min], dtype), lists.begin.size - 1
     parts, behind = np.empty((lists.which.size, picture.channels + MOMENTS), dtype), np.zeros((tiles, picture.channels))
     engine.run(descend, 128 * lists.which.size * SIDE + dy.size, parts, behind, *upstream, rows, colors,
-               engine.flat(background), limits, splats.low, splats.high, lists, picture, parts=tiles)
+               engine.flat(background), limits, lists, picture, parts=tiles)
     sums = np.zeros((len(rows), picture.channels + MOMENTS))
-    engine.run(gather, sums.size, sums, parts, lists.first, parts=len(rows))
+    engine.run(gather, sums.size, sums, parts, lists.first, lists.spans, parts=len(rows))
     return *finished(sums, splats, dtype), behind.sum(axis=0).astype(dtype)
 
 
 @njit(**COMPILE)
-def gather(lo, hi, sums, parts, first):
-    """sums (M, n), the rows lo .. hi - 1: of parts (entries, n) those from first[g] to first[g + 1]."""
+def gather(lo, hi, sums, parts, first, spans):
+    """sums (M, n), the rows lo .. hi - 1: of parts (slots, n) those from first[g] to first[g + 1] that hold something.
+    first, spans: of `Lists`."""
     for g in range(lo, hi):
         for k in range(first[g], first[g + 1]):
-            for i in range(sums.shape[1]):
+            for i in range(sums.shape[1] if spans[k, 1] > spans[k, 0] else 0):
                 sums[g, i] += parts[k, i]
 
 
@@ -122,7 +123,7 @@ def open_tile(behind, own, total, dys, dy, drest, T, background, top, left, pict
 
 
 @njit(**COMPILE)
-def descend(lo, hi, parts, total, dy, drest, rows, colors, background, limits, low, high, lists, picture):
+def descend(lo, hi, parts, total, dy, drest, rows, colors, background, limits, lists, picture):
     """The sums of the tiles lo .. hi - 1, to parts (entries, C + MOMENTS), and of dy rest, to total (tiles, C). dy, drest:
     flat. The rest as in `splat.draw`."""
     wide()
@@ -136,8 +137,8 @@ def descend(lo, hi, parts, total, dy, drest, rows, colors, background, limits, l
         for k in range(lists.begin[tile + 1] - first):
             if k % ROUND == 0 and not any_live(stop):
                 break
-            g, seen = lists.which[first + k], k + 1
-            a, b = rows_reached(low, high, g, top)
+            g, at, seen = lists.which[first + k], lists.slot[first + k], k + 1
+            a, b = lists.spans[at, 0], lists.spans[at, 1]
             pass_through(w, T, stop, xs, ys, rows, g, np.int32(k), a, b, limits)
         open_tile(behind, own, total[tile], dys, dy, drest, T, background, top, left, picture)
         for k in range(seen, lists.begin[tile + 1] - first):
@@ -145,7 +146,7 @@ def descend(lo, hi, parts, total, dy, drest, rows, colors, background, limits, l
         # Back to front
         for k in range(seen - 1, -1, -1):
             g, at = lists.which[first + k], lists.slot[first + k]
-            a, b = rows_reached(low, high, g, top)
+            a, b = lists.spans[at, 0], lists.spans[at, 1]
             for c in range(C):
                 along(own, dys, c, colors[g, c], a, b)
             pass_back(w, f, q, T, behind, stop, own, xs, ys, rows, g, np.int32(k), a, b, most)
