@@ -8,15 +8,15 @@ import numpy as np
 PIXEL = 8  # numbers of a row of `Splats.rows`: u, v, the three of q / 2, the opacity, the largest q / 2, 0
 
 # count: N. order: of what is in front of the camera, front to back, (M,). inverse: (4, M) float64, the elements of the
-# inverses of cov2, in that order, as all that follows. rows: (M, PIXEL) float64: alpha = opacity exp(-h), h = (a d_u + b
-# d_v) d_u + c d_v^2, where h <= the largest. low, high: (M, 2) ints, the first column and row of the picture that it can
-# reach and those after the last. size: (H, W). origin: (u, v)
+# inverses of cov2, in that order, as all that follows. rows: (M, PIXEL) float64: alpha = opacity exp(-h), h = (a d_u +
+# b d_v) d_u + c d_v^2, where h <= the largest. low, high: (M, 2) ints, the first column and row of the picture that it
+# can reach and those after the last. size: (H, W). origin: (u, v)
 Splats = namedtuple("Splats", "count order inverse rows low high size origin alpha_max rest_min")
 
 
 def prepared(uv, cov2, depth, opacity, color, background, size, origin, alpha_min, alpha_max, rest_min, sigmas,
              depth_min):
-    """`Splats`, after the checks that `ref.scene.splat` makes, whose arguments these are, NumPy arrays."""
+    """`Splats`, after the checks. Arguments as in `ref.scene.splat.splat`, NumPy arrays."""
     N = len(uv)
     shapes = {"uv": (uv, (N, 2)), "cov2": (cov2, (N, 2, 2)), "depth": (depth, (N,)), "opacity": (opacity, (N,)),
               "color": (color, (N, *color.shape[1:2])), "background": (background, color.shape[1:2])}
@@ -82,8 +82,8 @@ def _reach(rows, size, origin):
 
 def finished(sums, splats, dtype):
     """duv, dcov2, dopacity, dcolor of all Gaussians from the sums over the pixels, in the order of `Splats`: of w dy,
-    (M, C), then of f, q d_u, q d_v, q d_u^2, q d_u d_v, q d_v^2, with f = dalpha / opacity and q = dalpha alpha. sums:
-    (M, C + 6) float64. dtype: of the results."""
+    (M, C), then of f, q d_u, q d_v, q d_u^2, q d_u d_v, q d_v^2, with f = dalpha exp(-q / 2) and q = dalpha alpha.
+    sums: (M, C + 6) float64. splats: `Splats`. dtype: of the results."""
     channels, (i, j, k, l) = sums.shape[1] - 6, splats.inverse
     x, y, uu, uv, vv = sums.T[channels + 1 :]
     mixed = (j + k) / 2

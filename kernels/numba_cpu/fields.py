@@ -1,6 +1,6 @@
-"""`ref.scene.fields.trilinear` on the CPU. Places are computed in float64, so that a point lies in the cell of the truth.
-Gradients of a cell are added in the order of the points, by the one thread that owns its layer of the grid. `out` takes
-the first result.
+"""`ref.scene.fields.trilinear` on the CPU. Places are computed in float64, so that a point lies in the cell of the
+truth. Gradients of a cell are added in the order of the points, by the one thread that owns its layer of the grid.
+`out` takes the first result.
 
 Papers
     [Plenoxels]  Fridovich-Keil et al., "Plenoxels: Radiance Fields without Neural Networks", 2022

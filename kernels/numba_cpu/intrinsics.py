@@ -41,8 +41,8 @@ def _(a, b, c):
 
 
 def choose(condition, a, b):
-    """a where condition is true, else b, both computed: a loop with `a if condition else b` may become one with branches,
-    whose stores a vectorised loop scatters. condition: bool. a, b: numbers of one dtype."""
+    """a where condition is true, else b, both computed: a loop with `a if condition else b` may become one with
+    branches, whose stores a vectorised loop scatters. condition: bool. a, b: numbers of one dtype."""
     return a if condition else b
 
 

@@ -1,4 +1,5 @@
-"""`ref.scene` on the CPU, a file for each subject. `from kernels.numba_cpu.scene import composite` finds all of them."""
+"""`ref.scene` on the CPU, a file for each subject. `from kernels.numba_cpu.scene import composite` finds all of them.
+"""
 from kernels.numba_cpu.fields import trilinear, trilinear_backward
 from kernels.numba_cpu.splat import splat
 from kernels.numba_cpu.splat_backward import splat_backward

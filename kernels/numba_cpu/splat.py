@@ -73,8 +73,8 @@ def listed(splats, color):
 
 @element
 def span(row, left, top):
-    """The first pixel and that after the last in the rows of a tile that a Gaussian reaches, equal for none. row: (PIXEL,)
-    float64. left, top: the centre of the tile's first pixel."""
+    """The first pixel and that after the last in the rows of a tile that a Gaussian reaches, equal for none. row:
+    (PIXEL,) float64. left, top: the centre of the tile's first pixel."""
     u, v, p, q, r, _, most, _ = row
     spread = 4 * p * r - q * q
     if not (spread > 0 and most < np.inf and most >= 0):
@@ -94,8 +94,8 @@ def span(row, left, top):
 
 @njit(**COMPILE)
 def fill_lists(lists, rows, begin, reached, picture):
-    """Writes `Lists` but for `first`. rows: (M, PIXEL) float64. begin, reached: (M, 2) ints, the first tile of each
-    Gaussian, column and row, and how many. picture: `Picture`."""
+    """Writes lists, `Lists`, but for `first`. rows: (M, PIXEL) float64. begin, reached: (M, 2) ints, the first tile of
+    each Gaussian, column and row, and how many. picture: `Picture`."""
     starts, spans, across = lists.begin, lists.spans, picture.across
     for g in range(begin.shape[0]):
         k = lists.first[g]
@@ -189,8 +189,8 @@ def begin_tile(tile, xs, ys, T, stop, picture):
 
 @njit(**COMPILE)
 def draw(lo, hi, y, rest, rows, colors, background, limits, lists, picture):
-    """`splat` of the tiles lo .. hi - 1. y: (C, H, W), rest: (H, W), flat. rows: (M, PIXEL). colors: (M, C). limits:
-    alpha_max, rest_min. lists: `Lists`. picture: `Picture`."""
+    """`splat` of the tiles lo .. hi - 1. y: (C, H, W), rest: (H, W), flat. rows: (M, PIXEL). colors: (M, C).
+    background: (C,). limits: alpha_max, rest_min. lists: `Lists`. picture: `Picture`."""
     wide()
     H, W, C = picture.height, picture.width, picture.channels
     size, dtype = SIDE * SIDE, rows.dtype

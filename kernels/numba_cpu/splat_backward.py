@@ -1,6 +1,6 @@
 """The gradient of `ref.scene.splat` on the CPU: each tile once more front to back, then back to front. A Gaussian's sum
-over the pixels of a tile has a place of its own, and those of its tiles are added in the order of the tiles, in float64:
-no order of threads can change a bit. There is no `out`."""
+over the pixels of a tile has a place of its own, and those of its tiles are added in the order of the tiles, in
+float64: no order of threads can change a bit. There is no `out`."""
 import numpy as np
 
 from kernels.gaussians import finished, prepared
@@ -49,9 +49,9 @@ def gather(lo, hi, sums, parts, first, spans):
 
 @inner
 def pass_back(w, f, q, T, behind, stop, own, xs, ys, rows, g, k, a, b, most):
-    """Gaussian g, the k-th of a tile's list, from what is behind it: w = alpha T, f = dalpha exp(-h), q = dalpha alpha, 0
-    where it does not count; T before it, and behind what it leaves there. own: its colour times dy. The other arguments
-    as in `pass_through`; most: (1,), alpha_max."""
+    """Gaussian g, the k-th of a tile's list, from what is behind it: w = alpha T, f = dalpha exp(-h), q = dalpha alpha,
+    0 where it does not count; T before it, and behind what it leaves there. own: its colour times dy. The other
+    arguments as in `pass_through`; most: (1,), alpha_max."""
     w, f, q, T, behind = w[a:b], f[a:b], q[a:b], T[a:b], behind[a:b]
     stop, own, xs, ys, row = stop[a:b], own[a:b], xs[a:b], ys[a:b], numbers_of(rows, g)
     one, nothing = most.dtype.type(1), most.dtype.type(0)
@@ -81,7 +81,7 @@ def along(own, dys, c, factor, a, b):
 
 @njit(_nrt=False, **SUM)
 def dot(x, y, c, a, b):
-    """sum_p x_p y_cp of the pixels a .. b - 1. x: (pixels,). y: (C, pixels)."""
+    """sum_p x_p y_cp of the pixels a .. b - 1 of channel c. x: (pixels,). y: (C, pixels)."""
     x, y, s = x[a:b], y[c, a:b], x.dtype.type(0)
     for p in range(x.size):
         s += x[p] * y[p]
@@ -90,8 +90,8 @@ def dot(x, y, c, a, b):
 
 @njit(_nrt=False, **SUM)
 def moments(f, q, xs, ys, rows, g, a, b):
-    """The sums of f, q d_u, q d_v, q d_u^2, q d_u d_v, q d_v^2 of the pixels a .. b - 1. rows: (M, PIXEL). The others:
-    (pixels,)."""
+    """The sums of f, q d_u, q d_v, q d_u^2, q d_u d_v, q d_v^2 of Gaussian g at the pixels a .. b - 1. rows: (M,
+    PIXEL). f, q, xs, ys: (pixels,)."""
     f, q, xs, ys, row = f[a:b], q[a:b], xs[a:b], ys[a:b], numbers_of(rows, g)
     s = mu = mv = muu = muv = mvv = f.dtype.type(0)
     for p in range(f.size):
@@ -108,8 +108,9 @@ def moments(f, q, xs, ys, rows, g, a, b):
 
 @njit(**INLINE)
 def open_tile(behind, own, total, dys, dy, drest, T, background, top, left, picture):
-    """What lies behind the last Gaussian of a tile, background . dy + drest, and its dy, (C, pixels), 0 outside of the
-    picture; total: (C,), the sums of dy T. own: (pixels,), zeros after."""
+    """What lies behind the last Gaussian of a tile, background . dy + drest, and its dys, (C, pixels), 0 outside of the
+    picture; total: (C,), the sums of dy T. own: (pixels,), zeros after. top, left: of the tile. dy, drest, T,
+    background, picture: as in `descend` and `splat.draw`."""
     H, W, C = picture.height, picture.width, picture.channels
     dys[:], behind[:], own[:] = 0, 0, 0
     for i in range(min(SIDE, H - top)):
@@ -124,8 +125,8 @@ def open_tile(behind, own, total, dys, dy, drest, T, background, top, left, pict
 
 @njit(**COMPILE)
 def descend(lo, hi, parts, total, dy, drest, rows, colors, background, limits, lists, picture):
-    """The sums of the tiles lo .. hi - 1, to parts (entries, C + MOMENTS), and of dy rest, to total (tiles, C). dy, drest:
-    flat. The rest as in `splat.draw`."""
+    """The sums of the tiles lo .. hi - 1, to parts (entries, C + MOMENTS), and of dy rest, to total (tiles, C). dy,
+    drest: flat. rows, colors, background, limits, lists, picture: as in `splat.draw`."""
     wide()
     C, size, dtype = picture.channels, SIDE * SIDE, rows.dtype
     room, dys, stop, most = np.empty((8, size), dtype), np.empty((C, size), dtype), np.empty(size, np.int32), limits[:1]

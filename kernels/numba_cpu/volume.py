@@ -72,7 +72,8 @@ def weigh(w, T, sigma, delta):
 
 @njit(**COMPILE)
 def render(lo, hi, y, depth, opacity, sigma, color, delta, t, background, S):
-    """`composite` of the blocks lo .. hi - 1 of rays. All arrays flat; S: samples of a ray."""
+    """`composite` of the blocks lo .. hi - 1 of rays. y, depth, opacity, sigma, color, delta, t, background: flat. S:
+    samples of a ray."""
     wide()
     C = background.size
     w, T, sums = np.empty(S, y.dtype), np.empty(S + 1, y.dtype), np.empty(C)

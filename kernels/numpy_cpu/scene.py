@@ -1,4 +1,5 @@
-"""`ref.scene` in tuned NumPy; `out` takes the first result. A Gaussian is drawn on the window of pixels that it reaches.
+"""`ref.scene` in tuned NumPy; `out` takes the first result. A Gaussian is drawn on the window of pixels that it
+reaches.
 """
 import itertools
 
@@ -27,7 +28,8 @@ def composite_backward(dy, ddepth, dopacity, sigma, color, delta, t, background,
     behind[:, :-1] = w * dw
     np.cumsum(behind[:, ::-1], axis=1, out=behind[:, ::-1])
     dtau = T[:, 1:] * dw - behind[:, 1:]
-    return np.multiply(delta, dtau, out=out), w[:, :, None] * dy[:, None], sigma * dtau, w * ddepth[:, None], T[:, -1] @ dy
+    dsigma = np.multiply(delta, dtau, out=out)
+    return dsigma, w[:, :, None] * dy[:, None], sigma * dtau, w * ddepth[:, None], T[:, -1] @ dy
 
 
 def _weights(sigma, delta):
@@ -85,7 +87,7 @@ def _corners(x, sizes):
 
 def splat(uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alpha_min=1 / 255, alpha_max=0.99,
           rest_min=1e-4, sigmas=3.0, depth_min=0.0, out=None):
-    """`ref.scene.splat` in color's dtype; arguments as there."""
+    """`ref.scene.splat` in color's dtype; arguments as in `ref.scene.splat.splat`."""
     thresholds = alpha_min, alpha_max, rest_min, sigmas, depth_min
     splats = prepared(uv, cov2, depth, opacity, color, background, size, origin, *thresholds)
     y, T, _ = _blended(splats, color)
@@ -94,7 +96,8 @@ def splat(uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alph
 
 def splat_backward(dy, drest, uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alpha_min=1 / 255,
                    alpha_max=0.99, rest_min=1e-4, sigmas=3.0, depth_min=0.0):
-    """`ref.scene.splat_backward` in color's dtype; arguments as there."""
+    """`ref.scene.splat_backward` in color's dtype; arguments as in `ref.scene.splat.splat_backward` and
+    `ref.scene.splat.splat`."""
     thresholds = alpha_min, alpha_max, rest_min, sigmas, depth_min
     splats = prepared(uv, cov2, depth, opacity, color, background, size, origin, *thresholds)
     _, T, stop = _blended(splats, color)
@@ -127,7 +130,8 @@ def _alpha(splats, k, dtype):
     h = (p * du + q * dv) * du + r * dv * dv
     falloff = np.exp(-h)
     raw = opacity * falloff
-    return np.s_[top:bottom, left:right], (du, dv), falloff, raw, np.minimum(raw, dtype.type(splats.alpha_max)), ~(h > most)
+    alpha = np.minimum(raw, dtype.type(splats.alpha_max))
+    return np.s_[top:bottom, left:right], (du, dv), falloff, raw, alpha, ~(h > most)
 
 
 def _blended(splats, color):

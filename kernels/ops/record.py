@@ -81,8 +81,8 @@ class Op:
 
     @property
     def name(self):
-        """module.function, in `ref` and in each backend; of `ref.layers` and `ref.scene` the package, which exports all of
-        them."""
+        """module.function, in `ref` and in each backend; of `ref.layers` and `ref.scene` the package, which exports all
+        of them."""
         name, module = getattr(self.truth, "__name__", type(self.truth).__name__), str(self.truth.__module__)
         module = pathlib.PurePath(module).stem if module.endswith(".py") else module.removeprefix("ref.")
         module = next((package for package in PACKAGES if module.startswith(f"{package}.")), module)

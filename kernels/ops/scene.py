@@ -37,7 +37,8 @@ def _rays(names, rng, shape, dtype, values, channels=3):
     share = np.dtype(dtype).type(min(1, 3 / S))  # so that light comes through
     return given | {
         "sigma": share * np.abs(_some(rng, (N, S), dtype, thick)), "color": _some(rng, (N, S, channels), dtype, values),
-        "delta": np.abs(_some(rng, (N, S), dtype, "normal" if values == "tiny" else thick)), "t": _some(rng, (N, S), dtype, values),
+        "delta": np.abs(_some(rng, (N, S), dtype, "normal" if values == "tiny" else thick)),
+        "t": _some(rng, (N, S), dtype, values),
         "background": _some(rng, (channels,), dtype, values)}  # fmt: skip
 
 
