@@ -18,7 +18,8 @@ from ref.nets import nerf
 from ref.scene.fields import PLANES
 from ref.tree import leaves
 
-SAMPLES, RAYS, NEAR, FAR = 64, 1024, 2.1, 4.3  # of a ray; of a batch; from the eye
+SAMPLES, NEAR, FAR = 64, 2.1, 4.3  # of a ray; from the eye
+RAYS = {"voxels": 1024, "tri-plane": 1024, "NeRF": 256}  # of a batch: more steps or better ones
 BATCHES = 1 << 14  # rays of a picture at a time
 WHITE, SHIFT, DENSITY = np.ones(3, np.float32), -3.0, 10.0  # sigma = DENSITY softplus(value + SHIFT)
 VOXELS, PLANE, FEATURES, HIDDEN = 56, 72, 12, 32  # an axis; of a plane; channels; units of the decoder
@@ -56,15 +57,15 @@ def rendered(field, params, origin, direction, u):
     return composite(*rays)[0], (rays, inside, cache)
 
 
-def along_rays(field, backward, params, pictures, cameras, seed, step):
-    """`Way.step` of a field. pictures: (views, size, size, 3). cameras: of each."""
+def along_rays(field, backward, count, params, pictures, cameras, seed, step):
+    """`Way.step` of a field, of count rays. pictures: (views, size, size, 3). cameras: of each."""
     size = pictures.shape[1]
-    pick = philox.below(seed, RAYS, pictures[..., 0].size, philox.stream("batch", step))
+    pick = philox.below(seed, count, pictures[..., 0].size, philox.stream("batch", step))
     origin, direction = (table.reshape(-1, 3)[pick] for table in ray_table(tuple(map(id, cameras)), cameras, size))
-    u = philox.uniform(seed, (RAYS, SAMPLES), philox.stream("time", step))
+    u = philox.uniform(seed, (count, SAMPLES), philox.stream("time", step))
     y, (rays, inside, cache) = rendered(field, params, origin, direction, u)
-    dy = (y - pictures.reshape(-1, 3)[pick]) / np.float32(RAYS)
-    none = np.zeros(RAYS, np.float32)
+    dy = (y - pictures.reshape(-1, 3)[pick]) / np.float32(count)
+    none = np.zeros(count, np.float32)
     dsigma, dcolor, *_ = composite_backward(dy.astype(np.float32), none, none, *rays)
     return backward(dsigma.reshape(-1)[inside], dcolor.reshape(-1, 3)[inside], params, cache)
 
@@ -147,9 +148,10 @@ def net_backward(dsigma, dcolor, params, cache):
     return backward((DENSITY * dsigma).astype(np.float32), dcolor, params, cache, "softplus")[2]
 
 
-def field_way(init, field, backward, rates):
-    """The `Way` of a field."""
-    return Way(init, functools.partial(along_rays, field, backward), functools.partial(through_rays, field), rates)
+def field_way(name, init, field, backward, rates):
+    """The `Way` of a field. name: in RAYS."""
+    step = functools.partial(along_rays, field, backward, RAYS[name])
+    return Way(init, step, functools.partial(through_rays, field), rates)
 
 
 def drawn(seed, shape, scale, place=0):
@@ -204,11 +206,12 @@ def gaussians_step(params, pictures, cameras, seed, step):
 
 
 WAYS = {
-    "voxels": field_way(lambda seed: {"grid": drawn(seed, (4, VOXELS, VOXELS, VOXELS), 0.1)}, voxel_field,
+    "voxels": field_way("voxels", lambda seed: {"grid": drawn(seed, (4, VOXELS, VOXELS, VOXELS), 0.1)}, voxel_field,
                         voxel_backward, {"grid": 0.15}),
-    "tri-plane": field_way(planes_init, plane_field, plane_backward, {"planes": 0.02, "first": 0.004, "last": 0.004}),
-    "NeRF": field_way(lambda seed: nerf.nerf_init(seed, OCTAVES, 2, WIDTH, DEPTH, 2), net_field, net_backward,
-                      {"": 2e-3}),
+    "tri-plane": field_way("tri-plane", planes_init, plane_field, plane_backward,
+                           {"planes": 0.02, "first": 0.004, "last": 0.004}),
+    "NeRF": field_way("NeRF", lambda seed: nerf.nerf_init(seed, OCTAVES, 2, WIDTH, DEPTH, 2), net_field, net_backward,
+                      {"": 3e-3}),
     "Gaussians": Way(gaussians_init, gaussians_step, gaussians_picture,
                      {"mean": 0.002, "scale": 0.01, "q": 0.01, "opacity": 0.05, "color": 0.03}),
 }  # fmt: skip

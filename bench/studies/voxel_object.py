@@ -18,10 +18,13 @@ from ref.layers import sigmoid, softplus
 
 SIZE, PIXELS, DISTANCE = 24, 12.0, 5.0  # voxels an axis; pixels of a unit of length, the box being 2 wide; of the eye
 SAMPLES, DEPTH = 36, 1.5  # of a ray, within this distance of the object's centre
+HEIGHT = 0.95  # half of it
 SHIFT, DENSITY = -4.0, 20.0  # sigma = DENSITY softplus(value + SHIFT)
+EPS, START = 0.01, -1.0  # of Adam, so that a voxel that little depends on moves little; of all voxels
 VIEWS = {"front": 0.0, "side": 90.0}  # degrees around z
 
-# The samples of the rays of some pictures: points (rays samples, 3), delta and t (rays, samples), 0 outside of the box
+# The samples of the rays of some pictures: points (rays samples, 3), delta and t (rays, samples). delta is 0 outside of
+# the cylinder that both cameras see all of
 Rays = namedtuple("Rays", "points delta t")
 
 
@@ -30,7 +33,7 @@ def rays(angles, perspective=True, side=28, pixels=PIXELS):
     pixels: of a unit of length, at the object's centre."""
     found, centre = [], np.array([side / 2, side / 2])
     u = np.full((side * side, SAMPLES), 0.5)
-    for angle in np.deg2rad(angles):
+    for angle in np.deg2rad(list(angles)):
         eye = DISTANCE * np.array([np.sin(angle), -np.cos(angle), 0.0])
         pose = scene.look_at(eye, np.zeros(3), np.array([0.0, 0, 1]))
         uv = scene.pixel_centres((side, side))
@@ -41,7 +44,8 @@ def rays(angles, perspective=True, side=28, pixels=PIXELS):
         ends = [np.full(len(uv), DISTANCE + end) for end in (-DEPTH, DEPTH)]
         t = scene.stratified(*ends, u)
         points = origin[:, None] + t[:, :, None] * direction[:, None]
-        delta = np.where(np.all(np.abs(points) <= 1, axis=2), 2 * DEPTH / SAMPLES, 0)
+        inside = (np.hypot(points[:, :, 0], points[:, :, 1]) <= 1) & (np.abs(points[:, :, 2]) <= HEIGHT)
+        delta = np.where(inside, 2 * DEPTH / SAMPLES, 0)
         found.append((points.reshape(-1, 3), delta, t))
     return Rays(*(np.ascontiguousarray(np.concatenate(a), np.float32) for a in zip(*found)))
 
@@ -71,7 +75,7 @@ def distilled(x0_hat, abar, seed, steps, rate, first, last, perspective=True):
     side, guided. rate: of Adam, which falls to 0."""
     both = rays(VIEWS.values(), perspective)
     shape = (1, SIZE, SIZE, SIZE)
-    grid = (0.1 * philox.normal(seed, shape, philox.stream("init"))).astype(np.float32)
+    grid = (START + 0.1 * philox.normal(seed, shape, philox.stream("init"))).astype(np.float32)
     m, v = np.zeros_like(grid), np.zeros_like(grid)
     for step in range(steps):
         t = scene.annealed_time(step, steps, first, last)
@@ -81,20 +85,16 @@ def distilled(x0_hat, abar, seed, steps, rate, first, last, perspective=True):
         dx = pictures - x0_hat(diffusion.q_sample(pictures, t, eps, abar), t)
         g = rendered_backward(dx.reshape(-1), cache)
         falling = rate * (1 - step / steps)
-        optim.adam_step(grid, g, m, v, step + 1, falling, 0.9, 0.99, 1e-8, 0.0, out=(grid, m, v))
+        optim.adam_step(grid, g, m, v, step + 1, falling, 0.9, 0.99, EPS, 0.0, out=(grid, m, v))
     return grid
 
 
 def hull(front, side):
-    """The visual hull of two pictures (784,) in [-1, 1]: a voxel is filled as far as both show it. Returns its grid."""
-    at = np.linspace(-1, 1, SIZE) * PIXELS + 14 - 0.5  # pixels of the voxels' centres
-
-    def shown(picture):
-        x = (picture.reshape(1, 28, 28, 1) + 1) / 2
-        rows, columns = np.meshgrid(-np.linspace(-1, 1, SIZE) * PIXELS + 13.5, at, indexing="ij")
-        points = np.stack([rows.ravel(), columns.ravel(), 0 * rows.ravel()], axis=1)
-        return scene.trilinear(x, points * [1, 1, 0] / 13.5 - [1, 1, 0])[:, 0].reshape(SIZE, SIZE)  # (z, x or y)
-
-    a, b = shown(front), shown(side)
+    """The visual hull of two pictures (784,) in [-1, 1], the largest object that shows no more than both of them: a voxel
+    is filled as far as both show it. Returns its grid (1, X, Y, Z)."""
+    along, height = np.linspace(-1, 1, SIZE) * PIXELS, -np.linspace(-1, 1, SIZE) * PIXELS  # of voxels, in pixels
+    rows, columns = (a.ravel() / 13.5 for a in np.meshgrid(height, along, indexing="ij"))
+    points = np.stack([rows, columns, 0 * rows], axis=1)
+    a, b = ((scene.trilinear(x.reshape(1, 28, 28, 1), points)[:, 0].reshape(SIZE, SIZE) + 1) / 2 for x in (front, side))
     both = np.minimum(a.T[:, None], b.T[None])  # (x, y, z)
-    return (np.where(both > 0, 12 * both, 0) + 0 * both)[None].astype(np.float32)
+    return (24 * both - 8)[None].astype(np.float32)
