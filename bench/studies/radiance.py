@@ -171,8 +171,9 @@ def planes_init(seed):
 def gaussians_init(seed):
     uniform = philox.uniform(seed, (GAUSSIANS, 3), philox.stream("init"))
     q = np.tile(np.array([1, 0, 0, 0], np.float32), (GAUSSIANS, 1))
-    return {"mean": (1.6 * uniform - 0.8).astype(np.float32), "scale": np.full((GAUSSIANS, 3), np.log(0.05), np.float32),
-            "q": q, "opacity": np.full(GAUSSIANS, -2, np.float32), "color": drawn(seed, (GAUSSIANS, 3), 0.3, 1)}
+    scale = np.full((GAUSSIANS, 3), np.log(0.05), np.float32)
+    return {"mean": (1.6 * uniform - 0.8).astype(np.float32), "scale": scale, "q": q,
+            "opacity": np.full(GAUSSIANS, -2, np.float32), "color": drawn(seed, (GAUSSIANS, 3), 0.3, 1)}  # fmt: skip
 
 
 def projected(params, camera):

@@ -67,8 +67,8 @@ def rows(this):
 
 
 def ordered(count, seed):
-    """The first count of all ordered pairs of different digits: those that are drawn, then the others in an order of the
-    seed."""
+    """The first count of all ordered pairs of different digits: those that are drawn, then the others in an order of
+    the seed."""
     others = [(a, b) for a in range(10) for b in range(10) if a != b and (a, b) not in DRAWN]
     place = philox.uniform(seed, (len(others),), philox.stream("batch")).argsort()
     return [*DRAWN, *(others[i] for i in place)][:count]

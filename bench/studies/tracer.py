@@ -113,8 +113,9 @@ MEET = {Sphere: meet_sphere, Box: meet_box, Mesh: meet_mesh}
 
 
 def read_obj(path, color=(0.8, 0.5, 0.25)):
-    """The mesh of a Wavefront OBJ file, one colour, moved and scaled into the ball of radius 0.85; a face of more corners
-    is cut into triangles. Only v and f lines count. Raises ValueError, which names the line, for what is no such file.
+    """The mesh of a Wavefront OBJ file, one colour, moved and scaled into the ball of radius 0.85; a face of more
+    corners is cut into triangles. Only v and f lines count. Raises ValueError, which names the line, for what is no
+    such file.
     """
     points, faces = [], []
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -132,7 +133,8 @@ def read_obj(path, color=(0.8, 0.5, 0.25)):
                         raise ValueError("three or more corners, each a vertex above")
                     faces += [[corners[0], *pair] for pair in zip(corners[1:], corners[2:])]
             except ValueError:
-                raise ValueError(f"{path}: expected numbers or vertices in line {n}, got {line.strip()[:60]!r}") from None
+                got = f"got {line.strip()[:60]!r}"
+                raise ValueError(f"{path}: expected numbers or vertices in line {n}, {got}") from None
     if not faces:
         raise ValueError(f"{path}: expected an OBJ file with faces (f lines), got none")
     points = np.array(points)

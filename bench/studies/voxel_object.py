@@ -1,5 +1,5 @@
-"""An object of voxels between two cameras that stand at a right angle: its pictures, and how score distillation makes it
-show one digit to each of them.
+"""An object of voxels between two cameras that stand at a right angle: its pictures, and how score distillation makes
+it show one digit to each of them.
 
 The object is dark where light passes and white where it does not: a pixel is 2 opacity - 1, in [-1, 1] as the digits
 that the model was trained on. World axes: x right for the front camera, y right for the side camera, z up.
@@ -90,8 +90,8 @@ def distilled(x0_hat, abar, seed, steps, rate, first, last, perspective=True):
 
 
 def hull(front, side):
-    """The visual hull of two pictures (784,) in [-1, 1], the largest object that shows no more than both of them: a voxel
-    is filled as far as both show it. Returns its grid (1, X, Y, Z)."""
+    """The visual hull of two pictures (784,) in [-1, 1], the largest object that shows no more than both of them: a
+    voxel is filled as far as both show it. Returns its grid (1, X, Y, Z)."""
     along, height = np.linspace(-1, 1, SIZE) * PIXELS, -np.linspace(-1, 1, SIZE) * PIXELS  # of voxels, in pixels
     rows, columns = (a.ravel() / 13.5 for a in np.meshgrid(height, along, indexing="ij"))
     points = np.stack([rows, columns, 0 * rows], axis=1)

@@ -38,8 +38,8 @@ def test_a_window_has_the_bits_of_the_whole_picture(b, op, dtype):
 
 @having(*SPLATS)
 def test_gaussians_of_every_kind(b, op, dtype):
-    """Far outside, larger than the picture, thinner than a pixel, of no opacity, behind the camera, at one depth, and of
-    a matrix that is not symmetric."""
+    """Far outside, larger than the picture, thinner than a pixel, of no opacity, behind the camera, at one depth, and
+    of a matrix that is not symmetric."""
     arguments = make(op, (9, 20, 35), dtype, cut=False)
     uv, cov2, depth, opacity = (arguments[name] for name in ("uv", "cov2", "depth", "opacity"))
     uv[0], uv[1], cov2[2], cov2[3] = (-900, 4), (17, 3000), 1e5 * np.eye(2), 1e-3 * np.eye(2)
@@ -58,7 +58,9 @@ def test_no_gaussians_and_no_pixels(b, op, dtype):
     results = run(b, op, arguments | few, dtype)
     if op.name == "scene.splat":
         assert same(results[0], np.broadcast_to(arguments["background"][:, None, None], (3, 5, 6)))
-    nothing = {"size": (0, 6)} | ({"dy": arguments["dy"][:, :0], "drest": arguments["drest"][:0]} if "dy" in arguments else {})
+    nothing = {"size": (0, 6)}
+    if "dy" in arguments:
+        nothing |= {"dy": arguments["dy"][:, :0], "drest": arguments["drest"][:0]}
     assert all(np.all(r == 0) for r in run(b, op, arguments | nothing, dtype)[:5])
 
 
