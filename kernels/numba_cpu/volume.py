@@ -23,7 +23,7 @@ def composite(sigma, color, delta, t, background, out=None):
     y, how = engine.output(out, (N, C), sigma.dtype, *arrays)
     y = np.empty(y.size, y.dtype) if how == OVER else y
     depth, opacity = np.empty(N, y.dtype), np.empty(N, y.dtype)
-    engine.run(render, N * max(S, 1) * 16, y, depth, opacity, *arrays, S, parts=-(-N // RAYS))
+    engine.run(render, N * max(S, 1) * 32, y, depth, opacity, *arrays, S, parts=-(-N // RAYS))
     return engine.finish(y, out, (N, C)), depth, opacity
 
 
@@ -38,7 +38,7 @@ def composite_backward(dy, ddepth, dopacity, sigma, color, delta, t, background,
     dcolor, ddelta, dt = (np.empty(shape, dtype) for shape in ((N, S, C), (N, S), (N, S)))
     partial = np.zeros((blocks, C))
     results = dsigma, dcolor.reshape(-1), ddelta.reshape(-1), dt.reshape(-1)
-    engine.run(render_backward, N * max(S, 1) * 32, results, partial, tuple(given), tuple(arrays), S, parts=blocks)
+    engine.run(render_backward, N * max(S, 1) * 64, results, partial, tuple(given), tuple(arrays), S, parts=blocks)
     return engine.finish(dsigma, out, (N, S)), dcolor, ddelta, dt, partial.sum(axis=0).astype(dtype)
 
 

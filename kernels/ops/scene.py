@@ -209,7 +209,7 @@ def _splat_backward_sizes(dy, drest, **given):
     return duv, turned @ dinverse @ turned, dopacity, dcolor, dbackground
 
 
-RAYS = ((1, 1), (3, 5), (4, 4), (1, 130), (70, 9), (3, 3), (300, 70))
+RAYS = ((1, 1), (3, 5), (4, 4), (1, 130), (70, 9), (3, 3), (130, 70))
 GRIDS = ((1, 1, 1, 3), (2, 3, 4, 5), (4, 4, 4, 4), (3, 1, 7, 40), (2, 2, 2, 1), (9, 8, 7, 5000))
 PICTURES = ((1, 1, 1), (3, 3, 3), (9, 4, 18), (12, 17, 33), (20, 16, 16), (60, 40, 50))
 SCENE = {"empty": False, "values": VALUES}

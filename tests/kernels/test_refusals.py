@@ -120,7 +120,8 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
         ("a scale too few", dict(scale=X3, shift=X3), "scale"), ("two axes", dict(x=X), "x"),
     ],
     "scene.composite": [
-        ("a density below 0", dict(sigma=-X), "sigma"), ("a length below 0", dict(delta=-X), "delta"),
+        ("a density below 0", dict(sigma=-X), "sigma", ValueError, NUMBA),
+        ("a length below 0", dict(delta=-X), "delta", ValueError, NUMBA),
         ("distances of other rays", dict(t=X3), "sigma.*t"),
         ("colours of other rays", dict(color=np.ones((3, 6, 3), np.float32)), "color"),
         ("another background", dict(background=np.ones(2, np.float32)), "background"),
