@@ -11,7 +11,7 @@ from numba.extending import overload
 
 from kernels import coefficients
 from kernels.numba_cpu.engine import INLINE, element
-from kernels.numba_cpu.intrinsics import fma
+from kernels.numba_cpu.intrinsics import choose, fma
 
 E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
@@ -207,10 +207,10 @@ def _(z, t):
 
 @element
 def _faded32(h):
-    n, f = _reduced(LEAST if -h < LEAST else -h)
+    n, f = _reduced(choose(-h < LEAST, LEAST, -h))
     a = f + _curved(f)
     e = _scaled(ONE + a, n)
-    return e, -a if n == 0 else ONE - e
+    return e, choose(n == 0, -a, ONE - e)
 
 
 @element
