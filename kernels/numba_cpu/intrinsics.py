@@ -40,6 +40,25 @@ def _(a, b, c):
     return lambda a, b, c: _fma(a, b, c)
 
 
+def choose(condition, a, b):
+    """a where condition is true, else b, both computed: a loop with `a if condition else b` may become one with
+    branches, whose stores a vectorised loop scatters. condition: bool. a, b: numbers of one dtype."""
+    return a if condition else b
+
+
+@intrinsic
+def _choose(typingctx, condition, a, b):
+    def codegen(context, builder, signature, args):
+        return builder.select(args[0], args[1], args[2])
+
+    return (a(types.boolean, a, b), codegen) if a == b else None
+
+
+@overload(choose, jit_options=INLINE)
+def _(condition, a, b):
+    return lambda condition, a, b: _choose(condition, a, b)
+
+
 @intrinsic
 def wide(typingctx):
     """In the compiled function that calls it, loops may use 512-bit vectors where the machine has them. LLVM keeps to

@@ -11,7 +11,7 @@ from numba.extending import overload
 
 from kernels import coefficients
 from kernels.numba_cpu.engine import INLINE, element
-from kernels.numba_cpu.intrinsics import fma
+from kernels.numba_cpu.intrinsics import choose, fma
 
 E0, E1, E2, E3, E4 = np.array(coefficients.EXP, np.float32)
 P0, P1, P2, P3, P4, P5, P6, P7, P8, P9 = np.array(coefficients.LOG1P, np.float32)
@@ -203,3 +203,46 @@ def gate_slope(z, t):
 @overload(gate_slope, jit_options=INLINE)
 def _(z, t):
     return _gate_slope32 if z == float32 else _gate_slope64
+
+
+@element
+def _faded32(h):
+    n, f = _reduced(choose(-h < LEAST, LEAST, -h))
+    a = f + _curved(f)
+    e = _scaled(ONE + a, n)
+    return e, choose(n == 0, -a, ONE - e)
+
+
+@element
+def _faded64(h):
+    return math.exp(-h), -math.expm1(-h)
+
+
+def faded(h):
+    """exp(-h) and 1 - exp(-h), which cancels nothing. h: a number of the kernel's dtype, >= 0 or NaN."""
+    return _faded32(h) if type(h) is np.float32 else _faded64(h)
+
+
+@overload(faded, jit_options=INLINE)
+def _(h):
+    return _faded32 if h == float32 else _faded64
+
+
+@element
+def _falloff32(h):
+    return exp_of(-MOST_NORMAL if -h < -MOST_NORMAL else -h)
+
+
+@element
+def _falloff64(h):
+    return math.exp(-h)
+
+
+def falloff(h):
+    """exp(-h), in float32 at least 1e-38. h: a number of the kernel's dtype, -87 or more, or NaN."""
+    return _falloff32(h) if type(h) is np.float32 else _falloff64(h)
+
+
+@overload(falloff, jit_options=INLINE)
+def _(h):
+    return _falloff32 if h == float32 else _falloff64

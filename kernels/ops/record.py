@@ -9,6 +9,8 @@ import numpy as np
 
 from kernels.ops import inputs
 
+PACKAGES = "layers", "scene"  # of ref, which export the functions of their modules
+
 
 @dataclass(frozen=True)
 class Op:
@@ -79,10 +81,11 @@ class Op:
 
     @property
     def name(self):
-        """module.function, in `ref` and in each backend; of `ref.layers` the package that exports all of them."""
+        """module.function, in `ref` and in each backend; of `ref.layers` and `ref.scene` the package, which exports all
+        of them."""
         name, module = getattr(self.truth, "__name__", type(self.truth).__name__), str(self.truth.__module__)
         module = pathlib.PurePath(module).stem if module.endswith(".py") else module.removeprefix("ref.")
-        module = "layers" if module.startswith("layers.") else module
+        module = next((package for package in PACKAGES if module.startswith(f"{package}.")), module)
         return f"{module}.{name}"
 
     def each(self, arguments):

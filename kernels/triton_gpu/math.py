@@ -69,3 +69,12 @@ def logistic(x):
     log = e * tl.fma(t, tl.fma(t, tl.fma(t, tl.fma(t, tl.fma(t, p, P4), P3), P2), P1), P0)
     s = 1.0 / (1.0 + e)
     return log, s, e * s
+
+
+@triton.jit
+def faded(h):
+    """exp(-h) and 1 - exp(-h), which cancels nothing. h: float32 block, >= 0 or NaN."""
+    n, f = _reduced(tl.where(h > MOST, -MOST, -h))
+    a = f + _curved(f)  # exp(f) - 1
+    e = (1.0 + a) * _power_of_two(n >> 1) * _power_of_two(n - (n >> 1))
+    return e, tl.where(n == 0, -a, 1.0 - e)

@@ -20,10 +20,12 @@ ROOT = Path(ref.__file__).parent.parent
 # how the equations are read, shown and called
 NO_MATH = ("ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.shapes", "ref.tree",
            "ref.pipelines.folder", "ref.pipelines.config")  # fmt: skip
-# A module that is not named here comes last, by its name.
+# A module that is not named here comes with its package, or last, by its name.
 READING_ORDER = ["schedules", "diffusion", "dpm_solver", "samplers", "guidance", "objectives", "discretized", "edm",
                  "sde", "flow", "consistency", "philox", "fused",
-                 "layers", "nets", "pipelines", "optim", "vae", "gan", "divergence", "scene", "numerics"]  # fmt: skip
+                 "layers", "nets", "pipelines", "optim", "vae", "gan", "divergence",
+                 "scene.camera", "scene.volume", "scene.fields", "nets.nerf", "scene.gaussians", "scene.splat",
+                 "scene.distill", "numerics"]  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 
@@ -32,9 +34,7 @@ PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|propositio
 def equations():
     """{full name: function} in the reading order: of READING_ORDER, but first what a function needs."""
     names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(NO_MATH)]
-    place = {name: READING_ORDER.index(part) if (part := name.split(".")[1]) in READING_ORDER else len(READING_ORDER)
-             for name in names}
-    here = {full(f): f for name in sorted(names, key=lambda name: (place[name], name))
+    here = {full(f): f for name in sorted(names, key=lambda name: (_place(name), name))
             for f in vars(importlib.import_module(name)).values()
             if inspect.isfunction(f) and f.__module__ == name and not f.__name__.startswith("_")}  # fmt: skip
     ordered = {}
@@ -48,6 +48,13 @@ def equations():
     for name in here:
         visit(name)
     return ordered
+
+
+def _place(name):
+    """Where a module stands in READING_ORDER, by its own name or its package's. name: full."""
+    _, first, *rest = name.split(".")
+    return next((READING_ORDER.index(part) for part in (".".join([first, *rest[:1]]), first) if part in READING_ORDER),
+                len(READING_ORDER))  # fmt: skip
 
 
 def full(function):

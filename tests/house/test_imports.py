@@ -15,7 +15,7 @@ def kernels(*names):
     return {f"kernels.{name}" for name in names}
 
 
-FOLDED = kernels("arguments", "coefficients", "prepare", "trajectory")
+FOLDED = kernels("arguments", "coefficients", "gaussians", "prepare", "trajectory")
 NUMBA = {"numpy", "numba", "llvmlite"} | FOLDED | kernels("numba_cpu")
 TRITON = {"numpy", "triton"} | FOLDED | kernels("triton_gpu")
 RECORDS = {"numpy", "ref"} | kernels("registry", "ops", "numpy_cpu", "coefficients", "tolerance", "timing")
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "ref/reading/": {"numpy", "ref", "pygments"},  # the reader: no math; colours where they are installed
     "ref/": {"numpy", "ref"},
     "kernels/arguments.py": {"numpy"},
+    "kernels/gaussians.py": {"numpy"},
     "kernels/prepare.py": {"numpy"},
     "kernels/trajectory.py": {"numpy"} | kernels("coefficients"),
     "kernels/coefficients.py": {"numpy"},  # every backend uses it, so it may not lead them to the truth

@@ -119,6 +119,25 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
     "layers.layer_norm_modulate": [
         ("a scale too few", dict(scale=X3, shift=X3), "scale"), ("two axes", dict(x=X), "x"),
     ],
+    "scene.composite": [
+        ("a density below 0", dict(sigma=-X), "sigma", ValueError, NUMBA),
+        ("a length below 0", dict(delta=-X), "delta", ValueError, NUMBA),
+        ("distances of other rays", dict(t=X3), "sigma.*t"),
+        ("colours of other rays", dict(color=np.ones((3, 6, 3), np.float32)), "color"),
+        ("another background", dict(background=np.ones(2, np.float32)), "background"),
+    ],
+    "scene.trilinear": [
+        ("two axes", dict(grid=X), "grid"), ("points of a plane", dict(x=np.ones((4, 2), np.float32)), "x"),
+        ("mixed with double", dict(x=np.ones((4, 3))), "x", TypeError),
+    ],
+    "scene.splat": [
+        ("an opacity above 1", dict(opacity=np.full(1, 1.5, np.float32)), "opacity"),
+        ("a covariance that has no inverse", dict(cov2=np.ones((1, 2, 2), np.float32)), "cov2"),
+        ("a depth of NaN", dict(depth=np.full(1, np.nan, np.float32)), "depth"),
+        ("colours of other Gaussians", dict(color=np.ones((2, 3), np.float32)), "color"),
+        ("alpha_max = 1", dict(alpha_max=1.0), "alpha_max"), ("no size", dict(size=(4.0, 6)), "size", TypeError),
+        ("mixed with double", dict(uv=np.ones((1, 2))), "(uv|cov2)", TypeError),
+    ],
     "layers.geglu": [("an odd axis", dict(x=np.ones((4, 5), np.float32)), "x")],
     "fused.mlp_sample": [
         ("another prediction", dict(predict="mu"), "predict"),

@@ -11,17 +11,10 @@ import pytest
 
 from ref import scene
 from tests import assert_close
+from tests.laws.seven_gaussians import BROKEN, COV2, DEPTH, KEPT, N, OPEN, SIZE, UV
 
-KEPT, BROKEN = 1e-12, 1e-3
-RNG = np.random.default_rng(8)
-N, SIZE = 7, (10, 12)
-Q, SCALE, MEAN = RNG.standard_normal((N, 4)), RNG.uniform(0.1, 0.5, (N, 3)), RNG.uniform(-0.5, 0.5, (N, 3))
-COV = scene.covariance(SCALE, Q)
-EYE = np.array([2.0, -3.0, 1.0])
-CAMERA = np.array([15.0, 14.0]), np.array([6.0, 5.0]), *scene.look_at(EYE, np.zeros(3), np.array([0.0, 0, 1]))
-UV, COV2, DEPTH = scene.perspective_gaussians(MEAN, COV, *CAMERA)
+RNG = np.random.default_rng(9)
 OPACITY, COLOR, WHITE = RNG.uniform(0.2, 0.9, N), RNG.uniform(0, 1, (N, 3)), np.ones(3)
-OPEN = dict(alpha_min=0.0, rest_min=0.0, sigmas=np.inf)  # nothing left out
 
 
 def picture(splat=scene.splat, **changed):

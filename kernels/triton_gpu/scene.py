@@ -1,0 +1,4 @@
+"""`ref.scene` on the GPU, a file for each subject."""
+from kernels.triton_gpu.volume import composite, composite_backward
+
+__all__ = ["composite", "composite_backward"]
