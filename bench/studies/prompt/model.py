@@ -28,6 +28,8 @@ def start(seed, sizes):
     """Fresh parameters: {"text": of `text_encoder`, "net": of `joint_dit`}; for the seed None their shapes. sizes: as
     SIZES."""
     text = text_encoder_init(seed, 1 + len(scenes.WORDS), scenes.LENGTH, sizes["text_width"], sizes["text_layers"])
+    if seed is not None:  # words and places of size 1, or they drown in what the blocks add, and digits come late
+        text["embeddings"] = tree.map(lambda w: w * np.float32(sizes["text_width"] ** 0.5), text["embeddings"])
     context = scenes.LENGTH, sizes["text_width"]
     other = None if seed is None else seed + 1
     net = joint_dit_init(other, scenes.SIZE, sizes["patch"], 3, sizes["width"], sizes["depth"], context)
