@@ -23,7 +23,8 @@ NO_MATH = ("ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.sh
 # A module that is not named here comes last, by its name.
 READING_ORDER = ["schedules", "diffusion", "dpm_solver", "samplers", "guidance", "objectives", "discretized", "edm",
                  "sde", "flow", "consistency", "philox", "fused",
-                 "layers", "nets", "pipelines", "optim", "vae", "gan", "divergence", "scene", "numerics"]  # fmt: skip
+                 "layers", "nets", "pipelines", "optim", "vae", "gan", "divergence", "scene", "audio",
+                 "numerics"]  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 
