@@ -17,12 +17,13 @@ NAMES = [name.removeprefix("ref.") for name in EQUATIONS]
 UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_backward-(nll|kl)|embedding_backward-w"
           r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise"
           r"|stft_backward-[xS]|residual_decode_backward-codebooks|replace_dead-(x|codebook)"
+          r"|rest_codes-params-(heads\.0|stage)|wavenet_queues-params"
           r"|text_end_backward-y|patchify_backward-x"
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant"
           r"|stable_diffusion\.\w+-model")  # whose networks have their own tests
 COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
              "shape heads groups stride dilation patch factor end base freq_shift octaves degree first last hop length "
-             "power rate bands fixed".split())
+             "power rate bands fixed cycle batch empty".split())
 
 
 def numbers(result):
