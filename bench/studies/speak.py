@@ -16,15 +16,13 @@ from ref import command
 
 if __name__ == "__main__":
     command.begin("bench.studies.speak")  # before the imports that take a second
-import argparse
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
 from bench import files
-from bench.studies import classifier, denoiser, fit, metrics, pictures, results, spoken
+from bench.studies import classifier, denoiser, fit, metrics, pictures, spoken
 from ref import philox, vae
 from ref.nets import vae as nets
 
@@ -162,42 +160,5 @@ def draw(table, shown, sound):
     return figure
 
 
-def main(argv=None):
-    """Run the study. argv: list of words, or None for the command line's. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m bench.studies.speak", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=command.named, metavar="DIR", help=f"WAV files named {spoken.NAMED} (default: "
-                        "captcha's ten recordings, varied)")
-    parser.add_argument("--out", type=command.named, default="out/speak", metavar="DIR", help="(default: %(default)s)")
-    args = parser.parse_args(argv)
-    try:
-        import tqdm
-        from threadpoolctl import threadpool_limits
-
-        threadpool_limits(1, "blas")
-        results.writable(args.out, ["speak.wav"])
-        change = {"data": spoken.Folder(args.data)} if args.data else {}
-        with tqdm.tqdm(desc="speak", disable=None) as bar:
-
-            def progress(done, total):
-                bar.total = total
-                bar.update(done - bar.n)
-
-            results.run("speak", args.out, progress, **change)
-    except (ValueError, OSError, ModuleNotFoundError) as reason:
-        print(f"speak: {command.in_words(reason)}{results.hint(reason)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing is written", file=sys.stderr)
-        return command.STOPPED
-    print(files_of(args.out), end="")
-    return 0
-
-
-def files_of(out):
-    """The text of the study, and where its files lie. out: folder."""
-    written = [Path(out) / f"speak.{ending}" for ending in (*results.ENDINGS, "wav")]
-    return written[2].read_text("utf-8") + f"wrote {', '.join(map(str, written))}\n"
-
-
 if __name__ == "__main__":
-    command.end(main())
+    command.end(spoken.main("speak", __doc__, sys.argv[1:]))

@@ -4,15 +4,18 @@ A recording becomes 0.54 s of sound, without silence at its ends, of root mean s
 log-mel spectrum, low tones at the bottom. captcha has one voice and one recording of each digit and letter; so its
 sounds are varied in pitch, speed and noise, each by (seed, index).
 """
+import argparse
 import importlib.util
 import io
+import sys
 import wave
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from ref import audio, philox
+from bench.studies import results
+from ref import audio, command, philox
 
 RATE, WINDOW, HOP, BANDS = 8000, audio.hann(512), 160, 28
 LENGTH = 27 * HOP  # 28 frames
@@ -37,12 +40,18 @@ def load(folder=None, count=1500, seed=0):
         digits, index = embedded("0123456789"), np.arange(count)
         sound = [placed(varied(digits[i % 10], seed, i)) for i in index]
         return SimpleNamespace(sound=np.array(sound), digit=index % 10, speaker=np.full(count, "voice"), take=index)
-    names = sorted(path for path in Path(folder).glob("*.wav") if _parts(path))
-    if not names:
-        raise ValueError(f"{folder}: expected WAV files named {NAMED}, got none")
-    digit, speaker, take = zip(*map(_parts, names))
+    names, parts = zip(*named(folder))
+    digit, speaker, take = zip(*parts)
     sound = np.array([placed(read(path), path) for path in names])
     return SimpleNamespace(sound=sound, digit=np.array(digit, int), speaker=np.array(speaker), take=np.array(take, int))
+
+
+def named(folder):
+    """[(path, (digit, speaker, n))], strs, of a folder's files, by name. Raises ValueError where there are none."""
+    found = [(path, _parts(path)) for path in sorted(Path(folder).glob("*.wav")) if _parts(path)]
+    if not found:
+        raise ValueError(f"{folder}: expected WAV files named {NAMED}, got none")
+    return found
 
 
 def part(some, keep):
@@ -151,6 +160,35 @@ def sounds(images, seed=0, steps=60):
         phase = 2 * np.pi * philox.uniform(seed, y.shape, philox.stream("sampling", 2**40 + i))
         found.append(audio.griffin_lim(y, phase, WINDOW, HOP, LENGTH, steps, 0.99))
     return np.concatenate(found)
+
+
+def main(name, doc, words):
+    """The command of a study of sound. name: of the study, whose files are NAME.png, .csv, .txt and .wav. doc: its
+    docstring. words: of the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.studies.{name}", description=doc.split("\n\n")[0])
+    said = f"WAV files named {NAMED}, 8 kHz (default: captcha's recordings)"
+    parser.add_argument("--data", type=command.named, metavar="DIR", help=said)
+    parser.add_argument("--out", type=command.named, default=f"out/{name}", metavar="DIR", help="(default: %(default)s)")
+    args = parser.parse_args(words)
+    try:
+        import tqdm
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1, "blas")
+        results.writable(args.out, [f"{name}.wav"])
+        with tqdm.tqdm(desc=name, disable=None) as bar:
+
+            def progress(done, total):
+                bar.total = total
+                bar.update(done - bar.n)
+
+            results.run(name, args.out, progress, **({"data": Folder(args.data)} if args.data else {}))
+    except (ValueError, OSError, ModuleNotFoundError) as reason:
+        print(f"{name}: {command.in_words(reason)}{results.hint(reason)}", file=sys.stderr)
+        return command.IMPOSSIBLE
+    written = [Path(args.out) / f"{name}.{ending}" for ending in (*results.ENDINGS, "wav")]
+    print(written[2].read_text("utf-8") + f"wrote {', '.join(map(str, written))}")
+    return 0
 
 
 def _parts(path):
