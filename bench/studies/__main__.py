@@ -22,7 +22,7 @@ NAMES = {"schedules": f"net-linear.npz, {NET}"}  # each study, and what it write
 NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
 NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
 NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts", "sds"), "")
-NAMES |= {"speak": "speak.wav", "wavenet": "wavenet.wav"}
+NAMES |= {"speak": "speak.wav", "wavenet": "wavenet.wav", "codec": "codec.wav"}
 
 
 def main(argv=None):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from bench.studies import classifier, results, speak, spoken
+from bench.studies import codec as codec_study
 from bench.studies import wavenet as study
 from ref import audio, philox
-from ref.nets import wavenet
+from ref.examples.nets import stirred
+from ref.nets import codec, wavenet
 from tests.bench import along, with_a_narrow_net, without_pictures
 
 TONES = 300 * 1.22 ** np.arange(10)
@@ -231,3 +233,56 @@ def test_wavenet_at_a_tiny_size(folder, captcha, tmp_path, monkeypatch, given):
     assert [row["of"] for row in rows[:3]] == ["quantised Gaussian", "linear predictor", "WaveNet"]
     assert all(0 < row["bits"] < 12 for row in rows[:3]) and all(row["real_time"] > 0 for row in rows[2:])
     assert len(rows) == 4 and (tmp_path / "out" / "wavenet.wav").stat().st_size == 44 + 2 * spoken.RATE
+
+
+def little(**change):
+    sizes = dict(batch=2, length=400, channels=4, latent=3, entries=6, stages=3, seed=0, steps=3, tick=lambda: None)
+    return types.SimpleNamespace(**codec_study.SETTINGS | sizes | change)
+
+
+def test_the_gradient_of_the_codec():
+    """Of its decoder alone, and of its encoder by way of the commitment loss and, straight through, of the sum of the
+    stages: the loss with what is stopped held at its values."""
+    params = stirred(codec.codec_init(0, 3, 2, codec_study.STRIDES))
+    x, books = philox.normal(5, (2, 400)), 0.3 * philox.normal(6, (2, 5, 2))
+    grads, vectors, codes = codec_study.gradients(params, x, books)
+    _, quantised = audio.residual_quantise(vectors, books)
+    np.testing.assert_array_equal(audio.residual_decode(codes, books), quantised.sum(axis=0))
+
+    def loss(params):
+        z, _ = codec.codec_encode(params["encoder"], x)
+        rows = codec_study.as_rows(z)
+        q = audio.straight_through(rows, quantised.sum(axis=0), vectors)
+        y, _ = codec.codec_decode(params["decoder"], codec_study.from_rows(q, z.shape))
+        mel = np.abs(codec_study.log_mel(y) - codec_study.log_mel(x)).mean()
+        kept = codec_study.COMMITMENT * audio.commitment_loss(rows, quantised)
+        return codec_study.WAVE * ((y - x) ** 2).mean() + mel + kept
+
+    slope, difference = along(loss, params, grads)
+    assert slope == pytest.approx(difference, rel=1e-5)
+
+
+def test_codebooks_keep_the_zero_vector_and_replace_dead_codes():
+    this, vectors = little(), philox.normal(7, (200, 3))
+    books = codec_study.first_books(this, vectors)
+    codes, _ = audio.residual_quantise(vectors, books[0])
+    before = [np.square(vectors - audio.residual_decode(codes[:k], books[0])).sum() for k in (1, 2, 3)]
+    assert np.all(np.diff(before) < 0) and not books[0][:, 0].any()
+    books[1][1, 4] = 0  # dead, for it is too far away to be used
+    books[0][1, 4] = books[2][1, 4] = 100
+    codes, _ = audio.residual_quantise(vectors, books[0])
+    codec_study.update(this, books, vectors, codes, 1)
+    assert not books[0][:, 0].any() and np.abs(books[0][1, 4]).max() < 10 and books[1][1, 4] == 1
+    np.testing.assert_allclose(books[0][0, 1:] * books[1][0, 1:, None], books[2][0, 1:], rtol=1e-12)
+
+
+def test_codec_at_a_tiny_size(folder, tmp_path, monkeypatch):
+    without_pictures(monkeypatch, codec_study)
+    monkeypatch.setattr(classifier, "train", functools.partial(classifier.train, steps=60))
+    given = vars(little()) | {"data": spoken.Folder(folder)}
+    given.pop("tick")
+    results.run("codec", tmp_path / "out", lambda done, total: None, **given)
+    rows = results.read(tmp_path / "out" / "codec.csv")
+    assert [row["stages"] for row in rows] == [0, 1, 2, 3] and all(row["shrunk"] == 1 for row in rows[1:])
+    assert rows[1]["kbit"] == pytest.approx(np.log2(6) * 0.2, rel=1e-5) and all(0 < row["used"] <= 1 for row in rows[1:])
+    assert len(spoken.read(tmp_path / "out" / "codec.wav")) == 3 * 10 * (spoken.LENGTH + 1600)
