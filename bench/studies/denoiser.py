@@ -122,7 +122,8 @@ def sample(state, settings, labels, first=0):
     if settings["net"] == "residual":
         how = dict(guidance=(labels, settings["guidance"]), clip=settings.get("clip", 1.0))
     params, times = tree.map(kernels.send, state["average"]), trailing(settings["sampler_steps"])
-    x, path = kernels.philox.normal(seed, (labels.size, settings.get("pixels", 784)), philox.stream("sampling", first)), []
+    size, path = (labels.size, settings.get("pixels", 784)), []
+    x = kernels.philox.normal(seed, size, philox.stream("sampling", first))
     for begin, end in pairwise(np.unique(np.linspace(0, times.size - 1, 10).astype(int)).tolist()):
         path.append(kernels.receive(x)[0])
         how |= dict(seed=seed, stream=philox.stream("sampling", first + 1 + begin), predict=settings["predict"])

@@ -168,7 +168,8 @@ def main(name, doc, words):
     parser = argparse.ArgumentParser(prog=f"python -m bench.studies.{name}", description=doc.split("\n\n")[0])
     said = f"WAV files named {NAMED}, 8 kHz (default: captcha's recordings)"
     parser.add_argument("--data", type=command.named, metavar="DIR", help=said)
-    parser.add_argument("--out", type=command.named, default=f"out/{name}", metavar="DIR", help="(default: %(default)s)")
+    where = dict(default=f"out/{name}", help="(default: %(default)s)")
+    parser.add_argument("--out", type=command.named, metavar="DIR", **where)
     args = parser.parse_args(words)
     try:
         import tqdm

@@ -98,7 +98,8 @@ def gaussian(this, codes):
 
 
 def linear_predictor(this, codes):
-    """[LPC]: each sample from the ORDER before it, with a Laplace error. Returns the bits of other codes, a function."""
+    """[LPC]: each sample from the ORDER before it, with a Laplace error. Returns the bits of other codes, a
+    function."""
     before, x = windows(audio.mulaw_decode(codes))
     weights, edges = np.linalg.lstsq(before, x, rcond=None)[0], cells()
 
