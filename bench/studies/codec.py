@@ -24,7 +24,7 @@ from bench.studies import classifier, fit, pictures, speak, spoken
 from ref import audio, philox
 from ref.nets import codec
 
-SETTINGS = dict(data="captcha", steps=600, batch=12, length=1600, channels=32, latent=16, entries=64, stages=8, lr=2e-3,
+SETTINGS = dict(data="captcha", steps=500, batch=12, length=1600, channels=32, latent=16, entries=64, stages=8, lr=2e-3,
                 seed=0)
 COLUMNS = {
     "stages": "0 is the recording itself",
