@@ -56,7 +56,7 @@ def wavenet(params, codes, cycle):
     a = relu(skips)
     b = apply(conv1d, params["end"][0], a)
     logits = apply(conv1d, params["end"][1], relu(b))
-    return logits, {"codes": codes, "layers": kept, "skips": skips, "b": b, "cycle": cycle}
+    return logits, {"codes": codes, "layers": kept, "skips": skips, "b": b, "cycle": integer(cycle, "cycle")}
 
 
 def wavenet_backward(dlogits, params, cache):
@@ -84,6 +84,7 @@ def wavenet_layer(params, h, dilation):
     params: one of the layers. h: (B, C, L). dilation: int.
     Returns h_next (B, C, L), skip (B, S, L), cache.
     """
+    dilation = integer(dilation, "dilation")
     f, g = np.split(apply(conv1d, params["dilated"], h, padding=(dilation, 0), dilation=dilation), 2, axis=1)
     f, g = tanh(f), sigmoid(g)
     h_next = h + apply(conv1d, params["residual"], f * g) if "residual" in params else h
@@ -93,7 +94,7 @@ def wavenet_layer(params, h, dilation):
 def wavenet_layer_backward(dh_next, dskip, params, cache, dilation):
     """Gradients of `wavenet_layer`. dh_next, dskip: as h_next and skip there. params, dilation: as there. cache: of the
     forward. Returns dh, dparams."""
-    h, f, g = cache["h"], cache["f"], cache["g"]
+    h, f, g, dilation = cache["h"], cache["f"], cache["g"], integer(dilation, "dilation")
     dz, grads = 0, {}
     for name, dout in (("skip", dskip), ("residual", dh_next)):
         if name in params:
@@ -153,6 +154,7 @@ def wavenet_generate(params, u, cycle):
 
 
 def _dilation(i, cycle):
-    if integer(cycle, "cycle") < 1:
+    cycle = integer(cycle, "cycle")
+    if cycle < 1:
         raise ValueError(f"cycle: expected at least 1, got {cycle}")
     return 2 ** (i % cycle)

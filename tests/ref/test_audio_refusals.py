@@ -1,4 +1,4 @@
-"""What the functions of `ref.audio` refuse, as in test_refusals.py."""
+"""What the functions of `ref.audio` and the networks of sound refuse, as in test_refusals.py."""
 import numpy as np
 import pytest
 
@@ -50,6 +50,16 @@ REFUSED = {
                                       "decay": [1.5, NAN]},
     "audio.replace_dead": {"count": [B, THREE * NAN], "x": [SIX.T], "index": [np.zeros(2, int), np.full(3, 4)],
                            "least": [NAN], "fixed": [Type(1.5)]},
+    "nets.wavenet.wavenet": {"cycle": [0, Type(2.0)], "codes as index": [lambda c: c + 9, Type(SIX)]},
+    "nets.wavenet.wavenet_queues": {"cycle": [0]},
+    "nets.wavenet.wavenet_step": {"code as index": [np.array([4, 0])]},
+    "nets.wavenet.wavenet_generate": {"u": [1.5 * SIX + 1, SIX * NAN]},
+    "nets.codec.codec_init": {"strides": [(), (0, 2), Type((2.0,))]},
+    "nets.codec.codec_encode": {"x": [np.ones((2, 13)), np.ones(12), np.ones((2, 0))]},
+    "nets.codec_lm.first_codes": {"text": [np.zeros((2, 3), int)], "codes": [np.zeros((2, 4), int)],
+                                  "text as index": [np.full((2, 2), 3)]},
+    "nets.codec_lm.rest_codes": {"codes": [np.zeros((2, 2, 4), int)], "codes as index": [np.full((2, 2, 3), 4)]},
+    "nets.codec_lm.undelay": {"steps": [np.zeros((1, 3, 2), int)]},
 }
 CASES = [(name, key, wrong) for name, keys in REFUSED.items() for key, values in keys.items() for wrong in values]
 
