@@ -23,6 +23,7 @@ NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
 NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
 NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts", "sds"), "")
 NAMES |= {"speak": "speak.wav", "wavenet": "wavenet.wav", "codec": "codec.wav"}
+NAMES |= {"codec_lm": "codec_lm.wav"}
 
 
 def main(argv=None):

@@ -10,10 +10,11 @@ import pytest
 
 from bench.studies import classifier, results, speak, spoken
 from bench.studies import codec as codec_study
+from bench.studies import codec_lm as lm_study
 from bench.studies import wavenet as study
 from ref import audio, philox
 from ref.examples.nets import stirred
-from ref.nets import codec, wavenet
+from ref.nets import codec, codec_lm, wavenet
 from tests.bench import along, with_a_narrow_net, without_pictures
 
 TONES = 300 * 1.22 ** np.arange(10)
@@ -288,3 +289,31 @@ def test_codec_at_a_tiny_size(folder, tmp_path, monkeypatch):
     assert rows[1]["kbit"] == pytest.approx(np.log2(6) * 0.2, rel=1e-5)
     assert all(0 < row["used"] <= 1 for row in rows[1:])
     assert len(spoken.read(tmp_path / "out" / "codec.wav")) == 3 * 10 * (spoken.LENGTH + 1600)
+
+
+def test_codec_lm_at_a_tiny_size(folder, tmp_path, monkeypatch):
+    """Its codes are those of the networks: the first stage where u falls, the others the likeliest."""
+    without_pictures(monkeypatch, lm_study)
+    monkeypatch.setattr(classifier, "train", functools.partial(classifier.train, steps=60))
+    monkeypatch.setattr(lm_study.codec, "SETTINGS", {k: v for k, v in vars(little()).items() if k != "tick"})
+    kept, sample = {}, lm_study.sample
+
+    def watched(this, params, text):
+        kept.update(params=params, text=text, codes=sample(this, params, text))
+        return kept["codes"]
+
+    monkeypatch.setattr(lm_study, "sample", watched)
+    sizes = dict(codec_steps=2, steps=2, batch=2, width=8, layers=1, stages=3, count=10)
+    results.run("codec_lm", tmp_path / "out", lambda done, total: None, data=spoken.Folder(folder), **sizes)
+    rows = results.read(tmp_path / "out" / "codec_lm.csv")
+    assert len(rows) == 3 and rows[2]["first_bits"] == pytest.approx(np.log2(6), abs=1) and rows[0]["heard"] > 0.5
+    codes, text = kept["codes"], kept["text"]
+    assert codes.shape == (10, 3, 108) and set(text[:, 1]) == {10}
+    logits, _ = codec_lm.first_codes(kept["params"]["first"], text, codes[:, 0], lm_study.CONFIG)
+    p = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    high = np.take_along_axis(np.cumsum(p, axis=2), codes[:, 0, :, None], axis=2)[..., 0]
+    u = philox.uniform(0, (108, 10, 1), philox.stream("sampling"))[:, :, 0].T
+    assert np.all(u <= high + 1e-5)
+    logits, _ = codec_lm.rest_codes(kept["params"]["rest"], text, codes[:, :2], lm_study.CONFIG)
+    near = np.take_along_axis(logits, codes[:, 2, :, None], axis=2)[..., 0]
+    assert np.all(near >= logits.max(axis=2) - 1e-4)
