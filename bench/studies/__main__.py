@@ -22,8 +22,7 @@ NAMES = {"schedules": f"net-linear.npz, {NET}"}  # each study, and what it write
 NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
 NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
 NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts", "sds"), "")
-NAMES |= {"speak": "speak.wav", "wavenet": "wavenet.wav", "codec": "codec.wav"}
-NAMES |= {"codec_lm": "codec_lm.wav"}
+NAMES |= {name: f"{name}.wav" for name in ("speak", "wavenet", "codec", "codec_lm")}
 
 
 def main(argv=None):

@@ -36,7 +36,7 @@ def start(settings):
     """The state before the first step: that of `fit.begin`, and the step, seconds and losses so far. A setting "pixels"
     is for other data than digits."""
     init = mlp.residual_init if settings["net"] == "residual" else mlp.simple_mlp_init
-    params = init(settings["seed"], settings.get("pixels", 784))
+    params = init(settings["seed"], **{k: settings[k] for k in ("pixels",) if k in settings})
     return {"step": 0, "seconds": 0.0, "digits": "", "losses": [], **fit.begin(params)}
 
 

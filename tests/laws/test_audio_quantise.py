@@ -1,4 +1,4 @@
-"""Laws of residual quantisation, and its gradients beside the two wrong ones of public trainings.
+"""Laws of residual quantisation, and its gradients next to the two wrong ones of public trainings.
 
 Papers
     [SoundStream]  Zeghidour et al., "SoundStream: An End-to-End Neural Audio Codec", 2021
