@@ -22,7 +22,8 @@ NAMES = {"schedules": f"net-linear.npz, {NET}"}  # each study, and what it write
 NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
 NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
 NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts", "sds"), "")
-NAMES |= {name: f"{name}.wav" for name in ("speak", "wavenet", "codec", "codec_lm")}
+NAMES |= {name: f"{name}.wav" for name in ("speak", "wavenet")}
+NAMES |= {name: f"{name}.wav, codec.npz" for name in ("codec", "codec_lm")}  # the codec that both use
 
 
 def main(argv=None):

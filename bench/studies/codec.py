@@ -13,6 +13,9 @@ from ref import command
 
 if __name__ == "__main__":
     command.begin("bench.studies.codec")  # before the imports that take a second
+import hashlib
+import io
+import json
 import math
 import sys
 import time
@@ -21,11 +24,11 @@ import numpy as np
 
 from bench import files
 from bench.studies import classifier, fit, pictures, speak, spoken
-from ref import audio, philox
+from ref import audio, philox, tree
 from ref.nets import codec
 
-SETTINGS = dict(data="captcha", steps=500, batch=12, length=1600, channels=32, latent=16, entries=64, stages=8, lr=2e-3,
-                seed=0)
+SETTINGS = dict(data="captcha", steps=2000, batch=12, length=1600, channels=32, latent=16, entries=64, stages=8,
+                lr=2e-3, seed=0)
 COLUMNS = {
     "stages": "0 is the recording itself",
     "kbit": "a second",
@@ -36,6 +39,7 @@ COLUMNS = {
     "shrunk": "share of the vectors that the last stage brought nearer, or left as near",
     "cpu_seconds": "of the process, training",
 }
+NET = "codec.npz"  # trained by this study, read by codec_lm
 STRIDES, COMMITMENT, WAVE, DECAY, DEAD = (2, 4, 5), 0.25, 1.0, 0.98, 0.05
 MEL = dict(window=audio.hann(256), hop=64, filters=audio.mel_filters(spoken.RATE, 256, 20, 60.0), floor=1e-2)
 
@@ -46,7 +50,7 @@ def rows(this):
     some, ears, held = speak.split(None if this.data == "captcha" else this.data, this.seed)
     judge = classifier.train(spoken.pictures(ears.sound), ears.digit, seed=this.seed)
     began = time.process_time()
-    params, codebooks = trained(this, some.sound)
+    params, codebooks = coder(this, some.sound)
     seconds = time.process_time() - began
     z = codec.codec_encode(params["encoder"], held.sound.astype(np.float32))[0]
     codes, quantised = audio.residual_quantise(as_rows(z), codebooks)
@@ -67,6 +71,23 @@ def rows(this):
             for k in (0, 1, this.stages)]
     files.write_atomic(this.out / "codec.wav", spoken.written(np.concatenate(said)))
     return table, sounds, codes, z.shape
+
+
+def coder(this, sound):
+    """The parameters and the codebooks of `trained`, kept in NET, which another study of the same sounds and settings
+    reads. this: with out."""
+    path, own = this.out / NET, {k: vars(this)[k] for k in SETTINGS if k != "data"}
+    about = json.dumps(own | {"sounds": hashlib.sha256(sound.tobytes()).hexdigest()})
+    if path.exists():
+        with files.arrays(path, "a codec") as found:
+            same, books = str(found.pop("about")) == about, found.pop("codebooks")
+        if same:
+            return tree.from_named(found), books
+    params, books = trained(this, sound)
+    content = io.BytesIO()
+    np.savez(content, about=about, codebooks=books, **tree.named(params))
+    files.write_atomic(path, content.getvalue())
+    return params, books
 
 
 def trained(this, sound):

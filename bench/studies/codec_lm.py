@@ -27,30 +27,29 @@ from ref.layers import cross_entropy, cross_entropy_backward
 from ref.nets import codec as nets
 from ref.nets import codec_lm
 
-SETTINGS = dict(data="captcha", codec_steps=500, steps=1000, batch=12, width=64, layers=3, stages=4, count=100, lr=2e-3,
+SETTINGS = dict(data="captcha", steps=1000, batch=12, width=64, layers=3, stages=4, count=100, lr=2e-3,
                 seed=0)
 COLUMNS = {
     "of": "",
     "heard": "share of the sounds that the judge takes for the requested digit",
     "first_bits": "bits a code of the first stage, held-out recordings",
     "rest_bits": "the same of the other stages, on average",
-    "cpu_seconds": "of the process, training",
+    "cpu_seconds": "of the process, training without the codec",
 }
 CONFIG, FRAMES = {"num_attention_heads": 4, "hidden_act": "gelu"}, spoken.LENGTH // math.prod(codec.STRIDES)
 
 
 def rows(this):
     """What is heard of recordings, coded ones and the model's; and what is drawn. this.data: "captcha" or a folder."""
-    this.total = this.codec_steps + 2 * this.steps
+    this.total = codec.SETTINGS["steps"] + 2 * this.steps
     some, ears, held = speak.split(None if this.data == "captcha" else this.data, this.seed)
     judge = classifier.train(spoken.pictures(ears.sound), ears.digit, seed=this.seed)
-    began = time.process_time()
-    coder = codec.trained(SimpleNamespace(**codec.SETTINGS | dict(
-        steps=this.codec_steps, seed=this.seed, tick=this.tick)), some.sound)
-    middle = time.process_time()
+    own = codec.SETTINGS | dict(seed=this.seed, out=this.out, tick=this.tick)
+    coder = codec.coder(SimpleNamespace(**own), some.sound)
     codes = {name: coded(coder, part.sound, this.stages) for name, part in (("train", some), ("held", held))}
     names = np.unique(some.speaker)
     texts = {name: text_of(part.digit, part.speaker, names) for name, part in (("train", some), ("held", held))}
+    began = time.process_time()
     params = trained(this, texts["train"], codes["train"], 10 + len(names), coder[1].shape[1])
     ended = time.process_time()
     digits = np.repeat(np.arange(10), this.count // 10)
@@ -60,8 +59,7 @@ def rows(this):
     table = []
     for (name, sound), labels in zip(sounds.items(), (held.digit, held.digit, digits)):
         table.append({"of": name, "heard": classifier.accuracy(judge, spoken.pictures(sound), labels)})
-    table[1]["cpu_seconds"], table[2]["cpu_seconds"] = middle - began, ended - middle
-    table[2] |= bits(params, texts["held"], codes["held"])
+    table[2] |= {"cpu_seconds": ended - began} | bits(params, texts["held"], codes["held"])
     ten = [speak.said(sounds["codec language model"][np.flatnonzero(digits == k)[0]]) for k in range(10)]
     files.write_atomic(this.out / "codec_lm.wav", spoken.written(np.concatenate(ten)))
     return table, {name: (spoken.pictures(sound), labels) for (name, sound), labels in zip(sounds.items(), (
