@@ -76,7 +76,7 @@ def split(folder, seed):
     every = spoken.load(folder)
     speakers = np.unique(every.speaker)
     if len(speakers) < 2:
-        raise ValueError(f"{folder}: expected at least two speakers, got {', '.join(speakers)}")
+        raise ValueError(f"{str(folder)}: expected at least two speakers, got {', '.join(speakers)}")
     ears = np.isin(every.speaker, speakers[: len(speakers) // 2])
     held = ~ears & (every.take % LEFT_OUT == 0)
     return spoken.part(every, ~ears & ~held), spoken.part(every, ears), spoken.part(every, held)

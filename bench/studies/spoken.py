@@ -50,7 +50,7 @@ def named(folder):
     """[(path, (digit, speaker, n))], strs, of a folder's files, by name. Raises ValueError where there are none."""
     found = [(path, _parts(path)) for path in sorted(Path(folder).glob("*.wav")) if _parts(path)]
     if not found:
-        raise ValueError(f"{folder}: expected WAV files named {NAMED}, got none")
+        raise ValueError(f"{str(folder)}: expected WAV files named {NAMED}, got none")
     return found
 
 
