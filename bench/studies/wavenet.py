@@ -28,7 +28,7 @@ from ref.layers import cross_entropy, cross_entropy_backward
 from ref.nets import wavenet
 from ref.numerics import normal_cdf
 
-SETTINGS = dict(data="captcha", steps=900, batch=4, length=2048, layers=10, cycle=10, channels=32, skip=64, lr=2e-3,
+SETTINGS = dict(data="captcha", steps=1800, batch=4, length=2048, layers=10, cycle=10, channels=32, skip=64, lr=2e-3,
                 seed=0)
 COLUMNS = {
     "of": "",
