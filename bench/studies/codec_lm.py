@@ -27,7 +27,7 @@ from ref.layers import cross_entropy, cross_entropy_backward
 from ref.nets import codec as nets
 from ref.nets import codec_lm
 
-SETTINGS = dict(data="captcha", steps=1000, batch=12, width=64, layers=3, stages=4, count=100, lr=2e-3,
+SETTINGS = dict(data="captcha", steps=2500, batch=12, width=64, layers=3, stages=4, count=100, lr=2e-3,
                 seed=0)
 COLUMNS = {
     "of": "",
