@@ -26,6 +26,7 @@ Reading order
     pipelines                                     published models, from their folders
     vae, gan, divergence                          other generative models
     scene                                         3-D: cameras, volumes, fields, Gaussians, score distillation
+    audio                                         sound: spectra, mel scales, mu-law, residual quantisation
     numerics                                      what they share
 
 `python -m ref` lists every equation in this order, each after those that it needs.

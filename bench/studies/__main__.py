@@ -23,6 +23,8 @@ NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
 NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
 NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts", "sds"), "")
 NAMES |= {"shapes": NET, "nerf": ""}
+NAMES |= {name: f"{name}.wav" for name in ("speak", "wavenet")}
+NAMES |= {name: f"{name}.wav, codec.npz" for name in ("codec", "codec_lm")}  # the codec that both use
 
 
 def main(argv=None):

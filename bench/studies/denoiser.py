@@ -33,9 +33,11 @@ def settings_of(net="residual", **change):
 
 
 def start(settings):
-    """The state before the first step: that of `fit.begin`, and the step, seconds and losses so far."""
+    """The state before the first step: that of `fit.begin`, and the step, seconds and losses so far. A setting "pixels"
+    is for other data than digits."""
     init = mlp.residual_init if settings["net"] == "residual" else mlp.simple_mlp_init
-    return {"step": 0, "seconds": 0.0, "digits": "", "losses": [], **fit.begin(init(settings["seed"]))}
+    params = init(settings["seed"], **{k: settings[k] for k in ("pixels",) if k in settings})
+    return {"step": 0, "seconds": 0.0, "digits": "", "losses": [], **fit.begin(params)}
 
 
 def train(state, settings, digits, tick):
@@ -118,9 +120,10 @@ def sample(state, settings, labels, first=0):
     kernels, abar, seed = fit.backend(settings["backend"]), alpha_bar(settings["schedule"]), settings["seed"]
     how = dict(eta=1.0)
     if settings["net"] == "residual":
-        how = dict(guidance=(labels, settings["guidance"]), clip=1.0)
+        how = dict(guidance=(labels, settings["guidance"]), clip=settings.get("clip", 1.0))
     params, times = tree.map(kernels.send, state["average"]), trailing(settings["sampler_steps"])
-    x, path = kernels.philox.normal(seed, (labels.size, 784), philox.stream("sampling", first)), []
+    size, path = (labels.size, settings.get("pixels", 784)), []
+    x = kernels.philox.normal(seed, size, philox.stream("sampling", first))
     for begin, end in pairwise(np.unique(np.linspace(0, times.size - 1, 10).astype(int)).tolist()):
         path.append(kernels.receive(x)[0])
         how |= dict(seed=seed, stream=philox.stream("sampling", first + 1 + begin), predict=settings["predict"])

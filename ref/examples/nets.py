@@ -7,7 +7,7 @@ from ref import tree
 from ref.diffusion import q_sample
 from ref.examples.base import PIXELS, critic, digits, sines
 from ref.nets import gan as gan_nets
-from ref.nets import init, mlp, nerf
+from ref.nets import codec, codec_lm, init, mlp, nerf, wavenet
 from ref.nets import vae as vae_nets
 
 
@@ -46,8 +46,21 @@ def net(name):
         "autoencoder": lambda: init.autoencoder_init(0, 1, 2, (4, 4), 1),
         "tiny": lambda: init.tiny_init(0, 1, 2, 3, (1, 1)),
         "nerf": lambda: nerf.nerf_init(0, 2, 1, 6, 3, 1),
+        "wavenet": lambda: wavenet.wavenet_init(0, 4, 2, 2, 3),
+        "codec": lambda: codec.codec_init(0, 2, 3, (2, 3)),
+        "codec_lm": lambda: codec_lm.codec_lm_init(0, 3, 4, 3, (2, 3), 4, 1),
     }
     return stirred(made[name]())
+
+
+TOKENS, CODES = np.array([[0, 2], [1, 1]]), np.array([  # (2, 3, 3)
+    [[3, 0, 2], [1, 1, 2], [0, 3, 3]], [[1, 2, 0], [0, 3, 1], [2, 2, 1]]])
+
+
+def branch():
+    """The parameters of a codec's residual unit."""
+    level = net("codec")["encoder"]["levels"][0]
+    return {name: level[name] for name in ("conv1", "conv2")}
 
 
 IMAGE = digits()[:, None, ::4, ::4]  # (2, 1, 4, 4)
@@ -94,6 +107,24 @@ FUNCTIONS = {
     "nerf.nerf": dict(params=lambda: net("nerf"), x=sines((2, 3), 29) / 2, direction=sines((2, 3), 4),
                       density="softplus"),
     "nerf.nerf_init": dict(octaves=2, octaves_direction=1, width=6, depth=3, skip=1),
+    "wavenet.wavenet_init": dict(classes=4, channels=2, skip=2, layers=3),
+    "wavenet.wavenet": dict(params=lambda: net("wavenet"), codes=CODES[:, 0], cycle=2),
+    "wavenet.wavenet_layer": dict(params=lambda: net("wavenet")["layers"][0], h=sines((2, 2, 5)), dilation=2),
+    "wavenet.wavenet_queues": dict(params=lambda: net("wavenet"), batch=2, cycle=2),
+    "wavenet.wavenet_step": dict(params=lambda: net("wavenet"), code=CODES[:, 0, 0],
+                                 queues=[sines((2, 2, 1)), sines((2, 2, 2), 1), sines((2, 2, 1), 2)]),
+    "wavenet.wavenet_generate": dict(params=lambda: net("wavenet"), u=0.5 + sines((2, 4)) / 2, cycle=2),
+    "codec.codec_init": dict(channels=2, latent=3, strides=(2, 3)),
+    "codec.codec_encode": dict(params=lambda: net("codec")["encoder"], x=sines((2, 12))),
+    "codec.codec_decode": dict(params=lambda: net("codec")["decoder"], z=sines((2, 3, 2))),
+    "codec.codec_branch": dict(params=lambda: branch(), h=sines((2, 2, 4))),
+    "codec_lm.codec_lm_init": dict(texts=3, classes=4, stages=3, places=(2, 3), width=4, layers=1),
+    "codec_lm.first_codes": dict(params=lambda: net("codec_lm")["first"], text=TOKENS, codes=CODES[:, 0],
+                                 config=CONFIG),
+    "codec_lm.rest_codes": dict(params=lambda: net("codec_lm")["rest"], text=TOKENS, codes=CODES[:, :2], config=CONFIG),
+    "codec_lm.codec_lm_log_likelihood": dict(params=lambda: net("codec_lm"), text=TOKENS, codes=CODES, config=CONFIG),
+    "codec_lm.delay": dict(codes=CODES, empty=-1),
+    "codec_lm.undelay": dict(steps=np.arange(30).reshape(2, 3, 5)),
     "gan.generator": dict(
         params=lambda latent, width, pixels: gan_nets.generator_init(0, latent, width, pixels, np.float64),
     ),

@@ -88,31 +88,32 @@ def merge_heads(y):
     return y.swapaxes(1, 2).reshape(len(y), y.shape[2], -1)
 
 
-def multi_head(params, x, context, heads, causal=False):
+def multi_head(params, x, context, heads, causal=False, mask=None):
     """y = W_o merge(Attention(split(W_q x), split(W_k c), split(W_v c))), [Transformer] section 3.2.2: x asks, and the
     context c answers, which is x itself in self-attention. Where the dict has norm_q and norm_k, queries and keys go
     through an `rms_norm`, [QK] section 2.1.
 
     params: dict with to_q, to_k, to_v and to_out, a list whose first entry counts; or q_proj, k_proj, v_proj, out_proj.
-    x: (B, Lq, C). context: (B, Lk, D), or None for x. heads: int. causal: as in `attention`.
+    x: (B, Lq, C). context: (B, Lk, D), or None for x. heads: int. causal, mask: as in
+    `attention`.
     Returns y (B, Lq, C), cache.
     Raises ValueError where the shapes do not fit.
     """
     *names, out = _names(params)
     c = x if context is None else context
     qkv, raw = _to_heads(params, names, (x, c, c), heads)
-    a = merge_heads(attention(*qkv, causal=causal))  # (B, Lq, heads d)
+    a = merge_heads(attention(*qkv, mask=mask, causal=causal))  # (B, Lq, heads d)
     return apply(linear, _first(params[out]), a), {"x": x, "context": context, "qkv": qkv, "raw": raw, "a": a}
 
 
-def multi_head_backward(dy, params, cache, causal=False):
-    """Gradients of `multi_head`. dy: as y there. params, causal: as there. cache: of the forward. Returns dx, dcontext,
-    dparams; dcontext is None where the context was, and its part is in dx."""
+def multi_head_backward(dy, params, cache, causal=False, mask=None):
+    """Gradients of `multi_head`. dy: as y there. params, causal, mask: as there. cache: of the forward. Returns dx,
+    dcontext, dparams; dcontext is None where the context was, and its part is in dx."""
     *names, out = _names(params)
     x, context, grads = cache["x"], cache["context"], {}
     c = x if context is None else context
     da, grads[out] = gradient(linear_backward, dy, _first(params[out]), cache["a"])
-    dqkv = attention_backward(split_heads(da, cache["qkv"][0].shape[1]), *cache["qkv"], causal=causal)
+    dqkv = attention_backward(split_heads(da, cache["qkv"][0].shape[1]), *cache["qkv"], mask=mask, causal=causal)
     dx, dk, dv = _to_heads_gradients(dqkv, params, names, (x, c, c), cache["raw"], grads)
     grads = filled(params, _outputs(params, grads))
     return (dx + dk + dv, None, grads) if context is None else (dx, dk + dv, grads)

@@ -58,27 +58,29 @@ def text_encoder_backward(dy, params, cache, config):
     return filled(params, {"text_model": grads} if "text_model" in params else grads)
 
 
-def text_block(params, x, config):
-    """u = x + Attention(LayerNorm(x)),  y = u + W_2 act(W_1 LayerNorm(u)), [GPT-2] section 2.3, the attention causal.
+def text_block(params, x, config, mask=None):
+    """u = x + Attention(LayerNorm(x)),  y = u + W_2 act(W_1 LayerNorm(u)), [GPT-2] section 2.3, the attention causal,
+    or as a mask says.
 
-    params: one of the encoder's layers. x: (B, L, C). config: as in `text_encoder`.
+    params: one of the encoder's layers. x: (B, L, C). config: as in `text_encoder`. mask: (L, L) bools, True where a
+    place (row) sees another (column), or None.
     Returns y (B, L, C), cache.
     """
     n1 = apply(layer_norm, params["layer_norm1"], x, eps=_eps(config))
-    a, attention = multi_head(params["self_attn"], n1, None, _heads(config), causal=True)
+    a, attention = multi_head(params["self_attn"], n1, None, _heads(config), mask is None, mask)
     u = x + a
     n2 = apply(layer_norm, params["layer_norm2"], u, eps=_eps(config))
     m, mlp = feed_forward(params["mlp"], n2, _act(config))
     return u + m, {"x": x, "attention": attention, "u": u, "mlp": mlp}
 
 
-def text_block_backward(dy, params, cache, config):
-    """Gradients of `text_block`. dy: (B, L, C). params, config: as there. cache: of the forward. Returns dx,
+def text_block_backward(dy, params, cache, config, mask=None):
+    """Gradients of `text_block`. dy: (B, L, C). params, config, mask: as there. cache: of the forward. Returns dx,
     dparams."""
     dn2, mlp = feed_forward_backward(dy, params["mlp"], cache["mlp"], _act(config))
     du, norm2 = gradient(layer_norm_backward, dn2, params["layer_norm2"], cache["u"], eps=_eps(config))
     du = dy + du
-    dn1, _, attention = multi_head_backward(du, params["self_attn"], cache["attention"], causal=True)
+    dn1, _, attention = multi_head_backward(du, params["self_attn"], cache["attention"], mask is None, mask)
     dx, norm1 = gradient(layer_norm_backward, dn1, params["layer_norm1"], cache["x"], eps=_eps(config))
     grads = {"self_attn": attention, "layer_norm1": norm1, "mlp": mlp, "layer_norm2": norm2}
     return du + dx, filled(params, grads)

@@ -25,7 +25,7 @@ READING_ORDER = ["schedules", "diffusion", "dpm_solver", "samplers", "guidance",
                  "sde", "flow", "consistency", "philox", "fused",
                  "layers", "nets", "pipelines", "optim", "vae", "gan", "divergence",
                  "scene.camera", "scene.volume", "scene.fields", "nets.nerf", "scene.gaussians", "scene.splat",
-                 "scene.distill", "numerics"]  # fmt: skip
+                 "scene.distill", "audio", "numerics"]  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 

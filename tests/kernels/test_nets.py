@@ -81,7 +81,9 @@ def test_a_network_on_kernels_is_that_network(name, backend):
         return max(errors)
 
     assert all(a.dtype == np.float32 and a.shape == want.shape for a, want in zip(ours, truth, strict=True))
-    assert worst(ours) <= 3 * worst(plain) < 1e-3
+    # A product of three tf32 leaves out 2^-22 of each of its terms
+    dropped = 2.0**-20 if backend == "triton_gpu" else 0
+    assert worst(ours) <= 3 * worst(plain) + dropped < 1e-3
 
 
 def test_the_functions_are_made_again_and_the_kernels_stand_in_them():

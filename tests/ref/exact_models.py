@@ -213,4 +213,39 @@ VAE = {
     "vae.importance_weighted_bound": Case({"log_w": ROW}, weights_of, lambda f, log_w: f([log_w])),
     "vae.importance_weighted_bound_backward": Case({"log_w": ROW}, shares, lambda f, log_w: f(1.0, [log_w])),
 }
-MODEL_CASES = OBJECTIVES | DIVERGENCE | VAE
+
+# --- sound ------------------------------------------------------------------------------------------------------------
+
+def not_subnormal(x):
+    return x == 0 or abs(x) > 1e-100
+
+
+COMPANDED = st.one_of(st.floats(-1, 1), signed(1e-12, 1)).filter(not_subnormal)
+MEL = "slaney", "htk"
+FREQUENCY = st.one_of(st.floats(0, 3e4), positive(1e-12, 1e4)).filter(not_subnormal)
+MELS = st.one_of(st.floats(0, 60), positive(1e-12, 4e3)).filter(not_subnormal)
+
+
+def of_size(f):
+    """An odd function, from its values where x >= 0."""
+    return lambda **given: mp.sign(given["x"]) * f(abs(given["x"]))
+
+
+def slaney(f):
+    return 3 * f / 200 if f < 1000 else [mp.mpf(15), 27 * ln(f / 1000) / ln(mp.mpf(32) / 5)]
+
+
+AUDIO = {
+    "audio.mulaw_compress": Case({"x": COMPANDED}, of_size(lambda x: ln(1 + 255 * x) / ln(mp.mpf(256)))),
+    "audio.mulaw_expand": Case({"x": COMPANDED}, of_size(lambda x: (mp.mpf(256) ** x - 1) / 255), lambda f, x: f(x)),
+    "audio.mulaw_compress_backward": Case({"dy": DATA, "x": COMPANDED}, lambda dy, x: (
+        dy * 255 / ((1 + 255 * abs(x)) * ln(mp.mpf(256))))),
+    "audio.mulaw_expand_backward": Case({"dx": DATA, "y": COMPANDED}, lambda dx, y: (
+        dx * mp.mpf(256) ** abs(y) * ln(mp.mpf(256)) / 255)),
+    "audio.hz_to_mel": Case({"f": FREQUENCY, "scale": st.sampled_from(MEL)},
+                            lambda f, scale: [slaney(f)] if scale == "slaney" else (
+                                2595 * ln(1 + f / 700) / ln(mp.mpf(10)))),
+    "audio.mel_to_hz": Case({"m": MELS, "scale": st.just("htk")},
+                            lambda m, scale: 700 * (mp.mpf(10) ** (m / 2595) - 1)),
+}
+MODEL_CASES = OBJECTIVES | DIVERGENCE | VAE | AUDIO

@@ -16,12 +16,14 @@ NAMES = [name.removeprefix("ref.") for name in EQUATIONS]
 # what a function takes and need not read: weights and caches of a backward pass, logits where the slope is a constant
 UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_backward-(nll|kl)|embedding_backward-w"
           r"|relu_backward-x|clamp_logvar_backward-logvar|_backward-(params|cache)|b3$|-class\.w$|inpaint-noise"
+          r"|stft_backward-[xS]|residual_decode_backward-codebooks|replace_dead-(x|codebook)"
+          r"|rest_codes-params-(heads\.0|stage)|wavenet_queues-params"
           r"|text_end_backward-y|patchify_backward-x"
           r"|encode-params-decoder|decode-params-encoder|encode-params-post|decode-params-quant"
           r"|stable_diffusion(_3)?\.\w+-model")  # whose networks have their own tests
 COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
-             "count shape heads groups stride dilation patch factor end base freq_shift octaves degree first "
-             "last".split())
+             "count shape heads groups stride dilation patch factor end base freq_shift octaves degree first last hop "
+             "length power rate bands fixed cycle batch empty".split())
 
 
 def numbers(result):
@@ -86,7 +88,7 @@ def test_nan_for_a_setting_shows_or_is_refused(name):
 
 REFUSES_0 = (r"betas-(start|end|max_beta)|karras|shift$|abar_t$|gamma|sigma_data|beta_m|sde.*sigma_m|-h$|prior_std"
              r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$"
-             r"|max_period|log_snr_step|ancestral_step-sigma$|interval_weight-high")
+             r"|max_period|log_mel.*floor|mel_filters-high|log_snr_step|ancestral_step-sigma$|interval_weight-high")
 REFUSES_1 = (r"betas-(start|end)|abar|sigma_t$|heun_step|ancestral_step-sigma|samplers.consistency|max_value|beta1"
              r"|phi-z|interval_weight-high|alpha_max")
 # no line there

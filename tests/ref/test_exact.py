@@ -25,6 +25,7 @@ NOT_SCALAR = {  # the rest of `ref`, and why
     r"|\w*conv|\w*norm|\w*attention|\w*head|resblock)": "sums and picks over whole layers",
     r"samplers\.|sde\.(drift_and_jvp|log_likelihood)|consistency\.(distil|training_step)": "of a model, a callable",
     r"scene\.": "sums over rays, pictures and corners; closed forms in tests/laws/test_scene.py",
+    r"audio\.(?!hz|mel_to|mulaw_(compress|expand))": "sums over frames, bands and stages, and codes",
     r"fused\.|objectives\.vlb_terms|pipelines\.": "compositions of the others",
     r"philox\.|schedules\.(spaced_times|time_from|index_from)|consistency\.discretization": "whole numbers, and bits",
 }

@@ -54,7 +54,7 @@ def _draw(args):
     pictures = model.sample(
         params, ids, about["sizes"], args.guidance, args.steps, args.seed, args.sampler, args.backend,
         None if without is None else np.broadcast_to(without, ids.shape),
-        watch and (lambda *step: [part(*step) for part in watch]),
+        (lambda *step: [part(*step) for part in watch]) if watch else None,
     )  # fmt: skip
     seconds = time.perf_counter() - began
     contents = {"prompt.png": show.grid(pictures.reshape(-1, args.samples, *model.SHAPE), args.prompts)}
