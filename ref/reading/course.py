@@ -118,10 +118,12 @@ def figures(page):
 
 
 def _row(study, where):
-    """The one row of a study's CSV that has these values, numbers as floats. Raises ValueError for none or several."""
-    rows = _rows(study)
-    found = [row for row in rows if all(row.get(key) == (value if isinstance(value, str) else float(value))
-                                        for key, value in where.items())]  # fmt: skip
+    """The one row of a study's CSV that has these values, numbers as floats; ... stands for any, None for no value.
+
+    Raises ValueError for none or several.
+    """
+    found = [row for row in _rows(study)
+             if all(key in row if value is ... else row.get(key) == value for key, value in where.items())]
     if len(found) != 1:
         raise ValueError(f"{study}: expected one row with {where}, got {len(found)}")
     return SimpleNamespace(**found[0])
