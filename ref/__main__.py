@@ -1,5 +1,5 @@
 """`python -m ref`: the equations in reading order; `show NAME`: one of them, with its source; `trace NAME`: one of them
-as it runs."""
+as it runs; `find WORDS`: what there is about them; `course`: all of it as a folder of pages."""
 from ref import command
 
 if __name__ == "__main__":
@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from ref.reading import catalogue, page, text, worked
+from ref.reading import catalogue, find, page, site, text, worked
 
 
 def main(words=None):
@@ -23,6 +23,11 @@ def main(words=None):
                                             "tests")
     run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each "
                                             "line computes")
+    found = commands.add_parser("find", help="equations, pages and questions about some words, and what to type next")
+    found.add_argument("words", nargs="+", metavar="WORDS", help="mode collapse; why is the forward process fixed")
+    built = commands.add_parser("course", help="the course as a folder of pages: topics, figures, questions, and every "
+                                               "equation with its values")
+    built.add_argument("--out", required=True, type=command.named, metavar="DIR", help="where its index.html goes")
     for parsed in (show, run):
         parsed.add_argument("name", help="q_sample, or module.function where several modules have the name")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
@@ -33,6 +38,14 @@ def main(words=None):
     try:
         if given.command is None:
             print("\n".join(text.folded(text.listing())), flush=True)
+            return 0
+        if given.command == "find":
+            print("\n".join(text.folded(find.lines(given.words))), flush=True)
+            return 0
+        if given.command == "course":
+            with np.errstate(all="ignore"):
+                site.build(given.out)
+            print(f"wrote {given.out}/index.html")
             return 0
         if given.command == "trace" and given.html and (reason := command.why_unwritable(given.html)):
             raise OSError(f"--html: {reason}")
