@@ -40,25 +40,6 @@ def q_sample_backward(dxt, t, abar):
     return np.sqrt(abar_t) * dxt, np.sqrt(1 - abar_t) * dxt
 
 
-def transition(xs, t, s, abar):
-    """q(x_t | x_s), one step of the fixed process, [DDPM] eq. 2 with s for t - 1. With alpha = abar_t / abar_s:
-
-        mean     = sqrt(alpha) x_s
-        variance = 1 - alpha                                                             "beta"
-
-    Nothing in it is learned, and no data is needed: from s = 0 it is `q_sample`. The way back, `posterior`, needs x0.
-
-    xs: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,).
-    Returns mean (B, ...) and variance (not a deviation), a float or (B,) as t and s are.
-    Raises ValueError where not 0 <= s < t <= T.
-    """
-    xs = float64(xs)
-    abar_t, abar_s = step(abar, t, s, xs)
-    mean = np.sqrt(abar_t / abar_s) * xs
-    variance = (abar_s - abar_t) / abar_s  # 1 - alpha would cancel between near times
-    return mean, variance.reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
-
-
 def posterior(x0, xt, t, s, abar):
     """q(x_s | x_t, x0), [DDPM] eqs. 6 and 7 with s for t - 1. With alpha = abar_t / abar_s and beta = 1 - alpha:
 

@@ -24,11 +24,12 @@ from ref.reading import drawing
 
 TEXTS = Path(__file__).parent / "pages"
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results"
-MODULES = "diffusion divergence edm flow gan guidance numerics objectives optim philox samplers schedules sde vae".split()
+MODULES = ("diffusion", "divergence", "flow", "guidance", "layers", "objectives", "philox", "samplers", "schedules",
+           "vae")  # what the figures call
 FIGURE = re.compile(r"\{([^{}]+?)(?::([^{}:\[\]()\"']*))?\}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Page:
     """One text. functions: patterns. studies, images: names. questions: [(question, answer)]."""
 
@@ -103,6 +104,7 @@ class Figures:
         return FIGURE.sub(lambda found: format(eval(found[1], self.values), found[2] or ""), words)
 
 
+@functools.cache
 def figures(page):
     """Run the block of code of a page. Returns `Figures`. Raises what it raises, OSError where a study is not there."""
     read = []

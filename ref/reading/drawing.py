@@ -14,7 +14,8 @@ def curves(x, named, across, up="", points=False):
     """
     y = np.array([np.asarray(values, float) for values in named.values()])
     x, whole = np.asarray(x, float), y[np.isfinite(y)]
-    scale = _scales(x.min(), x.max(), min(whole.min(), 0) if whole.min() < whole.max() / 3 else whole.min(), whole.max())
+    low = min(whole.min(), 0) if whole.min() < whole.max() / 3 else whole.min()  # zero where it is near
+    scale = _scales(x.min(), x.max(), low, whole.max())
     parts = []
     for i, values in enumerate(y):
         places = [scale(a, b) for a, b in zip(x, values) if np.isfinite(b)]

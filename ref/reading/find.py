@@ -18,7 +18,7 @@ def lines(words):
         raise LookupError(f"nothing in the course or in an equation says {' '.join(words)}; `python -m ref` lists all")
     most = best[0][0]
     kept = [entry for entry in best if entry[0] == most][:MOST]
-    return [line for _, _, what, about, then in kept for line in (f"{what}", f"    {about}", f"    {then}")]
+    return [line for _, _, what, about, then in kept for line in (what, f"    {about}", f"    {then}")]
 
 
 def _fit(wanted, weighted):
@@ -31,8 +31,9 @@ def _fit(wanted, weighted):
 def _places():
     """[([(weight, words)], what it is, what it says, what to type)] of each question, page and equation."""
     for page in course.pages():
-        body, then = _stems(" ".join(page.text)), f"python -m ref course --out course, then course/{page.file}"
-        yield [(5, _stems(page.title)), (2, body)], f"page {page.number}: {page.title}", page.text[0], then
+        body, about = _stems(" ".join(page.text)), f"{page.text[0].partition('. ')[0]}."
+        then = f"python -m ref course --out course, then course/{page.file}"
+        yield [(5, _stems(page.title)), (2, body)], f"page {page.number}: {page.title}", about, then
         for question, answer in page.questions:
             yield ([(6, _stems(question)), (3, _stems(answer)), (1, _stems(page.title))],
                    f"page {page.number}, question: {question}", _first(course.figures(page).said, answer), then)

@@ -1,6 +1,7 @@
 """A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like
 an image."""
 import base64
+import functools
 import inspect
 import struct
 import zlib
@@ -14,6 +15,7 @@ from ref.reading import catalogue, text, trace, typeset
 PICTURES = 8  # of one array, at most
 
 
+@functools.cache
 def style():
     """The style of all pages, CSS."""
     return (Path(__file__).parent / "pages" / "style.css").read_text("utf-8") + text.shades()
@@ -29,7 +31,8 @@ def page(function, run, differences, above=""):
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" '
         'content="width=device-width, initial-scale=1"/>',
-        f'<link rel="icon" href="data:,"/><title>{name}</title><style>{style()}</style></head><body>{above}<h1>{name}</h1>',
+        f'<link rel="icon" href="data:,"/><title>{name}</title><style>{style()}</style></head><body>',
+        f"{above}<h1>{name}</h1>",
         f'<p class="where">{escape(place)}</p>',
         f'<div class="equations">{equations}</div><details><summary>The '
         f'docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
@@ -38,7 +41,8 @@ def page(function, run, differences, above=""):
     for depth, line, source, mark, values in trace.rows(run):
         code = "\n".join(f"<i>{line + i}</i>{part}"
                          for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
-        parts.append(f'<div class="row" style="--depth: {depth}"><pre class="code">{code}</pre>{_made(values, mark)}</div>')
+        parts.append(f'<div class="row" style="--depth: {depth}"><pre class="code">{code}</pre>{_made(values, mark)}'
+                     f"</div>")
     if differences:
         parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward "
                      "returns)</h2>")

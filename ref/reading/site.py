@@ -1,5 +1,5 @@
-"""The course as a folder of pages that need no network: sixteen topics, a page of line-by-line values for each equation,
-the source that they link to, and the pictures of the studies."""
+"""The course as a folder of pages that need no network: a page for each topic, a page of line-by-line values for each
+equation, the source that they link to, and the pictures of the studies."""
 import functools
 import html
 import inspect
@@ -92,8 +92,8 @@ def _topic(topic, linked):
     if topic.questions:
         parts.append("<h2>Questions</h2>")
     for question, answer in topic.questions:
-        parts.append(f'<details class="question"><summary>{words(question)}</summary><p>{words(figures.said(answer))}</p>'
-                     f"</details>")
+        parts.append(f'<details class="question"><summary>{words(question)}</summary>'
+                     f"<p>{words(figures.said(answer))}</p></details>")
     parts += [_study(name) for name in topic.studies]
     parts += [f'<h2>Measured</h2><img class="study" alt="{name}" src="studies/{name}"/>' for name in topic.images]
     parts.append("<h2>Equations</h2>")
@@ -136,8 +136,8 @@ def _equation(name, function, linked):
         f"<p>{words(catalogue.sentence(function))}</p>" if not equations else "",
         f'<p><a href="equations/{name}.html">Its values line by line</a>{" · after " if needed else ""}'
         f'{", ".join(needed)}</p>',
-        f'<details><summary>Source</summary><pre class="code wide">{text.colouring(page=True)("".join(source).rstrip())}'
-        f"</pre></details>",
+        f'<details><summary>Source</summary><pre class="code wide">'
+        f'{text.colouring(page=True)("".join(source).rstrip())}</pre></details>',
         f"<details><summary>Kernels and tests</summary><ul>{listed}</ul></details>" if places else "", "</section>",
     ])
 
@@ -153,7 +153,8 @@ def _code(path):
     """The page of a file of source, with its lines numbered."""
     lines = (catalogue.ROOT / path).read_text("utf-8").rstrip().split("\n")
     numbered = "\n".join(f'<span id="L{n}"><i>{n}</i>{html.escape(line)}</span>' for n, line in enumerate(lines, 1))
-    return _framed(path, f'<p><a href="../index.html">all pages</a></p><h1>{path}</h1><pre class="file">{numbered}</pre>')
+    return _framed(path, f'<p><a href="../index.html">all pages</a></p><h1>{path}</h1>'
+                         f'<pre class="file">{numbered}</pre>')
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

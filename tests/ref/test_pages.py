@@ -76,7 +76,9 @@ def test_a_page_has_the_equation_the_code_the_values_and_the_pictures(made):
     assert any("np.sqrt(abar_t) * x0" in line for line in code)
     assert len(tree.findall(".//img")) == 6  # two digits, as x0, as eps and as what is returned
     assert len(tree.findall(".//polyline")) == 1  # abar
-    assert any(element.get("style", "").startswith("color") for element in tree.iter("span"))
+    shade = next(element.get("class") for element in tree.iter("span") if element.text == "return")
+    light, _, dark = tree.find(".//style").text.rpartition("@media (prefers-color-scheme: dark)")
+    assert f".code .{shade} {{ color: " in light and f".code .{shade} {{ color: " in dark
 
 
 def test_a_picture_is_its_array():
