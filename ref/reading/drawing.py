@@ -57,7 +57,7 @@ def _framed(parts, scale, named, across, up):
     left, right, low, high = scale.ends
     bottom = HEIGHT - BELOW
     frame = f'<path class="axis" d="M{LEFT},{TOP}V{bottom}H{WIDTH - 20}"/>'
-    texts = [(LEFT, bottom + 17, "start", f"{left:.3g}"), (WIDTH - 20, bottom + 17, "end", f"{right:.3g}"),
+    texts = [(LEFT, bottom + 17, "start", f"{left:.4g}"), (WIDTH - 20, bottom + 17, "end", f"{right:.4g}"),
              ((LEFT + WIDTH) / 2, bottom + 34, "middle", across), (LEFT - 6, bottom, "end", f"{low:.3g}"),
              (LEFT - 6, TOP + 8, "end", f"{high:.3g}"), (2, TOP - 14, "start", up)]  # fmt: skip
     words = "".join(f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}">{escape(word)}</text>'

@@ -263,7 +263,7 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("words, told", [
-    (["show", "interpolate"], "interpolate is in 2 modules: flow.interpolate, gan.interpolate. Say which"),
+    (["show", "interpolate"], "interpolate is in 2 modules: gan.interpolate, flow.interpolate. Say which"),
     (["trace", "ddim_stp"], "no equation of ref is called ddim_stp; close to it: diffusion.ddim_step"),
     (["show", "xyzzy"], "no equation of ref is called xyzzy; `python -m ref` lists them"),
     (["show", "diffusion.guide"], "no equation of ref is called diffusion.guide; close to it: guidance.guide"),
