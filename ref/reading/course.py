@@ -7,7 +7,8 @@
     ```python ... ```                       one block; `picture`, if it sets one, is an SVG
     ## A question?                          and its answer below
 
-A function stands on the page that has the longest pattern for its name; `f_backward` where f does.
+A function stands on the page that has the longest pattern for its name, with its package or its module; `f_backward`
+where f does. What nothing names comes after all pages.
 """
 import csv
 import fnmatch
@@ -76,13 +77,15 @@ def _page(path):
 
 @functools.cache
 def place(name):
-    """(number of its page, place of its pattern there) of a function; after all pages where none has it. name: in full.
+    """(number of its page, place of its pattern there) of a function; after all pages where none has it. name: full.
 
     Raises ValueError where two pages claim it alike.
     """
-    short = name.removeprefix("ref.").removesuffix("_backward")
+    package, _, last = name.rpartition(".")
+    module = getattr(importlib.import_module(package), last).__module__
+    names = [f"{of.removeprefix('ref.')}.{last.removesuffix('_backward')}" for of in (package, module)]
     fits = [(len(pattern), -page.number, -i) for page in pages() for i, pattern in enumerate(page.functions)
-            if fnmatch.fnmatchcase(short, pattern)]  # fmt: skip
+            if any(fnmatch.fnmatchcase(known, pattern) for known in names)]  # fmt: skip
     best = [fit for fit in fits if fit[0] == max(fits)[0]]
     if len({fit[1] for fit in best}) > 1:
         raise ValueError(f"{name} is on the pages {' and '.join(str(-page) for _, page, _ in best)}")

@@ -22,6 +22,8 @@ def build(out, progress=lambda done, total: None):
     if not (course.RESULTS / "studies").is_dir():
         raise OSError(f"the course needs the results of the studies, and there is no folder {course.RESULTS}/studies; "
                       f"run it in a checkout of the whole project")
+    if out.exists() and not out.is_dir():
+        raise OSError(f"--out: expected a folder, got {out}")
     for folder in (out, out / "equations", out / "code", out / "studies"):
         folder.mkdir(parents=True, exist_ok=True)
     if reason := command.why_unwritable(out / "index.html", SIZE):
@@ -95,7 +97,7 @@ def _topic(topic, linked):
         parts.append(f'<details class="question"><summary>{words(question)}</summary>'
                      f"<p>{words(figures.said(answer))}</p></details>")
     parts += [_study(name) for name in topic.studies]
-    parts += [f'<h2>Measured</h2><img class="study" alt="{name}" src="studies/{name}"/>' for name in topic.images]
+    parts += [f'<h2>Measured: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>' for name in topic.images]
     parts.append("<h2>Equations</h2>")
     parts += [_equation(name, function, linked) for name, function in catalogue.equations().items()
               if _topic_of(name) is topic]  # fmt: skip

@@ -11,6 +11,8 @@ from ref import diffusion, schedules
 from ref.__main__ import main
 from ref.reading import catalogue, course, site
 from tests import ROOT
+from tests.ref.test_pages import browse
+from tests.ref.test_reading import CHROMIUM
 
 PAGES = course.pages()
 ABAR = schedules.alpha_bar(schedules.linear_betas())
@@ -63,6 +65,22 @@ def test_every_link_of_the_site_leads_somewhere(built):
             assert load.startswith("data:") or (out / path).parent.joinpath(load).read_bytes()[:4] == b"\x89PNG"
     assert len(pages) > 16 + len(catalogue.equations()) and followed > 3000
     assert not [path for path in out.rglob(".*")]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_reads_the_pages_wide_and_narrow_without_a_word(built, tmp_path):
+    """In frames of 1400 and of 400 pixels, with all that is folded open, nothing sticks out."""
+    out, pages = built
+    script = ("onload = () => { const all = [...document.querySelectorAll('iframe')];"
+              "all.forEach(f => f.contentDocument.querySelectorAll('details').forEach(d => d.open = true));"
+              "document.title = all.length + ' shown' + all.filter(f => f.clientWidth < "
+              "f.contentDocument.documentElement.scrollWidth).map(f => ' ' + f.src) }")
+    shown = [path for path in pages if "/" not in path] + ["equations/ref.nets.unet.unet_backward.html"]
+    frames = "".join(f'<iframe src="{(out / path).as_uri()}" style="width: {width}px; border: 0"></iframe>'
+                     for path in shown for width in (1400, 400))
+    console, document = browse(tmp_path, f"<!DOCTYPE html><title></title><script>{script}</script>{frames}",
+                               "--allow-file-access-from-files")
+    assert console == [] and re.search(r"<title>(.*?)</title>", document)[1] == f"{2 * len(shown)} shown"
 
 
 def test_every_equation_is_on_one_page_and_links_to_its_values(built):
@@ -192,5 +210,5 @@ def test_what_finds_nothing_is_told(capsys):
 def test_a_site_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["course", "--out", str(tmp_path / "file")]) == 2
-    assert str(tmp_path / "file") in capsys.readouterr().err
+    assert f"--out: expected a folder, got {tmp_path / 'file'}" in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in Path(tmp_path).iterdir()] == ["file"]
