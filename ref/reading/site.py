@@ -97,7 +97,8 @@ def _topic(topic, linked):
         parts.append(f'<details class="question"><summary>{words(question)}</summary>'
                      f"<p>{words(figures.said(answer))}</p></details>")
     parts += [_study(name) for name in topic.studies]
-    parts += [f'<h2>Measured: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>' for name in topic.images]
+    parts += [f'<h2>Measured: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>'
+              for name in topic.images]  # fmt: skip
     parts.append("<h2>Equations</h2>")
     parts += [_equation(name, function, linked) for name, function in catalogue.equations().items()
               if _topic_of(name) is topic]  # fmt: skip
