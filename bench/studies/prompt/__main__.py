@@ -161,7 +161,8 @@ def _drawing(argv):
     option("--negative", metavar="PROMPT", help="guide away from this prompt, instead of from none")
     option("--schedule-of-pictures", action="store_true", help="also draw the way from noise to picture, strip.png")
     option("--attention", action="store_true", help="also draw where each word is read, attention.png")
-    option("--backend", choices=["ref", "numba_cpu", "triton_gpu"], default="numba_cpu", help=f"whose layers draw {own}")
+    backends = ["ref", "numba_cpu", "triton_gpu"]
+    option("--backend", choices=backends, default="numba_cpu", help=f"whose layers draw {own}")
     option("--weights", default=model.WEIGHTS, type=command.named, metavar="FILE", help=own)
     return _checked(parser, parser.parse_args(argv))
 

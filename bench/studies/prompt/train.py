@@ -103,7 +103,8 @@ def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, ti
 
 def host(state):
     """The state with its vectors as NumPy arrays and its losses as floats."""
-    return state | {name: fit.host(state[name]) for name in VECTORS} | {"losses": [float(loss) for loss in state["losses"]]}
+    vectors = {name: fit.host(state[name]) for name in VECTORS}
+    return state | vectors | {"losses": [float(loss) for loss in state["losses"]]}
 
 
 def save(path, state, about):
