@@ -19,15 +19,7 @@ Conventions
                 part, and a complex argument stays complex (`ref.shapes.float64`).
 
 Reading order
-    schedules, diffusion, samplers, guidance      the model, its noise and its sampling
-    objectives, edm, sde, flow, consistency       other losses, parametrisations and processes
-    philox, fused                                 noise from counters; the truth of each fused kernel
-    layers, nets, optim                           the networks and their training
-    pipelines                                     published models, from their folders
-    vae, gan, divergence                          other generative models
-    scene                                         3-D: cameras, volumes, fields, Gaussians, score distillation
-    audio                                         sound: spectra, mel scales, mu-law, residual quantisation
-    numerics                                      what they share
-
-`python -m ref` lists every equation in this order, each after those that it needs.
+    That of the course, `python -m ref`: sixteen pages from the three families to the checks, whose texts are
+    `ref/reading/pages`. On a page each equation comes after those that it needs there.
+    `python -m ref find WORDS` says where something is; `python -m ref course --out DIR` writes the pages.
 """

@@ -1,5 +1,5 @@
 """`python -m ref`: the equations in reading order; `show NAME`: one of them, with its source; `trace NAME`: one of them
-as it runs."""
+as it runs; `find WORDS`: what there is about them; `course`: all of it as a folder of pages."""
 from ref import command
 
 if __name__ == "__main__":
@@ -10,29 +10,23 @@ import sys
 
 import numpy as np
 
-from ref.reading import catalogue, page, text, worked
+from ref.reading import catalogue, find, page, site, text, worked
 
 
 def main(words=None):
     """Run the command. words: of the command line. Returns the exit status: 2 for a request that cannot be met."""
-    parser = argparse.ArgumentParser(prog="python -m ref",
-                                     description="Read the math as it runs. Without a command: every equation, in "
-                                                 "reading order.")
-    commands = parser.add_subparsers(dest="command")
-    show = commands.add_parser("show", help="an equation, its source, and where its name lives in the backends and the "
-                                            "tests")
-    run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each "
-                                            "line computes")
-    for parsed in (show, run):
-        parsed.add_argument("name", help="q_sample, or module.function where several modules have the name")
-    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                     help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
-    run.add_argument("--html", type=command.named, metavar="FILE",
-                     help="write the trace as one page instead, with pictures")
-    given = parser.parse_args(words)
+    given = _parser().parse_args(words)
     try:
         if given.command is None:
             print("\n".join(text.folded(text.listing())), flush=True)
+            return 0
+        if given.command == "find":
+            print("\n".join(text.folded(find.lines(given.words))), flush=True)
+            return 0
+        if given.command == "course":
+            with np.errstate(all="ignore"):
+                site.build(given.out)
+            print(f"wrote {given.out}/index.html")
             return 0
         if given.command == "trace" and given.html and (reason := command.why_unwritable(given.html)):
             raise OSError(f"--html: {reason}")
@@ -48,6 +42,30 @@ def main(words=None):
         print("\n".join(text.folded([said])), file=sys.stderr)
         return 2
     return 0
+
+
+def _parser():
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m ref",
+                                     description="Read the math as it runs. Without a command: every equation, in "
+                                                 "reading order.")
+    commands = parser.add_subparsers(dest="command")
+    show = commands.add_parser("show", help="an equation, its source, and where its name lives in the backends and the "
+                                            "tests")
+    run = commands.add_parser("trace", help="an equation on a worked example, line by line, with the values that each "
+                                            "line computes")
+    found = commands.add_parser("find", help="equations, pages and questions about some words, and what to type next")
+    found.add_argument("words", nargs="+", metavar="WORDS", help="mode collapse; why is the forward process fixed")
+    built = commands.add_parser("course", help="the course as a folder of pages: topics, figures, questions, and every "
+                                               "equation with its values")
+    built.add_argument("--out", required=True, type=command.named, metavar="DIR", help="where its index.html goes")
+    for parsed in (show, run):
+        parsed.add_argument("name", help="q_sample, or module.function where several modules have the name")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                     help="an argument in place of the example's: t=500, eta=1, x0=[[1,2]]")
+    run.add_argument("--html", type=command.named, metavar="FILE",
+                     help="write the trace as one page instead, with pictures")
+    return parser
 
 
 def _trace(function, given):

@@ -20,7 +20,7 @@ from decimal import localcontext
 
 import numpy as np
 
-from ref.shapes import DIGITS, decimals, integer, number, unit_interval
+from ref.shapes import DIGITS, decimals, float64, integer, number, step, unit_interval
 
 
 def linear_betas(T=1000, start=1e-4, end=0.02, meant_for=None):
@@ -88,6 +88,26 @@ def alpha_bar(betas):
         raise ValueError(f"betas: expected values in [0, 1], got {betas.min()} to {betas.max()}")
     with localcontext(DIGITS):
         return np.append(1.0, np.cumprod(1 - decimals(betas)).astype(np.float64))
+
+
+def transition(xs, t, s, abar):
+    """q(x_t | x_s), one step of the fixed process, [DDPM] eq. 2 with s for t - 1. With alpha = abar_t / abar_s:
+
+        mean     = sqrt(alpha) x_s
+        variance = 1 - alpha                                                             "beta"
+
+    Nothing in it is learned, and no data is needed; from s = 0 it is the distribution that `ref.diffusion.q_sample`
+    draws from. The way back, `ref.diffusion.posterior`, needs x0.
+
+    xs: (B, ...). t, s: ints or (B,) ints, 0 <= s < t <= T. abar: (T + 1,).
+    Returns mean (B, ...) and variance (not a deviation), a float or (B,) as t and s are.
+    Raises ValueError where not 0 <= s < t <= T.
+    """
+    xs = float64(xs)
+    abar_t, abar_s = step(abar, t, s, xs)
+    mean = np.sqrt(abar_t / abar_s) * xs
+    variance = (abar_s - abar_t) / abar_s  # 1 - alpha would cancel between near times
+    return mean, variance.reshape(np.broadcast_shapes(np.shape(t), np.shape(s)))[()]
 
 
 def snr(abar):

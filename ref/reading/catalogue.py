@@ -15,46 +15,34 @@ import textwrap
 from pathlib import Path
 
 import ref
+from ref.reading import course
 
 ROOT = Path(ref.__file__).parent.parent
 # how the equations are read, shown and called
 NO_MATH = ("ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.shapes", "ref.tree",
            "ref.pipelines.folder", "ref.pipelines.config")  # fmt: skip
-# A module that is not named here comes with its package, or last, by its name.
-READING_ORDER = ["schedules", "diffusion", "dpm_solver", "samplers", "guidance", "objectives", "discretized", "edm",
-                 "sde", "flow", "consistency", "philox", "fused",
-                 "layers", "nets", "pipelines", "optim", "vae", "gan", "divergence",
-                 "scene.camera", "scene.volume", "scene.fields", "nets.nerf", "scene.gaussians", "scene.splat",
-                 "scene.distill", "audio", "numerics"]  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 
 
 @functools.cache
 def equations():
-    """{full name: function} in the reading order: of READING_ORDER, but first what a function needs."""
+    """{full name: function} in the order of the course: page by page, and on a page first what a function needs."""
     names = [found.name for found in pkgutil.walk_packages(ref.__path__, "ref.") if not found.name.startswith(NO_MATH)]
-    here = {full(f): f for name in sorted(names, key=lambda name: (_place(name), name))
-            for f in vars(importlib.import_module(name)).values()
+    here = {full(f): f for name in sorted(names) for f in vars(importlib.import_module(name)).values()
             if inspect.isfunction(f) and f.__module__ == name and not f.__name__.startswith("_")}  # fmt: skip
     ordered = {}
 
     def visit(name):
         if name not in ordered:
             for needed in needs(here[name]):
-                visit(needed)
+                if course.place(needed)[0] == course.place(name)[0]:
+                    visit(needed)
             ordered[name] = here[name]
 
-    for name in here:
+    for name in sorted(here, key=course.place):
         visit(name)
     return ordered
-
-
-def _place(name):
-    """Where a module stands in READING_ORDER, by its own name or its package's. name: full."""
-    _, first, *rest = name.split(".")
-    return next((READING_ORDER.index(part) for part in (".".join([first, *rest[:1]]), first) if part in READING_ORDER),
-                len(READING_ORDER))  # fmt: skip
 
 
 def full(function):
@@ -188,12 +176,8 @@ def elsewhere(function):
     found = [(path, node.lineno, name) for backend in ("numpy_cpu", "numba_cpu", "triton_gpu") for file in files
              for path, body in [_parsed(f"kernels/{backend}/{file}.py")] for node in body
              if isinstance(node, ast.FunctionDef) and node.name == name]  # fmt: skip
-    for file in sorted((ROOT / "tests").rglob("test_*.py")):
-        path, body = _parsed(file.relative_to(ROOT).as_posix())
-        imported = _imported(body)
-        found += [(path, node.lineno, node.name) for node in body
-                  if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
-                  and any(_means(n, name, modules, imported) for n in ast.walk(node))]
+    found += [(path, line, test) for path, line, test, meant in _meant() if any(
+        _means(known, name, modules) for known in meant.get(name, ()))]
     for path in (f"kernels/ops/{file}.py" for file in files):
         lines = (ROOT / path).read_text("utf-8").split("\n") if (ROOT / path).exists() else []
         found += [(path, n, m[1]) for n, line in enumerate(lines, 1)
@@ -201,9 +185,28 @@ def elsewhere(function):
     return [f"{path}:{line}  {what}" for path, line, what in found]
 
 
+@functools.cache
 def _parsed(path):
     """The path, and the statements of that file; none where it is not there."""
     return path, ast.parse((ROOT / path).read_text("utf-8")).body if (ROOT / path).exists() else []
+
+
+@functools.cache
+def _meant():
+    """[(file, line, test, {last name: what it stands for, with its module, and whether an import says so})] of the
+    tests."""
+    tests = []
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        path, body = _parsed(file.relative_to(ROOT).as_posix())
+        imported = _imported(body)
+        for node in body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+                meant = {}
+                for inner in ast.walk(node):
+                    for stands, known in _stands(inner, imported):
+                        meant.setdefault(stands.rpartition(".")[2], {})[stands, known] = None
+                tests.append((path, node.lineno, node.name, meant))
+    return tests
 
 
 def _imported(body):
@@ -214,16 +217,20 @@ def _imported(body):
             for alias in node.names}  # fmt: skip
 
 
-def _means(node, name, modules, imported):
-    """Whether a node of a syntax tree stands for the equation `name` of one of the modules; where imports do not decide
-    it, whether no other equation has that name."""
+def _stands(node, imported):
+    """[(what a node of a syntax tree stands for, whether imports decide it)], one or none."""
     if isinstance(node, ast.Name):
         meant = imported.get(node.id, node.id)
     elif isinstance(node, ast.Attribute):
         of = ast.unparse(node.value)
         meant = f"{imported.get(of, of)}.{node.attr}"
     else:
-        return False
-    last, known = meant.rpartition(".")[2], meant.startswith(("ref.", "kernels.")) or meant.split(".")[0] in imported
-    ours = any(meant.endswith(f".{module}.{name}") for module in modules)
-    return last == name and (ours or not known and len(exporting(name)) == 1)
+        return []
+    return [(meant, meant.startswith(("ref.", "kernels.")) or meant.split(".")[0] in imported)]
+
+
+def _means(stands, name, modules):
+    """Whether it is the equation `name` of one of the modules; where imports do not decide it, whether no other
+    equation has that name. stands: of `_stands`."""
+    meant, known = stands
+    return any(meant.endswith(f".{module}.{name}") for module in modules) or not known and len(exporting(name)) == 1

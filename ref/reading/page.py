@@ -1,52 +1,29 @@
 """A trace as one page that needs nothing else: equations as MathML, code, values, and pictures of what is shaped like
 an image."""
 import base64
+import functools
 import inspect
 import struct
 import zlib
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
 from ref.reading import catalogue, text, trace, typeset
 
 PICTURES = 8  # of one array, at most
-STYLE = """
-:root { color-scheme: light; --quiet: #667; --line: #dde; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1280px; padding: 1rem 1.2rem 4rem; font: 15px/1.5 system-ui, sans-serif;
-  color: #123; background: #fff; }
-h1 { font-size: 1.5rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 2rem 0 0.5rem;
-  } p.where { margin: 0; color: var(--quiet); }
-pre, .made { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
-math { font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", "STIX Math", math; font-size: 1.3rem; }
-.equations { overflow-x: auto; overflow-y: hidden; padding: 0.6rem 0; } .equations math { margin: 0.6rem 0;
-  text-align: left; }
-.row { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 9fr); gap: 0 1.2rem; padding: 0.25rem 0;
-  border-top: 1px solid var(--line); }
-.row pre { margin: 0; padding-left: calc(3.4em + var(--depth, 0) * 1.4em); text-indent: -3.4em;
-  white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
-.row i { display: inline-block; width: 2.6em; margin-right: 0.8em; text-align: right; text-indent: 0;
-  font-style: normal; color: #99a; }
-.row em { margin-left: 3.4em; font-style: normal; color: var(--quiet); }
-.made { overflow-wrap: anywhere; } .made > div { margin-bottom: 0.2rem; } .made b { font-weight: 600; }
-  .made small { color: var(--quiet); font-size: 12px; }
-.given .made { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr));
-  gap: 0.5rem 1.5rem; }
-img { width: 80px; height: 80px; margin: 0.2rem 0.4rem 0.2rem 0; image-rendering: pixelated;
-  border: 1px solid var(--line); vertical-align: top; }
-svg { width: 200px; height: 60px; margin: 0.2rem 0; border: 1px solid var(--line); } polyline { fill: none;
-  stroke: #357; stroke-width: 1.5; }
-details { color: var(--quiet); } summary { cursor: pointer; } details pre { white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-@media (max-width: 760px) { body { padding: 0.5rem 0.8rem 3rem; } math { font-size: 1.1rem; }
-  .row { grid-template-columns: minmax(0, 1fr); } .row .made { padding-left: 1.2rem; } }
-"""
 
 
-def page(function, run, differences):
+@functools.cache
+def style():
+    """The style of all pages, CSS."""
+    return (Path(__file__).parent / "pages" / "style.css").read_text("utf-8") + text.shades()
+
+
+def page(function, run, differences, above=""):
     """The page, a str. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or
-    []."""
+    []. above: HTML, over its title."""
     name, colour = catalogue.full(function), text.colouring(page=True)
     equations = "".join(map(typeset.mathml,
                             catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"
@@ -54,7 +31,8 @@ def page(function, run, differences):
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" '
         'content="width=device-width, initial-scale=1"/>',
-        f'<link rel="icon" href="data:,"/><title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>',
+        f'<link rel="icon" href="data:,"/><title>{name}</title><style>{style()}</style></head><body>',
+        f"{above}<h1>{name}</h1>",
         f'<p class="where">{escape(place)}</p>',
         f'<div class="equations">{equations}</div><details><summary>The '
         f'docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
@@ -63,7 +41,8 @@ def page(function, run, differences):
     for depth, line, source, mark, values in trace.rows(run):
         code = "\n".join(f"<i>{line + i}</i>{part}"
                          for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
-        parts.append(f'<div class="row" style="--depth: {depth}"><pre>{code}</pre>{_made(values, mark)}</div>')
+        parts.append(f'<div class="row" style="--depth: {depth}"><pre class="code">{code}</pre>{_made(values, mark)}'
+                     f"</div>")
     if differences:
         parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward "
                      "returns)</h2>")

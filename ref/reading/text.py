@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from ref.reading import catalogue, trace
+from ref.reading import catalogue, course, trace
 
 LEAVES = 6  # of a dict or a list, what is shown
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")  # what sets a colour, and takes no room
@@ -28,8 +28,19 @@ def colouring(page=False):
     except ModuleNotFoundError:
         print('no colours without Pygments: pip install -e ".[study]"', file=sys.stderr)
         return html.escape if page else str
-    formatter = HtmlFormatter(nowrap=True, noclasses=True, style="friendly") if page else TerminalFormatter()
+    formatter = HtmlFormatter(nowrap=True) if page else TerminalFormatter()
     return lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n")
+
+
+def shades():
+    """The colours of source on a page, for a light and a dark screen, as CSS; "" without Pygments."""
+    try:
+        from pygments.formatters import HtmlFormatter
+    except ModuleNotFoundError:
+        return ""
+    light, dark = ("\n".join(rule.partition(" /*")[0] for rule in HtmlFormatter(style=style).get_style_defs(
+        ".code").split("\n") if rule.startswith(".code .")) for style in ("friendly", "native"))
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
 
 def folded(lines):
@@ -53,8 +64,12 @@ def _columns(line):
 
 def listing():
     """The reading order, a list of lines."""
-    lines, width = [], shutil.get_terminal_size().columns
+    lines, width, number = [], shutil.get_terminal_size().columns, 0
+    titles = {page.number: page.title for page in course.pages()}
     for n, (name, f) in enumerate(catalogue.equations().items(), 1):
+        before, number = number, course.place(name)[0]
+        if number != before:
+            lines += [""] * bool(lines) + [f"{number}. {titles.get(number, 'On no page yet')}", ""]
         after = ", ".join(needed.removeprefix("ref.") for needed in catalogue.needs(f))
         paper = "   ".join(filter(None, (catalogue.paper(f), after and f"after {after}")))
         head = f"{n:>3}  {name.removeprefix('ref.'):<40}  {catalogue.where(f):<26}"

@@ -76,7 +76,9 @@ def test_a_page_has_the_equation_the_code_the_values_and_the_pictures(made):
     assert any("np.sqrt(abar_t) * x0" in line for line in code)
     assert len(tree.findall(".//img")) == 6  # two digits, as x0, as eps and as what is returned
     assert len(tree.findall(".//polyline")) == 1  # abar
-    assert any(element.get("style", "").startswith("color") for element in tree.iter("span"))
+    shade = next(element.get("class") for element in tree.iter("span") if element.text == "return")
+    light, _, dark = tree.find(".//style").text.rpartition("@media (prefers-color-scheme: dark)")
+    assert f".code .{shade} {{ color: " in light and f".code .{shade} {{ color: " in dark
 
 
 def test_a_picture_is_its_array():
@@ -102,13 +104,13 @@ def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
     assert parsed((tmp_path / "p.html").read_text("utf-8")).find(".//math") is not None
 
 
-def browse(folder, content):
-    """What a browser without a network says of a page: its console, and its document after a second."""
+def browse(folder, content, *options):
+    """What a browser without a network says of a page: its console, and its document after a second. options: its."""
     (folder / "page.html").write_text(content, "utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
                "--host-resolver-rules=MAP * ~NOTFOUND",
                f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1200", "--virtual-time-budget=3000",
-               "--dump-dom"]
+               "--dump-dom", *options]
     done = subprocess.run([*command, (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stderr.split("\n") if "CONSOLE" in line], done.stdout

@@ -13,7 +13,7 @@ import pytest
 from ref import diffusion, examples, layers
 from ref.__main__ import main
 from ref.examples import base
-from ref.reading import catalogue, page, text, trace, worked
+from ref.reading import catalogue, course, page, text, trace, worked
 from tests import ROOT
 
 EQUATIONS = catalogue.equations()
@@ -214,13 +214,18 @@ def test_the_list_names_each_equation_once_after_what_it_needs(capsys):
     rows = [line.split() for line in said.split("\n") if re.match(r" *\d+  \w+\.", line)]
     names = [row[1] for row in rows]
     assert [f"ref.{name}" for name in names] == list(EQUATIONS) and len(set(names)) == len(names)
-    for name, f in EQUATIONS.items():
-        assert all(list(EQUATIONS).index(needed) < list(EQUATIONS).index(name) for needed in catalogue.needs(f)), name
+    place = {name: (course.place(name)[0], n) for n, name in enumerate(EQUATIONS)}
+    assert list(place.values()) == sorted(place.values())
+    for name, f in EQUATIONS.items():  # on one page
+        assert all(place[needed] < place[name] for needed in catalogue.needs(f)
+                   if place[needed][0] == place[name][0]), name
     for row in rows:
         path, line = row[2].split(":")
         assert (ROOT / path).read_text("utf-8").split("\n")[int(line) - 1].startswith(f"def {row[1].split('.')[-1]}(")
+    headings = re.findall(r"^(\d+)\. (.+)$", said, flags=re.M)
+    assert headings == [(str(page.number), page.title) for page in course.pages()]
     first = [next(n for n, name in enumerate(names) if name.startswith(module))
-             for module in ("schedules", "diffusion", "samplers", "guidance", "vae", "gan")]
+             for module in ("vae", "gan", "schedules", "diffusion", "samplers", "guidance")]
     assert first == sorted(first)
     assert "[DDIM] eq. 12   after diffusion.x0_from_eps, diffusion.ddim_step_x0" in said
     assert "[DDPM] eq. 4\n       x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps\n" in said
@@ -258,7 +263,7 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("words, told", [
-    (["show", "interpolate"], "interpolate is in 2 modules: flow.interpolate, gan.interpolate. Say which"),
+    (["show", "interpolate"], "interpolate is in 2 modules: gan.interpolate, flow.interpolate. Say which"),
     (["trace", "ddim_stp"], "no equation of ref is called ddim_stp; close to it: diffusion.ddim_step"),
     (["show", "xyzzy"], "no equation of ref is called xyzzy; `python -m ref` lists them"),
     (["show", "diffusion.guide"], "no equation of ref is called diffusion.guide; close to it: guidance.guide"),

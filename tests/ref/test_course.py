@@ -1,0 +1,214 @@
+"""`python -m ref course` and `find`: the site and its links, where each equation stands, where each number is from."""
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from ref import diffusion, schedules
+from ref.__main__ import main
+from ref.reading import catalogue, course, site
+from tests import ROOT
+from tests.ref.test_pages import browse
+from tests.ref.test_reading import CHROMIUM
+
+PAGES = course.pages()
+ABAR = schedules.alpha_bar(schedules.linear_betas())
+
+
+class Links(HTMLParser):
+    """The ids of a page, what it links to, and what it loads."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.loads, self.text = set(), [], [], []
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        for key, value in attrs:
+            if key == "id":
+                self.ids.add(value)
+            elif tag == "a" and key == "href":
+                self.links.append(value)
+            elif key in ("src", "href", "srcset", "data", "poster"):
+                self.loads.append(value)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """{path within the site: its `Links`}, and the folder."""
+    out = tmp_path_factory.mktemp("course") / "new"
+    assert main(["course", "--out", str(out)]) == 0
+    return out, {path.relative_to(out).as_posix(): Links(path) for path in out.rglob("*.html")}
+
+
+def test_every_link_of_the_site_leads_somewhere(built):
+    """To a place of a page of the site, or to a paper; nothing is loaded from elsewhere."""
+    out, pages = built
+    known, followed = set(filter(None, site.addresses().values())), 0
+    for path, page in pages.items():
+        for link in page.links:
+            if link.startswith("https:"):
+                assert link in known, f"{path}: {link}"
+                continue
+            file, _, place = link.partition("#")
+            whole = (out / path).parent.joinpath(file).resolve()
+            target = whole.relative_to(out.resolve()).as_posix() if file else path
+            assert target in pages and (not place or place in pages[target].ids), f"{path}: {link}"
+            followed += 1
+        for load in page.loads:
+            assert load.startswith("data:") or (out / path).parent.joinpath(load).read_bytes()[:4] == b"\x89PNG"
+    assert len(pages) > 16 + len(catalogue.equations()) and followed > 3000
+    assert not [path for path in out.rglob(".*")]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_reads_the_pages_wide_and_narrow_without_a_word(built, tmp_path):
+    """In frames of 1400 and of 400 pixels, with all that is folded open, nothing sticks out."""
+    out, pages = built
+    script = ("onload = () => { const all = [...document.querySelectorAll('iframe')];"
+              "all.forEach(f => f.contentDocument.querySelectorAll('details').forEach(d => d.open = true));"
+              "document.title = all.length + ' shown' + all.filter(f => f.clientWidth < "
+              "f.contentDocument.documentElement.scrollWidth).map(f => ' ' + f.src) }")
+    shown = [path for path in pages if "/" not in path] + ["equations/ref.nets.unet.unet_backward.html"]
+    frames = "".join(f'<iframe src="{(out / path).as_uri()}" style="width: {width}px; border: 0"></iframe>'
+                     for path in shown for width in (1400, 400))
+    console, document = browse(tmp_path, f"<!DOCTYPE html><title></title><script>{script}</script>{frames}",
+                               "--allow-file-access-from-files")
+    assert console == [] and re.search(r"<title>(.*?)</title>", document)[1] == f"{2 * len(shown)} shown"
+
+
+def test_every_equation_is_on_one_page_and_links_to_its_values(built):
+    _, pages = built
+    for name in catalogue.equations():
+        on = [page.file for page in PAGES if name in pages[page.file].ids]
+        assert on == [PAGES[course.place(name)[0] - 1].file], name
+        assert f"equations/{name}.html" in pages[on[0]].links
+    links = pages[PAGES[5].file].links
+    for path in ("kernels.numba_cpu.diffusion.py", "kernels.triton_gpu.diffusion.py", "tests.ref.test_diffusion.py"):
+        assert any(link.startswith(f"code/{path}.html#L") for link in links), path
+
+
+def test_the_pages_are_complete(built):
+    _, pages = built
+    assert [page.number for page in PAGES] == list(range(1, 17))
+    written = {path.name for path in course.TEXTS.glob("*.md")}
+    assert len(written) == len({page.file for page in PAGES}) == 16
+    for page in PAGES:
+        assert page.questions and page.text and (page.studies or page.images), page.number
+        for _, answer in page.questions:
+            assert course.FIGURE.search(answer), f"{page.number}: no number carries {answer!r}"
+    studies = {path.stem for path in (ROOT / "bench/results/studies").glob("*.csv")}
+    assert studies >= {study for page in PAGES for study in page.studies}
+
+
+def literals(said):
+    """The numbers of a text that stand in no figure, no formula and no name."""
+    return re.findall(r"(?<![\w.])\d[\d.,]*", re.sub(r"`[^`]*`", "", course.FIGURE.sub("", said)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
+def test_no_number_of_a_page_is_typed(page):
+    """A figure that is a number and nothing else would be typed, too."""
+    assert literals("in 3 of {n}") == ["3"] and not literals("`1 - t`, x_0, {3 * n:.1f}")
+    figures = course.figures(page)
+    for said in [*page.text, *(answer for _, answer in page.questions)]:
+        assert literals(said) == [], said
+        for found in course.FIGURE.finditer(said):
+            assert re.search(r"[A-Za-z]", found[1]), found[0]
+        assert "nan" not in figures.said(said) and "inf " not in figures.said(said)
+    assert not page.code.count("row(") or figures.read
+
+
+def test_a_figure_is_the_number_of_its_csv():
+    """As the CSV has it, found by eye: 0.522 and 0.244, from the rows of w = 1 and 10."""
+    seven = PAGES[6]
+    answer = next(answer for question, answer in seven.questions if "distance within a class" in question)
+    lines = (ROOT / "bench/results/studies/guidance.csv").read_text("utf-8").splitlines()
+    recalls = [float(line.split(",")[lines[0].split(",").index("recall")]) for line in (lines[1], lines[5])]
+    assert "falls from {:.0%} to {:.0%}.".format(*recalls) in course.figures(seven).said(answer)
+    with pytest.raises(ValueError, match="expected one row"):
+        course.figures(course.Page(1, "t", code='row("guidance", way="w = 3")'))
+
+
+def test_the_guided_density_of_gaussians_is_the_gaussian_of_the_page():
+    """Precisions add: w / s^2 + (1 - w) / S^2, against the moments of exp(guide(log p, log p(.|c), w)) on a grid."""
+    known = course.figures(PAGES[6]).values
+    x, bell = known["x"], known["bell"]
+    for w in (1.0, 2.0, 10.0):
+        p = known["guided"](w, bell(0, known["S2"]), bell(known["m"], known["s2"]))
+        assert_allclose(known["variance"](p), known["spread"](w), rtol=1e-6)
+        assert_allclose(p @ x / p.sum(), known["centre"](w), rtol=1e-6)
+    assert_allclose(known["drawn"][0], 1, rtol=0.03)  # w = 1 is the class itself
+    assert known["drawn"] == sorted(known["drawn"], reverse=True)
+
+
+def test_the_bound_of_gaussian_data_is_that_of_its_likelihood():
+    """With many steps the sum is the integral of the mean square error over the SNR: 1/2 log((1 + c2 SNR) / (1 + c2
+    SNR_end)), whatever the schedule."""
+    known = course.figures(PAGES[3]).values
+    ends = np.exp([10.0, -10.0]) * known["c2"]
+    exact = (np.log1p(ends[0]) - np.log1p(ends[1])) / 2
+    assert_allclose(known["many"], exact, rtol=0.02)
+    assert all(bound > exact for bound in (*known["few"], *known["many"]))
+
+
+def test_transition():
+    """[DDPM] eq. 2: by hand, composed, and with the posterior by Bayes' rule."""
+    abar = np.array([1, 0.64, 0.16])
+    mean, variance = schedules.transition(np.array([[2.0, -1.0]]), 2, 1, abar)
+    assert_allclose(mean, [[1.0, -0.5]])
+    assert_allclose(variance, 0.75)
+    xs = np.array([[0.3], [-2.0]])
+    first, beta1 = schedules.transition(xs, [400, 20], [100, 0], ABAR)
+    both, beta2 = schedules.transition(first, [900, 500], [400, 20], ABAR)
+    whole, beta = schedules.transition(xs, [900, 500], [100, 0], ABAR)
+    assert_allclose(both, whole, rtol=1e-12)
+    alpha2 = ABAR[[900, 500]] / ABAR[[400, 20]]
+    assert_allclose(beta2 + alpha2 * beta1, beta, rtol=1e-12)
+    # 1 / posterior variance = alpha / beta + 1 / (1 - abar_s)
+    _, back = diffusion.posterior(xs, xs, 900, 100, ABAR)
+    _, step = schedules.transition(xs, 900, 100, ABAR)
+    assert_allclose(1 / back, ABAR[900] / ABAR[100] / step + 1 / (1 - ABAR[100]), rtol=1e-10)
+    with pytest.raises(ValueError, match=r"\bs\b"):
+        schedules.transition(xs, 100, 400, ABAR)
+
+
+def test_every_paper_that_is_cited_has_an_address_or_none_known():
+    cited = {paper.partition("]")[0][1:] for paper in catalogue.papers()}
+    assert cited <= set(site.addresses())
+    for address in filter(None, site.addresses().values()):
+        assert re.fullmatch(r"https://(arxiv\.org/abs/\d{4}\.\d{4,5}|doi\.org/10\.\S+|\S+)", address)
+    assert site.words("[DDPM] eq. 4") == '<a href="https://arxiv.org/abs/2006.11239">[DDPM]</a> eq. 4'
+
+
+@pytest.mark.parametrize("words, first", [
+    ("mode collapse", "page 3, question: What is mode collapse"),
+    ("why is the forward process fixed", "page 4, question: Why is the forward process fixed"),
+    ("latent", "page 13"), ("minimax", "page 3"), ("forward", "page 4"),
+    ("guidance lower diversity", "page 7, question"), ("ddim_step", "diffusion.ddim_step"),
+    ("unipc step", "dpm_solver.unipc_step"), ("cross entropy", "layers.cross_entropy"),
+])
+def test_find(words, first, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["find", *words.split()]) == 0
+    said = capsys.readouterr().out
+    assert any(line.startswith(first) for line in said.split("\n")[:9:3]), said
+    assert "    python -m ref " in said
+
+
+def test_what_finds_nothing_is_told(capsys):
+    assert main(["find", "xyzzy"]) == 2
+    assert "nothing in the course" in capsys.readouterr().err
+
+
+def test_a_site_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["course", "--out", str(tmp_path / "file")]) == 2
+    assert f"--out: expected a folder, got {tmp_path / 'file'}" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["file"]
