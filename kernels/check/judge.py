@@ -35,7 +35,7 @@ class Seen:
 @dataclass(frozen=True)
 class Less:
     """The worst case that is less accurate. reason: in words where it is not rounding. units: its error in units of the
-    allowed one. plain: the worst of tuned NumPy's in such cases, until a worse one is known."""
+    allowed one. plain: the worst of tuned NumPy's in all such cases."""
 
     case: Case
     reason: str
@@ -159,6 +159,7 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
         units = max(map(tolerance.error, outputs, rules))
     worse = seen.less.get((case.dtype, ""))
     if worse and 1 < units <= min(worse.units, LESS[case.dtype]):  # it is less accurate elsewhere, and no more so here
+        seen.less[case.dtype, ""] = replace(worse, plain=max(worse.plain, _plain(op, arguments, case.dtype, rules)))
         return
     if units > 1 and case.dtype == "float64":  # the truth is rounded on its way, too: coefficients are allowed an ulp
         rules = near.widened(rules, near.change(op, arguments, case.dtype, data=False), NEAR)
