@@ -21,6 +21,7 @@ REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
 SETTINGS = (*registry.PER_EXAMPLE, "abar")
 GONE = 100  # times less than it was: an error that another input does not show
 SMALLER, BY = 10, 64  # halvings of the inputs, at which an error may be less by luck and with the result
+LARGER = range(-8, -120, -16)  # and doublings, for inputs of which nothing is left
 STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
 
 
@@ -164,10 +165,11 @@ def _either_sign(found):
 
 
 def _drowned(op, errors, arguments, dtype):
-    """Whether what is lost is no more than the same elements lose for smaller inputs by rounding: as 1 - 1 / (1 + e^x)
-    does of e^x, of which nothing is left in the end. errors: of arguments in a dtype."""
+    """Whether what is lost is no more than the same elements lose for smaller inputs, or for larger ones, by rounding:
+    as 1 - 1 / (1 + e^x) does of e^x and e^x - 1 of x, of which nothing is left in the end. errors: of arguments in a
+    dtype."""
     here, data = errors(arguments, dtype), _floats(arguments, op.settings)
-    for power in range(1, SMALLER):
+    for power in (*range(1, SMALLER), *LARGER):
         nearer = {n: x * 0.5**power if n in data else x for n, x in arguments.items()}
         both = [errors(_cast(op, nearer, name), name) for name in ("float32", "float64")]
         if here is None or not data or any(x is None for x in both):

@@ -45,6 +45,21 @@ def test_a_term_left_out_below_what_is_wrong_is_said_to_be_no_rounding(range_, f
     assert ("no rounding" in verdict.mend) == steady, str(verdict)
 
 
+def elu(x: "(N,) float"):
+    return np.where(x > 0, x, np.expm1(x))
+
+
+def added(a: "(N,) float", b: "(N,)"):
+    return a + b
+
+
+def test_tiny_values_are_lost_next_to_1_by_rounding_and_not_by_a_flush():
+    for seed in range(3):
+        verdict = check(lambda x: np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1), truth=elu, seed=seed, examples=60)
+        assert verdict.grade == grade.LESS_ACCURATE, str(verdict)
+        assert not check(lambda a, b: np.where(np.abs(a + b) < 1e-20, 0, a + b).astype(a.dtype), truth=added, seed=seed)
+
+
 def turned(x: "(B, L, 2 * D) float", kind=np.float64):
     L, d = x.shape[1:]
     angle = np.arange(L).astype(kind)[:, None] * kind(1e4) ** (-np.arange(0, d, 2).astype(kind) / kind(d))
