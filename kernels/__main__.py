@@ -157,7 +157,7 @@ def _arguments(commands):
     add("--inplace", nargs="?", const=True, default=(), type=lambda text: tuple(text.split(",")), metavar="NAMES",
         help="the function writes its results over these arguments, such as p,m,v (default: what a loop overwrites)")
     add("--large", action="store_true", help="also arrays past 2^31 elements, for a GPU")
-    add("--seconds", type=_finite_float, default=0.5, help="of timing a right function; 0 for none (default: 0.5)")
+    add("--seconds", type=_finite_float, default=0.25, help="of timing a right function; 0 for none (default: 0.25)")
     add("--json", action="store_true", help="print the verdict as JSON")
     return about
 

@@ -165,5 +165,6 @@ def _sincospi(a):
     quarter = np.rint(2.0 * a)
     turn = quarter % 4
     sin, cos = np.sin(np.pi * (a - quarter / 2)), np.cos(np.pi * (a - quarter / 2))
-    turns = [turn == q for q in range(4)]
-    return np.select(turns, [sin, cos, -sin, -cos]), np.select(turns, [cos, -sin, -cos, sin])
+    odd = turn % 2 == 1
+    s, c = np.where(odd, cos, sin), np.where(odd, sin, cos)
+    return np.where(turn >= 2, -s, s), np.where((turn == 1) | (turn == 2), -c, c)

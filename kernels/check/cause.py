@@ -6,15 +6,19 @@ from dataclasses import replace
 import numpy as np
 
 from kernels import registry, tolerance
-from kernels.check import mistakes
+from kernels.check import mistakes, near
 from kernels.check.adapter import defaults
 from kernels.check.case import SAME, Case, Failure, called, made, redrawn
+from kernels.check.grade import LESS
 from kernels.check.judge import NEAR, UNSTEADY, Seen, failed, judge, rules_of
 
 ROUNDED = 1e-6  # of a mistake: what another order of the same wrong formula may leave
 FRESH = 8  # cases in which an advice is confirmed
 MANY = 100  # elements that may have a tail
 MUCH = 1 << 17  # elements above which a case is no probe: no mistake is one of large arrays alone
+CONSTANT = 16  # in units of the allowed error: one that stays may be the last digit of a constant
+STEADILY = ("the error is the same next to these inputs, so it is no rounding: a term is left out where it is small, "
+            "or a constant has few digits")  # fmt: skip
 FAR = 10  # in units of the allowed error: no order of a sum is that far off
 
 
@@ -186,8 +190,8 @@ def _tail(call, dtype):
 
 
 def mend(call, less):
-    """The order of operations that would mend what is less accurate, or "": the one whose numbers are the function's,
-    in the worst case and in a fresh one. call: `adapter.Caller`. less: `judge.Less`, a list."""
+    """The order of operations that would mend what is less accurate: the one whose numbers are the function's, in the
+    worst case and in a fresh one; or that none would; or "". call: `adapter.Caller`. less: `judge.Less`, a list."""
     for found in less:
         case = found.case
         if found.reason or case.dtype not in tolerance.EPS:
@@ -197,7 +201,24 @@ def mend(call, less):
             told = (_explains(call, other, order) for other in fresh)
             if _explains(call, case, order) and next((answer for answer in told if answer is not None), False):
                 return text
-    return ""
+    return STEADILY if any(_steady(call, found) for found in less) else ""
+
+
+def _steady(call, less):
+    """Whether a case of float64 that is less accurate errs by the same next to its inputs. less: a `judge.Less`."""
+    case = less.case
+    if less.reason or case.dtype != "float64" or not CONSTANT < less.units < LESS["float64"]:
+        return False
+
+    def outputs(arguments, _):
+        try:
+            return called(call, case, arguments)
+        except Failure:
+            return None
+
+    rules, results = rules_of(call.op, case.arguments, case.dtype), outputs(case.arguments, None) or []
+    far = [tolerance.in_units(out, rule) > less.units / 4 for out, rule in zip(results, rules)]
+    return bool(far) and near.steady(call.op, outputs, case.arguments, far)
 
 
 def _orders(op, case):

@@ -66,7 +66,8 @@ def _in_turn(shapes):
 def _sizes(op):
     """The small shapes of an operation, the larger ones, the square, the usual and the empty ones."""
     if not op.rules:
-        return SMALL, (*op.shapes, *LARGER), SQUARE, op.shapes or USUAL, EMPTY if op.empty else ()
+        usual = itertools.chain.from_iterable(itertools.zip_longest(USUAL, op.shapes))
+        return SMALL, (*op.shapes, *LARGER), SQUARE, filter(None, usual), EMPTY if op.empty else ()
     small = [s for s in op.shapes if max(s, default=1) <= max(SMALL[-1]) and 0 not in s]
     square = [s for s in small if max(s, default=0) == min(s, default=0) > 1]
     larger = [s for s in op.shapes if s not in small and 0 not in s]

@@ -3,6 +3,7 @@ import functools
 
 import numpy as np
 
+from kernels import registry, tolerance
 from ref import tree
 
 
@@ -18,3 +19,13 @@ ELSEWHERE = {  # an operation's truth by the convention of another library
         "PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6)": functools.partial(_clip, floor=1e-6),
     },
 }  # fmt: skip
+
+
+def followed(op, arguments, outputs, rules):
+    """The documented convention of another library that the outputs follow, in words, or None. op: `registry.Op`.
+    arguments: dict. outputs: of a function. rules: how much they may err."""
+    for name, truth in ELSEWHERE.get(op.name, {}).items():
+        with registry.quiet():
+            theirs = registry.outputs(truth(**registry.exact(arguments)))
+        if all(tolerance.error(o, tolerance.Rule(t, r.allowed)) <= 1 for o, t, r in zip(outputs, theirs, rules)):
+            return f"follows {name}"

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kernels import registry, tolerance
-from kernels.check import derived, laws, near, stranger
+from kernels.check import derived, elsewhere, laws, near, stranger
 from kernels.check.adapter import defaults
 from kernels.check.case import FAILURES, FORM, Case, Failure, aliased, called
-from kernels.check.elsewhere import ELSEWHERE
 from kernels.check.grade import LESS
 
 NEAR = 4  # units of rounding that still count as equal
@@ -80,7 +79,7 @@ def hold(call, case, seen, strict=False, turn=None):
         if changed is None:
             continue
         second_rules = rules if changed is case.arguments else _second(op, law, changed, rules, case.dtype)
-        if second_rules is None or changed is not case.arguments and not laws.agree(law, rules, second_rules):
+        if second_rules is None:
             continue
         second = called(call, case, changed)
         judge(call, case, changed, second, second_rules, seen, f"{law.name}, but the second call: ")
@@ -108,7 +107,15 @@ def _excused(op, case, refused, seen):
 
 
 def _second(op, law, changed, rules, dtype):
-    return stranger.second(op, law, changed, rules, dtype) if op.rules else rules_of(op, changed, dtype)
+    """The rules of a law's second call; None where the truth refuses it or does not keep the law."""
+    if op.rules:
+        second = stranger.second(op, law, changed, rules, dtype)
+        return second if second is not None and laws.agree(law, rules, second) else None
+    with registry.quiet():
+        truths = registry.outputs(op.truth(**registry.exact(defaults(op) | changed)))
+    second = [replace(r, truth=tolerance.stored(np.asarray(x, np.float64), dtype)) for r, x in zip(rules, truths)]
+    if laws.agree(law, rules, second):
+        return laws.shared(law, second) or rules_of(op, changed, dtype)
 
 
 def failed(call, case, seen=None, strict=False):
@@ -150,6 +157,10 @@ def judge(call, case, arguments, outputs, rules, seen, where=""):
     if few and units > known:
         few, rules = False, stranger.careful(op, arguments, case.dtype, rules, units)
         units = max(map(tolerance.error, outputs, rules))
+    worse = seen.less.get((case.dtype, ""))
+    if worse and 1 < units <= min(worse.units, LESS[case.dtype]):  # it is less accurate elsewhere, and no more so here
+        seen.less[case.dtype, ""] = replace(worse, plain=max(worse.plain, _plain(op, arguments, case.dtype, rules)))
+        return
     if units > 1 and case.dtype == "float64":  # the truth is rounded on its way, too: coefficients are allowed an ulp
         rules = near.widened(rules, near.change(op, arguments, case.dtype, data=False), NEAR)
         units = max(map(tolerance.error, outputs, rules))
@@ -225,7 +236,7 @@ def _reason(call, case, arguments, outputs, rules, own):
     if not any(map(np.any, far)):
         return ""
     again = lambda a, name: _try(lambda: called(call, replace(case, dtype=name), a))  # noqa: E731
-    if reason := _convention(op, arguments, own, wide):
+    if reason := elsewhere.followed(op, arguments, own, wide):
         return reason
     if all(map(np.all, (np.isfinite(u) for u in units))):
         second = again(arguments, dtype)  # what is wrong now and then is no rounding
@@ -242,15 +253,6 @@ def _reason(call, case, arguments, outputs, rules, own):
     fine = _try(lambda: max(map(
         tolerance.error, called(call, replace(case, dtype=longer), long), rules_of(op, long, longer))))
     return f"overflows in {dtype}, not in {longer}" if fine is not None and fine < LESS[longer] else None
-
-
-def _convention(op, arguments, outputs, wide):
-    """The documented convention of another library that the outputs follow, or None. wide: widened rules."""
-    for name, truth in ELSEWHERE.get(op.name, {}).items():
-        with registry.quiet():
-            theirs = registry.outputs(truth(**registry.exact(arguments)))
-        if all(tolerance.error(o, tolerance.Rule(t, r.allowed)) <= 1 for o, t, r in zip(outputs, theirs, wide)):
-            return f"follows {name}"
 
 
 def _singular(arguments, far=()):
@@ -292,6 +294,7 @@ def _there(op, case, out, rule):
     place = np.unravel_index(np.argmax(units), units.shape)
     a = case.arguments
     of = {n: x[place] for n, x in registry.arrays(a, op.settings).items() if x.shape == units.shape}
-    of |= {n: a[n][place[0]] for n in op.settings if n != "abar" and units.ndim and np.ndim(a.get(n))}
+    each = (n for n in op.settings if n != "abar" and units.ndim and np.shape(a.get(n)) == units.shape[:1])
+    of |= {n: a[n][place[0]] for n in each}
     wrong = f"; {np.sum(units > 1)} of {units.size} elements are off by more" if units.size > 1 else ""
     return wrong + (f"; there {', '.join(f'{n} = {x!s}' for n, x in of.items())}" if of and not case.literal else "")

@@ -11,7 +11,7 @@ from kernels.check.judge import failed, judge, rules_of
 
 ROWS, COLUMNS = 29, 1021  # that are repeated; 29 divides no 2^n, and no 2^n - 1 below n = 28
 CACHE, HUGE = 1 << 25, 1 << 31  # bytes, elements
-WHOLE = ((65_539, 2), (3, 349_531))  # past 2^16 rows; past 2^20 elements
+WHOLE = ((65_539, 2), (3, 349_531))  # past 2^16 rows; past 2^20 elements in float32, and as many bytes in float64
 
 
 def hold(call, dtype, seen, huge=False):
@@ -30,7 +30,8 @@ def hold(call, dtype, seen, huge=False):
             times = elements // (ROWS * columns) + 1
             _repeated(call, Case(dtype, (ROWS, columns), "normal", 0, choice, {}, {}), times, seen)
     else:
-        for shape in WHOLE:
+        for *rows, columns in WHOLE:
+            shape = (*rows, columns if columns < COLUMNS else columns * 4 // registry.like(dtype).itemsize)
             arguments = made(call, dtype, shape, "normal", 0, choice)
             whole(call, Case(dtype, shape, "normal", 0, choice, {}, arguments), seen)
 

@@ -5,6 +5,7 @@ Whether a law holds for an operation is decided by its truth, which must keep it
 a law about one example.
 """
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 
@@ -77,6 +78,14 @@ def agree(law, rules, others):
     """Whether the truth keeps a law in these two calls, else it does not apply. law: of LAWS. rules, others:
     `tolerance.Rule`s of the first and of the second call."""
     return all(_same(*law.same(a.truth, b.truth), rtol=1e-9) for a, b in zip(rules, others))
+
+
+def shared(law, rules):
+    """Rules in which rows that the law says are the same are allowed the same; None where an output has no such rows.
+    law: of LAWS. rules: with the truth of the second call, and what was allowed in the first."""
+    allowed = [r.allowed if law.nan != ALL else law.same(r.allowed, r.allowed)[0] for r in rules]
+    if all(a is not None and a.shape == r.truth.shape for a, r in zip(allowed, rules)):
+        return [replace(r, allowed=a) for r, a in zip(rules, allowed)]
 
 
 def broken(law, first, second):

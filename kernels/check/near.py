@@ -1,5 +1,6 @@
 """The inputs next to an input, an ulp away: what they change in the truth, and whether the error of a function changes
 with them, as rounding does and a wrong formula does not."""
+import functools
 import itertools
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ REFUSALS = ValueError, IndexError, TypeError, ArithmeticError
 SETTINGS = (*registry.PER_EXAMPLE, "abar")
 GONE = 100  # times less than it was: an error that another input does not show
 SMALLER, BY = 10, 64  # halvings of the inputs, at which an error may be less by luck and with the result
+LARGER = range(-8, -120, -16)  # and doublings, for inputs of which nothing is left
 STRETCH = 0.1  # by so much are arrays stretched, so that other digits are rounded
 
 
@@ -74,6 +76,38 @@ def widened(rules, most, by):
     return [replace(r, allowed=r.allowed + by * m) for r, m in zip(rules, most)]
 
 
+def _errors(op, call, far, arguments, dtype):
+    """The errors of a function and the truth where far is true, or None. op, call, far, arguments, dtype: as in
+    `rounds`."""
+    outputs = call(arguments, dtype)
+    if outputs is None or [np.shape(x) for x in outputs] != [mask.shape for mask in far]:
+        return None
+    with registry.quiet():
+        try:
+            truth = _wide(registry.outputs(op.truth(**registry.exact(arguments))))
+        except REFUSALS:
+            return None
+        off = [np.asarray(out, np.float64) - t for out, t in zip(outputs, truth)]
+    pairs = ([np.asarray(x)[mask].ravel() for x in both] for *both, mask in zip(off, truth, far))
+    return np.concatenate(list(pairs), axis=1)
+
+
+def steady(op, call, arguments, far):
+    """Whether most errors of float64 where far is true stay what they are when the inputs are moved by a few ulps of
+    float32, which draws rounding anew: they come of a term that is left out, or of a constant with few digits. op,
+    call, arguments, far: as in `rounds`."""
+    moved = neighbours(arguments, "float32", SEVERAL, settings=op.settings)
+    found = [_errors(op, call, far, a, "float64") for a in (arguments, *moved)]
+    if any(x is None for x in found) or not np.all(np.isfinite(found)):
+        return False
+    return bool(np.mean(_stays([x[0] for x in found])) > 1 / 2)
+
+
+def _stays(found):
+    """Which errors stay within a small part of themselves. found: those of a few runs."""
+    return np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
+
+
 def rounds(op, call, arguments, dtype, far):
     """Whether the errors where a function is far off are rounding.
 
@@ -82,19 +116,7 @@ def rounds(op, call, arguments, dtype, far):
     op: `registry.Op`. call: (arguments, dtype) -> outputs, or None where the function fails. arguments, dtype: as in
     `neighbours`. far: a mask for each output.
     """
-    def errors(a, name):
-        outputs = call(a, name)
-        if outputs is None or [np.shape(x) for x in outputs] != [mask.shape for mask in far]:
-            return None
-        with registry.quiet():
-            try:
-                truth = _wide(registry.outputs(op.truth(**registry.exact(a))))
-            except REFUSALS:
-                return None
-            off = [np.asarray(out, np.float64) - t for out, t in zip(outputs, truth)]
-        pairs = ([np.asarray(x)[mask].ravel() for x in both] for *both, mask in zip(off, truth, far))
-        return np.concatenate(list(pairs), axis=1)  # the errors, and the truth
-
+    errors = functools.partial(_errors, op, call, far)
     if OTHER.get(dtype) in op.dtypes and _drowned(op, errors, arguments, dtype):
         return True
     count = SEVERAL if max(map(np.size, far), default=0) <= MUCH else FEW // 2
@@ -119,9 +141,7 @@ def rounds(op, call, arguments, dtype, far):
     # an error that is not there next to one value; an ulp of float32 is another schedule
     if dtype == "float64" and GONE * max(map(_kept, found[2:])) < _kept(found[0]):
         return False
-    found = [x[0] for x in found]
-    steady = np.ptp(found, axis=0) < STEADY * np.max(np.abs(found), axis=0)
-    return bool(np.mean(steady) < MOST)
+    return bool(np.mean(_stays([x[0] for x in found])) < MOST)
 
 
 def _compared(both, dtype):
@@ -145,14 +165,18 @@ def _either_sign(found):
 
 
 def _drowned(op, errors, arguments, dtype):
-    """Whether what is lost is no more than the same elements lose for smaller inputs by rounding: as 1 - 1 / (1 + e^x)
-    does of e^x, of which nothing is left in the end. errors: of arguments in a dtype."""
+    """Whether what is lost is no more than the same elements lose for smaller inputs, or for larger ones, by rounding:
+    as 1 - 1 / (1 + e^x) does of e^x and e^x - 1 of x, of which nothing is left in the end. errors: of arguments in a
+    dtype."""
     here, data = errors(arguments, dtype), _floats(arguments, op.settings)
-    for power in range(1, SMALLER):
-        nearer = {n: x * 0.5**power if n in data else x for n, x in arguments.items()}
-        both = [errors(_cast(op, nearer, name), name) for name in ("float32", "float64")]
+    for power in (*range(1, SMALLER), *(LARGER if op.rules else ())):
+        with registry.quiet():
+            nearer = {n: x * 0.5**power if n in data else x for n, x in arguments.items()}
+            both = [errors(_cast(op, nearer, name), name) for name in ("float32", "float64")]
         if here is None or not data or any(x is None for x in both):
             return False
+        if not np.all(np.isfinite(both)):
+            continue
         narrow, wide, shrink = _compared([both], "float32")
         digits = np.any(np.abs(both[1][0]) > FAR * tolerance.EPS["float64"] * np.abs(both[1][1]))
         if shrink and digits and np.max(np.abs(here[0])) <= BY * (narrow if dtype == "float32" else wide):

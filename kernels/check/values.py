@@ -80,7 +80,8 @@ def _array(rng, a, low, high, values, shape, dtype):
     if dtype.kind in "iu":
         x = _ints(rng, a, low, high, values, shape, dtype)
     else:
-        x = _floats(rng, low, high, values, shape, 1e2 if dtype.itemsize == 2 else 1e4).astype(dtype)
+        most, least = 1e2 if dtype.itemsize == 2 else 1e4, 9 if dtype == np.float64 else 4.5
+        x = _floats(rng, low, high, values, shape, most, least).astype(dtype)
         for bound, open_, towards in ((low, a.above, np.inf), (high, a.below, -np.inf)):
             if bound is not None:
                 x = np.where(x == bound, np.nextafter(x, x.dtype.type(towards)), x) if open_ else x
@@ -103,8 +104,9 @@ def _ints(rng, a, low, high, values, shape, dtype):
     return rng.choice([low, high], shape) if values == "large" else rng.integers(low, high, shape, endpoint=True)
 
 
-def _floats(rng, low, high, values, shape, most):
-    """Floats of a kind. low, high: bounds or None. most: the size of large ones."""
+def _floats(rng, low, high, values, shape, most, least):
+    """Floats of a kind. low, high: bounds or None. most: the size of large ones. least: its power whose reciprocal is
+    the size of the smallest, of which squares are normal numbers, but for a few."""
     normal = rng.standard_normal(shape)
     few = rng.integers(-16, 17, shape) * 2.0 ** -rng.integers(0, 9, shape)
     if low is not None and high is not None and math.isfinite(high - low):
@@ -117,7 +119,8 @@ def _floats(rng, low, high, values, shape, most):
         x = {"zeros": np.zeros(shape), "few digits": few}.get(values, x)
     else:
         far = 10 ** rng.uniform(0, 3) * rng.choice([-1, 1])
-        x = {"large": most * normal, "tiny": normal / most, "minute": normal / most**3, "wide": 15 * normal,
+        minute = most ** -rng.uniform(3, least)
+        x = {"large": most * normal, "tiny": normal / most, "minute": normal * minute, "wide": 15 * normal,
              "near": np.random.default_rng(0).standard_normal(shape) * (1 + normal / 1e3),
              "zeros": np.zeros(shape), "few digits": few, "far from 0": far * (1 + normal / 1e3),
              }.get(values, normal)  # fmt: skip

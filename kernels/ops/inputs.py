@@ -12,14 +12,15 @@ HARD = (  # and in the checker: arrays that nearly agree, numbers whose squares 
     "near", "minute", "wide",  # which a function of e^x is cut off
 )  # fmt: skip
 PER_EXAMPLE = ("u", "t", "s", "sigma", "sigma_next", "dkl", "dnll")  # may be one for each example, and no data
-SCHEDULES = {  # T beta; "long" has times beyond 16 bits
+SCHEDULES = {  # betas; besides, "long" has LONG times, beyond 16 bits
     "linear": lambda: schedules.linear_betas(), "cosine": lambda: schedules.cosine_betas(),
-    "short": lambda: schedules.linear_betas(4, 0.1, 0.5), "long": lambda: schedules.linear_betas(70_000, 1e-6, 3e-4),
-}  # fmt: skip
-TIMES = {"schedule": tuple(SCHEDULES), "times": ("int", "rows")}
-TO_ZERO = TIMES | {"schedule": (*SCHEDULES, "zero")}  # for what is defined where abar_t = 0, zero terminal SNR
+    "short": lambda: schedules.linear_betas(4, 0.1, 0.5),
+}
+LONG = 70_000
+TIMES = {"schedule": (*SCHEDULES, "long"), "times": ("int", "rows")}
+TO_ZERO = TIMES | {"schedule": (*TIMES["schedule"], "zero")}  # for what is defined where abar_t = 0, zero terminal SNR
 SETTINGS = {  # numbers that are arguments, drawn by the checker so that no kernel may hold one constant
-    "clip": lambda rng: rng.uniform(0.05, 3) if rng.integers(3) else 10 ** rng.uniform(-3, 4),
+    "clip": lambda rng: _bound(rng),
     "eta": lambda rng: rng.uniform() if rng.integers(3) else 10 ** rng.uniform(-5, 0), "w": lambda rng: _weight(rng),
     "max_norm": lambda rng: 10 ** rng.uniform(-3, 3), "lr": lambda rng: 10 ** rng.uniform(-5, 0),
     "step": lambda rng: int(2 ** rng.integers(rng.choice([20, 62])) + rng.integers(1, 5)),
@@ -44,6 +45,14 @@ def _near_one(rng):
     """A weight of what is kept, whose distance from 1 is of any size, so that thousands of steps count. rng: generator.
     """
     return 1 - 10 ** rng.uniform(-6, 0)
+
+
+def _bound(rng):
+    """Of a clip; half of them as is usual, the others of any size, more of them large: where data are small those do
+    nothing. rng: generator."""
+    if rng.integers(2):
+        return rng.uniform(0.05, 3)
+    return 10 ** (rng.uniform(0, 4) if rng.integers(4) else rng.uniform(-3, 0))
 
 
 def _weight(rng):
@@ -101,8 +110,11 @@ def varied(rng, arguments):
 
 @functools.cache
 def _table(schedule):
+    """abar of a schedule."""
     if schedule == "zero":
         return schedules.zero_terminal_snr(_table("linear"))
+    if schedule == "long":  # what is given need not be exact, and in Decimals it takes long
+        return np.append(1.0, np.cumprod(1 - np.linspace(1e-6, 3e-4, LONG)))
     return schedules.alpha_bar(SCHEDULES[schedule]())
 
 

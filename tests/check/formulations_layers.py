@@ -58,6 +58,11 @@ def conv2d(x, w, b=None, stride=1, padding=((1, 1), (1, 1))):
     return y if b is None else y + b[:, None, None]
 
 
+def add_at(total, index, rows):
+    np.add.at(total, index, rows)
+    return total
+
+
 TABLES = {
     "layers.silu": {
         "as printed": lambda x: x / (1 + np.exp(-x)), "by tanh": lambda x: x * tanh_gate(x),
@@ -70,6 +75,15 @@ TABLES = {
     },
     "layers.linear_act": {"as printed": linear_act},
     "layers.conv2d": {"by shifts": conv2d},
+    "layers.embedding": {
+        "take": lambda w, index: np.take(w, index, axis=0),
+        "a row at a time": lambda w, index: np.array([w[i] for i in index.ravel()]).reshape(*index.shape, w.shape[1]),
+    },
+    "layers.embedding_backward": {
+        "add.at": lambda dy, w, index: add_at(np.zeros_like(w), index, dy),
+        "sums of the rows of a class": lambda dy, w, index: np.stack(
+            [dy[index == i].sum(axis=0, dtype=dy.dtype) for i in range(len(w))]),
+    },
     "layers.group_norm_silu": {
         "as printed": group_norm_silu,
         "silu by tanh": lambda **a: group_norm_silu(**a, gate=tanh_gate),

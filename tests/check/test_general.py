@@ -18,6 +18,7 @@ RIGHT = [(row.truth, function) for row in CASES for function in (row.fast, row.o
 WRONG = [(row.truth, function) for row in CASES for function in row.wrong.values()]
 ONE_PASS = "layer_norm_one_pass"  # by the size of its rounding less accurate or wrong
 LARGE = ("softmax_tail", "top_k_unsorted", "top_k_in_block", "cumulative_sum_no_carry", "conv_last_column")
+ONE_BY_ONE = ("logsumexp_order", "cross_entropy_order")  # a million terms in turn: of the last float32 keeps few digits
 SOFTMAX = CASES[0]
 
 
@@ -25,7 +26,12 @@ SOFTMAX = CASES[0]
 @pytest.mark.parametrize("truth, function", RIGHT, ids=lambda f: f.__name__)
 def test_a_right_version_is_never_called_wrong(truth, function, seed, examples):
     verdict = check(function, truth=truth, seed=seed, examples=examples)
-    assert verdict and verdict.error < 100, str(verdict)
+    assert verdict, str(verdict)
+    if function.__name__ in ONE_BY_ONE:  # and nothing else of it is far off
+        million = [line for line in verdict.less if "= 1048583" in line]
+        assert len(million) == 1 and "float32" in million[0] and verdict.error < 1000, str(verdict)
+        return
+    assert verdict.error < 100, str(verdict)
 
 
 @pytest.mark.parametrize("truth, function", WRONG, ids=lambda f: f.__name__)

@@ -34,6 +34,32 @@ def test_what_is_cut_off_is_wrong(truth, function):
     assert check(function, truth=truth).kind == "wrong values"
 
 
+@pytest.mark.parametrize("range_, function, steady", [
+    ("", lambda x: np.where(x > 25, x, softplus(x)).astype(x.dtype), True),
+    ("> -8 < 0", lambda x: np.log(1 + np.exp(x)), False),
+    ("> -8 < 0", lambda x: softplus(x) * x.dtype.type(1 + 1e-13), True),
+])  # fmt: skip
+def test_a_term_left_out_below_what_is_wrong_is_said_to_be_no_rounding(range_, function, steady):
+    verdict = check(function, truth=softplus, arguments={"x": f"(N,) float {range_}"}, examples=60)
+    assert verdict.grade == grade.LESS_ACCURATE and 16 < verdict.error < 1e4, str(verdict)
+    assert ("no rounding" in verdict.mend) == steady, str(verdict)
+
+
+def elu(x: "(N,) float"):
+    return np.where(x > 0, x, np.expm1(x))
+
+
+def added(a: "(N,) float", b: "(N,)"):
+    return a + b
+
+
+def test_tiny_values_are_lost_next_to_1_by_rounding_and_not_by_a_flush():
+    for seed in range(3):
+        verdict = check(lambda x: np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1), truth=elu, seed=seed, examples=60)
+        assert verdict.grade == grade.LESS_ACCURATE, str(verdict)
+        assert not check(lambda a, b: np.where(np.abs(a + b) < 1e-20, 0, a + b).astype(a.dtype), truth=added, seed=seed)
+
+
 def turned(x: "(B, L, 2 * D) float", kind=np.float64):
     L, d = x.shape[1:]
     angle = np.arange(L).astype(kind)[:, None] * kind(1e4) ** (-np.arange(0, d, 2).astype(kind) / kind(d))
