@@ -64,7 +64,8 @@ def _varied(call, rng, arguments, values):
     """The arguments of a registered operation with other settings, and what is not finite as `made` says."""
     arguments = varied(rng, arguments)
     arguments |= {n: v for n, v in call.held.items() if n in arguments}
-    data = [x for x in registry.arrays(arguments, call.op.settings).values() if x.dtype.kind in "fV"]
+    free = (*call.op.settings, *call.op.exact)
+    data = [x for x in registry.arrays(arguments, free).values() if x.dtype.kind in "fV"]
     if data and rng.integers(8) == 0:  # zeros in one array, and in no other
         x = data[rng.integers(len(data))]
         x[rng.random(x.shape) < 0.3] = 0

@@ -30,7 +30,7 @@ def hold(call, dtype, seen, huge=False):
             times = elements // (ROWS * columns) + 1
             _repeated(call, Case(dtype, (ROWS, columns), "normal", 0, choice, {}, {}), times, seen)
     else:
-        for *rows, columns in WHOLE:
+        for *rows, columns in call.op.large or WHOLE:
             shape = (*rows, columns if columns < COLUMNS else columns * 4 // registry.like(dtype).itemsize)
             arguments = made(call, dtype, shape, "normal", 0, choice)
             whole(call, Case(dtype, shape, "normal", 0, choice, {}, arguments), seen)

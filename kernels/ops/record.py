@@ -34,8 +34,8 @@ class Op:
     Of a stranger's truth, see `kernels.check.general`, there are rules: (arguments, dtype) -> the `tolerance.Rule` of
     each result, in place of scale and ulps; letters: what the sizes of shapes stand for; arrays: {argument with
     a shape: what it is, in words}, and examples: those with a row for each example; said: {argument: words}, as given.
-    settings: the arguments that hold no data. values: the kinds of data. large: shapes past 2^16. cases: how many the
-    checker draws in each dtype.
+    settings: the arguments that hold no data. exact: the data that only `make` may draw. values: the kinds of data.
+    large: shapes past 2^16. cases: how many the checker draws in each dtype.
     bench: {row: options}; the option "shape" is the row's own, and "on" its only backend. rows: the shapes of the rows,
     "images" or "matrix". flops: (**arguments) -> floating-point operations, where they and not bytes bind.
     """
@@ -61,6 +61,7 @@ class Op:
     spare: int = 0
     in_place: tuple = ()
     rules: Callable = None
+    exact: tuple = ()
     large: tuple = ()
     values: tuple = (*inputs.VALUES, *inputs.HARD)
     settings: tuple = (*inputs.PER_EXAMPLE, "abar")

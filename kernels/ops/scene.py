@@ -42,22 +42,23 @@ def _rays(names, rng, shape, dtype, values, channels=3):
         "background": _some(rng, (channels,), dtype, values)}  # fmt: skip
 
 
-def _weight_sizes(sigma, delta):
-    """Of w (N, S), of T behind each sample (N, S), and of rest (N,)."""
+def _weight_sizes(sigma, delta, printed=False):
+    """Of w (N, S), of T behind each sample (N, S), and of rest (N,). printed: with 1 - exp(-tau), which cancels."""
     w, rest = scene.volume_weights(sigma, delta)
     depth = np.cumsum(sigma * delta, axis=1)
     T = np.exp(-depth) * (1 + depth) + FLUSHED
-    return w * (1 + depth) + FLUSHED, T, T[:, -1] if T.shape[1] else 1 + 0 * rest
+    front = np.concatenate([np.ones((len(T), 1)), T[:, :-1]], axis=1)[:, : T.shape[1]] if printed else 0  # T there
+    return w * (1 + depth) + FLUSHED + front, T, T[:, -1] if T.shape[1] else 1 + 0 * rest
 
 
-def _composite_sizes(sigma, color, delta, t, background):
-    w, _, rest = _weight_sizes(sigma, delta)
+def _composite_sizes(sigma, color, delta, t, background, printed=False):
+    w, _, rest = _weight_sizes(sigma, delta, printed)
     y = np.einsum("ns,nsc->nc", w, np.abs(color)) + rest[:, None] * np.abs(background)
     return y, (w * np.abs(t)).sum(axis=1), w.sum(axis=1)
 
 
-def _composite_backward_sizes(dy, ddepth, dopacity, sigma, color, delta, t, background):
-    w, T, rest = _weight_sizes(sigma, delta)
+def _composite_backward_sizes(dy, ddepth, dopacity, sigma, color, delta, t, background, printed=False):
+    w, T, rest = _weight_sizes(sigma, delta, printed)
     dy, ddepth, dopacity, color, t = (np.abs(a) for a in (dy, ddepth, dopacity, color, t))
     dw = np.einsum("nsc,nc->ns", color, dy) + t * ddepth[:, None] + dopacity[:, None]
     behind = np.cumsum((w * dw)[:, ::-1], axis=1)[:, ::-1] + (rest * (dy @ np.abs(background)))[:, None]
@@ -214,16 +215,20 @@ GRIDS = ((1, 1, 1, 3), (2, 3, 4, 5), (4, 4, 4, 4), (3, 1, 7, 40), (2, 2, 2, 1), 
 PICTURES = ((1, 1, 1), (3, 3, 3), (9, 4, 18), (12, 17, 33), (20, 16, 16), (60, 40, 50))
 SCENE = {"empty": False, "values": VALUES}
 GRADIENT = SCENE | {"sums": True}
-SPLAT = {"shapes": PICTURES, "options": {"channels": (1, 3), "cut": (False, True)}}
+LIGHT = {"shapes": RAYS, "large": ((65_539, 2), (16_411, 64)), "options": {"channels": (1, 4, 3)}}
+CHOICES = {"channels": (1, 3), "cut": (False, True)}
+SPLAT = {"shapes": PICTURES, "exact": ("uv", "cov2", "depth", "opacity"), "options": CHOICES}
 OPS = [
     Op(
-        scene.composite, ulps=3, make=functools.partial(_rays, ()), scale=_composite_sizes, shapes=RAYS,
-        options={"channels": (1, 4, 3)}, examples=("sigma", "color", "delta", "t"), **SCENE,
+        scene.composite, ulps=3, make=functools.partial(_rays, ()), scale=_composite_sizes, **LIGHT, **SCENE,
+        textbook=functools.partial(_composite_sizes, printed=True),
+        examples=("sigma", "color", "delta", "t"),
         bench={"4096 x 128": {"shape": (4096, 128)}},
     ),
     Op(
-        scene.composite_backward, ulps=4, make=functools.partial(_rays, ("dy", "ddepth", "dopacity")), shapes=RAYS,
-        scale=_composite_backward_sizes, options={"channels": (1, 4, 3)}, **GRADIENT,
+        scene.composite_backward, ulps=4, make=functools.partial(_rays, ("dy", "ddepth", "dopacity")),
+        scale=_composite_backward_sizes, **LIGHT, **GRADIENT,
+        textbook=functools.partial(_composite_backward_sizes, printed=True),
         bench={"4096 x 128": {"shape": (4096, 128)}},
     ),
     Op(

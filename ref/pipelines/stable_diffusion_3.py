@@ -63,7 +63,8 @@ def denoise(model, x, t, context, pooled):
     params, config = model["transformer"]["params"], model["transformer"]["config"]
     dtype = np.result_type(params["proj_out"]["weight"], np.float32)
     x, context, pooled = (np.asarray(a, dtype) for a in (x, context, pooled))
-    y, _ = mmdit(params, x, model["scheduler"]["num_train_timesteps"] * t, context, pooled, config, keep=False)
+    t = model["scheduler"]["num_train_timesteps"] * number(t, "t")
+    y, _ = mmdit(params, x, t, context, pooled, config, keep=False)
     return y
 
 

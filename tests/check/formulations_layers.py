@@ -1,7 +1,7 @@
 """Right orders of operations in which people write the layers of networks, in the data's dtype."""
 import numpy as np
 
-from kernels.numpy_cpu import layers
+from kernels.numpy_cpu import layers, scene
 
 mean = lambda x: x.mean(axis=-1, keepdims=True)  # noqa: E731
 
@@ -63,6 +63,27 @@ def add_at(total, index, rows):
     return total
 
 
+def composite(sigma, color, delta, t, background):
+    alpha = 1 - np.exp(-sigma * delta)
+    T = np.cumprod(1 - alpha, axis=1)
+    w = alpha * np.concatenate([np.ones_like(T[:, :1]), T[:, :-1]], axis=1)
+    return (w[..., None] * color).sum(axis=1) + T[:, -1:] * background, (w * t).sum(axis=1), w.sum(axis=1)
+
+
+def trilinear(grid, x):
+    sizes = np.array(grid.shape[1:])
+    p = (x + 1) / 2 * (sizes - 1).astype(x.dtype)
+    low = np.where(np.isnan(p), 0, np.floor(p)).astype(int)
+    y = np.zeros((len(x), len(grid)), grid.dtype)
+    for corner in np.ndindex(2, 2, 2):
+        at = low + corner
+        inside = ((at >= 0) & (at < sizes)).all(axis=1)
+        weight = np.prod(1 - np.abs(p - at.astype(p.dtype)), axis=1).astype(grid.dtype)
+        i, j, k = np.clip(at, 0, sizes - 1).T
+        y += (np.where(inside, grid[:, i, j, k], 0) * weight).T
+    return y
+
+
 TABLES = {
     "layers.silu": {
         "as printed": lambda x: x / (1 + np.exp(-x)), "by tanh": lambda x: x * tanh_gate(x),
@@ -103,6 +124,7 @@ TABLES = {
         "as printed": lambda x, r, gate: x + gate[:, None] * r, "repeated": lambda x, r, gate: r * np.repeat(
             gate[:, None], r.shape[1], axis=1) + x,
     },
+    "scene.composite": {"by alphas": composite}, "scene.trilinear": {"a corner at a time": trilinear},
     "layers.gate_residual_backward": {
         "einsum": lambda dy, r, gate: (dy.copy(), dy * gate[:, None], np.einsum("bln,bln->bn", dy, r)),
     },
@@ -116,3 +138,6 @@ WIDE = {  # in float64, and cast: of the gradients, and of sums that lose more
 }  # fmt: skip
 FORMULATIONS = [(op, name, how, {}) for op, table in TABLES.items() for name, how in table.items()]
 FORMULATIONS += [(op, "in float64", rounded(x)(getattr(layers, op.split(".")[1])), {}) for op, x in WIDE.items()]
+SCENE = {"composite": "sigma", "composite_backward": "dy", "trilinear": "grid", "trilinear_backward": "dy",
+         "splat": "uv", "splat_backward": "dy"}  # fmt: skip
+FORMULATIONS += [(f"scene.{op}", "in float64", rounded(x)(getattr(scene, op)), {}) for op, x in SCENE.items()]

@@ -140,6 +140,8 @@ PREDICT = st.sampled_from(["eps", "x0", "v"])
 STEPS = {
     "diffusion.posterior": Case({"pair": PAIRS, "x0": DATA, "xt": DATA}, lambda pair, x0, xt: [
         [posterior(pair)[0] * x0, posterior(pair)[1] * xt], posterior(pair)[2]], of_step),
+    "schedules.transition": Case(
+        {"pair": PAIRS, "xs": DATA}, lambda pair, xs: [[sqrt(pair[0] / pair[1]) * xs], 1 - pair[0] / pair[1]], of_step),
     "coefficients.posterior": Case({"pair": PAIRS}, lambda pair: list(posterior(pair)), folded_step),
     "diffusion.ddpm_step": Case(
         {"pair": PAIRS, "variance": VARIANCE, "xt": DATA, "eps_hat": DATA, "z": DATA},

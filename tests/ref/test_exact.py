@@ -27,6 +27,7 @@ NOT_SCALAR = {  # the rest of `ref`, and why
     r"scene\.": "sums over rays, pictures and corners; closed forms in tests/laws/test_scene.py",
     r"audio\.(?!hz|mel_to|mulaw_(compress|expand))": "sums over frames, bands and stages, and codes",
     r"fused\.|objectives\.vlb_terms|pipelines\.": "compositions of the others",
+    r"numerics\.blockwise": "of a function",
     r"philox\.|schedules\.(spaced_times|time_from|index_from)|consistency\.discretization": "whole numbers, and bits",
 }
 CHECKS = "at", "step", "examples", "guided", "numbers", "noise_key"  # of coefficients: no numbers of their own
