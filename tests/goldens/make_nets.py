@@ -267,16 +267,19 @@ def main(file="nets", names=tuple(NETWORKS), layers=tuple(LAYERS)):
     for seed, name in enumerate(layers):
         arrays |= layer(name, seed)
     arrays |= {"layers/attention_mask/mask": SOME.numpy()} if layers else {}
+    keep(file, arrays, "diffusers and transformers, float64, autograd", cases=cases)
+
+
+def keep(file, arrays, authority, **more):
+    """Writes <file>.npz and its sidecar <file>.json. authority: what the numbers are of. more: of the sidecar."""
     np.savez_compressed(HERE / f"{file}.npz", **arrays)
     content = (HERE / f"{file}.npz").read_bytes()
     sidecar = {
-        "file": f"{file}.npz", "authority": "diffusers and transformers, float64, autograd",
-        "generator": f"make_{file}.py",
+        "file": f"{file}.npz", "authority": authority, "generator": f"make_{file}.py",
         "licence_of_authority": "Apache-2.0", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "numpy": np.__version__,
                      "transformers": transformers.__version__, "python": platform.python_version()},
-        "cases": cases,
-    }
+    } | more
     (HERE / f"{file}.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n", "utf-8")
     print(len(content), "bytes", len(arrays), "arrays")
 

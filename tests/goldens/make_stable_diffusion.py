@@ -9,10 +9,8 @@ in float64, and the files of these models but for their weights, which `tests.re
 whatever the model's dtype, are in float64 here.
 """
 import functools
-import hashlib
 import itertools
 import json
-import platform
 import random
 import tempfile
 from collections import Counter
@@ -30,8 +28,8 @@ from diffusers.schedulers import (
 
 from ref.philox import normal, stream
 from ref.pipelines.tokenizer import LETTERS
-from tests import GOLDENS, redrawn
-from tests.goldens.make_nets import sinusoids
+from tests import redrawn
+from tests.goldens.make_nets import keep, sinusoids
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CORPUS = """a photograph of an astronaut riding a horse in space, highly detailed, 4k. an oil painting of a fox by the
@@ -258,18 +256,8 @@ def main():
     for i, name in enumerate(CASES):
         found, cases[name] = one(name, 1000 * (i + 1))
         arrays |= found
-    np.savez_compressed(GOLDENS / "stable_diffusion.npz", **arrays)
-    content = (GOLDENS / "stable_diffusion.npz").read_bytes()
-    sidecar = {
-        "file": "stable_diffusion.npz", "authority": "diffusers and transformers, float64",
-        "generator": "make_stable_diffusion.py", "licence_of_authority": "Apache-2.0",
-        "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "numpy": np.__version__,
-                     "transformers": transformers.__version__, "python": platform.python_version()},
-        "prompts": prompts(), "prompt": PROMPT, "negative": NEGATIVE, "cases": cases,
-    }
-    (GOLDENS / "stable_diffusion.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n", "utf-8")
-    print(len(content), "bytes", len(arrays), "arrays")
+    keep("stable_diffusion", arrays, "diffusers and transformers, float64", prompts=prompts(), prompt=PROMPT,
+         negative=NEGATIVE, cases=cases)
 
 
 if __name__ == "__main__":

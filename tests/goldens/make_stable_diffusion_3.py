@@ -4,9 +4,6 @@ of Stable Diffusion 3 without the third text encoder. The mean squares of `RMSNo
     pip install torch==2.13.0 diffusers==0.42.1 transformers==5.23.0
     PYTHONPATH=. python tests/goldens/make_stable_diffusion_3.py
 """
-import hashlib
-import json
-import platform
 import tempfile
 from pathlib import Path
 
@@ -17,8 +14,7 @@ import transformers
 from diffusers.models import embeddings, normalization
 from diffusers.schedulers import scheduling_flow_match_euler_discrete
 
-from tests import GOLDENS
-from tests.goldens.make_nets import rms_norm, sinusoids
+from tests.goldens.make_nets import keep, rms_norm, sinusoids
 from tests.goldens.make_stable_diffusion import END, NEGATIVE, PROMPT, SIZE, START, VAE, Exact, vocabulary, weights
 
 NET = dict(sample_size=16, patch_size=2, in_channels=6, out_channels=6, num_layers=2, attention_head_dim=4,
@@ -97,17 +93,7 @@ def main():
     for i, name in enumerate(CASES):
         found, cases[name] = one(name, 10_000 * (i + 1))
         arrays |= found
-    np.savez_compressed(GOLDENS / "stable_diffusion_3.npz", **arrays)
-    content = (GOLDENS / "stable_diffusion_3.npz").read_bytes()
-    sidecar = {
-        "file": "stable_diffusion_3.npz", "authority": "diffusers and transformers, float64",
-        "generator": "make_stable_diffusion_3.py", "licence_of_authority": "Apache-2.0",
-        "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "numpy": np.__version__,
-                     "transformers": transformers.__version__, "python": platform.python_version()},
-        "cases": cases,
-    }
-    (GOLDENS / "stable_diffusion_3.json").write_text(json.dumps(sidecar, separators=(",", ":")) + "\n", "utf-8")
+    keep("stable_diffusion_3", arrays, "diffusers and transformers, float64", cases=cases)
 
 
 if __name__ == "__main__":
