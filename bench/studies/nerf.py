@@ -36,24 +36,24 @@ def rows(this, solids=tracer.SOLIDS):
     cameras, others = tracer.cameras(this.views, this.size), tracer.cameras(this.held_out, this.size, 0.2)
     known, hidden = (np.array([tracer.picture(solids, camera, this.size) for camera in some], np.float32)
                      for some in (cameras, others))  # fmt: skip
-    found, drawn = [], {"truth": hidden}
+    found, drawn, views = [], {"truth": hidden}, radiance.views(known, cameras)
     for name, way in radiance.WAYS.items():
         state, spent, step = fit.begin(way.init(this.seed)), 0.0, 0
-        way.step(state["params"], known, cameras, this.seed, 0)  # what is compiled at the first call does not count
+        way.step(state["params"], views, this.seed, 0)  # what is compiled at the first call does not count
         for look in range(1, this.looks + 1):
             share, began = look / this.looks, time.process_time()
             while spent + time.process_time() - began < this.seconds * share and step < this.most * share:
                 step += 1
                 left = 1 - (spent + time.process_time() - began) / this.seconds
-                descend(way, state, way.step(state["params"], known, cameras, this.seed, step), step, left)
+                descend(way, state, way.step(state["params"], views, this.seed, step), step, left)
             spent += time.process_time() - began
-            views = [np.array([way.picture(state["params"], camera, this.size) for camera in some])
+            seen = [np.array([way.picture(state["params"], camera, this.size) for camera in some])
                      for some in (others, cameras[:10])]  # fmt: skip
-            found.append({"way": name, "cpu_seconds": spent, "psnr": psnr(views[0], hidden),
-                          "psnr_fitted": psnr(views[1], known[:10]), "fit_steps": step,
+            found.append({"way": name, "cpu_seconds": spent, "psnr": psnr(seen[0], hidden),
+                          "psnr_fitted": psnr(seen[1], known[:10]), "fit_steps": step,
                           "parameters": radiance.numbers(state["params"])})  # fmt: skip
             this.tick()
-        drawn[name] = views[0]
+        drawn[name] = seen[0]
     return found, drawn
 
 

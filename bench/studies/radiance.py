@@ -26,9 +26,18 @@ VOXELS, PLANE, FEATURES, HIDDEN = 56, 72, 12, 32  # an axis; of a plane; channel
 OCTAVES, WIDTH, DEPTH = 6, 64, 4  # of NeRF's network
 GAUSSIANS = 2500
 
-# init: (seed) -> params. step: (params, pictures, cameras, seed, step) -> gradients. picture: (params, camera, size) ->
+# Pictures (views, size, size, 3), the camera of each, and origins and directions of all of their rays, (rays, 3) each.
+Views = namedtuple("Views", "pictures cameras origin direction")
+# init: (seed) -> params. step: (params, views, seed, step) -> gradients. picture: (params, camera, size) ->
 # (size, size, 3). rates: {first name of a parameter: of Adam}
 Way = namedtuple("Way", "init step picture rates")
+
+
+def views(pictures, cameras):
+    """`Views` of pictures. cameras: of each."""
+    uv = scene.pixel_centres(pictures.shape[1:3])
+    rays = [np.concatenate(part) for part in zip(*(scene.perspective_rays(uv, *camera) for camera in cameras))]
+    return Views(pictures, cameras, *rays)
 
 
 # --- fields, seen along rays ------------------------------------------------------------------------------------------
@@ -57,30 +66,15 @@ def rendered(field, params, origin, direction, u):
     return composite(*rays)[0], (rays, inside, cache)
 
 
-def along_rays(field, backward, count, params, pictures, cameras, seed, step):
-    """`Way.step` of a field, of count rays. pictures: (views, size, size, 3). cameras: of each."""
-    size = pictures.shape[1]
-    pick = philox.below(seed, count, pictures[..., 0].size, philox.stream("batch", step))
-    origin, direction = (table.reshape(-1, 3)[pick] for table in ray_table(tuple(map(id, cameras)), cameras, size))
+def along_rays(field, backward, count, params, views, seed, step):
+    """`Way.step` of a field, of count rays."""
+    pick = philox.below(seed, count, len(views.origin), philox.stream("batch", step))
     u = philox.uniform(seed, (count, SAMPLES), philox.stream("time", step))
-    y, (rays, inside, cache) = rendered(field, params, origin, direction, u)
-    dy = (y - pictures.reshape(-1, 3)[pick]) / np.float32(count)
+    y, (rays, inside, cache) = rendered(field, params, views.origin[pick], views.direction[pick], u)
+    dy = (y - views.pictures.reshape(-1, 3)[pick]) / np.float32(count)
     none = np.zeros(count, np.float32)
     dsigma, dcolor, *_ = composite_backward(dy.astype(np.float32), none, none, *rays)
     return backward(dsigma.reshape(-1)[inside], dcolor.reshape(-1, 3)[inside], params, cache)
-
-
-TABLES = {}
-
-
-def ray_table(key, cameras, size):
-    """Origins and directions of all pixels of some cameras, each (views, pixels, 3), kept for the last ones."""
-    if key not in TABLES:
-        TABLES.clear()
-        uv = scene.pixel_centres((size, size))
-        pairs = [scene.perspective_rays(uv, *camera) for camera in cameras]
-        TABLES[key] = tuple(np.stack(parts) for parts in zip(*pairs))
-    return TABLES[key]
 
 
 def through_rays(field, params, camera, size):
@@ -190,14 +184,16 @@ def gaussians_picture(params, camera, size):
     return splat(*projected(params, camera)[0], (size, size))[0].transpose(1, 2, 0)
 
 
-def gaussians_step(params, pictures, cameras, seed, step):
+def gaussians_step(params, views, seed, step):
     """`Way.step`: of one whole picture."""
-    which, size = int(philox.below(seed, 1, len(cameras), philox.stream("batch", step))[0]), pictures.shape[1]
-    given, (scale, cov, opacity, color) = projected(params, cameras[which])
+    which = int(philox.below(seed, 1, len(views.cameras), philox.stream("batch", step))[0])
+    camera, picture = views.cameras[which], views.pictures[which]
+    size = len(picture)
+    given, (scale, cov, opacity, color) = projected(params, camera)
     y, rest = splat(*given, (size, size))
-    dy = ((y - pictures[which].transpose(2, 0, 1)) / size**2).astype(np.float32)
+    dy = ((y - picture.transpose(2, 0, 1)) / size**2).astype(np.float32)
     duv, dcov2, dopacity, dcolor, _ = splat_backward(dy, np.zeros_like(rest), *given, (size, size))
-    focal, _, rotation, translation = cameras[which]
+    focal, _, rotation, translation = camera
     dmean, dcov, *_ = scene.perspective_gaussians_backward(
         duv, dcov2, np.zeros(len(duv)), params["mean"], cov, focal, rotation, translation)
     dscale, dq = scene.covariance_backward(dcov, scale, params["q"])

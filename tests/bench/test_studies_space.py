@@ -52,7 +52,7 @@ def test_the_gradient_of_each_way_of_keeping_a_scene(name, monkeypatch):
     pictures = philox.uniform(1, (1, 8, 8, 3)).astype(np.float32)
     # each pixel in turn
     monkeypatch.setattr(philox, "below", lambda seed, count, most, stream: np.arange(count) % most)
-    rays = radiance.RAYS.get(name, 64)
+    rays, views = radiance.RAYS.get(name, 64), radiance.views(pictures, cameras)
 
     def loss(params):
         params = tree.map(lambda p: p.astype(np.float32), params)
@@ -61,12 +61,12 @@ def test_the_gradient_of_each_way_of_keeping_a_scene(name, monkeypatch):
             return float(np.sum((y - pictures[0]).astype(float) ** 2) / 2 / 64)
         field = way.step.args[0]
         pick = np.arange(rays) % 64
-        table = [a.reshape(-1, 3)[pick] for a in radiance.ray_table(("test",), cameras, 8)]
+        table = views.origin[pick], views.direction[pick]
         u = philox.uniform(0, (rays, 8), philox.stream("time", 5))
         y = radiance.rendered(field, params, *table, u)[0]
         return float(np.sum((y - pictures.reshape(-1, 3)[pick]).astype(float) ** 2) / 2 / rays)
 
-    mine, by_hand = along(loss, params, way.step(params, pictures, cameras, 0, 5), 1e-3)
+    mine, by_hand = along(loss, params, way.step(params, views, 0, 5), 1e-3)
     assert mine == pytest.approx(by_hand, rel=0.05, abs=2e-4) and abs(by_hand) > 1e-4
 
 
