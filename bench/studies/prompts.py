@@ -27,7 +27,8 @@ def rows(this):
     references = adherence.references()
     batches = -(-this.count // adherence.BATCH)
     this.total = batches * (len(adherence.TESTED) + len(WEIGHTS)) + len(WEIGHTS)
-    found = adherence.rows(params, sizes, references, this.count, this.tick, w=this.guidance, **how)
+    of_sets = {}
+    found = adherence.rows(params, sizes, references, this.count, this.tick, of_sets, w=this.guidance, **how)
     # Guidance: as many pictures, `each` of them for a prompt
     layout = scenes.layouts(adherence.SEED, "two seen", np.repeat(np.arange(this.count // this.each), this.each))
     ids, drawn = scenes.ids(scenes.captions(layout)), {}
@@ -39,14 +40,13 @@ def rows(this):
                       "saturated": float(np.mean(np.abs(made) > 1.05))})  # fmt: skip
         drawn[w] = model.sample(params, scenes.ids(DRAWN), sizes, w, seed=this.seed, **how)
         this.tick()
-    return found + nearest(params, sizes, references, this.count, w=this.guidance, **how), drawn
+    return found + nearest(of_sets["one seen"], references), drawn
 
 
-def nearest(params, sizes, references, count, **how):
+def nearest(drawn, references):
     """How far digits are from the handwriting of training: the model's, and the judge's, which no scene is made of.
-    count: of pictures. how: of `model.sample`."""
-    layout = scenes.layouts(adherence.SEED, "one seen", np.arange(count))
-    drawn = adherence.drawn_for(params, sizes, scenes.ids(scenes.captions(layout)), **how)
+    drawn: the pictures of `adherence.rows` for the set "one seen"."""
+    layout = scenes.layouts(adherence.SEED, "one seen", np.arange(len(drawn)))
     mine = np.array([judge.measured(x, False, 0)[0][0].ravel() for x in drawn])
     others, labels = adherence.held_out()
     theirs, begin, number = references[1]

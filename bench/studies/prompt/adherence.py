@@ -22,14 +22,17 @@ def held_out(folder=None):
     return np.array([judge.normalised(x).ravel() for x in ink[1]]), np.sort(labels)
 
 
-def rows(params, sizes, references, count, tick=lambda: None, **how):
+def rows(params, sizes, references, count, tick=lambda: None, kept=None, **how):
     """A row for each tested set: the judge's figures of the model's pictures, of real scenes and of pictures that
-    belong to other prompts. count: pictures of each. how: of `model.sample`."""
+    belong to other prompts. count: pictures of each. kept: a dict that takes the model's pictures of each set, or None.
+    how: of `model.sample`."""
     judging, sprites = references
     found = []
     for which in TESTED:
         layout = scenes.layouts(SEED, which, np.arange(count))
         drawn = drawn_for(params, sizes, scenes.ids(scenes.captions(layout)), tick, **how)
+        if kept is not None:
+            kept[which] = drawn
         real = scenes.pictures(layout, sprites)
         for what, pictures in (("model", drawn), ("real", real), ("shuffled", np.roll(drawn, 1, axis=0))):
             figures = judge.judged(judging, pictures, layout)

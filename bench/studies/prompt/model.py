@@ -65,11 +65,11 @@ def guided(params, ids, w, sizes, backend, without=None, watch=None):
     def predicted(x, times):
         return predict(params, x, times, rows, sizes, backend)
 
-    predicted = predicted if watch else fit.recorded(predicted, backend)
+    at_once = predicted if watch else fit.recorded(predicted, backend)
 
     def velocity(xt, t):
         x = arrays.asarray(np.float32(xt if w == 1 else np.concatenate([xt, xt])))
-        x0_hat, cache = predicted(x, arrays.asarray(np.full(len(x), float(t))))
+        x0_hat, cache = at_once(x, arrays.asarray(np.full(len(x), float(t))))
         x0_hat = fit.host(x0_hat).astype(np.float64)
         if w != 1:
             cond, uncond = np.split(x0_hat, 2)
