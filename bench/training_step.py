@@ -64,7 +64,7 @@ def contestants(name, batch, gpu, say):
     backend = "triton_gpu" if gpu else "numba_cpu"
     send = importlib.import_module("cupy").asarray if gpu else np.asarray
     step, gradients = ours(backend, name, params, data, send)
-    agree(backend, {key: getattr(g, "get", lambda g=g: g)() for key, g in tree.named(gradients()).items()}, wanted)
+    agree(backend, {key: fit.host(g) for key, g in tree.named(gradients()).items()}, wanted)
     made |= {backend: step}
     if importlib.util.find_spec("torch") is None:
         say("torch is not installed: not timed")

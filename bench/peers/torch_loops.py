@@ -67,10 +67,27 @@ def captured(call):
     return replay
 
 
+def step_of(loss_of, weights, optimizer, decay, column):
+    """A call of one step: the loss, its gradients, the optimizer, and the moving average of the weights; for the column
+    "graph" replayed as one. It returns the loss. loss_of: takes nothing. weights: a list. optimizer: of torch. decay:
+    of the average."""
+    average = [w.detach().clone() for w in weights]
+
+    def step():
+        with torch.enable_grad():
+            optimizer.zero_grad(set_to_none=column != "graph")
+            loss = loss_of()
+            loss.backward()
+            optimizer.step()
+            torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - decay)
+        return loss.detach()
+
+    return captured(step) if column == "graph" else step
+
+
 def _trainer(a, column, on_gpu):
     """Steps of [DDPM] algorithm 1 with its own noise, torch's fused AdamW and the moving average."""
     weights = [_there(array, on_gpu).requires_grad_() for array in loops.net(a)]
-    average = [w.detach().clone() for w in weights]
     settings = dict(lr=a["lr"], weight_decay=a.get("weight_decay", 0.0), eps=a.get("eps", 1e-8))
     optimizer = torch.optim.AdamW(weights, **settings, fused=True, capturable=on_gpu)
     x, abar = (_there(a[name], on_gpu) for name in ("data", "abar"))
@@ -83,22 +100,16 @@ def _trainer(a, column, on_gpu):
 
     run = compiled(loss_of) if column == "compile" else loss_of
 
-    def step():
-        with torch.enable_grad():
-            x0 = x[torch.randint(len(x), (a["batch"],), device=x.device)]
-            t = torch.randint(1, len(signal), (a["batch"],), device=x.device)
-            optimizer.zero_grad(set_to_none=column != "graph")
-            loss = run(x0, t, torch.randn_like(x0))
-            loss.backward()
-            optimizer.step()
-            torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - a.get("decay", 0.0))
-        return loss.detach().reshape(1)
+    def drawn():
+        x0 = x[torch.randint(len(x), (a["batch"],), device=x.device)]
+        t = torch.randint(1, len(signal), (a["batch"],), device=x.device)
+        return run(x0, t, torch.randn_like(x0))
 
-    one = captured(step) if column == "graph" else step
+    one = step_of(drawn, weights, optimizer, a.get("decay", 0.0), column)
 
     def call():
         for _ in range(a["steps"]):
             loss = one()
-        return loss
+        return loss.reshape(1)
 
     return call

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bench.peers.torch_loops import captured, compiled
+from bench.peers.torch_loops import compiled, step_of
 from bench.studies import nets
 from ref import tree
 
@@ -37,21 +37,10 @@ def _trainer(name, params, batch, hyper, column, on_gpu):
         model.load_state_dict(weights)
         weights = dict(model.named_parameters())
         network = lambda x: model(x, t, labels).sample  # noqa: E731
-    average = [w.detach().clone() for w in weights.values()]
     optimizer = torch.optim.Adam(weights.values(), lr=hyper["lr"], fused=True, capturable=on_gpu)
     loss_of = lambda x, y: F.mse_loss(network(x.view(-1, 1, 28, 28)).reshape(x.shape), y)  # noqa: E731
     run = compiled(loss_of) if column == "compile" else loss_of
-
-    def step():
-        with torch.enable_grad():
-            optimizer.zero_grad(set_to_none=column != "graph")
-            loss = run(xt, x0)
-            loss.backward()
-            optimizer.step()
-            torch._foreach_lerp_(average, [w.detach() for w in weights.values()], 1 - hyper["decay"])
-        return loss.detach()
-
-    return captured(step) if column == "graph" else step, weights
+    return step_of(lambda: run(xt, x0), list(weights.values()), optimizer, hyper["decay"], column), weights
 
 
 def dit(p, places, x, t, labels):

@@ -55,7 +55,7 @@ def run(module, params, forward, backward, dtype, send=np.asarray):
     params = tree.map(lambda a: send(a.astype(dtype)), params)
     y, cache = forward(module, params, lambda a: send(a.astype(dtype)))
     found = [leaf for part in backward(module, y, params, cache) if part is not None for leaf in tree.leaves(part)]
-    return [getattr(a, "get", lambda a=a: a)() for a in (y, *found)]
+    return [fit.host(a) for a in (y, *found)]
 
 
 def sender(backend):
