@@ -1,7 +1,7 @@
 """`ref.scene.volume` on the GPU: volume rendering. A program takes ROWS rays, tile after tile of COLS samples; what
 lies before a sample is a scan of the exponents, so that no weight cancels. The gradient is two launches: front to back,
 which leaves each sample's light and slope, then back to front. `out` takes the first result. Densities and lengths
-below 0 are not looked for.
+below 0 are not refused.
 
 Papers
     [NeRF]  Mildenhall et al., "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis", 2020

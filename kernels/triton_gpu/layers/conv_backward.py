@@ -45,7 +45,7 @@ def conv2d_backward(dy, x, w, stride=1, padding=SAME, out=None):
 
 def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=SAME, out=None):
     """Gradients of `norm_conv`; arguments as in `ref.layers.fused.norm_conv_backward`, `ref.layers.fused.norm_conv`:
-    what was convolved is made again while x is packed. Its gradient is float32, for float16 might not hold it."""
+    what was convolved is regenerated while x is packed. Its gradient is float32, for float16 might not hold it."""
     c = call_of(x, w, stride, padding)
     (upstream,) = given(c.arrays, (c.b, c.o, c.ho, c.wo), dy=dy)
     (da,) = launch.workspace(c.arrays, empty=[(c.arrays.size, "float32")])
