@@ -119,7 +119,7 @@ def _on_host(op, options, backend, shape, dtype):
     else:  # of sampling, the first examples
         few_shape = (min(IN_LOOPS, shape[0]), *shape[1:])
         few = {k: v[:IN_LOOPS] if getattr(v, "shape", ()) == tuple(shape) else v for k, v in arguments.items()}
-    return few, registry.sent(few, send), registry.sent(arguments, send), few_shape
+    return few, registry.sent(few, send, op), registry.sent(arguments, send, op), few_shape
 
 
 def _in_shapes(op, options, backend, shape, dtype):
@@ -137,7 +137,7 @@ def _in_shapes(op, options, backend, shape, dtype):
         there = {n: np.tile(a, (*shape[:2], 1, 1)) if isinstance(a, np.ndarray) else a for n, a in one.items()}
     elif few_shape != shape:
         there = timing.problem(op, options, shape, dtype=dtype)
-    return few, registry.sent(few, send), registry.sent(there, send), few_shape
+    return few, registry.sent(few, send, op), registry.sent(there, send, op), few_shape
 
 
 def _on_gpu(op, options, backend, shape, dtype):
@@ -149,7 +149,7 @@ def _on_gpu(op, options, backend, shape, dtype):
     for i, name in enumerate(names):
         positive = name == "v" or name == "x" and "logits" in names  # a second moment; pixels
         arguments[name] = _random(shape, dtype, i, positive)
-    return few, registry.sent(few, registry.carriers(backend)[0]), arguments, ON_GPU
+    return few, registry.sent(few, registry.carriers(backend)[0], op), arguments, ON_GPU
 
 
 def _random(shape, dtype, stream, positive=False):

@@ -62,9 +62,10 @@ def arrays(arguments, settings=(*PER_EXAMPLE, "abar")):
     return found
 
 
-def sent(arguments, send):
-    """The arguments with their data arrays where the backend wants them. arguments: dict. send: from `carriers`."""
-    data = arrays(arguments)
+def sent(arguments, send, op=None):
+    """The arguments with their data arrays where the backend wants them. arguments: dict. send: from `carriers`.
+    op: `Op`, for one whose data has the name of a setting elsewhere, as a density sigma has."""
+    data = arrays(arguments, [n for n in (*PER_EXAMPLE, "abar") if op is None or n in op.settings])
     return {n: mapped(lambda path, x: send(x) if path in data else x, value, n) for n, value in arguments.items()}
 
 

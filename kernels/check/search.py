@@ -177,7 +177,7 @@ def _speed(call, dtype, seconds, seen, failures):
     runs = {"theirs": lambda: call.wait(call.give(theirs)), "copy": lambda: call.wait(copied())}
     here = backend in selftest.available()[0] and dtype in registry.dtypes(op, backend)
     if here and (function := registry.kernel(op, backend)):
-        sent = registry.sent(arguments, registry.carriers(backend)[0])
+        sent = registry.sent(arguments, registry.carriers(backend)[0], op)
         runs["ours"] = lambda: call.wait(registry.call(op, function, sent, dtype))
     took = timing.interleave(runs, seconds)
     found = {f"{name}_us": float(np.median(t)) / 1e3 for name, t in took.items()}

@@ -66,7 +66,7 @@ def check(op, backend, dtype, seed=0):
     done, worst = 0, 0.0
     for shape, options, arguments in cases(op, backend, dtype, seed):
         try:
-            out = map(receive, registry.call(op, function, registry.sent(arguments, send), dtype))
+            out = map(receive, registry.call(op, function, registry.sent(arguments, send, op), dtype))
             for result, rule in zip(out, registry.expected(op, arguments, dtype), strict=True):
                 tolerance.assert_matches(result, rule, pick=done)
                 worst = max(worst, tolerance.error(result, rule))

@@ -167,7 +167,7 @@ def workspace(near, filled=(), empty=()):
         memory = np.full(begins[-1] // 8, np.nan).view(np.uint8)  # a read of what was never written shows
         memory[: head.size] = head
         return [HostPointer(memory.ctypes.data + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
-    memory = _memory(near, begins[-1], head)
+    memory = _memory(near, begins[-1], head if filled else None)
     return [Pointer(memory.address + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
 
 

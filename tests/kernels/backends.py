@@ -177,7 +177,7 @@ def choices(b, op):
 
 def run(b, op, arguments, dtype="float32", **extra):
     """The results of the backend's kernel as NumPy arrays, in a flat list."""
-    results = registry.call(op, registry.kernel(op, b.name), registry.sent(arguments, b.send), dtype, **extra)
+    results = registry.call(op, registry.kernel(op, b.name), registry.sent(arguments, b.send, op), dtype, **extra)
     return [b.receive(r) for r in results]
 
 

@@ -19,13 +19,13 @@ import triton.language as tl
 from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import STORED, apart, read
 from kernels.triton_gpu.layers.planes import Plane, Taps, chunk_of, packed, packed_weights, standards, whole
-from kernels.triton_gpu.layers.tiles import first_of, second_of, zeros
+from kernels.triton_gpu.layers.tiles import dot, first_of, second_of, zeros
 from kernels.triton_gpu.layers.vectors import given, written
 from kernels.triton_gpu.philox import stored
 
 SAME, INTERPRETED = ((1, 1), (1, 1)), tl.constexpr(device.INTERPRETED)
 # pixels, channels, warps, stages of a program; terms at a time
-LARGE = (128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 8, 4), (128, 128, 8, 4)
+LARGE = (128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 4, 4), (128, 128, 4, 3)
 TILES = {True: [*LARGE, (128, 64, 4, 4), (64, 64, 4, 4)], False: [(64, 64, 4, 2)]}
 CHUNK = {True: 64, False: 32}
 if device.INTERPRETED:  # whose time is that of programs
@@ -173,7 +173,7 @@ def _multiply(
         a, done = operand(tl.load(left + shift, mask=there[:, None], other=0)), ()
         for part in tl.static_range(len(sums)):
             b = operand(tl.load(right[part] + step * CHUNK))
-            done = done + (tl.dot(a, tl.trans(b), sums[part], input_precision="ieee"),)
+            done = done + (dot(a, tl.trans(b), sums[part]),)
         sums = done
     # Bias, and the result
     at = y + to.first + image * to.image + i * to.down + j * to.across

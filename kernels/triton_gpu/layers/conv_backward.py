@@ -14,8 +14,8 @@ from kernels.triton_gpu.layers.conv import (
     CHUNK, LARGE, LOAD, MULTIPLY, SAME, To, call_of, multiplied, operand, plane_of, seen,
 )  # fmt: skip
 from kernels.triton_gpu.layers.group_backward import of_group
-from kernels.triton_gpu.layers.planes import WEIGHTS, Plane, Taps, chunk_of, packed, standards, whole
-from kernels.triton_gpu.layers.tiles import first_of, second_of, zeros
+from kernels.triton_gpu.layers.planes import Plane, Taps, chunk_of, packed, standards, whole
+from kernels.triton_gpu.layers.tiles import dot, first_of, second_of, zeros
 from kernels.triton_gpu.layers.vectors import added, fresh, given, written
 from kernels.triton_gpu.philox import stored
 
@@ -24,6 +24,7 @@ TILES = {True: [*LARGE, (64, 64, 4, 4)], False: [(64, 64, 4, 2)]}
 SLOTS, MOST, LEAST = 132, 16, 4  # programs at a time; parts of a sum at most, and chunks of pixels of one at least
 MEMORY = 2400  # bytes in a cycle, of partial sums
 PIXELS = {True: 64, False: 32}  # terms at a time
+GATHERED = 1024 if device.INTERPRETED else 64  # weights of a program that adds the parts
 if device.INTERPRETED:  # whose time is that of programs
     TILES, PIXELS = dict.fromkeys(TILES, [(64, 48, 4, 2)]), {True: 256, False: 256}
 
@@ -137,8 +138,8 @@ def weights(c, dys, of_dy, plane, xs, of_x, own):
         warps=warps,
     )  # fmt: skip
     dw, pointer = fresh(c.arrays, (c.o, c.c, c.kh, c.kw))
-    size, more = c.o * c.c, dict(BLOCK=WEIGHTS, TAPS=triton.next_power_of_2(taps))
-    launch.run(_gather, launch.programs(size, WEIGHTS), c.arrays, pointer, sums, size, parts, taps, **more)
+    size, more = c.o * c.c, dict(BLOCK=GATHERED, TAPS=triton.next_power_of_2(taps))
+    launch.run(_gather, launch.programs(size, GATHERED), c.arrays, pointer, sums, size, parts, taps, **more)
     return dw
 
 
@@ -185,7 +186,7 @@ def _weigh(
         at = image * of_x.image + row.to(tl.int64) * of_x.down + column * of_x.across
         for n in tl.static_range(len(total)):
             b = operand(tl.load(right[n] + at, mask=there[n] if EVEN else there[n] & pixels, other=0))
-            done = done + (tl.dot(tl.trans(a), b, total[n], input_precision="ieee"),)
+            done = done + (dot(tl.trans(a), b, total[n]),)
         total = done
     # The sums of this part and tap
     at = ((part * sizes.taps + tap).to(tl.int64) * sizes.outputs + o) * sizes.channels

@@ -17,7 +17,7 @@ from kernels.triton_gpu.layers.vectors import given
 from kernels.triton_gpu.philox import stored
 
 PIXELS, CHANNELS = 1024 if device.INTERPRETED else 64, 64  # of a tile
-WEIGHTS = 1024 if device.INTERPRETED else 64  # of a tap at a time
+WEIGHTS = (64, 64) if device.INTERPRETED else (32, 64)  # rows and channels of a tile of weights
 ROWS = 64  # channels at a time of a table
 # An image and its plane: channels, height and width of it; the plane's, whose channels are whole chunks; and the zeros
 # above and on the left.
@@ -43,10 +43,12 @@ def packed(arrays, x, images, plane, dtype, table=None, sums=False):
     None. sums: whether these are wanted. Returns both pointers, and how many tiles there are.
     """
     size, channels = plane.height * plane.width, math.gcd(CHANNELS, plane.channels)
-    tiles = launch.programs(size, PIXELS)
+    tiles = launch.programs(plane.h * plane.w, PIXELS)
+    height = max(0, min(plane.h, plane.height - plane.top))
+    around = size - height * max(0, min(plane.w, plane.width - plane.left))
     sizes = [(images * size * plane.channels, dtype), (images * tiles * plane.c if sums else 0, "float32")]
     to, partial = launch.workspace(arrays, empty=sizes)
-    grid = images * tiles * (plane.channels // channels)
+    grid = images * (tiles + launch.programs(around, PIXELS)) * (plane.channels // channels)
     args = to, partial if sums else None, x, table, plane, images * plane.c
     launch.run(_pack, grid, arrays, *args, PIXELS=PIXELS, CHANNELS=channels)
     return to, partial, images * tiles
@@ -56,10 +58,10 @@ def packed_weights(arrays, w, rows, channels, taps):
     """A pointer to weights (rows, taps, channels), 0 past the end. arrays: `Arrays`. w: pointer. rows, channels: of the
     result. taps: `Taps`."""
     (to,) = launch.workspace(arrays, empty=[(rows * taps.taps * channels, w.dtype)])
-    size, across = rows * channels, triton.next_power_of_2(max(taps.taps, 1))
-    launch.run(
-        _pack_weights, launch.programs(size, WEIGHTS), arrays, to, w, size, channels, taps, BLOCK=WEIGHTS, TAPS=across
-    )
+    high, wide = WEIGHTS
+    grid, turned = launch.programs(rows, high) * launch.programs(channels, wide), taps.row < taps.channel
+    args = to, w, rows, channels, taps
+    launch.run(_pack_weights, grid, arrays, *args, ROWS=high, CHANNELS=wide, TURNED=turned)
     return to
 
 
@@ -87,36 +89,74 @@ def _standards(table, moments, w, b, eps, sizes, BLOCK: tl.constexpr, ROWS: tl.c
         tl.store(at + 2 * step, tl.fma(-left, over, shift), mask=row < channels)
 
 
-@triton.jit(do_not_specialize=["count"])
-def _pack(to, sums, x, table, plane, count, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    size, blocks = plane.height * plane.width, plane.channels // CHANNELS
-    tile, tiles = tl.program_id(0) // blocks, tl.cdiv(size, PIXELS)
-    image, q = tile // tiles, tile % tiles * PIXELS + tl.arange(0, PIXELS)
-    c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    # A pixel of the plane is one of the image or 0; pixels lie along the lanes, and then channels do
-    i, j = q // plane.width - plane.top, q % plane.width - plane.left
-    there = (q < size) & (i >= 0) & (i < plane.h) & (j >= 0) & (j < plane.w)
-    inside = (c < plane.c)[:, None] & there[None, :]
-    of_channel = (image * plane.c + c).to(tl.int64) * plane.h * plane.w
-    v = tl.load(x + of_channel[:, None] + (i * plane.w + j)[None, :], mask=inside, other=0)
-    if table is not None:
-        own, step = table + image * plane.c + c, tl.cast(count, tl.int64)
-        mean, scale = tl.load(own, mask=c < plane.c, other=0), tl.load(own + step, mask=c < plane.c, other=0)
-        shift = tl.load(own + 2 * step, mask=c < plane.c, other=0)
-        z = silu(tl.fma(v.to(tl.float32) - mean[:, None], scale[:, None], shift[:, None]))
-        v = stored(tl.where(inside, z, 0.0), to)
-    at = (image.to(tl.int64) * size + q)[:, None] * plane.channels + c[None, :]
-    tl.store(to + at, tl.trans(v), mask=(q < size)[:, None])
-    if sums is not None:
-        tl.store(sums + tile.to(tl.int64) * plane.c + c, tl.sum(v.to(tl.float32), 1), mask=c < plane.c)
+@triton.jit
+def _there(plane):
+    """Rows and columns of the image that its plane has. plane: `Plane`."""
+    height, width = tl.minimum(plane.h, plane.height - plane.top), tl.minimum(plane.w, plane.width - plane.left)
+    return tl.maximum(height, 0), tl.maximum(width, 0)
 
 
 @triton.jit
-def _pack_weights(to, w, size, channels, taps, BLOCK: tl.constexpr, TAPS: tl.constexpr):
-    e, t = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, TAPS)
-    row, c = e // channels, e % channels
-    inside = ((row < taps.rows) & (c < taps.channels))[:, None] & (t < taps.taps)[None, :]
-    own = taps.first + t // taps.wide * taps.down + t % taps.wide * taps.across
-    v = tl.load(w + (row * taps.row + c * taps.channel)[:, None] + own[None, :], mask=inside, other=0)
-    at = (row * taps.taps * channels + c)[:, None] + t[None, :] * channels
-    tl.store(to + at, v, mask=(e < size)[:, None] & (t < taps.taps)[None, :])
+def _blank(at, plane, e, c):
+    """Writes zeros of a plane: first whole rows, then those beside the image. at: pointer. plane: `Plane`. e: which of
+    them. c: channels."""
+    height, width = _there(plane)
+    whole, beside = (plane.height - height) * plane.width, plane.width - width
+    rest, each = e - whole, tl.maximum(beside, 1)
+    i = tl.where(rest < 0, e // plane.width, plane.top + rest // each)
+    j = tl.where(rest < 0, e % plane.width, rest % each)
+    i += tl.where((rest < 0) & (i >= plane.top), height, 0)
+    j += tl.where((rest >= 0) & (j >= plane.left), width, 0)
+    pixel = (i * plane.width + j).to(tl.int64) * plane.channels
+    nothing = tl.zeros((e.shape[0], c.shape[0]), at.dtype.element_ty)
+    tl.store(at + pixel[:, None] + c[None, :], nothing, mask=(rest < height * beside)[:, None])
+
+
+@triton.jit(do_not_specialize=["count"])
+def _pack(to, sums, x, table, plane, count, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+    height, width = _there(plane)
+    size, blocks = plane.h * plane.w, plane.channels // CHANNELS
+    tiles = tl.cdiv(size, PIXELS)
+    parts = tiles + tl.cdiv(plane.height * plane.width - height * width, PIXELS)
+    image, part = tl.program_id(0) // blocks // parts, tl.program_id(0) // blocks % parts
+    c, to_image = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS), plane.height * plane.width
+    at = to + image.to(tl.int64) * to_image * plane.channels
+    if part < tiles:
+        q = part * PIXELS + tl.arange(0, PIXELS)
+        inside = (c < plane.c)[:, None] & (q < size)[None, :]
+        # Pixels lie along the lanes, and then channels do
+        own = (image * plane.c + c).to(tl.int64)
+        v = tl.load(x + (own * size)[:, None] + q[None, :], mask=inside, other=0)
+        if table is not None:
+            place, step = table + own, tl.cast(count, tl.int64)
+            mean, scale = tl.load(place, mask=c < plane.c, other=0), tl.load(place + step, mask=c < plane.c, other=0)
+            shift = tl.load(place + 2 * step, mask=c < plane.c, other=0)
+            v = stored(silu(tl.fma(v.to(tl.float32) - mean[:, None], scale[:, None], shift[:, None])), to)
+        i, j = q // plane.w, q % plane.w
+        pixel = (i + plane.top) * plane.width + j + plane.left
+        seen = (q < size) & (i < height) & (j < width)
+        tl.store(at + (pixel.to(tl.int64) * plane.channels)[:, None] + c[None, :], tl.trans(v), mask=seen[:, None])
+        if sums is not None:
+            to_sums = sums + (image.to(tl.int64) * tiles + part) * plane.c + c
+            tl.store(to_sums, tl.sum(v.to(tl.float32), 1), mask=c < plane.c)
+    else:
+        _blank(at, plane, (part - tiles) * PIXELS + tl.arange(0, PIXELS), c)
+
+
+@triton.jit
+def _pack_weights(to, w, rows, channels, taps, ROWS: tl.constexpr, CHANNELS: tl.constexpr, TURNED: tl.constexpr):
+    blocks = tl.cdiv(channels, CHANNELS)
+    row = tl.program_id(0) // blocks * ROWS + tl.arange(0, ROWS)
+    c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (row < taps.rows)[:, None] & (c < taps.channels)[None, :]
+    there = (row < rows)[:, None] & (c < channels)[None, :]
+    at = to + (row.to(tl.int64) * taps.taps * channels)[:, None] + c[None, :]
+    own, other = row.to(tl.int64) * taps.row, c.to(tl.int64) * taps.channel
+    for t in range(taps.taps):
+        # What lies next to each other is along the lanes, in the load as in the store
+        tap = w + (taps.first + t // taps.wide * taps.down + t % taps.wide * taps.across)
+        if TURNED:
+            v = tl.trans(tl.load(tap + other[:, None] + own[None, :], mask=tl.trans(inside), other=0))
+        else:
+            v = tl.load(tap + own[:, None] + other[None, :], mask=inside, other=0)
+        tl.store(at + t * channels, v, mask=there)
