@@ -25,12 +25,13 @@ from kernels.triton_gpu.philox import stored
 
 SAME, INTERPRETED = ((1, 1), (1, 1)), tl.constexpr(device.INTERPRETED)
 # pixels, channels, warps, stages of a program; terms at a time
-LARGE = (128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 4, 4), (128, 128, 4, 3)
-TILES = {True: [*LARGE, (128, 64, 4, 4), (64, 64, 4, 4)], False: [(64, 64, 4, 2)]}
+LARGE = (128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 4, 4), (128, 160, 4, 3), (128, 128, 4, 3)
+TILES = {True: [*LARGE, (128, 64, 4, 4), (64, 64, 4, 4)], False: [(64, 64, 4, 3)]}
 CHUNK = {True: 64, False: 32}
 if device.INTERPRETED:  # whose time is that of programs
     TILES = dict.fromkeys(TILES, [(256, 48, 4, 2)])
 MULTIPLY, LOAD = 2048, 40  # multiply-adds, and bytes from the second-level cache, of a multiprocessor in a cycle
+ALONE, SHARED = 1.35, 227 << 10  # a program that shares its multiprocessor with no other waits longer; bytes of both
 
 # What a call is: Arrays of x, pointer to w, lengths, strides, zeros before each axis.
 Call = namedtuple("Call", "arrays w b c h v o kh kw sh sw top left ho wo")
@@ -111,12 +112,18 @@ def seen(plane, down=1, across=1, first=(0, 0)):
 def tile_of(arrays, pixels, outputs):
     """Pixels, channels, warps and stages of a program. arrays: `Arrays`. pixels, outputs: how many there are."""
     def cycles(tile):
-        rows, columns = tile[:2]
-        rounds = launch.programs(launch.programs(pixels, rows) * launch.programs(outputs, columns), slots)
-        return rounds * max(rows * columns / MULTIPLY, 2 * (rows + columns) / LOAD)
+        programs = launch.programs(pixels, tile[0]) * launch.programs(outputs, tile[1])
+        return launch.programs(programs, slots) * cycles_of(tile)
 
     slots = launch.processors(arrays)
     return min(TILES[arrays.dtype != "float32"], key=cycles)
+
+
+def cycles_of(tile):
+    """What a term takes in a program of halves. tile: rows, columns, warps, stages."""
+    rows, columns, _, stages = tile
+    alone = 2 * (2 * stages * CHUNK[True] * (rows + columns)) > SHARED
+    return max(rows * columns / MULTIPLY, 2 * (rows + columns) / LOAD) * (ALONE if alone else 1)
 
 
 def multiplied(arrays, y, x, w, bias, to, of, taps, chunk):

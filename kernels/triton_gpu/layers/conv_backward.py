@@ -11,7 +11,7 @@ import triton.language as tl
 from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import apart
 from kernels.triton_gpu.layers.conv import (
-    CHUNK, LARGE, LOAD, MULTIPLY, SAME, To, call_of, multiplied, operand, plane_of, seen,
+    CHUNK, LARGE, SAME, To, call_of, cycles_of, multiplied, operand, plane_of, seen,
 )  # fmt: skip
 from kernels.triton_gpu.layers.group_backward import of_group
 from kernels.triton_gpu.layers.planes import Plane, Taps, chunk_of, packed, standards, whole
@@ -20,7 +20,7 @@ from kernels.triton_gpu.layers.vectors import added, fresh, given, written
 from kernels.triton_gpu.philox import stored
 
 # outputs, channels, warps, stages of a program
-TILES = {True: [*LARGE, (64, 64, 4, 4)], False: [(64, 64, 4, 2)]}
+TILES = {True: [*LARGE, (64, 64, 4, 4)], False: [(64, 64, 4, 3)]}
 SLOTS, MOST, LEAST = 132, 16, 4  # programs at a time; parts of a sum at most, and chunks of pixels of one at least
 MEMORY = 2400  # bytes in a cycle, of partial sums
 PIXELS = {True: 64, False: 32}  # terms at a time
@@ -109,11 +109,10 @@ def tile_of(c, pixels, half):
     """Outputs, channels, warps, stages of a program, and the parts of the sum. They depend on no device, for the parts
     decide about bits. c: `Call`. pixels: chunks of them. half: whether of halves."""
     def cycles(choice):
-        (rows, columns, _, _), parts = choice
-        tiles = taps * launch.programs(c.o, rows) * launch.programs(c.c, columns)
-        each = max(rows * columns / MULTIPLY, 2 * (rows + columns) / LOAD) * PIXELS[half]
+        tile, parts = choice
+        tiles = taps * launch.programs(c.o, tile[0]) * launch.programs(c.c, tile[1])
         rounds = launch.programs(tiles * parts, SLOTS) * launch.programs(pixels, parts)
-        return rounds * each + parts * 8 * taps * c.o * c.c / MEMORY
+        return rounds * cycles_of(tile) * PIXELS[half] + parts * 8 * taps * c.o * c.c / MEMORY
 
     taps, most = c.kh * c.kw, max(1, min(MOST, pixels // LEAST))
     return min(((tile, parts) for tile in TILES[half] for parts in range(1, most + 1)), key=cycles)

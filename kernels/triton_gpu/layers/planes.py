@@ -17,7 +17,10 @@ from kernels.triton_gpu.layers.vectors import given
 from kernels.triton_gpu.philox import stored
 
 PIXELS, CHANNELS = 1024 if device.INTERPRETED else 64, 64  # of a tile
-WEIGHTS = (64, 64) if device.INTERPRETED else (32, 64)  # rows and channels of a tile of weights
+WEIGHTS = {False: (2, 128), True: (8, 32)}  # rows and channels of a tile of weights, and of one that is turned
+TAPS = 16  # of a tile at most
+if device.INTERPRETED:  # whose time is that of programs
+    WEIGHTS = dict.fromkeys(WEIGHTS, (64, 64))
 ROWS = 64  # channels at a time of a table
 # An image and its plane: channels, height and width of it; the plane's, whose channels are whole chunks; and the zeros
 # above and on the left.
@@ -58,10 +61,11 @@ def packed_weights(arrays, w, rows, channels, taps):
     """A pointer to weights (rows, taps, channels), 0 past the end. arrays: `Arrays`. w: pointer. rows, channels: of the
     result. taps: `Taps`."""
     (to,) = launch.workspace(arrays, empty=[(rows * taps.taps * channels, w.dtype)])
-    high, wide = WEIGHTS
-    grid, turned = launch.programs(rows, high) * launch.programs(channels, wide), taps.row < taps.channel
+    turned, across = taps.row < taps.channel, min(TAPS, triton.next_power_of_2(max(taps.taps, 1)))
+    high, wide = WEIGHTS[turned]
+    grid = launch.programs(rows, high) * launch.programs(channels, wide)
     args = to, w, rows, channels, taps
-    launch.run(_pack_weights, grid, arrays, *args, ROWS=high, CHANNELS=wide, TURNED=turned)
+    launch.run(_pack_weights, grid, arrays, *args, ROWS=high, CHANNELS=wide, TAPS=across, TURNED=turned)
     return to
 
 
@@ -144,19 +148,18 @@ def _pack(to, sums, x, table, plane, count, PIXELS: tl.constexpr, CHANNELS: tl.c
 
 
 @triton.jit
-def _pack_weights(to, w, rows, channels, taps, ROWS: tl.constexpr, CHANNELS: tl.constexpr, TURNED: tl.constexpr):
+def _pack_weights(
+    to, w, rows, channels, taps, ROWS: tl.constexpr, CHANNELS: tl.constexpr, TAPS: tl.constexpr, TURNED: tl.constexpr,
+):  # fmt: skip
     blocks = tl.cdiv(channels, CHANNELS)
     row = tl.program_id(0) // blocks * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    inside = (row < taps.rows)[:, None] & (c < taps.channels)[None, :]
-    there = (row < rows)[:, None] & (c < channels)[None, :]
-    at = to + (row.to(tl.int64) * taps.taps * channels)[:, None] + c[None, :]
-    own, other = row.to(tl.int64) * taps.row, c.to(tl.int64) * taps.channel
-    for t in range(taps.taps):
-        # What lies next to each other is along the lanes, in the load as in the store
-        tap = w + (taps.first + t // taps.wide * taps.down + t % taps.wide * taps.across)
-        if TURNED:
-            v = tl.trans(tl.load(tap + other[:, None] + own[None, :], mask=tl.trans(inside), other=0))
-        else:
-            v = tl.load(tap + own[:, None] + other[None, :], mask=inside, other=0)
-        tl.store(at + t * channels, v, mask=there)
+    # What lies next to each other in w comes last, and so along the lanes
+    row, c = (row[None, :, None], c[:, None, None]) if TURNED else (row[:, None, None], c[None, :, None])
+    own = w + taps.first + row.to(tl.int64) * taps.row + c.to(tl.int64) * taps.channel
+    at = to + row.to(tl.int64) * taps.taps * channels + c
+    for first in range(0, taps.taps, TAPS):
+        t = (first + tl.arange(0, TAPS))[None, None, :]
+        inside = (row < taps.rows) & (c < taps.channels) & (t < taps.taps)
+        v = tl.load(own + t // taps.wide * taps.down + t % taps.wide * taps.across, mask=inside, other=0)
+        tl.store(at + t * channels, v, mask=(row < rows) & (c < channels) & (t < taps.taps))
