@@ -1,5 +1,6 @@
 """How a kernel is launched, on the device and stream of its arrays, and the scratch memory that it works in."""
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -159,15 +160,15 @@ def workspace(near, filled=(), empty=()):
     filled = [np.ascontiguousarray(part) for part in filled]
     dtypes = [dtype_name(a.dtype) for a in filled] + [dtype for _, dtype in empty]
     sizes = [a.nbytes for a in filled] + [n * itemsize(dtype) for n, dtype in empty]
-    begins = np.cumsum([0, *(programs(max(size, 1), ALIGNED) * ALIGNED for size in sizes)]).tolist()
-    head = np.zeros(begins[len(filled)], np.uint8)
+    begins = list(itertools.accumulate((programs(max(size, 1), ALIGNED) * ALIGNED for size in sizes), initial=0))
+    head = np.zeros(begins[len(filled)], np.uint8) if filled else None
     for begin, a in zip(begins, filled):
         head[begin : begin + a.nbytes] = a.reshape(-1).view(np.uint8)
     if device.INTERPRETED:
         memory = np.full(begins[-1] // 8, np.nan).view(np.uint8)  # a read of what was never written shows
-        memory[: head.size] = head
+        memory[: begins[len(filled)]] = 0 if head is None else head
         return [HostPointer(memory.ctypes.data + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
-    memory = _memory(near, begins[-1], head if filled else None)
+    memory = _memory(near, begins[-1], head)
     return [Pointer(memory.address + begin, dtype, memory) for begin, dtype in zip(begins, dtypes)]
 
 

@@ -70,7 +70,7 @@ def test_nan_of_a_pixel_reaches_what_the_kernel_takes_it_to_and_no_other(b, monk
 @on_each(lambda b: [(1,), (3,)] if b.name == "triton_gpu" else [], ["k"])
 def test_weights_whose_sum_has_several_parts_and_an_image_that_is_read_as_it_lies(b, k, monkeypatch):
     backward = importlib.import_module("kernels.triton_gpu.layers.conv_backward")
-    monkeypatch.setattr(backward, "tile_of", lambda c, pixels, half: ((64, 48, 4, 2), 3))
+    monkeypatch.setattr(backward, "tile_of", lambda *_: ((64, 48, 4, 2), 3))
     monkeypatch.setattr(backward, "PIXELS", {True: 64, False: 32})
     x, kernel, dy = drawn((2, 64, 9, 12), (70, 64, k, k), (2, 70, 9, 12))
     padding = ((k // 2, k // 2),) * 2

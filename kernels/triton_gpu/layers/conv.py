@@ -10,6 +10,7 @@ multiprocessors. Of several tiles the one is taken that this sum of rounds says 
 Papers
     [Arithmetic]  Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016
 """
+import functools
 from collections import namedtuple
 
 import numpy as np
@@ -59,10 +60,10 @@ def call_of(x, w, stride, padding):
     arrays, shape = read(STORED, x=x), tuple(map(int, w.shape))
     if len(arrays.shape) != 4 or len(shape) != 4 or shape[1] != arrays.shape[1]:
         raise ValueError(f"w: expected (O, C, KH, KW) for x (B, C, H, W), got {shape} for x {arrays.shape}")
-    strides = tuple(int(s) for s in ((stride,) * 2 if np.ndim(stride) == 0 else stride))
+    strides = (1, 1) if stride == 1 else tuple(int(s) for s in ((stride,) * 2 if np.ndim(stride) == 0 else stride))
     if len(strides) != 2 or min(strides) < 1:
         raise ValueError(f"stride: expected one or two numbers of at least 1, got {stride}")
-    if np.shape(padding) != (2, 2) or np.min(padding) < 0:
+    if padding != SAME and (np.shape(padding) != (2, 2) or np.min(padding) < 0):
         raise ValueError(f"padding: expected a pair of at least 0 for each axis, got {padding}")
     size = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(arrays.shape[2:], padding, shape[2:], strides)]
     if min(size) < 1:
@@ -109,14 +110,15 @@ def seen(plane, down=1, across=1, first=(0, 0)):
     return Of(at, plane.height * row, down * row, across * plane.channels, 1, row, plane.channels)
 
 
-def tile_of(arrays, pixels, outputs):
-    """Pixels, channels, warps and stages of a program. arrays: `Arrays`. pixels, outputs: how many there are."""
+@functools.cache
+def tile_of(half, pixels, outputs, slots):
+    """Pixels, channels, warps and stages of a program. half: whether of halves. pixels, outputs: how many there are.
+    slots: programs at a time."""
     def cycles(tile):
         programs = launch.programs(pixels, tile[0]) * launch.programs(outputs, tile[1])
         return launch.programs(programs, slots) * cycles_of(tile)
 
-    slots = launch.processors(arrays)
-    return min(TILES[arrays.dtype != "float32"], key=cycles)
+    return min(TILES[half], key=cycles)
 
 
 def cycles_of(tile):
@@ -130,7 +132,7 @@ def multiplied(arrays, y, x, w, bias, to, of, taps, chunk):
     """One product. arrays: `Arrays`. y, x, w: pointers. bias: pointer or None. to: `To`. of: `Of`. taps: `Taps`. chunk:
     terms at a time."""
     pixels = to.images * to.height * to.width
-    rows, columns, warps, stages = tile_of(arrays, pixels, to.outputs)
+    rows, columns, warps, stages = tile_of(arrays.dtype != "float32", pixels, to.outputs, launch.processors(arrays))
     across = launch.programs(to.outputs, columns)
     channels = whole(taps.channels, chunk)
     weights = packed_weights(arrays, w, across * columns, channels, taps)

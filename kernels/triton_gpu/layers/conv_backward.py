@@ -2,6 +2,7 @@
 each remainder of a pixel's place by it. dw is a product for each tap, whose terms are the pixels: in fixed chunks of
 them, added in one order. Operands are as in `conv`. `out` takes dx alone.
 """
+import functools
 import math
 from collections import namedtuple
 
@@ -105,16 +106,17 @@ def remainder(c, dx, dys, plane, which, chunk):
     multiplied(c.arrays, dx, dys, c.w, None, to, of, turned, chunk)  # of no taps, zeros
 
 
-def tile_of(c, pixels, half):
+@functools.cache
+def tile_of(half, pixels, outputs, channels, taps):
     """Outputs, channels, warps, stages of a program, and the parts of the sum. They depend on no device, for the parts
-    decide about bits. c: `Call`. pixels: chunks of them. half: whether of halves."""
+    decide about bits. half: whether of halves. pixels: chunks of them. outputs, channels, taps: how many there are."""
     def cycles(choice):
         tile, parts = choice
-        tiles = taps * launch.programs(c.o, tile[0]) * launch.programs(c.c, tile[1])
+        tiles = taps * launch.programs(outputs, tile[0]) * launch.programs(channels, tile[1])
         rounds = launch.programs(tiles * parts, SLOTS) * launch.programs(pixels, parts)
-        return rounds * cycles_of(tile) * PIXELS[half] + parts * 8 * taps * c.o * c.c / MEMORY
+        return rounds * cycles_of(tile) * PIXELS[half] + parts * 8 * taps * outputs * channels / MEMORY
 
-    taps, most = c.kh * c.kw, max(1, min(MOST, pixels // LEAST))
+    most = max(1, min(MOST, pixels // LEAST))
     return min(((tile, parts) for tile in TILES[half] for parts in range(1, most + 1)), key=cycles)
 
 
@@ -126,7 +128,7 @@ def weights(c, dys, of_dy, plane, xs, of_x, own):
     wide = min(chunk, triton.next_power_of_2(c.wo))
     high = chunk // wide
     down, across = launch.programs(c.ho, high), launch.programs(c.wo, wide)
-    (rows, columns, warps, stages), parts = tile_of(c, c.b * down * across, half)
+    (rows, columns, warps, stages), parts = tile_of(half, c.b * down * across, c.o, c.c, taps)
     (sums,) = launch.workspace(c.arrays, empty=[(parts * taps * c.o * c.c, "float32")])
     sizes = Sizes(c.b, c.ho, c.wo, c.o, c.c, parts, taps, c.kw)
     grid = launch.programs(c.o, rows) * launch.programs(c.c, columns) * taps * parts
