@@ -4,19 +4,24 @@ are three of tf32 each, or float16 or bfloat16, all on the tensor cores. `out` t
 The gradients of w and b are sums over all rows: in fixed chunks of them, added in one order.
 """
 import math
+from collections import namedtuple
 
 import triton
 import triton.language as tl
 
 from kernels.triton_gpu import launch
 from kernels.triton_gpu.arrays import STORED, apart, read
+from kernels.triton_gpu.layers.planes import Taps, packed_weights
 from kernels.triton_gpu.layers.tiles import dot
 from kernels.triton_gpu.layers.vectors import added, given, written
 from kernels.triton_gpu.matmul import tile_of
 from kernels.triton_gpu.philox import stored
 
-TILE = dict(ROWS=64, COLUMNS=64, CHUNK=32)  # of a program's result, and terms at a time
-PARTS, LEAST = 32, 256  # chunks of rows at most, and rows of one at least
+# Of a program: rows and columns of its result, terms at a time, stages, warps; first of a product with w, then of the
+# gradient of w. For halves, and for float32.
+Tile = namedtuple("Tile", "ROWS COLUMNS CHUNK STAGES warps")
+TILES = {True: (Tile(128, 128, 64, 3, 8), Tile(128, 128, 64, 3, 4)), False: (Tile(128, 64, 32, 3, 4),) * 2}
+PARTS, LEAST, PROGRAMS = 64, 256, 512  # chunks of rows at most, rows of one at least, and about so many programs
 
 
 def linear(x, w, b=None, out=None):
@@ -38,14 +43,18 @@ def linear_backward(dy, x, w, out=None):
     apart((pointer, rows * n), (upstream, rows * m))
     apart((pointer, rows * n), (arrays.pointers[0], rows * n))
     apart((pointer, rows * n), (weights, m * n))
-    # dx = dy w
-    _product(arrays, pointer, (upstream, m, 1), (weights, n, 1), None, rows, n, m)
+    # dx = dy w; the tensor cores take the terms of tf32 from memory in which they lie next to each other
+    right = weights, n, 1
+    if arrays.dtype == "float32":
+        right = packed_weights(arrays, weights, n, m, Taps(0, 1, n, 0, 0, n, m, 1, 1)), 1, m
+    _product(arrays, pointer, (upstream, m, 1), right, None, rows, n, m)
     # dw = dy^T x and db, a chunk of rows in each program, then the chunks in order
-    parts = max(1, min(PARTS, rows // LEAST))
+    tile = TILES[arrays.dtype != "float32"][1]
+    grid = launch.programs(m, tile.ROWS) * launch.programs(n, tile.COLUMNS)
+    parts = max(1, min(PARTS, rows // LEAST, PROGRAMS // max(grid, 1)))
     sums, column_sums = launch.workspace(arrays, empty=[(parts * m * n, "float32"), (parts * m, "float32")])
-    grid = launch.programs(m, TILE["ROWS"]) * launch.programs(n, TILE["COLUMNS"]) * parts
-    launch.run(_outer, grid, arrays, sums, column_sums, upstream, arrays.pointers[0], rows, m, n, parts,
-               launch.programs(rows, parts), **TILE)  # fmt: skip
+    launch.run(_outer, grid * parts, arrays, sums, column_sums, upstream, arrays.pointers[0], rows, m, n, parts,
+               launch.programs(rows, parts), **tile._asdict())  # fmt: skip
     dw, db = added(arrays, sums, 1, (m * n,), parts)[0], added(arrays, column_sums, 1, (m,), parts)[0]
     return dx, dw.reshape(m, n), db
 
@@ -60,21 +69,22 @@ def _checked(x, w):
 
 def _product(arrays, to, left, right, bias, rows, columns, terms):
     """to = left right + bias. left, right: (pointer, step to the next row, to the next column)."""
-    grid = launch.programs(rows, TILE["ROWS"]) * launch.programs(columns, TILE["COLUMNS"])
-    launch.run(_affine, grid, arrays, to, *left, *right, bias, rows, columns, terms, **TILE)
+    tile = TILES[arrays.dtype != "float32"][0]
+    grid = launch.programs(rows, tile.ROWS) * launch.programs(columns, tile.COLUMNS)
+    launch.run(_affine, grid, arrays, to, *left, *right, bias, rows, columns, terms, **tile._asdict())
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _affine(
     y, a, a_row, a_column, b, b_row, b_column, bias, rows, columns, terms,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     row, column = tile_of(tl.program_id(0), tl.cdiv(columns, COLUMNS), ROWS, COLUMNS)
     k = tl.arange(0, CHUNK)
     left = a + row.to(tl.int64)[:, None] * a_row + k[None, :] * a_column
     right = b + k.to(tl.int64)[:, None] * b_row + column.to(tl.int64)[None, :] * b_column
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for first in range(0, terms, CHUNK):
+    for first in tl.range(0, terms, CHUNK, num_stages=STAGES):
         there = k < terms - first
         x = tl.load(left, mask=(row < rows)[:, None] & there[None, :], other=0)
         w = tl.load(right, mask=there[:, None] & (column < columns)[None, :], other=0)
@@ -90,14 +100,14 @@ def _affine(
 @triton.jit(do_not_specialize=["rows", "parts", "length"])
 def _outer(
     sums, column_sums, dy, x, rows, m, n, parts, length,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     part, tile = tl.program_id(0) % parts, tl.program_id(0) // parts
     row, column = tile_of(tile, tl.cdiv(n, COLUMNS), ROWS, COLUMNS)  # of dw (m, n)
     begin = part.to(tl.int64) * length
     end = tl.minimum(begin + length, rows)
     k, total, total_dy = tl.arange(0, CHUNK), tl.zeros((ROWS, COLUMNS), tl.float32), tl.zeros((ROWS,), tl.float32)
-    for first in range(begin, end, CHUNK):
+    for first in tl.range(begin, end, CHUNK, num_stages=STAGES):
         at = first + k
         d = tl.load(dy + at[None, :] * m + row[:, None], mask=(row < m)[:, None] & (at < end)[None, :], other=0)
         v = tl.load(x + at[:, None] * n + column[None, :], mask=(at < end)[:, None] & (column < n)[None, :], other=0)
