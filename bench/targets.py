@@ -2,7 +2,7 @@
 
 A line of targets.csv holds for one operation, or for all whose data are "images" or a "matrix"; row `*` is every row.
 Its value is the least that its column must reach, of AT_MOST the most; without a value the shape is timed and nothing
-is demanded. A target stays in the file when it is missed, and the tables show it.
+is demanded. A line with a dtype holds for that one alone, another for float32. A target stays in the file when it is missed, and the tables show it.
 """
 import csv
 import functools
@@ -43,11 +43,13 @@ def demands(result, kind, column):
 
 def wanted(result, kind):
     """{column: least (or most) value} of one row of `bench.measure`, empty where nothing is demanded."""
-    found = {line["column"]: line["value"] for line in _holding(result, kind) if line["value"] is not None}
+    mine = [line for line in _holding(result, kind) if line["value"] is not None]
+    own = {line["column"]: line["value"] for line in mine if line["dtype"] == result["dtype"]}
+    found = {line["column"]: line["value"] for line in mine if not line["dtype"]}
     percent = found.pop(HALF, None)
     if result["dtype"] in HALVES:
-        return {"copy": percent / 100 * result["float32_copy"]} if percent and result["float32_copy"] else {}
-    return found
+        found = {"copy": percent / 100 * result["float32_copy"]} if percent and result["float32_copy"] else {}
+    return found | own
 
 
 def judge(result, kind):
@@ -55,6 +57,7 @@ def judge(result, kind):
     demanded = wanted(result, kind)
     words = {c: f"{'<= ' if c in AT_MOST else ''}{v:.3g}{'%' if c in PERCENT else 'x'}" for c, v in demanded.items()}
     words |= {c: f"<= {v:g} us" for c, v in demanded.items() if c == "median_us"}
+    words |= {c: f"{v / 1000:g} TFLOP/s" for c, v in demanded.items() if c == "gflops"}
     target = ", ".join(f"{c.removesuffix('_us')} {said}" for c, said in words.items())
     if not demanded or result["failure"]:
         return target, "no: FAIL" if demanded else ""
