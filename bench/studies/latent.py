@@ -2,8 +2,9 @@
 
 The task is that of `bench.studies.prompt`. The autoencoder, trained first, turns a picture of 3 x 32 x 32 into a latent
 of 4 x 8 x 8 ([LDM] section 3.1; squared error and KL, no adversary). The transformer then learns on either, 16 tokens
-each: of 8 x 8 pixels, or of 2 x 2 places of the latent. Latents are divided by their deviation ([LDM] appendix G), and
-in one run are not. One more run gives words and patches weights of their own, `ref.nets.mmdit`.
+each: of 8 x 8 pixels, or of 2 x 2 places of the latent. Latents are divided by their deviation ([LDM] appendix G); in
+one run they are not, and in one they get the deviation of Stable Diffusion's. One run gives words and patches weights
+of their own, `ref.nets.mmdit`.
 
 Each training gets the same seconds, its first step, which compiles, and the drawing of pictures not counted; encoding
 is a part of each step on latents. Operations are of a picture in a training step: twice the terms of every matrix
@@ -25,15 +26,17 @@ from ref import tree
 from ref.nets import autoencoder
 from ref.nets.init import autoencoder_init
 
-SETTINGS = dict(seconds=28.0, autoencoder_seconds=22.0, looks=4, count=100, batch=256, autoencoder_batch=128,
+SETTINGS = dict(seconds=23.0, autoencoder_seconds=20.0, looks=4, count=100, batch=256, autoencoder_batch=128,
                 widths=(16, 32, 64), kl=1e-4, steps=30, guidance=2.5, seed=0, backend="numba_cpu")  # fmt: skip
 LATENT, CONFIG = (4, 8, 8), {"norm_num_groups": 8}
-ON_LATENTS = {"shape": LATENT, "patch": 2}
-RUNS = {"pixels": {}, "latents": ON_LATENTS, "latents, not rescaled": ON_LATENTS,
-        "latents, two streams": ON_LATENTS | {"streams": 2}}  # fmt: skip
+PUBLISHED = 1 / 0.18215  # the deviation of Stable Diffusion's latents, of which 0.18215 is the published scale
+COARSE, TWO = {"shape": LATENT, "patch": 2}, {"streams": 2}
+# Each run: what differs from `model.SIZES`, and the deviation that latents are scaled to, None for as they are
+RUNS = {"pixels": ({}, None), "latents": (COARSE, 1.0), "latents, two streams": (COARSE | TWO, 1.0),
+        "latents as they are": (COARSE, None), "latents of deviation 5.5": (COARSE, PUBLISHED)}  # fmt: skip
 FINER = {"pixels, 64 tokens": {"patch": 4}, "pixels, 256 tokens": {"patch": 2},
-         "latents, 64 tokens": ON_LATENTS | {"patch": 1}}  # only counted
-COLOURS = dict(zip(RUNS, ("black", "#0072B2", "#D55E00", "#009E73")))
+         "latents, 64 tokens": COARSE | {"patch": 1}}  # only counted
+COLOURS = dict(zip(RUNS, ("black", "#0072B2", "#009E73", "#56B4E9", "#D55E00")))
 FIGURES = "digit", "colour", "size", "place", "all"
 COLUMNS = {
     "what": "", "train_seconds": "of its own training", "total_seconds": "with the autoencoder's",
@@ -81,20 +84,18 @@ def rows(this):
                        for what, x in drawn.items()]  # fmt: skip
     found[2]["psnr"] = nerf.psnr((drawn["the same, decoded"] + 1) / 2, (real + 1) / 2)
     first, ids = found[0]["train_seconds"], np.concatenate([scenes.ids(scenes.captions(some)) for some in layouts])
-    for what, change in RUNS.items():
-        sizes, scale = model.SIZES | change, 1.0 if "not" in what else deviation
-        on_latents, how = "shape" in sizes, operations(sizes, this) | {"what": what}
+    for what, (change, wanted) in RUNS.items():
+        sizes, scale = model.SIZES | change, 1.0 if wanted is None else deviation / wanted
+        on_latents, how = "shape" in sizes, {"what": what} | operations(sizes, this)
         for seconds, step, average in diffused(this, sizes, sprites, net if on_latents else None, scale):
-            params = train.views(average, sizes)
-            made = adherence.drawn_for(params, sizes, np.concatenate([ids, scenes.ids(show.EIGHT)]), w=this.guidance,
-                                       steps=this.steps, backend=this.backend)  # fmt: skip
-            made = decoded(made * scale) if on_latents else made
+            made = adherence.drawn_for(train.views(average, sizes), sizes, ids, w=this.guidance, steps=this.steps,
+                                       backend=this.backend)  # fmt: skip
+            drawn[what] = decoded(made * scale) if on_latents else made
             found.append(how | {"train_seconds": seconds, "total_seconds": seconds + first * on_latents,
-                                "train_steps": step} | agreed(judging, made[: len(ids)], layouts))  # fmt: skip
-            drawn[what] = made[len(ids) :]
+                                "train_steps": step} | agreed(judging, drawn[what], layouts))  # fmt: skip
             this.tick()
     found += [{"what": what} | operations(model.SIZES | change, this) for what, change in FINER.items()]
-    return reached(found), {what: x[-8:] for what, x in drawn.items()}
+    return reached(found), {what: pictures.spread_out(x, 10) for what, x in drawn.items()}
 
 
 def trained_autoencoder(this, sprites):

@@ -51,7 +51,7 @@ def split(vector, shapes):
 
 def packed(grads):
     """The inverse of `split`: the leaves of a tree in one vector, float32."""
-    shapes, leaves = tree.map(np.shape, grads), tree.leaves(grads)
+    shapes, leaves = tree.map(lambda leaf: leaf.shape, grads), tree.leaves(grads)
     flat = np.zeros(sum(leaf.size for leaf in leaves), np.float32, like=leaves[0])
     tree.map(lambda to, leaf: np.copyto(to, leaf), split(flat, shapes), grads)
     return flat
