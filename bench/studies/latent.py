@@ -246,21 +246,25 @@ def shown(rows):
 
 def draw(rows, drawn):
     """Adherence by seconds, operations of a step; scenes, and the answers of each run."""
-    figure, upper, lower = pictures.parts((9.2, 7.4), 2.6, 4.6)
+    figure, upper, lower = pictures.parts((9.8, 6.2), 2.8, 3.4)
     left, right = upper.subplots(1, 2)
     styles = {name: {"color": colour, "marker": "o"} for name, colour in COLOURS.items()}
     pictures.lines(left, rows, "what", "total_seconds", "all", styles)
     left.axhline(rows[1]["all"], color="black", ls="--", lw=1, label="real scenes")
     left.axhline(rows[2]["all"], color="#0072B2", ls="--", lw=1, label="real scenes, decoded")
     left.set(xlabel="seconds of training, with the autoencoder's", ylabel="everything right (share)", ylim=(0, 1.05))
-    left.legend()
+    left.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     bars = [row for row in shown(rows) if row.get("of_encoding", "") != ""]
-    for key, colour in (("gflop", "0.6"), ("of_encoding", "#D55E00")):
-        right.barh([row["what"] for row in bars], [row[key] for row in bars], color=colour, label=COLUMNS[key])
+    names = [row["what"] for row in bars]
+    right.barh(names, [row["gflop"] for row in bars], color="0.6")
+    right.barh(names, [row["of_encoding"] for row in bars], color="#D55E00", label="of them in the encoder")
     right.invert_yaxis()
     right.set(xlabel="operations of a picture in a training step, 1e9")
-    for axis, (what, x) in zip(lower.subplots(-(-len(drawn) // 2), 2).flat, drawn.items()):
+    right.legend()
+    axes = lower.subplots(-(-len(drawn) // 2), 2).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (what, x) in zip(axes, drawn.items()):
         axis.imshow(show.side_by_side(x))
         axis.set_title(what)
-        axis.set_axis_off()
     return figure
