@@ -1,4 +1,4 @@
-"""Latent diffusion: the same transformer on pixels and on the latents of an autoencoder, by the seconds.
+"""Latent diffusion: one transformer on pixels and on latents, by the seconds.
 
 The task is that of `bench.studies.prompt`. The autoencoder, trained first, turns a picture of 3 x 32 x 32 into a latent
 of 4 x 8 x 8 ([LDM] section 3.1; squared error and KL, no adversary). The transformer then learns on either, 16 tokens
