@@ -109,7 +109,7 @@ def per_example(value, x, name):
     another shape, TypeError for None, of which NumPy makes NaN."""
     if value is None:
         raise TypeError(f"{name}: expected one number or shape {x.shape[:1]}, got None")
-    value = float64(value)
+    value = np.asarray(value, np.complex128 if np.iscomplexobj(value) else np.float64, like=x)
     if value.ndim != 0 and value.shape != x.shape[:1]:
         raise ValueError(f"{name}: expected one number or shape {x.shape[:1]} for data of shape {x.shape}, got "
                          f"{value.shape}")

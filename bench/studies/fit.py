@@ -50,7 +50,7 @@ def picked(count, seed, batch, step):
 def backend(name):
     """The modules of `ref` or of a kernel backend in one place, a module of networks on it (net), how arrays get there
     and back (send, receive), and whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""
-    package, names = "ref" if name == "ref" else f"kernels.{name}", ("philox", "diffusion", "fused")
+    package, names = "ref" if name == "ref" else f"kernels.{name}", ("philox", "diffusion", "fused", "vae")
     found = SimpleNamespace(**{module: importlib.import_module(f"{package}.{module}") for module in names})
     found.send, found.receive = (np.asarray, np.asarray) if name == "ref" else registry.carriers(name)
     found.net = lambda module: with_kernels(module, name)

@@ -14,8 +14,8 @@ from bench.studies import fit
 from bench.studies.prompt import scenes
 from kernels.nets import with_kernels
 from ref import flow, guidance, philox, samplers, tree
-from ref.nets import joint_dit, text
-from ref.nets.init import joint_dit_init, text_encoder_init
+from ref.nets import joint_dit, mmdit, text
+from ref.nets.init import joint_dit_init, mmdit_init, text_encoder_init
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "prompt.npz"
 SHAPE = (3, scenes.SIZE, scenes.SIZE)
@@ -26,28 +26,56 @@ SAMPLERS = {"euler": samplers.flow_euler, "heun": samplers.flow_heun}
 
 def start(seed, sizes):
     """Fresh parameters: {"text": of `text_encoder`, "net": of `joint_dit`}; for the seed None their shapes. sizes: as
-    SIZES."""
+    SIZES; perhaps shape, of what is drawn in place of pictures, and streams, 2 for `mmdit`."""
     text = text_encoder_init(seed, 1 + len(scenes.WORDS), scenes.LENGTH, sizes["text_width"], sizes["text_layers"])
     if seed is not None:  # words and places of size 1, or they drown in what the blocks add, and digits come late
         text["embeddings"] = tree.map(lambda w: w * np.float32(sizes["text_width"] ** 0.5), text["embeddings"])
     context = scenes.LENGTH, sizes["text_width"]
     other = None if seed is None else seed + 1
-    net = joint_dit_init(other, scenes.SIZE, sizes["patch"], 3, sizes["width"], sizes["depth"], context)
+    if sizes.get("streams") == 2:
+        return {"text": text, "net": mmdit_init(other, two_streams(sizes))}
+    channels, side, _ = shape_of(sizes)
+    net = joint_dit_init(other, side, sizes["patch"], channels, sizes["width"], sizes["depth"], context)
     return {"text": text, "net": net}
+
+
+def shape_of(sizes):
+    """The shape of what is drawn, (C, H, W). sizes: as in `start`."""
+    return tuple(sizes.get("shape", SHAPE))
+
+
+def two_streams(sizes):
+    """The configuration of `mmdit`, whose text as a whole is all words after another. sizes: as in `start`."""
+    channels, side, _ = shape_of(sizes)
+    return {
+        "sample_size": side, "patch_size": sizes["patch"], "in_channels": channels, "num_layers": sizes["depth"],
+        "num_attention_heads": sizes["heads"], "attention_head_dim": sizes["width"] // sizes["heads"],
+        "joint_attention_dim": sizes["text_width"], "pooled_projection_dim": scenes.LENGTH * sizes["text_width"],
+        "pos_embed_max_size": side // sizes["patch"],
+    }  # fmt: skip
 
 
 def predict(params, xt, t, ids, sizes, backend):
     """x0_hat of noised pictures. xt: (B, 3, 32, 32). t: (B,) or one number in [0, 1]. ids: (B, LENGTH). backend: whose
     layers the networks call. Returns x0_hat, cache."""
-    config, heads = {"num_attention_heads": sizes["text_heads"]}, {"num_heads": sizes["heads"]}
+    config, given = {"num_attention_heads": sizes["text_heads"]}, (params["net"], xt, 1000 * t)
     context, words = with_kernels(text, backend).text_encoder(params["text"], ids, config)
-    x0_hat, net = with_kernels(joint_dit, backend).joint_dit(params["net"], xt, 1000 * t, context, heads)
+    if sizes.get("streams") == 2:
+        whole = context.reshape(len(context), -1)
+        x0_hat, net = with_kernels(mmdit, backend).mmdit(*given, context, whole, two_streams(sizes))
+    else:
+        x0_hat, net = with_kernels(joint_dit, backend).joint_dit(*given, context, {"num_heads": sizes["heads"]})
     return x0_hat, {"text": words, "net": net}
 
 
 def predict_backward(dx0_hat, params, cache, sizes, backend):
     """Gradients of `predict` in the parameters. dx0_hat: as x0_hat there. cache: of the forward. Returns dparams."""
-    _, dcontext, net = with_kernels(joint_dit, backend).joint_dit_backward(dx0_hat, params["net"], cache["net"])
+    if sizes.get("streams") == 2:
+        _, dcontext, dwhole, net = with_kernels(mmdit, backend).mmdit_backward(
+            dx0_hat, params["net"], cache["net"], two_streams(sizes))
+        dcontext = dcontext + dwhole.reshape(dcontext.shape)
+    else:
+        _, dcontext, net = with_kernels(joint_dit, backend).joint_dit_backward(dx0_hat, params["net"], cache["net"])
     config = {"num_attention_heads": sizes["text_heads"]}
     words = with_kernels(text, backend).text_encoder_backward(dcontext, params["text"], cache["text"], config)
     return {"text": words, "net": net}
@@ -84,9 +112,9 @@ def guided(params, ids, w, sizes, backend, without=None, watch=None):
 def sample(
     params, ids, sizes, w=2.5, steps=30, seed=0, sampler="euler", backend="numba_cpu", without=None, watch=None,
 ):  # fmt: skip
-    """Pictures for the prompts, (B, 3, 32, 32) float64. ids, w, without, watch: as in `guided`. sampler: of
+    """Pictures for the prompts, (B, *shape_of(sizes)) float64. ids, w, without, watch: as in `guided`. sampler: of
     SAMPLERS."""
-    noise = philox.normal(seed, (len(ids), *SHAPE), philox.stream("sampling"))
+    noise = philox.normal(seed, (len(ids), *shape_of(sizes)), philox.stream("sampling"))
     velocity = guided(params, ids, w, sizes, backend, without, watch)
     return SAMPLERS[sampler](velocity, noise, np.linspace(1, 0, steps + 1))
 

@@ -25,7 +25,11 @@ VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one v
 
 def begin(sizes, settings, arrays=np):
     """The state before the first step. arrays: module that makes its arrays, numpy or cupy."""
-    fresh = model.start(settings["seed"], sizes)
+    return state_of(model.start(settings["seed"], sizes), arrays)
+
+
+def state_of(fresh, arrays=np):
+    """The same of any parameters. fresh: a tree of them. arrays: as in `begin`."""
     vector = arrays.concatenate([arrays.asarray(leaf).ravel() for leaf in tree.leaves(fresh)])
     state = {"params": vector, "m": vector * 0, "v": vector * 0, "average": vector.copy()}
     return state | {"step": 0, "seconds": 0.0, "losses": []}
@@ -33,11 +37,24 @@ def begin(sizes, settings, arrays=np):
 
 def views(vector, sizes):
     """The tree of parameters whose leaves lie one after another in vector."""
+    return split(vector, model.start(None, sizes))
+
+
+def split(vector, shapes):
+    """The tree of arrays of these shapes that lie one after another in vector. shapes: a tree of them."""
     found, at = {}, 0
-    for name, shape in tree.named(model.start(None, sizes)).items():
+    for name, shape in tree.named(shapes).items():
         found[name] = vector[at : at + math.prod(shape)].reshape(shape)
         at += math.prod(shape)
     return tree.from_named(found)
+
+
+def packed(grads):
+    """The inverse of `split`: the leaves of a tree in one vector, float32."""
+    shapes, leaves = tree.map(lambda leaf: leaf.shape, grads), tree.leaves(grads)
+    flat = np.zeros(sum(leaf.size for leaf in leaves), np.float32, like=leaves[0])
+    tree.map(lambda to, leaf: np.copyto(to, leaf), split(flat, shapes), grads)
+    return flat
 
 
 def batch_of(step, settings, sprites):
@@ -51,10 +68,12 @@ def batch_of(step, settings, sprites):
     return *scenes.placed(layout, *sprites[1:]), ids, t
 
 
-def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, t):
+def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, t, encode=None):
     """The loss of a batch and its gradients, one vector. params: `views` of a vector. ink: of `scenes.handwriting`.
-    eps: (B, 3, 32, 32) noise. The rest: of `batch_of`, on the device where the arrays are."""
-    x0 = scenes.painted(ink, size, number, corner, rgb)
+    eps: (B, 3, 32, 32) noise. The rest: of `batch_of`, on the device where the arrays are. encode: pictures -> what is
+    noised in their place, of the shape of eps, or None."""
+    pictures = scenes.painted(ink, size, number, corner, rgb)
+    x0 = pictures if encode is None else encode(pictures)
     times = t.astype(np.float32)[:, None, None, None]
     xt = (1 - times) * x0 + times * eps
     # L = mean((x0_hat - x0)^2 / t)
@@ -62,18 +81,15 @@ def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, 
     error = (x0_hat - x0) / times
     loss = (error * (x0_hat - x0)).mean()
     dparams = model.predict_backward(error * (2 / error.size), params, cache, sizes, backend)
-    # In one vector
-    flat = np.zeros(sum(leaf.size for leaf in tree.leaves(dparams)), np.float32, like=eps)
-    tree.map(lambda to, leaf: np.copyto(to, leaf), views(flat, sizes), dparams)
-    return loss, flat
+    return loss, packed(dparams)
 
 
-def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0):
+def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, shape=model.SHAPE):
     """One step. Changes state. loss_and_gradients: `gradients` of its parameters. done: the share of the training that
-    is over; the rate falls to 0 over its second half."""
+    is over; the rate falls to 0 over its second half. shape: of the noise of an example."""
     kernels, arrays = fit.backend(backend), fit.array_module(backend)
-    step, shape = state["step"] + 1, (settings["batch"], *model.SHAPE)
-    eps = arrays.asarray(kernels.philox.normal(settings["seed"], shape, philox.stream("noise", step)), np.float32)
+    step, size = state["step"] + 1, (settings["batch"], *shape)
+    eps = arrays.asarray(kernels.philox.normal(settings["seed"], size, philox.stream("noise", step)), np.float32)
     batch = [arrays.asarray(part) for part in batch_of(step, settings, sprites)]
     loss, grads = loss_and_gradients(eps, *batch)
     # Adam and the moving average
