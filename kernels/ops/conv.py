@@ -1,6 +1,7 @@
 """`ref.layers.conv2d` and `ref.layers.norm_conv`, and their gradients. A half is rounded where it is stored: the
 result, and what `norm_conv` convolves."""
 import functools
+import math
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def _norm_backward_stored(dy, x, groups, scale, shift, eps, w, **more):
 def _flops(products, w, x=None, dy=None, stride=1, padding=SAME, **rest):
     """2 a multiply-add, of so many convolutions."""
     size = [(n + sum(p) - k) // stride + 1 for n, p, k in zip(x.shape[2:], padding, w.shape[2:])]
-    return 2 * products * len(x) * size[0] * size[1] * w.size
+    return 2 * products * x.shape[0] * math.prod(size) * math.prod(w.shape)
 
 
 ON_CPU, ON_GPU = ((1, 320, 64, 64), (1, 640, 32, 32), (32, 64, 16, 16)), (
