@@ -24,8 +24,9 @@ def trilinear(grid, x, out=None):
     y, to = written("out", out, arrays, (n, arrays.shape[0]))
     apart((to, n * arrays.shape[0]), (arrays.pointers[0], arrays.size))
     apart((to, n * arrays.shape[0]), (points, 3 * n))
-    launch.run(_gather, launch.programs(n, POINTS), arrays, to, arrays.pointers[0], points, sizes, n,
-               C=arrays.shape[0], POINTS=POINTS)  # fmt: skip
+    block = sort.block_for(n, POINTS)
+    launch.run(_gather, launch.programs(n, block), arrays, to, arrays.pointers[0], points, sizes, n,
+               C=arrays.shape[0], POINTS=block)  # fmt: skip
     return y
 
 
@@ -41,16 +42,19 @@ def trilinear_backward(dy, grid, x, out=None):
         apart((to_grid, arrays.size), (pointer, length))
     dx, to_x = fresh(arrays, (n, 3))
     keys, values = launch.workspace(arrays, empty=[(size, "int32"), (sort.rows_for(size) * channels, "float32")])
-    launch.run(_slopes, launch.programs(n, POINTS), arrays, to_x, keys, upstream, arrays.pointers[0], points, sizes, n,
-               C=channels, POINTS=POINTS)  # fmt: skip
+    block = sort.block_for(n, POINTS)
+    launch.run(_slopes, launch.programs(n, block), arrays, to_x, keys, upstream, arrays.pointers[0], points, sizes, n,
+               C=channels, POINTS=block)  # fmt: skip
     # The list of each voxel, and behind them the corners outside of the grid
     keys, place = sort.ordered(keys, size, 0, cells.bit_length(), arrays)
     begin = sort.begins(keys, size, cells, arrays)
-    launch.run(_shares, launch.programs(size, POINTS), arrays, values, place, upstream, points, sizes, size,
-               C=channels, POINTS=POINTS)  # fmt: skip
+    block = sort.block_for(size, POINTS)
+    launch.run(_shares, launch.programs(size, block), arrays, values, place, upstream, points, sizes, size,
+               C=channels, POINTS=block)  # fmt: skip
     sort.add_chunks(values, size, channels, arrays)
-    launch.run(_voxels, launch.programs(cells, sort.LISTS), arrays, to_grid, values, begin, size, cells, warps=1,
-               C=channels, LISTS=sort.LISTS, CHUNK=sort.CHUNK)  # fmt: skip
+    block = sort.block_for(cells, sort.LISTS)
+    launch.run(_voxels, launch.programs(cells, block), arrays, to_grid, values, begin, size, cells, warps=1,
+               C=channels, LISTS=block, CHUNK=sort.CHUNK)  # fmt: skip
     return dgrid, dx
 
 

@@ -7,24 +7,31 @@ block, 2^BITS comparisons and additions for each key.
 import triton
 import triton.language as tl
 
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import device, launch
 
 BITS, BLOCK, WARPS = 4, 1024, 8  # of a digit; keys of a program; warps of a program
 CHUNK, LISTS = 32, 32  # rows of a list that are added beforehand; lists of a program
 CHUNKS = 8  # of a program
 
 
+def block_for(size, block):
+    """The elements of a program: block, and in the interpreter as many as there are, since its programs take turns.
+    size: of the data, an int."""
+    return min(max(1 << (size - 1).bit_length(), 16), 1 << 14) if device.INTERPRETED and size else block
+
+
 def ordered(keys, size, low, bits, near):
     """Pointers to the keys in ascending order, and to the place where each stood; equal ones stay in their order. keys:
     pointer to int32, size of them. low: the least, an int. bits: of the largest key - low; what has more is anywhere.
     near: `Arrays`."""
-    blocks, digits = launch.programs(size, BLOCK), 1 << BITS
+    block, digits = block_for(size, BLOCK), 1 << BITS
+    blocks = launch.programs(size, block)
     *pairs, counts, totals = launch.workspace(near, empty=[
         (n, "int32") for n in (size, size, size, size, digits * blocks, digits)])  # fmt: skip
     place = None
     for turn, shift in enumerate(range(0, max(bits, 1), BITS)):
         to_keys, to_place = pairs[2 * (turn % 2) : 2 * (turn % 2) + 2]
-        told = dict(warps=WARPS, DIGITS=digits, BLOCK=BLOCK)
+        told = dict(warps=WARPS, DIGITS=digits, BLOCK=block)
         launch.run(_count, blocks, near, counts, keys, low, shift, size, **told)
         added_before(counts, totals, digits, blocks, near)
         launch.run(_move, blocks, near, to_keys, to_place, keys, place, counts, totals, low, shift, size, **told)
@@ -35,15 +42,16 @@ def ordered(keys, size, low, bits, near):
 def added_before(counts, totals, rows, columns, near):
     """Turns each count into the sum of those before it in its row, and writes the sums of the rows. counts: pointer to
     (rows, columns) int32. totals: pointer to (rows,) int32. near: `Arrays`."""
-    launch.run(_added_before, rows, near, counts, totals, columns, BLOCK=BLOCK)
+    launch.run(_added_before, rows, near, counts, totals, columns, BLOCK=block_for(columns, BLOCK))
 
 
 def begins(keys, size, lists, near):
     """A pointer to where the list of each key 0 .. lists begins, (lists + 1,) int32. keys: pointer to int32, ascending,
     size of them. near: `Arrays`."""
     (begin,) = launch.workspace(near, empty=[(lists + 1, "int32")])
-    launch.run(_begins, launch.programs(lists + 1, BLOCK), near, begin, keys, size, size.bit_length(), lists + 1,
-               BLOCK=BLOCK)  # fmt: skip
+    block = block_for(lists + 1, BLOCK)
+    launch.run(_begins, launch.programs(lists + 1, block), near, begin, keys, size, size.bit_length(), lists + 1,
+               BLOCK=block)  # fmt: skip
     return begin
 
 
@@ -55,8 +63,9 @@ def rows_for(size):
 def add_chunks(values, size, columns, near):
     """Writes the sums of CHUNK rows each behind the rows. values: pointer to (rows_for(size), columns) float32. near:
     `Arrays`."""
-    launch.run(_add_chunks, launch.programs(size, CHUNK * CHUNKS), near, values, size, C=columns, CHUNK=CHUNK,
-               CHUNKS=CHUNKS)  # fmt: skip
+    block = block_for(launch.programs(size, CHUNK), CHUNKS)
+    launch.run(_add_chunks, launch.programs(size, CHUNK * block), near, values, size, C=columns, CHUNK=CHUNK,
+               CHUNKS=block)  # fmt: skip
 
 
 @triton.jit
