@@ -42,7 +42,8 @@ def ordered(keys, size, low, bits, near):
 def added_before(counts, totals, rows, columns, near):
     """Turns each count into the sum of those before it in its row, and writes the sums of the rows. counts: pointer to
     (rows, columns) int32. totals: pointer to (rows,) int32. near: `Arrays`."""
-    launch.run(_added_before, rows, near, counts, totals, columns, BLOCK=block_for(columns, BLOCK))
+    block, together = block_for(columns, BLOCK), rows if device.INTERPRETED else 1
+    launch.run(_added_before, rows // together, near, counts, totals, columns, ROWS=together, BLOCK=block)
 
 
 def begins(keys, size, lists, near):
@@ -86,15 +87,15 @@ def _count(counts, keys, low, shift, size, DIGITS: tl.constexpr, BLOCK: tl.const
 
 
 @triton.jit(do_not_specialize=["columns"])
-def _added_before(counts, totals, columns, BLOCK: tl.constexpr):
-    before = tl.program_id(0) * 0
+def _added_before(counts, totals, columns, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row, before = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.zeros((ROWS,), tl.int32)
     for first in range(0, columns, BLOCK):
-        i = first + tl.arange(0, BLOCK)
-        at = counts + tl.program_id(0) * columns + i
+        i = first + tl.arange(0, BLOCK)[None, :]
+        at = counts + row[:, None] * columns + i
         count = tl.load(at, mask=i < columns, other=0)
-        tl.store(at, before + tl.cumsum(count, 0) - count, mask=i < columns)
-        before += tl.sum(count, 0)
-    tl.store(totals + tl.program_id(0), before)
+        tl.store(at, before[:, None] + tl.cumsum(count, 1) - count, mask=i < columns)
+        before += tl.sum(count, 1)
+    tl.store(totals + row, before)
 
 
 @triton.jit(do_not_specialize=["low", "shift", "size"])
