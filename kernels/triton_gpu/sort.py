@@ -2,7 +2,7 @@
 There is nothing atomic and no library: a pass counts the digits of each block, adds the counts up, and moves the pairs.
 
 A pass reads a key twice and writes a pair once, 20 bytes for each of n pairs; what binds it is the ranks inside of a
-block, 2^BITS comparisons and additions for each key.
+block, sums along it of 2^BITS counters, two in an int.
 """
 import triton
 import triton.language as tl
@@ -71,19 +71,23 @@ def add_chunks(values, size, columns, near):
 
 @triton.jit
 def digits_of(keys, low, shift, size, DIGITS: tl.constexpr, BLOCK: tl.constexpr):
-    """Of a block of keys: their places, which there are, the keys, and (DIGITS, BLOCK) ints, 1 where a key has that
-    digit. keys: pointer. low, shift, size: of the sort and of the pass. DIGITS, BLOCK: of the program."""
+    """Of a block of keys: their places, which there are, the keys, their digits, and (DIGITS / 2, BLOCK) ints, two
+    counters each, in whose halves stands 1 where a key has that digit. keys: pointer. low, shift, size: of the sort and
+    of the pass. DIGITS, BLOCK: of the program."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     key = tl.load(keys + i, mask=inside, other=0)
-    digit = tl.where(inside, ((key - low) >> shift) & (DIGITS - 1), DIGITS)
-    return i, inside, key, (digit[None, :] == tl.arange(0, DIGITS)[:, None]).to(tl.int32)
+    digit = ((key - low) >> shift) & (DIGITS - 1)
+    own = (tl.where(inside, digit >> 1, DIGITS))[None, :] == tl.arange(0, DIGITS // 2)[:, None]
+    return i, inside, key, digit, tl.where(own, (1 << ((digit & 1) * 16))[None, :], 0)
 
 
 @triton.jit(do_not_specialize=["low", "shift", "size"])
 def _count(counts, keys, low, shift, size, DIGITS: tl.constexpr, BLOCK: tl.constexpr):
-    _, _, _, hits = digits_of(keys, low, shift, size, DIGITS, BLOCK)
-    tl.store(counts + tl.arange(0, DIGITS) * tl.num_programs(0) + tl.program_id(0), tl.sum(hits, 1))
+    _, _, _, _, hits = digits_of(keys, low, shift, size, DIGITS, BLOCK)
+    both, at = tl.sum(hits, 1), 2 * tl.arange(0, DIGITS // 2) * tl.num_programs(0) + tl.program_id(0)
+    tl.store(counts + at, both & 0xFFFF)
+    tl.store(counts + at + tl.num_programs(0), both >> 16)
 
 
 @triton.jit(do_not_specialize=["columns"])
@@ -102,11 +106,12 @@ def _added_before(counts, totals, columns, ROWS: tl.constexpr, BLOCK: tl.constex
 def _move(
     to_keys, to_place, keys, place, counts, totals, low, shift, size, DIGITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    i, inside, key, hits = digits_of(keys, low, shift, size, DIGITS, BLOCK)
+    i, inside, key, digit, hits = digits_of(keys, low, shift, size, DIGITS, BLOCK)
     d = tl.arange(0, DIGITS)
     total = tl.load(totals + d)
     begin = tl.cumsum(total, 0) - total + tl.load(counts + d * tl.num_programs(0) + tl.program_id(0))
-    to = tl.sum(hits * (begin[:, None] + tl.cumsum(hits, 1) - 1), 0)
+    both = tl.sum(tl.where(hits > 0, tl.cumsum(hits, 1), 0), 0)
+    to = tl.gather(begin, digit, 0) + ((both >> ((digit & 1) * 16)) & 0xFFFF) - 1
     tl.store(to_keys + to, key, mask=inside)
     tl.store(to_place + to, i if place is None else tl.load(place + i, mask=inside, other=0), mask=inside)
 

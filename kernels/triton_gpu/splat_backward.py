@@ -16,7 +16,7 @@ from kernels.triton_gpu.splat import (
 )  # fmt: skip
 from kernels.triton_gpu.splat_tiles import PIXELS, SIDE, inverses, listed
 
-SHARE, WARPS = 16 if device.INTERPRETED else 8, 4  # Gaussians at a time; warps of a program
+SHARE, WARPS = 16 if device.INTERPRETED else 4, 1  # Gaussians at a time; warps of a program
 MOMENTS = tl.constexpr(6)  # sums of a Gaussian besides those of its colours
 DARK = 2.0**-100  # T is divided out again, and must not be 0
 NEVER = tl.constexpr(2**31 - 1)
