@@ -99,7 +99,7 @@ def corner(places, sizes, a, b, c):
 @triton.jit(do_not_specialize=["n"])
 def _gather(y, grid, x, sizes, n, C: tl.constexpr, POINTS: tl.constexpr):
     point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
-    there, cells = point < n, sizes[0].to(tl.int64) * sizes[1] * sizes[2]
+    there, cells = point < n, tl.cast(sizes[0], tl.int64) * sizes[1] * sizes[2]
     places = cell(x, point, sizes, there)
     for channel in range(C):
         total = tl.zeros((POINTS,), tl.float32)
@@ -114,7 +114,7 @@ def _gather(y, grid, x, sizes, n, C: tl.constexpr, POINTS: tl.constexpr):
 @triton.jit(do_not_specialize=["n"])
 def _slopes(dx, keys, dy, grid, x, sizes, n, C: tl.constexpr, POINTS: tl.constexpr):
     point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
-    there, cells = point < n, sizes[0].to(tl.int64) * sizes[1] * sizes[2]
+    there, cells = point < n, tl.cast(sizes[0], tl.int64) * sizes[1] * sizes[2]
     places = cell(x, point, sizes, there)
     zero = tl.zeros((POINTS,), tl.float64)
     du, dv, dw = zero, zero, zero
@@ -140,8 +140,8 @@ def _shares(values, place, dy, x, sizes, size, C: tl.constexpr, POINTS: tl.const
     there = i < size
     share = tl.load(place + i, mask=there, other=0)
     point, k = (share // 8).to(tl.int64), share % 8
-    (_, f0, f1), (_, g0, g1), (_, h0, h1) = cell(x, point, sizes, there)
-    weight = tl.where(k // 4 > 0, f1, f0) * tl.where(k // 2 % 2 > 0, g1, g0) * tl.where(k % 2 > 0, h1, h0)
+    u, v, w = cell(x, point, sizes, there)
+    weight = tl.where(k // 4 > 0, u[2], u[1]) * tl.where(k // 2 % 2 > 0, v[2], v[1]) * tl.where(k % 2 > 0, w[2], w[1])
     for channel in range(C):
         up = tl.load(dy + point * C + channel, mask=there, other=0)
         tl.store(values + i * C + channel, weight.to(tl.float32) * up, mask=there)

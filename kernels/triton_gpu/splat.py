@@ -62,8 +62,8 @@ def pixels_of(picture, SIDE: tl.constexpr):
 @triton.jit
 def seen(tiles, at, last, xs, ys, alpha_max, SHARE: tl.constexpr):
     """SHARE Gaussians of a list from `at` on, at the pixels of a tile: their slots and numbers, and which there are,
-    (SHARE,); then, (SHARE, PIXELS), the ways from their centres, exp(-q / 2), opacity exp(-q / 2), and alpha, 0 where
-    it does not count. tiles: of `tiles_for`. last: of the list. xs, ys: of `pixels_of`."""
+    (SHARE,); then, (SHARE, PIXELS), both ways from their centres, exp(-q / 2), opacity exp(-q / 2), alpha, 0 where it
+    does not count, and where q is too large. tiles: of `tiles_for`. last: of the list. xs, ys: of `pixels_of`."""
     rows, owner, slot, _ = tiles
     k = at + tl.arange(0, SHARE)
     there = k < last
@@ -79,7 +79,7 @@ def seen(tiles, at, last, xs, ys, alpha_max, SHARE: tl.constexpr):
     falloff = tl.exp2(-h)
     raw = opacity * falloff
     alpha = tl.where(h > most, 0.0, tl.where(raw > alpha_max, alpha_max, raw))
-    return (s, g, there), (x, y), falloff, raw, alpha, h > most
+    return s, g, there, x, y, falloff, raw, alpha, h > most
 
 
 @triton.jit
@@ -139,7 +139,7 @@ def _draw(
         sums = sums + (tl.zeros((PIXELS,), tl.float32),)
     # Front to back
     while (at < last) & (live > 0):
-        (_, g, there), _, _, _, alpha, _ = seen(tiles, at, last, xs, ys, alpha_max, SHARE)
+        _, g, there, _, _, _, _, alpha, _ = seen(tiles, at, last, xs, ys, alpha_max, SHARE)
         w, after, ends = passed(T, alpha, rest_min)
         new = ()
         for c in tl.static_range(C):

@@ -79,7 +79,7 @@ def forth(tiles, first, last, xs, ys, inside, limits, SHARE: tl.constexpr):
     left, live, at = T, any_left(T, rest_min), first
     stop = tl.where(inside, NEVER, -1)
     while (at < last) & (live > 0):
-        _, _, _, _, alpha, _ = seen(tiles, at, last, xs, ys, alpha_max, SHARE)
+        _, _, _, _, _, _, _, alpha, _ = seen(tiles, at, last, xs, ys, alpha_max, SHARE)
         _, after, ends = passed(T, alpha, rest_min)
         k = at + tl.arange(0, SHARE)[:, None]
         stop = tl.minimum(stop, tl.min(tl.where(ends, k, NEVER), 0))
@@ -115,7 +115,7 @@ def _descend(
     # Back to front
     while at > first:
         at -= SHARE
-        (s, g, there), (x, y), falloff, raw, alpha, far = seen(tiles, at, last, xs, ys, limits[0], SHARE)
+        s, g, there, x, y, falloff, raw, alpha, far = seen(tiles, at, last, xs, ys, limits[0], SHARE)
         own = tl.zeros((SHARE, PIXELS), tl.float32)
         for c in tl.static_range(C):
             light = tl.load(color + g * C + c, mask=there, other=0)[:, None]
@@ -154,7 +154,7 @@ def _finish(
     end = tl.load(first + rank + 1, mask=rank + 1 < n, other=slots)
     sums = sort.sums_of(parts, begin, tl.where(there, end, begin), slots, C + MOMENTS, CHUNK)
     f, x, y, uu, uv, vv = sums[C], sums[C + 1], sums[C + 2], sums[C + 3], sums[C + 4], sums[C + 5]
-    _, _, (p, q, r, s) = inverses(cov2, i, there)
+    _, _, p, q, r, s = inverses(cov2, i, there)
     mixed = (q + r) / 2
     tl.store(duv + 2 * i, (p * x + mixed * y).to(tl.float32), mask=there)
     tl.store(duv + 2 * i + 1, (mixed * x + s * y).to(tl.float32), mask=there)

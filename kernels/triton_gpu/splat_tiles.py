@@ -107,14 +107,14 @@ def _read_back(status, arrays):
 
 @triton.jit
 def inverses(cov2, i, there):
-    """The determinants and the four elements of the inverses, float64. cov2: pointer. i: block. there: which there
+    """The first elements, the determinants, and the four elements of the inverses, float64. cov2: pointer. i: block. there: which there
     are, the unit matrix for the rest."""
     a = tl.load(cov2 + 4 * i, mask=there, other=1).to(tl.float64)
     b = tl.load(cov2 + 4 * i + 1, mask=there, other=0).to(tl.float64)
     c = tl.load(cov2 + 4 * i + 2, mask=there, other=0).to(tl.float64)
     d = tl.load(cov2 + 4 * i + 3, mask=there, other=1).to(tl.float64)
     det = a * d - b * c
-    return a, det, (d / det, -b / det, -c / det, a / det)
+    return a, det, d / det, -b / det, -c / det, a / det
 
 
 @triton.jit
@@ -142,10 +142,10 @@ def _prepare(rows, box, keys, status, given, limits, picture, n, SIDE: tl.conste
     farthest, faintest, depth_min = tl.load(limits), tl.load(limits + 1), tl.load(limits + 2)
     u, v = tl.load(uv + 2 * i, mask=there, other=0), tl.load(uv + 2 * i + 1, mask=there, other=0)
     opacity, depth = tl.load(opacities + i, mask=there, other=0), tl.load(depths + i, mask=there, other=0)
-    a, det, inverse = inverses(cov2, i, there)
+    a, det, e, f, g, h = inverses(cov2, i, there)
     wrong = (det <= 0) | (a <= 0) | (depth != depth) | ((opacity >= 0) & (opacity <= 1) == 0)
     # h and its largest value that counts
-    p, q, r = inverse[0] * LOG2_E / 2, (inverse[1] + inverse[2]) * LOG2_E / 2, inverse[3] * LOG2_E / 2
+    p, q, r = e * LOG2_E / 2, (f + g) * LOG2_E / 2, h * LOG2_E / 2
     alpha = opacity.to(tl.float64)
     bound = tl.where(alpha > 0, tl.log2(tl.where(alpha > 0, alpha, 1.0)), FAINT) - faintest
     most = tl.minimum(bound, farthest)
