@@ -25,7 +25,7 @@ def trilinear(grid, x, out=None):
     apart((to, n * arrays.shape[0]), (arrays.pointers[0], arrays.size))
     apart((to, n * arrays.shape[0]), (points, 3 * n))
     block = sort.block_for(n, POINTS)
-    launch.run(_gather, launch.programs(n, block), arrays, to, arrays.pointers[0], points, sizes, n,
+    launch.run(_gather, launch.programs(n, block), arrays, to, arrays.pointers[0], points, *sizes, n,
                C=arrays.shape[0], POINTS=block)  # fmt: skip
     return y
 
@@ -43,13 +43,13 @@ def trilinear_backward(dy, grid, x, out=None):
     dx, to_x = fresh(arrays, (n, 3))
     keys, values = launch.workspace(arrays, empty=[(size, "int32"), (sort.rows_for(size) * channels, "float32")])
     block = sort.block_for(n, POINTS)
-    launch.run(_slopes, launch.programs(n, block), arrays, to_x, keys, upstream, arrays.pointers[0], points, sizes, n,
+    launch.run(_slopes, launch.programs(n, block), arrays, to_x, keys, upstream, arrays.pointers[0], points, *sizes, n,
                C=channels, POINTS=block)  # fmt: skip
     # The list of each voxel, and behind them the corners outside of the grid
     keys, place = sort.ordered(keys, size, 0, cells.bit_length(), arrays)
     begin = sort.begins(keys, size, cells, arrays)
     block = sort.block_for(size, POINTS)
-    launch.run(_shares, launch.programs(size, block), arrays, values, place, upstream, points, sizes, size,
+    launch.run(_shares, launch.programs(size, block), arrays, values, place, upstream, points, *sizes, size,
                C=channels, POINTS=block)  # fmt: skip
     sort.add_chunks(values, size, channels, arrays)
     block = sort.block_for(cells, sort.LISTS)
@@ -96,10 +96,10 @@ def corner(places, sizes, a, b, c):
     return (i.to(tl.int64) * sizes[1] + j) * sizes[2] + k, inside
 
 
-@triton.jit(do_not_specialize=["n"])
-def _gather(y, grid, x, sizes, n, C: tl.constexpr, POINTS: tl.constexpr):
+@triton.jit(do_not_specialize=["X", "Y", "Z", "n"])
+def _gather(y, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.constexpr):
     point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
-    there, cells = point < n, tl.cast(sizes[0], tl.int64) * sizes[1] * sizes[2]
+    there, sizes, cells = point < n, (X, Y, Z), tl.cast(X, tl.int64) * Y * Z
     places = cell(x, point, sizes, there)
     for channel in range(C):
         total = tl.zeros((POINTS,), tl.float32)
@@ -111,10 +111,10 @@ def _gather(y, grid, x, sizes, n, C: tl.constexpr, POINTS: tl.constexpr):
         tl.store(y + point * C + channel, total, mask=there)
 
 
-@triton.jit(do_not_specialize=["n"])
-def _slopes(dx, keys, dy, grid, x, sizes, n, C: tl.constexpr, POINTS: tl.constexpr):
+@triton.jit(do_not_specialize=["X", "Y", "Z", "n"])
+def _slopes(dx, keys, dy, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.constexpr):
     point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
-    there, cells = point < n, tl.cast(sizes[0], tl.int64) * sizes[1] * sizes[2]
+    there, sizes, cells = point < n, (X, Y, Z), tl.cast(X, tl.int64) * Y * Z
     places = cell(x, point, sizes, there)
     zero = tl.zeros((POINTS,), tl.float64)
     du, dv, dw = zero, zero, zero
@@ -129,25 +129,25 @@ def _slopes(dx, keys, dy, grid, x, sizes, n, C: tl.constexpr, POINTS: tl.constex
         du += (g * h * s) * (2 * (k // 4) - 1)
         dv += (f * h * s) * (2 * (k // 2 % 2) - 1)
         dw += (f * g * s) * (2 * (k % 2) - 1)
-    tl.store(dx + 3 * point, (du * (sizes[0] - 1) / 2).to(tl.float32), mask=there)
-    tl.store(dx + 3 * point + 1, (dv * (sizes[1] - 1) / 2).to(tl.float32), mask=there)
-    tl.store(dx + 3 * point + 2, (dw * (sizes[2] - 1) / 2).to(tl.float32), mask=there)
+    tl.store(dx + 3 * point, (du * (X - 1) / 2).to(tl.float32), mask=there)
+    tl.store(dx + 3 * point + 1, (dv * (Y - 1) / 2).to(tl.float32), mask=there)
+    tl.store(dx + 3 * point + 2, (dw * (Z - 1) / 2).to(tl.float32), mask=there)
 
 
-@triton.jit(do_not_specialize=["size"])
-def _shares(values, place, dy, x, sizes, size, C: tl.constexpr, POINTS: tl.constexpr):
+@triton.jit(do_not_specialize=["X", "Y", "Z", "size"])
+def _shares(values, place, dy, x, X, Y, Z, size, C: tl.constexpr, POINTS: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     there = i < size
     share = tl.load(place + i, mask=there, other=0)
     point, k = (share // 8).to(tl.int64), share % 8
-    u, v, w = cell(x, point, sizes, there)
+    u, v, w = cell(x, point, (X, Y, Z), there)
     weight = tl.where(k // 4 > 0, u[2], u[1]) * tl.where(k // 2 % 2 > 0, v[2], v[1]) * tl.where(k % 2 > 0, w[2], w[1])
     for channel in range(C):
         up = tl.load(dy + point * C + channel, mask=there, other=0)
         tl.store(values + i * C + channel, weight.to(tl.float32) * up, mask=there)
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit(do_not_specialize=["size", "cells"])
 def _voxels(dgrid, values, begin, size, cells, C: tl.constexpr, LISTS: tl.constexpr, CHUNK: tl.constexpr):
     voxel = tl.program_id(0) * LISTS + tl.arange(0, LISTS)
     there = voxel < cells

@@ -32,7 +32,7 @@ def splat(uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alph
     for pointer, count in zip(lists.pointers, (2 * n, 4 * n, n, n, channels * n, channels)):
         apart((to, length), (pointer, count))
     rest, to_rest = fresh(arrays, (H, W))
-    launch.run(_draw, lists.tiles, arrays, to, to_rest, tiles_for(lists), *lists.pointers[4:], lists.picture,
+    launch.run(_draw, lists.tiles, arrays, to, to_rest, tiles_for(lists), *lists.pointers[4:], *lists.picture,
                limits_of(alpha_max, rest_min), warps=WARPS, C=channels, SHARE=SHARE, SIDE=SIDE)  # fmt: skip
     return y, rest
 
@@ -48,10 +48,9 @@ def limits_of(alpha_max, rest_min):
 
 
 @triton.jit
-def pixels_of(picture, SIDE: tl.constexpr):
-    """Of the program's tile the pixels' centres, (PIXELS,) each, which are inside of the picture, and where. picture:
-    (H, W, u, v)."""
-    H, W, u0, v0 = picture
+def pixels_of(H, W, u0, v0, SIDE: tl.constexpr):
+    """Of the program's tile the pixels' centres, (PIXELS,) each, which are inside of the picture, and where. H, W: its
+    size. u0, v0: its first pixel."""
     p, across = tl.arange(0, PIXELS), (W + SIDE - 1) // SIDE
     column = tl.program_id(0) % across * SIDE + p % SIDE
     line = tl.program_id(0) // across * SIDE + p // SIDE
@@ -100,17 +99,26 @@ def products(x):
 @triton.jit
 def row_of(x, ROW: tl.constexpr):
     """One row. x: (rows, columns)."""
-    return tl.sum(tl.where(tl.arange(0, x.shape[0])[:, None] == ROW, x, 0.0), 0)
+    none = -0.0  # x + -0 is x, also to the compiler, to which nothing is left of this sum
+    return tl.sum(tl.where(tl.arange(0, x.shape[0])[:, None] == ROW, x, none), 0)
+
+
+@triton.jit
+def one_by_one(total, x):
+    """total + the first row + the next, in this order, so that where a list is cut changes no bit. total: (columns,).
+    x: (rows, columns)."""
+    first = tl.arange(0, x.shape[0])[:, None] == 0
+    return row_of(tl.cumsum(tl.where(first, total[None, :] + x, x), 0), x.shape[0] - 1)
 
 
 @triton.jit
 def passed(T, alpha, rest_min):
     """Of some Gaussians at pixels: alpha T where it counts, T behind each before any stop, and which it stops. T:
     (pixels,), before the first, below rest_min where a pixel has ended. alpha: (Gaussians, pixels)."""
-    upto, before = products(1.0 - alpha)
-    after = T[None, :] * upto
+    first, keep = tl.arange(0, alpha.shape[0])[:, None] == 0, 1.0 - alpha
+    after, before = products(tl.where(first, T[None, :] * keep, keep))
     ends = after < rest_min
-    return tl.where(ends, 0.0, alpha * (T[None, :] * before)), after, ends
+    return tl.where(ends, 0.0, alpha * tl.where(first, T[None, :], before)), after, ends
 
 
 @triton.jit
@@ -126,12 +134,13 @@ def any_left(T, rest_min):
     return tl.max((T < rest_min).to(tl.int32) ^ 1, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "u0", "v0"])
 def _draw(
-    y, rest, tiles, color, background, picture, limits, C: tl.constexpr, SHARE: tl.constexpr, SIDE: tl.constexpr,
+    y, rest, tiles, color, background, H, W, u0, v0, limits,
+    C: tl.constexpr, SHARE: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     alpha_max, rest_min = limits
-    xs, ys, inside, place = pixels_of(picture, SIDE)
+    xs, ys, inside, place = pixels_of(H, W, u0, v0, SIDE)
     at, last = tl.load(tiles[3] + tl.program_id(0)), tl.load(tiles[3] + tl.program_id(0) + 1)
     T = tl.where(inside, 1.0, -1.0)  # outside of the picture it has ended
     left, live, sums = T, any_left(T, rest_min), ()
@@ -144,12 +153,12 @@ def _draw(
         new = ()
         for c in tl.static_range(C):
             light = tl.load(color + g * C + c, mask=there, other=0)
-            new = new + (sums[c] + tl.sum(w * light[:, None], 0),)
+            new = new + (one_by_one(sums[c], w * light[:, None]),)
         sums = new
         T, left = rest_of(left, after, ends, rest_min, SHARE)
         live, at = any_left(T, rest_min), at + SHARE
     # What is behind all of them
-    area = tl.cast(picture[0], tl.int64) * picture[1]
+    area = tl.cast(H, tl.int64) * W
     tl.store(rest + place, left, mask=inside)
     for c in tl.static_range(C):
         tl.store(y + c * area + place, tl.fma(left, tl.load(background + c), sums[c]), mask=inside)

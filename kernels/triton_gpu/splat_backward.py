@@ -34,7 +34,7 @@ def splat_backward(dy, drest, uv, cov2, depth, opacity, color, background, size,
     parts, totals = launch.workspace(arrays, empty=[(rows * columns, "float32"), (lists.tiles * channels, "float32")])
     launch.run(_clear, launch.programs(rows * columns, 4096), arrays, parts, rows * columns, BLOCK=4096)
     launch.run(_descend, lists.tiles, arrays, parts, totals, upstream, tiles_for(lists), *lists.pointers[4:],
-               lists.picture, limits_of(alpha_max, max(rest_min, DARK)), warps=WARPS, C=channels, SHARE=SHARE,
+               *lists.picture, limits_of(alpha_max, max(rest_min, DARK)), warps=WARPS, C=channels, SHARE=SHARE,
                SIDE=SIDE)  # fmt: skip
     # The sums of each Gaussian
     sort.add_chunks(parts, lists.slots, columns, arrays)
@@ -101,15 +101,15 @@ def upstreams(dy, drest, background, place, inside, area, left, total, C: tl.con
     return ups, left * behind
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "u0", "v0"])
 def _descend(
-    parts, totals, upstream, tiles, color, background, picture, limits,
+    parts, totals, upstream, tiles, color, background, H, W, u0, v0, limits,
     C: tl.constexpr, SHARE: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    xs, ys, inside, place = pixels_of(picture, SIDE)
+    xs, ys, inside, place = pixels_of(H, W, u0, v0, SIDE)
     first, last = tl.load(tiles[3] + tl.program_id(0)), tl.load(tiles[3] + tl.program_id(0) + 1)
     stop, T, at = forth(tiles, first, last, xs, ys, inside, limits, SHARE)
-    area = tl.cast(picture[0], tl.int64) * picture[1]
+    area = tl.cast(H, tl.int64) * W
     total = totals + tl.program_id(0).to(tl.int64) * C
     ups, behind = upstreams(upstream[0], upstream[1], background, place, inside, area, T, total, C)
     # Back to front

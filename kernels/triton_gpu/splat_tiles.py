@@ -58,7 +58,7 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
         (n * ROW.value, "float32"), (n * BOX.value, "int32"), (n, "int32")])  # fmt: skip
     block = sort.block_for(n, BLOCK)
     blocks = launch.programs(n, block)
-    launch.run(_prepare, blocks, arrays, rows, box, keys, status, pointers[:4], limits, picture, n, SIDE=SIDE,
+    launch.run(_prepare, blocks, arrays, rows, box, keys, status, pointers[:4], limits, *picture, n, SIDE=SIDE,
                BLOCK=block)  # fmt: skip
     bad, slots, least, most = map(int, _read_back(status, arrays))
     if bad:
@@ -74,7 +74,7 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     sort.added_before(sums, total, 1, blocks, arrays)
     launch.run(_first_slots, blocks, arrays, first, sums, box, order, n, BLOCK=block)
     block = sort.block_for(slots, BLOCK)
-    launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, picture, n,
+    launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, *picture[1:], n,
                n.bit_length(), slots, tiles, SIDE=SIDE, BLOCK=block)  # fmt: skip
     # By tile
     tile, slot = sort.ordered(tile, slots, 0, tiles.bit_length(), arrays)
@@ -133,10 +133,11 @@ def tiles_of(centre, half, first, most, counts, SIDE: tl.constexpr):
     return low // SIDE, tl.where(counts & (high > low), (high + SIDE - 1) // SIDE - low // SIDE, 0)
 
 
-@triton.jit(do_not_specialize=["n"])
-def _prepare(rows, box, keys, status, given, limits, picture, n, SIDE: tl.constexpr, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["H", "W", "u0", "v0", "n"])
+def _prepare(
+    rows, box, keys, status, given, limits, H, W, u0, v0, n, SIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     uv, cov2, depths, opacities = given
-    H, W, u0, v0 = picture
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = i < n
     farthest, faintest, depth_min = tl.load(limits), tl.load(limits + 1), tl.load(limits + 2)
@@ -213,11 +214,10 @@ def least(p, q, r, left, top, right, bottom):
     return tl.minimum((p * x + q * at_y) * x + r * at_y * at_y, (p * at_x + q * y) * at_x + r * y * y), 2e-6 * terms
 
 
-@triton.jit(do_not_specialize=["n", "steps", "slots", "tiles"])
+@triton.jit(do_not_specialize=["W", "u0", "v0", "n", "steps", "slots", "tiles"])
 def _fill_slots(
-    owner, tile, first, order, rows, box, picture, n, steps, slots, tiles, SIDE: tl.constexpr, BLOCK: tl.constexpr,
+    owner, tile, first, order, rows, box, W, u0, v0, n, steps, slots, tiles, SIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    _, W, u0, v0 = picture
     slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = slot < slots
     rank = sort.count_below(first, n, steps, slot + 1) - 1
