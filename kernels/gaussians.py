@@ -23,7 +23,7 @@ def prepared(uv, cov2, depth, opacity, color, background, size, origin, alpha_mi
     for name, (array, shape) in shapes.items():
         if array.shape != shape or color.ndim != 2:
             raise ValueError(f"{name}: expected shape {shape} for {N} Gaussians, got {array.shape}")
-    _check(size, origin, alpha_min, alpha_max, rest_min, sigmas, depth_min)
+    check(size, origin, alpha_min, alpha_max, rest_min, sigmas, depth_min)
     if not np.all((opacity >= 0) & (opacity <= 1)):
         raise ValueError(f"opacity: expected values in [0, 1], got {opacity}")
     if np.isnan(depth).any():
@@ -48,7 +48,8 @@ def prepared(uv, cov2, depth, opacity, color, background, size, origin, alpha_mi
     return Splats(N, order, inverse, rows, low, high, tuple(size), tuple(origin), alpha_max, rest_min)
 
 
-def _check(size, origin, alpha_min, alpha_max, rest_min, sigmas, depth_min):
+def check(size, origin, alpha_min, alpha_max, rest_min, sigmas, depth_min):
+    """Raises TypeError or ValueError for a window or a threshold that is none. Arguments as in `ref.scene.splat.splat`."""
     for name, pair in (("size", size), ("origin", origin)):
         if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) for n in pair):
             raise TypeError(f"{name}: expected two ints, got {pair}")

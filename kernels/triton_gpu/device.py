@@ -10,6 +10,8 @@ import os
 import sys
 import tempfile
 
+import numpy as np
+
 RELEASE_THRESHOLD, DEVICE_ORDINAL = 4, 9  # the driver's numbers of a pool's and of a pointer's attribute
 SOUND = 12, 9  # of ptxas: 12.8 makes wrong code of attention's many `wgmma`, at every level of optimisation but 0
 
@@ -243,11 +245,14 @@ def fill(to, of, words):
         check(cuda.cuMemcpyDtoDAsync_v2(place, ctypes.c_uint64(of), ctypes.c_size_t(4 * words), stream()))
 
 
-def read_int(address):
-    """An int32 of the device, after all that was launched before. address: int."""
-    found = ctypes.c_int32(0)
-    check(cuda.cuMemcpyDtoH_v2(ctypes.byref(found), ctypes.c_uint64(address), ctypes.c_size_t(4)))
-    return found.value
+def read_back(address, dtype, count):
+    """A NumPy array of what the device holds, after all that was launched before. address: int. dtype: name. count: of
+    elements."""
+    found = np.empty(count, dtype)
+    place = ctypes.c_void_p(found.ctypes.data)
+    check(cuda.cuMemcpyDtoHAsync_v2(place, ctypes.c_uint64(address), ctypes.c_size_t(found.nbytes), stream()))
+    check(cuda.cuStreamSynchronize(stream()))
+    return found
 
 
 def synchronize(stream_number=None):

@@ -76,7 +76,7 @@ def train(params, data, state, steps, done, batch, adam_table, average, seed, ab
             barrier.PATIENCE, span, *groups, constants("Flags", PHASE=phase.value, **flags), warps=8,
             together=True,
         )  # fmt: skip
-    if not device.INTERPRETED and device.read_int(memory[0].address + 4):
+    if not device.INTERPRETED and device.read_back(memory[0].address + 4, "int32", 1)[0]:
         raise RuntimeError("mlp_train: a program waited a second for another in vain; the device was busy, try again")
     return made, losses
 

@@ -8,12 +8,13 @@ from tests.kernels.backends import last, make, named, on_each, same
 
 CHANGING = {"t", "s", "u", "seed", "stream", "w", "step", "sigma", "sigma_next", "decay", "eta", "dkl", "dnll", "dloss"}
 LISTS = "fused.mlp_sample", "fused.mlp_train", "optim.clip_by_global_norm"  # of arrays
+WAITS = "scene.splat"  # for how many programs its values need
 SUMS = "vae.reparameterize_kl", "vae.bernoulli_nll_grad"  # which the CPU finishes in Python
 
 
 def ready(b, op):
     sums = not op.rowwise or op.name in SUMS
-    fits = op.data and op.writes and op.name not in LISTS and not (sums and b.name == "numba_cpu")
+    fits = op.data and op.writes and op.name not in (*LISTS, WAITS) and not (sums and b.name == "numba_cpu")
     return registry.kernel(op, b.name) and fits
 
 
@@ -77,6 +78,10 @@ def test_what_cannot_be_prepared_is_refused(b, name):
         call(**changing | {"seed": 2**64})
     with pytest.raises(TypeError, match="missing"):
         call(**{n: x for n, x in changing.items() if n != "t"})
+    with pytest.raises(TypeError, match="splat|sum"):
+        splat = named(WAITS)
+        arguments, _ = given(b, splat, make(splat, (3, 4, 5), "float32", cut=True))
+        prepare(registry.kernel(splat, b.name), **arguments)()
     with pytest.raises(TypeError, match="params"):
         prepare(b.modules.fused.mlp_sample, params={}, out=fixed["out"])
     if b.name == "numba_cpu":

@@ -26,7 +26,8 @@ def holds(b, op, arguments, dtype):
 
 @having("splat")
 def test_a_window_has_the_bits_of_the_whole_picture(b, op, dtype):
-    arguments = make(op, (40, 37, 50), dtype, cut=True)
+    """Though its tiles, and so where their lists are cut, are others."""
+    arguments = make(op, (60, 37, 50), dtype, cut=True, wide=6.0)
     whole, rest = run(b, op, arguments, dtype)
     u, v = arguments["origin"]
     for top, left, height, width in ((0, 0, 37, 50), (5, 3, 20, 31), (36, 49, 1, 1), (16, 17, 21, 33)):

@@ -1,0 +1,157 @@
+"""`ref.scene.fields.trilinear` on the GPU. Places are computed in float64, so that a point lies in the cell of the
+truth. The gradient of a voxel is the sum of its list: what the corners of the cells gave is sorted by voxel, in the
+order of the points, so no run changes a bit. `out` takes the first result.
+
+Bytes of the gradient, N points, C channels: a contribution, of which there are 8 N, is a key and a place that
+`sort.ordered` carries through a pass for every 4 bits of the number of voxels, 20 bytes each, then C floats twice.
+
+Papers
+    [Plenoxels]  Fridovich-Keil et al., "Plenoxels: Radiance Fields without Neural Networks", 2022
+"""
+import triton
+import triton.language as tl
+
+from kernels.triton_gpu import launch, sort
+from kernels.triton_gpu.arrays import SINGLE, apart, output, read
+from kernels.triton_gpu.layers.vectors import fresh, given, written
+
+POINTS = 256  # of a program
+
+
+def trilinear(grid, x, out=None):
+    """[Plenoxels] section 3.3 on the GPU, arguments as in `ref.scene.fields.trilinear`. out: takes y."""
+    arrays, points, sizes, n = _read(grid, x)
+    y, to = written("out", out, arrays, (n, arrays.shape[0]))
+    apart((to, n * arrays.shape[0]), (arrays.pointers[0], arrays.size))
+    apart((to, n * arrays.shape[0]), (points, 3 * n))
+    block = sort.block_for(n, POINTS)
+    launch.run(_gather, launch.programs(n, block), arrays, to, arrays.pointers[0], points, *sizes, n,
+               C=arrays.shape[0], POINTS=block)  # fmt: skip
+    return y
+
+
+def trilinear_backward(dy, grid, x, out=None):
+    """Gradients of `trilinear` on the GPU, arguments as in `ref.scene.fields.trilinear_backward`. out: takes dgrid."""
+    arrays, points, sizes, n = _read(grid, x)
+    channels, cells, size = arrays.shape[0], sizes[0] * sizes[1] * sizes[2], 8 * n
+    if max(size, cells) >= 2**31:
+        raise ValueError(f"x and grid: expected fewer than 2^28 points and 2^31 voxels, got {n} and {cells}")
+    (upstream,) = given(arrays, (n, channels), dy=dy)
+    dgrid, to_grid = output("out", out, arrays)
+    for pointer, length in ((upstream, n * channels), (points, 3 * n)):
+        apart((to_grid, arrays.size), (pointer, length))
+    dx, to_x = fresh(arrays, (n, 3))
+    keys, values = launch.workspace(arrays, empty=[(size, "int32"), (sort.rows_for(size) * channels, "float32")])
+    block = sort.block_for(n, POINTS)
+    launch.run(_slopes, launch.programs(n, block), arrays, to_x, keys, upstream, arrays.pointers[0], points, *sizes, n,
+               C=channels, POINTS=block)  # fmt: skip
+    # The list of each voxel, and behind them the corners outside of the grid
+    keys, place = sort.ordered(keys, size, 0, cells.bit_length(), arrays)
+    begin = sort.begins(keys, size, cells, arrays)
+    block = sort.block_for(size, POINTS)
+    launch.run(_shares, launch.programs(size, block), arrays, values, place, upstream, points, *sizes, size,
+               C=channels, POINTS=block)  # fmt: skip
+    sort.add_chunks(values, size, channels, arrays)
+    block = sort.block_for(cells, sort.LISTS)
+    launch.run(_voxels, launch.programs(cells, block), arrays, to_grid, values, begin, size, cells, warps=1,
+               C=channels, LISTS=block, CHUNK=sort.CHUNK)  # fmt: skip
+    return dgrid, dx
+
+
+def _read(grid, x):
+    """`Arrays` of the grid, a pointer to the points, the three sizes, and how many points there are."""
+    arrays, points = read(SINGLE, grid=grid), read(SINGLE, x=x)
+    if len(arrays.shape) != 4:
+        raise ValueError(f"grid: expected shape (C, X, Y, Z), got {arrays.shape}")
+    n = int(points.shape[0]) if points.shape else 0
+    (pointer,) = given(arrays, (n, 3), x=x)
+    return arrays, pointer, tuple(map(int, arrays.shape[1:])), n
+
+
+@triton.jit
+def along(x, size):
+    """On one axis, the first of the two values that a coordinate lies between, and the weights of both, float64. x:
+    float32 block. size: of the axis."""
+    p = (x.to(tl.float64) + 1.0) / 2 * (size - 1)
+    first = tl.floor(p)
+    way = p - first  # NaN stays in it
+    first = tl.where(first > -2.0, tl.where(first < size + 1.0, first, size + 1.0), -2.0)
+    return tl.where(way == way, first, 0.0).to(tl.int32), 1 - way, way
+
+
+@triton.jit
+def cell(x, n, sizes, there):
+    """`along` the three axes. x: pointer to (N, 3). n: block of points. there: which there are."""
+    u, v, w = (tl.load(x + 3 * n, mask=there, other=0), tl.load(x + 3 * n + 1, mask=there, other=0),
+               tl.load(x + 3 * n + 2, mask=there, other=0))  # fmt: skip
+    return along(u, sizes[0]), along(v, sizes[1]), along(w, sizes[2])
+
+
+@triton.jit
+def corner(places, sizes, a, b, c):
+    """Where corner a, b, c, each 0 or 1, of the cells stands in a flat grid, and whether it is inside. places: of
+    `cell`. sizes: (X, Y, Z). a, b, c: ints or blocks."""
+    i, j, k = places[0][0] + a, places[1][0] + b, places[2][0] + c
+    inside = (i >= 0) & (i < sizes[0]) & (j >= 0) & (j < sizes[1]) & (k >= 0) & (k < sizes[2])
+    return (i.to(tl.int64) * sizes[1] + j) * sizes[2] + k, inside
+
+
+@triton.jit(do_not_specialize=["X", "Y", "Z", "n"])
+def _gather(y, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.constexpr):
+    point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
+    there, sizes, cells = point < n, (X, Y, Z), tl.cast(X, tl.int64) * Y * Z
+    places = cell(x, point, sizes, there)
+    for channel in range(C):
+        total = tl.zeros((POINTS,), tl.float32)
+        for k in tl.static_range(8):
+            at, inside = corner(places, sizes, k // 4, k // 2 % 2, k % 2)
+            weight = places[0][1 + k // 4] * places[1][1 + k // 2 % 2] * places[2][1 + k % 2]
+            value = tl.load(grid + channel * cells + at, mask=there & inside, other=0)
+            total = tl.fma(weight.to(tl.float32), value, total)
+        tl.store(y + point * C + channel, total, mask=there)
+
+
+@triton.jit(do_not_specialize=["X", "Y", "Z", "n"])
+def _slopes(dx, keys, dy, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.constexpr):
+    point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
+    there, sizes, cells = point < n, (X, Y, Z), tl.cast(X, tl.int64) * Y * Z
+    places = cell(x, point, sizes, there)
+    zero = tl.zeros((POINTS,), tl.float64)
+    du, dv, dw = zero, zero, zero
+    for k in tl.static_range(8):
+        at, inside = corner(places, sizes, k // 4, k // 2 % 2, k % 2)
+        tl.store(keys + 8 * point + k, tl.where(inside, at, cells).to(tl.int32), mask=there)
+        s = tl.zeros((POINTS,), tl.float32)
+        for channel in range(C):  # what is outside of the grid counts as 0, and NaN stays NaN
+            value = tl.load(grid + channel * cells + at, mask=there & inside, other=0)
+            s = tl.fma(tl.load(dy + point * C + channel, mask=there, other=0), value, s)
+        f, g, h = places[0][1 + k // 4], places[1][1 + k // 2 % 2], places[2][1 + k % 2]
+        du += (g * h * s) * (2 * (k // 4) - 1)
+        dv += (f * h * s) * (2 * (k // 2 % 2) - 1)
+        dw += (f * g * s) * (2 * (k % 2) - 1)
+    tl.store(dx + 3 * point, (du * (X - 1) / 2).to(tl.float32), mask=there)
+    tl.store(dx + 3 * point + 1, (dv * (Y - 1) / 2).to(tl.float32), mask=there)
+    tl.store(dx + 3 * point + 2, (dw * (Z - 1) / 2).to(tl.float32), mask=there)
+
+
+@triton.jit(do_not_specialize=["X", "Y", "Z", "size"])
+def _shares(values, place, dy, x, X, Y, Z, size, C: tl.constexpr, POINTS: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
+    there = i < size
+    share = tl.load(place + i, mask=there, other=0)
+    point, k = (share // 8).to(tl.int64), share % 8
+    u, v, w = cell(x, point, (X, Y, Z), there)
+    weight = tl.where(k // 4 > 0, u[2], u[1]) * tl.where(k // 2 % 2 > 0, v[2], v[1]) * tl.where(k % 2 > 0, w[2], w[1])
+    for channel in range(C):
+        up = tl.load(dy + point * C + channel, mask=there, other=0)
+        tl.store(values + i * C + channel, weight.to(tl.float32) * up, mask=there)
+
+
+@triton.jit(do_not_specialize=["size", "cells"])
+def _voxels(dgrid, values, begin, size, cells, C: tl.constexpr, LISTS: tl.constexpr, CHUNK: tl.constexpr):
+    voxel = tl.program_id(0) * LISTS + tl.arange(0, LISTS)
+    there = voxel < cells
+    first, last = tl.load(begin + voxel, mask=there, other=0), tl.load(begin + voxel + 1, mask=there, other=0)
+    sums = sort.sums_of(values, first, last, size, C, CHUNK)
+    for c in tl.static_range(C):
+        tl.store(dgrid + tl.cast(c, tl.int64) * cells + voxel, sums[c].to(tl.float32), mask=there)
