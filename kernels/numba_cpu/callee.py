@@ -1,6 +1,7 @@
-"""How a function that only kernels call is compiled: to LLVM code, which is linked into each of them and optimised there.
+"""How a function that only kernels call is compiled: to LLVM code, which is linked into each of them.
 
-Numba makes machine code of every function that it compiles. Nothing runs it here, and it takes a quarter of the time."""
+Numba makes machine code of every function that it compiles. Here nothing would run it, and it takes a quarter of the
+time."""
 import ctypes
 
 from numba.core.codegen import JITCodeLibrary
