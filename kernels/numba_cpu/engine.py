@@ -12,6 +12,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from kernels.coefficients import noise_key
+from kernels.numba_cpu.callee import Callee
 from kernels.prepare import RECORDED, note
 
 CHUNK = 1024  # elements of noise in the first-level cache at a time; also the unit of a sum, so sums have one order
@@ -25,8 +26,9 @@ DIRECT, AROUND, OVER = range(3)
 # is called from C, and an entry for it is a seventh of the time that a kernel takes to compile.
 MATH = dict(error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True)
 COMPILE = MATH | dict(cache=True, nogil=True)
-SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
-INLINE = MATH | dict(forceinline=True)
+CALLED = MATH | dict(no_cpython_wrapper=True, pipeline_class=Callee)  # by kernels, and never from Python
+SUM = CALLED | dict(fastmath={"contract", "reassoc"})
+INLINE = CALLED | dict(forceinline=True)
 
 # Decorates an equation of one element: a plain Python function that is compiled into its kernels. It is called as
 # equation(c, u, *values): the coefficients of its row, the scalars of the call (an empty tuple where there are none),

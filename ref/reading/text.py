@@ -1,4 +1,5 @@
 """The reading order, an equation with its source, and a trace, as text for a terminal."""
+import functools
 import html
 import inspect
 import re
@@ -22,14 +23,21 @@ def colouring(page=False):
     if not page and not sys.stdout.isatty():
         return str
     try:
-        from pygments import highlight
-        from pygments.formatters import HtmlFormatter, TerminalFormatter
-        from pygments.lexers import PythonLexer
+        return _colouring(page)
     except ModuleNotFoundError:
         print('no colours without Pygments: pip install -e ".[study]"', file=sys.stderr)
         return html.escape if page else str
+
+
+@functools.cache
+def _colouring(page):
+    """The function of `colouring`, which colours a line that stands in many traces once."""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter, TerminalFormatter
+    from pygments.lexers import PythonLexer
+
     formatter = HtmlFormatter(nowrap=True) if page else TerminalFormatter()
-    return lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n")
+    return functools.cache(lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n"))
 
 
 def shades():
@@ -168,6 +176,7 @@ def described(value):
 
 def _numbers(array):
     """The first three and the last, or all four."""
+    shown = array.ravel() if array.size <= 4 else array.flat[[0, 1, 2, -1]]
     words = [f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x)
-             for x in array.ravel()]
-    return " ".join(words if len(words) <= 4 else [*words[:3], "..", words[-1]])
+             for x in shown]
+    return " ".join(words if array.size <= 4 else [*words[:3], "..", words[-1]])
