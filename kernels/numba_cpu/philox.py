@@ -17,7 +17,7 @@ from numba.extending import overload
 from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE
+from kernels.numba_cpu.engine import COMPILE, INLINE, MATH
 from kernels.numba_cpu.intrinsics import wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its
@@ -28,6 +28,8 @@ _LOG = np.float32([
 L7, L6, L5, L4, L3, L2, L1, L0 = _LOG  # (log1p(f) - f + f^2/2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1]
 S0, S1, S2, S3 = np.array([3.141592644, -5.167707821, 2.549766963, -0.589075079], np.float32)  # sin(pi b) / b in b^2
 C1, C2, C3, C4 = np.array([-4.934802197, 4.058710566, -1.335137813, 0.2321254071], np.float32)  # (cos(pi b) - 1) / b^2
+M0, M1, W0, W1 = uint64(0xD2511F53), uint64(0xCD9E8D57), uint64(0x9E3779B9), uint64(0xBB67AE85)  # of [Philox]
+LOW = uint64(0xFFFFFFFF)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # the high part has few bits: e * high is exact
 ONE, HALF, TWO_AND_HALF, MINUS_TWO = np.float32(1), np.float32(0.5), np.float32(2.5), np.float32(-2)
 TO_U, HALF_U, TO_A, HALF_A = np.float32(2.0**-32), np.float32(2.0**-33), np.float32(2.0**-31), np.float32(2.0**-32)
@@ -86,26 +88,29 @@ def _fill(kernel, seed, shape, stream, dtype, out):
 
 @njit(**INLINE)
 def _round(c0, c1, c2, c3, k0, k1):
-    p0, p1 = uint64(uint32(0xD2511F53)) * uint64(c0), uint64(uint32(0xCD9E8D57)) * uint64(c2)
-    high0, high1 = uint32(p0 >> uint64(32)), uint32(p1 >> uint64(32))
-    return uint32(high1 ^ c1 ^ k0), uint32(p1), uint32(high0 ^ c3 ^ k1), uint32(p0)
+    """A round on words in the low halves of uint64: then a product is one instruction for all of its 64 bits, and what
+    gathers in the high halves is masked here."""
+    p0, p1 = M0 * (c0 & LOW), M1 * (c2 & LOW)
+    return (p1 >> uint64(32)) ^ c1 ^ k0, p1, (p0 >> uint64(32)) ^ c3 ^ k1, p0
 
 
 @njit(**INLINE)
-def _block(block, k0, k1, s0, s1):
-    """Ten rounds written out: a loop here would keep the loop over blocks from being vectorised."""
-    c0, c1, c2, c3 = uint32(block), uint32(block >> uint64(32)), s0, s1
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x9E3779B9)), uint32(k1 + uint32(0xBB67AE85)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x3C6EF372)), uint32(k1 + uint32(0x76CF5D0A)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0xDAA66D2B)), uint32(k1 + uint32(0x32370B8F)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x78DDE6E4)), uint32(k1 + uint32(0xED9EBA14)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x1715609D)), uint32(k1 + uint32(0xA9066899)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0xB54CDA56)), uint32(k1 + uint32(0x646E171E)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x5384540F)), uint32(k1 + uint32(0x1FD5C5A3)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0xF1BBCDC8)), uint32(k1 + uint32(0xDB3D7428)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x8FF34781)), uint32(k1 + uint32(0x96A522AD)))
-    return c0, c1, c2, c3
+def _words_chunk(words, lo, hi, key):
+    """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64, with
+    room up to the next multiple of 8 elements. key: (4,)."""
+    first, k0, k1, s0, s1 = uint64(lo // 4), uint64(key[0]), uint64(key[1]), uint64(key[2]), uint64(key[3])
+    for j in range((hi - lo + 7) // 8):
+        # two blocks, whose rounds fill each other's waits
+        b, d = first + uint64(2 * j), first + uint64(2 * j + 1)
+        b0, b1, b2, b3, d0, d1, d2, d3 = b, b >> uint64(32), s0, s1, d, d >> uint64(32), s0, s1
+        r0, r1 = k0, k1
+        for _ in range(10):
+            b0, b1, b2, b3 = _round(b0, b1, b2, b3, r0, r1)
+            d0, d1, d2, d3 = _round(d0, d1, d2, d3, r0, r1)
+            r0, r1 = r0 + W0, r1 + W1
+        i = uint64(4 * j)
+        words[i], words[i + uint64(1)] = b0 & LOW | b1 << uint64(32), b2 & LOW | b3 << uint64(32)
+        words[i + uint64(2)], words[i + uint64(3)] = d0 & LOW | d1 << uint64(32), d2 & LOW | d3 << uint64(32)
 
 
 @njit(**INLINE)
@@ -171,56 +176,59 @@ def _(w0, w1, like):
     return lambda w0, w1, like: _pair64(w0, w1)
 
 
-@njit(**INLINE)
-def normal_chunk(z, lo, hi, key):
-    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of
-    4. key: (4,)."""
+@njit(**MATH)
+def _normal_pairs(z, words, count):
+    """z[0 .. 2 count) = the normals of pairs of words. Not inlined: in a loop within a loop the compiler fetches every
+    constant anew."""
     wide()
-    first, k0, k1, s0, s1 = uint64(lo // 4), key[0], key[1], key[2], key[3]
-    for j in range((hi - lo + 3) // 4):
-        w0, w1, w2, w3 = _block(first + uint64(j), k0, k1, s0, s1)
-        z0, z1 = _pair(w0, w1, z)
-        z2, z3 = _pair(w2, w3, z)
-        i = uint64(j) * uint64(4)
-        z[i], z[i + uint64(1)], z[i + uint64(2)], z[i + uint64(3)] = z0, z1, z2, z3
+    for j in range(count):
+        i = uint64(j) * uint64(2)
+        z[i], z[i + uint64(1)] = _pair(words[i], words[i + uint64(1)], z)
+
+
+@njit(**INLINE)
+def words_scratch():
+    """Memory for `normal_chunk`."""
+    return np.empty(engine.CHUNK // 2, np.uint64)
+
+
+@njit(**INLINE)
+def normal_chunk(z, lo, hi, key, words):
+    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of
+    2. key: (4,). words: of `words_scratch`."""
+    for first in range(lo, hi, engine.CHUNK):
+        last = min(first + engine.CHUNK, hi)
+        _words_chunk(words, first, last, key)
+        _normal_pairs(z[first - lo :], words.view(np.uint32), (last - first + 1) // 2)
 
 
 @njit(**COMPILE)
 def _normal(lo, hi, out, key):
     wide()
-    whole = hi - hi % 4
-    normal_chunk(out[lo:whole], lo, whole, key)
-    if whole < hi:
+    words, even = words_scratch(), hi - hi % 2
+    normal_chunk(out[lo:even], lo, even, key, words)
+    if even < hi:
         z = np.empty(4, out.dtype)
-        normal_chunk(z, whole, hi, key)
-        out[whole:hi] = z[: hi - whole]
+        block = even - even % 4
+        normal_chunk(z, block, hi, key, words)
+        out[even] = z[even - block]
 
 
 @njit(**COMPILE)
 def _bits(lo, hi, out, key):
-    whole = hi - hi % 4
-    _bits_chunk(out[lo:whole], lo, whole, key)
-    if whole < hi:
-        words = np.empty(4, np.uint32)
-        _bits_chunk(words, whole, hi, key)
-        out[whole:hi] = words[: hi - whole]
+    words = words_scratch()
+    for first in range(lo, hi, engine.CHUNK):
+        last = min(first + engine.CHUNK, hi)
+        _words_chunk(words, first, last, key)
+        out[first:last] = words.view(np.uint32)[: last - first]
 
 
 @njit(**COMPILE)
 def _uniform(lo, hi, out, key):
-    words = np.empty(engine.CHUNK, np.uint32)
-    for i in range(lo, hi, engine.CHUNK):
-        end = min(i + engine.CHUNK, hi)
-        _bits_chunk(words, i, end, key)
-        o = out[i:end]
+    words = words_scratch()
+    for first in range(lo, hi, engine.CHUNK):
+        o = out[first : min(first + engine.CHUNK, hi)]
+        _words_chunk(words, first, first + o.size, key)
+        w = words.view(np.uint32)
         for j in range(o.size):
-            o[j] = _u01(words[j])
-
-
-@njit(**INLINE)
-def _bits_chunk(words, lo, hi, key):
-    first = uint64(lo // 4)
-    for j in range((hi - lo + 3) // 4):
-        i = uint64(j) * uint64(4)
-        w0, w1, w2, w3 = _block(first + uint64(j), key[0], key[1], key[2], key[3])
-        words[i], words[i + uint64(1)], words[i + uint64(2)], words[i + uint64(3)] = w0, w1, w2, w3
+            o[j] = _u01(w[j])
