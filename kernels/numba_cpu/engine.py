@@ -27,6 +27,9 @@ MATH = dict(error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True)
 COMPILE = MATH | dict(cache=True, nogil=True)
 SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
 INLINE = MATH | dict(forceinline=True)
+# A loop that stays a function: inside another loop the constants of a long equation would be fetched for each vector,
+# which takes half as long again
+ALONE = MATH | dict(forceinline=False)
 
 # Decorates an equation of one element: a plain Python function that is compiled into its kernels. It is called as
 # equation(c, u, *values): the coefficients of its row, the scalars of the call (an empty tuple where there are none),

@@ -17,20 +17,20 @@ from numba.extending import overload
 from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, MATH
-from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.engine import ALONE, COMPILE, INLINE
+from kernels.numba_cpu.intrinsics import fma, wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its
 # function.
-_LOG = np.float32([
+_LOG = -2 * np.float32([
     -0.0790275278, 0.1262233404, -0.1299818683, 0.1421449453, -0.1664128112, 0.2000104513, -0.2500030643, 0.3333333073,
 ])  # fmt: skip
-L7, L6, L5, L4, L3, L2, L1, L0 = _LOG  # (log1p(f) - f + f^2/2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1]
+L7, L6, L5, L4, L3, L2, L1, L0 = _LOG  # (log1p(f) - f + f^2/2) / f^3, here times -2, on [sqrt(1/2) - 1, sqrt(2) - 1]
 S0, S1, S2, S3 = np.array([3.141592644, -5.167707821, 2.549766963, -0.589075079], np.float32)  # sin(pi b) / b in b^2
 C1, C2, C3, C4 = np.array([-4.934802197, 4.058710566, -1.335137813, 0.2321254071], np.float32)  # (cos(pi b) - 1) / b^2
 M0, M1, W0, W1 = uint64(0xD2511F53), uint64(0xCD9E8D57), uint64(0x9E3779B9), uint64(0xBB67AE85)  # of [Philox]
 LOW = uint64(0xFFFFFFFF)
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # the high part has few bits: e * high is exact
+LN2_HIGH, LN2_LOW = np.float32(-2 * 0.693359375), np.float32(2 * 2.12194440e-4)  # times -2, too; e * high is exact
 ONE, HALF, TWO_AND_HALF, MINUS_TWO = np.float32(1), np.float32(0.5), np.float32(2.5), np.float32(-2)
 TO_U, HALF_U, TO_A, HALF_A = np.float32(2.0**-32), np.float32(2.0**-33), np.float32(2.0**-31), np.float32(2.0**-32)
 
@@ -124,14 +124,22 @@ def _uneg11(word):
 
 
 @njit(**INLINE)
-def _log32(u):
-    """ln u for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact."""
+def _radius32(u):
+    """sqrt(-2 ln u) for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. The polynomial is
+    in pairs of terms, and those in f^2: less to wait for than term by term."""
     bits = np.float32(u).view(np.int32)
     e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
     f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - ONE
     z, k = f * f, float32(e)
-    tail = ((((((L7 * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0
-    return f + (tail * f * z + k * LN2_LOW - HALF * z) + k * LN2_HIGH
+    high, low = fma(fma(L7, f, L6), z, fma(L5, f, L4)), fma(fma(L3, f, L2), z, fma(L1, f, L0))
+    rest = fma(fma(high, z * z, low), f * z, fma(k, LN2_LOW, z))
+    return np.sqrt(fma(k, LN2_HIGH, fma(MINUS_TWO, f, rest)))
+
+
+@njit(**INLINE)
+def _signed(x, quarter):
+    """x, negated where bit 1 of quarter is set."""
+    return np.int32(np.float32(x).view(np.int32) ^ np.int32(np.int32(quarter & int32(2)) << int32(30))).view(np.float32)
 
 
 @njit(**INLINE)
@@ -143,12 +151,12 @@ def _sincospi32(a):
     s = b * (S0 + z * (S1 + z * (S2 + z * S3)))
     c = ONE + z * (C1 + z * (C2 + z * (C3 + z * C4)))
     sin, cos = (c, s) if quarter & 1 else (s, c)
-    return -sin if quarter & 2 else sin, -cos if (quarter + 1) & 2 else cos
+    return _signed(sin, quarter), _signed(cos, int32(quarter + int32(1)))
 
 
 @njit(**INLINE)
 def _pair32(w0, w1):
-    r = np.sqrt(MINUS_TWO * _log32(_u01(w1)))
+    r = _radius32(_u01(w1))
     sin, cos = _sincospi32(_uneg11(w0))
     return r * sin, r * cos
 
@@ -176,47 +184,41 @@ def _(w0, w1, like):
     return lambda w0, w1, like: _pair64(w0, w1)
 
 
-@njit(**MATH)
-def _normal_pairs(z, words, count):
-    """z[0 .. 2 count) = the normals of pairs of words. Not inlined: in a loop within a loop the compiler fetches every
-    constant anew."""
+@njit(**ALONE)
+def _normals(z, words):
+    """z = the normals of as many words. z, words: arrays."""
     wide()
-    for j in range(count):
+    for j in range(z.size // 2):
         i = uint64(j) * uint64(2)
         z[i], z[i + uint64(1)] = _pair(words[i], words[i + uint64(1)], z)
+    if z.size % 2:
+        z[z.size - 1], _ = _pair(words[z.size - 1], words[z.size], z)
 
 
 @njit(**INLINE)
-def words_scratch():
-    """Memory for `normal_chunk`."""
+def scratch():
+    """Memory for the words of a chunk, two in each element."""
     return np.empty(engine.CHUNK // 2, np.uint64)
 
 
 @njit(**INLINE)
 def normal_chunk(z, lo, hi, key, words):
-    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of
-    2. key: (4,). words: of `words_scratch`."""
+    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. key: (4,). words: of `scratch`."""
     for first in range(lo, hi, engine.CHUNK):
         last = min(first + engine.CHUNK, hi)
         _words_chunk(words, first, last, key)
-        _normal_pairs(z[first - lo :], words.view(np.uint32), (last - first + 1) // 2)
+        _normals(z[first - lo : last - lo], words.view(np.uint32))
 
 
 @njit(**COMPILE)
 def _normal(lo, hi, out, key):
     wide()
-    words, even = words_scratch(), hi - hi % 2
-    normal_chunk(out[lo:even], lo, even, key, words)
-    if even < hi:
-        z = np.empty(4, out.dtype)
-        block = even - even % 4
-        normal_chunk(z, block, hi, key, words)
-        out[even] = z[even - block]
+    normal_chunk(out[lo:hi], lo, hi, key, scratch())
 
 
 @njit(**COMPILE)
 def _bits(lo, hi, out, key):
-    words = words_scratch()
+    words = scratch()
     for first in range(lo, hi, engine.CHUNK):
         last = min(first + engine.CHUNK, hi)
         _words_chunk(words, first, last, key)
@@ -225,7 +227,7 @@ def _bits(lo, hi, out, key):
 
 @njit(**COMPILE)
 def _uniform(lo, hi, out, key):
-    words = words_scratch()
+    words = scratch()
     for first in range(lo, hi, engine.CHUNK):
         o = out[first : min(first + engine.CHUNK, hi)]
         _words_chunk(words, first, first + o.size, key)

@@ -12,7 +12,7 @@ from kernels.numba_cpu.arrays import chunks, column, each, number
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, SUM, element, inner
 from kernels.numba_cpu.intrinsics import deliver
-from kernels.numba_cpu.philox import normal_chunk
+from kernels.numba_cpu.philox import normal_chunk, scratch
 from kernels.numba_cpu.rowwise import compiled, fill
 
 NO_TABLE = np.empty((0, 1))  # of an equation without coefficients
@@ -114,10 +114,10 @@ def _walk_errors(equation, lo, hi, how, table, n, ks, u, outs, ins):
 @element
 def _walk_noisy_errors(equation, lo, hi, how, table, n, ks, u, outs, ins):
     """`_walk_errors` with the noise of a key, ins[1], as the second input."""
-    (part, z), v = chunks((outs[1], outs[1])), each(number, u, outs[1])
+    (part, z), words, v = chunks((outs[1], outs[1])), scratch(), each(number, u, outs[1])
     for k in range(lo, hi):
         first, last = k * CHUNK, min((k + 1) * CHUNK, n)
-        normal_chunk(z, first, last, ins[1])
+        normal_chunk(z, first, last, ins[1], words)
         _noisy_segment(equation, k, first, last, how, v, outs, part, ins[0], z)
 
 

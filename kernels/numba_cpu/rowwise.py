@@ -16,7 +16,7 @@ from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, item, numbe
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, DIRECT, element, inner
 from kernels.numba_cpu.intrinsics import deliver, wide
-from kernels.numba_cpu.philox import normal_chunk
+from kernels.numba_cpu.philox import normal_chunk, scratch
 
 
 @inner
@@ -61,10 +61,10 @@ def _walk_noisy(equation, lo, hi, how, table, n, ks, u, outs, ins):
     if key.size == 0:
         _walk(equation, lo, hi, how, table, n, ks, u, outs, (*arrays, arrays[0]))
         return
-    v, parts, noise = each(number, u, outs[0]), chunks(outs), chunks(outs)
+    v, parts, noise, words = each(number, u, outs[0]), chunks(outs), chunks(outs), scratch()
     for first in range(lo, hi, CHUNK):
         last = min(first + CHUNK, hi)
-        normal_chunk(noise[0], first, last, key)
+        normal_chunk(noise[0], first, last, key, words)
         if how == DIRECT:
             _rows(equation, first, last, outs, first, arrays, noise, table, n, ks, v)
         else:
