@@ -27,6 +27,7 @@ MATH = dict(error_model="numpy", fastmath={"contract"}, no_cfunc_wrapper=True)
 COMPILE = MATH | dict(cache=True, nogil=True)
 SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
 INLINE = MATH | dict(forceinline=True)
+INLINE_SUM = INLINE | dict(fastmath={"contract", "reassoc"})
 # A loop that stays a function: inside another loop the constants of a long equation would be fetched for each vector,
 # which takes half as long again
 ALONE = MATH | dict(forceinline=False)

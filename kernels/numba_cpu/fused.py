@@ -71,8 +71,9 @@ def heun(c, u, x, denoised, denoised_next):
 
 @element
 def mean_square_back(c, u, eps_hat, eps):
-    """2 (eps_hat - eps) / N. c: none. u: 2 / N. eps_hat, eps: numbers."""
-    return u[0] * (eps_hat - eps)
+    """2 (eps_hat - eps) / N, and the square of the difference. c: none. u: 2 / N. eps_hat, eps: numbers."""
+    d = eps_hat - eps
+    return u[0] * d, np.float64(d) * np.float64(d)
 
 
 Q_SAMPLE_NOISE = noisy(linear, inputs=1, coefficients=2)
@@ -82,8 +83,8 @@ GUIDED_DPMPP_2M = rowwise(guided_dpmpp_2m, inputs=4, coefficients=6, outputs=2)
 GUIDED_FLOW = rowwise(guided_flow, inputs=3, coefficients=2)
 HEUN = rowwise(heun, inputs=3, coefficients=3)
 ADAM_EMA = rowwise(adam_ema, inputs=5, coefficients=10, outputs=4)
-EPS_LOSS = reduce.error_reduction(mean_square_back)
-EPS_LOSS_NOISE = reduce.error_reduction(mean_square_back, seeded=True)
+EPS_LOSS = reduce.reduction(mean_square_back, inputs=2, coefficients=0)
+EPS_LOSS_NOISE = reduce.noisy_reduction(mean_square_back)
 
 
 # --- the operations ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ half as much again."""
 import inspect
 
 from kernels.numba_cpu import engine
-from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, item, number, pairs, put
+from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, number, pairs, put, read
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, DIRECT, element, inner
 from kernels.numba_cpu.intrinsics import deliver, wide
@@ -21,9 +21,10 @@ from kernels.numba_cpu.philox import normal_chunk, scratch
 
 @inner
 def fill(equation, c, u, count, outs, to, ins, at, noise, z):
-    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays."""
+    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays, none of
+    outs in the memory of another."""
     for j in range(count):
-        values = equation(c, u, *each(item, ins, at, j), *each(item, noise, z, j))
+        values = equation(c, u, *each(read, ins, at, j), *each(read, noise, z, j))
         pairs(put, outs, as_tuple(values), to, j)
 
 
