@@ -2,15 +2,22 @@
 
 A line of targets.csv holds for one operation, or for all whose data are "images" or a "matrix"; row `*` is every row.
 Its value is the least that its column must reach, of AT_MOST the most; without a value the shape is timed and nothing
-is demanded. A line with a dtype holds for that one alone, another for float32. A target stays in the file when it is missed, and the tables show it.
+is demanded. A line with a dtype holds for that one alone, another for float32. A target stays in the file when it is
+missed, and the tables show it.
+
+Where a kernel that moves its bytes at the speed of copy would miss a target in times of a peer, copy is the bound, and
+the row is judged by percent of copy.
 """
 import csv
 import functools
 from pathlib import Path
 
+from bench.peers import COLUMNS
+
 FILE = Path(__file__).parent / "targets.csv"
 PERCENT, AT_MOST = ("copy", "triad"), ("launch", "median_us")
 HALVES = ("float16", "bfloat16")
+AT_COPY = 85  # percent of copy that a row must reach where copy is the bound
 HALF = "half_copy"  # of float16 and bfloat16: copy, in percent of the float32 row's
 
 
@@ -52,13 +59,23 @@ def wanted(result, kind):
     return found | own
 
 
+def past_copy(result, demanded):
+    """The columns of peers whose demanded times are more than a kernel has at the speed of copy; not those of a peer
+    that is itself faster than copy. result: a row of `bench.measure`. demanded: of `wanted`."""
+    at_copy = {c: 100 * result[c] / result["copy"] for c in demanded if c in COLUMNS and result[c] and result["copy"]}
+    return [c for c, times in at_copy.items() if demanded[c] > times >= 1]
+
+
 def judge(result, kind):
     """The target of a row in words, and whether it was met. result: a row of `bench.measure`. kind: as in `shapes`."""
     demanded = wanted(result, kind)
+    past = {c: demanded.pop(c) for c in past_copy(result, demanded)}
+    demanded |= {"copy": AT_COPY} if past and "copy" not in demanded else {}
     words = {c: f"{'<= ' if c in AT_MOST else ''}{v:.3g}{'%' if c in PERCENT else 'x'}" for c, v in demanded.items()}
     words |= {c: f"<= {v:g} us" for c, v in demanded.items() if c == "median_us"}
     words |= {c: f"{v / 1000:g} TFLOP/s" for c, v in demanded.items() if c == "gflops"}
     target = ", ".join(f"{c.removesuffix('_us')} {said}" for c, said in words.items())
+    target += f" for {', '.join(f'{c} {v:.3g}x' for c, v in past.items())}" if past else ""
     if not demanded or result["failure"]:
         return target, "no: FAIL" if demanded else ""
     got = {c: result[c] for c in demanded if result[c] is not None}

@@ -5,6 +5,7 @@ from numba.extending import overload
 from numba import types, uint64
 
 from kernels.numba_cpu.engine import CHUNK, INLINE, element
+from kernels.numba_cpu.intrinsics import load, store
 
 
 def each(f, xs, *args):
@@ -49,9 +50,15 @@ def item(a, first, j):
 
 
 @element
+def read(a, first, j):
+    """a[first + j], where no `put` writes. a, first, j: as in `item`."""
+    return load(a, uint64(first) + uint64(j))
+
+
+@element
 def put(a, value, first, j):
-    """a[first + j] = value. a: array. value: number. first, j: as in `item`."""
-    a[uint64(first) + uint64(j)] = value
+    """a[first + j] = value, where no `read` reads. a: array. value: number. first, j: as in `item`."""
+    store(a, uint64(first) + uint64(j), value)
 
 
 def chunks(outs):

@@ -19,8 +19,9 @@ CHUNK = 1024  # elements of noise in the first-level cache at a time; also the u
 PARALLEL = 1 << 18  # below this many elements handing work to a thread costs more than it gains
 CACHE_BYTES = 32 << 20  # an output larger than this will not be in cache when it is read: write around it
 
-# How a kernel writes: straight into the result; a large result around the cache; or over one of its inputs
-DIRECT, AROUND, OVER = range(3)
+# How a kernel writes: straight into the result; a large result around the cache; over one of its inputs; or each result
+# onto the input that it replaces
+DIRECT, AROUND, OVER, ONTO = range(4)
 
 # Without nnan and ninf: NaN and inf go through as IEEE says. `reassoc` only where a sum may be vectorised. Nothing here
 # is called from C, and an entry for it is a seventh of the time that a kernel takes to compile.
@@ -29,6 +30,10 @@ COMPILE = MATH | dict(cache=True, nogil=True)
 CALLED = MATH | dict(no_cpython_wrapper=True, pipeline_class=Callee)  # by kernels, and never from Python
 SUM = CALLED | dict(fastmath={"contract", "reassoc"})
 INLINE = CALLED | dict(forceinline=True)
+INLINE_SUM = INLINE | dict(fastmath={"contract", "reassoc"})
+# A loop that stays a function: inside another loop the constants of a long equation would be fetched for each vector,
+# which takes half as long again
+ALONE = MATH | dict(forceinline=False)
 
 # Decorates an equation of one element: a plain Python function that is compiled into its kernels. It is called as
 # equation(c, u, *values): the coefficients of its row, the scalars of the call (an empty tuple where there are none),

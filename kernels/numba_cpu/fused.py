@@ -23,7 +23,7 @@ from kernels.numba_cpu.intrinsics import fma
 from kernels.numba_cpu.mlp_sample import mlp_sample
 from kernels.numba_cpu.mlp_train import mlp_train
 from kernels.numba_cpu.optim import adam_ema
-from kernels.numba_cpu.rowwise import apply, apply_many, noisy, rowwise
+from kernels.numba_cpu.rowwise import apply, apply_many, noisy, rowwise, update
 
 # --- equations of one element: c are the coefficients of its row, u the scalars of the call, see `rowwise` ------------
 
@@ -71,8 +71,9 @@ def heun(c, u, x, denoised, denoised_next):
 
 @element
 def mean_square_back(c, u, eps_hat, eps):
-    """2 (eps_hat - eps) / N. c: none. u: 2 / N. eps_hat, eps: numbers."""
-    return u[0] * (eps_hat - eps)
+    """2 (eps_hat - eps) / N, and the square of the difference. c: none. u: 2 / N. eps_hat, eps: numbers."""
+    d = eps_hat - eps
+    return u[0] * d, np.float64(d) * np.float64(d)
 
 
 Q_SAMPLE_NOISE = noisy(linear, inputs=1, coefficients=2)
@@ -81,9 +82,9 @@ GUIDED_DDIM = noisy(guided_ddim, inputs=3, coefficients=8)
 GUIDED_DPMPP_2M = rowwise(guided_dpmpp_2m, inputs=4, coefficients=6, outputs=2)
 GUIDED_FLOW = rowwise(guided_flow, inputs=3, coefficients=2)
 HEUN = rowwise(heun, inputs=3, coefficients=3)
-ADAM_EMA = rowwise(adam_ema, inputs=5, coefficients=10, outputs=4)
-EPS_LOSS = reduce.error_reduction(mean_square_back)
-EPS_LOSS_NOISE = reduce.error_reduction(mean_square_back, seeded=True)
+ADAM_EMA = update(adam_ema, inputs=5, coefficients=10, outputs=4)
+EPS_LOSS = reduce.reduction(mean_square_back, inputs=2, coefficients=0)
+EPS_LOSS_NOISE = reduce.noisy_reduction(mean_square_back)
 
 
 # --- the operations ---------------------------------------------------------------------------------------------------
@@ -176,4 +177,4 @@ def adam_ema_step(p, g, m, v, avg, step, lr, beta1, beta2, eps, weight_decay, de
     shape, dtype = engine.same(p=p, g=g, m=m, v=v, avg=avg)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
     table = np.concatenate([c.reshape(-1, 1), coefficients.ema_step(decay)])
-    return apply_many(ADAM_EMA, 4, out, shape, dtype, table, p, g, m, v, avg)
+    return apply_many(ADAM_EMA, 4, out, shape, dtype, table, p, g, m, v, avg, state=True)

@@ -34,7 +34,7 @@ def softplus(c, u, logit):
 def hinge(c, u, logit):
     """F = max(0, y), NaN where y is, F' = 1 where y > 0, else 0. Arguments as in `softplus`."""
     y = u[0] * logit + u[1]
-    return u[2] * (ONE if y > ZERO else ZERO), ZERO if y <= ZERO else y
+    return u[2] if y > ZERO else ZERO, ZERO if ZERO > y else y
 
 
 @element

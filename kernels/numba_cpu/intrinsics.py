@@ -40,6 +40,58 @@ def _(a, b, c):
     return lambda a, b, c: _fma(a, b, c)
 
 
+def load(a, i):
+    """a[i], of memory to which no `store` writes. a: array. i: uint64."""
+    return a[i]
+
+
+def store(a, i, value):
+    """a[i] = value, in memory of which no `load` reads: the compiler need not compare addresses before a loop, and has
+    one order of a sum in it. a: array. i: uint64. value: number of its dtype."""
+    a[i] = value
+
+
+def _scopes(module):
+    """LLVM's name of all that `store` writes."""
+    return module.add_metadata([module.add_metadata(["stored", module.add_metadata(["kernels"])])])
+
+
+def _place(context, builder, signature, args):
+    data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+    return builder.gep(data, [args[1]]), signature.args[0].dtype.bitwidth // 8
+
+
+@intrinsic
+def _load(typingctx, a, i):
+    def codegen(context, builder, signature, args):
+        place, size = _place(context, builder, signature, args)
+        value = builder.load(place, align=size)
+        value.set_metadata("noalias", _scopes(builder.module))
+        return value
+
+    return a.dtype(a, types.uint64), codegen
+
+
+@intrinsic
+def _store(typingctx, a, i, value):
+    def codegen(context, builder, signature, args):
+        place, size = _place(context, builder, signature, args)
+        builder.store(args[2], place, align=size).set_metadata("alias.scope", _scopes(builder.module))
+        return context.get_dummy_value()
+
+    return types.none(a, types.uint64, a.dtype), codegen
+
+
+@overload(load, jit_options=INLINE)
+def _(a, i):
+    return lambda a, i: _load(a, i)
+
+
+@overload(store, jit_options=INLINE)
+def _(a, i, value):
+    return lambda a, i, value: _store(a, i, value)
+
+
 def choose(condition, a, b):
     """a where condition is true, else b, both computed: a loop with `a if condition else b` may become one with
     branches, whose stores a vectorised loop scatters. condition: bool. a, b: numbers of one dtype."""

@@ -12,7 +12,7 @@ from kernels.numba_cpu.engine import INLINE, element
 from kernels.numba_cpu.intrinsics import fma, turn
 from kernels.numba_cpu.math import silu
 from kernels.numba_cpu.matmul import VECTORS, lanes
-from kernels.numba_cpu.philox import normal_chunk
+from kernels.numba_cpu.philox import normal_chunk, scratch
 
 BLOCK = 16  # rows of a matrix that is transposed, at a time
 EXAMPLES = 64  # in a tile, at most: two tiles of a product, so that what was read of the weights is used twice
@@ -130,9 +130,9 @@ def transpose(o, along, x, stride, rows, columns):
 
 @njit(**INLINE)
 def tile_noise(z, lo, hi, key):
-    """The noise of the elements lo .. hi - 1, in z, which has room for 8 more. Noise is made in blocks of four: a
-    tile's first example, a multiple of 4, begins one. z: array. lo, hi: ints. key: (4,) words."""
-    normal_chunk(z, lo, hi, key)
+    """The noise of the elements lo .. hi - 1, in z. Noise is made in blocks of four: a tile's first example, a multiple
+    of 4, begins one. z: array. lo, hi: ints. key: (4,) words."""
+    normal_chunk(z, lo, hi, key, scratch())
     return z[: hi - lo]
 
 

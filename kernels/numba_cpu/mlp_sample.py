@@ -146,7 +146,7 @@ def sample_simple(lo, hi, out, xt, tile, net, times, steps):
     w1, b1, w2, b2 = net
     pixels, width = b2.size, b1.size
     x, a = Right(lines(pixels * tile, xt), 0, tile), Right(lines(width * tile, xt), 0, tile)
-    sums, shift, z = lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels + 8, xt)
+    sums, shift, z = lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels, xt)
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, xt.size // pixels)
         transpose(x.array, tile, xt[first * pixels :], pixels, last - first, pixels)
@@ -239,7 +239,7 @@ def sample_residual(lo, hi, out, xt, tile, net, conditions, steps):
     pixels, width, stride = net.b_out.size, net.b_in.size, tile * len(conditions.labels)
     x, h = Right(lines(pixels * tile, xt), 0, tile), Right(lines(width * stride, xt), 0, stride)
     a, label = Right(lines(width * stride, xt), 0, stride), Right(lines(width * stride, xt), 0, stride)
-    sums, shift, z = lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels + 8, xt)
+    sums, shift, z = lines(ROWS * lanes(xt), xt), lines(width, xt), lines(tile * pixels, xt)
     weights = lines(tile, xt)
     weights[:] = xt.dtype.type(0)
     for n in range(lo, hi):

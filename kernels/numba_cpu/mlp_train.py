@@ -142,7 +142,7 @@ def train_examples(lo, hi, tile, data, net, batch, between):
     size, pixels, width = batch.index.size, b2.size, b1.size
     along_x, along_a, along = between.x.size // size, between.a.size // size, between.dh.size // width
     xt, a = Right(lines((pixels + 1) * tile, data), 0, tile), Right(lines(width * tile, data), 0, tile)
-    sums, room = lines(ROWS * lanes(data), data), lines(tile * pixels + 8, data)
+    sums, room = lines(ROWS * lanes(data), data), lines(tile * pixels, data)
     c = data.dtype.type(2.0 / (size * pixels))
     for n in range(lo, hi):
         first, last = n * tile, min((n + 1) * tile, size)

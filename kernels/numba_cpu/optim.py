@@ -14,10 +14,10 @@ import numpy as np
 
 from kernels import coefficients
 from kernels.numba_cpu import engine, reduce
-from kernels.numba_cpu.diffusion import LINEAR, SCALE
+from kernels.numba_cpu.diffusion import SCALE, linear
 from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.intrinsics import fma
-from kernels.numba_cpu.rowwise import apply, apply_many, rowwise
+from kernels.numba_cpu.rowwise import apply, apply_many, update
 
 ROOT_LEAST = 1e-140  # below it squares have lost digits
 
@@ -41,7 +41,8 @@ def adam_ema(c, u, p, g, m, v, avg):
     return p_next, m_next, v_next, fma(c[8], avg, c[9] * p_next)
 
 
-ADAM = rowwise(adam, inputs=4, coefficients=8, outputs=3)
+ADAM = update(adam, inputs=4, coefficients=8, outputs=3)
+EMA = update(linear, inputs=2, coefficients=2, outputs=1)
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
@@ -49,13 +50,13 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     arrays."""
     shape, dtype = engine.same(p=p, g=g, m=m, v=v)
     c = coefficients.adam_step(step, lr, beta1, beta2, eps, weight_decay)
-    return apply_many(ADAM, 3, out, shape, dtype, c.reshape(-1, 1), p, g, m, v)
+    return apply_many(ADAM, 3, out, shape, dtype, c.reshape(-1, 1), p, g, m, v, state=True)
 
 
 def ema_step(avg, p, decay, out=None):
     """avg <- decay avg + (1 - decay) p on the CPU, arguments as in `ref.optim.ema_step`."""
     shape, dtype = engine.same(avg=avg, p=p)
-    return apply(LINEAR, out, shape, dtype, coefficients.ema_step(decay), avg, p)
+    return apply(EMA, out, shape, dtype, coefficients.ema_step(decay), avg, p, state=True)
 
 
 def clip_by_global_norm(grads, max_norm, out=None):

@@ -17,18 +17,20 @@ from numba.extending import overload
 from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE
-from kernels.numba_cpu.intrinsics import wide
+from kernels.numba_cpu.engine import ALONE, COMPILE, INLINE
+from kernels.numba_cpu.intrinsics import fma, wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its
 # function.
-_LOG = np.float32([
+_LOG = -2 * np.float32([
     -0.0790275278, 0.1262233404, -0.1299818683, 0.1421449453, -0.1664128112, 0.2000104513, -0.2500030643, 0.3333333073,
 ])  # fmt: skip
-L7, L6, L5, L4, L3, L2, L1, L0 = _LOG  # (log1p(f) - f + f^2/2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1]
+L7, L6, L5, L4, L3, L2, L1, L0 = _LOG  # (log1p(f) - f + f^2/2) / f^3, here times -2, on [sqrt(1/2) - 1, sqrt(2) - 1]
 S0, S1, S2, S3 = np.array([3.141592644, -5.167707821, 2.549766963, -0.589075079], np.float32)  # sin(pi b) / b in b^2
 C1, C2, C3, C4 = np.array([-4.934802197, 4.058710566, -1.335137813, 0.2321254071], np.float32)  # (cos(pi b) - 1) / b^2
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # the high part has few bits: e * high is exact
+M0, M1, W0, W1 = uint64(0xD2511F53), uint64(0xCD9E8D57), uint64(0x9E3779B9), uint64(0xBB67AE85)  # of [Philox]
+LOW = uint64(0xFFFFFFFF)
+LN2_HIGH, LN2_LOW = np.float32(-2 * 0.693359375), np.float32(2 * 2.12194440e-4)  # times -2, too; e * high is exact
 ONE, HALF, TWO_AND_HALF, MINUS_TWO = np.float32(1), np.float32(0.5), np.float32(2.5), np.float32(-2)
 TO_U, HALF_U, TO_A, HALF_A = np.float32(2.0**-32), np.float32(2.0**-33), np.float32(2.0**-31), np.float32(2.0**-32)
 
@@ -86,26 +88,29 @@ def _fill(kernel, seed, shape, stream, dtype, out):
 
 @njit(**INLINE)
 def _round(c0, c1, c2, c3, k0, k1):
-    p0, p1 = uint64(uint32(0xD2511F53)) * uint64(c0), uint64(uint32(0xCD9E8D57)) * uint64(c2)
-    high0, high1 = uint32(p0 >> uint64(32)), uint32(p1 >> uint64(32))
-    return uint32(high1 ^ c1 ^ k0), uint32(p1), uint32(high0 ^ c3 ^ k1), uint32(p0)
+    """A round on words in the low halves of uint64: then a product is one instruction for all of its 64 bits, and what
+    gathers in the high halves is masked here."""
+    p0, p1 = M0 * (c0 & LOW), M1 * (c2 & LOW)
+    return (p1 >> uint64(32)) ^ c1 ^ k0, p1, (p0 >> uint64(32)) ^ c3 ^ k1, p0
 
 
 @njit(**INLINE)
-def _block(block, k0, k1, s0, s1):
-    """Ten rounds written out: a loop here would keep the loop over blocks from being vectorised."""
-    c0, c1, c2, c3 = uint32(block), uint32(block >> uint64(32)), s0, s1
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x9E3779B9)), uint32(k1 + uint32(0xBB67AE85)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x3C6EF372)), uint32(k1 + uint32(0x76CF5D0A)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0xDAA66D2B)), uint32(k1 + uint32(0x32370B8F)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x78DDE6E4)), uint32(k1 + uint32(0xED9EBA14)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x1715609D)), uint32(k1 + uint32(0xA9066899)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0xB54CDA56)), uint32(k1 + uint32(0x646E171E)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x5384540F)), uint32(k1 + uint32(0x1FD5C5A3)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0xF1BBCDC8)), uint32(k1 + uint32(0xDB3D7428)))
-    c0, c1, c2, c3 = _round(c0, c1, c2, c3, uint32(k0 + uint32(0x8FF34781)), uint32(k1 + uint32(0x96A522AD)))
-    return c0, c1, c2, c3
+def _words_chunk(words, lo, hi, key):
+    """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64, with
+    room up to the next multiple of 8 elements. key: (4,)."""
+    first, k0, k1, s0, s1 = uint64(lo // 4), uint64(key[0]), uint64(key[1]), uint64(key[2]), uint64(key[3])
+    for j in range((hi - lo + 7) // 8):
+        # two blocks, whose rounds fill each other's waits
+        b, d = first + uint64(2 * j), first + uint64(2 * j + 1)
+        b0, b1, b2, b3, d0, d1, d2, d3 = b, b >> uint64(32), s0, s1, d, d >> uint64(32), s0, s1
+        r0, r1 = k0, k1
+        for _ in range(10):
+            b0, b1, b2, b3 = _round(b0, b1, b2, b3, r0, r1)
+            d0, d1, d2, d3 = _round(d0, d1, d2, d3, r0, r1)
+            r0, r1 = r0 + W0, r1 + W1
+        i = uint64(4 * j)
+        words[i], words[i + uint64(1)] = b0 & LOW | b1 << uint64(32), b2 & LOW | b3 << uint64(32)
+        words[i + uint64(2)], words[i + uint64(3)] = d0 & LOW | d1 << uint64(32), d2 & LOW | d3 << uint64(32)
 
 
 @njit(**INLINE)
@@ -119,14 +124,22 @@ def _uneg11(word):
 
 
 @njit(**INLINE)
-def _log32(u):
-    """ln u for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact."""
+def _radius32(u):
+    """sqrt(-2 ln u) for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. The polynomial is
+    in pairs of terms, and those in f^2: less to wait for than term by term."""
     bits = np.float32(u).view(np.int32)
     e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
     f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - ONE
     z, k = f * f, float32(e)
-    tail = ((((((L7 * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0
-    return f + (tail * f * z + k * LN2_LOW - HALF * z) + k * LN2_HIGH
+    high, low = fma(fma(L7, f, L6), z, fma(L5, f, L4)), fma(fma(L3, f, L2), z, fma(L1, f, L0))
+    rest = fma(fma(high, z * z, low), f * z, fma(k, LN2_LOW, z))
+    return np.sqrt(fma(k, LN2_HIGH, fma(MINUS_TWO, f, rest)))
+
+
+@njit(**INLINE)
+def _signed(x, quarter):
+    """x, negated where bit 1 of quarter is set."""
+    return np.int32(np.float32(x).view(np.int32) ^ np.int32(np.int32(quarter & int32(2)) << int32(30))).view(np.float32)
 
 
 @njit(**INLINE)
@@ -138,12 +151,12 @@ def _sincospi32(a):
     s = b * (S0 + z * (S1 + z * (S2 + z * S3)))
     c = ONE + z * (C1 + z * (C2 + z * (C3 + z * C4)))
     sin, cos = (c, s) if quarter & 1 else (s, c)
-    return -sin if quarter & 2 else sin, -cos if (quarter + 1) & 2 else cos
+    return _signed(sin, quarter), _signed(cos, int32(quarter + int32(1)))
 
 
 @njit(**INLINE)
 def _pair32(w0, w1):
-    r = np.sqrt(MINUS_TWO * _log32(_u01(w1)))
+    r = _radius32(_u01(w1))
     sin, cos = _sincospi32(_uneg11(w0))
     return r * sin, r * cos
 
@@ -171,56 +184,53 @@ def _(w0, w1, like):
     return lambda w0, w1, like: _pair64(w0, w1)
 
 
-@njit(**INLINE)
-def normal_chunk(z, lo, hi, key):
-    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. z: room up to the next multiple of
-    4. key: (4,)."""
+@njit(**ALONE)
+def _normals(z, words):
+    """z = the normals of as many words. z, words: arrays."""
     wide()
-    first, k0, k1, s0, s1 = uint64(lo // 4), key[0], key[1], key[2], key[3]
-    for j in range((hi - lo + 3) // 4):
-        w0, w1, w2, w3 = _block(first + uint64(j), k0, k1, s0, s1)
-        z0, z1 = _pair(w0, w1, z)
-        z2, z3 = _pair(w2, w3, z)
-        i = uint64(j) * uint64(4)
-        z[i], z[i + uint64(1)], z[i + uint64(2)], z[i + uint64(3)] = z0, z1, z2, z3
+    for j in range(z.size // 2):
+        i = uint64(j) * uint64(2)
+        z[i], z[i + uint64(1)] = _pair(words[i], words[i + uint64(1)], z)
+    if z.size % 2:
+        z[z.size - 1], _ = _pair(words[z.size - 1], words[z.size], z)
+
+
+@njit(**INLINE)
+def scratch():
+    """Memory for the words of a chunk, two in each element."""
+    return np.empty(engine.CHUNK // 2, np.uint64)
+
+
+@njit(**INLINE)
+def normal_chunk(z, lo, hi, key, words):
+    """z[0 .. hi - lo) = the normals of elements lo .. hi - 1. lo: multiple of 4. key: (4,). words: of `scratch`."""
+    for first in range(lo, hi, engine.CHUNK):
+        last = min(first + engine.CHUNK, hi)
+        _words_chunk(words, first, last, key)
+        _normals(z[first - lo : last - lo], words.view(np.uint32))
 
 
 @njit(**COMPILE)
 def _normal(lo, hi, out, key):
     wide()
-    whole = hi - hi % 4
-    normal_chunk(out[lo:whole], lo, whole, key)
-    if whole < hi:
-        z = np.empty(4, out.dtype)
-        normal_chunk(z, whole, hi, key)
-        out[whole:hi] = z[: hi - whole]
+    normal_chunk(out[lo:hi], lo, hi, key, scratch())
 
 
 @njit(**COMPILE)
 def _bits(lo, hi, out, key):
-    whole = hi - hi % 4
-    _bits_chunk(out[lo:whole], lo, whole, key)
-    if whole < hi:
-        words = np.empty(4, np.uint32)
-        _bits_chunk(words, whole, hi, key)
-        out[whole:hi] = words[: hi - whole]
+    words = scratch()
+    for first in range(lo, hi, engine.CHUNK):
+        last = min(first + engine.CHUNK, hi)
+        _words_chunk(words, first, last, key)
+        out[first:last] = words.view(np.uint32)[: last - first]
 
 
 @njit(**COMPILE)
 def _uniform(lo, hi, out, key):
-    words = np.empty(engine.CHUNK, np.uint32)
-    for i in range(lo, hi, engine.CHUNK):
-        end = min(i + engine.CHUNK, hi)
-        _bits_chunk(words, i, end, key)
-        o = out[i:end]
+    words = scratch()
+    for first in range(lo, hi, engine.CHUNK):
+        o = out[first : min(first + engine.CHUNK, hi)]
+        _words_chunk(words, first, first + o.size, key)
+        w = words.view(np.uint32)
         for j in range(o.size):
-            o[j] = _u01(words[j])
-
-
-@njit(**INLINE)
-def _bits_chunk(words, lo, hi, key):
-    first = uint64(lo // 4)
-    for j in range((hi - lo + 3) // 4):
-        i = uint64(j) * uint64(4)
-        w0, w1, w2, w3 = _block(first + uint64(j), key[0], key[1], key[2], key[3])
-        words[i], words[i + uint64(1)], words[i + uint64(2)], words[i + uint64(3)] = w0, w1, w2, w3
+            o[j] = _u01(w[j])

@@ -8,17 +8,14 @@ import numpy as np
 from numba import float64
 
 from kernels.numba_cpu import engine
-from kernels.numba_cpu.arrays import chunks, column, each, number
+from kernels.numba_cpu.arrays import chunks, column, each, number, put, read
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, SUM, element, inner
+from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE_SUM, SUM, element, inner
 from kernels.numba_cpu.intrinsics import deliver
-from kernels.numba_cpu.philox import normal_chunk
+from kernels.numba_cpu.philox import normal_chunk, scratch
 from kernels.numba_cpu.rowwise import compiled, fill
 
 NO_TABLE = np.empty((0, 1))  # of an equation without coefficients
-
-# A loop that sums stores nothing: one that does is vectorised only where its arrays are far apart, and sums in
-# another order where they are not, so the result would depend on addresses.
 
 
 @njit(**SUM)
@@ -64,78 +61,94 @@ def sum_squares(lo, hi, partial, x):
         partial[k] = squares(x[k * CHUNK : min((k + 1) * CHUNK, x.size)])
 
 
+@njit(**INLINE_SUM)
+def _filled(equation, c, u, count, out, to, ins, at):
+    """out[to + j] of an equation for j < count; the sum of its terms, in float64. Arguments as in `rowwise.fill`."""
+    s = 0.0
+    for j in range(count):
+        value, term = equation(c, u, *each(read, ins, at, j))
+        put(out, value, to, j)
+        s += term
+    return s
+
+
 @inner
-def _segment(equation, summed, k, first, last, how, c, u, outs, part, terms, ins, at):
-    """Segment k: its output, straight into place or by way of part, and its sum, before an input may be written over.
-    outs: sums and output. part, terms: chunks. ins: arrays, of which the segment begins at `at`."""
+def _segment(equation, k, first, last, how, c, u, outs, part, ins, at):
+    """Segment k: its output, straight into place or by way of part, and its sum. outs: sums and output. part: chunk.
+    ins: arrays, of which the segment begins at `at`."""
     if how == DIRECT:
-        fill(equation, c, u, last - first, (outs[1][first:last], *terms), 0, ins, at, (), 0)
+        outs[0][k] = _filled(equation, c, u, last - first, outs[1], first, ins, at)
     else:
-        fill(equation, c, u, last - first, (part, *terms), 0, ins, at, (), 0)
-    outs[0][k] = summed(at, last - first, terms, ins)
-    if how != DIRECT:
+        outs[0][k] = _filled(equation, c, u, last - first, part, 0, ins, at)
         deliver(outs[1], part, first, last, how)
 
 
 @inner
-def _of_terms(at, count, terms, ins):
-    return total(terms[0][:count])
-
-
-@inner
-def _of_errors(at, count, terms, ins):
-    return square_error(ins[0][at : at + count], ins[1][at : at + count])
+def _segment_of_vectors(equation, k, first, last, how, c, u, outs, parts, ins, at):
+    """The same of a long equation, which is half as fast in a loop with float64: its terms are added after it.
+    parts: two chunks."""
+    if how == DIRECT:
+        fill(equation, c, u, last - first, (outs[1][first:last], parts[1]), 0, ins, at, (), 0)
+    else:
+        fill(equation, c, u, last - first, parts, 0, ins, at, (), 0)
+        deliver(outs[1], parts[0], first, last, how)
+    outs[0][k] = total(parts[1][: last - first])
 
 
 @element
 def _walk(equation, lo, hi, how, table, n, ks, u, outs, ins):
     """Segments lo .. hi - 1, numbered row by row; their sums to outs[0]. table: one column for all rows, or for each."""
-    (part, terms), v, in_row = chunks((outs[1], outs[1])), each(number, u, outs[1]), -(-n // CHUNK)
+    (part,), v, in_row = chunks(outs[1:]), each(number, u, outs[1]), -(-n // CHUNK)
     row, s = lo // in_row, lo % in_row
     for k in range(lo, hi):
         first = row * n + s * CHUNK
         last = min(first + CHUNK, (row + 1) * n)
         c = column(table, min(row, table.shape[1] - 1), ks, part)
-        _segment(equation, _of_terms, k, first, last, how, c, v, outs, part, (terms,), ins, first)
+        _segment(equation, k, first, last, how, c, v, outs, part, ins, first)
         s += 1
         if s == in_row:
             row, s = row + 1, 0
 
 
 @element
-def _walk_errors(equation, lo, hi, how, table, n, ks, u, outs, ins):
-    """Segments lo .. hi - 1 of one long row, with the `square_error` of its two inputs as the sum."""
-    (part,), v = chunks(outs[1:]), each(number, u, outs[1])
+def _walk_vectors(equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """`_walk` of a long equation."""
+    parts, v, in_row = chunks((outs[1], outs[1])), each(number, u, outs[1]), -(-n // CHUNK)
+    row, s = lo // in_row, lo % in_row
     for k in range(lo, hi):
-        first = k * CHUNK
-        _segment(equation, _of_errors, k, first, min(first + CHUNK, n), how, (), v, outs, part, (), ins, first)
+        first = row * n + s * CHUNK
+        last = min(first + CHUNK, (row + 1) * n)
+        c = column(table, min(row, table.shape[1] - 1), ks, parts[0])
+        _segment_of_vectors(equation, k, first, last, how, c, v, outs, parts, ins, first)
+        s += 1
+        if s == in_row:
+            row, s = row + 1, 0
 
 
 @element
-def _walk_noisy_errors(equation, lo, hi, how, table, n, ks, u, outs, ins):
-    """`_walk_errors` with the noise of a key, ins[1], as the second input."""
-    (part, z), v = chunks((outs[1], outs[1])), each(number, u, outs[1])
+def _walk_noisy(equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """Segments of one long row, with the noise of a key, ins[1], as the second input."""
+    (part, z), words, v = chunks((outs[1], outs[1])), scratch(), each(number, u, outs[1])
     for k in range(lo, hi):
         first, last = k * CHUNK, min((k + 1) * CHUNK, n)
-        normal_chunk(z, first, last, ins[1])
+        normal_chunk(z, first, last, ins[1], words)
         _noisy_segment(equation, k, first, last, how, v, outs, part, ins[0], z)
 
 
 @inner
 def _noisy_segment(equation, k, first, last, how, u, outs, part, x, z):
-    _segment(equation, _of_errors, k, first, last, how, (), u, outs, part, (), (x[first:last], z), 0)
+    _segment(equation, k, first, last, how, (), u, outs, part, (x[first:last], z), 0)
 
 
 def reduction(equation, inputs, coefficients, vectors=False):
     """The kernel of an equation that returns its output and a term of a sum: kernel(lo, hi, how, table, n, u, partial,
-    out, *ins). equation, inputs, coefficients, vectors: as in `rowwise`."""
-    return compiled(_walk, equation, 2, inputs, coefficients, vectors)
+    out, *ins). equation, inputs, coefficients: as in `rowwise`. vectors: whether it is long, as in `compiled`."""
+    return compiled(_walk_vectors if vectors else _walk, equation, 2, inputs, coefficients, vectors)
 
 
-def error_reduction(equation, seeded=False):
-    """The kernel of an equation of two values that returns its output only, while the square of their difference is
-    added up. equation: without coefficients. seeded: whether the second input is a key, whose noise is the value."""
-    return compiled(_walk_noisy_errors if seeded else _walk_errors, equation, 2, 2, 0, seeded)
+def noisy_reduction(equation):
+    """The same of an equation of a value and its noise, of a key. equation: without coefficients."""
+    return compiled(_walk_noisy, equation, 2, 2, 0, True)
 
 
 def segments(n):
@@ -152,7 +165,7 @@ def sums(kernel, *arrays):
 
 
 def apply(kernel, rows, n, out, shape, dtype, table, *arrays, u=(), key=None):
-    """One call of a kernel of `reduction` or `error_reduction` over rows of n elements, arguments as in
+    """One call of a kernel of `reduction` or `noisy_reduction` over rows of n elements, arguments as in
     `rowwise.apply`.
 
     Returns the sums (rows,) float64 and the output. kernel, rows, n, out, shape, dtype, table, arrays, u, key: as there.

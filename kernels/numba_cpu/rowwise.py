@@ -8,22 +8,26 @@ kernel of it, `apply` calls it.
 A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and
 takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
 from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
-half as much again."""
+half as much again. An update in place, as of Adam, needs none: its loop reads the arrays that it writes by their own
+name, and so the compiler does know."""
 import inspect
 
+import numpy as np
+
 from kernels.numba_cpu import engine
-from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, item, number, pairs, put
+from kernels.numba_cpu.arrays import as_tuple, chunks, column, each, item, number, pairs, put, read
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, DIRECT, element, inner
+from kernels.numba_cpu.engine import CHUNK, DIRECT, ONTO, OVER, element, inner
 from kernels.numba_cpu.intrinsics import deliver, wide
-from kernels.numba_cpu.philox import normal_chunk
+from kernels.numba_cpu.philox import normal_chunk, scratch
 
 
 @inner
 def fill(equation, c, u, count, outs, to, ins, at, noise, z):
-    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays."""
+    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays, none of
+    outs in the memory of another."""
     for j in range(count):
-        values = equation(c, u, *each(item, ins, at, j), *each(item, noise, z, j))
+        values = equation(c, u, *each(read, ins, at, j), *each(read, noise, z, j))
         pairs(put, outs, as_tuple(values), to, j)
 
 
@@ -53,6 +57,24 @@ def _walk(equation, lo, hi, how, table, n, ks, u, outs, ins):
             pairs(deliver, outs, parts, first, last, how)
 
 
+@inner
+def _fill_onto(equation, c, u, lo, hi, outs, other):
+    """outs[j] = equation(c, u, outs[0][j], other[j], outs[1][j], ...) for lo <= j < hi. outs: tuple of arrays. other:
+    array, none of outs."""
+    for j in range(hi - lo):
+        values = equation(c, u, item(outs[0], lo, j), read(other, lo, j), *each(item, outs[1:], lo, j))
+        pairs(put, outs, as_tuple(values), lo, j)
+
+
+@element
+def _walk_state(equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """`_walk` of an update with one row of coefficients; with ONTO the outputs are its inputs but for the second."""
+    if how == ONTO:
+        _fill_onto(equation, column(table, 0, ks, outs[0]), each(number, u, outs[0]), lo, hi, outs, ins[1])
+    else:
+        _walk(equation, lo, hi, how, table, n, ks, u, outs, ins)
+
+
 @element
 def _walk_noisy(equation, lo, hi, how, table, n, ks, u, outs, ins):
     """`_walk` with the noise of a key, the last of ins, a chunk at a time in the first-level cache. An empty key means
@@ -61,10 +83,10 @@ def _walk_noisy(equation, lo, hi, how, table, n, ks, u, outs, ins):
     if key.size == 0:
         _walk(equation, lo, hi, how, table, n, ks, u, outs, (*arrays, arrays[0]))
         return
-    v, parts, noise = each(number, u, outs[0]), chunks(outs), chunks(outs)
+    v, parts, noise, words = each(number, u, outs[0]), chunks(outs), chunks(outs), scratch()
     for first in range(lo, hi, CHUNK):
         last = min(first + CHUNK, hi)
-        normal_chunk(noise[0], first, last, key)
+        normal_chunk(noise[0], first, last, key, words)
         if how == DIRECT:
             _rows(equation, first, last, outs, first, arrays, noise, table, n, ks, v)
         else:
@@ -127,19 +149,27 @@ def rowwise(equation, inputs, coefficients, outputs=1, vectors=False):
     return compiled(_walk, equation, outputs, inputs, coefficients, vectors)
 
 
+def update(equation, inputs, coefficients, outputs):
+    """The kernel of an equation of one row of coefficients, whose outputs are new values of its inputs, in their order,
+    but for the second input. Arguments as in `rowwise`."""
+    return compiled(_walk_state, equation, outputs, inputs, coefficients, False)
+
+
 def noisy(equation, inputs, coefficients):
     """The kernel of an equation whose last value is the noise of a key, which is the last input. inputs: how many
     without the noise. coefficients: as in `compiled`."""
     return compiled(_walk_noisy, equation, 1, inputs + 1, coefficients, True)
 
 
-def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=None):
-    """One call of a kernel of `rowwise` or `noisy` with one output, which is returned.
+def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=None, state=False):
+    """One call of a kernel of `rowwise`, `update` or `noisy` with one output, which is returned.
 
     out: as the caller gave it. shape, dtype: of every array. table: (K, R). arrays: inputs. u: scalars. key: of the
-    noise."""
+    noise. state: whether kernel is of `update`."""
     ins = [engine.flat(a) for a in arrays]
     memory, how = engine.output(out, shape, dtype, *ins)
+    if state and how == OVER and out is arrays[0] and not np.may_share_memory(memory, ins[1]):
+        how = ONTO
     if key is not None:
         ins.append(key)
     size = memory.size
@@ -147,9 +177,10 @@ def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=None):
     return engine.finish(memory, out, shape)
 
 
-def apply_many(kernel, outputs, out, shape, dtype, table, *arrays, u=()):
-    """The same with several outputs, a tuple. outputs: how many. out: a tuple, or None. The rest as in `apply`."""
-    ins, memory, how = [engine.flat(a) for a in arrays], [], DIRECT
+def apply_many(kernel, outputs, out, shape, dtype, table, *arrays, u=(), state=False):
+    """The same with several outputs, a tuple. outputs: how many. out: a tuple, or None. state: whether kernel is of
+    `update`. The rest as in `apply`."""
+    ins, memory, ways = [engine.flat(a) for a in arrays], [], []
     if out is None:
         out = (None,) * outputs
     else:
@@ -157,7 +188,9 @@ def apply_many(kernel, outputs, out, shape, dtype, table, *arrays, u=()):
     for place in out:
         flat, way = engine.output(place, shape, dtype, *ins)
         memory.append(flat)
-        how = max(how, way)
-    size = flat.size
+        ways.append(way)
+    how, size = max(ways), flat.size
+    if state and min(ways) == OVER and all(o is a for o, a in zip(out, (arrays[0], *arrays[2:]))):
+        how = OVER if any(np.may_share_memory(m, ins[1]) for m in memory) else ONTO
     engine.run(kernel, size, how, table, size // table.shape[1] if size else 1, u, *memory, *ins)
     return tuple([engine.finish(m, place, shape) for m, place in zip(memory, out)])

@@ -72,7 +72,7 @@ def test_normals_carry_into_the_second_counter_word():
     @njit
     def far(lo, count, key):
         z = np.empty(count, np.float32)
-        philox.normal_chunk(z, lo, lo + count, key)
+        philox.normal_chunk(z, lo, lo + count, key, philox.scratch())
         return z
 
     key = np.array([0x89ABCDEF, 0x01234567, 0x76543210, 0xFEDCBA98], np.uint32)
