@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ref.reading import catalogue, text, trace, typeset
+from ref.reading import attended, catalogue, text, trace, typeset
 
 PICTURES = 8  # of one array, at most
 
@@ -43,6 +43,7 @@ def page(function, run, differences, above=""):
                          for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
         parts.append(f'<div class="row" style="--depth: {depth}"><pre class="code">{code}</pre>{_made(values, mark)}'
                      f"</div>")
+    parts.append(attended.html(run))
     if differences:
         parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward "
                      "returns)</h2>")

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from ref.reading import catalogue, course, trace
+from ref.reading import attended, catalogue, course, trace
 
 LEAVES = 6  # of a dict or a list, what is shown
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")  # what sets a colour, and takes no room
@@ -109,6 +109,7 @@ def traced(function, run, differences):
             shown = colour(part) if line else part
             beside = right[i] if i < len(right) else ""
             lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {beside}".rstrip())
+    lines += attended.lines(run)
     if differences:
         lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
     for gradient in differences:

@@ -3,6 +3,7 @@
 Checks are left out: an `if` that was not taken, and a private function that returned nothing new.
 """
 import ast
+import functools
 import inspect
 import re
 import sys
@@ -38,7 +39,8 @@ class Step:
 
 @dataclass
 class Run:
-    """One call. given: {name: value}. unnamed: arguments without a name there. returned: a value, or the exception."""
+    """One call. given: {name: value}. unnamed: without a name there. returned: a value, or the exception. tokens: of a
+    prompt, (its words, what follows them)."""
 
     name: str
     place: tuple
@@ -46,11 +48,12 @@ class Run:
     unnamed: list
     steps: list = field(default_factory=list)
     returned: object = None
+    tokens: tuple = ((), ())
 
 
 def record(function, arguments):
     """Call function(**arguments) and follow it. function: of `ref`. arguments: dict. Returns the `Run`."""
-    top, active, parsed = [], [], {}
+    top, active = [], []
 
     def called(frame, event, _):
         code = frame.f_code
@@ -60,10 +63,8 @@ def record(function, arguments):
         new = [name for name, value in given.items() if id(value) not in callers]
         run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given), new)
         (active[-1][0].steps[-1].calls if active else top).append(run)
-        if code not in parsed:
-            parsed[code] = _statements(code)
         # [the statement that is running], {name: value as last shown}
-        active.append((run, parsed[code], [], dict(run.given)))
+        active.append((run, _statements(code), [], dict(run.given)))
         return followed
 
     def followed(frame, event, value):
@@ -200,6 +201,7 @@ def _root(node):
     return _root(node.value) if isinstance(node, ast.Subscript) else node
 
 
+@functools.cache
 def _statements(code):
     """{line: (statement, its source)} of a function; of an `if` or a loop the lines of its head alone."""
     function, known = tree(code), {}
