@@ -52,6 +52,7 @@ def full(function):
     return f"{package if exported else function.__module__}.{function.__name__}"
 
 
+@functools.cache
 def needs(function):
     """Full names of the public functions of `ref` that it calls, by way of private ones too, in the order of the
     source. function: of `ref`."""
@@ -73,6 +74,7 @@ def needs(function):
     return found
 
 
+@functools.cache
 def tree(function):
     """Its syntax tree, at the lines of its file. function: of `ref`."""
     lines, first = inspect.getsourcelines(function)

@@ -1,4 +1,5 @@
 """The reading order, an equation with its source, and a trace, as text for a terminal."""
+import functools
 import html
 import inspect
 import re
@@ -19,8 +20,11 @@ def colouring(page=False):
 
     page: bool. A line on stderr says where Pygments is missing.
     """
-    if not page and not sys.stdout.isatty():
-        return str
+    return _coloured(page) if page or sys.stdout.isatty() else str
+
+
+@functools.cache
+def _coloured(page):
     try:
         from pygments import highlight
         from pygments.formatters import HtmlFormatter, TerminalFormatter
@@ -29,7 +33,8 @@ def colouring(page=False):
         print('no colours without Pygments: pip install -e ".[study]"', file=sys.stderr)
         return html.escape if page else str
     formatter = HtmlFormatter(nowrap=True) if page else TerminalFormatter()
-    return lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n")
+    lexer = PythonLexer(stripnl=False)
+    return functools.cache(lambda source: highlight(source, lexer, formatter).rstrip("\n"))
 
 
 def shades():

@@ -39,8 +39,7 @@ class Step:
 
 @dataclass
 class Run:
-    """One call. given: {name: value}. unnamed: without a name there. returned: a value, or the exception. tokens: of a
-    prompt, (its words, what follows them)."""
+    """One call. given: {name: value}. unnamed: arguments without a name there. returned: a value, or the exception."""
 
     name: str
     place: tuple
@@ -48,7 +47,7 @@ class Run:
     unnamed: list
     steps: list = field(default_factory=list)
     returned: object = None
-    tokens: tuple = ((), ())
+    tokens: tuple = (), ()  # words of a prompt, and the tokens after them
 
 
 def record(function, arguments):
@@ -215,17 +214,13 @@ def _statements(code):
     return known
 
 
-def _helper(run):
-    """Whether it is a private function, or one of `ref.shapes`."""
-    return run.name.startswith("_") or run.place[0] == f"{MATH}shapes.py"
-
-
 def _tidy(run):
     """Take out helpers that made no new number, and calls and conversions that left nothing to see."""
     for step in run.steps:
         for called in step.calls:
             _tidy(called)
-        step.calls = [called for called in step.calls if not _helper(called) or _new_numbers(called)]
+        step.calls = [called for called in step.calls if _new_numbers(called) or not (
+            called.name.startswith("_") or called.place[0] == f"{MATH}shapes.py")]
     door = r"\s*([\w.]+|[\w, ()]+ = .*\b(integer|number)s?)\("
     run.steps = [s for s in run.steps if s.made or s.calls or not re.match(door, s.source)]
 
