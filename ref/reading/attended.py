@@ -16,7 +16,8 @@ def tables(run):
     tokens, found = [*words, *others], []
 
     def visit(called):
-        if called.name == "_weights" and called.place[0] == ATTENTION and called.returned.shape[2:] == 2 * (len(tokens),):
+        of_tokens = called.name == "_weights" and called.place[0] == ATTENTION
+        if of_tokens and called.returned.shape[2:] == (len(tokens), len(tokens)):
             found.append(called.returned[0].mean(axis=0))  # (queries, keys)
         for step in called.steps:
             for inner in step.calls:
@@ -25,7 +26,8 @@ def tables(run):
     if tokens:
         visit(run)
     named = [(f"attention {n}", weights) for n, weights in enumerate(found, 1)]
-    named += [(f"mean of the {len(found)}", np.mean(found, axis=0))] * (len(found) > 1)
+    if len(found) > 1:
+        named.append((f"mean of the {len(found)}", np.mean(found, axis=0)))
     read = [(said, np.hstack([p[:, :len(words)], p[:, len(words):].sum(1, keepdims=True)])) for said, p in named]
     columns = [*words, "image"][:len(words) + bool(others)]
     return [(said, columns, [(token, row[:len(columns)]) for token, row in zip(tokens, p)]) for said, p in read]
