@@ -89,6 +89,7 @@ def _topic(topic, sections):
         caption = paragraph.startswith("Figure: ")
         parts += [figures.values.get("picture", "")] * caption
         parts.append(f'<p class="{"caption" if caption else "text"}">{words(figures.said(paragraph))}</p>')
+    parts.append(_table(topic, figures))
     if topic.questions:
         parts.append("<h2>Questions</h2>")
     for question, answer in topic.questions:
@@ -98,6 +99,15 @@ def _topic(topic, sections):
     parts += [f'<h2>Measured: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>'
               for name in topic.images]  # fmt: skip
     return _framed(topic.title, "\n".join([*parts, "<h2>Equations</h2>", *sections, _around(topic)]))
+
+
+def _table(topic, figures):
+    """The table of a topic, its first line the heads; "" without one."""
+    rows = [[figures.said(cell.strip()) for cell in line.split(" | ")] for line in topic.table]
+    lined = [f"<tr><td><code>{html.escape(left)}</code></td><td><code>{html.escape(right)}</code></td>"
+             f"<td>{words(said)}</td></tr>" for left, right, said in rows[1:]]  # fmt: skip
+    heads = "".join(f"<th>{words(head)}</th>" for head in rows[0]) if rows else ""
+    return f'<h2>Line for line</h2><table class="lines"><tr>{heads}</tr>{"".join(lined)}</table>' if rows else ""
 
 
 def _around(topic):

@@ -222,6 +222,7 @@ SIZES = {  # sizes, rows, and what is written next to the three files
     "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
     "gan_pathologies": (dict(steps=4, batch=8, seeds=2, alone=3), 4 * 2 * 4 + 2 * 3, set()),
     "sds": (dict(steps=3, count=20, sampler_steps=2), 8 + 6, set()),
+    "tutorial": (dict(train_steps=2, tutorial_steps=3, count=20, sampler_steps=2, longest=3), 10, set()),
     "shapes": (dict(train_steps=2, pairs=2, steps=3), 5 + 2 * 5, NET),
     "nerf": (dict(seconds=1e6, most=2, views=3, held_out=2, size=8, looks=1), 4, set()),
     "vae_vs_gan_vs_diffusion": (dict(vae_steps=2, gan_steps=2, diffusion_steps=2, count=20), 5, set()),
