@@ -174,6 +174,8 @@ def described(value):
 
 def _numbers(array):
     """The first three and the last, or all four."""
+    flat = array.ravel()
+    few = flat if flat.size <= 4 else np.concatenate([flat[:3], flat[-1:]])
     words = [f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x)
-             for x in array.ravel()]
-    return " ".join(words if len(words) <= 4 else [*words[:3], "..", words[-1]])
+             for x in few]
+    return " ".join(words if flat.size <= 4 else [*words[:3], "..", words[3]])
