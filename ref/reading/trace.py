@@ -59,11 +59,10 @@ def record(function, arguments):
         if not code.co_filename.startswith(MATH) or code.co_filename.startswith(READER) or code.co_name.startswith("<"):
             return None
         given, callers = _arguments(frame), {id(value) for value in frame.f_back.f_locals.values()}
-        new = [name for name, value in given.items() if id(value) not in callers]
-        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given), new)
+        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given),
+                  [name for name, value in given.items() if id(value) not in callers])
         (active[-1][0].steps[-1].calls if active else top).append(run)
-        # [the statement that is running], {name: value as last shown}
-        active.append((run, _statements(code), [], dict(run.given)))
+        active.append((run, _statements(code), [], dict(run.given)))  # [what runs], {name: value as last shown}
         return followed
 
     def followed(frame, event, value):

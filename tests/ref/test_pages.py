@@ -102,12 +102,14 @@ def test_the_words_of_a_prompt_stand_next_to_what_is_read_of_them(capsys, monkey
     run, _ = worked.run(joint_dit.joint_dit)
     found = attended.tables(run)
     assert [said for said, _, _ in found] == ["attention 1", "attention 2", "mean of the 2"]
-    for (_, columns, rows), block in zip(found, joint_dit.joint_dit(**examples.example(joint_dit.joint_dit))[1]["blocks"]):
+    _, cache = joint_dit.joint_dit(**examples.example(joint_dit.joint_dit))
+    for (_, columns, rows), block in zip(found, cache["blocks"]):
         assert columns == [*nets.PROMPTS[0].split(), "image"] and [token for token, _ in rows][-1] == "patch 1,1"
         q, k, _ = block["qkv"]
         e = np.exp(q[0] @ k[0].swapaxes(1, 2) * q.shape[3] ** -0.5)
         p = (e / e.sum(axis=2, keepdims=True)).mean(axis=0)
-        np.testing.assert_allclose([row for _, row in rows], np.column_stack([p[:, :8], p[:, 8:].sum(axis=1)]), rtol=1e-12)
+        want = np.column_stack([p[:, :8], p[:, 8:].sum(axis=1)])
+        np.testing.assert_allclose([row for _, row in rows], want, rtol=1e-12)
     assert main(["trace", "text_encoder"]) == 0
     said = capsys.readouterr().out.split("\n")
     red = said.index("attention 1") + 3  # which sees itself and the word before it
