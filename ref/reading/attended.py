@@ -6,7 +6,8 @@ import numpy as np
 from ref.reading import trace
 
 ATTENTION = f"{trace.MATH}layers/attention.py"
-SAID = "what each token (row) reads of each word (column): weights of attention, of the first prompt, mean over heads"
+SAID = ("what each token (row) reads of each word (column): weights of attention, of the first prompt, mean over heads. "
+        "Nothing trained these small networks; `python -m bench.studies.prompt PROMPT --attention` draws the trained one")
 
 
 def tables(run):
@@ -52,4 +53,4 @@ def html(run):
             f'<td style="--w: {x:.2f}">{x:.2f}</td>' for x in row) + "</tr>" for token, row in rows)
         heads = "".join(f"<th>{escape(name)}</th>" for name in ["", *columns])
         parts.append(f'<div class="reads"><table><caption>{said}</caption><tr>{heads}</tr>{lined}</table></div>')
-    return f'<p class="text">{SAID.capitalize()}.</p>{"".join(parts)}' if parts else ""
+    return f'<p class="text">{SAID[0].upper()}{SAID[1:]}.</p>{"".join(parts)}' if parts else ""

@@ -5,7 +5,7 @@
     studies: gan                            of `bench/results/studies`; images: files of `bench/results`
     text, with {code} and {code:format}     figures of the block of code, as in an f-string
     ```python ... ```                       one block; `picture`, if it sets one, is an SVG
-    left | right | words                    lines of a table: code, code, and what they differ in
+    | left | right | words                  lines of a table: code, code, and what they differ in
     ## A question?                          and its answer below
 
 A function stands on the page that has the longest pattern for its name, with its package or its module; `f_backward`
@@ -71,8 +71,8 @@ def _page(path):
             for line in paragraph.split("\n"):
                 key, _, names = line.partition(": ")
                 getattr(page, key).extend(names.split())
-        elif " | " in paragraph:
-            page.table += paragraph.split("\n")
+        elif paragraph.startswith("| "):
+            page.table += [line[2:] for line in paragraph.split("\n")]
         else:
             page.text.append(" ".join(paragraph.split()))
     page.questions = [(question, " ".join(answer.split())) for question, _, answer in (q.partition("\n") for q in rest)]
@@ -124,27 +124,30 @@ def figures(page):
         return [_row(study, where, path) for path in _paths(study)]
 
     names = {name: importlib.import_module(f"ref.{name}") for name in MODULES}
-    values = names | {"np": np, "row": row, "seeds": seeds, "spread": spread, "line": line} | {
+    values = names | {"np": np, "row": row, "seeds": seeds, "over_seeds": over_seeds, "statement": statement} | {
         "curves": drawing.curves, "arrows": drawing.arrows}
     exec(compile(page.code, f"{page.number:02}", "exec"), values)
     return Figures(values, list(dict.fromkeys(read)))
 
 
-def spread(values, spec):
+def over_seeds(values, spec):
     """The first of the values and, where there are more, the least and the largest, as text. values: one for each seed.
     spec: of `format`."""
     first, *more = (format(value, spec) for value in (values[0], min(values), max(values)))
     return f"{first} ({' to '.join(more)}, {len(values)} seeds)" if len(values) > 1 else first
 
 
-def line(path, begin):
-    """The one line of a file of the project that begins so, without its indent. Raises ValueError for none or several.
-    path: from the root. begin: str."""
-    found = [known.strip() for known in (RESULTS.parent.parent / path).read_text("utf-8").split("\n")
-             if known.strip().startswith(begin)]  # fmt: skip
+def statement(path, begin):
+    """The one statement of a file of the project whose first line begins so, on one line. Raises ValueError for none or
+    several. path: from the root. begin: str."""
+    lines = [known.strip() for known in (RESULTS.parent.parent / path).read_text("utf-8").split("\n")]
+    found = [i for i, known in enumerate(lines) if known.startswith(begin)]
     if len(found) != 1:
         raise ValueError(f"{path}: expected one line that begins with {begin!r}, got {len(found)}")
-    return found[0]
+    whole, i = lines[found[0]], found[0]
+    while sum(whole.count(bracket) for bracket in "([{") > sum(whole.count(bracket) for bracket in ")]}"):
+        whole, i = f"{whole} {lines[i + 1]}", i + 1
+    return whole.partition("  #")[0]
 
 
 def _paths(study):

@@ -251,6 +251,20 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
     assert tables[0] == tables[-1] and len(rows) == count and "seed 0" in rows[0]["settings"]
 
 
+def test_another_seed_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
+    def run(name, out, progress, **change):
+        (out / f"{name}.txt").write_text(f"{name} {out.name} {change}")
+
+    monkeypatch.setattr(results, "run", run)
+    assert command.main(["guidance", "--seed", "2", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "guidance seed-2 {'seed': 2}" and not (tmp_path / "guidance.txt").exists()
+
+
+def test_a_setting_that_a_study_does_not_have_is_told(tmp_path):
+    with pytest.raises(ValueError, match="guidance: expected changes of its settings .*, got reach"):
+        results.run("guidance", tmp_path, None, reach=2)
+
+
 def test_every_difference_of_conformance_is_explained():
     """By the checker's cause, or by the truth with one convention changed, which then has to reproduce it."""
     with open(RESULTS / "conformance.csv", newline="", encoding="utf-8") as file:
