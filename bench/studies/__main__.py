@@ -2,6 +2,7 @@
 
     python -m bench.studies                       what each shows, the seconds it took, the files it writes
     python -m bench.studies guidance steps        run these, `all` for all; a study whose CSV is there is kept
+    python -m bench.studies --seed 1 guidance     with another seed, into seed-1, for the spread that the course states
     python -m bench.studies --text all            NAME.txt again from NAME.csv
 """
 from ref import command
@@ -21,7 +22,7 @@ NET = "net-cosine.npz"  # the net that several studies share: trained by the fir
 NAMES = {"schedules": f"net-linear.npz, {NET}"}  # each study, and what it writes next to its picture, table and text
 NAMES |= dict.fromkeys(("guidance", "steps", "flow", "consistency"), NET)
 NAMES |= dict.fromkeys(("score", "likelihood", "vae", "gan", "gan_pathologies", "vae_vs_gan_vs_diffusion"), "")
-NAMES |= dict.fromkeys(("training", "conformance", "nets", "prompts", "latent", "sds"), "")
+NAMES |= dict.fromkeys(("training", "tutorial", "conformance", "nets", "prompts", "latent", "sds"), "")
 NAMES |= {"shapes": NET, "nerf": ""}
 NAMES |= {name: f"{name}.wav" for name in ("speak", "wavenet")}
 NAMES |= {name: f"{name}.wav, codec.npz" for name in ("codec", "codec_lm")}  # the codec that both use
@@ -34,6 +35,7 @@ def main(argv=None):
     parser.add_argument("names", nargs="*", metavar="NAME", help="studies to run, or all; none lists them")
     out, where = HERE.parent / "results" / "studies", "where results go (default: %(default)s)"
     parser.add_argument("--out", default=out, type=lambda text: Path(command.named(text)), metavar="DIR", help=where)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="into the folder seed-N if it is not 0")
     parser.add_argument("--again", action="store_true", help="run finished studies again")
     parser.add_argument("--text", action="store_true", help="only rewrite NAME.txt from the figures in NAME.csv")
     args = parser.parse_args(argv)
@@ -46,15 +48,16 @@ def main(argv=None):
         print(f"python -m bench.studies: --out: expected a folder, got {args.out}", file=sys.stderr)
         return 2
     names = list(NAMES) if "all" in args.names else list(dict.fromkeys(args.names))
+    folder, seeded = (args.out / f"seed-{args.seed}", {"seed": args.seed}) if args.seed else (args.out, {})
     try:
         if not names:
-            print(listed(args.out), end="")
+            print(listed(folder), end="")
         elif args.text:
             for name in names:
-                rows = results.read(args.out / f"{name}.csv")
-                files.write_atomic(args.out / f"{name}.txt", results.text(name, rows).encode())
+                rows = results.read(folder / f"{name}.csv")
+                files.write_atomic(folder / f"{name}.txt", results.text(name, rows).encode())
         else:
-            _run(names, args.out, args.again)
+            _run(names, folder, args.again, seeded)
     except (ValueError, OSError, ModuleNotFoundError) as reason:
         print(f"python -m bench.studies: {command.in_words(reason)}{results.hint(reason)}", file=sys.stderr)
         return 2
@@ -76,8 +79,8 @@ def listed(out):
     return "\n".join([*lines, f"Results: {out}"]) + "\n"
 
 
-def _run(names, out, again):
-    """Run the studies that are not finished, one after another, and print their texts."""
+def _run(names, out, again, change):
+    """Run the studies that are not finished, one after another, and print their texts. change: of their SETTINGS."""
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
@@ -93,7 +96,7 @@ def _run(names, out, again):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            results.run(name, out, progress)
+            results.run(name, out, progress, **change)
         print((out / f"{name}.txt").read_text("utf-8"), end="", flush=True)
 
 

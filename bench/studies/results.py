@@ -28,6 +28,8 @@ def run(name, out, progress, **change):
     """Run a study and write its three files. progress: called with (done, total). change: of its SETTINGS."""
     study, done, began = importlib.import_module(f"bench.studies.{name}"), itertools.count(1), time.perf_counter()
     writable(out, [f"{name}.{ending}" for ending in ENDINGS])
+    if unknown := ", ".join(change.keys() - study.SETTINGS.keys()):
+        raise ValueError(f"{name}: expected changes of its settings {', '.join(study.SETTINGS)}, got {unknown}")
     settings = study.SETTINGS | change
     this = SimpleNamespace(out=Path(out), **settings)
     this.tick = lambda: progress(next(done), this.total)

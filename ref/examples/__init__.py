@@ -15,13 +15,26 @@ from ref.examples.base import ALL
 def tables(function):
     """The tables of a function's arguments, the first that has a name holds. function: of `ref`. Returns a list of
     dicts."""
+    found, name = _of(function)
+    own = getattr(found, "FUNCTIONS", {})
+    defaults = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
+    return [own.get(name, {}), getattr(found, "ARGUMENTS", {}), defaults, ALL]
+
+
+def tokens(function, given=()):
+    """(words of its example's first prompt, names of the tokens after them), none where it reads no prompt, or another
+    one. function: of `ref`. given: names of arguments that are not the example's."""
+    found, name = _of(function)
+    argument, words, others = getattr(found, "TOKENS", {}).get(name, (None, [], []))
+    return ([], []) if argument in given else (words, others)
+
+
+def _of(function):
+    """The module of its examples, and its name there."""
     module, _, inner = function.__module__.removeprefix("ref.").partition(".")
     path = f"ref.examples.{module}"
     found = importlib.import_module(path) if importlib.util.find_spec(path) else types.SimpleNamespace()
-    own = getattr(found, "FUNCTIONS", {})
-    name = f"{inner}.{function.__name__}" if module in ("nets", "pipelines") else function.__name__
-    defaults = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
-    return [own.get(name, {}), getattr(found, "ARGUMENTS", {}), defaults, ALL]
+    return found, f"{inner}.{function.__name__}" if module in ("nets", "pipelines") else function.__name__
 
 
 def example(function, given=None):

@@ -7,7 +7,7 @@ from ref import tree
 from ref.diffusion import q_sample
 from ref.examples.base import PIXELS, critic, digits, sines
 from ref.nets import gan as gan_nets
-from ref.nets import codec, codec_lm, init, mlp, nerf, wavenet
+from ref.nets import codec, codec_lm, init, mlp, nerf, text, wavenet
 from ref.nets import vae as vae_nets
 
 
@@ -32,6 +32,9 @@ MMDIT = dict(
     dual_attention_layers=(0,), qk_norm="rms_norm",
 )
 TEXT = sines((2, 3, 3), 7)
+PROMPTS = ["a red seven above a small blue three", "a small blue three below a red seven"]  # one scene, said twice
+WORDS = list(dict.fromkeys(" ".join(PROMPTS).split()))
+IDS = np.array([[1 + WORDS.index(word) for word in prompt.split()] for prompt in PROMPTS])  # (2, 8); 0 is no word
 
 
 @functools.cache
@@ -39,9 +42,9 @@ def net(name):
     """Small parameters of a network, made when they are needed. name: str."""
     made = {
         "unet": lambda: init.unet_init(0, UNET),
-        "text": lambda: init.text_encoder_init(0, 9, 6, 4, 2),
+        "text": lambda: init.text_encoder_init(0, 1 + len(WORDS), IDS.shape[1], 4, 2),
         "dit": lambda: init.dit_init(0, 4, 2, 1, 8, 2, 2, 1, 3, False),
-        "joint_dit": lambda: init.joint_dit_init(0, 4, 2, 1, 8, 2, (3, 3), 1),
+        "joint_dit": lambda: init.joint_dit_init(0, 4, 2, 1, 8, 2, (IDS.shape[1], 4), 1),
         "mmdit": lambda: init.mmdit_init(0, MMDIT),
         "autoencoder": lambda: init.autoencoder_init(0, 1, 2, (4, 4), 1),
         "tiny": lambda: init.tiny_init(0, 1, 2, 3, (1, 1)),
@@ -55,6 +58,11 @@ def net(name):
 
 TOKENS, CODES = np.array([[0, 2], [1, 1]]), np.array([  # (2, 3, 3)
     [[3, 0, 2], [1, 1, 2], [0, 3, 3]], [[1, 2, 0], [0, 3, 1], [2, 2, 1]]])
+
+
+def read(ids):
+    """What the text encoder makes of prompts, as the model of `bench.studies.prompt` reads them. ids: (B, 8)."""
+    return text.text_encoder(net("text"), ids, CONFIG)[0]
 
 
 def branch():
@@ -83,7 +91,7 @@ FUNCTIONS = {
     "init.mmdit_init": dict(config=MMDIT),
     "init.autoencoder_init": dict(channels=1, latent=2, widths=(4, 4), layers=1),
     "init.tiny_init": dict(channels=1, latent=2, width=3, blocks=(1, 1)),
-    "text.text_encoder": dict(params=lambda: net("text"), ids=np.array([[7, 1, 4, 8], [7, 8, 0, 0]]), config=CONFIG),
+    "text.text_encoder": dict(params=lambda: net("text"), ids=IDS, config=CONFIG),
     "text.text_block": dict(params=lambda: net("text")["encoder"]["layers"][0], x=sines((2, 3, 4)), config=CONFIG),
     "unet.unet": dict(params=lambda: net("unet"), x=digits()[:, None, ::2, ::2], context=TEXT, config=UNET),
     "unet.transformer": dict(params=lambda: net("unet")["mid_block"]["attentions"][0], x=sines((2, 4, 2, 3)),
@@ -95,7 +103,7 @@ FUNCTIONS = {
     "dit.dit": dict(params=lambda: net("dit"), x=IMAGE, config=CONFIG),
     "dit.dit_block": dict(params=lambda: net("dit")["blocks"][0], x=sines((2, 3, 8)), a=sines((2, 8), 1), heads=2),
     "dit.final_layer": dict(params=lambda: net("dit")["final_layer"], x=sines((2, 3, 8)), a=sines((2, 8), 1)),
-    "joint_dit.joint_dit": dict(params=lambda: net("joint_dit"), x=IMAGE, context=TEXT, config=CONFIG),
+    "joint_dit.joint_dit": dict(params=lambda: net("joint_dit"), x=IMAGE, context=lambda: read(IDS), config=CONFIG),
     "mmdit.mmdit": dict(params=lambda: net("mmdit"), x=digits()[:, None, ::2, ::2], context=TEXT,
                         pooled=sines((2, 3), 8), config=MMDIT),
     "mmdit.mmdit_block": dict(params=lambda: net("mmdit")["transformer_blocks"][0], x=sines((2, 5, 4)),
@@ -145,4 +153,10 @@ FUNCTIONS = {
                               for k, (n, d) in enumerate(dict(w1=2, b1=1, w2=2, b2=1).items())},
         h=lambda width: sines((2, width), 5), c=lambda width: sines((2, width), 6),
     ),
+}
+
+# {function: (the argument that holds the prompts, the words of the first, the tokens after them)}
+TOKENS = {
+    "text.text_encoder": ("ids", PROMPTS[0].split(), []),
+    "joint_dit.joint_dit": ("context", PROMPTS[0].split(), [f"patch {i},{j}" for i in range(2) for j in range(2)]),
 }

@@ -5,6 +5,7 @@
     studies: gan                            of `bench/results/studies`; images: files of `bench/results`
     text, with {code} and {code:format}     figures of the block of code, as in an f-string
     ```python ... ```                       one block; `picture`, if it sets one, is an SVG
+    | left | right | words                  lines of a table: code, code, and what they differ in
     ## A question?                          and its answer below
 
 A function stands on the page that has the longest pattern for its name, with its package or its module; `f_backward`
@@ -32,7 +33,7 @@ FIGURE = re.compile(r"\{([^{}]+?)(?::([^{}:\[\]()\"']*))?\}")
 
 @dataclass(eq=False)
 class Page:
-    """One text. functions: patterns. studies, images: names. questions: [(question, answer)]."""
+    """One text. functions: patterns. studies, images: names. table: lines. questions: [(question, answer)]."""
 
     number: int
     title: str
@@ -40,6 +41,7 @@ class Page:
     studies: list = field(default_factory=list)
     images: list = field(default_factory=list)
     text: list = field(default_factory=list)
+    table: list = field(default_factory=list)
     code: str = ""
     questions: list = field(default_factory=list)
 
@@ -69,6 +71,8 @@ def _page(path):
             for line in paragraph.split("\n"):
                 key, _, names = line.partition(": ")
                 getattr(page, key).extend(names.split())
+        elif paragraph.startswith("| "):
+            page.table += [line[2:] for line in paragraph.split("\n")]
         else:
             page.text.append(" ".join(paragraph.split()))
     page.questions = [(question, " ".join(answer.split())) for question, _, answer in (q.partition("\n") for q in rest)]
@@ -113,21 +117,53 @@ def figures(page):
     read = []
 
     def row(study, **where):
+        return seeds(study, **where)[0]
+
+    def seeds(study, **where):
         read.append(study)
-        return _row(study, where)
+        return [_row(study, where, path) for path in _paths(study)]
 
     names = {name: importlib.import_module(f"ref.{name}") for name in MODULES}
-    values = names | {"np": np, "row": row, "curves": drawing.curves, "arrows": drawing.arrows}
+    values = names | {"np": np, "row": row, "seeds": seeds, "over_seeds": over_seeds, "statement": statement} | {
+        "curves": drawing.curves, "arrows": drawing.arrows}
     exec(compile(page.code, f"{page.number:02}", "exec"), values)
     return Figures(values, list(dict.fromkeys(read)))
 
 
-def _row(study, where):
-    """The one row of a study's CSV that has these values, numbers as floats; ... stands for any, None for no value.
+def over_seeds(values, spec):
+    """The first of the values and, where there are more, the least and the largest, as text. values: one for each seed.
+    spec: of `format`."""
+    first, *more = (format(value, spec) for value in (values[0], min(values), max(values)))
+    return f"{first} ({' to '.join(more)}, {len(values)} seeds)" if len(values) > 1 else first
+
+
+def statement(path, begin):
+    """The one statement of a file of the project whose first line begins so, on one line. Raises ValueError for none or
+    several. path: from the root. begin: str."""
+    lines = [known.strip() for known in (RESULTS.parent.parent / path).read_text("utf-8").split("\n")]
+    found = [i for i, known in enumerate(lines) if known.startswith(begin)]
+    if len(found) != 1:
+        raise ValueError(f"{path}: expected one line that begins with {begin!r}, got {len(found)}")
+    whole, i = lines[found[0]], found[0]
+    while sum(whole.count(bracket) for bracket in "([{") > sum(whole.count(bracket) for bracket in ")]}"):
+        whole, i = f"{whole} {lines[i + 1]}", i + 1
+    return whole.partition("  #")[0]
+
+
+def _paths(study):
+    """The CSVs of a study, one for each seed: first that of the text."""
+    name = f"{study}.csv"
+    if study in ("cpu", "h200"):
+        return [RESULTS / name]
+    return [RESULTS / "studies" / name, *sorted((RESULTS / "studies").glob(f"seed-*/{name}"))]
+
+
+def _row(study, where, path):
+    """The one row of a CSV that has these values, numbers as floats; ... stands for any, None for no value.
 
     Raises ValueError for none or several.
     """
-    found = [row for row in _rows(study)
+    found = [row for row in _rows(path)
              if all(key in row if value is ... else row.get(key) == value for key, value in where.items())]
     if len(found) != 1:
         raise ValueError(f"{study}: expected one row with {where}, got {len(found)}")
@@ -135,9 +171,8 @@ def _row(study, where):
 
 
 @functools.cache
-def _rows(study):
+def _rows(path):
     """The rows of a CSV of results, what is empty left out."""
-    path = RESULTS / (f"{study}.csv" if study in ("cpu", "h200") else f"studies/{study}.csv")
     with open(path, encoding="utf-8", newline="") as file:
         return [{key: _number(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 

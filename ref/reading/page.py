@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ref.reading import catalogue, text, trace, typeset
+from ref.reading import attended, catalogue, text, trace, typeset
 
 PICTURES = 8  # of one array, at most
 
@@ -21,10 +21,10 @@ def style():
     return (Path(__file__).parent / "pages" / "style.css").read_text("utf-8") + text.shades()
 
 
-def page(function, run, differences, above=""):
+def page(function, run, differences, above="", lines=None):
     """The page, a str. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or
-    []. above: HTML, over its title."""
-    name, colour = catalogue.full(function), text.colouring(page=True)
+    []. above: HTML, over its title. lines: of `rows`, where they are there already."""
+    name = catalogue.full(function)
     equations = "".join(map(typeset.mathml,
                             catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"
     place = " · ".join(filter(None, (catalogue.paper(function), catalogue.where(function))))
@@ -36,13 +36,10 @@ def page(function, run, differences, above=""):
         f'<p class="where">{escape(place)}</p>',
         f'<div class="equations">{equations}</div><details><summary>The '
         f'docstring</summary><pre>{escape(inspect.getdoc(function))}</pre></details>',
-        f'<h2>Given</h2><div class="given">{_made(run.given.items())}</div><h2>Line by line</h2>',
+        f'<h2>Given</h2>{given(run)}<h2>Line by line</h2>',
     ]
-    for depth, line, source, mark, values in trace.rows(run):
-        code = "\n".join(f"<i>{line + i}</i>{part}"
-                         for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
-        parts.append(f'<div class="row" style="--depth: {depth}"><pre class="code">{code}</pre>{_made(values, mark)}'
-                     f"</div>")
+    parts += [row for _, row in lines or rows(run)]
+    parts.append(attended.html(run))
     if differences:
         parts.append("<h2>Gradients, each next to the central difference of sum(upstream * what the forward "
                      "returns)</h2>")
@@ -52,6 +49,23 @@ def page(function, run, differences, above=""):
                      f'class="made">{second} <small>{apart}</small></div></div>')
     cited = "".join(f"<p>{escape(paper)}</p>" for paper in catalogue.cited(function))
     return "\n".join([*parts, f"<h2>Papers</h2>{cited}" if cited else "", "</body></html>\n"])
+
+
+def given(run):
+    """What a run was given, HTML. run: from `trace.record`."""
+    return f'<div class="given">{_made(run.given.items())}</div>'
+
+
+def rows(run):
+    """[(how many calls deep, HTML)] of the lines of a run, each next to the values that it made. run: from
+    `trace.record`."""
+    colour, made = text.colouring(page=True), []
+    for depth, line, source, mark, values in trace.rows(run):
+        code = "\n".join(f"<i>{line + i}</i>{part}"
+                         for i, part in enumerate(colour(source).split("\n"))) if line else f"<em>{source}</em>"
+        made.append((depth, f'<div class="row" style="--depth: {depth}"><pre class="code">{code}</pre>'
+                            f"{_made(values, mark)}</div>"))
+    return made
 
 
 def _made(named, mark=""):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ref import command
-from ref.reading import catalogue, course, page, text, trace, typeset, worked
+from ref.reading import attended, catalogue, course, page, text, trace, typeset, worked
 
 ADDRESSES = course.TEXTS / "papers.txt"
 SIZE = 1 << 26  # bytes that the site may take
@@ -28,18 +28,20 @@ def build(out, progress=lambda done, total: None):
         folder.mkdir(parents=True, exist_ok=True)
     if reason := command.why_unwritable(out / "index.html", SIZE):
         raise OSError(f"--out: {reason}")
-    # the pages of the topics say which files are linked
-    topics, linked = course.pages(), {}
-    for topic in topics:
-        _write(out / topic.file, _topic(topic, linked))
+    # each worked example runs once: for the page of its equation, and for its section on the page of the topic
+    equations, sections, linked = catalogue.equations(), {}, {}
+    for n, (name, function) in enumerate(equations.items(), 1):
+        ran = _ran(name, function)
+        lines, topic = page.rows(ran), _topic_of(name)
+        above = f'<p><a href="../{topic.file}#{name}">{topic.number}. {html.escape(topic.title)}</a></p>'
+        _write(out / "equations" / f"{name}.html", page.page(function, ran, [], above, lines))
+        sections.setdefault(topic, []).append(_equation(name, function, ran, lines, linked))
+        progress(n, len(equations))
+    for topic in course.pages():
+        _write(out / topic.file, _topic(topic, sections.get(topic, [])))
         for picture in [f"studies/{study}.png" for study in topic.studies] + topic.images:
             command.write(out / "studies" / Path(picture).name, (course.RESULTS / picture).read_bytes())
     _write(out / "index.html", _index())
-    # the values of every worked example
-    equations = catalogue.equations()
-    for n, (name, function) in enumerate(equations.items(), 1):
-        _write(out / "equations" / f"{name}.html", _values(name, function))
-        progress(n, len(equations))
     for path in linked:
         _write(out / "code" / f"{path.replace('/', '.')}.html", _code(path))
 
@@ -48,15 +50,11 @@ def _write(path, content):
     command.write(path, content.encode())
 
 
-def _values(name, function):
-    """The page of one equation: its worked example line by line."""
+def _ran(name, function):
+    """The worked example of one equation, traced; of a gradient without its finite differences."""
     if name.endswith("_backward"):
-        ran = trace.record(function, worked.backward_example(function, {})[3])
-    else:
-        ran, _ = worked.run(function)
-    topic = _topic_of(name)
-    return page.page(function, ran, [], f'<p><a href="../{topic.file}#{name}">{topic.number}. '
-                                        f'{html.escape(topic.title)}</a></p>')
+        return trace.record(function, worked.backward_example(function, {})[3])
+    return worked.run(function)[0]
 
 
 def _topic_of(name):
@@ -83,14 +81,15 @@ def _index():
                    "<h1>Generative models, equation by equation</h1>" + "\n".join(rows))
 
 
-def _topic(topic, linked):
-    """The page of one topic. linked: {path: None} of files, to which it adds."""
+def _topic(topic, sections):
+    """The page of one topic. sections: HTML of its equations."""
     figures = course.figures(topic)
     parts = [_around(topic), f"<h1>{topic.number}. {html.escape(topic.title)}</h1>"]
     for paragraph in topic.text:
         caption = paragraph.startswith("Figure: ")
         parts += [figures.values.get("picture", "")] * caption
         parts.append(f'<p class="{"caption" if caption else "text"}">{words(figures.said(paragraph))}</p>')
+    parts.append(_table(topic, figures))
     if topic.questions:
         parts.append("<h2>Questions</h2>")
     for question, answer in topic.questions:
@@ -99,10 +98,16 @@ def _topic(topic, linked):
     parts += [_study(name) for name in topic.studies]
     parts += [f'<h2>Measured: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>'
               for name in topic.images]  # fmt: skip
-    parts.append("<h2>Equations</h2>")
-    parts += [_equation(name, function, linked) for name, function in catalogue.equations().items()
-              if _topic_of(name) is topic]  # fmt: skip
-    return _framed(topic.title, "\n".join([*parts, _around(topic)]))
+    return _framed(topic.title, "\n".join([*parts, "<h2>Equations</h2>", *sections, _around(topic)]))
+
+
+def _table(topic, figures):
+    """The table of a topic, its first line the heads; "" without one."""
+    rows = [[figures.said(cell.strip()) for cell in line.split(" | ")] for line in topic.table]
+    lined = [f"<tr><td><code>{html.escape(left)}</code></td><td><code>{html.escape(right)}</code></td>"
+             f"<td>{words(said)}</td></tr>" for left, right, said in rows[1:]]  # fmt: skip
+    heads = "".join(f"<th>{words(head)}</th>" for head in rows[0]) if rows else ""
+    return f'<h2>Line for line</h2><table class="lines"><tr>{heads}</tr>{"".join(lined)}</table>' if rows else ""
 
 
 def _around(topic):
@@ -123,8 +128,9 @@ def _study(name):
             f'<pre class="wide">{html.escape(said)}</pre></details>')
 
 
-def _equation(name, function, linked):
-    """The section of one equation: typeset, with its paper, what it needs, its source, and where its name lives."""
+def _equation(name, function, ran, lines, linked):
+    """The section of one equation: typeset, with its paper, what it needs, its lines next to the values of its worked
+    example, its source, and where its name lives. ran: its trace. lines: of `page.rows`."""
     short = name.removeprefix("ref.")
     equations = "".join(map(typeset.mathml, catalogue.formulas(function)))
     source, first = inspect.getsourcelines(function)
@@ -137,8 +143,10 @@ def _equation(name, function, linked):
         f'<section id="{name}"><h3>{short}</h3><p class="where">{paper}</p>',
         f'<div class="equations">{equations}</div>' if equations else "",
         f"<p>{words(catalogue.sentence(function))}</p>" if not equations else "",
-        f'<p><a href="equations/{name}.html">Its values line by line</a>{" · after " if needed else ""}'
-        f'{", ".join(needed)}</p>',
+        f"<p>After {', '.join(needed)}</p>" if needed else "",
+        f'<details><summary>Line by line, on a worked example</summary>{page.given(ran)}'
+        f'{"".join(row for depth, row in lines if depth == 0)}{attended.html(ran)}'
+        f'<p><a href="equations/{name}.html">The same, with all calls inside</a></p></details>',
         f'<details><summary>Source</summary><pre class="code wide">'
         f'{text.colouring(page=True)("".join(source).rstrip())}</pre></details>',
         f"<details><summary>Kernels and tests</summary><ul>{listed}</ul></details>" if places else "", "</section>",

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from ref.reading import catalogue, course, trace
+from ref.reading import attended, catalogue, course, trace
 
 LEAVES = 6  # of a dict or a list, what is shown
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")  # what sets a colour, and takes no room
@@ -20,24 +20,21 @@ def colouring(page=False):
 
     page: bool. A line on stderr says where Pygments is missing.
     """
-    if not page and not sys.stdout.isatty():
-        return str
-    try:
-        return _colouring(page)
-    except ModuleNotFoundError:
-        print('no colours without Pygments: pip install -e ".[study]"', file=sys.stderr)
-        return html.escape if page else str
+    return _coloured(page) if page or sys.stdout.isatty() else str
 
 
 @functools.cache
-def _colouring(page):
-    """The function of `colouring`, which colours a line that stands in many traces once."""
-    from pygments import highlight
-    from pygments.formatters import HtmlFormatter, TerminalFormatter
-    from pygments.lexers import PythonLexer
-
+def _coloured(page):
+    try:
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter, TerminalFormatter
+        from pygments.lexers import PythonLexer
+    except ModuleNotFoundError:
+        print('no colours without Pygments: pip install -e ".[study]"', file=sys.stderr)
+        return html.escape if page else str
     formatter = HtmlFormatter(nowrap=True) if page else TerminalFormatter()
-    return functools.cache(lambda source: highlight(source, PythonLexer(stripnl=False), formatter).rstrip("\n"))
+    lexer = PythonLexer(stripnl=False)
+    return functools.cache(lambda source: highlight(source, lexer, formatter).rstrip("\n"))
 
 
 def shades():
@@ -117,6 +114,7 @@ def traced(function, run, differences):
             shown = colour(part) if line else part
             beside = right[i] if i < len(right) else ""
             lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {beside}".rstrip())
+    lines += attended.lines(run)
     if differences:
         lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
     for gradient in differences:
@@ -176,7 +174,8 @@ def described(value):
 
 def _numbers(array):
     """The first three and the last, or all four."""
-    shown = array.ravel() if array.size <= 4 else array.flat[[0, 1, 2, -1]]
+    flat = array.ravel()
+    few = flat if flat.size <= 4 else np.concatenate([flat[:3], flat[-1:]])
     words = [f"0x{x:08x}" if array.dtype == np.uint32 else f"{x:.4g}" if array.dtype.kind == "f" else str(x)
-             for x in shown]
-    return " ".join(words if array.size <= 4 else [*words[:3], "..", words[-1]])
+             for x in few]
+    return " ".join(words if flat.size <= 4 else [*words[:3], "..", words[3]])

@@ -47,6 +47,7 @@ class Run:
     unnamed: list
     steps: list = field(default_factory=list)
     returned: object = None
+    tokens: tuple = (), ()  # words of a prompt, and the tokens after them
 
 
 def record(function, arguments):
@@ -58,11 +59,10 @@ def record(function, arguments):
         if not code.co_filename.startswith(MATH) or code.co_filename.startswith(READER) or code.co_name.startswith("<"):
             return None
         given, callers = _arguments(frame), {id(value) for value in frame.f_back.f_locals.values()}
-        new = [name for name, value in given.items() if id(value) not in callers]
-        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given), new)
+        run = Run(code.co_name, (code.co_filename, code.co_firstlineno), _copied(given),
+                  [name for name, value in given.items() if id(value) not in callers])
         (active[-1][0].steps[-1].calls if active else top).append(run)
-        # [the statement that is running], {name: value as last shown}
-        active.append((run, _statements(code), [], dict(run.given)))
+        active.append((run, _statements(code), [], dict(run.given)))  # [what runs], {name: value as last shown}
         return followed
 
     def followed(frame, event, value):
@@ -213,17 +213,13 @@ def _statements(code):
     return known
 
 
-def _helper(run):
-    """Whether it is a private function, or one of `ref.shapes`."""
-    return run.name.startswith("_") or run.place[0] == f"{MATH}shapes.py"
-
-
 def _tidy(run):
     """Take out helpers that made no new number, and calls and conversions that left nothing to see."""
     for step in run.steps:
         for called in step.calls:
             _tidy(called)
-        step.calls = [called for called in step.calls if not _helper(called) or _new_numbers(called)]
+        step.calls = [called for called in step.calls if _new_numbers(called) or not (
+            called.name.startswith("_") or called.place[0] == f"{MATH}shapes.py")]
     door = r"\s*([\w.]+|[\w, ()]+ = .*\b(integer|number)s?)\("
     run.steps = [s for s in run.steps if s.made or s.calls or not re.match(door, s.source)]
 

@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 
-from ref.examples import example
+from ref.examples import example, tokens
 from ref.philox import normal
 from ref.reading import trace
 from ref.reading.catalogue import equations, full
@@ -18,7 +18,9 @@ def run(function, given=None):
     `example` does.
     """
     if not function.__name__.endswith("_backward"):
-        return trace.record(function, example(function, given)), []
+        ran = trace.record(function, example(function, given))
+        ran.tokens = tokens(function, given or ())
+        return ran, []
     forward, inputs, upstream, arguments = backward_example(function, given or {})
     ran = trace.record(function, arguments)
     if isinstance(ran.returned, Exception):

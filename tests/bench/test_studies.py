@@ -222,6 +222,7 @@ SIZES = {  # sizes, rows, and what is written next to the three files
     "gan": (dict(steps=3, batch=8, count=20), 2 + 3, set()),
     "gan_pathologies": (dict(steps=4, batch=8, seeds=2, alone=3), 4 * 2 * 4 + 2 * 3, set()),
     "sds": (dict(steps=3, count=20, sampler_steps=2), 8 + 6, set()),
+    "tutorial": (dict(train_steps=2, tutorial_steps=3, count=20, sampler_steps=2, longest=3), 10, set()),
     "shapes": (dict(train_steps=2, pairs=2, steps=3), 5 + 2 * 5, NET),
     "nerf": (dict(seconds=1e6, most=2, views=3, held_out=2, size=8, looks=1), 4, set()),
     "vae_vs_gan_vs_diffusion": (dict(vae_steps=2, gan_steps=2, diffusion_steps=2, count=20), 5, set()),
@@ -248,6 +249,20 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
             rows = list(csv.DictReader(file))
         tables.append([{k: v for k, v in row.items() if "seconds" not in k and k != "added"} for row in rows])
     assert tables[0] == tables[-1] and len(rows) == count and "seed 0" in rows[0]["settings"]
+
+
+def test_another_seed_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
+    def run(name, out, progress, **change):
+        (out / f"{name}.txt").write_text(f"{name} {out.name} {change}")
+
+    monkeypatch.setattr(results, "run", run)
+    assert command.main(["guidance", "--seed", "2", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "guidance seed-2 {'seed': 2}" and not (tmp_path / "guidance.txt").exists()
+
+
+def test_a_setting_that_a_study_does_not_have_is_told(tmp_path):
+    with pytest.raises(ValueError, match="guidance: expected changes of its settings .*, got reach"):
+        results.run("guidance", tmp_path, None, reach=2)
 
 
 def test_every_difference_of_conformance_is_explained():

@@ -1,4 +1,5 @@
 """`python -m ref course` and `find`: the site and its links, where each equation stands, where each number is from."""
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from ref import diffusion, schedules
 from ref.__main__ import main
-from ref.reading import catalogue, course, site
+from ref.reading import catalogue, course, page, site, worked
 from tests import ROOT
 from tests.ref.test_pages import browse
 from tests.ref.test_reading import CHROMIUM
@@ -94,6 +95,20 @@ def test_every_equation_is_on_one_page_and_links_to_its_values(built):
         assert any(link.startswith(f"code/{path}.html#L") for link in links), path
 
 
+def test_a_page_of_a_topic_shows_lines_next_to_values_and_the_tutorial_next_to_ours(built):
+    out, pages = built
+    said = (out / PAGES[4].file).read_text("utf-8")
+    section = said[said.index('<section id="ref.diffusion.x0_from_eps">'):]
+    lines = section[:section.index("</section>")]
+    run, _ = worked.run(diffusion.x0_from_eps)
+    assert lines.count('<div class="row" style="--depth: 0">') == len([row for row in page.rows(run) if row[0] == 0])
+    assert page.rows(run)[-1][1] in lines and "--depth: 1" not in lines
+    table = said[said.index('<table class="lines">'):said.index("</table>", said.index('<table class="lines">'))]
+    assert table.count("<tr>") == len(PAGES[4].table) > 6
+    assert html.escape(course.statement("ref/fused.py", "x0 = data[below(seed")) in table
+    assert '<th>red</th>' in (out / PAGES[11].file).read_text("utf-8")
+
+
 def test_the_pages_are_complete(built):
     _, pages = built
     assert [page.number for page in PAGES] == list(range(1, 17))
@@ -117,7 +132,7 @@ def test_no_number_of_a_page_is_typed(page):
     """A figure that is a number and nothing else would be typed, too."""
     assert literals("in 3 of {n}") == ["3"] and not literals("`1 - t`, x_0, {3 * n:.1f}")
     figures = course.figures(page)
-    for said in [*page.text, *(answer for _, answer in page.questions)]:
+    for said in [*page.text, *page.table, *(answer for _, answer in page.questions)]:
         assert literals(said) == [], said
         for found in course.FIGURE.finditer(said):
             assert re.search(r"[A-Za-z]", found[1]), found[0]
@@ -126,14 +141,22 @@ def test_no_number_of_a_page_is_typed(page):
 
 
 def test_a_figure_is_the_number_of_its_csv():
-    """As the CSV has it, found by eye: 0.522 and 0.244, from the rows of w = 1 and 10."""
+    """As the CSVs have it: recall of w = 1 and 10, of the seed of the text, and the least and largest of all seeds."""
     seven = PAGES[6]
     answer = next(answer for question, answer in seven.questions if "distance within a class" in question)
-    lines = (ROOT / "bench/results/studies/guidance.csv").read_text("utf-8").splitlines()
-    recalls = [float(line.split(",")[lines[0].split(",").index("recall")]) for line in (lines[1], lines[5])]
-    assert "falls from {:.0%} to {:.0%}.".format(*recalls) in course.figures(seven).said(answer)
+    recalls, studies = [], ROOT / "bench/results/studies"
+    for path in [studies / "guidance.csv", *sorted(studies.glob("seed-*/guidance.csv"))]:
+        lines = path.read_text("utf-8").splitlines()
+        recalls.append([float(line.split(",")[lines[0].split(",").index("recall")]) for line in (lines[1], lines[5])])
+    assert len(recalls) == 3
+    said = [f"{x[0]:.0%} ({min(x):.0%} to {max(x):.0%}, 3 seeds)" for x in zip(*recalls)]
+    assert f"falls from {said[0]} to {said[1]}." in course.figures(seven).said(answer)
+    assert course.over_seeds([0.5], ".0%") == "50%"
     with pytest.raises(ValueError, match="expected one row"):
         course.figures(course.Page(1, "t", code='row("guidance", way="w = 3")'))
+    assert course.statement("ref/fused.py", "t = 1 + below(") == "t = 1 + below(seed, batch, len(abar) - 1, time_stream)"
+    with pytest.raises(ValueError, match="expected one line that begins with 't = 2', got 0"):
+        course.statement("ref/fused.py", "t = 2")
 
 
 def test_the_guided_density_of_gaussians_is_the_gaussian_of_the_page():

@@ -11,8 +11,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from ref import examples
 from ref.__main__ import main
-from ref.reading import page, typeset
+from ref.examples import nets
+from ref.nets import joint_dit, text
+from ref.reading import attended, page, typeset, worked
 from tests import ROOT
 from tests.ref.test_reading import CHROMIUM, parsed
 
@@ -91,6 +94,29 @@ def test_a_picture_is_its_array():
     assert not rows[:, 0].any() and np.array_equal(rows[:, 1:], np.rint((array[0] + 1) / 5 * 255))
     assert "black -1, white 4" in picture
     assert page.picture(np.zeros((3, 4))) == page.picture(np.full((1, 4, 4), np.nan)) == page.picture(3) == ""
+
+
+def test_the_words_of_a_prompt_stand_next_to_what_is_read_of_them(capsys, monkeypatch):
+    """The weights are the softmax of the queries and keys that the network keeps; another prompt has no words."""
+    monkeypatch.setenv("COLUMNS", "80")
+    run, _ = worked.run(joint_dit.joint_dit)
+    found = attended.tables(run)
+    assert [said for said, _, _ in found] == ["attention 1", "attention 2", "mean of the 2"]
+    _, cache = joint_dit.joint_dit(**examples.example(joint_dit.joint_dit))
+    for (_, columns, rows), block in zip(found, cache["blocks"]):
+        assert columns == [*nets.PROMPTS[0].split(), "image"] and [token for token, _ in rows][-1] == "patch 1,1"
+        q, k, _ = block["qkv"]
+        e = np.exp(q[0] @ k[0].swapaxes(1, 2) * q.shape[3] ** -0.5)
+        p = (e / e.sum(axis=2, keepdims=True)).mean(axis=0)
+        want = np.column_stack([p[:, :8], p[:, 8:].sum(axis=1)])
+        np.testing.assert_allclose([row for _, row in rows], want, rtol=1e-12)
+    assert main(["trace", "text_encoder"]) == 0
+    said = capsys.readouterr().out.split("\n")
+    red = said.index("attention 1") + 3  # which sees itself and the word before it
+    assert said[red - 2].split() == nets.PROMPTS[0].split() and said[red].split()[3:] == ["0.00"] * 6
+    assert main(["trace", "text_encoder", "--set", "ids=[[1,2,3,4,5,6,7,8]]"]) == 0
+    assert "what each token" not in capsys.readouterr().out
+    assert attended.html(run).count("<table>") == 3 and "--w: 1.00" in attended.html(worked.run(text.text_encoder)[0])
 
 
 def test_without_pygments_everything_works_and_says_what_is_missing(tmp_path):
