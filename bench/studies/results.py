@@ -1,7 +1,8 @@
 """How a study runs and what it leaves behind: NAME.png, NAME.csv and NAME.txt. The text is a function of the CSV.
 
 A study is a module: its docstring, SETTINGS, COLUMNS, `rows(this)`, which returns its rows and what `draw(rows, ...)`
-draws, and perhaps `shown(rows)`, the rows of its text. `this` has the settings, out, and tick; rows sets this.total.
+draws, and perhaps `shown(rows)`, the rows of its text, and `findings(rows)`, its sentences. `this` has the settings,
+out, and tick; rows sets this.total.
 Every CSV ends with `settings`, what the study was run with, and `run_seconds` (empty where nobody recorded it).
 """
 import csv
@@ -81,10 +82,12 @@ def hint(reason):
 
 
 def text(name, rows):
-    """The text of a study: its settings and seconds, the figures as a table, what its columns mean. Returns text."""
+    """The text of a study: its settings, seconds and sentences, its table, what the columns mean. Returns text."""
     study = importlib.import_module(f"bench.studies.{name}")
     took = seconds(rows)
     lines = [*_wrapped(f"Settings: {rows[0]['settings']}."), *[f"Run time: {took}."] * bool(took), ""]
+    said = study.findings(rows) if hasattr(study, "findings") else []
+    lines += [line for sentence in said for line in _wrapped(sentence)] + [""] * bool(said)
     lines += columns(study.shown(rows) if hasattr(study, "shown") else rows, study.COLUMNS)
     meanings = [line for key, said in study.COLUMNS.items() if said for line in _wrapped(f"{key}: {said}")]
     return "\n".join(lines + [""] * bool(meanings) + meanings) + "\n"

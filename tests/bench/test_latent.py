@@ -9,6 +9,7 @@ from bench.studies import latent, results
 from bench.studies.prompt import adherence, classifier, judge, model, scenes, train
 from ref import layers, philox, tree
 from ref.nets.init import autoencoder_init
+from tests import ROOT
 
 TINY = dict(text_width=8, text_layers=1, text_heads=2, patch=16, width=8, depth=1, heads=2)
 
@@ -75,26 +76,40 @@ def test_the_seconds_to_the_same_are_on_the_line_between_two_looks():
     assert last["pixels"]["seconds_to_same"] == last["pixels"]["total_to_same"] == pytest.approx(1.5)
     assert (last["latents"]["seconds_to_same"], last["latents"]["total_to_same"]) == (2, 7)
     assert "seconds_to_same" not in last["latents, two streams"]
+    assert [row["look"] for row in rows] == [1, 2, 1, 2, 1]
 
 
 def test_a_tiny_run_has_a_row_for_each_look_and_a_text_from_its_table(references, tmp_path, monkeypatch):
     monkeypatch.setattr(adherence, "references", lambda: references)
     monkeypatch.setattr(model, "SIZES", TINY)
-    for name in ("FINER", "RUNS"):
-        monkeypatch.setattr(latent, name, dict(list(getattr(latent, name).items())[:3]))
     monkeypatch.setattr(latent, "draw", lambda rows, drawn: drawn)
     ticks, kept = [], {}
     monkeypatch.setattr(results, "png", lambda drawn: kept.update(drawn) or b"")
     results.run("latent", tmp_path, lambda *at: ticks.append(at), seconds=0.01, autoencoder_seconds=0.01, looks=1,
                 count=2, batch=2, autoencoder_batch=2, widths=(8, 8, 8), steps=2, backend="ref")  # fmt: skip
     rows = results.read(tmp_path / "latent.csv")
-    assert ticks[-1][0] == ticks[-1][1] == len(ticks) == 7
+    assert ticks[-1][0] == ticks[-1][1] == len(ticks) == 11
     assert [row["what"] for row in rows[:3]] == ["autoencoder", "real scenes", "the same, decoded"]
     assert [row["what"] for row in rows[3:]] == [*latent.RUNS, *latent.FINER]
     first = rows[0]["train_seconds"]
-    for row in rows[3:6]:
+    for row in rows[3:8]:
         assert row["train_steps"] == 2 and math.isclose(
             row["total_seconds"], row["train_seconds"] + first * (row["what"] != "pixels"), rel_tol=1e-4)  # fmt: skip
     assert rows[2]["psnr"] > 0 and rows[0]["deviation"] > 0 and rows[1]["sharpness"] > 0
-    assert all(x.shape == (10, *model.SHAPE) for x in kept.values()) and len(kept) == 5
-    assert "of_encoding" in (tmp_path / "latent.txt").read_text("utf-8")
+    assert all(x.shape == (10, *model.SHAPE) for x in kept.values()) and len(kept) == 7
+    text = (tmp_path / "latent.txt").read_text("utf-8")
+    assert "of_encoding" in text and all(said.split()[0] in text for said in latent.findings(rows))
+
+
+def test_sentences_are_decided_by_the_figures():
+    """Of the recorded rows, and with the seconds and operations of pixels and latents exchanged."""
+    rows = results.read(ROOT / "bench/results/studies/latent.csv")
+    said, last = " ".join(latent.findings(rows)), {row["what"]: row for row in latent.shown(rows)}
+    assert "more than on pixels, but less if 2 trainings" in said and "latents gain by fewer steps." in said
+    assert f"{last['latents']['all']:.1%}" in said and f"{last['latents of deviation 5.5']['all']:.1%}" in said
+    for key in ("seconds_to_same", "total_to_same", "gflop"):
+        last["pixels"][key], last["latents"][key] = last["latents"][key], last["pixels"][key]
+    said = " ".join(latent.findings(rows))
+    assert "no more than on pixels." in said and "latents gain by cheaper steps." in said
+    last["latents"]["seconds_to_same"] = ""
+    assert "pixels." not in " ".join(latent.findings(rows))
