@@ -1,4 +1,4 @@
-"""Lists in one order: a stable radix sort of int32 keys, prefix sums, where each key's list begins, and sums along lists.
+"""Lists in one order: a stable radix sort of int32 keys, prefix sums, where each key's list begins, sums along lists.
 There is nothing atomic and no library: a pass counts the digits of each block, adds the counts up, and moves the pairs.
 
 A pass reads a key twice and writes a pair once, 20 bytes for each of n pairs; what binds it is the ranks inside of a

@@ -1,5 +1,5 @@
-"""`ref.scene.splat` on the GPU. A program draws a tile: SHARE Gaussians of its list at a time, front to back, as rows of
-blocks whose columns are pixels, so that a thread holds all of them at its pixels and what lies before each is a scan in
+"""`ref.scene.splat` on the GPU. A program draws a tile: SHARE Gaussians of its list at a time, front to back, as rows
+of blocks whose columns are pixels, so that a thread holds all of them at its pixels and what lies before each is a scan in
 registers. It ends where no pixel is left. `out` takes y.
 
 About 24 operations and 3 loads for each pixel and Gaussian of a tile: 6 M pairs with a tile take 37 G operations, 1.3

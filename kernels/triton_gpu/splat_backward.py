@@ -1,6 +1,6 @@
-"""The gradient of `ref.scene.splat` on the GPU: each tile once more front to back, then back to front. A Gaussian's sum
-over the pixels of a tile has a slot of its own, and those of its slots are added in their order, in float64: no order of
-programs can change a bit. Where T has fallen below 2^-100 a pixel ends, whatever rest_min is. There is no `out`.
+"""The gradient of `ref.scene.splat` on the GPU: each tile once more front to back, then back to front. A Gaussian's
+sum over the pixels of a tile has a slot of its own, and those of its slots are added in their order, in float64: no
+order of programs can change a bit. Where T has fallen below 2^-100 a pixel ends, whatever rest_min is. There is no `out`.
 
 About 17 operations for each pixel and Gaussian of a tile on the way forth and 60 on the way back, and 5 shuffles for
 each of its C + 6 sums in each warp: 6 M pairs with a tile take about 0.13 T operations, 5 ms on an H200, less where

@@ -74,8 +74,8 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     sort.added_before(sums, total, 1, blocks, arrays)
     launch.run(_first_slots, blocks, arrays, first, sums, box, order, n, BLOCK=block)
     block = sort.block_for(slots, BLOCK)
-    launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, *picture[1:], n,
-               n.bit_length(), slots, tiles, SIDE=SIDE, BLOCK=block)  # fmt: skip
+    launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, *picture[1:],
+               n, n.bit_length(), slots, tiles, SIDE=SIDE, BLOCK=block)  # fmt: skip
     # By tile
     tile, slot = sort.ordered(tile, slots, 0, tiles.bit_length(), arrays)
     begin = sort.begins(tile, slots, tiles, arrays)
@@ -107,8 +107,8 @@ def _read_back(status, arrays):
 
 @triton.jit
 def inverses(cov2, i, there):
-    """The first elements, the determinants, and the four elements of the inverses, float64. cov2: pointer. i: block. there: which there
-    are, the unit matrix for the rest."""
+    """The first elements, the determinants, and the four elements of the inverses, float64. cov2: pointer. i: block.
+    there: which there are; the rest are unit matrices."""
     a = tl.load(cov2 + 4 * i, mask=there, other=1).to(tl.float64)
     b = tl.load(cov2 + 4 * i + 1, mask=there, other=0).to(tl.float64)
     c = tl.load(cov2 + 4 * i + 2, mask=there, other=0).to(tl.float64)
