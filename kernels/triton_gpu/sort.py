@@ -146,7 +146,8 @@ def _add_chunks(values, size, C: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.c
 @triton.jit
 def sums_of(values, first, last, size, C: tl.constexpr, CHUNK: tl.constexpr):
     """The sums of the rows first .. last - 1, in their order, a tuple of C float64 blocks: whole chunks as one number.
-    values, size: of `add_chunks`. first, last: int32 blocks. C: columns."""
+    values, size: of `add_chunks`. first, last: int32 blocks. C: columns. CHUNK: rows of
+    a chunk."""
     sums, at = (), first
     for c in tl.static_range(C):
         sums = sums + (tl.zeros(first.shape, tl.float64),)

@@ -127,7 +127,7 @@ def clipped(x, most, otherwise):
 @triton.jit
 def tiles_of(centre, half, first, most, counts, SIDE: tl.constexpr):
     """On one axis the first tile that comes within `half` of a centre, with a pixel to spare, and how many. centre,
-    half: float64 blocks. first, most: of the picture's pixels. counts: which Gaussians do."""
+    half: float64 blocks. first, most: of the picture's pixels. counts: which Gaussians do. SIDE: of a tile."""
     low = clipped(tl.floor(centre - first - half - 1), most, 0)
     high = clipped(tl.ceil(centre - first + half + 1), most, most)
     return low // SIDE, tl.where(counts & (high > low), (high + SIDE - 1) // SIDE - low // SIDE, 0)
@@ -182,7 +182,8 @@ def _prepare(
 
 @triton.jit
 def reached(box, order, n, BLOCK: tl.constexpr):
-    """A block of places in the order, and how many tiles each reaches. box, order: pointers. n: Gaussians."""
+    """A block of places in the order, and how many tiles each reaches. box, order: pointers. n: Gaussians.
+    BLOCK: of the program."""
     rank = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     at = box + tl.load(order + rank, mask=rank < n, other=0).to(tl.int64) * BOX
     return rank, tl.load(at + 2, mask=rank < n, other=0) * tl.load(at + 3, mask=rank < n, other=0)
