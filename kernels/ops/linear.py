@@ -116,7 +116,7 @@ def _of_number(act):
 BENCH = {f"{act} 64x49x128 to {m}": {"shape": (64, 49, 128), "act": act, "outputs": m} for act, m in (
     ("gelu_tanh", 512), ("geglu", 1024))}  # fmt: skip
 PLAIN = {f"64x49x{n} to {m}": {"shape": (64, 49, n), "outputs": m} for n, m in ((128, 512), (512, 128))}
-PLAIN |= {f"{b}x{length}x{n} to {m}": {"shape": (b, length, n), "outputs": m, "on": "triton_gpu"} for b, length, n, m in (
+PLAIN |= {f"{b}x{rows}x{n} to {m}": {"shape": (b, rows, n), "outputs": m, "on": "triton_gpu"} for b, rows, n, m in (
     (1024, 26, 192, 768), (8, 1024, 1024, 4096))}  # fmt: skip
 LINEAR = {"shapes": FLAT, "empty": False, "bench": PLAIN}
 LAYER = LINEAR | {"options": {"act": ACTS}, "bench": BENCH}

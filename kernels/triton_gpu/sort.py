@@ -9,7 +9,7 @@ import triton.language as tl
 
 from kernels.triton_gpu import device, launch
 
-BITS, BLOCK, WARPS = 4, 1024, 8  # of a digit; keys of a program; warps of a program
+BITS, BLOCK, WARPS = 4, 512, 4  # of a digit; keys of a program; warps of a program
 CHUNK, LISTS = 32, 32  # rows of a list that are added beforehand; lists of a program
 CHUNKS = 8  # of a program
 

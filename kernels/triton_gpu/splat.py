@@ -18,7 +18,7 @@ from kernels.triton_gpu.layers.vectors import fresh, written
 from kernels.triton_gpu.splat_tiles import LARGEST, PIXELS, ROW, SIDE, listed
 
 INTERPRETED = tl.constexpr(device.INTERPRETED)
-SHARE, WARPS = 16 if device.INTERPRETED else 8, 2  # Gaussians at a time; warps of a program
+SHARE, WARPS = 16 if device.INTERPRETED else 4, 1  # Gaussians at a time; warps of a program
 
 
 def splat(uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alpha_min=1 / 255, alpha_max=0.99,
