@@ -113,6 +113,12 @@ def test_out_that_is_read_only_and_no_threads_are_refused():
         engine.set_num_threads(0)
 
 
+@COMPILED
+def test_a_function_that_only_kernels_call_has_no_machine_code_and_refuses_python():
+    with pytest.raises(TypeError):
+        reduce.total(np.ones(3))
+
+
 def test_stale_compiled_code_is_forgotten_once(tmp_path):
     for left in (False, True):
         (tmp_path / "kernel.nbi").write_text("compiled", "utf-8")
