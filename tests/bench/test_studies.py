@@ -253,7 +253,7 @@ def test_a_tiny_study_writes_its_three_files_the_same_each_time(name, tmp_path, 
 
 def test_another_seed_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
     def run(name, out, progress, **change):
-        (out / f"{name}.txt").write_text(f"{name} {out.name} {change}")
+        (out / f"{name}.txt").write_text(f"{name} {out.name} {change}", "utf-8")
 
     monkeypatch.setattr(results, "run", run)
     assert command.main(["guidance", "--seed", "2", "--out", str(tmp_path)]) == 0
