@@ -20,7 +20,7 @@ import triton.language as tl
 from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import STORED, apart, read
 from kernels.triton_gpu.layers.planes import Plane, Taps, chunk_of, packed, packed_weights, standards, whole
-from kernels.triton_gpu.layers.tiles import dot, first_of, second_of, zeros
+from kernels.triton_gpu.layers.tiles import dot, first_of, operand, second_of, zeros
 from kernels.triton_gpu.layers.vectors import given, written
 from kernels.triton_gpu.philox import stored
 
@@ -140,12 +140,6 @@ def multiplied(arrays, y, x, w, bias, to, of, taps, chunk):
         _multiply, launch.programs(pixels, rows) * across, arrays, y, x, weights, bias, to, of, taps.taps, taps.wide,
         channels // chunk, PIXELS=rows, OUTPUTS=columns, CHUNK=chunk, STAGES=stages, warps=warps,
     )  # fmt: skip
-
-
-@triton.jit
-def operand(x):
-    """x as a product takes it: the interpreter cannot multiply bfloat16. x: block."""
-    return x.to(tl.float32) if INTERPRETED else x
 
 
 @triton.jit
