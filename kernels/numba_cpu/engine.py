@@ -96,13 +96,15 @@ def _note(kernel, size, args, parts):
     """Notes the run for `kernels.prepare`, with a fresh key of its noise. Arguments as in `run`."""
     if parts is not None:
         raise TypeError("a sum or a loop is finished in Python, and cannot be prepared on the CPU")
-    keyed = type(args[-1]) is np.ndarray and args[-1].dtype == np.uint32
+    keyed, before = type(args[-1]) is np.ndarray and args[-1].dtype == np.uint32, args[:-1]
 
     def again(seed, stream):
-        fresh = (noise_key(seed, stream),) if keyed and args[-1].size else args[-1:]
-        run(kernel, size, *args[:-1], *fresh)
+        run(kernel, size, *args)
 
-    note(again, keyed)
+    def again_with_noise(seed, stream):
+        run(kernel, size, *before, noise_key(seed, stream))
+
+    note(again_with_noise if keyed and args[-1].size else again, keyed)
 
 
 def _forget_pool():

@@ -18,7 +18,7 @@ from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import ALONE, COMPILE, INLINE
-from kernels.numba_cpu.intrinsics import fma, wide
+from kernels.numba_cpu.intrinsics import fma, load, store, wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its
 # function.
@@ -190,7 +190,9 @@ def _normals(z, words):
     wide()
     for j in range(z.size // 2):
         i = uint64(j) * uint64(2)
-        z[i], z[i + uint64(1)] = _pair(words[i], words[i + uint64(1)], z)
+        z0, z1 = _pair(load(words, i), load(words, i + uint64(1)), z)
+        store(z, i, z0)
+        store(z, i + uint64(1), z1)
     if z.size % 2:
         z[z.size - 1], _ = _pair(words[z.size - 1], words[z.size], z)
 
