@@ -96,8 +96,8 @@ def _round(c0, c1, c2, c3, k0, k1):
 
 @njit(**INLINE)
 def _words_chunk(words, lo, hi, key):
-    """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64, with
-    room up to the next multiple of 8 elements. key: (4,)."""
+    """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64, room
+    up to the next multiple of 8 elements. key: (4,)."""
     first, k0, k1, s0, s1 = uint64(lo // 4), uint64(key[0]), uint64(key[1]), uint64(key[2]), uint64(key[3])
     for j in range((hi - lo + 7) // 8):
         # two blocks, whose rounds fill each other's waits
@@ -125,8 +125,8 @@ def _uneg11(word):
 
 @njit(**INLINE)
 def _radius32(u):
-    """sqrt(-2 ln u) for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. The polynomial is
-    in pairs of terms, and those in f^2: less to wait for than term by term."""
+    """sqrt(-2 ln u) for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. The polynomial
+    is in pairs of terms, and those in f^2: less to wait for than term by term."""
     bits = np.float32(u).view(np.int32)
     e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
     f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - ONE
