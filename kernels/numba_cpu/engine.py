@@ -29,9 +29,6 @@ COMPILE = MATH | dict(cache=True, nogil=True)
 SUM = COMPILE | dict(fastmath={"contract", "reassoc"})
 INLINE = MATH | dict(forceinline=True)
 INLINE_SUM = INLINE | dict(fastmath={"contract", "reassoc"})
-# A loop that stays a function: inside another loop the constants of a long equation would be fetched for each vector,
-# which takes half as long again
-ALONE = MATH | dict(forceinline=False)
 
 # Decorates an equation of one element: a plain Python function that is compiled into its kernels. It is called as
 # equation(c, u, *values): the coefficients of its row, the scalars of the call (an empty tuple where there are none),
@@ -41,6 +38,10 @@ element = register_jitable(**INLINE)
 # Decorates an inner loop: it neither makes nor returns arrays, so that it need not count references to them, which costs
 # a chunk of 1024 elements a third of its time
 inner = register_jitable(_nrt=False, **INLINE)
+
+# The same of a long equation, which stays a function: inside another loop its constants would be fetched for each
+# vector, which takes up to half as long again
+alone = register_jitable(_nrt=False, **MATH | dict(forceinline=False))
 
 _PLAIN = numba.config.DISABLE_JIT
 _threads = numba.config.NUMBA_NUM_THREADS

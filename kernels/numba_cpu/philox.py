@@ -17,7 +17,7 @@ from numba.extending import overload
 from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import ALONE, COMPILE, INLINE
+from kernels.numba_cpu.engine import COMPILE, INLINE, alone
 from kernels.numba_cpu.intrinsics import fma, load, store, wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its
@@ -184,7 +184,7 @@ def _(w0, w1, like):
     return lambda w0, w1, like: _pair64(w0, w1)
 
 
-@njit(**ALONE)
+@alone
 def _normals(z, words):
     """z = the normals of as many words. z, words: arrays."""
     wide()
