@@ -215,8 +215,8 @@ def test_moments_of_a_dead_unit_end_at_0(dtype):
 
 @pytest.mark.parametrize("make_kernel, takes", [
     (lambda f: rowwise.rowwise(f, 2, coefficients=1), 2), (lambda f: rowwise.noisy(f, 1, coefficients=1), 2),
-    (lambda f: reduce.reduction(f, 3, coefficients=0), 3), (reduce.error_reduction, 2),
-], ids=["rowwise", "noisy", "reduction", "error"])  # fmt: skip
+    (lambda f: reduce.reduction(f, 3, coefficients=0), 3), (reduce.noisy_reduction, 2),
+], ids=["rowwise", "noisy", "reduction", "noisy_reduction"])  # fmt: skip
 def test_an_equation_of_other_arguments_is_refused_when_it_is_registered(make_kernel, takes):
     """One without the scalars u would else fail in the compiler, at its first call."""
     def without_u(c, x, y):
