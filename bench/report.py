@@ -94,8 +94,8 @@ SHOWN = {
     "GFLOP/s": ("gflops", _short, "GFLOP/s: of sampling, the operations of hidden-space sampling"),
     "% peak": ("peak", "{:.0f}".format, "% peak: of one core's multiply-adds on registers"),
     "error": ("error", "{:.2f}".format, "error: the worst of the row, in units of the allowed one"),
-    "target": ("target", str, "target: copy 85% for numpy 4x says that copy is the bound: at its speed the kernel would be "
-               "less than 4 times as fast as NumPy, so the row is judged by percent of copy"),
+    "target": ("target", str, "target: copy 85% for numpy 4x says that copy is the bound: at its speed a row would be "
+               "less than 4 times as fast as NumPy, and percent of copy is asked"),
     "met": ("met", str, ""),
 }
 LEFT = ("op", "dtype", "target", "met")

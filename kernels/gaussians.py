@@ -49,7 +49,7 @@ def prepared(uv, cov2, depth, opacity, color, background, size, origin, alpha_mi
 
 
 def check(size, origin, alpha_min, alpha_max, rest_min, sigmas, depth_min):
-    """Raises TypeError or ValueError for a window or a threshold that is none. Arguments as in `ref.scene.splat.splat`."""
+    """Raises TypeError or ValueError for a bad window or threshold. Arguments as in `ref.scene.splat.splat`."""
     for name, pair in (("size", size), ("origin", origin)):
         if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) for n in pair):
             raise TypeError(f"{name}: expected two ints, got {pair}")

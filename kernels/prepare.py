@@ -52,7 +52,7 @@ class _Prepared:
     def __call__(self, *args, **kwargs):
         arguments = dict(zip(self.names, args)) | kwargs
         seed, stream = arguments.get("seed", self.seed), arguments.get("stream", self.stream)
-        setting = tuple([_key(n, x) for n, x in arguments.items() if n not in WORDS])
+        setting = tuple([_key(n, x) for n, x in arguments.items() if n not in WORDS]) if arguments else ()
         launches, result = self.known.get(setting) or self.known.get((setting, seed, stream)) or (None, None)
         if launches is None or len(args) + len(kwargs) != len(arguments):
             return self._first(setting, seed, stream, self.takes.bind(*args, **kwargs).arguments)
@@ -91,6 +91,8 @@ def launches_of(call):
 
 def _key(name, value):
     """An argument as a part of a key: 1 is not 1.0."""
+    if type(value) in (int, float):
+        return name, type(value), value
     if isinstance(value, (np.ndarray, list, tuple)):
         value = np.asarray(value)
         return name, value.dtype.str, value.shape, value.tobytes()

@@ -1,4 +1,4 @@
-"""The training loop that most introductory texts print against ours: what each of its lines costs.
+"""The loop that most introductory texts print: what each of its lines costs.
 
 The tutorial's loop is `ref.fused.mlp_train`: 785 -> 256 -> 784, t as one more pixel, the loss of the noise, a constant
 rate, no average, no labels; DDPM draws from it, unclipped. Ours is that of `digits`. Each row between the two is ours

@@ -8,7 +8,7 @@ from numba.extending import overload
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, element
+from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE, alone, element
 from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.math import HALF, MOST_NORMAL, ONE, ZERO, exp_of
 
@@ -73,38 +73,47 @@ def _half(shape):
     return shape[-1] // 2
 
 
+@alone
+def _gated_part(o, a, g):
+    wide()
+    for j in range(g.size):
+        o[j] = a[j] * (g[j] * phi(g[j])[0])
+
+
 @njit(**COMPILE)
 def gated(lo, hi, how, out, x, n):
     """`geglu` of the elements lo .. hi - 1 of the result. how: of `engine.output`. out, x: flat. n: of its row."""
-    wide()
     part, first = np.empty(CHUNK, x.dtype), lo
     while first < hi:
         row = first // n
         last = min(first + CHUNK, (row + 1) * n, hi)
         a, g = x[first + row * n : last + row * n], x[first + (row + 1) * n : last + (row + 1) * n]
-        o = out[first:last] if how == DIRECT else part[: last - first]
-        for j in range(g.size):
-            o[j] = a[j] * (g[j] * phi(g[j])[0])
+        _gated_part(out[first:last] if how == DIRECT else part[: last - first], a, g)
         if how != DIRECT:
             deliver(out, part, first, last, how)
         first = last
+
+
+@alone
+def _gated_part_back(da, dg, d, a, g):
+    wide()
+    for j in range(g.size):
+        below, density = phi(g[j])
+        da[j] = d[j] * (g[j] * below)
+        dg[j] = d[j] * a[j] * (below + g[j] * density)
 
 
 @njit(**COMPILE)
 def gated_back(lo, hi, how, dx, dy, x, n):
     """`geglu_backward` of the elements lo .. hi - 1 of dy. how: of `engine.output`. dx, dy, x: flat. n: of a row of
     dy."""
-    wide()
     da, dg, first = np.empty(CHUNK, x.dtype), np.empty(CHUNK, x.dtype), lo
     while first < hi:
         row = first // n
         last = min(first + CHUNK, (row + 1) * n, hi)
         at, to, d = first + row * n, first + (row + 1) * n, dy[first:last]
         a, g = x[at : at + last - first], x[to : to + last - first]
-        for j in range(g.size):
-            below, density = phi(g[j])
-            da[j] = d[j] * (g[j] * below)
-            dg[j] = d[j] * a[j] * (below + g[j] * density)
+        _gated_part_back(da, dg, d, a, g)
         deliver(dx, da, at, at + last - first, how)
         deliver(dx, dg, to, to + last - first, how)
         first = last

@@ -31,9 +31,6 @@ CALLED = MATH | dict(no_cpython_wrapper=True, pipeline_class=Callee)  # by kerne
 SUM = CALLED | dict(fastmath={"contract", "reassoc"})
 INLINE = CALLED | dict(forceinline=True)
 INLINE_SUM = INLINE | dict(fastmath={"contract", "reassoc"})
-# A loop that stays a function: inside another loop the constants of a long equation would be fetched for each vector,
-# which takes half as long again
-ALONE = MATH | dict(forceinline=False)
 
 # Decorates an equation of one element: a plain Python function that is compiled into its kernels. It is called as
 # equation(c, u, *values): the coefficients of its row, the scalars of the call (an empty tuple where there are none),
@@ -43,6 +40,10 @@ element = register_jitable(**INLINE)
 # Decorates an inner loop: it neither makes nor returns arrays, so that it need not count references to them, which costs
 # a chunk of 1024 elements a third of its time
 inner = register_jitable(_nrt=False, **INLINE)
+
+# The same of a long equation, which stays a function: inside another loop its constants would be fetched for each
+# vector, which takes up to half as long again
+alone = register_jitable(_nrt=False, **MATH | dict(forceinline=False))
 
 _PLAIN = numba.config.DISABLE_JIT
 _threads = numba.config.NUMBA_NUM_THREADS
@@ -98,13 +99,15 @@ def _note(kernel, size, args, parts):
     """Notes the run for `kernels.prepare`, with a fresh key of its noise. Arguments as in `run`."""
     if parts is not None:
         raise TypeError("a sum or a loop is finished in Python, and cannot be prepared on the CPU")
-    keyed = type(args[-1]) is np.ndarray and args[-1].dtype == np.uint32
+    keyed, before = type(args[-1]) is np.ndarray and args[-1].dtype == np.uint32, args[:-1]
 
     def again(seed, stream):
-        fresh = (noise_key(seed, stream),) if keyed and args[-1].size else args[-1:]
-        run(kernel, size, *args[:-1], *fresh)
+        run(kernel, size, *args)
 
-    note(again, keyed)
+    def again_with_noise(seed, stream):
+        run(kernel, size, *before, noise_key(seed, stream))
+
+    note(again_with_noise if keyed and args[-1].size else again, keyed)
 
 
 def _forget_pool():

@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, element
+from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, alone, element
 from kernels.numba_cpu.intrinsics import deliver, fma, wide
 from kernels.numba_cpu.math import LOG2_E, gate_slope, silu_from
 from kernels.numba_cpu.moments import moments, products
@@ -65,6 +65,15 @@ def line_of(w, b, channel):
     return scale, b[channel] if b.size else b.dtype.type(0)
 
 
+@alone
+def _normed_part(o, v, m, over, off, scale, shift):
+    wide()
+    steep, start = -scale * LOG2_E, -shift * LOG2_E
+    for j in range(v.size):
+        standard = fma(v[j] - m, over, off)
+        o[j] = silu_from(fma(scale, standard, shift), fma(steep, standard, start))
+
+
 @njit(**COMPILE)
 def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
     """`group_norm_silu` of the groups lo .. hi - 1 of all examples.
@@ -72,20 +81,16 @@ def normed(lo, hi, how, out, x, w, b, eps, groups, channels, pixels):
     how: of `engine.output`. out, x: flat. w, b: (C,), or empty. eps: float. groups: of an example. channels, pixels: of
     a group.
     """
-    wide()
     part, n = np.empty(CHUNK, x.dtype), channels * pixels
     for group in range(lo, hi):
         m, over, off = moments(x[group * n : (group + 1) * n], eps)
         for k in range(channels):
             scale, shift = line_of(w, b, group % groups * channels + k)
-            steep, start = -scale * LOG2_E, -shift * LOG2_E
             begin = group * n + k * pixels
             for first in range(begin, begin + pixels, CHUNK):
                 last = min(first + CHUNK, begin + pixels)
-                o, v = out[first:last] if how == DIRECT else part[: last - first], x[first:last]
-                for j in range(v.size):
-                    standard = fma(v[j] - m, over, off)
-                    o[j] = silu_from(fma(scale, standard, shift), fma(steep, standard, start))
+                o = out[first:last] if how == DIRECT else part[: last - first]
+                _normed_part(o, x[first:last], m, over, off, scale, shift)
                 if how != DIRECT:
                     deliver(out, part, first, last, how)
 

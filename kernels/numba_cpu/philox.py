@@ -17,8 +17,8 @@ from numba.extending import overload
 from kernels import coefficients
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import ALONE, COMPILE, INLINE
-from kernels.numba_cpu.intrinsics import fma, wide
+from kernels.numba_cpu.engine import COMPILE, INLINE, alone
+from kernels.numba_cpu.intrinsics import fma, load, store, wide
 
 # Minimax fits on the reduced ranges, in float64, rounded to float32 by use; relative error of each under 5e-9 of its
 # function.
@@ -96,7 +96,7 @@ def _round(c0, c1, c2, c3, k0, k1):
 
 @njit(**INLINE)
 def _words_chunk(words, lo, hi, key):
-    """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64, with
+    """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64,
     room up to the next multiple of 8 elements. key: (4,)."""
     first, k0, k1, s0, s1 = uint64(lo // 4), uint64(key[0]), uint64(key[1]), uint64(key[2]), uint64(key[3])
     for j in range((hi - lo + 7) // 8):
@@ -125,8 +125,8 @@ def _uneg11(word):
 
 @njit(**INLINE)
 def _radius32(u):
-    """sqrt(-2 ln u) for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. The polynomial is
-    in pairs of terms, and those in f^2: less to wait for than term by term."""
+    """sqrt(-2 ln u) for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. The polynomial
+    is in pairs of terms, and those in f^2: less to wait for than term by term."""
     bits = np.float32(u).view(np.int32)
     e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
     f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - ONE
@@ -184,13 +184,15 @@ def _(w0, w1, like):
     return lambda w0, w1, like: _pair64(w0, w1)
 
 
-@njit(**ALONE)
+@alone
 def _normals(z, words):
     """z = the normals of as many words. z, words: arrays."""
     wide()
     for j in range(z.size // 2):
         i = uint64(j) * uint64(2)
-        z[i], z[i + uint64(1)] = _pair(words[i], words[i + uint64(1)], z)
+        z0, z1 = _pair(load(words, i), load(words, i + uint64(1)), z)
+        store(z, i, z0)
+        store(z, i + uint64(1), z1)
     if z.size % 2:
         z[z.size - 1], _ = _pair(words[z.size - 1], words[z.size], z)
 

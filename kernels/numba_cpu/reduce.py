@@ -10,8 +10,8 @@ from numba import float64
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.arrays import chunks, column, each, number, put, read
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE_SUM, SUM, element, inner
-from kernels.numba_cpu.intrinsics import deliver
+from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE_SUM, SUM, alone, element, inner
+from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.philox import normal_chunk, scratch
 from kernels.numba_cpu.rowwise import compiled, fill
 
@@ -83,14 +83,21 @@ def _segment(equation, k, first, last, how, c, u, outs, part, ins, at):
         deliver(outs[1], part, first, last, how)
 
 
+@alone
+def _fill_vectors(equation, c, u, count, outs, to, ins, at):
+    """`rowwise.fill` of a long equation, without noise."""
+    wide()
+    fill(equation, c, u, count, outs, to, ins, at, (), 0)
+
+
 @inner
 def _segment_of_vectors(equation, k, first, last, how, c, u, outs, parts, ins, at):
     """The same of a long equation, which is half as fast in a loop with float64: its terms are added after it.
     parts: two chunks."""
     if how == DIRECT:
-        fill(equation, c, u, last - first, (outs[1][first:last], parts[1]), 0, ins, at, (), 0)
+        _fill_vectors(equation, c, u, last - first, (outs[1][first:last], parts[1]), 0, ins, at)
     else:
-        fill(equation, c, u, last - first, parts, 0, ins, at, (), 0)
+        _fill_vectors(equation, c, u, last - first, parts, 0, ins, at)
         deliver(outs[1], parts[0], first, last, how)
     outs[0][k] = total(parts[1][: last - first])
 

@@ -24,8 +24,8 @@ from kernels.numba_cpu.philox import normal_chunk, scratch
 
 @inner
 def fill(equation, c, u, count, outs, to, ins, at, noise, z):
-    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays, none of
-    outs in the memory of another."""
+    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays, outs
+    in memory of their own."""
     for j in range(count):
         values = equation(c, u, *each(read, ins, at, j), *each(read, noise, z, j))
         pairs(put, outs, as_tuple(values), to, j)

@@ -74,6 +74,14 @@ def _linear_backward_sizes(dy, x, w):
     return layers.linear_backward(np.abs(dy), np.abs(x), np.abs(w))
 
 
+def _linear_stored(**arguments):
+    return np.abs(layers.linear(**arguments))
+
+
+def _linear_backward_stored(**arguments):
+    return [np.abs(g) for g in layers.linear_backward(**arguments)]
+
+
 def _layer_sizes(x, w, b, r, act, printed=False):
     h, size = _sums(x, w, b)
     if act != "geglu":
@@ -98,7 +106,7 @@ def _layer_backward_sizes(dy, x, w, b, act):
 
 
 def _flops(products, x, w, **rest):
-    return 2 * products * x.size * len(w)
+    return 2 * products * math.prod(x.shape) * w.shape[0]
 
 
 def _of_number(act):
@@ -116,18 +124,18 @@ def _of_number(act):
 BENCH = {f"{act} 64x49x128 to {m}": {"shape": (64, 49, 128), "act": act, "outputs": m} for act, m in (
     ("gelu_tanh", 512), ("geglu", 1024))}  # fmt: skip
 PLAIN = {f"64x49x{n} to {m}": {"shape": (64, 49, n), "outputs": m} for n, m in ((128, 512), (512, 128))}
-PLAIN |= {f"{b}x{length}x{n} to {m}": {"shape": (b, length, n), "outputs": m, "on": "triton_gpu"} for b, length, n, m in (
+PLAIN |= {f"{b}x{rows}x{n} to {m}": {"shape": (b, rows, n), "outputs": m, "on": "triton_gpu"} for b, rows, n, m in (
     (1024, 26, 192, 768), (8, 1024, 1024, 4096))}  # fmt: skip
 LINEAR = {"shapes": FLAT, "empty": False, "bench": PLAIN}
 LAYER = LINEAR | {"options": {"act": ACTS}, "bench": BENCH}
 OPS = [
     Op(
         layers.linear, ulps=4, make=functools.partial(_layer, ("x", "w", "b")), scale=_linear_sizes, examples=("x",),
-        options={"bias": (False, True)}, flops=functools.partial(_flops, 1), **LINEAR,
+        options={"bias": (False, True)}, flops=functools.partial(_flops, 1), stored=_linear_stored, half=True, **LINEAR,
     ),
     Op(
         layers.linear_backward, ulps=4, make=functools.partial(_layer, ("dy", "x", "w")), scale=_linear_backward_sizes,
-        sums=True, flops=functools.partial(_flops, 2), **LINEAR,
+        sums=True, flops=functools.partial(_flops, 2), stored=_linear_backward_stored, half=True, **LINEAR,
     ),
     Op(
         layers.linear_act, ulps=4, make=functools.partial(_layer, ("x", "w", "b", "r")), scale=_layer_sizes,

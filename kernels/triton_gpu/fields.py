@@ -81,7 +81,8 @@ def along(x, size):
 
 @triton.jit
 def cell(x, n, sizes, there):
-    """`along` the three axes. x: pointer to (N, 3). n: block of points. there: which there are."""
+    """`along` the three axes. x: pointer to (N, 3). n: block of points. sizes: (X, Y, Z). there: which points there
+    are."""
     u, v, w = (tl.load(x + 3 * n, mask=there, other=0), tl.load(x + 3 * n + 1, mask=there, other=0),
                tl.load(x + 3 * n + 2, mask=there, other=0))  # fmt: skip
     return along(u, sizes[0]), along(v, sizes[1]), along(w, sizes[2])

@@ -1,4 +1,4 @@
-"""Lists in one order: a stable radix sort of int32 keys, prefix sums, where each key's list begins, and sums along lists.
+"""Lists in one order: a stable radix sort of int32 keys, prefix sums, where each key's list begins, sums along lists.
 There is nothing atomic and no library: a pass counts the digits of each block, adds the counts up, and moves the pairs.
 
 A pass reads a key twice and writes a pair once, 20 bytes for each of n pairs; what binds it is the ranks inside of a
@@ -9,7 +9,7 @@ import triton.language as tl
 
 from kernels.triton_gpu import device, launch
 
-BITS, BLOCK, WARPS = 4, 1024, 8  # of a digit; keys of a program; warps of a program
+BITS, BLOCK, WARPS = 4, 512, 4  # of a digit; keys of a program; warps of a program
 CHUNK, LISTS = 32, 32  # rows of a list that are added beforehand; lists of a program
 CHUNKS = 8  # of a program
 
@@ -146,7 +146,8 @@ def _add_chunks(values, size, C: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.c
 @triton.jit
 def sums_of(values, first, last, size, C: tl.constexpr, CHUNK: tl.constexpr):
     """The sums of the rows first .. last - 1, in their order, a tuple of C float64 blocks: whole chunks as one number.
-    values, size: of `add_chunks`. first, last: int32 blocks. C: columns."""
+    values, size: of `add_chunks`. first, last: int32 blocks. C: columns. CHUNK: rows of
+    a chunk."""
     sums, at = (), first
     for c in tl.static_range(C):
         sums = sums + (tl.zeros(first.shape, tl.float64),)

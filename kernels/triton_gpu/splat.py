@@ -1,6 +1,6 @@
-"""`ref.scene.splat` on the GPU. A program draws a tile: SHARE Gaussians of its list at a time, front to back, as rows of
-blocks whose columns are pixels, so that a thread holds all of them at its pixels and what lies before each is a scan in
-registers. It ends where no pixel is left. `out` takes y.
+"""`ref.scene.splat` on the GPU. A program draws a tile: SHARE Gaussians of its list at a time, front to back, as rows
+of blocks whose columns are pixels, so that a thread holds all of them at its pixels and what lies before each is a scan
+in registers. It ends where no pixel is left. `out` takes y.
 
 About 24 operations and 3 loads for each pixel and Gaussian of a tile: 6 M pairs with a tile take 37 G operations, 1.3
 ms on an H200 (132 x 128 lanes at 1.7 GHz), less where tiles end early. The lists are in `splat_tiles`.
@@ -18,7 +18,7 @@ from kernels.triton_gpu.layers.vectors import fresh, written
 from kernels.triton_gpu.splat_tiles import LARGEST, PIXELS, ROW, SIDE, listed
 
 INTERPRETED = tl.constexpr(device.INTERPRETED)
-SHARE, WARPS = 16 if device.INTERPRETED else 8, 2  # Gaussians at a time; warps of a program
+SHARE, WARPS = 16 if device.INTERPRETED else 4, 1  # Gaussians at a time; warps of a program
 
 
 def splat(uv, cov2, depth, opacity, color, background, size, origin=(0, 0), alpha_min=1 / 255, alpha_max=0.99,
@@ -50,7 +50,7 @@ def limits_of(alpha_max, rest_min):
 @triton.jit
 def pixels_of(H, W, u0, v0, SIDE: tl.constexpr):
     """Of the program's tile the pixels' centres, (PIXELS,) each, which are inside of the picture, and where. H, W: its
-    size. u0, v0: its first pixel."""
+    size. u0, v0: its first pixel. SIDE: of the tile."""
     p, across = tl.arange(0, PIXELS), (W + SIDE - 1) // SIDE
     column = tl.program_id(0) % across * SIDE + p % SIDE
     line = tl.program_id(0) // across * SIDE + p // SIDE
@@ -62,7 +62,8 @@ def pixels_of(H, W, u0, v0, SIDE: tl.constexpr):
 def seen(tiles, at, last, xs, ys, alpha_max, SHARE: tl.constexpr):
     """SHARE Gaussians of a list from `at` on, at the pixels of a tile: their slots and numbers, and which there are,
     (SHARE,); then, (SHARE, PIXELS), both ways from their centres, exp(-q / 2), opacity exp(-q / 2), alpha, 0 where it
-    does not count, and where q is too large. tiles: of `tiles_for`. last: of the list. xs, ys: of `pixels_of`."""
+    does not count, and where q is too large. tiles: of `tiles_for`. last: of the list. xs, ys: of `pixels_of`.
+    alpha_max: the largest alpha."""
     rows, owner, slot, _ = tiles
     k = at + tl.arange(0, SHARE)
     there = k < last
@@ -98,7 +99,7 @@ def products(x):
 
 @triton.jit
 def row_of(x, ROW: tl.constexpr):
-    """One row. x: (rows, columns)."""
+    """One row. x: (rows, columns). ROW: which."""
     none = -0.0  # x + -0 is x, also to the compiler, to which nothing is left of this sum
     return tl.sum(tl.where(tl.arange(0, x.shape[0])[:, None] == ROW, x, none), 0)
 
@@ -123,14 +124,15 @@ def passed(T, alpha, rest_min):
 
 @triton.jit
 def rest_of(rest, after, ends, rest_min, SHARE: tl.constexpr):
-    """T behind these Gaussians, and behind the last that counted. rest: before them. after, ends: of `passed`."""
+    """T behind these Gaussians, and behind the last that counted. rest: before them. after, ends: of `passed`.
+    rest_min: the least T that counts. SHARE: of the Gaussians."""
     T = row_of(after, SHARE - 1)
     return T, tl.where(T < rest_min, tl.minimum(rest, tl.min(tl.where(ends, 1.0, after), 0)), T)
 
 
 @triton.jit
 def any_left(T, rest_min):
-    """Whether a pixel has not ended."""
+    """Whether a pixel has not ended. T, rest_min: as in `passed`."""
     return tl.max((T < rest_min).to(tl.int32) ^ 1, 0)
 
 

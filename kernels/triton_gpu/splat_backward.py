@@ -1,6 +1,7 @@
-"""The gradient of `ref.scene.splat` on the GPU: each tile once more front to back, then back to front. A Gaussian's sum
-over the pixels of a tile has a slot of its own, and those of its slots are added in their order, in float64: no order of
-programs can change a bit. Where T has fallen below 2^-100 a pixel ends, whatever rest_min is. There is no `out`.
+"""The gradient of `ref.scene.splat` on the GPU: each tile once more front to back, then back to front. A Gaussian's
+sum over the pixels of a tile has a slot of its own, and those of its slots are added in their order, in float64: no
+order of programs can change a bit. Where T has fallen below 2^-100 a pixel ends, whatever rest_min is. There is no
+`out`.
 
 About 17 operations for each pixel and Gaussian of a tile on the way forth and 60 on the way back, and 5 shuffles for
 each of its C + 6 sums in each warp: 6 M pairs with a tile take about 0.13 T operations, 5 ms on an H200, less where
@@ -73,7 +74,8 @@ def sums_behind(x):
 @triton.jit
 def forth(tiles, first, last, xs, ys, inside, limits, SHARE: tl.constexpr):
     """A tile front to back: the place in the list where each pixel ends, T behind all that counts, and the place after
-    the last Gaussians that were looked at. Arguments as in `splat.seen`; first: of the list."""
+    the last Gaussians that were looked at. first: of the list. limits: alpha_max, rest_min. inside: of `pixels_of`.
+    tiles, last, xs, ys, SHARE: as in `splat.seen`."""
     alpha_max, rest_min = limits
     T = tl.where(inside, 1.0, -1.0)
     left, live, at = T, any_left(T, rest_min), first
@@ -91,7 +93,8 @@ def forth(tiles, first, last, xs, ys, inside, limits, SHARE: tl.constexpr):
 @triton.jit
 def upstreams(dy, drest, background, place, inside, area, left, total, C: tl.constexpr):
     """dy at the pixels, a tuple of C blocks, and T times background . dy + drest behind all Gaussians; total: takes
-    the sums of dy T. dy, drest, background, total: pointers. left: T there. area: of the picture."""
+    the sums of dy T. dy, drest, background, total: pointers. left: T there. place, inside: of `pixels_of`. area:
+    of the picture."""
     behind, ups = tl.load(drest + place, mask=inside, other=0), ()
     for c in tl.static_range(C):
         up = tl.load(dy + c * area + place, mask=inside, other=0)

@@ -74,8 +74,8 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     sort.added_before(sums, total, 1, blocks, arrays)
     launch.run(_first_slots, blocks, arrays, first, sums, box, order, n, BLOCK=block)
     block = sort.block_for(slots, BLOCK)
-    launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, *picture[1:], n,
-               n.bit_length(), slots, tiles, SIDE=SIDE, BLOCK=block)  # fmt: skip
+    launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, *picture[1:],
+               n, n.bit_length(), slots, tiles, SIDE=SIDE, BLOCK=block)  # fmt: skip
     # By tile
     tile, slot = sort.ordered(tile, slots, 0, tiles.bit_length(), arrays)
     begin = sort.begins(tile, slots, tiles, arrays)
@@ -107,8 +107,8 @@ def _read_back(status, arrays):
 
 @triton.jit
 def inverses(cov2, i, there):
-    """The first elements, the determinants, and the four elements of the inverses, float64. cov2: pointer. i: block. there: which there
-    are, the unit matrix for the rest."""
+    """The first elements, the determinants, and the four elements of the inverses, float64. cov2: pointer. i: block.
+    there: which there are; the rest are unit matrices."""
     a = tl.load(cov2 + 4 * i, mask=there, other=1).to(tl.float64)
     b = tl.load(cov2 + 4 * i + 1, mask=there, other=0).to(tl.float64)
     c = tl.load(cov2 + 4 * i + 2, mask=there, other=0).to(tl.float64)
@@ -127,7 +127,7 @@ def clipped(x, most, otherwise):
 @triton.jit
 def tiles_of(centre, half, first, most, counts, SIDE: tl.constexpr):
     """On one axis the first tile that comes within `half` of a centre, with a pixel to spare, and how many. centre,
-    half: float64 blocks. first, most: of the picture's pixels. counts: which Gaussians do."""
+    half: float64 blocks. first, most: of the picture's pixels. counts: which Gaussians do. SIDE: of a tile."""
     low = clipped(tl.floor(centre - first - half - 1), most, 0)
     high = clipped(tl.ceil(centre - first + half + 1), most, most)
     return low // SIDE, tl.where(counts & (high > low), (high + SIDE - 1) // SIDE - low // SIDE, 0)
@@ -182,7 +182,8 @@ def _prepare(
 
 @triton.jit
 def reached(box, order, n, BLOCK: tl.constexpr):
-    """A block of places in the order, and how many tiles each reaches. box, order: pointers. n: Gaussians."""
+    """A block of places in the order, and how many tiles each reaches. box, order: pointers. n: Gaussians.
+    BLOCK: of the program."""
     rank = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     at = box + tl.load(order + rank, mask=rank < n, other=0).to(tl.int64) * BOX
     return rank, tl.load(at + 2, mask=rank < n, other=0) * tl.load(at + 3, mask=rank < n, other=0)

@@ -6,8 +6,9 @@ import numpy as np
 from ref.reading import trace
 
 ATTENTION = f"{trace.MATH}layers/attention.py"
-SAID = ("what each token (row) reads of each word (column): weights of attention, of the first prompt, mean over heads. "
-        "Nothing trained these small networks; `python -m bench.studies.prompt PROMPT --attention` draws the trained one")
+SAID = ("what each token (row) reads of each word (column): weights of attention, of the first prompt, mean over "
+        "heads. Nothing trained these small networks; `python -m bench.studies.prompt PROMPT --attention` draws the "
+        "trained one")
 
 
 def tables(run):

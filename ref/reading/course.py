@@ -124,17 +124,23 @@ def figures(page):
         return [_row(study, where, path) for path in _paths(study)]
 
     names = {name: importlib.import_module(f"ref.{name}") for name in MODULES}
-    values = names | {"np": np, "row": row, "seeds": seeds, "over_seeds": over_seeds, "statement": statement} | {
+    values = names | {"np": np, "row": row, "seeds": seeds, "over_seeds": over_seeds, "ranges": ranges,
+                      "statement": statement} | {
         "curves": drawing.curves, "arrows": drawing.arrows}
     exec(compile(page.code, f"{page.number:02}", "exec"), values)
     return Figures(values, list(dict.fromkeys(read)))
 
 
 def over_seeds(values, spec):
-    """The first of the values and, where there are more, the least and the largest, as text. values: one for each seed.
-    spec: of `format`."""
-    first, *more = (format(value, spec) for value in (values[0], min(values), max(values)))
-    return f"{first} ({' to '.join(more)}, {len(values)} seeds)" if len(values) > 1 else first
+    """The first of the values and, where others look different, the least and the largest, as text. values: one for
+    each seed. spec: of `format`."""
+    first, least, most = (format(value, spec) for value in (values[0], min(values), max(values)))
+    return first if least == most else f"{first} ({least} to {most})"
+
+
+def ranges(found):
+    """What the brackets of `over_seeds` are, as a sentence; "" for one seed. found: one row for each."""
+    return f" In brackets, the least and the largest of {len(found)} seeds." if len(found) > 1 else ""
 
 
 def statement(path, begin):

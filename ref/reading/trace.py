@@ -218,8 +218,9 @@ def _tidy(run):
     for step in run.steps:
         for called in step.calls:
             _tidy(called)
-        step.calls = [called for called in step.calls if _new_numbers(called) or not (
-            called.name.startswith("_") or called.place[0] == f"{MATH}shapes.py")]
+        step.calls = [called for called in step.calls
+                      if not called.name.startswith("_") and called.place[0] != f"{MATH}shapes.py"
+                      or _new_numbers(called)]
     door = r"\s*([\w.]+|[\w, ()]+ = .*\b(integer|number)s?)\("
     run.steps = [s for s in run.steps if s.made or s.calls or not re.match(door, s.source)]
 

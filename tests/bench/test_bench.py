@@ -140,9 +140,11 @@ def test_the_fastest_variant_counts_and_arithmetic_is_counted_by_the_step(monkey
 
 def test_a_target_stays_in_the_table_when_it_is_missed():
     assert row()["met"] == "yes" and targets.wanted(row(), "images") == {"numpy": 4, "triad": 90}
-    missed = row(numpy=3.9, triad=50.0, copy=50.0)
-    assert missed["met"] == "no: numpy, triad" and row(failure="Mismatch")["met"].startswith("no")
-    assert row(numpy=None)["met"] == "not measured: numpy"
+    assert row(numpy=3.9, triad=50.0, copy=50.0)["met"] == "no: numpy, triad"
+    assert row(failure="Mismatch")["met"].startswith("no") and row(numpy=None)["met"] == "not measured: numpy"
+    # 3 times NumPy at 80 % of copy is less than 4 times at the speed of copy; a peer that is faster is no bound
+    for numpy, copy, met in ((3, 80, "no: copy"), (3, 85, "yes"), (3, 75, "no: numpy"), (0.8, 85, "no: numpy")):
+        assert row(numpy=numpy, copy=copy)["met"] == met
     # nothing is rounded, up or down
     assert row(numpy=3.9999, copy=50.0)["met"] == "no: numpy" and row(numpy=4.0, copy=50.0)["met"] == "yes"
     assert row(triad=89.999)["met"] == "no: triad" and row(triad=90.0)["met"] == "yes"
@@ -152,21 +154,11 @@ def test_a_target_stays_in_the_table_when_it_is_missed():
         assert row(backend="triton_gpu", shape=SMALL, launch=launch)["met"] == met
     loop = dict(op="fused.mlp_sample", row="batch 64, bfloat16", backend="triton_gpu", shape=(64, 784))
     assert row(**loop, median_us=160.0)["met"] == "no: median" and row(**loop, median_us=140.0)["met"] == "yes"
-    names = {f"{op.name} {label}" for op in registry.OPS for label in op.bench} | {"images *", "matrix *"}
+    names = {f"{op.name} {label}" for op in registry.OPS for label in (*op.bench, "*")} | {"images *", "matrix *"}
     for line in targets.lines():
         label = re.sub(", bfloat16$", "", line["row"])
         assert f"{line['op']} {label}" in names or "mlp" in line["op"] and "fused.mlp_sample" not in OPS
         assert line["value"] is None or line["column"] == targets.HALF or line["column"] in measure.NUMBERS
-
-
-def test_where_copy_is_the_bound_a_row_is_judged_by_it():
-    """3 times NumPy at 80 % of copy is 3.75 at the speed of copy, less than the 4 that are asked."""
-    slow, fast = row(numpy=3.0, copy=80.0), row(numpy=3.0, copy=85.0)
-    assert slow["target"] == fast["target"] == "triad 90%, copy 85% for numpy 4x"
-    assert (slow["met"], fast["met"]) == ("no: copy", "yes")
-    # at the speed of copy 4 times is reached; a peer that is faster than copy shows that copy is no bound
-    for numpy, copy in ((3.0, 75.0), (0.8, 85.0)):
-        assert row(numpy=numpy, copy=copy)["met"] == "no: numpy"
 
 
 def test_rows_are_timed_in_the_shapes_of_the_targets_or_of_the_words():

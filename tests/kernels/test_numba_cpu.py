@@ -113,6 +113,12 @@ def test_out_that_is_read_only_and_no_threads_are_refused():
         engine.set_num_threads(0)
 
 
+@COMPILED
+def test_a_function_that_only_kernels_call_has_no_machine_code_and_refuses_python():
+    with pytest.raises(TypeError):
+        reduce.total(np.ones(3))
+
+
 def test_stale_compiled_code_is_forgotten_once(tmp_path):
     for left in (False, True):
         (tmp_path / "kernel.nbi").write_text("compiled", "utf-8")
@@ -209,8 +215,8 @@ def test_moments_of_a_dead_unit_end_at_0(dtype):
 
 @pytest.mark.parametrize("make_kernel, takes", [
     (lambda f: rowwise.rowwise(f, 2, coefficients=1), 2), (lambda f: rowwise.noisy(f, 1, coefficients=1), 2),
-    (lambda f: reduce.reduction(f, 3, coefficients=0), 3), (reduce.error_reduction, 2),
-], ids=["rowwise", "noisy", "reduction", "error"])  # fmt: skip
+    (lambda f: reduce.reduction(f, 3, coefficients=0), 3), (reduce.noisy_reduction, 2),
+], ids=["rowwise", "noisy", "reduction", "noisy_reduction"])  # fmt: skip
 def test_an_equation_of_other_arguments_is_refused_when_it_is_registered(make_kernel, takes):
     """One without the scalars u would else fail in the compiler, at its first call."""
     def without_u(c, x, y):

@@ -20,7 +20,8 @@ X = np.ones((4, 6), np.float32)
 
 @cases()
 def test_kernel_equals_truth(b, op, dtype):
-    few = b.slow and (op.name in LONG or op.flops and (op.sums or dtype in registry.HALVES))  # of long calls, or loaded otherwise, no more
+    long = op.name in LONG or op.flops and (op.sums or dtype in registry.HALVES)  # calls, or loaded otherwise, no more
+    few = b.slow and long
 
     @settings(max_examples=b.examples // 3 if few else b.examples)
     @given(data=st.data())

@@ -12,11 +12,11 @@ import triton.language as tl
 from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import apart
 from kernels.triton_gpu.layers.conv import (
-    CHUNK, LARGE, SAME, To, call_of, cycles_of, multiplied, operand, plane_of, seen,
+    CHUNK, LARGE, SAME, To, call_of, cycles_of, multiplied, plane_of, seen,
 )  # fmt: skip
 from kernels.triton_gpu.layers.group_backward import of_group
 from kernels.triton_gpu.layers.planes import Plane, Taps, chunk_of, packed, standards, whole
-from kernels.triton_gpu.layers.tiles import dot, first_of, second_of, zeros
+from kernels.triton_gpu.layers.tiles import dot, first_of, operand, second_of, zeros
 from kernels.triton_gpu.layers.vectors import added, fresh, given, written
 from kernels.triton_gpu.philox import stored
 

@@ -9,10 +9,10 @@ from collections import namedtuple
 import triton
 import triton.language as tl
 
-from kernels.triton_gpu import launch
+from kernels.triton_gpu import device, launch
 from kernels.triton_gpu.arrays import STORED, apart, read
 from kernels.triton_gpu.layers.planes import Taps, packed_weights
-from kernels.triton_gpu.layers.tiles import dot
+from kernels.triton_gpu.layers.tiles import dot, operand
 from kernels.triton_gpu.layers.vectors import added, given, written
 from kernels.triton_gpu.matmul import tile_of
 from kernels.triton_gpu.philox import stored
@@ -22,6 +22,8 @@ from kernels.triton_gpu.philox import stored
 Tile = namedtuple("Tile", "ROWS COLUMNS CHUNK STAGES warps")
 TILES = {True: (Tile(128, 128, 64, 3, 8), Tile(128, 128, 64, 3, 4)), False: (Tile(128, 64, 32, 3, 4),) * 2}
 PARTS, LEAST, PROGRAMS = 64, 256, 512  # chunks of rows at most, rows of one at least, and about so many programs
+if device.INTERPRETED:  # whose time is that of programs
+    TILES, PARTS = dict.fromkeys(TILES, (Tile(128, 128, 128, 1, 4),) * 2), 4
 
 
 def linear(x, w, b=None, out=None):
@@ -88,7 +90,7 @@ def _affine(
         there = k < terms - first
         x = tl.load(left, mask=(row < rows)[:, None] & there[None, :], other=0)
         w = tl.load(right, mask=there[:, None] & (column < columns)[None, :], other=0)
-        sums = dot(x, w, sums)
+        sums = dot(operand(x), operand(w), sums)
         left += CHUNK * a_column
         right += CHUNK * tl.cast(b_row, tl.int64)
     if bias is not None:
@@ -111,7 +113,7 @@ def _outer(
         at = first + k
         d = tl.load(dy + at[None, :] * m + row[:, None], mask=(row < m)[:, None] & (at < end)[None, :], other=0)
         v = tl.load(x + at[:, None] * n + column[None, :], mask=(at < end)[:, None] & (column < n)[None, :], other=0)
-        total = dot(d, v, total)
+        total = dot(operand(d), operand(v), total)
         total_dy += tl.sum(d.to(tl.float32), 1)
     inside = (row < m)[:, None] & (column < n)[None, :]
     tl.store(sums + (part.to(tl.int64) * m + row)[:, None] * n + column[None, :], total, mask=inside)

@@ -67,6 +67,12 @@ def put(y, x, row, inside, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def operand(x):
+    """x as a product takes it: the interpreter cannot multiply bfloat16. x: block."""
+    return x.to(tl.float32) if INTERPRETED else x
+
+
+@triton.jit
 def dot(a, b, sums):
     """sums + a b: of halves, of float32 as three products of tf32, or of float32 that has 11 digits and float16. a, b,
     sums: blocks."""
