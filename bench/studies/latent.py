@@ -252,13 +252,13 @@ def findings(rows):
     last = [SimpleNamespace(**row) for row in shown(rows)]
     net, real, decoded, pixels, latents, two, plain, wide, _, fine = last[:10]
     said = []
-    if latents.seconds_to_same != "":  # else nothing is right
+    if getattr(latents, "seconds_to_same", "") != "":  # else nothing is right
         same, saved = min(pixels.all, latents.all), pixels.seconds_to_same - latents.seconds_to_same
         steps = [run.seconds_to_same * run.train_steps / run.train_seconds for run in (latents, pixels)]
         gains = ["fewer steps"] * (steps[0] < steps[1]) + ["cheaper steps"] * (latents.gflop < pixels.gflop)
         more = latents.total_to_same > pixels.total_to_same
         pays = f", but less if {net.train_seconds // saved + 1:.0f} trainings share it" if more and saved > 0 else ""
-        said = [f"{same:.1%} are right in all after {latents.seconds_to_same:.1f} s of training on latents and "
+        said = [f"{same:.1%} of pictures are right after {latents.seconds_to_same:.1f} s of training on latents and "
                 f"{pixels.seconds_to_same:.1f} s on pixels. With the autoencoder's {net.train_seconds:.1f} s it is "
                 f"{latents.total_to_same:.1f} s, {'' if more else 'no '}more than on pixels{pays}.",
                 f"This takes {steps[0]:.0f} steps on latents and {steps[1]:.0f} on pixels, of {latents.gflop:.2f}e9 "
