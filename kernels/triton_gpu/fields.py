@@ -3,7 +3,7 @@ truth. The gradient of a voxel is the sum of its list: what the corners of the c
 order of the points, so no run changes a bit. `out` takes the first result.
 
 Bytes of the gradient, N points, C channels: a contribution, of which there are 8 N, is a key and a place that
-`sort.ordered` carries through a pass for every 4 bits of the number of voxels, 20 bytes each, then C floats twice.
+`sort.radix_sort` carries through a pass for every 4 bits of the number of voxels, 20 bytes each, then C floats twice.
 
 Papers
     [Plenoxels]  Fridovich-Keil et al., "Plenoxels: Radiance Fields without Neural Networks", 2022
@@ -34,8 +34,9 @@ def trilinear_backward(dy, grid, x, out=None):
     """Gradients of `trilinear` on the GPU, arguments as in `ref.scene.fields.trilinear_backward`. out: takes dgrid."""
     arrays, points, sizes, n = _read(grid, x)
     channels, cells, size = arrays.shape[0], sizes[0] * sizes[1] * sizes[2], 8 * n
-    if max(size, cells) >= 2**31:
-        raise ValueError(f"x and grid: expected fewer than 2^28 points and 2^31 voxels, got {n} and {cells}")
+    if size > sort.MOST_PAIRS or cells >= 2**31:
+        most = sort.MOST_PAIRS // 8
+        raise ValueError(f"x and grid: expected at most {most} points and fewer than 2^31 voxels, got {n} and {cells}")
     (upstream,) = given(arrays, (n, channels), dy=dy)
     dgrid, to_grid = output("out", out, arrays)
     for pointer, length in ((upstream, n * channels), (points, 3 * n)):
@@ -46,15 +47,15 @@ def trilinear_backward(dy, grid, x, out=None):
     launch.run(_slopes, launch.programs(n, block), arrays, to_x, keys, upstream, arrays.pointers[0], points, *sizes, n,
                C=channels, POINTS=block)  # fmt: skip
     # The list of each voxel, and behind them the corners outside of the grid
-    keys, place = sort.ordered(keys, size, 0, cells.bit_length(), arrays)
-    begin = sort.begins(keys, size, cells, arrays)
+    keys, place = sort.radix_sort(keys, size, 0, cells.bit_length(), arrays)
+    begin = sort.segment_begins(keys, size, cells, arrays)
     block = sort.block_for(size, POINTS)
     launch.run(_shares, launch.programs(size, block), arrays, values, place, upstream, points, *sizes, size,
                C=channels, POINTS=block)  # fmt: skip
     sort.add_chunks(values, size, channels, arrays)
-    block = sort.block_for(cells, sort.LISTS)
+    block = sort.block_for(cells, sort.SEGMENTS)
     launch.run(_voxels, launch.programs(cells, block), arrays, to_grid, values, begin, size, cells, warps=1,
-               C=channels, LISTS=block, CHUNK=sort.CHUNK)  # fmt: skip
+               C=channels, SEGMENTS=block, CHUNK=sort.CHUNK)  # fmt: skip
     return dgrid, dx
 
 
@@ -149,10 +150,10 @@ def _shares(values, place, dy, x, X, Y, Z, size, C: tl.constexpr, POINTS: tl.con
 
 
 @triton.jit(do_not_specialize=["size", "cells"])
-def _voxels(dgrid, values, begin, size, cells, C: tl.constexpr, LISTS: tl.constexpr, CHUNK: tl.constexpr):
-    voxel = tl.program_id(0) * LISTS + tl.arange(0, LISTS)
+def _voxels(dgrid, values, begin, size, cells, C: tl.constexpr, SEGMENTS: tl.constexpr, CHUNK: tl.constexpr):
+    voxel = tl.program_id(0) * SEGMENTS + tl.arange(0, SEGMENTS)
     there = voxel < cells
     first, last = tl.load(begin + voxel, mask=there, other=0), tl.load(begin + voxel + 1, mask=there, other=0)
-    sums = sort.sums_of(values, first, last, size, C, CHUNK)
+    sums = sort.segment_sums(values, first, last, size, C, CHUNK)
     for c in tl.static_range(C):
         tl.store(dgrid + tl.cast(c, tl.int64) * cells + voxel, sums[c].to(tl.float32), mask=there)

@@ -41,9 +41,9 @@ def splat_backward(dy, drest, uv, cov2, depth, opacity, color, background, size,
     sort.add_chunks(parts, lists.slots, columns, arrays)
     made = [fresh(arrays, shape) for shape in ((n, 2), (n, 2, 2), (n,), (n, channels))]
     results, pointers = zip(*made)
-    block = sort.block_for(n, sort.LISTS)
+    block = sort.block_for(n, sort.SEGMENTS)
     launch.run(_finish, launch.programs(n, block), arrays, pointers, parts, lists.order, lists.first, lists.pointers[1],
-               n, lists.slots, warps=1, C=channels, LISTS=block, CHUNK=sort.CHUNK)  # fmt: skip
+               n, lists.slots, warps=1, C=channels, SEGMENTS=block, CHUNK=sort.CHUNK)  # fmt: skip
     (dbackground,) = added(arrays, totals, 1, (channels,), lists.tiles)
     return *results, dbackground
 
@@ -147,15 +147,15 @@ def _descend(
 
 @triton.jit(do_not_specialize=["n", "slots"])
 def _finish(
-    results, parts, order, first, cov2, n, slots, C: tl.constexpr, LISTS: tl.constexpr, CHUNK: tl.constexpr,
+    results, parts, order, first, cov2, n, slots, C: tl.constexpr, SEGMENTS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     duv, dcov2, dopacity, dcolor = results
-    rank = tl.program_id(0) * LISTS + tl.arange(0, LISTS)
+    rank = tl.program_id(0) * SEGMENTS + tl.arange(0, SEGMENTS)
     there = rank < n
     i = tl.load(order + rank, mask=there, other=0).to(tl.int64)
     begin = tl.load(first + rank, mask=there, other=0)
     end = tl.load(first + rank + 1, mask=rank + 1 < n, other=slots)
-    sums = sort.sums_of(parts, begin, tl.where(there, end, begin), slots, C + MOMENTS, CHUNK)
+    sums = sort.segment_sums(parts, begin, tl.where(there, end, begin), slots, C + MOMENTS, CHUNK)
     f, x, y, uu, uv, vv = sums[C], sums[C + 1], sums[C + 2], sums[C + 3], sums[C + 4], sums[C + 5]
     _, _, p, q, r, s = inverses(cov2, i, there)
     mixed = (q + r) / 2

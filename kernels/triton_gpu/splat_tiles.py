@@ -64,21 +64,22 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     if bad:
         gaussians.prepared(*map(memory.receive, (uv, cov2, depth, opacity, color, background)), size, origin,
                            *thresholds)  # fmt: skip
-    if slots >= 2**31 - 1 or tiles >= 2**31 - 1:
-        raise ValueError(f"size: expected fewer than 2^31 pairs of a Gaussian and a tile, got {slots}")
+    if max(slots, tiles) > sort.MOST_PAIRS:
+        raise ValueError(f"size: expected at most {sort.MOST_PAIRS} tiles, and pairs of a Gaussian and a tile, got {tiles} "
+                         f"and {slots}")
     # Front to back, and the slots of each
-    _, order = sort.ordered(keys, n, least, max(most - least, 0).bit_length(), arrays)
+    _, order = sort.radix_sort(keys, n, least, max(most - least, 0).bit_length(), arrays)
     first, sums, total, owner, tile = launch.workspace(arrays, empty=[
         (size, "int32") for size in (n, blocks, 1, slots, slots)])  # fmt: skip
     launch.run(_count_slots, blocks, arrays, sums, box, order, n, BLOCK=block)
-    sort.added_before(sums, total, 1, blocks, arrays)
+    sort.exclusive_sums(sums, total, 1, blocks, arrays)
     launch.run(_first_slots, blocks, arrays, first, sums, box, order, n, BLOCK=block)
     block = sort.block_for(slots, BLOCK)
     launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, *picture[1:],
                n, n.bit_length(), slots, tiles, SIDE=SIDE, BLOCK=block)  # fmt: skip
     # By tile
-    tile, slot = sort.ordered(tile, slots, 0, tiles.bit_length(), arrays)
-    begin = sort.begins(tile, slots, tiles, arrays)
+    tile, slot = sort.radix_sort(tile, slots, 0, tiles.bit_length(), arrays)
+    begin = sort.segment_begins(tile, slots, tiles, arrays)
     return Lists(arrays, pointers, channels, rows, order, first, owner, slot, begin, slots, tiles, picture)
 
 

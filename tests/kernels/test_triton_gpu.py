@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from kernels import registry, tolerance
-from kernels.triton_gpu import arrays, barrier, device, diffusion, fused, gan, launch, philox, reduce
+from kernels.triton_gpu import arrays, barrier, device, diffusion, fused, gan, launch, philox, reduce, sort
 from kernels.triton_gpu import layers as gpu_layers
 from kernels.triton_gpu.bfloat16 import Bfloat16
 from ref import layers
@@ -182,6 +182,14 @@ def test_more_elements_than_32_bits_count():
     size = c0 * np.abs(data) + c1 * np.abs(noise)
     rule = tolerance.rule(c0 * data + c1 * noise, size, 1.6, "float16")  # data is rounded twice
     tolerance.assert_matches(out[first:].copy_to_host(), rule)
+
+
+@pytest.mark.skipif(not device.INTERPRETED, reason="its keys are in memory of the host")
+def test_a_search_among_more_keys_than_half_of_int32():
+    keys = np.zeros(2**30 + 5, np.int32)  # 4 GiB of which only the pages that the search reads are ever real
+    pointer = arrays.HostPointer(keys.ctypes.data, "int32", keys)
+    begin = sort.segment_begins(pointer, keys.size, 1, arrays.read(arrays.SINGLE, x=SEND(X)))
+    assert begin.owner.view(np.int32)[:2].tolist() == [0, keys.size]
 
 
 @GPU_ONLY
