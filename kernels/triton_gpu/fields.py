@@ -1,9 +1,9 @@
-"""`ref.scene.fields.trilinear` on the GPU. Places are computed in float64, so that a point lies in the cell of the
-truth. The gradient of a voxel is the sum of its list: what the corners of the cells gave is sorted by voxel, in the
-order of the points, so no run changes a bit. `out` takes the first result.
+"""`ref.scene.fields.trilinear` on the GPU. Positions in the grid are computed in float64, so that a point lies in the
+same cell as in the truth. Each point adds to the gradients of the 8 corners of its cell. These 8 N contributions are
+sorted by voxel, stably, and summed in that order, so every run gives the same bits. `out` takes the first result.
 
-Bytes of the gradient, N points, C channels: a contribution, of which there are 8 N, is a key and a place that
-`sort.radix_sort` carries through a pass for every 4 bits of the number of voxels, 20 bytes each, then C floats twice.
+Bytes of the gradient, for each of the 8 N contributions to C channels: 20 for each pass of `sort.radix_sort`, one for
+every 4 bits of the number of voxels, then C floats written and read.
 
 Papers
     [Plenoxels]  Fridovich-Keil et al., "Plenoxels: Radiance Fields without Neural Networks", 2022
@@ -15,7 +15,7 @@ from kernels.triton_gpu import launch, sort
 from kernels.triton_gpu.arrays import SINGLE, apart, output, read
 from kernels.triton_gpu.layers.vectors import fresh, given, written
 
-POINTS = 256  # of a program
+POINTS = 256  # points, or contributions of points, of a program
 
 
 def trilinear(grid, x, out=None):
@@ -46,12 +46,13 @@ def trilinear_backward(dy, grid, x, out=None):
     block = sort.block_for(n, POINTS)
     launch.run(_slopes, launch.programs(n, block), arrays, to_x, keys, upstream, arrays.pointers[0], points, *sizes, n,
                C=channels, POINTS=block)  # fmt: skip
-    # The list of each voxel, and behind them the corners outside of the grid
-    keys, place = sort.radix_sort(keys, size, 0, cells.bit_length(), arrays)
+    # Sort the contributions by voxel; corners outside of the grid have the key `cells`, and come last
+    keys, order = sort.radix_sort(keys, size, 0, cells.bit_length(), arrays)
     begin = sort.segment_begins(keys, size, cells, arrays)
     block = sort.block_for(size, POINTS)
-    launch.run(_shares, launch.programs(size, block), arrays, values, place, upstream, points, *sizes, size,
+    launch.run(_contributions, launch.programs(size, block), arrays, values, order, upstream, points, *sizes, size,
                C=channels, POINTS=block)  # fmt: skip
+    # The sum of each voxel's segment
     sort.add_chunks(values, size, channels, arrays)
     block = sort.block_for(cells, sort.SEGMENTS)
     launch.run(_voxels, launch.programs(cells, block), arrays, to_grid, values, begin, size, cells, warps=1,
@@ -60,7 +61,7 @@ def trilinear_backward(dy, grid, x, out=None):
 
 
 def _read(grid, x):
-    """`Arrays` of the grid, a pointer to the points, the three sizes, and how many points there are."""
+    """`Arrays` of the grid, a pointer to the points, (X, Y, Z), and the number of points."""
     arrays, points = read(SINGLE, grid=grid), read(SINGLE, x=x)
     if len(arrays.shape) != 4:
         raise ValueError(f"grid: expected shape (C, X, Y, Z), got {arrays.shape}")
@@ -71,19 +72,19 @@ def _read(grid, x):
 
 @triton.jit
 def along(x, size):
-    """On one axis, the first of the two values that a coordinate lies between, and the weights of both, float64. x:
-    float32 block. size: of the axis."""
+    """On one axis, the index of the first of the two voxels that a coordinate lies between, int32, and the weights of
+    both, float64. x: float32 block, in [-1, 1] inside of the grid. size: voxels of the axis."""
     p = (x.to(tl.float64) + 1.0) / 2 * (size - 1)
     first = tl.floor(p)
-    way = p - first  # NaN stays in it
-    first = tl.where(first > -2.0, tl.where(first < size + 1.0, first, size + 1.0), -2.0)
-    return tl.where(way == way, first, 0.0).to(tl.int32), 1 - way, way
+    fraction = p - first  # NaN stays in it
+    first = tl.where(first > -2.0, tl.where(first < size + 1.0, first, size + 1.0), -2.0)  # fits in int32
+    return tl.where(fraction == fraction, first, 0.0).to(tl.int32), 1 - fraction, fraction
 
 
 @triton.jit
 def cell(x, n, sizes, there):
-    """`along` the three axes. x: pointer to (N, 3). n: block of points. sizes: (X, Y, Z). there: which points there
-    are."""
+    """`along` each of the three axes. x: pointer to (N, 3). n: block of indices of points. sizes: (X, Y, Z). there:
+    mask of the points."""
     u, v, w = (tl.load(x + 3 * n, mask=there, other=0), tl.load(x + 3 * n + 1, mask=there, other=0),
                tl.load(x + 3 * n + 2, mask=there, other=0))  # fmt: skip
     return along(u, sizes[0]), along(v, sizes[1]), along(w, sizes[2])
@@ -91,8 +92,8 @@ def cell(x, n, sizes, there):
 
 @triton.jit
 def corner(places, sizes, a, b, c):
-    """Where corner a, b, c, each 0 or 1, of the cells stands in a flat grid, and whether it is inside. places: of
-    `cell`. sizes: (X, Y, Z). a, b, c: ints or blocks."""
+    """The flat index of corner (a, b, c) of each cell, int64, and whether it is inside of the grid. places: from
+    `cell`. sizes: (X, Y, Z). a, b, c: 0 or 1."""
     i, j, k = places[0][0] + a, places[1][0] + b, places[2][0] + c
     inside = (i >= 0) & (i < sizes[0]) & (j >= 0) & (j < sizes[1]) & (k >= 0) & (k < sizes[2])
     return (i.to(tl.int64) * sizes[1] + j) * sizes[2] + k, inside
@@ -113,6 +114,7 @@ def _gather(y, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.constexpr):
         tl.store(y + point * C + channel, total, mask=there)
 
 
+# dx, and the key of each contribution: its voxel
 @triton.jit(do_not_specialize=["X", "Y", "Z", "n"])
 def _slopes(dx, keys, dy, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.constexpr):
     point = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
@@ -124,7 +126,7 @@ def _slopes(dx, keys, dy, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.const
         at, inside = corner(places, sizes, k // 4, k // 2 % 2, k % 2)
         tl.store(keys + 8 * point + k, tl.where(inside, at, cells).to(tl.int32), mask=there)
         s = tl.zeros((POINTS,), tl.float32)
-        for channel in range(C):  # what is outside of the grid counts as 0, and NaN stays NaN
+        for channel in range(C):  # the grid is 0 outside; dy = NaN still gives NaN
             value = tl.load(grid + channel * cells + at, mask=there & inside, other=0)
             s = tl.fma(tl.load(dy + point * C + channel, mask=there, other=0), value, s)
         f, g, h = places[0][1 + k // 4], places[1][1 + k // 2 % 2], places[2][1 + k % 2]
@@ -137,11 +139,11 @@ def _slopes(dx, keys, dy, grid, x, X, Y, Z, n, C: tl.constexpr, POINTS: tl.const
 
 
 @triton.jit(do_not_specialize=["X", "Y", "Z", "size"])
-def _shares(values, place, dy, x, X, Y, Z, size, C: tl.constexpr, POINTS: tl.constexpr):
+def _contributions(values, order, dy, x, X, Y, Z, size, C: tl.constexpr, POINTS: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * POINTS + tl.arange(0, POINTS)
     there = i < size
-    share = tl.load(place + i, mask=there, other=0)
-    point, k = (share // 8).to(tl.int64), share % 8
+    e = tl.load(order + i, mask=there, other=0)
+    point, k = (e // 8).to(tl.int64), e % 8  # corner k of the point's cell
     u, v, w = cell(x, point, (X, Y, Z), there)
     weight = tl.where(k // 4 > 0, u[2], u[1]) * tl.where(k // 2 % 2 > 0, v[2], v[1]) * tl.where(k % 2 > 0, w[2], w[1])
     for channel in range(C):

@@ -17,8 +17,8 @@ MOST_PAIRS = 2**31 - 2**27  # with one more row for each chunk, indices still fi
 
 
 def block_for(size, block):
-    """The elements of a program: block; in the interpreter, which runs one program after another, up to 2^14. size: int,
-    the elements in all."""
+    """The elements of a program: block; in the interpreter, which runs one program after another, up to 2^14. size:
+    int, the elements in all."""
     return min(max(1 << (size - 1).bit_length(), 16), 1 << 14) if device.INTERPRETED and size else block
 
 
@@ -52,8 +52,8 @@ def exclusive_sums(counts, totals, rows, columns, near):
 
 
 def segment_begins(keys, size, segments, near):
-    """A pointer to the index where the segment of each key 0 .. segments begins, (segments + 1,) int32. keys: pointer to
-    (size,) int32, ascending. near: `Arrays`."""
+    """A pointer to the index where the segment of each key 0 .. segments begins, (segments + 1,) int32. keys: pointer
+    to (size,) int32, ascending. near: `Arrays`."""
     (begin,) = launch.workspace(near, empty=[(segments + 1, "int32")])
     block = block_for(segments + 1, BLOCK)
     launch.run(_segment_begins, launch.programs(segments + 1, block), near, begin, keys, size, size.bit_length(),
@@ -76,8 +76,8 @@ def add_chunks(values, size, columns, near):
 
 @triton.jit
 def digits_of(keys, low, shift, size, DIGITS: tl.constexpr, BLOCK: tl.constexpr):
-    """A block of keys: indices, mask, keys, digits, and one-hot counters (DIGITS / 2, BLOCK) int32. Row d of these holds
-    the counter of digit 2 d in its low 16 bits and that of digit 2 d + 1 in its high 16 bits.
+    """A block of keys: indices, mask, keys, digits, and one-hot counters (DIGITS / 2, BLOCK) int32. Row d of these
+    holds the counter of digit 2 d in its low 16 bits and that of digit 2 d + 1 in its high 16 bits.
 
     keys: pointer to (size,) int32. low, size: as in `radix_sort`. shift: the lowest bit of the digit."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -1,11 +1,11 @@
-"""The gradient of `ref.scene.splat` on the GPU: each tile once more front to back, then back to front. A Gaussian's
-sum over the pixels of a tile has a slot of its own, and those of its slots are added in their order, in float64: no
-order of programs can change a bit. Where T has fallen below 2^-100 a pixel ends, whatever rest_min is. There is no
-`out`.
+"""The gradient of `ref.scene.splat` on the GPU. A program walks its tile front to back once more, then back to front.
+It writes a Gaussian's sums over the pixels of the tile to a slot of their own; then the slots of each Gaussian are
+added in order, in float64. So the bits do not depend on the order of programs. A pixel also ends where T falls below
+2^-100, whatever rest_min is. There is no `out`.
 
-About 17 operations for each pixel and Gaussian of a tile on the way forth and 60 on the way back, and 5 shuffles for
-each of its C + 6 sums in each warp: 6 M pairs with a tile take about 0.13 T operations, 5 ms on an H200, less where
-tiles end early. A slot's sums are 4 (C + 6) bytes that are cleared, written and read: 0.65 GB, 0.15 ms.
+For each pixel and Gaussian of a tile about 17 operations front to back and 60 back to front, and 5 shuffles for each of
+the C + 6 sums in each warp: 6 M pairs of a Gaussian and a tile take about 0.13 T operations, 5 ms on an H200, less
+where tiles end early. The sums of a slot, 4 (C + 6) bytes, are cleared, written and read: 0.65 GB, 0.15 ms.
 """
 import triton
 import triton.language as tl
@@ -17,9 +17,9 @@ from kernels.triton_gpu.splat import (
 )  # fmt: skip
 from kernels.triton_gpu.splat_tiles import PIXELS, SIDE, inverses, listed
 
-SHARE, WARPS = 16 if device.INTERPRETED else 4, 1  # Gaussians at a time; warps of a program
+SHARE, WARPS = 16 if device.INTERPRETED else 4, 1  # Gaussians of a step; warps of a program
 MOMENTS = tl.constexpr(6)  # sums of a Gaussian besides those of its colours
-DARK = 2.0**-100  # T is divided out again, and must not be 0
+DARK = 2.0**-100  # T is recovered by division, and must not underflow
 NEVER = tl.constexpr(2**31 - 1)
 
 
@@ -61,7 +61,7 @@ def _plus_and_before(a, before_a, b, before_b):
 
 @triton.jit
 def sums_behind(x):
-    """Along the first axis the sums of the rows behind each. x: (rows, columns)."""
+    """The sum of the rows after each row: an exclusive reverse cumulative sum. x: (rows, columns)."""
     if INTERPRETED:
         k, rows = tl.arange(0, x.shape[0])[:, None], x.shape[0]
         upto = tl.cumsum(x, 0, reverse=True)
@@ -72,10 +72,10 @@ def sums_behind(x):
 
 
 @triton.jit
-def forth(tiles, first, last, xs, ys, inside, limits, SHARE: tl.constexpr):
-    """A tile front to back: the place in the list where each pixel ends, T behind all that counts, and the place after
-    the last Gaussians that were looked at. first: of the list. limits: alpha_max, rest_min. inside: of `pixels_of`.
-    tiles, last, xs, ys, SHARE: as in `splat.seen`."""
+def front_to_back(tiles, first, last, xs, ys, inside, limits, SHARE: tl.constexpr):
+    """The index in the list where each pixel ends, (PIXELS,); T behind the last Gaussian before that, (PIXELS,); and
+    the index where the program stopped. first: beginning of the list. limits: (alpha_max, rest_min). inside: from
+    `pixels_of`. tiles, last, xs, ys: as in `splat.seen`."""
     alpha_max, rest_min = limits
     T = tl.where(inside, 1.0, -1.0)
     left, live, at = T, any_left(T, rest_min), first
@@ -92,9 +92,9 @@ def forth(tiles, first, last, xs, ys, inside, limits, SHARE: tl.constexpr):
 
 @triton.jit
 def upstreams(dy, drest, background, place, inside, area, left, total, C: tl.constexpr):
-    """dy at the pixels, a tuple of C blocks, and T times background . dy + drest behind all Gaussians; total: takes
-    the sums of dy T. dy, drest, background, total: pointers. left: T there. place, inside: of `pixels_of`. area:
-    of the picture."""
+    """dy at the pixels, a tuple of C blocks, and left (background . dy + drest). Writes the sums of dy left, the tile's
+    part of dbackground, to total. dy, drest, background, total: pointers. left: T behind all Gaussians. place, inside:
+    from `pixels_of`. area: H W."""
     behind, ups = tl.load(drest + place, mask=inside, other=0), ()
     for c in tl.static_range(C):
         up = tl.load(dy + c * area + place, mask=inside, other=0)
@@ -111,7 +111,7 @@ def _descend(
 ):  # fmt: skip
     xs, ys, inside, place = pixels_of(H, W, u0, v0, SIDE)
     first, last = tl.load(tiles[3] + tl.program_id(0)), tl.load(tiles[3] + tl.program_id(0) + 1)
-    stop, T, at = forth(tiles, first, last, xs, ys, inside, limits, SHARE)
+    stop, T, at = front_to_back(tiles, first, last, xs, ys, inside, limits, SHARE)
     area = tl.cast(H, tl.int64) * W
     total = totals + tl.program_id(0).to(tl.int64) * C
     ups, behind = upstreams(upstream[0], upstream[1], background, place, inside, area, T, total, C)
@@ -121,11 +121,11 @@ def _descend(
         s, g, there, x, y, falloff, raw, alpha, far = seen(tiles, at, last, xs, ys, limits[0], SHARE)
         own = tl.zeros((SHARE, PIXELS), tl.float32)
         for c in tl.static_range(C):
-            light = tl.load(color + g * C + c, mask=there, other=0)[:, None]
-            own = light * ups[c][None, :] if c == 0 else tl.fma(light, ups[c][None, :], own)
+            colour = tl.load(color + g * C + c, mask=there, other=0)[:, None]
+            own = colour * ups[c][None, :] if c == 0 else tl.fma(colour, ups[c][None, :], own)  # (SHARE, PIXELS)
         k = at + tl.arange(0, SHARE)[:, None]
         counts = (far == 0) & (k < stop[None, :])
-        # T before each, and T times what lies behind it
+        # T in front of each Gaussian, and T times what lies behind it, times dy
         share = 1.0 / (1.0 - tl.where(counts, alpha, 0.0))
         before = tl.cumprod(tl.where(k == at + SHARE - 1, T[None, :] * share, share), 0, reverse=True)
         w = tl.where(counts, alpha * before, 0.0)
@@ -133,7 +133,7 @@ def _descend(
         rest = behind[None, :] + sums_behind(light)
         behind += tl.sum(light, 0)
         T = row_of(before, 0)
-        # The colour, alpha, and what alpha is made of
+        # Gradients of the colours and of alpha; sums for those of opacity, uv and cov2
         dalpha = tl.where(counts & ((raw > limits[0]) == 0), before * own - rest * share, 0.0)
         q = dalpha * raw
         qx, qy = q * x, q * y
@@ -156,6 +156,7 @@ def _finish(
     begin = tl.load(first + rank, mask=there, other=0)
     end = tl.load(first + rank + 1, mask=rank + 1 < n, other=slots)
     sums = sort.segment_sums(parts, begin, tl.where(there, end, begin), slots, C + MOMENTS, CHUNK)
+    # f = dalpha exp(-q / 2) and the moments of q = dalpha alpha, as in `kernels.gaussians.finished`
     f, x, y, uu, uv, vv = sums[C], sums[C + 1], sums[C + 2], sums[C + 3], sums[C + 4], sums[C + 5]
     _, _, p, q, r, s = inverses(cov2, i, there)
     mixed = (q + r) / 2

@@ -1,9 +1,11 @@
 """Which Gaussians reach which tile of SIDE x SIDE pixels, front to back, for `splat` and `splat_backward` on the GPU.
 
-A program looks at Gaussians: the checks, the numbers of a pixel's arithmetic and the tiles in reach, in float64. Then
-the host reads how many pairs (Gaussian, tile) there are, the one time that it waits. Gaussians are sorted by depth;
-those of one depth stay in their order. Each has the tiles in reach as slots next to each other; a slot whose tile the
-ellipse misses belongs to no tile. The slots, which are front to back, are sorted by tile.
+1. `_prepare` checks each Gaussian, and computes its coefficients and the box of tiles that it reaches, in float64.
+2. The host reads how many slots, pairs of a Gaussian and a tile of its box, there are. It waits only here.
+3. The Gaussians are sorted by depth, stably.
+4. `_fill_slots` writes the slots of each Gaussian next to each other, front to back. A slot whose tile the ellipse
+   misses gets the number after the last tile.
+5. The slots are sorted by tile, stably, so that the list of each tile is front to back.
 
 Bytes, N Gaussians, E slots: 100 N for the numbers, 20 N for each 4 bits in which depths differ (about 7 times for
 depths of 2 to 20), 24 E for the slots and 20 E for each 4 bits of the number of tiles (4 times at 1080p). At N = 1 M,
@@ -25,18 +27,18 @@ from kernels.triton_gpu.layers.vectors import given
 
 SIDE = 16  # pixels of a tile's side
 PIXELS = tl.constexpr(SIDE * SIDE)
-BLOCK = 256  # Gaussians or slots of a program
-ROW = tl.constexpr(8)  # numbers of a Gaussian: u, v, the three of h, the opacity, the largest h, 0
-BOX = tl.constexpr(4)  # and ints: the first tile's column and row, and how many columns and rows
+BLOCK = 256  # Gaussians, or slots, of a program
+ROW = tl.constexpr(8)  # numbers of a Gaussian: u, v, the coefficients a, b, c of h, the opacity, the largest h, 0
+BOX = tl.constexpr(4)  # ints of its box of tiles: first column, first row, number of columns, number of rows
 LOG2_E = tl.constexpr(math.log2(math.e))
-FAINT = tl.constexpr(-1e300)  # in place of log2(0)
-LARGEST = 1 - 2.0**-24  # below 1 in float32
-BAD, SLOTS, LEAST, MOST = map(tl.constexpr, range(4))  # of what the host reads, int64
+FAINT = tl.constexpr(-1e300)  # instead of log2(0)
+LARGEST = 1 - 2.0**-24  # the largest float32 below 1
+BAD, SLOTS, LEAST, MOST = map(tl.constexpr, range(4))  # what the host reads, int64: a flag, a number, two keys
 
-# pointers: of the arguments, in their order. rows: (N, ROW) float32; alpha = opacity 2^-h, h = (a d_u + b d_v) d_u +
-# c d_v^2. order: (N,), front to back. first: (N,), the first slot of each in that order. owner: (slots,), the Gaussian.
-# slot: (slots,), by tile and in a tile front to back. begin: (tiles + 2,), where the list of each tile begins there.
-# slots, tiles: how many. picture: (H, W, u, v).
+# pointers: to the six arrays. rows: (N, ROW) float32, where alpha = opacity 2^-h, h = (a d_u + b d_v) d_u + c d_v^2.
+# order: (N,) Gaussians, front to back. first: (N,), the first slot of each, in that order. owner: (slots,), the
+# Gaussian of a slot. slot: (slots,), slots by tile, front to back in each. begin: (tiles + 1,), where the list of each
+# tile begins in slot. slots, tiles: numbers of them. picture: (H, W, u, v).
 Lists = namedtuple("Lists", "arrays pointers channels rows order first owner slot begin slots tiles picture")
 
 
@@ -50,7 +52,7 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     arrays, pointers, (n, channels) = _read(uv, cov2, depth, opacity, color, background)
     picture = *map(int, size), *map(int, origin)
     tiles = launch.programs(picture[0], SIDE) * launch.programs(picture[1], SIDE)
-    # What each Gaussian is, and how many tiles it reaches
+    # 1. The row, the box and the key of each Gaussian
     farthest = sigmas**2 / 2 * LOG2_E.value if alpha_max >= alpha_min else -math.inf
     limits = np.array([farthest, math.log2(alpha_min) if alpha_min > 0 else -math.inf, depth_min], np.float64)
     status = np.array([0, 0, 2**31 - 1, -(2**31)], np.int64)
@@ -60,14 +62,15 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     blocks = launch.programs(n, block)
     launch.run(_prepare, blocks, arrays, rows, box, keys, status, pointers[:4], limits, *picture, n, SIDE=SIDE,
                BLOCK=block)  # fmt: skip
+    # 2. Bad input, the number of slots, and the range of keys
     bad, slots, least, most = map(int, _read_back(status, arrays))
-    if bad:
+    if bad:  # raises
         gaussians.prepared(*map(memory.receive, (uv, cov2, depth, opacity, color, background)), size, origin,
                            *thresholds)  # fmt: skip
     if max(slots, tiles) > sort.MOST_PAIRS:
-        raise ValueError(f"size: expected at most {sort.MOST_PAIRS} tiles, and pairs of a Gaussian and a tile, got {tiles} "
-                         f"and {slots}")
-    # Front to back, and the slots of each
+        raise ValueError(f"size: expected at most {sort.MOST_PAIRS} tiles, and as many pairs of a Gaussian and a tile, "
+                         f"got {tiles} and {slots}")
+    # 3. and 4. Front to back, and the slots of each
     _, order = sort.radix_sort(keys, n, least, max(most - least, 0).bit_length(), arrays)
     first, sums, total, owner, tile = launch.workspace(arrays, empty=[
         (size, "int32") for size in (n, blocks, 1, slots, slots)])  # fmt: skip
@@ -77,7 +80,7 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     block = sort.block_for(slots, BLOCK)
     launch.run(_fill_slots, launch.programs(slots, block), arrays, owner, tile, first, order, rows, box, *picture[1:],
                n, n.bit_length(), slots, tiles, SIDE=SIDE, BLOCK=block)  # fmt: skip
-    # By tile
+    # 5. By tile
     tile, slot = sort.radix_sort(tile, slots, 0, tiles.bit_length(), arrays)
     begin = sort.segment_begins(tile, slots, tiles, arrays)
     return Lists(arrays, pointers, channels, rows, order, first, owner, slot, begin, slots, tiles, picture)
@@ -103,13 +106,13 @@ def _read_back(status, arrays):
     return device.at(arrays.pointers[0].address, lambda: device.read_back(status.address, "int64", 4))
 
 
-# --- what each Gaussian is --------------------------------------------------------------------------------------------
+# --- 1. rows and boxes ------------------------------------------------------------------------------------------------
 
 
 @triton.jit
 def inverses(cov2, i, there):
-    """The first elements, the determinants, and the four elements of the inverses, float64. cov2: pointer. i: block.
-    there: which there are; the rest are unit matrices."""
+    """The first element, the determinant, and the four elements of the inverse of each matrix, float64. cov2: pointer
+    to (N, 2, 2). i: block of indices. there: mask; a masked matrix counts as the unit matrix."""
     a = tl.load(cov2 + 4 * i, mask=there, other=1).to(tl.float64)
     b = tl.load(cov2 + 4 * i + 1, mask=there, other=0).to(tl.float64)
     c = tl.load(cov2 + 4 * i + 2, mask=there, other=0).to(tl.float64)
@@ -127,8 +130,9 @@ def clipped(x, most, otherwise):
 
 @triton.jit
 def tiles_of(centre, half, first, most, counts, SIDE: tl.constexpr):
-    """On one axis the first tile that comes within `half` of a centre, with a pixel to spare, and how many. centre,
-    half: float64 blocks. first, most: of the picture's pixels. counts: which Gaussians do. SIDE: of a tile."""
+    """On one axis the first tile within `half` of a centre, with a margin of one pixel, and the number of tiles.
+    centre, half: float64 blocks. first, most: the picture's first pixel and number of pixels. counts: mask of
+    Gaussians."""
     low = clipped(tl.floor(centre - first - half - 1), most, 0)
     high = clipped(tl.ceil(centre - first + half + 1), most, most)
     return low // SIDE, tl.where(counts & (high > low), (high + SIDE - 1) // SIDE - low // SIDE, 0)
@@ -146,12 +150,12 @@ def _prepare(
     opacity, depth = tl.load(opacities + i, mask=there, other=0), tl.load(depths + i, mask=there, other=0)
     a, det, e, f, g, h = inverses(cov2, i, there)
     wrong = (det <= 0) | (a <= 0) | (depth != depth) | ((opacity >= 0) & (opacity <= 1) == 0)
-    # h and its largest value that counts
+    # The coefficients of h, and the largest h that counts
     p, q, r = e * LOG2_E / 2, (f + g) * LOG2_E / 2, h * LOG2_E / 2
     alpha = opacity.to(tl.float64)
     bound = tl.where(alpha > 0, tl.log2(tl.where(alpha > 0, alpha, 1.0)), FAINT) - faintest
     most = tl.minimum(bound, farthest)
-    # The box around the ellipse h = most, and the whole picture where there is none
+    # The box around the ellipse h = most, or the whole picture where h = most is no ellipse
     spread = 4 * p * r - q * q
     ends = (spread > 0) & (most >= 0) & (most < float("inf"))
     scale = tl.where(ends, 4 * most / tl.where(ends, spread, 1.0), 0.0)
@@ -161,7 +165,7 @@ def _prepare(
     left, across = tiles_of(u.to(tl.float64), half_u, u0, W, counts, SIDE)
     top, down = tiles_of(v.to(tl.float64), half_v, v0, H, counts, SIDE)
     counts = (across > 0) & (down > 0)
-    # A key for the order: -0 is 0
+    # Ints in the order of the depths; -0 + 0 is 0
     bits = (depth + 0.0).to(tl.int32, bitcast=True)
     key = tl.where(counts, bits ^ ((bits >> 31) & 0x7FFFFFFF), 0x7FFFFFFF)
     tl.store(keys + i, key, mask=there)
@@ -178,13 +182,13 @@ def _prepare(
     tl.atomic_max(status + MOST, tl.max(tl.where(counts, key, -0x80000000), 0).to(tl.int64))
 
 
-# --- its slots --------------------------------------------------------------------------------------------------------
+# --- 4. slots ---------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
 def reached(box, order, n, BLOCK: tl.constexpr):
-    """A block of places in the order, and how many tiles each reaches. box, order: pointers. n: Gaussians.
-    BLOCK: of the program."""
+    """A block of ranks, and the number of tiles in the box of the Gaussian of each rank. box, order: as in `listed`. n:
+    number of Gaussians."""
     rank = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     at = box + tl.load(order + rank, mask=rank < n, other=0).to(tl.int64) * BOX
     return rank, tl.load(at + 2, mask=rank < n, other=0) * tl.load(at + 3, mask=rank < n, other=0)
@@ -205,8 +209,9 @@ def _first_slots(first, sums, box, order, n, BLOCK: tl.constexpr):
 
 @triton.jit
 def least(p, q, r, left, top, right, bottom):
-    """The least h in a rectangle, and what float32 may be off there. p, q, r: of h. left, top, right, bottom: ways from
-    the centre, float64. The least lies on a side that faces the centre: in each of both the best place is clipped."""
+    """The least h in a rectangle, and a bound on the error of h in float32 there. p, q, r: coefficients of h. left,
+    top, right, bottom: from the centre, float64. The minimum lies on one of the two sides that face the centre: on each
+    of them the minimum of the parabola is clipped to the side."""
     x = tl.maximum(tl.minimum(0.0, right), left)
     y = tl.maximum(tl.minimum(0.0, bottom), top)
     at_y = tl.maximum(tl.minimum(-q * x / (2 * r), bottom), top)
