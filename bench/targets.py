@@ -2,12 +2,11 @@
 
 A line of targets.csv holds for one operation, or for all whose data are "images" or a "matrix"; row `*` is every row.
 Its value is the least that its column must reach, of AT_MOST the most; without a value the shape is timed and nothing
-is demanded. A line with a dtype holds for that one alone, another for float32. A target stays in the file when it is
-missed, and the tables show it.
+is demanded. A line with a dtype holds for that dtype only, a line without one for float32. A target stays in the file
+when it is missed, and the tables show it.
 
-Where a kernel that moves its bytes at the speed of copy would miss a target in times of a peer, copy is the bound, and
-the row is judged by percent of copy.
-"""
+Where even a kernel at the speed of copy would miss a target in times of a peer, copy is the bound, and the row is
+judged by percent of copy. """
 import csv
 import functools
 from pathlib import Path
@@ -60,8 +59,8 @@ def wanted(result, kind):
 
 
 def past_copy(result, demanded):
-    """The columns of peers whose demanded times are more than a kernel has at the speed of copy; not those of a peer
-    that is itself faster than copy. result: a row of `bench.measure`. demanded: of `wanted`."""
+    """The columns of peers that even a kernel at the speed of copy would not beat by the demanded factor, without those
+    of peers that are faster than copy. result: a row of `bench.measure`. demanded: from `wanted`."""
     at_copy = {c: 100 * result[c] / result["copy"] for c in demanded if c in COLUMNS and result[c] and result["copy"]}
     return [c for c, times in at_copy.items() if demanded[c] > times >= 1]
 

@@ -1,21 +1,21 @@
-"""How a function that only kernels call is compiled: to LLVM code, which is linked into each of them.
+"""Compiles a function that only kernels call to LLVM code, which is linked into each of these kernels.
 
-Numba makes machine code of every function that it compiles. Here nothing would run it, and it takes a quarter of the
-time."""
+Numba makes machine code of every function that it compiles. For such a function no one would run it, and it takes a
+quarter of the time of compiling."""
 import ctypes
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
-# What a call from Python gets: a TypeError, in place of the machine code that is not there
+# A call from Python jumps here, since there is no machine code, and raises a TypeError
 REFUSAL = ctypes.cast(ctypes.pythonapi.PyErr_BadArgument, ctypes.c_void_p).value
 
 
 class Callee(Compiler):
-    """Numba's `pipeline_class` of such a function."""
+    """The `pipeline_class` to give to Numba for such a function."""
 
     def compile_extra(self, func):
-        """As Numba's, into a library of its own. func: in Python."""
+        """As Numba's, but into a `_Library`. func: a Python function."""
         self.state.library = _Library(self.state.targetctx.codegen(), func.__qualname__)
         return super().compile_extra(func)
 
@@ -36,4 +36,4 @@ class _Library(JITCodeLibrary):
 class _NoMachineCode:
     @staticmethod
     def set_env(name, env):
-        """Nothing: the kernel has no copy of it."""
+        """Does nothing: there is no machine code that would read the environment."""

@@ -1,11 +1,10 @@
-"""Products of matrices, a tile of ROWS rows by two vectors at a time, and what follows the sum at once, while it is
-in the first-level cache.
+"""Matrix products, a tile of ROWS rows by two cache lines of columns at a time. What follows a product (bias,
+activation) is applied to the tile at once, while it is in the first-level cache.
 
-The tile's sums live in registers over the whole depth: 16 of them, enough to keep two multiply-adds a cycle going,
-against three loads a row of b and its eight numbers of a. It is written as LLVM code because compiled loops do not
-get there: a loop over columns that keeps four rows' numbers in registers spills them, and the best that does not,
-three rows by four terms, loads and stores its sums and reaches two thirds of it. Every sum is one chain of
-multiply-adds in the order of the depth, whatever the tile."""
+The tile's sums stay in registers over the whole depth, enough of them to keep two multiply-adds a cycle going. The tile
+is written as LLVM code because Numba's loops are slower: a loop over columns that keeps four rows of a in registers
+spills them, and the best one that does not, three rows by four terms, loads and stores its sums and reaches two thirds
+of the speed. Every sum is one chain of multiply-adds in the order of the depth, whatever the tile."""
 import functools
 from collections import namedtuple
 
@@ -23,11 +22,11 @@ ROWS, VECTORS = 8, 2
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
-# Matrices in flat arrays: element (i, k) at first + i row + k step; and, with contiguous rows, (k, j) at first + k
-# stride + j, or at first + stride[k] + j where stride is an array
+# Matrices in flat arrays. Left: element (i, k) is at first + i row + k step. Right, whose rows are contiguous: element
+# (k, j) is at first + k stride + j, or at first + stride[k] + j where stride is an array.
 Left = namedtuple("Left", "array first row step")
 Right = namedtuple("Right", "array first stride")
-Apart = namedtuple("Apart", "array first stride gap")  # the same with each vector of a tile `gap` after the one before
+Apart = namedtuple("Apart", "array first stride gap")  # and each vector of a tile `gap` after the one before
 
 
 def lanes(array):
@@ -61,7 +60,7 @@ def _side_by_side(right, like):
 
 
 def spaced(right, like):
-    """right as an `Apart`. right: that, or a `Right`. like: array, of the tile's dtype."""
+    """right as an `Apart`. right: `Apart` or `Right`. like: array of the tile's dtype."""
     return right if isinstance(right, Apart) else _side_by_side(right, like)
 
 
@@ -74,8 +73,8 @@ def tile(out, to, apart, left, rows, right, depth):
     """out[to + i apart + j] = sum_k left(i, k) right(k, j) for ROWS rows i and lanes j, k = 0 .. depth - 1 in this
     order.
 
-    out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: a row from
-    here on is the last one again, so that left may end. right: `Right`. depth: int >= 1."""
+    out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: of left;
+    the tile's rows after these repeat the last one. right: `Right` or `Apart`. depth: int >= 1."""
     k, j = np.arange(depth), np.arange(lanes(out))
     lines = right.stride[:depth] if isinstance(right.stride, np.ndarray) else k * right.stride
     lane = lanes(out) // VECTORS
@@ -96,7 +95,7 @@ def _(out, to, apart, left, rows, right, depth):
 
 
 def tile_onto(out, to, apart, left, rows, right, depth):
-    """`tile` with each sum added to what stands in out. out, to, apart, left, rows, right, depth: as in `tile`."""
+    """`tile`, but each sum is added to the element of out. out, to, apart, left, rows, right, depth: as in `tile`."""
     at = to + apart * np.arange(ROWS)[:, None] + np.arange(lanes(out))
     before = out[at]
     tile(out, to, apart, left, rows, right, depth)
@@ -137,11 +136,10 @@ def _tile_code(onto, context, builder, signature, args):
     vector, parts, align = ir.VectorType(scalar, size * 8 // bits), LINE // size, bits // 8
 
     def place(data, index, v, gap=I64(LINE * 8 // bits)):
-        at = builder.add(index, builder.mul(gap, I64(v // parts)))
-        at = builder.add(at, I64(v % parts * size * 8 // bits))
+        at = builder.add(builder.add(index, builder.mul(gap, I64(v // parts))), I64(v % parts * size * 8 // bits))
         return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
-    for those, across in blocks:
+    for those, across in blocks:  # ranges of rows and of vectors
         # where each row of a begins
         starts = []
         for i in those:
@@ -156,10 +154,10 @@ def _tile_code(onto, context, builder, signature, args):
         line = builder.add(at, builder.load(builder.gep(table, [k])) if table else builder.mul(k, stride))
         terms = [builder.load(place(b, line, v, gap), align=align) for v in across]
         for mine, start in zip(sums, starts):
-            number = builder.load(builder.gep(a, [builder.add(start, builder.mul(k, step))]))
+            at_k = builder.gep(a, [builder.add(start, builder.mul(k, step))])
+            number = _everywhere(builder, builder.load(at_k), vector)
             for j, term in enumerate(terms):
-                everywhere = _everywhere(builder, number, vector)
-                mine[j] = _multiply_add(builder, mine[j], everywhere, term, before, loop)
+                mine[j] = _multiply_add(builder, mine[j], number, term, before, loop)
         _next(builder, k, depth, before, loop, after)
         # the sums go to out
         builder.position_at_end(after)
@@ -173,15 +171,15 @@ def _tile_code(onto, context, builder, signature, args):
 
 
 def _blocks():
-    """The bytes of a vector, and the blocks of a tile, (rows, vectors), whose sums fit the registers: one block in 32
-    of 64 bytes; else, in 16 of 32 bytes, two of 12 sums and one of 8, enough to keep two multiply-adds a cycle going."""
+    """The bytes of a vector, and the blocks of a tile, (rows, vectors), whose sums fit into the registers: one block of
+    16 sums for 32 registers of 64 bytes; for 16 of 32 bytes two blocks of 12 sums and one of 8."""
     if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features()):
         return LINE, [(range(ROWS), range(VECTORS))]
     return LINE // 2, [(range(6), range(2)), (range(6), range(2, 4)), (range(6, 8), range(4))]
 
 
 def _next(builder, k, depth, before, loop, after):
-    """The end of a loop over k = 0 .. depth - 1."""
+    """Ends the loop over k = 0 .. depth - 1."""
     following = builder.add(k, I64(1))
     k.add_incoming(I64(0), before)
     k.add_incoming(following, loop)
@@ -189,7 +187,7 @@ def _next(builder, k, depth, before, loop, after):
 
 
 def _data(context, builder, signature, args, n):
-    """The data of the n-th argument, an array."""
+    """A pointer to the data of the n-th argument, an array."""
     return cgutils.create_struct_proxy(signature.args[n])(context, builder, args[n]).data
 
 
@@ -213,7 +211,7 @@ def product(then, element, sums, count, left, right, depth, columns, args):
     """then(element, row of sums, i, j, *args) for every row i < count of left right and every j, a multiple of a tile's
     lanes, below columns: the row holds the elements (i, j), (i, j + 1), ... of the product.
 
-    then: compiled. element: for then. sums: (ROWS lanes,), where the tile goes. left: `Left`. right: `Right`. depth,
+    then: compiled. element: for then. sums: (ROWS lanes,), memory for a tile. left: `Left`. right: `Right`. depth,
     count, columns: ints. args: tuple."""
     width = lanes(sums)
     array, first, row, step = left
@@ -228,10 +226,9 @@ def product(then, element, sums, count, left, right, depth, columns, args):
 
 @njit(**INLINE)
 def layer(element, row, i, j, into, bias, other, u):
-    """into(i, j + k) = element(bias_i, u, row_k, into(i, j + k), other(i, j + k)) for the lanes k: what follows a
-    product.
+    """into(i, j + k) = element(bias_i, u, row_k, into(i, j + k), other(i, j + k)) for the lanes k, after `product`.
 
-    element: `element(c, u, s, r, y)`: of the bias, scalars, the sum, what stands there, and what stands in other.
+    element: `element(c, u, s, r, y)` of the bias, the scalars, the sum, the element of into and that of other.
     row, i, j: as `product` gives them. into, other: `Right`. bias: array. u: tuple.
     """
     wide()

@@ -66,7 +66,8 @@ def seen(tiles, at, last, xs, ys, alpha_max, SHARE: tl.constexpr):
         (SHARE,)           slots, Gaussians, mask of those before the end of the list
         (SHARE, PIXELS)    u and v from the centres, exp(-q / 2), opacity exp(-q / 2), alpha, whether q is too large
 
-    alpha is at most alpha_max, and 0 where q is too large. tiles: from `tiles_for`. last: end of the list. xs, ys: from `pixels_of`."""
+    alpha is 0 where q is too large. tiles: from `tiles_for`. last: end of the list. xs, ys: from `pixels_of`.
+    alpha_max: the largest alpha."""
     rows, owner, slot, _ = tiles
     k = at + tl.arange(0, SHARE)
     there = k < last
@@ -130,7 +131,7 @@ def passed(T, alpha, rest_min):
 @triton.jit
 def rest_of(rest, after, ends, rest_min, SHARE: tl.constexpr):
     """T behind these Gaussians, and behind the last one before the pixel ended, (pixels,) each. rest: the latter,
-    before them. after, ends: from `passed`."""
+    before them. after, ends: from `passed`. rest_min: as there. SHARE: number of Gaussians."""
     T = row_of(after, SHARE - 1)
     return T, tl.where(T < rest_min, tl.minimum(rest, tl.min(tl.where(ends, 1.0, after), 0)), T)
 

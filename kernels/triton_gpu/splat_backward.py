@@ -75,7 +75,7 @@ def sums_behind(x):
 def front_to_back(tiles, first, last, xs, ys, inside, limits, SHARE: tl.constexpr):
     """The index in the list where each pixel ends, (PIXELS,); T behind the last Gaussian before that, (PIXELS,); and
     the index where the program stopped. first: beginning of the list. limits: (alpha_max, rest_min). inside: from
-    `pixels_of`. tiles, last, xs, ys: as in `splat.seen`."""
+    `pixels_of`. tiles, last, xs, ys, SHARE: as in `splat.seen`."""
     alpha_max, rest_min = limits
     T = tl.where(inside, 1.0, -1.0)
     left, live, at = T, any_left(T, rest_min), first

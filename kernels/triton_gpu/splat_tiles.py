@@ -132,7 +132,7 @@ def clipped(x, most, otherwise):
 def tiles_of(centre, half, first, most, counts, SIDE: tl.constexpr):
     """On one axis the first tile within `half` of a centre, with a margin of one pixel, and the number of tiles.
     centre, half: float64 blocks. first, most: the picture's first pixel and number of pixels. counts: mask of
-    Gaussians."""
+    Gaussians. SIDE: pixels of a tile's side."""
     low = clipped(tl.floor(centre - first - half - 1), most, 0)
     high = clipped(tl.ceil(centre - first + half + 1), most, most)
     return low // SIDE, tl.where(counts & (high > low), (high + SIDE - 1) // SIDE - low // SIDE, 0)
@@ -188,7 +188,7 @@ def _prepare(
 @triton.jit
 def reached(box, order, n, BLOCK: tl.constexpr):
     """A block of ranks, and the number of tiles in the box of the Gaussian of each rank. box, order: as in `listed`. n:
-    number of Gaussians."""
+    number of Gaussians. BLOCK: ranks of a program."""
     rank = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     at = box + tl.load(order + rank, mask=rank < n, other=0).to(tl.int64) * BOX
     return rank, tl.load(at + 2, mask=rank < n, other=0) * tl.load(at + 3, mask=rank < n, other=0)
