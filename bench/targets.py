@@ -6,7 +6,8 @@ is demanded. A line with a dtype holds for that dtype only, a line without one f
 when it is missed, and the tables show it.
 
 Where even a kernel at the speed of copy would miss a target in times of a peer, copy is the bound, and the row is
-judged by percent of copy. """
+judged by percent of copy.
+"""
 import csv
 import functools
 from pathlib import Path
