@@ -22,7 +22,7 @@ from bench.studies import data, fit, results
 from bench.studies.prompt import adherence, model, scenes, show, train
 
 LIMITS = {"samples": (1, 1000), "steps": (1, 10**7), "guidance": (-100, 100), "seed": (0, 2**63), "count": (1, 10**7),
-          "batch": (1, 10**5), "minutes": (0, 10**6), "lr": (0, 1), "looks": (1, 1000)}  # fmt: skip
+          "batch": (1, 10**5), "minutes": (0.01, 10**6), "lr": (0, 1), "looks": (1, 1000)}  # fmt: skip
 JUDGED = 100  # pictures of each set, after a training
 
 
@@ -70,9 +70,7 @@ def _train(args):
     """Training with a progress bar, checkpoints, samples, and the judge's table at the end."""
     from tqdm import tqdm
 
-    (own_sizes, own), asked = train.RECIPES.get(args.backend, ({}, {})), {"batch": args.batch, "lr": args.lr}
-    sizes = model.SIZES | own_sizes
-    settings = train.SETTINGS | own | {name: a for name, a in asked.items() if a is not None} | {"seed": args.seed}
+    sizes, settings = train.recipe(args.backend, batch=args.batch, lr=args.lr, seed=args.seed)
     about, arrays = {"sizes": sizes, "settings": settings, "backend": args.backend}, fit.array_module(args.backend)
     if fit.backend(args.backend).interpreted:
         raise ValueError(f"--backend {args.backend}: there is no GPU here, and its interpreter would take days")
@@ -104,11 +102,7 @@ def _train(args):
     _keep(begun, about, args)
     _look(looks, begun, args)
     print(f"{begun['step']} steps in {begun['seconds']:.0f} s, loss {np.mean(begun['losses'][-200:]):.4f}", flush=True)
-    references, curve = adherence.references(args.data), []
-    for when, average in looks.values():
-        judged = adherence.rows(train.views(average, sizes), sizes, references, JUDGED)
-        curve += [when | row for row in judged]
-        files.write_atomic(args.out / "curve.csv", results.written(curve).encode())
+    judged = _curve(looks, sizes, args)
     print("\n".join(results.columns(judged, list(judged[0]))))
 
 
@@ -120,6 +114,16 @@ def _look(looks, state, args):
     if number and number not in looks:
         when = {"steps": state["step"], "seconds": state["seconds"]}
         looks[number] = when, fit.host(state["average"]).copy()
+
+
+def _curve(looks, sizes, args):
+    """Writes the judge's table of all looks, and returns the rows of the last. looks: of `_look`."""
+    references, curve = adherence.references(args.data), []
+    for when, average in looks.values():
+        judged = adherence.rows(train.views(average, sizes), sizes, references, JUDGED)
+        curve += [when | row for row in judged]
+    files.write_atomic(args.out / "curve.csv", results.written(curve).encode())
+    return judged
 
 
 def _keep(state, about, args):

@@ -1,6 +1,6 @@
-"""How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by a power of 1 / t, Adam
-with a moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`); noise and
-optimiser are its kernels.
+"""How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by a power of 1 / t,
+Adam with a moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`);
+noise and optimiser are its kernels.
 
 On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy; the loss
 and its gradients are one CUDA graph.
@@ -21,9 +21,17 @@ from ref import flow, philox, tree
 DROPPED = 0.1  # the share of captions dropped, which guidance needs
 # mean: of logit t; power: of 1 / t in the loss
 SETTINGS = dict(batch=256, lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0, mean=0.0, power=1.0)
-# What a backend trains unless told otherwise, (sizes, settings): 20 minutes of two cores are too few for the shipped one
-RECIPES = {"triton_gpu": ({}, {}), "numba_cpu": (dict(width=128, depth=4, heads=4), dict(batch=64, mean=1.0, power=0.0))}
+# What a backend trains unless told otherwise, (sizes, settings). The shipped one takes more than 20 minutes of 2 cores
+RECIPES = {"numba_cpu": (dict(width=128, depth=4, heads=4), dict(batch=64, mean=1.0, power=0.0))}
 VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one vector each
+
+
+def recipe(backend, **asked):
+    """The sizes and settings of a training: `model.SIZES` and SETTINGS, with what RECIPES has for the backend, with
+    what is asked for and not None."""
+    sizes, settings = RECIPES.get(backend, ({}, {}))
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return model.SIZES | sizes, SETTINGS | settings | asked
 
 
 def begin(sizes, settings, arrays=np):
@@ -54,9 +62,11 @@ def split(vector, shapes):
 
 def packed(grads):
     """The inverse of `split`: the leaves of a tree in one vector, float32."""
-    shapes, leaves = tree.map(lambda leaf: leaf.shape, grads), tree.leaves(grads)
+    leaves, at = tree.leaves(grads), 0
     flat = np.zeros(sum(leaf.size for leaf in leaves), np.float32, like=leaves[0])
-    tree.map(lambda to, leaf: np.copyto(to, leaf), split(flat, shapes), grads)
+    for leaf in leaves:
+        flat[at : at + leaf.size].reshape(leaf.shape)[...] = leaf
+        at += leaf.size
     return flat
 
 
