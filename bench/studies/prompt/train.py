@@ -1,6 +1,6 @@
-"""How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by 1 / t, Adam with a
-moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`); noise and
-optimiser are its kernels.
+"""How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by a power of 1 / t,
+Adam with a moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`);
+noise and optimiser are its kernels.
 
 On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy; the loss
 and its gradients are one CUDA graph.
@@ -19,8 +19,19 @@ from bench.studies.prompt import model, scenes
 from ref import flow, philox, tree
 
 DROPPED = 0.1  # the share of captions dropped, which guidance needs
-SETTINGS = dict(batch=256, lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0)
+# mean: of logit t; power: of 1 / t in the loss
+SETTINGS = dict(batch=256, lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0, mean=0.0, power=1.0)
+# What a backend trains unless told otherwise, (sizes, settings). The shipped one takes more than 20 minutes of 2 cores
+RECIPES = {"numba_cpu": (dict(width=128, depth=4, heads=4), dict(batch=64, mean=1.0, power=0.0))}
 VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one vector each
+
+
+def recipe(backend, **asked):
+    """The sizes and settings of a training: `model.SIZES` and SETTINGS, with what RECIPES has for the backend, with
+    what is asked for and not None."""
+    sizes, settings = RECIPES.get(backend, ({}, {}))
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return model.SIZES | sizes, SETTINGS | settings | asked
 
 
 def begin(sizes, settings, arrays=np):
@@ -51,9 +62,11 @@ def split(vector, shapes):
 
 def packed(grads):
     """The inverse of `split`: the leaves of a tree in one vector, float32."""
-    shapes, leaves = tree.map(lambda leaf: leaf.shape, grads), tree.leaves(grads)
+    leaves, at = tree.leaves(grads), 0
     flat = np.zeros(sum(leaf.size for leaf in leaves), np.float32, like=leaves[0])
-    tree.map(lambda to, leaf: np.copyto(to, leaf), split(flat, shapes), grads)
+    for leaf in leaves:
+        flat[at : at + leaf.size].reshape(leaf.shape)[...] = leaf
+        at += leaf.size
     return flat
 
 
@@ -64,21 +77,21 @@ def batch_of(step, settings, sprites):
     layout = scenes.layouts(seed, "training", (step - 1) * size + np.arange(size))
     ids = scenes.ids(scenes.captions(layout))
     ids[philox.uniform(seed, (size,), philox.stream("label", step)) < DROPPED] = 0
-    t = flow.logit_normal_times(philox.normal(seed, (size,), philox.stream("time", step)))
+    t = flow.logit_normal_times(philox.normal(seed, (size,), philox.stream("time", step)), settings["mean"])
     return *scenes.placed(layout, *sprites[1:]), ids, t
 
 
-def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, t, encode=None):
+def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, t, encode=None, power=1.0):
     """The loss of a batch and its gradients, one vector. params: `views` of a vector. ink: of `scenes.handwriting`.
     eps: (B, 3, 32, 32) noise. The rest: of `batch_of`, on the device where the arrays are. encode: pictures -> what is
-    noised in their place, of the shape of eps, or None."""
+    noised in their place, of the shape of eps, or None. power: of 1 / t in the loss."""
     pictures = scenes.painted(ink, size, number, corner, rgb)
     x0 = pictures if encode is None else encode(pictures)
     times = t.astype(np.float32)[:, None, None, None]
     xt = (1 - times) * x0 + times * eps
-    # L = mean((x0_hat - x0)^2 / t)
+    # L = mean((x0_hat - x0)^2 / t^power)
     x0_hat, cache = model.predict(params, xt, t, ids, sizes, backend)
-    error = (x0_hat - x0) / times
+    error = (x0_hat - x0) / times**power
     loss = (error * (x0_hat - x0)).mean()
     dparams = model.predict_backward(error * (2 / error.size), params, cache, sizes, backend)
     return loss, packed(dparams)
@@ -105,7 +118,8 @@ def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, sha
 def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, tick=lambda: None):
     """Train until `steps`, or for `seconds` in all. Changes state. tick: called after each step."""
     params, ink = views(state["params"], sizes), fit.array_module(backend).asarray(sprites[0])
-    loss_and_gradients = fit.recorded(functools.partial(gradients, params, ink, sizes, backend), backend)
+    of_batch = functools.partial(gradients, params, ink, sizes, backend, power=settings["power"])
+    loss_and_gradients = fit.recorded(of_batch, backend)
     began = time.perf_counter() - state["seconds"]
     while state["step"] < (steps or np.inf) and state["seconds"] < (seconds or np.inf):
         done = state["step"] / steps if steps else state["seconds"] / seconds
