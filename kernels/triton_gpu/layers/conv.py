@@ -1,11 +1,12 @@
-"""`ref.layers.conv2d` and `norm_conv` on the GPU: one product of weights (O, taps C) and of the image seen through each
-tap, which `planes` makes a shift by one distance; there is no matrix of columns. Operands are float32, whose products
-are three of tf32, or float16 or bfloat16, all on the tensor cores, with float32 sums. `out` takes the result.
+"""`ref.layers.conv2d` and `norm_conv` on the GPU: an implicit matrix product of weights (O, taps C) and, for each tap,
+the image shifted by it, which in the layout of `planes` is one distance for all pixels; no im2col matrix is stored. The
+products run on the tensor cores, of float16, of bfloat16, or of float32 as three of tf32 each, with float32 sums. `out`
+takes the result.
 
 What binds, (8, 320, 64, 64) to 320 channels in bfloat16: 60 GFLOP, 82 us at 740 TFLOP/s; x, y and w are 44 MB, 11 us at
 4.1 TB/s, and the planes as much again. A tile of 128 pixels and 128 channels loads 64 bytes a cycle at full rate, more
 than the second-level cache has; 128 and 320 (as 256 + 64) load 45, and 256 such tiles fill two rounds of 132
-multiprocessors. Of several tiles the one is taken that this sum of rounds says is the fastest. Measured on an H200: the
+multiprocessors. Of several tiles `tile_of` takes the one that this model says is the fastest. Measured on an H200: the
 product 109 us, packing x 13 and w 4; a program alone on its multiprocessor is idle while it waits (`ALONE`).
 
 Papers
@@ -26,21 +27,22 @@ from kernels.triton_gpu.layers.vectors import given, written
 from kernels.triton_gpu.philox import stored
 
 SAME, INTERPRETED = ((1, 1), (1, 1)), tl.constexpr(device.INTERPRETED)
-# pixels, channels, warps, stages of a program; terms at a time
+# pixels, output channels, warps and stages of a program; CHUNK: terms of a step; by whether of halves
 LARGE = (128, 320, 8, 3), (128, 256, 8, 3), (128, 160, 4, 4), (128, 160, 4, 3), (128, 128, 4, 3)
 TILES = {True: [*LARGE, (128, 64, 4, 4), (64, 64, 4, 4)], False: [(64, 64, 4, 3)]}
 CHUNK = {True: 64, False: 32}
-if device.INTERPRETED:  # whose time is that of programs
+if device.INTERPRETED:  # its time grows with the number of programs
     TILES = dict.fromkeys(TILES, [(256, 48, 4, 2)])
 MULTIPLY, LOAD = 2048, 40  # multiply-adds, and bytes from the second-level cache, of a multiprocessor in a cycle
-ALONE, SHARED = 1.35, 227 << 10  # a program that shares its multiprocessor with no other waits longer; bytes of both
+ALONE, SHARED = 1.35, 227 << 10  # factor of time of a program alone on its multiprocessor; bytes of shared memory there
 
-# What a call is: Arrays of x, pointer to w, lengths, strides, zeros before each axis.
+# A call: `Arrays` of x, pointer to w, x (b, c, h, v), w (o, c, kh, kw), strides, padding on top and left, y (b, o, ho,
+# wo).
 Call = namedtuple("Call", "arrays w b c h v o kh kw sh sw top left ho wo")
-# Where pixel (image, i, j) and channel of a matrix are: the first, and from one to the next. Of what is read, down and
-# across are from one pixel to the next, and row and column from one tap to the next.
+# The layout of what is read: offset of the first element, and strides; down and across from one output pixel to the
+# next, row and column from one tap to the next.
 Of = namedtuple("Of", "first image down across channel row column")
-# And of what is written, with its lengths.
+# The layout of what is written, and its lengths.
 To = namedtuple("To", "first image down across channel images height width outputs")
 
 
@@ -94,7 +96,7 @@ def convolved(c, b, out, table=None):
 
 
 def direct(c, chunk):
-    """Whether x can be read as it lies. c: `Call`. chunk: terms at a time."""
+    """Whether the product can read x without packing. c: `Call`. chunk: terms of a step."""
     return c.kh == c.kw == c.sh == c.sw == 1 and (c.ho, c.wo) == (c.h, c.v) and c.c % chunk == 0
 
 
@@ -123,15 +125,15 @@ def tile_of(half, pixels, outputs, slots):
 
 
 def cycles_of(tile):
-    """What a term takes in a program of halves. tile: rows, columns, warps, stages."""
+    """The cycles of a term of a product of halves, of one program. tile: rows, columns, warps, stages."""
     rows, columns, _, stages = tile
     alone = 2 * (2 * stages * CHUNK[True] * (rows + columns)) > SHARED
     return max(rows * columns / MULTIPLY, 2 * (rows + columns) / LOAD) * (ALONE if alone else 1)
 
 
 def multiplied(arrays, y, x, w, bias, to, of, taps, chunk):
-    """One product. arrays: `Arrays`. y, x, w: pointers. bias: pointer or None. to: `To`. of: `Of`. taps: `Taps`. chunk:
-    terms at a time."""
+    """Launches `_multiply`. arrays: `Arrays`. y, x, w: pointers. bias: pointer or None. to: `To`. of: `Of`. taps:
+    `Taps`. chunk: terms at a time."""
     pixels = to.images * to.height * to.width
     rows, columns, warps, stages = tile_of(arrays.dtype != "float32", pixels, to.outputs, launch.processors(arrays))
     across = launch.programs(to.outputs, columns)
@@ -145,8 +147,8 @@ def multiplied(arrays, y, x, w, bias, to, of, taps, chunk):
 
 @triton.jit
 def rows_of(w, first, along, OUTPUTS: tl.constexpr, CHUNK: tl.constexpr):
-    """Pointers to the first terms of OUTPUTS rows as `zeros` cuts them, a tuple of (rows, CHUNK). w: pointer. first: of
-    the rows. along: from one to the next."""
+    """Pointers to the first CHUNK terms of OUTPUTS rows, a tuple of (rows, CHUNK), split as by `zeros`. w: pointer.
+    first: the first row. along: distance of rows."""
     one, k = first_of(OUTPUTS), tl.arange(0, CHUNK)
     at = w + (first + tl.arange(0, first_of(OUTPUTS))).to(tl.int64)[:, None] * along + k[None, :]
     if second_of(OUTPUTS) == 0:
@@ -163,7 +165,7 @@ def _multiply(
 ):  # fmt: skip
     across = tl.cdiv(to.outputs, OUTPUTS)
     tile, first = tl.program_id(0) // across, tl.program_id(0) % across * OUTPUTS
-    # Pixels of all images, and where each is
+    # The pixels of this tile, counted through all images
     q, size = tile.to(tl.int64) * PIXELS + tl.arange(0, PIXELS), tl.cast(to.height, tl.int64) * to.width
     image, i, j = q // size, q % size // to.width, q % size % to.width
     there, k = image < to.images, tl.arange(0, CHUNK).to(tl.int64)
@@ -179,7 +181,7 @@ def _multiply(
             b = operand(tl.load(right[part] + step * CHUNK))
             done = done + (dot(a, tl.trans(b), sums[part]),)
         sums = done
-    # Bias, and the result
+    # Add the bias, store the result
     at = y + to.first + image * to.image + i * to.down + j * to.across
     for part in tl.static_range(len(sums)):
         o = first + (first_of(OUTPUTS) if part else 0) + tl.arange(0, sums[part].shape[1])

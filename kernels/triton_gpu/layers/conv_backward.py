@@ -1,6 +1,7 @@
-"""The gradients of `ref.layers.conv2d` and `norm_conv` on the GPU. dx is a convolution of dy; for a stride, one for
-each remainder of a pixel's place by it. dw is a product for each tap, whose terms are the pixels: in fixed chunks of
-them, added in one order. Operands are as in `conv`. `out` takes dx alone.
+"""The gradients of `ref.layers.conv2d` and `norm_conv` on the GPU. dx is a convolution of dy with the flipped weights;
+for a stride s > 1 the pixels of x with one remainder by s meet the same taps, and each remainder is a convolution. dw
+is, for each tap, a product summed over pixels: in fixed parts, which are added in order. Operands as in `conv`. `out`
+takes dx alone.
 """
 import functools
 import math
@@ -20,17 +21,17 @@ from kernels.triton_gpu.layers.tiles import dot, first_of, operand, second_of, z
 from kernels.triton_gpu.layers.vectors import added, fresh, given, written
 from kernels.triton_gpu.philox import stored
 
-# outputs, channels, warps, stages of a program
+# output channels, input channels, warps and stages of a program, by whether of halves
 TILES = {True: [*LARGE, (64, 64, 4, 4)], False: [(64, 64, 4, 3)]}
 SLOTS, MOST, LEAST = 132, 16, 4  # programs at a time; parts of a sum at most, and chunks of pixels of one at least
 MEMORY = 2400  # bytes in a cycle, of partial sums
-PIXELS = {True: 64, False: 32}  # terms at a time
+PIXELS = {True: 64, False: 32}  # pixels of a step
 GATHERED = 1024 if device.INTERPRETED else 64  # weights of a program that adds the parts
-if device.INTERPRETED:  # whose time is that of programs
+if device.INTERPRETED:  # its time grows with the number of programs
     TILES, PIXELS = dict.fromkeys(TILES, [(64, 48, 4, 2)]), {True: 256, False: 256}
 
-# What the product of a tap has to know: images, rows and columns of dy, outputs, channels; parts of the sum; taps, and
-# those of a row.
+# The sizes of `_weigh`: images, rows and columns of dy, output and input channels; parts of the sum; taps, and taps in
+# a row of the kernel.
 Sizes = namedtuple("Sizes", "images height width outputs channels parts taps wide")
 
 
@@ -47,7 +48,8 @@ def conv2d_backward(dy, x, w, stride=1, padding=SAME, out=None):
 
 def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=SAME, out=None):
     """Gradients of `norm_conv`; arguments as in `ref.layers.fused.norm_conv_backward`, `ref.layers.fused.norm_conv`:
-    what was convolved is regenerated while x is packed. Its gradient is float32, for float16 might not hold it."""
+    the input of the convolution is regenerated while x is packed. Its gradient is float32, since float16 may
+    overflow."""
     c = call_of(x, w, stride, padding)
     (upstream,) = given(c.arrays, (c.b, c.o, c.ho, c.wo), dy=dy)
     (da,) = launch.workspace(c.arrays, empty=[(c.arrays.size, "float32")])
@@ -58,13 +60,14 @@ def norm_conv_backward(dy, x, groups, scale, shift, eps, w, stride=1, padding=SA
 def gradients(c, upstream, dx, table=None):
     """dw and db; dx is written. c: `Call`. upstream, dx: pointers. table: of `planes.standards`, or None."""
     half = c.arrays.dtype != "float32"
-    # dy with the zeros that any remainder reaches over, and db
+    # dy with enough zeros around it for all remainders; db
     ends = (c.kh, c.sh, c.top, c.h, c.ho), (c.kw, c.sw, c.left, c.v, c.wo)
     (above, below), (before, behind) = (reach(*end) for end in ends)
     chunk = chunk_of(c.o, CHUNK[half])
     plane = Plane(c.o, c.ho, c.wo, whole(c.o, chunk), above + below, before + behind, above, before)
     dys, sums, tiles = packed(c.arrays, upstream, c.b, plane, c.arrays.dtype, sums=True)
     db = added(c.arrays, sums, 1, (c.o,), tiles)[0]
+    # dx
     for down in range(c.sh):
         for across in range(c.sw):
             remainder(c, dx, dys, plane, (down, across), chunk)
@@ -75,15 +78,17 @@ def gradients(c, upstream, dx, table=None):
 
 
 def reach(kernel, stride, before, size, length):
-    """Zeros before dy along an axis, and dy with those behind it, so that every pixel of dx finds all of its terms.
-    kernel, stride, before: of the axis. size, length: of x and dy."""
+    """The zeros needed before dy along an axis, and the length of dy with the zeros needed after it. kernel, stride,
+    before: of the axis. size, length: of x and dy."""
     begins = [places(remainder, kernel, stride, before, size) for remainder in range(stride)]
     return max(0, *(-first for first, _, _, _ in begins)), max(length, *(end for _, end, _, _ in begins))
 
 
 def places(remainder, kernel, stride, before, size):
-    """Of the pixels of x whose place with the zeros before it has a remainder by the stride: the first of dy that one
-    meets, the one past the last, the first pixel, and how many there are. Arguments as in `reach`."""
+    """Along an axis, of the pixels of x whose index in the padded x has this remainder by the stride: the first element
+    of dy that any of them needs, the end of those elements, the first pixel, and the number of pixels.
+
+    Arguments as in `reach`."""
     taps, u = len(range(remainder, kernel, stride)), -((remainder - before) // stride)
     first = stride * u + remainder - before
     count = max(0, -((first - size) // stride))
@@ -91,8 +96,8 @@ def places(remainder, kernel, stride, before, size):
 
 
 def remainder(c, dx, dys, plane, which, chunk):
-    """The pixels of dx of a remainder: dy convolved with the taps that they meet, turned round. c: `Call`. dx, dys:
-    pointers. plane: `Plane` of dys. which: remainders. chunk: terms at a time."""
+    """Writes the pixels of dx of one remainder: dy convolved with the flipped taps that these pixels meet. c: `Call`.
+    dx, dys: pointers. plane: `Plane` of dys. which: remainders of row and column. chunk: terms of a step."""
     (down, across), size = which, c.kh * c.kw
     top, _, i, height = places(down, c.kh, c.sh, c.top, c.h)
     left, _, j, width = places(across, c.kw, c.sw, c.left, c.v)
@@ -103,13 +108,13 @@ def remainder(c, dx, dys, plane, which, chunk):
     turned = Taps(last, size, c.c * size, -c.sh * c.kw, -c.sw, c.c, c.o, math.prod(taps), max(taps[1], 1))
     to = To(i * c.v + j, c.c * c.h * c.v, c.sh * c.v, c.sw, c.h * c.v, c.b, height, width, c.c)
     of = seen(plane, 1, 1, (plane.top + top, plane.left + left))
-    multiplied(c.arrays, dx, dys, c.w, None, to, of, turned, chunk)  # of no taps, zeros
+    multiplied(c.arrays, dx, dys, c.w, None, to, of, turned, chunk)  # zeros where there are no taps
 
 
 @functools.cache
 def tile_of(half, pixels, outputs, channels, taps):
-    """Outputs, channels, warps, stages of a program, and the parts of the sum. They depend on no device, for the parts
-    decide about bits. half: whether of halves. pixels: chunks of them. outputs, channels, taps: how many there are."""
+    """The tile of a program, and the number of parts of the sum. Neither depends on the device, since the parts change
+    the bits. half: whether of halves. pixels: number of chunks of pixels. outputs, channels, taps: numbers of them."""
     def cycles(choice):
         tile, parts = choice
         tiles = taps * launch.programs(outputs, tile[0]) * launch.programs(channels, tile[1])
@@ -146,8 +151,8 @@ def weights(c, dys, of_dy, plane, xs, of_x, own):
 
 @triton.jit
 def columns_of(x, at, first, channels, CHANNELS: tl.constexpr):
-    """Pointers to CHANNELS channels of pixels as `zeros` cuts them, a tuple of (pixels, channels), and which there are.
-    x: pointer. at: of each pixel. first: of the channels. channels: how many there are."""
+    """Pointers to CHANNELS channels of pixels, a tuple of (pixels, channels), split as by `zeros`, and their masks. x:
+    pointer. at: offset of each pixel. first: the first channel. channels: how many there are."""
     c = first + tl.arange(0, first_of(CHANNELS))
     if second_of(CHANNELS) == 0:
         return (x + at[:, None] + c[None, :],), ((c < channels)[None, :],)
@@ -168,7 +173,7 @@ def _weigh(
     tap, tile = tile % sizes.taps, tile // sizes.taps
     across = tl.cdiv(sizes.channels, CHANNELS)
     o, first = tile // across * OUTPUTS + tl.arange(0, OUTPUTS), tile % across * CHANNELS
-    # A chunk of pixels: some rows of some columns
+    # A chunk of pixels is a rectangle, high x WIDE
     i, j = (tl.arange(0, CHUNK) // WIDE).to(tl.int64), (tl.arange(0, CHUNK) % WIDE).to(tl.int64)
     left = dy + of_dy.first + (i * of_dy.down + j * of_dy.across)[:, None] + o[None, :]
     shift = (tap // sizes.wide).to(tl.int64) * of_x.row + tap % sizes.wide * of_x.column
@@ -189,7 +194,7 @@ def _weigh(
             b = operand(tl.load(right[n] + at, mask=there[n] if EVEN else there[n] & pixels, other=0))
             done = done + (dot(tl.trans(a), b, total[n]),)
         total = done
-    # The sums of this part and tap
+    # Store the sums of this part and tap
     at = ((part * sizes.taps + tap).to(tl.int64) * sizes.outputs + o) * sizes.channels
     for n in tl.static_range(len(total)):
         c = first + (first_of(CHANNELS) if n else 0) + tl.arange(0, total[n].shape[1])
@@ -199,7 +204,7 @@ def _weigh(
 
 @triton.jit(do_not_specialize=["parts"])
 def _gather(dw, sums, size, parts, taps, BLOCK: tl.constexpr, TAPS: tl.constexpr):
-    """The sum of the parts, and the taps behind the channels."""
+    """Adds the parts, and writes the taps along the last axis: sums (parts, taps, O C), dw (O C, taps)."""
     e, t = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, TAPS)
     inside, total = (e < size)[:, None] & (t < taps)[None, :], tl.zeros((BLOCK, TAPS), tl.float32)
     for part in range(parts):

@@ -1,7 +1,7 @@
-"""`ref.layers.linear` and its gradient on the GPU: products of tiles, float32 sums. Arrays are float32, whose products
-are three of tf32 each, or float16 or bfloat16, all on the tensor cores. `out` takes the results.
+"""`ref.layers.linear` and its gradient on the GPU: tiled matrix products on the tensor cores, of float16, of bfloat16,
+or of float32 as three of tf32 each, with float32 sums. `out` takes the first result.
 
-The gradients of w and b are sums over all rows: in fixed chunks of them, added in one order.
+The gradients of w and b are sums over all rows: in fixed chunks of rows, which are added in order.
 """
 import math
 from collections import namedtuple
@@ -17,12 +17,12 @@ from kernels.triton_gpu.layers.vectors import added, given, written
 from kernels.triton_gpu.matmul import tile_of
 from kernels.triton_gpu.philox import stored
 
-# Of a program: rows and columns of its result, terms at a time, stages, warps; first of a product with w, then of the
-# gradient of w. For halves, and for float32.
+# Rows and columns of a program's result, terms of a step, stages and warps. TILES, by whether of halves: for a product
+# with w, and for the gradient of w.
 Tile = namedtuple("Tile", "ROWS COLUMNS CHUNK STAGES warps")
 TILES = {True: (Tile(128, 128, 64, 3, 8), Tile(128, 128, 64, 3, 4)), False: (Tile(128, 64, 32, 3, 4),) * 2}
-PARTS, LEAST, PROGRAMS = 64, 256, 512  # chunks of rows at most, rows of one at least, and about so many programs
-if device.INTERPRETED:  # whose time is that of programs
+PARTS, LEAST, PROGRAMS = 64, 256, 512  # chunks of rows at most, rows of a chunk at least, about the number of programs
+if device.INTERPRETED:  # its time grows with the number of programs
     TILES, PARTS = dict.fromkeys(TILES, (Tile(128, 128, 128, 1, 4),) * 2), 4
 
 
@@ -45,7 +45,7 @@ def linear_backward(dy, x, w, out=None):
     apart((pointer, rows * n), (upstream, rows * m))
     apart((pointer, rows * n), (arrays.pointers[0], rows * n))
     apart((pointer, rows * n), (weights, m * n))
-    # dx = dy w; the tensor cores take the terms of tf32 from memory in which they lie next to each other
+    # dx = dy w; for tf32 the tensor cores need the terms of a sum next to each other in memory, so w is transposed
     right = weights, n, 1
     if arrays.dtype == "float32":
         right = packed_weights(arrays, weights, n, m, Taps(0, 1, n, 0, 0, n, m, 1, 1)), 1, m

@@ -1,9 +1,9 @@
-"""Images and weights as the products of a convolution read them: channels last, and zeros where a kernel reaches over.
+"""Packs images and weights for the matrix products of a convolution: channels last, with zeros for the padding.
 
-In (B, C, H, W) a shift by one column moves an address by one element, so that nothing wider can be loaded. With the
-channels last a shift is one distance for all pixels, a multiple of 16 elements, and no product has anything to mask at
-the edges. It costs a read and a write of the image; its normalisation and activation are free here, and so are the sums
-of its channels.
+In (B, C, H, W) a shift by one column moves an address by one element, which rules out wide loads. With channels last
+the shift of a tap is one distance for all pixels, a multiple of 16 elements, and the products need no mask at the edges
+of the image. Packing reads and writes the image once; a normalisation and activation before the convolution, and the
+sums of the channels, cost no further pass.
 """
 import math
 from collections import namedtuple
@@ -16,16 +16,17 @@ from kernels.triton_gpu.layers.group import merged, moments_of, scale_of, silu, 
 from kernels.triton_gpu.layers.vectors import given
 from kernels.triton_gpu.philox import stored
 
-PIXELS, CHANNELS = 1024 if device.INTERPRETED else 64, 64  # of a tile
-WEIGHTS = {False: (2, 128), True: (8, 32)}  # rows and channels of a tile of weights, and of one that is turned
-TAPS = 16  # of a tile at most
-if device.INTERPRETED:  # whose time is that of programs
+PIXELS, CHANNELS = 1024 if device.INTERPRETED else 64, 64  # pixels and channels of a tile
+WEIGHTS = {False: (2, 128), True: (8, 32)}  # rows and channels of a tile of weights, by whether it is transposed
+TAPS = 16  # taps of a tile of weights at most
+if device.INTERPRETED:  # its time grows with the number of programs
     WEIGHTS = dict.fromkeys(WEIGHTS, (64, 64))
-ROWS = 64  # channels at a time of a table
-# An image and its plane: channels, height and width of it; the plane's, whose channels are whole chunks; and the zeros
-# above and on the left.
+ROWS = 64  # channels of a table at a time
+# An image, c x h x w, and its plane, height x width x channels: channels rounded up to whole chunks, and zeros around
+# the image, top rows of them above it and left columns on its left.
 Plane = namedtuple("Plane", "c h w channels height width top left")
-# Where weights w[row, channel, i, j] are: the first, and from one to the next; how many there are; taps of a row.
+# The layout of weights w[row, channel, i, j]: offset of the first; strides (row, channel, down in i, across in j);
+# numbers of rows, channels and taps; taps in a row of the kernel.
 Taps = namedtuple("Taps", "first row channel down across rows channels taps wide")
 
 
@@ -35,15 +36,16 @@ def whole(n, chunk):
 
 
 def chunk_of(channels, most):
-    """The terms at a time of so many channels, a power of 2. channels, most: ints."""
+    """Channels of a step of a product: a power of 2, at least 16 and at most `most`. channels: how many there are."""
     return min(most, max(16, triton.next_power_of_2(channels)))
 
 
 def packed(arrays, x, images, plane, dtype, table=None, sums=False):
-    """A pointer to the planes of images, and to sums of their channels over each tile of pixels, (tiles, C), or None.
+    """Planes of images. Returns a pointer to them, (images, height, width, channels); a pointer to the sums of each
+    channel over each tile of pixels, (tiles, C) float32, empty without sums; and the number of tiles of all images.
 
-    arrays: `Arrays`. x: pointer. images: how many. plane: `Plane`. dtype: of the planes. table: of `standards`, or
-    None. sums: whether these are wanted. Returns both pointers, and how many tiles there are.
+    arrays: `Arrays`. x: pointer to (images, C, H, W). plane: `Plane`. dtype: of the planes. table: from `standards`, to
+    normalise and activate x, or None. sums: whether to compute these.
     """
     size, channels = plane.height * plane.width, math.gcd(CHANNELS, plane.channels)
     tiles = launch.programs(plane.h * plane.w, PIXELS)
@@ -58,8 +60,8 @@ def packed(arrays, x, images, plane, dtype, table=None, sums=False):
 
 
 def packed_weights(arrays, w, rows, channels, taps):
-    """A pointer to weights (rows, taps, channels), 0 past the end. arrays: `Arrays`. w: pointer. rows, channels: of the
-    result. taps: `Taps`."""
+    """A pointer to weights (rows, taps, channels), 0 where w has no such row or channel. arrays: `Arrays`. w: pointer.
+    rows, channels: of the result. taps: `Taps`, the layout of w."""
     (to,) = launch.workspace(arrays, empty=[(rows * taps.taps * channels, w.dtype)])
     turned, across = taps.row < taps.channel, min(TAPS, triton.next_power_of_2(max(taps.taps, 1)))
     high, wide = WEIGHTS[turned]
@@ -70,8 +72,8 @@ def packed_weights(arrays, w, rows, channels, taps):
 
 
 def standards(x, groups, scale, shift, eps):
-    """A table (3, B C) of a number near each channel's mean, of scale / sigma and of what is added, for `packed`.
-    Arguments as in `ref.layers.fused.norm_conv`."""
+    """A table (3, B C) for `packed`, which computes silu((x - near) factor + shift): a number near the mean of each
+    channel, factor = scale / sigma, and shift. Arguments as in `ref.layers.fused.norm_conv`."""
     arrays, walk = walk_of("forward", groups, x=x)
     vectors, sizes = given(arrays, arrays.shape[1:2], w=scale, b=shift), sizes_of(arrays, walk)
     moments, block = moments_of(arrays, arrays.pointers[0], sizes)
@@ -95,25 +97,25 @@ def _standards(table, moments, w, b, eps, sizes, BLOCK: tl.constexpr, ROWS: tl.c
 
 @triton.jit
 def _there(plane):
-    """Rows and columns of the image that its plane has. plane: `Plane`."""
+    """The numbers of rows and columns of the image that lie in its plane. plane: `Plane`."""
     height, width = tl.minimum(plane.h, plane.height - plane.top), tl.minimum(plane.w, plane.width - plane.left)
     return tl.maximum(height, 0), tl.maximum(width, 0)
 
 
 @triton.jit
 def _blank(at, plane, e, c):
-    """Writes zeros of a plane: first whole rows, then those beside the image. at: pointer. plane: `Plane`. e: which of
-    them. c: channels."""
+    """Writes the zeros around an image: those of whole rows first, then those left and right of it. at: pointer to the
+    plane. plane: `Plane`. e: block of indices among these pixels. c: block of channels."""
     height, width = _there(plane)
-    whole, beside = (plane.height - height) * plane.width, plane.width - width
-    rest, each = e - whole, tl.maximum(beside, 1)
+    whole, across = (plane.height - height) * plane.width, plane.width - width  # pixels; pixels of a row of the image
+    rest, each = e - whole, tl.maximum(across, 1)
     i = tl.where(rest < 0, e // plane.width, plane.top + rest // each)
     j = tl.where(rest < 0, e % plane.width, rest % each)
     i += tl.where((rest < 0) & (i >= plane.top), height, 0)
     j += tl.where((rest >= 0) & (j >= plane.left), width, 0)
     pixel = (i * plane.width + j).to(tl.int64) * plane.channels
     nothing = tl.zeros((e.shape[0], c.shape[0]), at.dtype.element_ty)
-    tl.store(at + pixel[:, None] + c[None, :], nothing, mask=(rest < height * beside)[:, None])
+    tl.store(at + pixel[:, None] + c[None, :], nothing, mask=(rest < height * across)[:, None])
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -125,12 +127,12 @@ def _pack(to, sums, x, table, plane, count, PIXELS: tl.constexpr, CHANNELS: tl.c
     image, part = tl.program_id(0) // blocks // parts, tl.program_id(0) // blocks % parts
     c, to_image = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS), plane.height * plane.width
     at = to + image.to(tl.int64) * to_image * plane.channels
-    if part < tiles:
+    if part < tiles:  # pixels of the image
         q = part * PIXELS + tl.arange(0, PIXELS)
         inside = (c < plane.c)[:, None] & (q < size)[None, :]
-        # Pixels lie along the lanes, and then channels do
+        # Neighbouring lanes load neighbouring pixels, and store neighbouring channels
         own = (image * plane.c + c).to(tl.int64)
-        v = tl.load(x + (own * size)[:, None] + q[None, :], mask=inside, other=0)
+        v = tl.load(x + (own * size)[:, None] + q[None, :], mask=inside, other=0)  # (CHANNELS, PIXELS)
         if table is not None:
             place, step = table + own, tl.cast(count, tl.int64)
             mean, scale = tl.load(place, mask=c < plane.c, other=0), tl.load(place + step, mask=c < plane.c, other=0)
@@ -143,7 +145,7 @@ def _pack(to, sums, x, table, plane, count, PIXELS: tl.constexpr, CHANNELS: tl.c
         if sums is not None:
             to_sums = sums + (image.to(tl.int64) * tiles + part) * plane.c + c
             tl.store(to_sums, tl.sum(v.to(tl.float32), 1), mask=c < plane.c)
-    else:
+    else:  # zeros around it
         _blank(at, plane, (part - tiles) * PIXELS + tl.arange(0, PIXELS), c)
 
 
@@ -154,7 +156,7 @@ def _pack_weights(
     blocks = tl.cdiv(channels, CHANNELS)
     row = tl.program_id(0) // blocks * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    # What lies next to each other in w comes last, and so along the lanes
+    # Neighbours in w lie along the last axes of the block, and so in neighbouring lanes
     row, c = (row[None, :, None], c[:, None, None]) if TURNED else (row[:, None, None], c[None, :, None])
     own = w + taps.first + row.to(tl.int64) * taps.row + c.to(tl.int64) * taps.channel
     at = to + row.to(tl.int64) * taps.taps * channels + c
