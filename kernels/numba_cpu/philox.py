@@ -88,8 +88,8 @@ def _fill(kernel, seed, shape, stream, dtype, out):
 
 @njit(**INLINE)
 def _round(c0, c1, c2, c3, k0, k1):
-    """A round on words in the low halves of uint64: then a product is one instruction for all of its 64 bits, and what
-    gathers in the high halves is masked here."""
+    """One round. The words are the low halves of uint64, so that a 32 x 32 -> 64 bit product is one instruction; the
+    high halves may hold anything, and are masked here."""
     p0, p1 = M0 * (c0 & LOW), M1 * (c2 & LOW)
     return (p1 >> uint64(32)) ^ c1 ^ k0, p1, (p0 >> uint64(32)) ^ c3 ^ k1, p0
 
@@ -100,7 +100,7 @@ def _words_chunk(words, lo, hi, key):
     room up to the next multiple of 8 elements. key: (4,)."""
     first, k0, k1, s0, s1 = uint64(lo // 4), uint64(key[0]), uint64(key[1]), uint64(key[2]), uint64(key[3])
     for j in range((hi - lo + 7) // 8):
-        # two blocks, whose rounds fill each other's waits
+        # two independent blocks, to hide the latency of the multiplications
         b, d = first + uint64(2 * j), first + uint64(2 * j + 1)
         b0, b1, b2, b3, d0, d1, d2, d3 = b, b >> uint64(32), s0, s1, d, d >> uint64(32), s0, s1
         r0, r1 = k0, k1
@@ -126,7 +126,7 @@ def _uneg11(word):
 @njit(**INLINE)
 def _radius32(u):
     """sqrt(-2 ln u) for 0 < u <= 1: u = 2^e m with m in [sqrt(1/2), sqrt(2)), then f = m - 1 is exact. The polynomial
-    is in pairs of terms, and those in f^2: less to wait for than term by term."""
+    is evaluated by Estrin's scheme, whose chain of dependent operations is shorter than Horner's."""
     bits = np.float32(u).view(np.int32)
     e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
     f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - ONE
@@ -186,7 +186,7 @@ def _(w0, w1, like):
 
 @alone
 def _normals(z, words):
-    """z = the normals of as many words. z, words: arrays."""
+    """z = the normals of the first z.size words, rounded up to pairs. z, words: arrays."""
     wide()
     for j in range(z.size // 2):
         i = uint64(j) * uint64(2)

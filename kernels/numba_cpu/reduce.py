@@ -1,9 +1,8 @@
-"""Sums: how segments, chunks, noise and outputs are walked, written once for every kernel that adds up what it reads
-or makes.
+"""Reductions: the loops over segments, chunks, noise and outputs, written once for every kernel that sums terms of its
+inputs or outputs.
 
-A row is cut into segments of CHUNK elements from its beginning, each with a sum of its own in float64, and NumPy adds
-those. So a row's sum has one order, alone or in a batch, for any number of threads. What is no batch of rows is one
-long row."""
+A row is cut into segments of CHUNK elements. Each has a sum in float64, and NumPy adds these. So the sum of a row has
+one order of additions, alone or in a batch, for any number of threads. Data without rows are one long row."""
 import numpy as np
 from numba import float64
 
@@ -74,8 +73,8 @@ def _filled(equation, c, u, count, out, to, ins, at):
 
 @inner
 def _segment(equation, k, first, last, how, c, u, outs, part, ins, at):
-    """Segment k: its output, straight into place or by way of part, and its sum. outs: sums and output. part: chunk.
-    ins: arrays, of which the segment begins at `at`."""
+    """Writes segment k of the output, directly or by way of part, and its sum. outs: (sums, output). part: chunk. ins:
+    arrays, in which the segment begins at `at`."""
     if how == DIRECT:
         outs[0][k] = _filled(equation, c, u, last - first, outs[1], first, ins, at)
     else:
@@ -92,8 +91,8 @@ def _fill_vectors(equation, c, u, count, outs, to, ins, at):
 
 @inner
 def _segment_of_vectors(equation, k, first, last, how, c, u, outs, parts, ins, at):
-    """The same of a long equation, which is half as fast in a loop with float64: its terms are added after it.
-    parts: two chunks."""
+    """`_segment` of a long equation. In a loop with float64 it would be half as fast, so its terms are stored first and
+    added afterwards. parts: two chunks, of outputs and of terms."""
     if how == DIRECT:
         _fill_vectors(equation, c, u, last - first, (outs[1][first:last], parts[1]), 0, ins, at)
     else:
@@ -134,7 +133,7 @@ def _walk_vectors(equation, lo, hi, how, table, n, ks, u, outs, ins):
 
 @element
 def _walk_noisy(equation, lo, hi, how, table, n, ks, u, outs, ins):
-    """Segments of one long row, with the noise of a key, ins[1], as the second input."""
+    """Segments of one long row. The second input of the equation is the noise of a key, ins[1]."""
     (part, z), words, v = chunks((outs[1], outs[1])), scratch(), each(number, u, outs[1])
     for k in range(lo, hi):
         first, last = k * CHUNK, min((k + 1) * CHUNK, n)
@@ -154,7 +153,8 @@ def reduction(equation, inputs, coefficients, vectors=False):
 
 
 def noisy_reduction(equation):
-    """The same of an equation of a value and its noise, of a key. equation: without coefficients."""
+    """As `reduction`, for an equation without coefficients whose inputs are a value and the noise of a key. equation:
+    an element function."""
     return compiled(_walk_noisy, equation, 2, 2, 0, True)
 
 

@@ -1,15 +1,14 @@
-"""The row loop: how rows, chunks, noise and outputs are walked, written once for every kernel that makes an element
-from its own place.
+"""The row loop: the loops over rows, chunks, noise and outputs, written once for every elementwise kernel.
 
 An equation is an element function `equation(c, u, *values)`: c are the coefficients of its row, u the scalars of the
-call, values the inputs' numbers at one place. It returns the output's number, or a tuple of them. `rowwise` makes a
-kernel of it, `apply` calls it.
+call, values the elements of the inputs at one index. It returns the element of the output, or a tuple of them.
+`rowwise` makes a kernel of it, `apply` calls it.
 
-A loop that stores over its own inputs is not vectorised (only equal indices meet, but the compiler cannot know) and
-takes three times as long, so such a result goes by way of a chunk in the first-level cache. A large result does, too:
-from there it is written around the cache, which saves reading it first. Everywhere else the chunk would cost up to
-half as much again. An update in place, as of Adam, needs none: its loop reads the arrays that it writes by their own
-name, and so the compiler does know."""
+A loop that stores to its own inputs is not vectorised, since the compiler cannot know that only equal indices overlap,
+and takes three times as long. So such a result is computed in a chunk, in the first-level cache, and copied. A large
+result is too: it is copied by stores that bypass the cache, which saves reading the output first. Everywhere else the
+chunk would cost up to half as much again. An update in place, as of Adam, needs no chunk: its loop reads and writes the
+same array variables, so the compiler does know."""
 import inspect
 
 import numpy as np
@@ -24,8 +23,8 @@ from kernels.numba_cpu.philox import normal_chunk, scratch
 
 @inner
 def fill(equation, c, u, count, outs, to, ins, at, noise, z):
-    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays, outs
-    in memory of their own."""
+    """outs[to + j] = equation(c, u, ins[at + j], noise[z + j]) for j < count. outs, ins, noise: tuples of arrays; outs
+    overlap none of the others."""
     for j in range(count):
         values = equation(c, u, *each(read, ins, at, j), *each(read, noise, z, j))
         pairs(put, outs, as_tuple(values), to, j)
@@ -33,8 +32,8 @@ def fill(equation, c, u, count, outs, to, ins, at, noise, z):
 
 @inner
 def _rows(equation, lo, hi, outs, to, ins, noise, table, n, ks, u):
-    """Elements lo .. hi - 1, a row of n at a time, so that its coefficients are scalars of the inner loop. outs: from
-    to on. ins: whole arrays. noise: of lo and on."""
+    """Elements lo .. hi - 1, a row of n at a time, so that its coefficients are scalars of the inner loop. outs:
+    written from index `to` on. ins: whole arrays. noise: begins with that of element lo."""
     i = lo
     while i < hi:
         row = i // n
@@ -45,7 +44,7 @@ def _rows(equation, lo, hi, outs, to, ins, noise, table, n, ks, u):
 
 @element
 def _walk(equation, lo, hi, how, table, n, ks, u, outs, ins):
-    """`_rows` into their place, or by way of chunks."""
+    """`_rows`, directly into outs or by way of chunks."""
     v = each(number, u, outs[0])
     if how == DIRECT:
         _rows(equation, lo, hi, outs, lo, ins, (), table, n, ks, v)
@@ -178,8 +177,8 @@ def apply(kernel, out, shape, dtype, table, *arrays, u=(), key=None, state=False
 
 
 def apply_many(kernel, outputs, out, shape, dtype, table, *arrays, u=(), state=False):
-    """The same with several outputs, a tuple. outputs: how many. out: a tuple, or None. state: whether kernel is of
-    `update`. The rest as in `apply`."""
+    """`apply` with several outputs; returns a tuple. outputs: how many. out: a tuple, or None. state: whether kernel is
+    of `update`. The rest as in `apply`."""
     ins, memory, ways = [engine.flat(a) for a in arrays], [], []
     if out is None:
         out = (None,) * outputs
