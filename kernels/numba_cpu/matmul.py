@@ -161,20 +161,24 @@ def _tile_code(onto, context, builder, signature, args):
                 everywhere = _everywhere(builder, number, vector)
                 mine[j] = _multiply_add(builder, mine[j], everywhere, term, before, loop)
         _next(builder, k, depth, before, loop, after)
-        # the sums go to out
         builder.position_at_end(after)
         for i, mine in zip(those, sums):
             line = builder.add(to, builder.mul(I64(i), apart))
-            for v, total in zip(across, mine):
-                there = place(out, line, v)
-                total = builder.fadd(builder.load(there, align=align), total) if onto else total
-                builder.store(total, there, align=align)
+            _put(builder, mine, [place(out, line, v) for v in across], align, onto)
     return context.get_dummy_value()
+
+
+def _put(builder, sums, places, align, onto):
+    """The sums of a row go to their places; onto: to what is there, which they are added to."""
+    for total, there in zip(sums, places):
+        if onto:
+            total = builder.fadd(builder.load(there, align=align), total)
+        builder.store(total, there, align=align)
 
 
 def _blocks():
     """The bytes of a vector, and the blocks of a tile, (rows, vectors), whose sums fit the registers: one block in 32
-    of 64 bytes; else, in 16 of 32 bytes, two of 12 sums and one of 8, enough to keep two multiply-adds a cycle going."""
+    registers of 64 bytes; in 16 of 32 bytes two of 12 sums and one of 8, which keep two multiply-adds a cycle going."""
     if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features()):
         return LINE, [(range(ROWS), range(VECTORS))]
     return LINE // 2, [(range(6), range(2)), (range(6), range(2, 4)), (range(6, 8), range(4))]
