@@ -159,15 +159,19 @@ def _tile_code(onto, context, builder, signature, args):
             for j, term in enumerate(terms):
                 mine[j] = _multiply_add(builder, mine[j], number, term, before, loop)
         _next(builder, k, depth, before, loop, after)
-        # the sums go to out
         builder.position_at_end(after)
         for i, mine in zip(those, sums):
             line = builder.add(to, builder.mul(I64(i), apart))
-            for v, total in zip(across, mine):
-                there = place(out, line, v)
-                total = builder.fadd(builder.load(there, align=align), total) if onto else total
-                builder.store(total, there, align=align)
+            _put(builder, mine, [place(out, line, v) for v in across], align, onto)
     return context.get_dummy_value()
+
+
+def _put(builder, sums, places, align, onto):
+    """Stores the sums of a row at their places, added to the values there if onto."""
+    for total, there in zip(sums, places):
+        if onto:
+            total = builder.fadd(builder.load(there, align=align), total)
+        builder.store(total, there, align=align)
 
 
 def _blocks():
