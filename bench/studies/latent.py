@@ -52,7 +52,7 @@ COLUMNS = {
 
 
 class Counted(np.ndarray):
-    """An array whose matrix products are counted, and those of what is made of it."""
+    """An array that counts the operations of its matrix products, and of those of all arrays computed from it."""
 
     operations = 0
 
@@ -64,14 +64,14 @@ class Counted(np.ndarray):
 
 
 def counted(f, *trees):
-    """f of trees of arrays, and the operations of its matrix products."""
+    """f(*trees), and the operations of its matrix products. trees: of arrays, converted to float32 `Counted`."""
     before = Counted.operations
     made = f(*(tree.map(lambda a: np.asarray(a, np.float32).view(Counted), some) for some in trees))
     return made, Counted.operations - before
 
 
 def rows(this):
-    """Train the autoencoder, what it loses; each run and its looks; operations. And {what: pictures} to draw."""
+    """Rows: the autoencoder, scenes before and after it, each look at each run, operations. {what: pictures} to draw."""
     judging, sprites = adherence.references()
     this.total = 1 + len(RUNS) * (1 + this.looks)
     net, found = trained_autoencoder(this, sprites)
@@ -133,7 +133,7 @@ def rebuild(params, ink, kl, backend, eps, *placed):
     mean, logvar = (part.copy() for part in np.split(moments, 2, axis=1))
     z, _ = vae.reparameterize_kl(mean, logvar, eps)
     x_hat, down = net.decode(params, z.astype(x.dtype), CONFIG)
-    # And back
+    # Backward
     error = x_hat - x
     dz, dparams = net.decode_backward(error * (2 / x.size), params, down, CONFIG)
     dmean, dlogvar, _ = vae.reparameterize_kl_backward(dz, kl / x.size, mean, logvar, eps)
@@ -143,7 +143,7 @@ def rebuild(params, ink, kl, backend, eps, *placed):
 
 
 def diffused(this, sizes, sprites, net, scale):
-    """What `trained` keeps of a training of the transformer, on latents divided by scale if there is a net."""
+    """Trains the transformer, on latents divided by scale if there is a net, else on pixels. Returns as `trained`."""
     arrays = fit.array_module(this.backend)
     settings = train.SETTINGS | {"batch": this.batch, "seed": this.seed, "ema": 0.998, "weight_decay": 0.0}
     state = train.begin(sizes, settings, arrays)
@@ -224,8 +224,8 @@ def operations(sizes, this):
 
 
 def reached(found):
-    """The rows with the number of each look, and the seconds after which each run has as many right as pixels and
-    latents both end with."""
+    """Adds to the rows the number of each look, and to the last row of each run the seconds after which its share of
+    pictures right in all reached the lower of the final shares of pixels and latents. Returns the rows."""
     ends = {row["what"]: row for row in found}
     same, begins = min(ends[what]["all"] for what in ("pixels", "latents")), {}
     for row in found:
@@ -275,7 +275,7 @@ def findings(rows):
 
 
 def draw(rows, drawn):
-    """Adherence by seconds, operations of a step; scenes, and the answers of each run."""
+    """Above, adherence against seconds, and operations of a step; below, real scenes and samples of each run."""
     figure, upper, lower = pictures.parts((9.8, 6.2), 2.8, 3.4)
     left, right = upper.subplots(1, 2)
     styles = {name: {"color": colour, "marker": "o"} for name, colour in COLOURS.items()}
