@@ -71,7 +71,7 @@ def counted(f, *trees):
 
 
 def rows(this):
-    """Rows: the autoencoder, scenes before and after it, each look at each run, operations. {what: pictures} to draw."""
+    """Rows: the autoencoder, scenes before and after it, looks at each run, operations. {what: pictures} to draw."""
     judging, sprites = adherence.references()
     this.total = 1 + len(RUNS) * (1 + this.looks)
     net, found = trained_autoencoder(this, sprites)
