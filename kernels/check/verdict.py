@@ -59,7 +59,7 @@ class Verdict:
             parts += [("tested", f"{self.examples} examples of {', '.join(self.dtypes)} (seed {self.seed})")]
             parts += [("error", f"{self.error:.2f} of the allowed error at worst")] * (not self.less)
             parts += [("law holds", law) for law in self.laws] + [("note", note) for note in self.notes]
-        parts += [("not tested", ", ".join(self.untested))] * bool(self.untested)
+        parts += [("not tested", "; ".join(self.untested))] * bool(self.untested)
         parts += [[x.format(**self.speed) for x in part] for name, part in TIMES.items() if name in self.speed]
         return report(headline, parts) + (f"\n\nThis code shows it:\n\n{self.code}" if self.code else "")
 
