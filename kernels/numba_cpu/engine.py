@@ -37,8 +37,8 @@ INLINE_SUM = INLINE | dict(fastmath={"contract", "reassoc"})
 # and the number at its place in each input
 element = register_jitable(**INLINE)
 
-# Decorates an inner loop: it neither makes nor returns arrays, so that it need not count references to them, which costs
-# a chunk of 1024 elements a third of its time
+# Decorates an inner loop: it neither makes nor returns arrays, so that it need not count references to them, which
+# costs a chunk of 1024 elements a third of its time
 inner = register_jitable(_nrt=False, **INLINE)
 
 # The same of a long equation, which stays a function: inside another loop its constants would be fetched for each

@@ -103,7 +103,7 @@ def _segment_of_vectors(equation, k, first, last, how, c, u, outs, parts, ins, a
 
 @element
 def _walk(equation, lo, hi, how, table, n, ks, u, outs, ins):
-    """Segments lo .. hi - 1, numbered row by row; their sums to outs[0]. table: one column for all rows, or for each."""
+    """Segments lo .. hi - 1, numbered row by row; their sums to outs[0]. table: a column for all rows, or for each."""
     (part,), v, in_row = chunks(outs[1:]), each(number, u, outs[1]), -(-n // CHUNK)
     row, s = lo // in_row, lo % in_row
     for k in range(lo, hi):
@@ -175,7 +175,8 @@ def apply(kernel, rows, n, out, shape, dtype, table, *arrays, u=(), key=None):
     """One call of a kernel of `reduction` or `noisy_reduction` over rows of n elements, arguments as in
     `rowwise.apply`.
 
-    Returns the sums (rows,) float64 and the output. kernel, rows, n, out, shape, dtype, table, arrays, u, key: as there.
+    Returns the sums (rows,) float64 and the output. kernel, rows, n, out, shape, dtype, table, arrays, u, key: as
+    there.
     """
     ins = [engine.flat(a) for a in arrays]
     memory, how = engine.output(out, shape, dtype, *ins)

@@ -26,8 +26,8 @@ TILES = dict(ROWS=16, UNITS=32, PIXELS=32, OUT=64, IN=64, CHUNK=64, BATCH=128, S
 # next x_t, weights
 PREPARE, NOISE, HIDDEN, OUTPUT, BACK, DESCEND = map(tl.constexpr, range(1, 7))
 
-# data: (N, D). seed: its two words. adam: (steps, 8) and alphas: (T + 1, 2), of `coefficients`. keep, take: of the average.
-# scale: of the loss's gradient.
+# data: (N, D). seed: its two words. adam: (steps, 8), alphas: (T + 1, 2), of `coefficients`. keep, take: of the
+# average. scale: of the loss's gradient.
 Given = namedtuple("Given", "data seed adam alphas keep take scale")
 # counter: of the barrier. index: (batch,). t: (2, batch). z: (batch, D). partial: one for each tile of the output.
 # Operands, rows in whole BATCHes, columns in whole CHUNKs, DP and HP, zeros around what is there: of the examples,

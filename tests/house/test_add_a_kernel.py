@@ -21,7 +21,8 @@ def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
     left = shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", ".hypothesis", "*.png")
     shutil.copytree(ROOT, folder, dirs_exist_ok=True, ignore=left)
-    recipe = re.search(r"(?s)^## Add an equation, add a kernel\n(.+?)^## ", (ROOT / "README.md").read_text("utf-8"), flags=re.M)[1]
+    text = (ROOT / "README.md").read_text("utf-8")
+    recipe = re.search(r"(?s)^## Add an equation, add a kernel\n(.+?)^## ", text, flags=re.M)[1]
     files = re.findall(rf"(?s){PATH}.+?{BLOCK}", recipe)
     assert [path.split("/")[1] for path, _ in files] == ["numba_cpu", "ops"]
     for path, text in files:

@@ -46,7 +46,8 @@ def documentation_gaps(files):
                 for full in re.findall(r"`([\w.]+)`", names):
                     other = full.rpartition(".")[2]
                     beside = f"{path.rpartition('/')[0].replace('/', '.')}."  # in this file, in this folder, anywhere
-                    near = next((text for at, text in exact.items() if at.startswith(beside) and at.endswith(f".{other}")), "")
+                    there = (text for at, text in exact.items() if at.startswith(beside) and at.endswith(f".{other}"))
+                    near = next(there, "")
                     own_text = ast.get_docstring(own[other]) if other in own else ""
                     wider += exact.get(full) or own_text or near or anywhere.get(other, "")
             for p in has:

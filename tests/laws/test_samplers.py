@@ -152,7 +152,8 @@ SAMPLERS = {
     **{name: ("eps", BY_TIME[name], of) for name, of in {
         **{f"ddpm {sizes}": lambda times, s2, sizes=sizes: of_ddpm(times, s2, sizes) for sizes in ("small", "large")},
         **{f"ddim {eta}": lambda times, s2, eta=eta: of_ddim(times, s2, eta) for eta in (0, 0.5, 1)},
-        "dpmpp_2m": of_dpmpp_2m, "unipc 2": of_unipc, "inpaint": lambda times, s2: of_ddpm(times, s2, "small")}.items()},
+        "dpmpp_2m": of_dpmpp_2m, "unipc 2": of_unipc,
+        "inpaint": lambda times, s2: of_ddpm(times, s2, "small")}.items()},
     "euler": ("x0", lambda f, x, z, sigmas: samplers.euler(f, x, sigmas), of_sigmas(False)),
     "heun": ("x0", lambda f, x, z, sigmas: samplers.heun(f, x, sigmas), of_sigmas(True)),
     **{f"heun with churn, {w}": ("x0", heun_with_churn(w), of_sigmas(True, 1.5, w)) for w in (1, 1.1)},
