@@ -93,7 +93,7 @@ def test_a_tiny_run_has_a_row_for_each_look_and_a_text_from_its_table(references
     assert [row["what"] for row in rows[3:]] == [*latent.RUNS, *latent.FINER]
     first = rows[0]["train_seconds"]
     for row in rows[3:8]:
-        assert row["train_steps"] == 2 and math.isclose(
+        assert row["train_steps"] >= 2 and math.isclose(
             row["total_seconds"], row["train_seconds"] + first * (row["what"] != "pixels"), rel_tol=1e-4)  # fmt: skip
     assert rows[2]["psnr"] > 0 and rows[0]["deviation"] > 0 and rows[1]["sharpness"] > 0
     assert all(x.shape == (10, *model.SHAPE) for x in kept.values()) and len(kept) == 7
