@@ -66,14 +66,6 @@ def _norm_backward_sizes(dy, x, groups, scale, shift, eps, w, stride=1, padding=
     return *silu_backward_sizes(da, x, groups, scale, shift, eps), dw, db
 
 
-def _stored(**arguments):
-    return np.abs(layers.conv2d(**arguments))
-
-
-def _backward_stored(**arguments):
-    return [np.abs(g) for g in layers.conv2d_backward(**arguments)]
-
-
 def _norm_stored(x, groups, scale, shift, eps, w, b, **more):
     """Of the result, and of what is convolved, which is an operand of the tensor cores."""
     a = layers.group_norm_silu(x, groups, scale, shift, eps)
@@ -107,13 +99,13 @@ NORM = CONV | {"options": OPTIONS | EPS | {"offset": (0.0, 1e4)}, "bench": NORMS
 GRADIENT = {"sums": True, "flops": functools.partial(_flops, 2)}
 OPS = [
     Op(
-        layers.conv2d, ulps=4, make=functools.partial(_conv, ("x", "w", "b")), scale=_sizes, stored=_stored,
+        layers.conv2d, ulps=4, make=functools.partial(_conv, ("x", "w", "b")), scale=_sizes, stored=layers.conv2d,
         examples=("x",),
         **CONV | {"options": OPTIONS | {"bias": (False, True)}},
     ),
     Op(
         layers.conv2d_backward, ulps=4, make=functools.partial(_conv, ("dy", "x", "w")), scale=_backward_sizes,
-        stored=_backward_stored, **CONV | GRADIENT,
+        stored=layers.conv2d_backward, **CONV | GRADIENT,
     ),
     Op(
         layers.norm_conv, ulps=6, make=functools.partial(_norm_conv, ("x", "w", "b")), scale=_norm_sizes,

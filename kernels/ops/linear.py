@@ -74,14 +74,6 @@ def _linear_backward_sizes(dy, x, w):
     return layers.linear_backward(np.abs(dy), np.abs(x), np.abs(w))
 
 
-def _linear_stored(**arguments):
-    return np.abs(layers.linear(**arguments))
-
-
-def _linear_backward_stored(**arguments):
-    return [np.abs(g) for g in layers.linear_backward(**arguments)]
-
-
 def _layer_sizes(x, w, b, r, act, printed=False):
     h, size = _sums(x, w, b)
     if act != "geglu":
@@ -131,11 +123,11 @@ LAYER = LINEAR | {"options": {"act": ACTS}, "bench": BENCH}
 OPS = [
     Op(
         layers.linear, ulps=4, make=functools.partial(_layer, ("x", "w", "b")), scale=_linear_sizes, examples=("x",),
-        options={"bias": (False, True)}, flops=functools.partial(_flops, 1), stored=_linear_stored, half=True, **LINEAR,
+        options={"bias": (False, True)}, flops=functools.partial(_flops, 1), stored=layers.linear, half=True, **LINEAR,
     ),
     Op(
         layers.linear_backward, ulps=4, make=functools.partial(_layer, ("dy", "x", "w")), scale=_linear_backward_sizes,
-        sums=True, flops=functools.partial(_flops, 2), stored=_linear_backward_stored, half=True, **LINEAR,
+        sums=True, flops=functools.partial(_flops, 2), stored=layers.linear_backward, half=True, **LINEAR,
     ),
     Op(
         layers.linear_act, ulps=4, make=functools.partial(_layer, ("x", "w", "b", "r")), scale=_layer_sizes,

@@ -107,8 +107,8 @@ def _blank(at, plane, e, c):
     """Writes the zeros around an image: those of whole rows first, then those left and right of it. at: pointer to the
     plane. plane: `Plane`. e: block of indices among these pixels. c: block of channels."""
     height, width = _there(plane)
-    whole, across = (plane.height - height) * plane.width, plane.width - width  # pixels; pixels of a row of the image
-    rest, each = e - whole, tl.maximum(across, 1)
+    full, across = (plane.height - height) * plane.width, plane.width - width  # pixels; pixels of a row of the image
+    rest, each = e - full, tl.maximum(across, 1)
     i = tl.where(rest < 0, e // plane.width, plane.top + rest // each)
     j = tl.where(rest < 0, e % plane.width, rest % each)
     i += tl.where((rest < 0) & (i >= plane.top), height, 0)
