@@ -42,7 +42,7 @@ element = register_jitable(**INLINE)
 inner = register_jitable(_nrt=False, **INLINE)
 
 # The same of a long equation, which stays a function: inside another loop its constants would be fetched for each
-# vector, which takes up to half as long again. Linked as CALLED, it is inlined after all, and noise takes a ninth longer
+# vector, which takes up to half as long again. As CALLED it would be inlined after all: noise takes a ninth longer
 alone = register_jitable(_nrt=False, **MATH | dict(forceinline=False))
 
 _PLAIN = numba.config.DISABLE_JIT
