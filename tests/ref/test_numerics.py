@@ -1,6 +1,7 @@
 """The special functions against Python's `math`, and in float32."""
 import math
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -28,12 +29,10 @@ def test_erf_at_its_ends():
 
 
 def test_the_normal_distribution_keeps_its_digits_in_the_tail():
-    """erfc underflows at 27; so x down to -37."""
+    """Against mpmath: `math.erfc` of the rounded x / sqrt(2) is itself 2 units off near 0, and 1,590 far out."""
     x = np.linspace(-37, 8, 5001)
-    expected = np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in x])
-    near = x > -1  # further out the rounded argument of math.erfc counts
-    assert units(numerics.normal_cdf(x)[near], expected[near]).max() <= 4
-    np.testing.assert_allclose(numerics.normal_cdf(x), expected, rtol=5e-13)
+    expected = np.array([float(mpmath.ncdf(v)) for v in x])
+    assert units(numerics.normal_cdf(x), expected).max() <= 10  # 8 seen; two exponentials differ between processors
     # exact squares: x = n / 16
     grid = np.arange(-600, 600) / 16
     density = np.array([math.exp(-(v * v) / 2) / math.sqrt(2 * math.pi) for v in grid])

@@ -225,7 +225,9 @@ REFUSED = {
     "layers.upsample_nearest": {"factor": [0]},
     "layers.patchify": {"patch": [3, 0]},
     "layers.unpatchify": {"size": [(4, 4), (6, 5)]},
-    "nets.text.text_encoder": {"ids as index": [np.full((2, 3), 9)], "ids": [np.zeros((2, 7), int)]},
+    "nets.text.text_encoder": {
+        "ids as index": [np.full((2, 3), 9)], "ids": [lambda ids: np.pad(ids, ((0, 0), (0, 1)))],
+    },
     "nets.unet.unet": {
         "labels": [np.array([0, 1])],
         "config": [lambda c: c | {"act_fn": "gelu"}, lambda c: c | {"only_cross_attention": [True, False]},
