@@ -7,7 +7,7 @@ from ref import tree
 from ref.diffusion import q_sample
 from ref.examples.base import PIXELS, critic, digits, sines
 from ref.nets import gan as gan_nets
-from ref.nets import codec, codec_lm, init, mlp, nerf, text, wavenet
+from ref.nets import codec, codec_lm, init, mlp, nerf, t5, text, wavenet
 from ref.nets import vae as vae_nets
 
 
@@ -31,6 +31,8 @@ MMDIT = dict(
     attention_head_dim=2, joint_attention_dim=3, pooled_projection_dim=3, pos_embed_max_size=5,
     dual_attention_layers=(0,), qk_norm="rms_norm",
 )
+T5 = dict(vocab_size=12, d_model=4, d_kv=3, d_ff=5, num_layers=2, num_heads=2, relative_attention_num_buckets=8,
+          relative_attention_max_distance=6)
 TEXT = sines((2, 3, 3), 7)
 PROMPTS = ["a red seven above a small blue three", "a small blue three below a red seven"]  # one scene, said twice
 WORDS = list(dict.fromkeys(" ".join(PROMPTS).split()))
@@ -43,6 +45,7 @@ def net(name):
     made = {
         "unet": lambda: init.unet_init(0, UNET),
         "text": lambda: init.text_encoder_init(0, 1 + len(WORDS), IDS.shape[1], 4, 2),
+        "t5": lambda: t5.t5_encoder_init(0, T5),
         "dit": lambda: init.dit_init(0, 4, 2, 1, 8, 2, 2, 1, 3, False),
         "joint_dit": lambda: init.joint_dit_init(0, 4, 2, 1, 8, 2, (IDS.shape[1], 4), 1),
         "mmdit": lambda: init.mmdit_init(0, MMDIT),
@@ -93,6 +96,12 @@ FUNCTIONS = {
     "init.tiny_init": dict(channels=1, latent=2, width=3, blocks=(1, 1)),
     "text.text_encoder": dict(params=lambda: net("text"), ids=IDS, config=CONFIG),
     "text.text_block": dict(params=lambda: net("text")["encoder"]["layers"][0], x=sines((2, 3, 4)), config=CONFIG),
+    "t5.t5_encoder_init": dict(config=T5),
+    "t5.t5_encoder": dict(params=lambda: net("t5"), ids=IDS, config=T5,
+                          mask=np.array([[True] * 8, [True] * 5 + [False] * 3])),
+    "t5.t5_block": dict(params=lambda: net("t5")["encoder"]["block"][1], x=sines((2, 3, 4)), bias=sines((2, 3, 3), 1),
+                        config=T5),
+    "t5.relative_buckets": dict(length=9, buckets=8, max_distance=6),
     "unet.unet": dict(params=lambda: net("unet"), x=digits()[:, None, ::2, ::2], context=TEXT, config=UNET),
     "unet.transformer": dict(params=lambda: net("unet")["mid_block"]["attentions"][0], x=sines((2, 4, 2, 3)),
                              context=TEXT, heads=2, groups=2),
