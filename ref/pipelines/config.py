@@ -24,6 +24,8 @@ DEFAULTS = {
     "text": dict(vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8,
                  max_position_embeddings=77, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512,
                  eos_token_id=49407),
+    "t5": dict(vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8, feed_forward_proj="relu",
+               relative_attention_num_buckets=32, relative_attention_max_distance=128, layer_norm_epsilon=1e-6),
     "transformer": dict(
         sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=18, attention_head_dim=64,
         num_attention_heads=18, joint_attention_dim=4096, pooled_projection_dim=2048, pos_embed_max_size=96,
@@ -50,6 +52,7 @@ ONLY = {
     "vae": dict(act_fn="silu", latents_mean=None, latents_std=None),
     "tiny": dict(act_fn="relu", upsample_fn="nearest"),
     "text": dict(hidden_act=("quick_gelu", "gelu")),
+    "t5": dict(feed_forward_proj="gated-gelu", dense_act_fn="gelu_new", is_gated_act=True, is_decoder=False),
     "transformer": dict(qk_norm=(None, "rms_norm")),
     "flow": OFF | dict(invert_sigmas=(False, None), stochastic_sampling=(False, None), shift_terminal=None),
     "scheduler": OFF | dict(
@@ -81,6 +84,9 @@ FREE = {name: set(keys.split()) for name, keys in {
         solver_type algorithm_type lower_order_final euler_at_final lambda_min_clipped variance_type flow_shift
         time_shift_type predict_x0 disable_corrector solver_p shift_terminal""",
 }.items()}
+FREE["t5"] = FREE["text"] | {"dropout_rate", "classifier_dropout", "decoder_start_token_id", "eos_token_id", "use_cache",
+                             "num_decoder_layers", "output_past", "n_positions", "task_specific_params",
+                             "scale_decoder_outputs"}
 
 
 def checked(name, config):

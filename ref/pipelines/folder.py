@@ -4,14 +4,15 @@ A safetensors file is 8 bytes, the length of a JSON header, the header, and raw 
 few lines, for `ref` imports nothing but NumPy, and NumPy has no bfloat16 for the published library to return. What has
 the wanted dtype stays in the file (`np.memmap`) and is read where it is used. Pickle files run code and are refused.
 """
+import base64
 import json
-import warnings
+import re
 from pathlib import Path
 
 import numpy as np
 
 from ref import tree
-from ref.nets import autoencoder, mmdit, text, unet
+from ref.nets import autoencoder, mmdit, t5, text, unet
 from ref.pipelines.config import checked
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16 is the upper half of a float32
@@ -22,7 +23,10 @@ FILE = "diffusion_pytorch_model"
 FIRST = {"text": ("text_encoder", "text", "model"), "unet": ("unet", "unet", FILE), "vae": ("vae", "vae", FILE)}
 THIRD = {"text": ("text_encoder", "projected", "model"), "text_2": ("text_encoder_2", "projected", "model"),
          "transformer": ("transformer", "transformer", FILE), "vae": ("vae", "vae", FILE)}
-INITS = {"unet": unet.unet_init, "transformer": mmdit.mmdit_init}
+T5 = {"text_3": ("text_encoder_3", "t5", "model")}  # of 3, where the folder has it
+INITS = {"unet": unet.unet_init, "transformer": mmdit.mmdit_init, "t5": t5.t5_encoder_init}
+T5_TOKENS = 256  # places of the third text, as published
+RARER = 10  # what a letter that is no piece of T5's is worth less than the rarest piece, as published
 MOST = 5  # names that a message lists
 
 
@@ -30,12 +34,12 @@ def load(folder, dtype=np.float32, variant=None):
     """A Stable Diffusion model from its folder.
 
     folder: path with unet/, vae/, text_encoder/, tokenizer/, scheduler/; of Stable Diffusion 3 with transformer/ in
-    place of unet/, and with text_encoder_2/, tokenizer_2/. dtype: of the parameters, np.float32, np.float64, or
-    np.float16, which is widened to float32 a layer at a time where it is used. variant: "fp16" for the files
+    place of unet/, with text_encoder_2/, tokenizer_2/ and perhaps text_encoder_3/, tokenizer_3/. dtype: of the
+    parameters, np.float32, np.float64, or np.float16, which is widened to float32 a layer at a time where it is used:
+    a T5 that was saved in it stays in its file. variant: "fp16" for the files
     *.fp16.safetensors, None for those without.
     Returns {"unet", "vae", "text": {"params": tree, "config": dict}, "tokenizer": dict, "scheduler": dict}; of Stable
-    Diffusion 3 "transformer" in place of "unet", and "text_2", "tokenizer_2".
-    Warns of a third text encoder, which is not used.
+    Diffusion 3 "transformer" in place of "unet", and "text_2", "tokenizer_2"; "text_3", "tokenizer_3" where it has T5.
     Raises FileNotFoundError for a missing file; ValueError for pickle files, a damaged file, tensors that are missing,
     unknown or of another shape, a config beyond `ref.pipelines.config`; TypeError for another dtype.
     """
@@ -46,15 +50,16 @@ def load(folder, dtype=np.float32, variant=None):
     if not third and (folder / "text_encoder_2").exists():
         raise ValueError(f"folder: {folder / 'text_encoder_2'}: a model of another family than Stable Diffusion 1 to 3")
     # Configs first: they are small, and say what is refused
-    kinds, configs = _configs(folder, THIRD if third else FIRST)
+    parts = (THIRD | (T5 if (folder / "text_encoder_3").exists() else {})) if third else FIRST
+    kinds, configs = _configs(folder, parts)
     model = {"scheduler": checked("flow" if third else "scheduler", _json(folder / "scheduler/scheduler_config.json"))}
     for end in ("", "_2")[:1 + third]:
         places = configs[f"text{end}"]["max_position_embeddings"]
         model[f"tokenizer{end}"] = tokenizer(folder / f"tokenizer{end}", places)
-    if third and (folder / "text_encoder_3").exists():
-        warnings.warn(f"{folder / 'text_encoder_3'} is not used: its part of the text is 0", stacklevel=2)
+    if "text_3" in parts:
+        model["tokenizer_3"] = unigram(folder / "tokenizer_3", T5_TOKENS)
     # Weights
-    for name, (place, _, file) in (THIRD if third else FIRST).items():
+    for name, (place, _, file) in parts.items():
         found = _renamed(kinds[name], tensors(folder / place, file, variant))
         _compare(folder / place, found, expected(kinds[name], configs[name]))
         params = tree.from_named({path: converted(*a, dtype) for path, a in found.items()})
@@ -63,7 +68,7 @@ def load(folder, dtype=np.float32, variant=None):
 
 
 def _configs(folder, parts):
-    """The kinds of the networks and their configs, both {name: it}. parts: FIRST or THIRD."""
+    """The kinds of the networks and their configs, both {name: it}. parts: FIRST or THIRD, perhaps with T5."""
     read = {name: _json(folder / place / "config.json") for name, (place, _, _) in parts.items()}
     kinds = {name: kind for name, (_, kind, _) in parts.items()}
     if read["vae"].get("_class_name") == "AutoencoderTiny" or "decoder_block_out_channels" in read["vae"]:
@@ -74,6 +79,9 @@ def _configs(folder, parts):
     if not channels == (configs[net]["out_channels"] or channels) == latent:
         raise ValueError(f"{net}: in_channels: expected that of the latents, {latent}, got {channels}: a model for "
                          "inpainting or upscaling")
+    if "text_3" in parts and configs["text_3"]["d_model"] != (width := configs[net]["joint_attention_dim"]):
+        raise ValueError(f"text_encoder_3: d_model: expected the transformer's joint_attention_dim, {width}, got "
+                         f"{configs['text_3']['d_model']}")
     return kinds, configs
 
 
@@ -138,7 +146,7 @@ def converted(numbers, kind, dtype):
 
 
 def expected(name, config):
-    """{path: shape} of the tensors that a config asks for. name: "unet", "transformer", "vae", "tiny", "text", or
+    """{path: shape} of the tensors that a config asks for. name: "unet", "transformer", "vae", "tiny", "t5", "text", or
     "projected" for a text encoder with a projection. config: with its defaults."""
     if name in INITS:
         return tree.named(INITS[name](None, config))
@@ -166,6 +174,9 @@ def _renamed(name, found):
         named = {path.removeprefix("text_model."): a for path, a in found.items()}
         return {path: a for path, a in named.items() if not path.endswith("position_ids")
                 and (path != "text_projection.weight" or name == "projected")}
+    if name == "t5":  # one table, under the name of either of its uses
+        table = found.pop("encoder.embed_tokens.weight", None)
+        return found if table is None else {"shared.weight": table} | found
     if name == "tiny":  # its encoder is not used
         return {path: a for path, a in found.items() if path.startswith("decoder.")}
     if name == "vae":
@@ -213,6 +224,64 @@ def tokenizer(folder, places):
             "special": special | {token: known[token] for token in text.values()}, "start": ids["bos"],
             "end": ids["eos"], "pad": ids["pad"], "unknown": ids["unk"],
             "length": min(int(said.get("model_max_length", places)), places)}
+
+
+def unigram(folder, length):
+    """The tokenizer of a folder, as `ref.pipelines.unigram` has it. folder: path, with tokenizer.json. length: of a
+    sequence. Raises ValueError for steps that are not known there."""
+    if not (folder / "tokenizer.json").exists():
+        there = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
+        raise FileNotFoundError(f"{folder / 'tokenizer.json'}: not there; the folder has {there}; save_pretrained of "
+                                "transformers' T5TokenizerFast writes it")
+    whole = _json(folder / "tokenizer.json")
+    model, special = whole["model"], {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
+    _only(folder, model, type="Unigram", byte_fallback=False)
+    kinds, clean = [], [_step(folder, step) for step in _steps(whole.get("normalizer"), "normalizers")]
+    for step in _steps(whole.get("pre_tokenizer"), "pretokenizers"):
+        if step["type"] != "WhitespaceSplit":
+            _only(folder, step, type="Metaspace", replacement="\u2581", prepend_scheme="always", add_prefix_space=True,
+                  split=True)
+        kinds.append(step["type"])
+    if kinds not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"]):
+        raise ValueError(f"{folder}: pre_tokenizer: expected Metaspace, perhaps after WhitespaceSplit, got {kinds}")
+    scores = dict(model["vocab"])
+    vocab = {piece: i for i, (piece, _) in enumerate(model["vocab"])}
+    if lacking := {"</s>", "<pad>"} - vocab.keys():
+        raise ValueError(f"{folder}: the vocabulary lacks {', '.join(sorted(lacking))}")
+    return {"vocab": vocab, "scores": scores, "rare": min(scores.values()) - RARER, "longest": max(map(len, scores)),
+            "clean": clean, "apart": len(kinds) == 2, "special": special, "end": vocab["</s>"], "pad": vocab["<pad>"],
+            "unknown": model["unk_id"], "length": length}
+
+
+def _steps(given, inner):
+    """The steps of a part of tokenizer.json, a list, one after another. inner: the key of those of a Sequence."""
+    if given and given["type"] == "Sequence":
+        return [step for part in given[inner] for step in _steps(part, inner)]
+    return [given] if given else []
+
+
+def _step(folder, step):
+    """A step of `ref.pipelines.unigram.cleaned`."""
+    if step["type"] == "Precompiled":
+        raw = base64.b64decode(step["precompiled_charsmap"])
+        size = 4 + int.from_bytes(raw[:4], "little")
+        return "Precompiled", np.frombuffer(raw[4:size], "<u4"), raw[size:] + b"\0"
+    if step["type"] == "Strip":
+        return "Strip", step["strip_left"], step["strip_right"]
+    if step["type"] == "Replace":
+        (kind, pattern), = step["pattern"].items()
+        return "Replace", pattern if kind == "Regex" else re.escape(pattern), step["content"]
+    _only(folder, step, type=("NFC", "NFD", "NFKC", "NFKD"))
+    return step["type"],
+
+
+def _only(folder, given, **allowed):
+    """Raises ValueError where a setting is there and not one of those that are allowed."""
+    for key, values in allowed.items():
+        values = values if isinstance(values, tuple) else (values,)
+        if key in given and given[key] not in values:
+            raise ValueError(f"{folder / 'tokenizer.json'}: {key}: expected {' or '.join(map(repr, values))}, got "
+                             f"{given[key]!r}")
 
 
 def _json(path):

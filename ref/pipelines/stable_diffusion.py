@@ -34,6 +34,7 @@ from ref.philox import normal, stream
 from ref.pipelines.folder import load  # noqa: F401
 from ref.pipelines.schedule import PREDICTS, alphas, times
 from ref.pipelines.tokenizer import encoded
+from ref.pipelines.unigram import piece_ids
 from ref.shapes import integers, number
 
 SAMPLERS = "ddim", "dpmpp_2m", "euler", "lcm"
@@ -41,17 +42,19 @@ LOGVAR = -30, 20  # limits of the encoder's log-variance, as published
 
 
 def tokenize(model, prompts):
-    """The tokens of each prompt between start and end, filled up to the encoder's length.
+    """The tokens of each prompt between start, where the encoder has one, and end, filled up to its length.
 
     model: from `load`. prompts: str, or a list of them.
-    Returns (B, L) int64, L = 77 for published models. Warns of a prompt that is longer, and is cut.
+    Returns (B, L) int64, L = 77 for published models, of T5 256. Warns of a prompt that is longer, and is cut.
     """
     tokenizer, rows = model["tokenizer"], []
+    start = [tokenizer["start"]] if "start" in tokenizer else []
     for prompt in [prompts] if isinstance(prompts, str) else prompts:
-        ids, room = encoded(prompt, tokenizer), tokenizer["length"] - 2
+        ids = (encoded if start else piece_ids)(prompt, tokenizer)
+        room = tokenizer["length"] - len(start) - 1
         if len(ids) > room:
             warnings.warn(f"the prompt has {len(ids)} tokens and is cut to {room}: {prompt!r}", stacklevel=2)
-        row = [tokenizer["start"], *ids[:room], tokenizer["end"]]
+        row = [*start, *ids[:room], tokenizer["end"]]
         rows.append(row + [tokenizer["pad"]] * (tokenizer["length"] - len(row)))
     return np.array(rows, np.int64).reshape(-1, tokenizer["length"])
 

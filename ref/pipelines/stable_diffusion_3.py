@@ -1,13 +1,14 @@
 """Stable Diffusion 3 from a folder of published weights: a prompt becomes an image in five steps, as in
 `ref.pipelines.stable_diffusion`, whose tokens, noise and autoencoder it shares.
 
-    tokenize         words to numbers, for each encoder   ref/pipelines/tokenizer.py
-    encode_text      numbers to the states of two texts   ref/nets/text.py
+    tokenize         words to numbers, for each encoder   ref/pipelines/tokenizer.py, unigram.py
+    encode_text      numbers to the states of the texts   ref/nets/text.py, t5.py
     noise            what to start from                   ref/philox.py
     denoise          the velocity, for Euler's method     ref/nets/mmdit.py, ref/samplers/
     decode_image     latents to pixels                    ref/nets/autoencoder.py
 
-Of the three text encoders the third, T5, is not run: its part of the text is 0, as published for a folder without it.
+The third of the text encoders, T5, is run where the folder has it, and sees the tokens that fill its text up, too, as
+published; else its part of the text is 0. Its weights stay in their file if they and the model are in float16.
 
 Papers
     [SD3]  Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
@@ -20,34 +21,41 @@ from ref.flow import shift_times
 from ref.guidance import guide
 from ref.layers import linear, text_end
 from ref.nets.mmdit import mmdit
+from ref.nets.t5 import t5_encoder
 from ref.nets.text import text_encoder
-from ref.pipelines.folder import load  # noqa: F401
+from ref.pipelines.folder import T5_TOKENS, load  # noqa: F401
 from ref.pipelines.stable_diffusion import decode_image, noise, shown, tokenize
 from ref.shapes import integer, number
 from ref.tree import apply
 
-T5_TOKENS = 256  # places of the third text, as published
-
 
 def encode_text(model, prompts):
-    """The text that the transformer reads, [SD3] section 4 and appendix B.2: the states before the last layer of both
-    encoders side by side, filled up with 0 to the width of T5's, whose tokens follow, here 0; and the projected last
-    states of both texts' ends as one vector.
+    """The text that the transformer reads, [SD3] section 4 and appendix B.2: the states before the last layer of the
+    first two encoders side by side, filled up with 0 to the width of T5's, which follow, or 0 without T5; and the
+    projected last states of the first two texts' ends as one vector.
 
     model: from `load`. prompts: str, or a list of B.
     Returns context (B, L + 256, E), pooled (B, P).
     """
     states, pooled = zip(*(_one_text(model, prompts, end) for end in ("", "_2")))
     known = np.concatenate(states, axis=2)  # (B, L, C)
-    width = model["transformer"]["config"]["joint_attention_dim"]
-    context = np.zeros((len(known), known.shape[1] + T5_TOKENS, width), known.dtype)
-    context[:, :known.shape[1], :known.shape[2]] = known
+    (B, _, C), width = known.shape, model["transformer"]["config"]["joint_attention_dim"]
+    last = np.zeros((B, T5_TOKENS, width), known.dtype)
+    if "text_3" in model:
+        part = model["text_3"]
+        last, _ = t5_encoder(part["params"], _tokens(model, prompts, "_3"), part["config"], keep=False)
+    context = np.concatenate([np.pad(known, ((0, 0), (0, 0), (0, width - C))), last], axis=1)
     return context, np.concatenate(pooled, axis=1)
+
+
+def _tokens(model, prompts, end):
+    """The tokens of the prompts for one encoder, (B, L) ints."""
+    return tokenize({"tokenizer": model[f"tokenizer{end}"]}, prompts)
 
 
 def _one_text(model, prompts, end):
     """The states before the last layer (B, L, C) and the projected end of the text (B, P), by one encoder."""
-    part, ids = model[f"text{end}"], tokenize({"tokenizer": model[f"tokenizer{end}"]}, prompts)
+    part, ids = model[f"text{end}"], _tokens(model, prompts, end)
     y, cache = text_encoder(part["params"], ids, part["config"])
     last = text_end(y, ids, part["config"]["eos_token_id"])  # (B, C)
     return cache["layers"][-1]["x"], apply(linear, part["params"]["text_projection"], last)
@@ -93,12 +101,14 @@ def text_to_image(model, prompts, negative="", steps=28, guidance=7.0, seed=0, s
     Returns (B, 3, H, W) in [0, 1].
     Raises ValueError for a size that autoencoder and patches cannot make, and as `times` does.
     """
-    text, plain = encode_text(model, prompts), number(guidance, "guidance") == 1
-    x, visited = noise(model, len(text[0]), size, seed, latents), times(model["scheduler"], steps)
+    texts, plain = [prompts] if isinstance(prompts, str) else [*prompts], number(guidance, "guidance") == 1
+    x, visited = noise(model, len(texts), size, seed, latents), times(model["scheduler"], steps)
     patch = model["transformer"]["config"]["patch_size"]
     if x.shape[2] % patch or x.shape[3] % patch:
         raise ValueError(f"size: expected latents in patches of {patch} x {patch}, got {x.shape[2:]}")
-    without = None if plain else [np.repeat(a, len(x), axis=0) for a in encode_text(model, negative)]
+    # All texts at once, for T5 is large
+    both = encode_text(model, texts if plain else [*texts, negative])
+    text, without = [a[:len(x)] for a in both], [np.repeat(a[len(x):], len(x), axis=0) for a in both]
     calls = []
 
     def velocity(x, t):

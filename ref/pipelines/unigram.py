@@ -1,20 +1,20 @@
 """The tokenizer of T5: from a prompt to numbers, by the likeliest pieces.
 
-A tokenizer is a dict: vocab, {piece: id}; scores, {piece: log-probability}; longest, letters of a piece; clean, the
-steps of `cleaned`; apart, whether white space parts words before their spaces are marked; special, {text: id} of what
-is a token as it stands; end, pad and unknown, ids; length, of a sequence.
+A tokenizer is a dict: vocab, {piece: id}; scores, {piece: log-probability}; rare, that of a letter that is no piece;
+longest, the letters of the longest piece; clean, steps of `cleaned`; apart, of `parts`; special, {text: id} of what is
+a token as it stands; end, pad and unknown, ids; length, of a sequence.
 
 Papers
     [Unigram]  Kudo, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword
                Candidates", 2018
 """
+import itertools
 import re
 import unicodedata
 
 from ref.pipelines.tokenizer import SPACES
 
 MARK = "\u2581"  # stands for the space before a word
-RARER = 10  # what a letter that is no piece is worth less than the rarest piece, as published
 JOINERS = "\u200c\u200d"  # no marks, but as these part of the sign before
 
 
@@ -56,7 +56,7 @@ def likeliest(word, tokenizer):
     word: str. tokenizer: dict.
     Returns a list of str, in which letters next to each other that are no pieces stand together.
     """
-    scores, rare = tokenizer["scores"], min(tokenizer["scores"].values()) - RARER
+    scores, rare = tokenizer["scores"], tokenizer["rare"]
     best, begin = [0.0] + [-float("inf")] * len(word), [0] * (len(word) + 1)
     for i in range(len(word)):
         for j in range(i + 1, min(i + tokenizer["longest"], len(word)) + 1):
@@ -66,13 +66,10 @@ def likeliest(word, tokenizer):
     # Back from the end
     pieces, j = [], len(word)
     while j > 0:
-        piece = word[begin[j]:j]
-        if pieces and piece not in scores and pieces[0][:1] not in scores and pieces[0] not in scores:
-            pieces[0] = piece + pieces[0]
-        else:
-            pieces.insert(0, piece)
+        pieces.insert(0, word[begin[j]:j])
         j = begin[j]
-    return pieces
+    runs = ((known, list(run)) for known, run in itertools.groupby(pieces, lambda piece: piece in scores))
+    return [piece for known, run in runs for piece in (run if known else ["".join(run)])]
 
 
 def piece_ids(text, tokenizer):
@@ -114,9 +111,20 @@ def _replaced(sign, trie, texts):
 
 
 def _found(sign, trie, texts):
-    """The text of the first key that a sign begins with, or None. trie: uint32 of a double array, each of label (8
-    bits), whether a key ends (bit 8) and the offset of what follows (from bit 10, of 256 each where bit 9 is set).
-    texts: bytes, in which a 0 ends each."""
-    at = 0
-    for byte in b"\0" + sign.encode():
-        ...
+    """The text of the first key that a sign begins with, or None. trie: a double array of ints, in which a node's byte
+    is in the bits 0 to 7, 8 says that a key ends there, 9 that the way on counts in 256s, and the others hold it.
+    texts: bytes, a 0 after each."""
+    at, node = 0, int(trie[0])
+    for byte in sign.encode():
+        at ^= _way(node) ^ byte
+        node = int(trie[at])
+        if node & 0x800000FF != byte:
+            return None
+        if node & 0x100:
+            start = int(trie[at ^ _way(node)]) & 0x7FFFFFFF
+            return texts[start:texts.index(0, start)].decode()
+    return None
+
+
+def _way(node):
+    return node >> 10 << (node >> 6 & 8)
