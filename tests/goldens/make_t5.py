@@ -76,9 +76,9 @@ def tokenizer(folder):
 
     (folder / "rules.tsv").write_text("".join(f"{numbers(a)}\t{numbers(b)}\n" for a, b in RULES.items()), "utf-8")
     lines = [" ".join(CORPUS[i:i + 6]) for i in range(len(CORPUS))]
-    (folder / "lines.txt").write_text("\n".join(lines), "utf-8")
+    (folder / "lines.txt").write_text("\n".join(lines + prompts()[200:]), "utf-8")
     sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "lines.txt"), model_prefix=str(folder / "spiece"), vocab_size=120, pad_id=0, eos_id=1, unk_id=2,
+        input=str(folder / "lines.txt"), model_prefix=str(folder / "spiece"), vocab_size=200, pad_id=0, eos_id=1, unk_id=2,
         bos_id=-1, normalization_rule_tsv=str(folder / "rules.tsv"), hard_vocab_limit=False, minloglevel=2)
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString((folder / "spiece.model").read_bytes())

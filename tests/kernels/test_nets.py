@@ -9,7 +9,7 @@ from kernels.nets import with_kernels
 from kernels.numba_cpu import layers
 from ref import layers as truths
 from ref import tree
-from ref.nets import dit, joint_dit, mlp, mmdit, text, unet
+from ref.nets import dit, joint_dit, mlp, mmdit, t5, text, unet
 from ref.nets.init import joint_dit_init, mmdit_init, text_encoder_init
 
 UNET = dict(
@@ -27,6 +27,7 @@ MMDIT = dict(
     attention_head_dim=12, joint_attention_dim=6, pooled_projection_dim=5, pos_embed_max_size=6, qk_norm="rms_norm",
     dual_attention_layers=(0,),
 )  # fmt: skip
+T5 = dict(vocab_size=20, d_model=16, d_kv=4, d_ff=20, num_layers=2, num_heads=3, relative_attention_num_buckets=8)
 RNG, LABELS, T = np.random.default_rng(0), np.array([3, 10, 0]), np.array([1, 40, 900])
 X, Z, WORDS, POOLED = (RNG.standard_normal((3, *shape)) for shape in ((1, 8, 8), (2, 8, 8), (5, 6), (5,)))
 IDS = RNG.integers(0, 20, (3, 7))
@@ -44,6 +45,8 @@ NETS = {  # name: (module, parameters, forward(module, params), backward(module,
               lambda m, dy, p, c: m.mmdit_backward(dy, p, c, MMDIT)),
     "text": (text, text_encoder_init(0, 20, 9, 16, 2), lambda m, p, f: m.text_encoder(p, IDS, {}),
              lambda m, dy, p, c: (m.text_encoder_backward(dy, p, c, {}),)),
+    "t5": (t5, t5.t5_encoder_init(0, T5), lambda m, p, f: m.t5_encoder(p, IDS, T5),
+           lambda m, dy, p, c: (m.t5_encoder_backward(dy, p, c, T5),)),
     "residual": (mlp, mlp.residual_init(0, 64, 16, 2, 10, 8),
                  lambda m, p, f: m.residual(p, f(X).reshape(3, 64), T, LABELS),
                  lambda m, dy, p, c: m.residual_backward(dy, p, c)),

@@ -5,7 +5,7 @@ import pytest
 
 from ref import tree
 from ref.examples import nets
-from ref.nets import joint_dit, text
+from ref.nets import joint_dit, t5, text
 
 
 class Elsewhere(np.lib.mixins.NDArrayOperatorsMixin):
@@ -60,10 +60,12 @@ CONTEXT = nets.read(nets.IDS)
 T = np.array([3, 500])
 RUNS = {
     "text": lambda params: text.text_encoder(params, nets.IDS, nets.CONFIG),
+    "t5": lambda params: t5.t5_encoder(params, nets.IDS, nets.T5),
     "joint_dit": lambda params: joint_dit.joint_dit(params, params["given"], T, params["text"], nets.CONFIG),
 }
 BACKWARD = {
     "text": lambda dy, params, cache: text.text_encoder_backward(dy, params, cache, nets.CONFIG),
+    "t5": lambda dy, params, cache: t5.t5_encoder_backward(dy, params, cache, nets.T5),
     "joint_dit": joint_dit.joint_dit_backward,
 }
 

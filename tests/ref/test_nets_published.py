@@ -1,5 +1,5 @@
-"""The networks against the published classes, replayed from tests/goldens/nets.npz and unet.npz (`make_nets.py` says
-how they were made): outputs and gradients in float64, every parameter redrawn.
+"""The networks against the published classes, replayed from tests/goldens/nets.npz, unet.npz and t5.npz (`make_nets.py`
+says how they were made): outputs and gradients in float64, every parameter redrawn.
 """
 import importlib
 import json
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from ref import layers, tree
-from ref.nets import autoencoder, dit, mmdit, text, unet
+from ref.nets import autoencoder, dit, mmdit, t5, text, unet
+from ref.nets.t5 import relative_buckets, t5_block
 from tests import GOLDENS, assert_close, golden, redrawn
 
-ARRAYS = golden("nets") | golden("unet")
-CASES = {name: case for file in ("nets", "unet")
+FILES = "nets", "unet", "t5"
+ARRAYS = {name: a for file in FILES for name, a in golden(file).items()}
+CASES = {name: case for file in FILES
          for name, case in json.loads((GOLDENS / f"{file}.json").read_text("utf-8"))["cases"].items()}
 
 
@@ -37,6 +39,11 @@ def text_encoder(params, inputs, config):
         return {}, dparams | {"text_projection": own}
 
     return [y, tree.apply(layers.linear, projection, state)], backward
+
+
+def third_encoder(params, inputs, config):
+    y, cache = t5.t5_encoder(params, config=config, **inputs)
+    return [y], lambda dy: ({}, t5.t5_encoder_backward(dy, params, cache, config, inputs.get("mask")))
 
 
 def u_net(params, inputs, config):
@@ -84,7 +91,7 @@ def coder(params, inputs, config):
 
 
 RUN = {"text": text_encoder, "unet": u_net, "dit": diffusion_transformer, "mmdit": two_streams, "autoencoder": coder,
-       "tiny": coder}
+       "tiny": coder, "t5": third_encoder}
 
 
 def off(name, settings=None, params=None):
@@ -149,6 +156,15 @@ def upsampled_before(h, factor):
     return np.roll(layers.upsample_nearest(h, factor), 1, axis=3)
 
 
+def of_its_own(params, x, bias, *more):
+    return t5_block(params, x, bias * ("relative_attention_bias" in params["layer"][0]["SelfAttention"]), *more)
+
+
+def one_more(*sizes):
+    return np.minimum(relative_buckets(*sizes) + 1, sizes[1] - 1)
+
+
+WITH_BIAS = t5._with_bias
 GEGLU = {"geglu": (tanh_for_erf, layers.geglu_backward)}
 PATCHED = [  # the network, where the fault is put, and what stands there then
     ("one eps for all norms, 1e-5", "unet_sd1", "ref.nets.unet", "EPS", 1e-5),
@@ -160,6 +176,12 @@ PATCHED = [  # the network, where the fault is put, and what stands there then
     ("scale and shift swapped", "dit_2", "ref.nets.dit", "layer_norm_modulate", swapped),
     ("scale and shift swapped", "mmdit_sd3", "ref.nets.mmdit", "layer_norm_modulate", swapped),
     ("a causal mask the other way", "text_quick_gelu", "ref.layers.attention", "attention", top_left),
+    ("logits over sqrt(d)", "t5", "ref.nets.t5", "_with_bias", lambda q, k, b: WITH_BIAS(q / q.shape[3]**0.5, k, b)),
+    ("a bias in the first block alone", "t5", "ref.nets.t5", "t5_block", of_its_own),
+    ("a bucket further on", "t5", "ref.nets.t5", "relative_buckets", one_more),
+    ("keys for queries", "t5", "ref.nets.t5", "relative_buckets", lambda *sizes: relative_buckets(*sizes).T),
+    ("erf for tanh", "t5", "ref.nets.t5", "gelu_tanh", layers.gelu),
+    ("the mask forgotten", "t5_masked", "ref.nets.t5", "_keys", lambda mask: None),
     ("pixels moved by one", "unet_pixels", "ref.nets.unet", "upsample_nearest", upsampled_before),
 ]  # fmt: skip
 
@@ -179,6 +201,7 @@ def test_a_wrong_network_is_found(fault, name, module, key, wrong, monkeypatch):
     ("unet_sd2", dict(attention_head_dim=[2, 1, 3])), ("unet_ddpm", dict(attention_head_dim=8)),
     ("unet_ddpm", dict(norm_eps=1e-5)), ("unet_ddpm", dict(downsample_padding=1)),
     ("unet_pixels", dict(norm_num_groups=8)), ("dit_2", dict(num_heads=4)),
+    ("t5", dict(relative_attention_max_distance=20)), ("t5_masked", dict(layer_norm_epsilon=1e-6)),
     ("mmdit_sd3", dict(num_attention_heads=4)), ("autoencoder_encode", dict(norm_num_groups=2)),
 ])  # fmt: skip
 def test_a_wrong_setting_is_found(name, changed):

@@ -228,6 +228,9 @@ REFUSED = {
     "nets.text.text_encoder": {
         "ids as index": [np.full((2, 3), 9)], "ids": [lambda ids: np.pad(ids, ((0, 0), (0, 1)))],
     },
+    "nets.t5.t5_encoder": {"ids as index": [np.full((2, 3), 12)],
+                           "config as feed_forward_proj": [lambda c: c | {"feed_forward_proj": "relu"}]},
+    "nets.t5.relative_buckets": {"buckets": [3, Type(8.0)], "max_distance": [2], "length": [Type(True)]},
     "nets.unet.unet": {
         "labels": [np.array([0, 1])],
         "config": [lambda c: c | {"act_fn": "gelu"}, lambda c: c | {"only_cross_attention": [True, False]},

@@ -128,12 +128,6 @@ def test_a_bad_argument_is_named(load, given, named):
         run(load("sd3"), "sd3", 0, **given)
 
 
-def test_a_third_encoder_is_not_used_and_that_is_said(tmp_path):
-    (saved_models.write("sd3", tmp_path) / "text_encoder_3").mkdir()
-    with pytest.warns(UserWarning, match="text_encoder_3 is not used"):
-        sd3.load(tmp_path)
-
-
 @pytest.mark.parametrize("place, settings, named", [
     ("transformer/config.json", dict(qk_norm="layer_norm"), "qk_norm"),
     ("transformer/config.json", dict(in_channels=4), "in_channels"),
