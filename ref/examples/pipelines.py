@@ -7,7 +7,7 @@ import numpy as np
 
 from ref.examples.base import digits, sines
 from ref.examples.nets import stirred
-from ref.nets import autoencoder, mmdit, text, unet
+from ref.nets import autoencoder, mmdit, t5, text, unet
 from ref.pipelines.config import checked
 
 MERGES = [("h", "o"), ("r", "s"), ("ho", "rs"), ("hors", "e</w>"), ("i", "n</w>"), ("s", "p")]
@@ -17,6 +17,11 @@ VOCAB = {piece: i for i, piece in enumerate(PIECES)}
 START, END = VOCAB["<start>"], VOCAB["<end>"]
 TOKENIZER = {"vocab": VOCAB, "merges": {pair: rank for rank, pair in enumerate(MERGES)}, "special": {"<end>": END},
              "start": START, "end": END, "pad": END, "unknown": END, "length": 12}
+SCORES = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0} | {piece: -k / 2 for k, piece in enumerate(
+    ["\u2581a", "e", "\u2581", "s", "p", "\u2581horse", "\u2581in", "ace", "o", "ho", "rs", "se", "horse"], 3)}
+UNIGRAM = {"vocab": {piece: i for i, piece in enumerate(SCORES)}, "scores": SCORES, "rare": min(SCORES.values()) - 10,
+           "longest": 6, "clean": [("NFKC",), ("Strip", False, True)], "apart": True, "special": {"</s>": 1}, "end": 1,
+           "pad": 0, "unknown": 2, "length": 9}
 SCHEDULER = checked("scheduler", {
     "_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
     "steps_offset": 1, "set_alpha_to_one": False})
@@ -28,6 +33,8 @@ VAE = checked("vae", {
     "block_out_channels": [4, 4], "norm_num_groups": 2, "down_block_types": ["DownEncoderBlock2D"] * 2,
     "up_block_types": ["UpDecoderBlock2D"] * 2})
 TEXT = checked("text", {"num_attention_heads": 2})
+T5 = checked("t5", {"vocab_size": len(SCORES), "d_model": 8, "d_kv": 3, "d_ff": 6, "num_layers": 2, "num_heads": 2,
+                    "relative_attention_num_buckets": 8, "feed_forward_proj": "gated-gelu"})
 NET = checked("transformer", {
     "sample_size": 4, "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 4,
     "num_attention_heads": 1, "joint_attention_dim": 8, "pooled_projection_dim": 6, "pos_embed_max_size": 4})
@@ -44,11 +51,13 @@ def model():
 
 @functools.cache
 def third():
-    """The parts of Stable Diffusion 3, with two encoders of the same size; their projections give 3 numbers each."""
+    """The parts of Stable Diffusion 3, with two encoders of the same size, whose projections give 3 numbers each, and
+    T5."""
     first, end = model(), {"text_projection": {"weight": sines((3, 4))}}
     encoders = {name: {"params": first["text"]["params"] | end, "config": TEXT | {"eos_token_id": END}}
                 for name in ("text", "text_2")}
-    return encoders | {"vae": first["vae"], "tokenizer": TOKENIZER, "tokenizer_2": TOKENIZER,
+    encoders["text_3"] = {"params": stirred(t5.t5_encoder_init(0, T5)), "config": T5}
+    return encoders | {"vae": first["vae"], "tokenizer_3": UNIGRAM, "tokenizer": TOKENIZER, "tokenizer_2": TOKENIZER,
                        "transformer": {"params": stirred(mmdit.mmdit_init(0, NET)), "config": NET},
                        "scheduler": checked("flow", {"shift": 3.0})}
 
@@ -72,4 +81,8 @@ FUNCTIONS = {
     "stable_diffusion_3.encode_text": dict(model=lambda: third()),
     "stable_diffusion_3.denoise": dict(model=lambda: third(), t=0.5, context=sines((2, 9, 8)), pooled=sines((2, 6))),
     "stable_diffusion_3.times": dict(config=checked("flow", {"shift": 3.0}), steps=4),
+    "unigram.cleaned": dict(text="a\u00a0\uff48orse\ufb01 ", steps=UNIGRAM["clean"]),
+    "unigram.parts": dict(text="a horse in  space", apart=True),
+    "unigram.likeliest": dict(word="\u2581horses", tokenizer=UNIGRAM),
+    "unigram.piece_ids": dict(tokenizer=UNIGRAM),
 }
