@@ -84,9 +84,9 @@ FREE = {name: set(keys.split()) for name, keys in {
         solver_type algorithm_type lower_order_final euler_at_final lambda_min_clipped variance_type flow_shift
         time_shift_type predict_x0 disable_corrector solver_p shift_terminal""",
 }.items()}
-FREE["t5"] = FREE["text"] | {"dropout_rate", "classifier_dropout", "decoder_start_token_id", "eos_token_id", "use_cache",
-                             "num_decoder_layers", "output_past", "n_positions", "task_specific_params",
-                             "scale_decoder_outputs"}
+FREE["t5"] = FREE["text"] | set("""
+    dropout_rate classifier_dropout decoder_start_token_id eos_token_id use_cache num_decoder_layers output_past
+    n_positions task_specific_params scale_decoder_outputs""".split())
 
 
 def checked(name, config):

@@ -28,11 +28,13 @@ from tests.goldens.make_stable_diffusion import CORPUS, NEGATIVE, PROMPT, SIZE, 
 
 RULES = {  # what becomes of what, in the table of replacements
     "\t": " ", "\n": " ", "\r": " ", "\u00a0": " ", "\u2003": " ", "\u3000": " ", "\u200b": "", "\ufb01": "fi",
-    "e\u0301": "\u00e9", "\u00c5": "A\u030a", "\u00bd": "1/2", "\uff21": "A", "\u2163": "IV", "\u00ad": "", "\u98a8": "wind",
-}
-ODD = ["  lead  and trail  ", "\u2581under\u2581\u2581marks", "</s> in <pad>the <unk> middle</s>", "<extra_id_0>a <extra_id_1> b",
-       "\ufb01\u0301n \ufb01n e\u0301e\u0301 e\u0301\u0300\u0302 \u00c5\u0301", "a\r\nb\n\nc \r", "\uff21\u200d\uff21 \u00ad\u0301x", "word " * 300, "q" * 300, "\x00\x1c a\u200d",
-       "horsehorses inspace", "zzz~~~zzz", "\U0001f600\U0001f600 \U0001f44d\U0001f3fd"]  # fmt: skip
+    "e\u0301": "\u00e9", "\u00c5": "A\u030a", "\u00bd": "1/2", "\uff21": "A", "\u2163": "IV", "\u00ad": "",
+    "\u98a8": "wind",
+}  # fmt: skip
+ODD = ["  lead  and trail  ", "\u2581under\u2581\u2581marks", "</s> in <pad>the <unk> middle</s>",
+       "<extra_id_0>a <extra_id_1> b", "\ufb01\u0301n \ufb01n e\u0301e\u0301 e\u0301\u0300\u0302 \u00c5\u0301",
+       "a\r\nb\n\nc \r", "\uff21\u200d\uff21 \u00ad\u0301x", "word " * 300, "q" * 300, "\x00\x1c a\u200d",
+       "horsehorses inspace", "zzz~~~zzz", "\U0001f600\U0001f600 \U0001f44d\U0001f3fd"]
 STYLES = [
     {"normalizer": [None, {"type": "Strip", "strip_left": False, "strip_right": True},
                     {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"}],
@@ -78,8 +80,8 @@ def tokenizer(folder):
     lines = [" ".join(CORPUS[i:i + 6]) for i in range(len(CORPUS))]
     (folder / "lines.txt").write_text("\n".join(lines + prompts()[200:]), "utf-8")
     sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "lines.txt"), model_prefix=str(folder / "spiece"), vocab_size=200, pad_id=0, eos_id=1, unk_id=2,
-        bos_id=-1, normalization_rule_tsv=str(folder / "rules.tsv"), hard_vocab_limit=False, minloglevel=2)
+        input=str(folder / "lines.txt"), model_prefix=str(folder / "spiece"), vocab_size=200, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, normalization_rule_tsv=str(folder / "rules.tsv"), hard_vocab_limit=False, minloglevel=2)
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString((folder / "spiece.model").read_bytes())
     vocab = [(piece.piece, piece.score) for piece in proto.pieces] + [("<extra_id_1>", 0.0), ("<extra_id_0>", 0.0)]
@@ -115,7 +117,8 @@ def pipeline(folder, made):
     parts = make_stable_diffusion_3.models(make_stable_diffusion_3.CASES["sd3"], folder)
     make_stable_diffusion_3.weights({key: part for key, part in parts.items() if isinstance(part, torch.nn.Module)},
                                     folder, 10_000, False)
-    model = transformers.T5EncoderModel(transformers.T5Config(vocab_size=len(made), d_model=24, **SIZES)).double().eval()
+    config = transformers.T5Config(vocab_size=len(made), d_model=24, **SIZES)
+    model = transformers.T5EncoderModel(config).double().eval()
     model.save_pretrained(folder / "text_encoder_3")
     shapes, seed = {path: list(p.shape) for path, p in model.named_parameters()}, 50_000
     with torch.no_grad():
