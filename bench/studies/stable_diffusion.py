@@ -2,11 +2,12 @@
 
     python -m bench.studies.stable_diffusion --weights DIR "a photograph of an astronaut riding a horse in space"
     python -m bench.studies.stable_diffusion --tiny "a horse"        a random model of ten thousand parameters
+    python -m bench.studies.stable_diffusion --tiny-3 "a horse"      one of Stable Diffusion 3, with T5
     python -m bench.studies.stable_diffusion --random "a horse"      a random one of the true size: time and memory
 
 DIR is in the layout of diffusers: unet/, vae/, text_encoder/, tokenizer/, scheduler/; Stable Diffusion 3 has
-transformer/ in place of unet/. --image starts from an image, of which --strength is the part that is made anew;
---inpaint makes only what is white in a mask anew.
+transformer/ in place of unet/, and two or three text encoders with their tokenizers. --image starts from an image, of
+which --strength is the part that is made anew; --inpaint makes only what is white in a mask anew.
 """
 from ref import command
 
@@ -46,7 +47,8 @@ FITTING = (  # public folders that fit: name, millions of parameters, what it is
     ("stabilityai/sd-turbo", 1290, "in 1 step: --sampler euler --steps 1 --guidance 1"),
     ("nota-ai/bk-sdm-small", 689, "distilled, without a middle block"),
     ("SimianLuo/LCM_Dreamshaper_v7", 1066, "takes the guidance as an input"),
-    ("stabilityai/stable-diffusion-3-medium-diffusers", 2987, "3, run without its third text encoder"),
+    ("stabilityai/stable-diffusion-3-medium-diffusers", 7749, "3, with T5"),
+    ("stabilityai/stable-diffusion-3-medium-diffusers", 2987, "3, without text_encoder_3/, tokenizer_3/"),
 )
 
 
@@ -83,7 +85,8 @@ def read(args):
     """The model that the words ask for. args: from `arguments`."""
     if args.weights is not None:
         return sd.load(args.weights, np.dtype(args.dtype), args.variant)
-    tiny = tree.map(lambda a: a.astype(args.dtype) if isinstance(a, np.ndarray) else a, pipelines.model())
+    small = pipelines.third() if args.tiny == "3" else pipelines.model()
+    tiny = tree.map(lambda a: a.astype(args.dtype) if isinstance(a, np.ndarray) else a, small)
     if args.tiny:
         return tiny
     found = {"tokenizer": tiny["tokenizer"] | {"length": 77}, "scheduler": tiny["scheduler"]}
@@ -107,7 +110,7 @@ def made(model, args, bar):
         bar.update(done - bar.n)
         bar.set_postfix({"s/step": f"{(seconds[-1] - seconds[0]) / done:.2f}"})
         # What is done with makes room: the states of the text are there, and after the last step the latents, too
-        for name in ("text", "text_2", *(["unet", "transformer"] if done == total else [])):
+        for name in ("text", "text_2", "text_3", *(["unet", "transformer"] if done == total else [])):
             model.pop(name, None)
 
     given = dict(negative=args.negative, steps=args.steps, guidance=args.guidance, seed=args.seed, tick=tick)
@@ -140,7 +143,7 @@ def fitting():
     lines = ["--weights DIR: a folder of Stable Diffusion is needed, with safetensors; none is downloaded here.",
              "Public ones that fit, with their sizes in float32 and in float16 (--variant fp16, where they have it):"]
     for name, millions, said in FITTING:
-        lines.append(f"  {name:<46}{4 * millions / 1000:.1f} GB, {2 * millions / 1000:.1f} GB   {said}")
+        lines.append(f"  {name:<49}{4 * millions / 1000:.1f} GB, {2 * millions / 1000:.1f} GB   {said}")
     lines.append("madebyollin/taesd (10 MB) as the folder's vae/ decodes faster. --tiny needs no weights.")
     return "\n".join(lines)
 
@@ -190,7 +193,9 @@ def arguments(argv):
 
     parser.add_argument("prompt", help="what the image shows")
     option("weights", "folder of the model, in the layout of diffusers", type=command.named, metavar="DIR")
-    option("tiny", "a small model of random weights: shows the pipeline, not a picture", action="store_true")
+    option("tiny", "a small model of random weights: shows the pipeline, not a picture", action="store_const",
+           const="1")
+    option("tiny-3", "the same of Stable Diffusion 3, with T5", action="store_const", const="3", dest="tiny")
     option("random", "random weights of the size of Stable Diffusion 1.5: shows time and memory", action="store_true")
     option("variant", "of the files, such as fp16 (default: none)", type=command.named)
     option("dtype", f"of the weights; float16 is computed with in float32 {own}", default="float32",
@@ -208,7 +213,7 @@ def arguments(argv):
     option("inpaint", "with --image: make only what is white in this mask anew", type=command.named, metavar="MASK")
     option("out", f"folder of the result {own}", type=command.named, default="out/stable_diffusion", metavar="DIR")
     args = parser.parse_args(argv)
-    if args.tiny + args.random + (args.weights is not None) > 1:
+    if (args.tiny is not None) + args.random + (args.weights is not None) > 1:
         parser.error("--tiny, --random and --weights: expected one of them")
     args.backend = args.backend or ("ref" if args.tiny else "numba_cpu")
     if args.inpaint is not None and args.image is None:

@@ -36,8 +36,8 @@ TEXT = checked("text", {"num_attention_heads": 2})
 T5 = checked("t5", {"vocab_size": len(SCORES), "d_model": 8, "d_kv": 3, "d_ff": 6, "num_layers": 2, "num_heads": 2,
                     "relative_attention_num_buckets": 8, "feed_forward_proj": "gated-gelu"})
 NET = checked("transformer", {
-    "sample_size": 4, "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 4,
-    "num_attention_heads": 1, "joint_attention_dim": 8, "pooled_projection_dim": 6, "pos_embed_max_size": 4})
+    "sample_size": 32, "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 4,
+    "num_attention_heads": 1, "joint_attention_dim": 8, "pooled_projection_dim": 6, "pos_embed_max_size": 16})
 
 
 @functools.cache

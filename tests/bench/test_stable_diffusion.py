@@ -34,6 +34,17 @@ def test_tiny_runs_end_to_end(tmp_path, capsys, backend):
     assert expected.std() > 0.1
 
 
+def test_tiny_3_runs_with_its_three_texts(tmp_path, capsys):
+    words = ["--steps", "2", "--size", "8x12", "--guidance", "2", "--seed", "3", "--out", str(tmp_path)]
+    ran(capsys, "--tiny-3", "a horse in space", *words, "--dtype", "float64")
+    model = pipelines.third()
+    given = dict(prompts="a horse in space", steps=2, size=(8, 12), seed=3, guidance=2.0)
+    expected = sd3.text_to_image(model, **given)[0]
+    assert np.abs(image_of(tmp_path) - expected).max() <= 0.5 / 255 + 1e-6
+    without = sd3.text_to_image({name: part for name, part in model.items() if name != "text_3"}, **given)[0]
+    assert np.abs(expected - without).max() > 0.01
+
+
 def test_a_folder_an_image_and_a_mask(tmp_path, capsys):
     folder = saved_models.write("sd1", tmp_path / "model")
     start, mask = np.random.default_rng(0).random((3, 8, 12)), np.zeros((3, 8, 12))
@@ -85,7 +96,7 @@ def test_what_cannot_be_done_is_said_in_words(tmp_path, capsys, words, named):
 
 
 @pytest.mark.parametrize("words", [
-    ["--tiny", "--weights", "x"], ["--tiny", "--inpaint", "x"], ["--tiny", "--size", "8y8"],
+    ["--tiny", "--weights", "x"], ["--tiny-3", "--random"], ["--tiny", "--inpaint", "x"], ["--tiny", "--size", "8y8"],
     ["--tiny", "--sampler", "plms"],
 ])
 def test_a_wrong_word_is_refused(words, capsys):
