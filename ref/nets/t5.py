@@ -1,5 +1,5 @@
 """The encoder of T5, the third that reads the prompts of Stable Diffusion 3: a transformer in which every token sees
-every other one, and how far away it is.
+all others, and how far away they are.
 
 params has the published names (transformers' `T5EncoderModel`). config has the published keys, of which arrays cannot
 say relative_attention_max_distance, layer_norm_epsilon and feed_forward_proj, which is "gated-gelu" here.
@@ -125,9 +125,9 @@ def t5_block_backward(dy, params, bias, cache, config, mask=None):
 
 
 def relative_buckets(length, buckets=32, max_distance=128):
-    """Which of its biases a pair of tokens has, by how far the key is from the query, [T5] section 2.1. Those of keys
-    behind the query are the second half; in either half, of s biases, e = s / 2 are for one distance n < e each, and
-    the others for distances that grow by a factor:
+    """Which bias a pair of tokens has, by how far the key is from the query, [T5] section 2.1. The second half of the
+    biases is for keys after the query. Of the s biases of a half, e = s / 2 are for one distance n < e each, the others
+    for ranges that grow with the distance:
 
         e + floor((s - e) log(n / e) / log(max_distance / e)),   s - 1 at most
 

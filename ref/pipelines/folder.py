@@ -26,7 +26,7 @@ THIRD = {"text": ("text_encoder", "projected", "model"), "text_2": ("text_encode
 T5 = {"text_3": ("text_encoder_3", "t5", "model")}  # of 3, where the folder has it
 INITS = {"unet": unet.unet_init, "transformer": mmdit.mmdit_init, "t5": t5.t5_encoder_init}
 T5_TOKENS = 256  # places of the third text, as published
-RARER = 10  # what a letter that is no piece of T5's is worth less than the rarest piece, as published
+RARER = 10  # by how much the score of a letter that is no piece is below all scores of T5's pieces, as published
 MOST = 5  # names that a message lists
 
 

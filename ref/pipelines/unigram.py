@@ -1,8 +1,8 @@
 """The tokenizer of T5: from a prompt to numbers, by the likeliest pieces.
 
-A tokenizer is a dict: vocab, {piece: id}; scores, {piece: log-probability}; rare, that of a letter that is no piece;
-longest, the letters of the longest piece; clean, steps of `cleaned`; apart, of `parts`; special, {text: id} of what is
-a token as it stands; end, pad and unknown, ids; length, of a sequence.
+A tokenizer is a dict: vocab, {piece: id}; scores, {piece: log-probability}; rare, the score of a letter that is no
+piece; longest, the number of letters of the longest piece; clean, the steps of `cleaned`; apart, as in `parts`;
+special, {text: id} of what is a token as it stands; end, pad and unknown, ids; length, of a sequence.
 
 Papers
     [Unigram]  Kudo, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword
@@ -19,18 +19,18 @@ JOINERS = "\u200c\u200d"  # no marks, but as these part of the sign before
 
 
 def cleaned(text, steps):
-    """A text after its normalisation.
+    """The text normalised, one step after another.
 
-    text: str. steps: tuples, a kind and what it needs, as `tokenizer.json` has them: ("Precompiled", trie, texts) for a
-    table of replacements; ("Strip", left, right); ("Replace", pattern, text); or a Unicode form, such as ("NFKC",).
+    text: str. steps: tuples, the kind of a step in `tokenizer.json` and its settings: ("Precompiled", trie, texts), a
+    table of replacements; ("Strip", left, right), bools; ("Replace", pattern, text); or a Unicode form, ("NFKC",).
     Returns a str.
     """
     for kind, *how in steps:
         if kind == "Precompiled":
             text = "".join(_replaced(sign, *how) for sign in _signs(text))
         elif kind == "Strip":
-            left, right = (f"(?:{SPACES.pattern})" if there else "(?:)" for there in how)
-            text = re.sub(f"^{left}?|{right}?$", "", text)
+            ends = zip((f"^{SPACES.pattern}", f"{SPACES.pattern}$"), how)
+            text = re.sub("|".join(end for end, there in ends if there), "", text)
         elif kind == "Replace":
             text = re.sub(how[0], lambda _: how[1], text)
         else:
@@ -39,9 +39,10 @@ def cleaned(text, steps):
 
 
 def parts(text, apart):
-    """The words of a text, each with the mark of its space before it; also where the text begins with none.
+    """The words of a text, each after the mark of a space, the first one too. A space that follows another is a mark
+    alone, or nothing where words are taken apart first.
 
-    text: str. apart: bool, whether all white space parts words, so that a second one in a row leaves nothing.
+    text: str. apart: bool, whether words are taken apart at white space first.
     Returns a list of str.
     """
     marked = [word.replace(" ", MARK) for word in (SPACES.split(text) if apart else [text]) if word]
@@ -53,8 +54,10 @@ def likeliest(word, tokenizer):
 
         best_j = max_i best_i + log p(word[i:j])
 
+    A letter that is no piece has the score `rare`, and letters of this kind in a row are one unknown piece.
+
     word: str. tokenizer: dict.
-    Returns a list of str, in which letters next to each other that are no pieces stand together.
+    Returns a list of str.
     """
     scores, rare = tokenizer["scores"], tokenizer["rare"]
     best, begin = [0.0] + [-float("inf")] * len(word), [0] * (len(word) + 1)
@@ -90,7 +93,7 @@ def piece_ids(text, tokenizer):
 
 
 def _signs(text):
-    """What a reader takes for one sign: a letter with its marks; carriage return and line feed."""
+    """The text as a list of signs: a letter with its marks is one, and so is a carriage return with its line feed."""
     signs, base = [], False
     for c in text:
         kind = unicodedata.category(c)
@@ -103,7 +106,7 @@ def _signs(text):
 
 
 def _replaced(sign, trie, texts):
-    """A sign after the table: as a whole where that is short, else letter by letter."""
+    """A sign by the table: as a whole where it is short and begins with a key, else letter by letter."""
     whole = _found(sign, trie, texts) if len(sign.encode()) < 6 else None
     if whole is not None or len(sign) == 1:
         return sign if whole is None else whole
@@ -111,20 +114,20 @@ def _replaced(sign, trie, texts):
 
 
 def _found(sign, trie, texts):
-    """The text of the first key that a sign begins with, or None. trie: a double array of ints, in which a node's byte
-    is in the bits 0 to 7, 8 says that a key ends there, 9 that the way on counts in 256s, and the others hold it.
-    texts: bytes, a 0 after each."""
+    """The text of the shortest key that a sign begins with, or None. trie: a double array: of each node the bits 0 to 7
+    are its byte, bit 8 is set where a key ends, and the others are the offset of the next nodes, in 256s where bit 9 is
+    set. texts: bytes, a 0 after each."""
     at, node = 0, int(trie[0])
     for byte in sign.encode():
-        at ^= _way(node) ^ byte
+        at ^= _offset(node) ^ byte
         node = int(trie[at])
         if node & 0x800000FF != byte:
             return None
         if node & 0x100:
-            start = int(trie[at ^ _way(node)]) & 0x7FFFFFFF
+            start = int(trie[at ^ _offset(node)]) & 0x7FFFFFFF
             return texts[start:texts.index(0, start)].decode()
     return None
 
 
-def _way(node):
+def _offset(node):
     return node >> 10 << (node >> 6 & 8)
