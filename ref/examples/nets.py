@@ -31,7 +31,7 @@ MMDIT = dict(
     attention_head_dim=2, joint_attention_dim=3, pooled_projection_dim=3, pos_embed_max_size=5,
     dual_attention_layers=(0,), qk_norm="rms_norm",
 )
-T5 = dict(vocab_size=12, d_model=4, d_kv=3, d_ff=5, num_layers=2, num_heads=2, relative_attention_num_buckets=8,
+T5 = dict(vocab_size=12, d_model=4, d_kv=2, d_ff=5, num_layers=2, num_heads=3, relative_attention_num_buckets=8,
           relative_attention_max_distance=6)
 TEXT = sines((2, 3, 3), 7)
 PROMPTS = ["a red seven above a small blue three", "a small blue three below a red seven"]  # one scene, said twice
@@ -99,7 +99,7 @@ FUNCTIONS = {
     "t5.t5_encoder_init": dict(config=T5),
     "t5.t5_encoder": dict(params=lambda: net("t5"), ids=IDS, config=T5,
                           mask=np.array([[True] * 8, [True] * 5 + [False] * 3])),
-    "t5.t5_block": dict(params=lambda: net("t5")["encoder"]["block"][1], x=sines((2, 3, 4)), bias=sines((2, 3, 3), 1),
+    "t5.t5_block": dict(params=lambda: net("t5")["encoder"]["block"][1], x=sines((2, 3, 4)), bias=sines((3, 3, 3), 1),
                         config=T5),
     "t5.relative_buckets": dict(length=9, buckets=8, max_distance=6),
     "unet.unet": dict(params=lambda: net("unet"), x=digits()[:, None, ::2, ::2], context=TEXT, config=UNET),

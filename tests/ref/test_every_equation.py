@@ -69,7 +69,7 @@ SETTINGS = {
 }
 OF_EXAMPLES = (r"diffusion|guidance\.[gd]|objectives|edm\.[vh]|sde\.[vrpbl]|flow\.|vae|samplers|nets"
                r"|fused\.(guided|q_sample|heun)")
-NOT_OF = rf"{MEANS}|nets.*_backward|wavenet_[qsg]|drawn|marginal|diffusion$|time|straight|min_snr|log_snr"
+NOT_OF = rf"{MEANS}|nets.*_backward|wavenet_[qsg]|drawn|marginal|diffusion$|time|buckets|straight|min_snr|log_snr"
 PER_EXAMPLE = [(name, given) for name in NAMES if re.match(OF_EXAMPLES, name) and not re.search(NOT_OF, name)
                for given in SETTINGS.get(name, [{}])]
 
