@@ -23,7 +23,7 @@ UNREAD = (r"(generator|discriminator)_loss_backward-(real|fake)_logits|elbo_back
           r"|stable_diffusion(_3)?\.\w+-model")  # whose networks have their own tests
 COUNTS = set("t s u T steps iterations order rounds seed stream step k K s0 s1 width n dims size batch index what "
              "count shape heads groups stride dilation patch factor end base freq_shift octaves degree first last hop "
-             "length power rate bands fixed cycle batch empty".split())
+             "length power rate bands fixed cycle batch empty buckets max_distance".split())
 
 
 def numbers(result):
