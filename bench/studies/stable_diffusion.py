@@ -47,8 +47,8 @@ FITTING = (  # public folders that fit: name, millions of parameters, what it is
     ("stabilityai/sd-turbo", 1290, "in 1 step: --sampler euler --steps 1 --guidance 1"),
     ("nota-ai/bk-sdm-small", 689, "distilled, without a middle block"),
     ("SimianLuo/LCM_Dreamshaper_v7", 1066, "takes the guidance as an input"),
-    ("stabilityai/stable-diffusion-3-medium-diffusers", 7749, "3, with T5"),
-    ("stabilityai/stable-diffusion-3-medium-diffusers", 2987, "3, without text_encoder_3/, tokenizer_3/"),
+    ("stabilityai/stable-diffusion-3-medium-diffusers", 7749, "3, with T5, which --dtype float16 leaves in its file"),
+    ("stabilityai/stable-diffusion-3-medium-diffusers", 2987, "3, without text_encoder_3/"),
 )
 
 

@@ -36,8 +36,8 @@ def load(folder, dtype=np.float32, variant=None):
     folder: path with unet/, vae/, text_encoder/, tokenizer/, scheduler/; of Stable Diffusion 3 with transformer/ in
     place of unet/, with text_encoder_2/, tokenizer_2/ and perhaps text_encoder_3/, tokenizer_3/. dtype: of the
     parameters, np.float32, np.float64, or np.float16, which is widened to float32 a layer at a time where it is used:
-    a T5 that was saved in it stays in its file. variant: "fp16" for the files
-    *.fp16.safetensors, None for those without.
+    a T5 that was saved in it stays in its file. variant: "fp16" for the files *.fp16.safetensors, None for those
+    without.
     Returns {"unet", "vae", "text": {"params": tree, "config": dict}, "tokenizer": dict, "scheduler": dict}; of Stable
     Diffusion 3 "transformer" in place of "unet", and "text_2", "tokenizer_2"; "text_3", "tokenizer_3" where it has T5.
     Raises FileNotFoundError for a missing file; ValueError for pickle files, a damaged file, tensors that are missing,
