@@ -101,6 +101,8 @@ FUNCTIONS = {
                           mask=np.array([[True] * 8, [True] * 5 + [False] * 3])),
     "t5.t5_block": dict(params=lambda: net("t5")["encoder"]["block"][1], x=sines((2, 3, 4)), bias=sines((3, 3, 3), 1),
                         config=T5),
+    "t5.biased_attention": dict(q=sines((2, 3, 4, 2)), k=sines((2, 3, 4, 2), 1), v=sines((2, 3, 4, 2), 2),
+                                bias=sines((3, 4, 4), 3), mask=np.array([[True] * 4, [True, False, True, False]])),
     "t5.relative_buckets": dict(length=9, buckets=8, max_distance=6),
     "unet.unet": dict(params=lambda: net("unet"), x=digits()[:, None, ::2, ::2], context=TEXT, config=UNET),
     "unet.transformer": dict(params=lambda: net("unet")["mid_block"]["attentions"][0], x=sines((2, 4, 2, 3)),

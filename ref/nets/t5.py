@@ -11,8 +11,8 @@ Papers
 import numpy as np
 
 from ref.layers import (
-    attention, attention_backward, embedding, embedding_backward, gelu_tanh, gelu_tanh_backward, linear,
-    linear_backward, merge_heads, rms_norm, rms_norm_backward, split_heads,
+    embedding, embedding_backward, gelu_tanh, gelu_tanh_backward, linear, linear_backward, merge_heads, rms_norm,
+    rms_norm_backward, split_heads,
 )  # fmt: skip
 from ref.nets.init import drawn
 from ref.shapes import integers
@@ -78,18 +78,17 @@ def t5_encoder_backward(dy, params, cache, config, mask=None):
 
 
 def t5_block(params, x, bias, config, mask=None):
-    """u = x + W_o merge(softmax(q k^T + b) v),  y = u + W_o (gelu(W_0 n) * W_1 n),  with q, k and v of RMSNorm(x) and
-    n = RMSNorm(u), [T5] section 2.1 and [GLU] eq. 6: the logits are not divided by sqrt(d), and gelu is `gelu_tanh`.
+    """u = x + W_o merge(Attention(q, k, v)),  y = u + W_o (gelu(W_0 n) * W_1 n),  with q, k and v of RMSNorm(x) and
+    n = RMSNorm(u), [T5] section 2.1 and [GLU] eq. 6; the attention is `biased_attention`, gelu is `gelu_tanh`.
 
-    params: one of the encoder's blocks. x: (B, L, C). bias: (heads, L, L), of queries (row) and keys (column). config,
-    mask: as in `t5_encoder`.
+    params: one of the encoder's blocks. x: (B, L, C). bias: as there. config, mask: as in `t5_encoder`.
     Returns y (B, L, C), cache.
     """
     first, second = params["layer"]
     # Attention
     n1 = _norm(first["layer_norm"], x, config)
     q, k, v = (split_heads(apply(linear, first["SelfAttention"][name], n1), len(bias)) for name in "qkv")
-    a = merge_heads(attention(*_with_bias(q, k, bias), v, _keys(mask)))  # (B, L, heads d)
+    a = merge_heads(biased_attention(q, k, v, bias, mask))  # (B, L, heads d)
     u = x + apply(linear, first["SelfAttention"]["o"], a)
     # The gated layers
     n2 = _norm(second["layer_norm"], u, config)
@@ -101,7 +100,7 @@ def t5_block(params, x, bias, config, mask=None):
 def t5_block_backward(dy, params, bias, cache, config, mask=None):
     """Gradients of `t5_block`. dy: (B, L, C). params, bias, config, mask: as there. cache: of the forward.
     Returns dx, dbias, dparams."""
-    (first, second), (q, k, v), d = params["layer"], cache["qkv"], cache["qkv"][0].shape[3]
+    first, second = params["layer"]
     # The gated layers
     layers, h, g = second["DenseReluDense"], cache["h"], cache["g"]
     dm, dwo = gradient(linear_backward, dy, layers["wo"], gelu_tanh(h) * g)
@@ -112,16 +111,39 @@ def t5_block_backward(dy, params, bias, cache, config, mask=None):
     # Attention
     layers = first["SelfAttention"]
     da, do = gradient(linear_backward, du, layers["o"], cache["a"])
-    dqb, dkb, dv = attention_backward(split_heads(da, len(bias)), *_with_bias(q, k, bias), v, _keys(mask))
-    dqb = dqb * dqb.shape[3] ** 0.5  # (B, heads, L, d + L)
+    *dqkv, dbias = biased_attention_backward(split_heads(da, len(bias)), *cache["qkv"], bias, mask)
     dn, grads = 0, {"o": do}
-    for name, dhead in zip("qkv", (dqb[..., :d], dkb[..., :d], dv)):
+    for name, dhead in zip("qkv", dqkv):
         dn_head, grads[name] = gradient(linear_backward, merge_heads(dhead), layers[name], cache["n1"])
         dn = dn + dn_head
     dx, norm1 = _norm_gradient(dn, first["layer_norm"], cache["x"], config)
     dparams = {"layer": [{"SelfAttention": grads, "layer_norm": norm1}, {
         "DenseReluDense": {"wi_0": dwi_0, "wi_1": dwi_1, "wo": dwo}, "layer_norm": norm2}]}
-    return du + dx, dqb[..., d:].sum(axis=0), filled(params, dparams)
+    return du + dx, dbias, filled(params, dparams)
+
+
+def biased_attention(q, k, v, bias, mask=None):
+    """y = softmax(q k^T + b) v, [T5] section 2.1: the logits are not divided by sqrt(d).
+
+    q, k, v: (B, heads, L, d). bias: (heads, L, L), queries in rows. mask: (B, L) bools, True for the keys that are
+    seen, one or more in each row, or None for all.
+    Returns y (B, heads, L, d).
+    """
+    return _weights(q, k, bias, mask) @ v
+
+
+def biased_attention_backward(dy, q, k, v, bias, mask=None):
+    """Gradients of `biased_attention`, with weights p and scores s:
+
+        dv = p^T dy,   dp = dy v^T,   ds = p (dp - sum_k p dp),   dq = ds k,   dk = ds^T q,   db = sum_B ds
+
+    dy: as y there. q, k, v, bias, mask: as there.
+    Returns dq, dk, dv, dbias.
+    """
+    p = _weights(q, k, bias, mask)  # (B, heads, L, L)
+    dp = dy @ v.swapaxes(2, 3)
+    ds = p * (dp - (p * dp).sum(axis=3, keepdims=True))
+    return ds @ k, ds.swapaxes(2, 3) @ q, p.swapaxes(2, 3) @ dy, ds.sum(axis=0)
 
 
 def relative_buckets(length, buckets=32, max_distance=128):
@@ -153,18 +175,12 @@ def _distances(params, ids, config):
     return table, relative_buckets(ids.shape[1], table.shape[0], config.get("relative_attention_max_distance", 128))
 
 
-def _with_bias(q, k, bias):
-    """Queries and keys whose logits in `attention` are q k^T + b: [q, b] [k, 1]^T, times the root that these are
-    divided by."""
-    B, heads, L, _ = q.shape
-    rows = np.broadcast_to(bias, (B, heads, L, L))
-    units = np.broadcast_to(np.eye(L, dtype=k.dtype, like=k), (B, heads, L, L))
-    qb, kb = np.concatenate([q, rows], axis=3), np.concatenate([k, units], axis=3)  # (B, heads, L, d + L)
-    return qb * qb.shape[3] ** 0.5, kb
-
-
-def _keys(mask):
-    return None if mask is None else mask[:, None, None]  # (B, 1, 1, L)
+def _weights(q, k, bias, mask):
+    s = q @ k.swapaxes(2, 3) + bias  # (B, heads, L, L)
+    if mask is not None:
+        s = np.where(mask[:, None, None], s, -np.inf)
+    e = np.exp(s - np.real(s).max(axis=3, keepdims=True))
+    return e / e.sum(axis=3, keepdims=True)
 
 
 def _norm(params, x, config):

@@ -84,7 +84,7 @@ NETWORKS = [
     ("the class taken off", "ref.nets.unet._condition", "swap +", 2),
     ("the places taken off", "ref.nets.dit.dit", "swap +"),
     ("scale and shift swapped", "ref.nets.mmdit.mmdit", "name shift -> scale"),
-    ("logits over sqrt(d)", "ref.nets.t5._with_bias", "drop **"),
+    ("the bias taken off", "ref.nets.t5._weights", "swap +"),
     ("a token behind itself", "ref.nets.t5.relative_buckets", "swap >"),
     ("the encoder's moments without the last convolution", "ref.nets.autoencoder.encode", "never if"),
     ("an image in [0, 1]", "ref.nets.autoencoder.tiny_decode", "constant 1 -> 0", 2),

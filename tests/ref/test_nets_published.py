@@ -9,7 +9,7 @@ import pytest
 
 from ref import layers, tree
 from ref.nets import autoencoder, dit, mmdit, t5, text, unet
-from ref.nets.t5 import relative_buckets, t5_block
+from ref.nets.t5 import biased_attention, relative_buckets, t5_block
 from tests import GOLDENS, assert_close, golden, redrawn
 
 FILES = "nets", "unet", "t5"
@@ -164,7 +164,14 @@ def one_more(*sizes):
     return np.minimum(relative_buckets(*sizes) + 1, sizes[1] - 1)
 
 
-WITH_BIAS = t5._with_bias
+def scaled(q, *more):
+    return biased_attention(q / q.shape[3]**0.5, *more)
+
+
+def unmasked(*given):
+    return biased_attention(*given[:4])
+
+
 GEGLU = {"geglu": (tanh_for_erf, layers.geglu_backward)}
 PATCHED = [  # the network, where the fault is put, and what stands there then
     ("one eps for all norms, 1e-5", "unet_sd1", "ref.nets.unet", "EPS", 1e-5),
@@ -176,12 +183,12 @@ PATCHED = [  # the network, where the fault is put, and what stands there then
     ("scale and shift swapped", "dit_2", "ref.nets.dit", "layer_norm_modulate", swapped),
     ("scale and shift swapped", "mmdit_sd3", "ref.nets.mmdit", "layer_norm_modulate", swapped),
     ("a causal mask the other way", "text_quick_gelu", "ref.layers.attention", "attention", top_left),
-    ("logits over sqrt(d)", "t5", "ref.nets.t5", "_with_bias", lambda q, k, b: WITH_BIAS(q / q.shape[3]**0.5, k, b)),
+    ("logits over sqrt(d)", "t5", "ref.nets.t5", "biased_attention", scaled),
     ("a bias in the first block alone", "t5", "ref.nets.t5", "t5_block", of_its_own),
     ("a bucket further on", "t5", "ref.nets.t5", "relative_buckets", one_more),
     ("keys for queries", "t5", "ref.nets.t5", "relative_buckets", lambda *sizes: relative_buckets(*sizes).T),
     ("erf for tanh", "t5", "ref.nets.t5", "gelu_tanh", layers.gelu),
-    ("the mask forgotten", "t5_masked", "ref.nets.t5", "_keys", lambda mask: None),
+    ("the mask forgotten", "t5_masked", "ref.nets.t5", "biased_attention", unmasked),
     ("pixels moved by one", "unet_pixels", "ref.nets.unet", "upsample_nearest", upsampled_before),
 ]  # fmt: skip
 
