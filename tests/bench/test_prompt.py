@@ -189,10 +189,11 @@ def test_weights_with_an_autoencoder_draw_pictures(tmp_path):
     params = model.start(0, LATENT) | {"autoencoder": autoencoder.start(1, LATENT["widths"])}
     model.save(tmp_path / "w.npz", params, {"sizes": LATENT})
     params, about = model.load(tmp_path / "w.npz")
-    watched = show.Attention(about["sizes"]), show.Strip()
-    seen = model.sample(params, scenes.ids(["a red two"]), LATENT, 2.0, 2, watch=lambda *step: [w(*step) for w in watched])
-    assert seen.shape == (1, *model.SHAPE) and watched[0].of(0).shape == (scenes.LENGTH, 2, 2)
-    np.testing.assert_allclose(watched[1].steps[-1][1], seen, atol=1e-6)  # the last step ends at x0_hat, decoded
+    attention, strip = show.Attention(about["sizes"]), show.Strip()
+    watch = {"watch": lambda *step: (attention(*step), strip(*step))}
+    seen = model.sample(params, scenes.ids(["a red two"]), about["sizes"], 2.0, 2, **watch)
+    assert seen.shape == (1, *model.SHAPE) and attention.of(0).shape == (scenes.LENGTH, 2, 2)
+    np.testing.assert_allclose(strip.steps[-1][1], seen, atol=1e-6)  # the last step ends at x0_hat, decoded
 
 
 def test_weights_come_back_rounded_and_damaged_ones_are_named(weights, tmp_path):
