@@ -23,9 +23,9 @@ DROPPED = 0.1  # the share of captions dropped, which guidance needs
 SETTINGS = dict(batch=256, lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0, mean=0.0, power=1.0)
 # What a backend trains unless told otherwise, (sizes, settings). The shipped one takes more than 20 minutes of 2 cores
 RECIPES = {"numba_cpu": (dict(width=128, depth=4, heads=4, patch=2, shape=[4, 8, 8], widths=[16, 32, 32]),
-                         dict(batch=64, mean=1.0, power=0.0))}  # fmt: skip
+                         dict(batch=64, lr=3e-3, mean=1.4, power=0.0))}  # fmt: skip
 # share: of the steps or seconds; kl: weight of the divergence; measured: scenes whose latents are scaled
-AUTOENCODER = SETTINGS | dict(batch=64, lr=2e-3, weight_decay=0.0, ema=0.998, share=0.2, kl=1e-4, measured=512)
+AUTOENCODER = SETTINGS | dict(batch=64, lr=2e-3, weight_decay=0.0, ema=0.998, share=0.15, kl=1e-4, measured=512)
 VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one vector each
 KEPT = *VECTORS, "autoencoder"  # in a checkpoint
 
