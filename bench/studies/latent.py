@@ -21,15 +21,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from bench.studies import fit, nerf, pictures
-from bench.studies.prompt import adherence, judge, model, scenes, show, train
-from kernels.nets import with_kernels
+from bench.studies.prompt import adherence, autoencoder, judge, model, scenes, show, train
+from bench.studies.prompt.autoencoder import LATENT
 from ref import tree
-from ref.nets import autoencoder
-from ref.nets.init import autoencoder_init
 
 SETTINGS = dict(seconds=23.0, autoencoder_seconds=20.0, looks=4, count=100, batch=256, autoencoder_batch=128,
                 widths=(16, 32, 64), kl=1e-4, steps=30, guidance=2.5, seed=0, backend="numba_cpu")  # fmt: skip
-LATENT, CONFIG = (4, 8, 8), {"norm_num_groups": 8}
 PUBLISHED = 1 / 0.18215  # the deviation of Stable Diffusion's latents, of which 0.18215 is the published scale
 COARSE, TWO = {"shape": LATENT, "patch": 2}, {"streams": 2}
 # Each run: what differs from `model.SIZES`, and the deviation that latents are scaled to, None for as they are
@@ -78,20 +75,21 @@ def rows(this):
     layouts = [scenes.layouts(adherence.SEED, which, np.arange(this.count)) for which in adherence.TESTED]
     real = np.concatenate([scenes.pictures(layout, sprites) for layout in layouts])
     latents = encoded(net, this, real)
-    decoded, deviation = decoder(net, this), float(np.std(latents))
+    deviation = float(np.std(latents))
     found |= {"deviation": deviation, "mean": float(np.mean(latents))}
-    drawn = {"real scenes": real, "the same, decoded": decoded(latents)}
+    drawn = {"real scenes": real, "the same, decoded": decoded(net, this, latents)}
     found = [found] + [{"what": what, "sharpness": sharpness(x)} | agreed(judging, x, layouts)
                        for what, x in drawn.items()]  # fmt: skip
     found[2]["psnr"] = nerf.psnr((drawn["the same, decoded"] + 1) / 2, (real + 1) / 2)
     first, ids = found[0]["train_seconds"], np.concatenate([scenes.ids(scenes.captions(some)) for some in layouts])
     for what, (change, wanted) in RUNS.items():
-        sizes, scale = model.SIZES | change, 1.0 if wanted is None else deviation / wanted
-        on_latents, how = "shape" in sizes, {"what": what} | operations(sizes, this)
-        for seconds, step, average in diffused(this, sizes, sprites, net if on_latents else None, scale):
-            made = adherence.drawn_for(train.views(average, sizes), sizes, ids, w=this.guidance, steps=this.steps,
-                                       backend=this.backend)  # fmt: skip
-            drawn[what] = decoded(made * scale) if on_latents else made
+        sizes, on_latents = model.SIZES | change, "shape" in change
+        how = {"what": what} | operations(sizes, this)
+        scaled = autoencoder.rescaled(net, deviation / wanted if wanted else 1.0) if on_latents else None
+        for seconds, step, average in diffused(this, sizes, sprites, scaled):
+            params = train.views(average, sizes) | ({"autoencoder": scaled} if on_latents else {})
+            drawn[what] = adherence.drawn_for(params, sizes, ids, w=this.guidance, steps=this.steps,
+                                              backend=this.backend)  # fmt: skip
             found.append(how | {"train_seconds": seconds, "total_seconds": seconds + first * on_latents,
                                 "train_steps": step} | agreed(judging, drawn[what], layouts))  # fmt: skip
             this.tick()
@@ -103,12 +101,12 @@ def trained_autoencoder(this, sprites):
     """The moving average of its parameters, on the device, and its row."""
     arrays = fit.array_module(this.backend)
     settings = train.SETTINGS | {"batch": this.autoencoder_batch, "seed": this.seed, "ema": 0.998}
-    fresh = autoencoder_init(this.seed, latent=LATENT[0], widths=this.widths, layers=1)
+    fresh = autoencoder.start(this.seed, this.widths)
     state, shapes = train.state_of(fresh, arrays), tree.map(np.shape, fresh)
     ink, net = arrays.asarray(sprites[0]), train.split(state["params"], shapes)
-    step = fit.recorded(functools.partial(rebuild, net, ink, this.kl, this.backend), this.backend)
+    step = fit.recorded(functools.partial(train.rebuilt, net, ink, this.kl, this.backend), this.backend)
     kept = trained(state, step, settings, sprites, this, LATENT, this.autoencoder_seconds, 1)
-    _, used = counted(lambda net, eps: rebuild(net, sprites[0], this.kl, "ref", eps, *one(sprites)), fresh,
+    _, used = counted(lambda net, eps: train.rebuilt(net, sprites[0], this.kl, "ref", eps, *one(sprites)), fresh,
                       np.zeros((1, *LATENT)))  # fmt: skip
     return train.split(state["average"], shapes), {
         "what": "autoencoder", "train_seconds": kept[-1][0], "train_steps": kept[-1][1], "gflop": used / 1e9,
@@ -120,35 +118,13 @@ def one(sprites):
     return train.batch_of(1, train.SETTINGS | {"batch": 1}, sprites)
 
 
-def rebuild(params, ink, kl, backend, eps, *placed):
-    """The squared error of rebuilt pictures and the gradients of
-
-        L = mean over pictures of (sum (x_hat - x)^2 + kl KL(q(z | x), N(0, 1))) / pixels,   z = mean + std eps
-
-    as one vector. eps: (B, *LATENT). The rest: as in `train.gradients`."""
-    net, vae = with_kernels(autoencoder, backend), fit.backend(backend).vae
-    x = scenes.painted(ink, *placed[:4])
-    # Encode, draw z, decode
-    moments, up = net.encode(params, x, CONFIG)
-    mean, logvar = (part.copy() for part in np.split(moments, 2, axis=1))
-    z, _ = vae.reparameterize_kl(mean, logvar, eps)
-    x_hat, down = net.decode(params, z.astype(x.dtype), CONFIG)
-    # Backward
-    error = x_hat - x
-    dz, dparams = net.decode_backward(error * (2 / x.size), params, down, CONFIG)
-    dmean, dlogvar, _ = vae.reparameterize_kl_backward(dz, kl / x.size, mean, logvar, eps)
-    dmoments = np.concatenate([dmean, dlogvar], axis=1).astype(x.dtype)
-    _, more = net.encode_backward(dmoments, params, up, CONFIG)
-    return (error**2).mean(), train.packed(tree.map(np.add, dparams, more))
-
-
-def diffused(this, sizes, sprites, net, scale):
-    """Trains the transformer, on latents divided by scale if there is a net, else on pixels. Returns as `trained`."""
+def diffused(this, sizes, sprites, net):
+    """Trains the transformer, on the latents of net, or on pixels for None. Returns as `trained`."""
     arrays = fit.array_module(this.backend)
     settings = train.SETTINGS | {"batch": this.batch, "seed": this.seed, "ema": 0.998, "weight_decay": 0.0}
     state = train.begin(sizes, settings, arrays)
     params, ink = train.views(state["params"], sizes), arrays.asarray(sprites[0])
-    encode = net and (lambda x0: means(net, x0, this.backend) / np.float32(scale))
+    encode = net and functools.partial(autoencoder.means, net, backend=this.backend)
     step = functools.partial(train.gradients, params, ink, sizes, this.backend, encode=encode)
     step = fit.recorded(step, this.backend)
     return trained(state, step, settings, sprites, this, model.shape_of(sizes), this.seconds, this.looks)
@@ -173,20 +149,14 @@ def trained(state, step, settings, sprites, this, shape, seconds, looks):
     return kept
 
 
-def means(net, x, backend):
-    """The means of q(z | x), (B, *LATENT)."""
-    return np.split(with_kernels(autoencoder, backend).encode(net, x, CONFIG, keep=False)[0], 2, axis=1)[0]
-
-
 def encoded(net, this, x):
     """The latents of pictures, on the host."""
-    return _in_batches(lambda some: means(net, some, this.backend), this, x)
+    return _in_batches(lambda some: autoencoder.means(net, some, this.backend), this, x)
 
 
-def decoder(net, this):
-    """A function from latents to pictures, both on the host."""
-    return lambda z: _in_batches(
-        lambda some: with_kernels(autoencoder, this.backend).decode(net, some, CONFIG, keep=False)[0], this, z)
+def decoded(net, this, z):
+    """The pictures of latents, on the host."""
+    return _in_batches(lambda some: autoencoder.decoded(net, some, this.backend), this, z)
 
 
 def _in_batches(f, this, x):
@@ -217,8 +187,8 @@ def operations(sizes, this):
 
     _, used = counted(step, params, x)
     if "shape" in sizes:
-        net = autoencoder_init(0, latent=LATENT[0], widths=this.widths, layers=1)
-        _, encoding = counted(lambda net, x: means(net, x, "ref"), net, np.zeros((1, *model.SHAPE)))
+        net = autoencoder.start(0, this.widths)
+        _, encoding = counted(lambda net, x: autoencoder.means(net, x, "ref"), net, np.zeros((1, *model.SHAPE)))
     return {"gflop": (used + encoding) / 1e9, "of_encoding": encoding / 1e9,
             "parameters": sum(leaf.size for leaf in tree.leaves(params))}  # fmt: skip
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from bench.studies import latent, results
-from bench.studies.prompt import adherence, classifier, judge, model, scenes, train
-from ref import layers, philox, tree
-from ref.nets.init import autoencoder_init
+from bench.studies.prompt import adherence, autoencoder, classifier, judge, model, scenes, train
+from ref import layers, nets, philox, tree
 from tests import ROOT
 
 TINY = dict(text_width=8, text_layers=1, text_heads=2, patch=16, width=8, depth=1, heads=2)
@@ -47,7 +46,7 @@ def test_operations_grow_with_tokens_and_the_two_streams_cost_what_one_costs(mon
 
 
 def test_the_gradients_of_the_autoencoder_are_those_of_its_loss(references):
-    fresh = tree.map(np.float64, autoencoder_init(0, widths=(8, 8, 8), layers=1))
+    fresh = tree.map(np.float64, autoencoder.start(0, (8, 8, 8)))
     fresh = tree.map(lambda a: a + 0.1 * np.sin(1 + np.arange(a.size)).reshape(a.shape), fresh)
     shapes, ink, kl = tree.map(np.shape, fresh), references[1][0].astype(np.float64), 0.5
     placed, eps = latent.one(references[1]), philox.normal(1, (1, *latent.LATENT))
@@ -56,12 +55,12 @@ def test_the_gradients_of_the_autoencoder_are_those_of_its_loss(references):
     def loss(vector):  # with the divergence, which `rebuild` does not return
         params = train.split(vector, shapes)
         x = scenes.painted(ink, *placed[:4])
-        mean, logvar = np.split(latent.autoencoder.encode(params, x, latent.CONFIG)[0], 2, axis=1)
-        x_hat = latent.autoencoder.decode(params, mean + np.exp(logvar / 2) * eps, latent.CONFIG)[0]
+        mean, logvar = np.split(nets.autoencoder.encode(params, x, autoencoder.CONFIG)[0], 2, axis=1)
+        x_hat = nets.autoencoder.decode(params, mean + np.exp(logvar / 2) * eps, autoencoder.CONFIG)[0]
         divergence = np.sum(mean**2 + np.exp(logvar) - 1 - logvar) / 2
         return (np.sum((x_hat - x) ** 2) + kl * divergence) / x.size
 
-    _, grads = latent.rebuild(fresh, ink, kl, "ref", eps, *placed)
+    _, grads = train.rebuilt(fresh, ink, kl, "ref", eps, *placed)
     for stream in range(3):
         along = philox.normal(2, vector.shape, stream)
         slope = (loss(vector + 1e-6 * along) - loss(vector - 1e-6 * along)) / 2e-6

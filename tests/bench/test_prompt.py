@@ -7,10 +7,11 @@ import pytest
 
 from bench.studies import fit, results
 from bench.studies.prompt import __main__ as command
-from bench.studies.prompt import adherence, classifier, judge, model, scenes, show, train
+from bench.studies.prompt import adherence, autoencoder, classifier, judge, model, scenes, show, train
 from ref import philox, tree
 
 SIZES = dict(text_width=8, text_layers=1, text_heads=2, patch=16, width=8, depth=1, heads=2)
+LATENT = SIZES | {"shape": [4, 8, 8], "patch": 4, "widths": [8, 8, 8]}
 LAYOUTS = {which: scenes.layouts(3, which, np.arange(400)) for which in scenes.SETS}
 
 
@@ -138,10 +139,11 @@ NARROW = SIZES | {"text_width": 4, "text_heads": 1, "width": 4, "heads": 1}  # 2
 
 
 @pytest.mark.parametrize("backend, steps, sizes", [
-    ("ref", 4, SIZES), ("numba_cpu", 4, SIZES), ("triton_gpu", 2, NARROW),
+    ("ref", 4, SIZES), ("numba_cpu", 4, SIZES), ("triton_gpu", 2, NARROW), ("ref", 6, LATENT),
 ])  # fmt: skip
 def test_a_resumed_training_is_an_uninterrupted_one(backend, steps, sizes, sprites, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "array_module", lambda backend: np)  # the interpreter's arrays are NumPy's
+    monkeypatch.setattr(train, "AUTOENCODER", train.AUTOENCODER | {"batch": 2, "measured": 8})
     settings, about = train.SETTINGS | {"batch": 2}, {"sizes": sizes}
     whole = train.begin(sizes, settings)
 
@@ -152,11 +154,26 @@ def test_a_resumed_training_is_an_uninterrupted_one(backend, steps, sizes, sprit
     train.train(whole, sizes, settings, sprites, backend, steps, tick=save_half)
     again = train.load(tmp_path / "half.npz", about)
     train.train(again, sizes, settings, sprites, backend, steps)
-    for name in train.VECTORS:
+    for name in train.KEPT:
         np.testing.assert_array_equal(again[name], whole[name])
+    assert len(whole["autoencoder"]) > 0 or sizes is not LATENT
     assert again["losses"] == whole["losses"] and again["step"] == steps
     with pytest.raises(ValueError, match="half.npz: expected a checkpoint of"):
         train.load(tmp_path / "half.npz", {"sizes": sizes | {"width": 12}})
+
+
+def test_rescaled_latents_are_moved_and_scaled_and_decode_to_the_same(sprites):
+    net = tree.map(lambda a: a + np.float32(0.2) * np.sin(1 + np.arange(a.size, dtype=np.float32)).reshape(a.shape),
+                   autoencoder.start(0, (8, 8, 8)))  # fmt: skip
+    x = scenes.pictures(scenes.layouts(3, "training", np.arange(4)), sprites)
+    z = autoencoder.means(net, x, "ref")
+    for axis in ((0, 2, 3), None):
+        scale, shift = z.std(axis=axis), z.mean(axis=axis)
+        other = autoencoder.rescaled(net, scale, shift)
+        unit = autoencoder.means(other, x, "ref")
+        assert np.allclose(unit.std(axis=axis), 1, atol=1e-4) and np.allclose(unit.mean(axis=axis), 0, atol=1e-4)
+        drawn, same = autoencoder.decoded(net, z, "ref"), autoencoder.decoded(other, unit, "ref")
+        np.testing.assert_allclose(same, drawn, atol=1e-4 * np.abs(drawn).max())
 
 
 # Files and commands
@@ -166,6 +183,17 @@ def test_a_resumed_training_is_an_uninterrupted_one(backend, steps, sizes, sprit
 def weights(tmp_path):
     model.save(tmp_path / "w.npz", model.start(0, SIZES), {"sizes": SIZES})
     return tmp_path / "w.npz"
+
+
+def test_weights_with_an_autoencoder_draw_pictures(tmp_path):
+    params = model.start(0, LATENT) | {"autoencoder": autoencoder.start(1, LATENT["widths"])}
+    model.save(tmp_path / "w.npz", params, {"sizes": LATENT})
+    params, about = model.load(tmp_path / "w.npz")
+    attention, strip = show.Attention(about["sizes"]), show.Strip()
+    watch = {"watch": lambda *step: (attention(*step), strip(*step))}
+    seen = model.sample(params, scenes.ids(["a red two"]), about["sizes"], 2.0, 2, **watch)
+    assert seen.shape == (1, *model.SHAPE) and attention.of(0).shape == (scenes.LENGTH, 2, 2)
+    np.testing.assert_allclose(strip.steps[-1][1], seen, atol=1e-6)  # the last step ends at x0_hat, decoded
 
 
 def test_weights_come_back_rounded_and_damaged_ones_are_named(weights, tmp_path):

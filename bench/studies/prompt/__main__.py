@@ -20,6 +20,7 @@ import numpy as np
 from bench import files
 from bench.studies import data, fit, results
 from bench.studies.prompt import adherence, model, scenes, show, train
+from ref import tree
 
 LIMITS = {"samples": (1, 1000), "steps": (1, 10**7), "guidance": (-100, 100), "seed": (0, 2**63), "count": (1, 10**7),
           "batch": (1, 10**5), "minutes": (0.01, 10**6), "lr": (0, 1), "looks": (1, 1000)}  # fmt: skip
@@ -86,10 +87,10 @@ def _train(args):
             nonlocal shown
             if time.perf_counter() - shown > 1:
                 bar.update(round(begun["step"] if args.steps else begun["seconds"]) - bar.n)
-                bar.set_postfix(step=begun["step"], loss=f"{float(begun['losses'][-1]):.4f}")
+                bar.set_postfix(step=begun["step"], loss=f"{float((begun['losses'] or [np.nan])[-1]):.4f}")
                 shown = time.perf_counter()
-            _look(looks, begun, args)
-            if begun["step"] % 1000 == 0:
+            _look(looks, begun, sizes, args)
+            if begun["step"] and begun["step"] % 1000 == 0:
                 _keep(begun, about, args)
 
         try:
@@ -100,27 +101,27 @@ def _train(args):
             print(f"step {begun['step']}; continue with --resume {checkpoint}", file=sys.stderr)
             raise
     _keep(begun, about, args)
-    _look(looks, begun, args)
+    _look(looks, begun, sizes, args)
     print(f"{begun['step']} steps in {begun['seconds']:.0f} s, loss {np.mean(begun['losses'][-200:]):.4f}", flush=True)
     judged = _curve(looks, sizes, args)
     print("\n".join(results.columns(judged, list(judged[0]))))
 
 
-def _look(looks, state, args):
+def _look(looks, state, sizes, args):
     """Keeps the average where another share of the training is over, for the judge after it. looks: {number: when and
-    average}."""
+    parameters}."""
     done = state["step"] / args.steps if args.steps else state["seconds"] / (60 * args.minutes)
     number = min(int(done * args.looks), args.looks)
-    if number and number not in looks:
+    if number and state["step"] and number not in looks:
         when = {"steps": state["step"], "seconds": state["seconds"]}
-        looks[number] = when, fit.host(state["average"]).copy()
+        looks[number] = when, tree.map(np.copy, train.whole(train.host(state), "average", sizes))
 
 
 def _curve(looks, sizes, args):
     """Writes the judge's table of all looks, and returns the rows of the last. looks: of `_look`."""
     references, curve = adherence.references(args.data), []
-    for when, average in looks.values():
-        judged = adherence.rows(train.views(average, sizes), sizes, references, JUDGED)
+    for when, params in looks.values():
+        judged = adherence.rows(params, sizes, references, JUDGED)
         curve += [when | row for row in judged]
     files.write_atomic(args.out / "curve.csv", results.written(curve).encode())
     return judged
@@ -130,7 +131,7 @@ def _keep(state, about, args):
     """The checkpoint, the weights, the losses and the pictures of some prompts, as they are now."""
     here = train.host(state)
     train.save(args.out / "checkpoint.npz", here, about)
-    params = train.views(here["average"], about["sizes"])
+    params = train.whole(here, "average", about["sizes"])
     machine = {"steps": state["step"], "seconds": round(state["seconds"]), "machine": show.machine(about["backend"])}
     model.save(args.out / "prompt.npz", params, about | machine | {"commit": show.commit()})
     lines = "".join(f"{step},{loss}\r\n" for step, loss in [("step", "loss"), *enumerate(here["losses"], 1)])

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench import files
 from bench.studies import fit
-from bench.studies.prompt import scenes
+from bench.studies.prompt import autoencoder, scenes
 from kernels.nets import with_kernels
 from ref import flow, guidance, philox, samplers, tree
 from ref.nets import joint_dit, mmdit, text
@@ -26,7 +26,8 @@ SAMPLERS = {"euler": samplers.flow_euler, "heun": samplers.flow_heun}
 
 def start(seed, sizes):
     """Fresh parameters: {"text": of `text_encoder`, "net": of `joint_dit`}; for the seed None their shapes. sizes: as
-    SIZES; perhaps shape, of what is drawn in place of pictures, and streams, 2 for `mmdit`."""
+    SIZES; perhaps shape, of what is drawn in place of pictures, and widths, of the autoencoder that turns it into
+    pictures; perhaps streams, 2 for `mmdit`."""
     text = text_encoder_init(seed, 1 + len(scenes.WORDS), scenes.LENGTH, sizes["text_width"], sizes["text_layers"])
     if seed is not None:  # words and places of size 1, or they drown in what the blocks add, and digits come late
         text["embeddings"] = tree.map(lambda w: w * np.float32(sizes["text_width"] ** 0.5), text["embeddings"])
@@ -37,6 +38,12 @@ def start(seed, sizes):
     channels, side, _ = shape_of(sizes)
     net = joint_dit_init(other, side, sizes["patch"], channels, sizes["width"], sizes["depth"], context)
     return {"text": text, "net": net}
+
+
+def shapes(sizes):
+    """The shapes of all parameters that draw, the autoencoder's among them. sizes: as in `start`."""
+    more = {"autoencoder": autoencoder.start(None, sizes["widths"])} if "widths" in sizes else {}
+    return start(None, sizes) | more
 
 
 def shape_of(sizes):
@@ -84,8 +91,8 @@ def predict_backward(dx0_hat, params, cache, sizes, backend):
 def guided(params, ids, w, sizes, backend, without=None, watch=None):
     """velocity(x_t, t) for the prompts, guided away from the prompts `without`: from none, if None.
 
-    ids: (B, LENGTH). w: weight, 1 for none. without: (B, LENGTH), or None. watch: called with (t, x0_hat, cache) of
-    each step; the prompts come first in the cache. Returns a function for `ref.samplers`."""
+    ids: (B, LENGTH). w: weight, 1 for none. without: (B, LENGTH), or None. watch: called with (t, x0_hat as a picture,
+    cache) of each step; the prompts come first in the cache. Returns a function for `ref.samplers`."""
     without = np.broadcast_to(NOTHING, ids.shape) if without is None else without
     arrays = fit.array_module(backend)
     params, rows = tree.map(arrays.asarray, params), arrays.asarray(ids if w == 1 else np.concatenate([ids, without]))
@@ -103,20 +110,29 @@ def guided(params, ids, w, sizes, backend, without=None, watch=None):
             cond, uncond = np.split(x0_hat, 2)
             x0_hat = guidance.guide(uncond, cond, w)
         if watch is not None:
-            watch(t, x0_hat, cache)
+            watch(t, pictures_of(params, x0_hat, backend), cache)
         return flow.velocity_from_x0(xt, x0_hat, t)
 
     return velocity
 
 
+def pictures_of(params, z, backend):
+    """The pictures of what was drawn, on the host: itself, or decoded, if the parameters have an autoencoder."""
+    if "autoencoder" not in params:
+        return z
+    arrays = fit.array_module(backend)
+    net = tree.map(arrays.asarray, params["autoencoder"])
+    return fit.host(autoencoder.decoded(net, arrays.asarray(z, np.float32), backend))
+
+
 def sample(
     params, ids, sizes, w=2.5, steps=30, seed=0, sampler="euler", backend="numba_cpu", without=None, watch=None,
 ):  # fmt: skip
-    """Pictures for the prompts, (B, *shape_of(sizes)) float64. ids, w, without, watch: as in `guided`. sampler: of
-    SAMPLERS."""
+    """Pictures for the prompts, (B, 3, 32, 32), or what stands in their place, if no autoencoder is there. ids, w,
+    without, watch: as in `guided`. sampler: of SAMPLERS."""
     noise = philox.normal(seed, (len(ids), *shape_of(sizes)), philox.stream("sampling"))
     velocity = guided(params, ids, w, sizes, backend, without, watch)
-    return SAMPLERS[sampler](velocity, noise, np.linspace(1, 0, steps + 1))
+    return pictures_of(params, SAMPLERS[sampler](velocity, noise, np.linspace(1, 0, steps + 1)), backend)
 
 
 def save(path, params, about):
@@ -132,7 +148,7 @@ def load(path=WEIGHTS):
     for another kind of file or one with other arrays."""
     with files.arrays(path, "weights that `python -m bench.studies.prompt train` made") as found:
         about = json.loads(str(found.pop("about")))
-        shapes = tree.named(start(None, about["sizes"]))
-    if {name: a.shape for name, a in found.items()} != shapes:
-        raise ValueError(f"{path}: expected {len(shapes)} arrays of its sizes {about['sizes']}, got others")
-    return tree.from_named({name: found[name].astype(np.float32) for name in shapes}), about
+        wanted = tree.named(shapes(about["sizes"]))
+    if {name: a.shape for name, a in found.items()} != wanted:
+        raise ValueError(f"{path}: expected {len(wanted)} arrays of its sizes {about['sizes']}, got others")
+    return tree.from_named({name: found[name].astype(np.float32) for name in wanted}), about

@@ -9,7 +9,7 @@ import numpy as np
 from bench import machine as here
 from bench.studies import fit, results
 from bench.studies.pictures import pyplot
-from bench.studies.prompt import scenes
+from bench.studies.prompt import model, scenes
 
 EIGHT = [
     "a red seven above a small blue three", "a large green two on the left", "a cyan five left of a small red zero",
@@ -34,7 +34,7 @@ class Attention:
     maps (B, rows, columns, LENGTH). A `watch` of `model.sample`."""
 
     def __init__(self, sizes):
-        self.side, self.calls, self.maps = scenes.SIZE // sizes["patch"], 0, 0.0
+        self.side, self.calls, self.maps = model.shape_of(sizes)[1] // sizes["patch"], 0, 0.0
 
     def __call__(self, t, x0_hat, cache):
         for block in cache["net"]["blocks"]:

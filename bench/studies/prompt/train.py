@@ -1,6 +1,6 @@
 """How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by a power of 1 / t,
 Adam with a moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`);
-noise and optimiser are its kernels.
+noise and optimiser are its kernels. On latents the autoencoder is trained first.
 
 On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy; the loss
 and its gradients are one CUDA graph.
@@ -15,15 +15,19 @@ import numpy as np
 
 from bench import files
 from bench.studies import fit
-from bench.studies.prompt import model, scenes
+from bench.studies.prompt import autoencoder, model, scenes
 from ref import flow, philox, tree
 
 DROPPED = 0.1  # the share of captions dropped, which guidance needs
 # mean: of logit t; power: of 1 / t in the loss
 SETTINGS = dict(batch=256, lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0, mean=0.0, power=1.0)
 # What a backend trains unless told otherwise, (sizes, settings). The shipped one takes more than 20 minutes of 2 cores
-RECIPES = {"numba_cpu": (dict(width=128, depth=4, heads=4), dict(batch=64, mean=1.0, power=0.0))}
+RECIPES = {"numba_cpu": (dict(width=128, depth=4, heads=4, patch=2, shape=[4, 8, 8], widths=[16, 32, 32]),
+                         dict(batch=64, lr=3e-3, mean=1.4, power=0.0))}  # fmt: skip
+# share: of the steps or seconds; kl: weight of the divergence; measured: scenes whose latents are scaled
+AUTOENCODER = SETTINGS | dict(batch=64, lr=2e-3, weight_decay=0.0, ema=0.998, share=0.15, kl=1e-4, measured=512)
 VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one vector each
+KEPT = *VECTORS, "autoencoder"  # in a checkpoint
 
 
 def recipe(backend, **asked):
@@ -35,8 +39,9 @@ def recipe(backend, **asked):
 
 
 def begin(sizes, settings, arrays=np):
-    """The state before the first step. arrays: module that makes its arrays, numpy or cupy."""
-    return state_of(model.start(settings["seed"], sizes), arrays)
+    """The state before the first step, its autoencoder not trained: no numbers. arrays: module that makes its arrays,
+    numpy or cupy."""
+    return state_of(model.start(settings["seed"], sizes), arrays) | {"autoencoder": arrays.zeros(0, np.float32)}
 
 
 def state_of(fresh, arrays=np):
@@ -97,6 +102,12 @@ def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, 
     return loss, packed(dparams)
 
 
+def rebuilt(*given):
+    """`autoencoder.rebuild` with its gradients in one vector."""
+    loss, grads = autoencoder.rebuild(*given)
+    return loss, packed(grads)
+
+
 def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, shape=model.SHAPE):
     """One step. Changes state. loss_and_gradients: `gradients` of its parameters. done: the share of the training that
     is over; the rate falls to 0 over its second half. shape: of the noise of an example."""
@@ -116,14 +127,24 @@ def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, sha
 
 
 def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, tick=lambda: None):
-    """Train until `steps`, or for `seconds` in all. Changes state. tick: called after each step."""
+    """Train until `steps`, or for `seconds` in all, of which an autoencoder takes its share first. Changes state. tick:
+    called after each step."""
+    if "widths" in sizes and not len(state["autoencoder"]):
+        _learn_latents(state, sizes, settings, sprites, backend, steps, seconds, tick)
     params, ink = views(state["params"], sizes), fit.array_module(backend).asarray(sprites[0])
-    of_batch = functools.partial(gradients, params, ink, sizes, backend, power=settings["power"])
+    net = whole(state, "params", sizes).get("autoencoder")
+    encode = net and functools.partial(autoencoder.means, net, backend=backend)
+    of_batch = functools.partial(gradients, params, ink, sizes, backend, power=settings["power"], encode=encode)
+    _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, model.shape_of(sizes))
+
+
+def _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, shape):
+    """Steps until `steps`, or for `seconds` in all. Changes state. of_batch, shape: as in `advance`."""
     loss_and_gradients = fit.recorded(of_batch, backend)
     began = time.perf_counter() - state["seconds"]
     while state["step"] < (steps or np.inf) and state["seconds"] < (seconds or np.inf):
         done = state["step"] / steps if steps else state["seconds"] / seconds
-        advance(state, loss_and_gradients, settings, sprites, backend, done)
+        advance(state, loss_and_gradients, settings, sprites, backend, done, shape)
         if state["step"] % 50 == 0:  # the losses wait for the GPU, so they are fetched seldom
             state["losses"] = [float(loss) for loss in state["losses"]]
         state["seconds"] = time.perf_counter() - began
@@ -131,17 +152,45 @@ def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, ti
     state["losses"] = [float(loss) for loss in state["losses"]]
 
 
+def _learn_latents(state, sizes, settings, sprites, backend, steps, seconds, tick):
+    """Trains the autoencoder, and moves and scales its latents to mean 0 and deviation 1 in each channel. Changes
+    state."""
+    arrays, own = fit.array_module(backend), AUTOENCODER | {"seed": settings["seed"]}
+    net = state_of(autoencoder.start(own["seed"], sizes["widths"]), arrays)
+    shapes, ink = autoencoder.start(None, sizes["widths"]), arrays.asarray(sprites[0])
+    of_batch = functools.partial(rebuilt, split(net["params"], shapes), ink, own["kl"], backend)
+
+    def ticked():
+        state["seconds"] = net["seconds"]
+        tick()
+
+    length = steps and max(1, round(own["share"] * steps)), seconds and own["share"] * seconds
+    _descend(net, of_batch, own, sprites, backend, *length, ticked, autoencoder.LATENT)
+    layout = scenes.layouts(own["seed"], "training", np.arange(own["measured"]))
+    average = split(net["average"], shapes)
+    latents = autoencoder.means(average, arrays.asarray(scenes.pictures(layout, sprites)), backend)
+    scale, shift = (fit.host(f(latents, axis=(0, 2, 3))) for f in (np.std, np.mean))
+    state["autoencoder"] = packed(autoencoder.rescaled(average, scale, shift))
+
+
+def whole(state, which, sizes):
+    """All that draws: the tree of parameters, with the autoencoder's if it has one. which: of VECTORS."""
+    if not len(state["autoencoder"]):
+        return views(state[which], sizes)
+    return views(state[which], sizes) | {"autoencoder": split(state["autoencoder"], model.shapes(sizes)["autoencoder"])}
+
+
 def host(state):
     """The state with its vectors as NumPy arrays and its losses as floats."""
     losses = [float(loss) for loss in state["losses"]]
-    return state | {name: fit.host(state[name]) for name in VECTORS} | {"losses": losses}
+    return state | {name: fit.host(state[name]) for name in KEPT} | {"losses": losses}
 
 
 def save(path, state, about):
     """Write a checkpoint, atomically. state: on the host. about: dict that JSON can hold."""
     content = io.BytesIO()
     rest = {name: state[name] for name in ("step", "seconds", "losses")}
-    np.savez(content, about=json.dumps(about | rest, sort_keys=True), **{name: state[name] for name in VECTORS})
+    np.savez(content, about=json.dumps(about | rest, sort_keys=True), **{name: state[name] for name in KEPT})
     files.write_atomic(path, content.getvalue())
 
 
@@ -149,7 +198,7 @@ def load(path, about, arrays=np):
     """The state that `save` wrote. Raises ValueError, which names the file, where it is damaged or another's."""
     with files.arrays(path, "a whole checkpoint of this study") as found:
         theirs = json.loads(str(found.pop("about")))
-        state = {name: arrays.asarray(found[name]) for name in VECTORS}
+        state = {name: arrays.asarray(found[name]) for name in KEPT}
         state |= {name: theirs.pop(name) for name in ("step", "seconds", "losses")}
     if theirs != about:
         raise ValueError(f"{path}: expected a checkpoint of {about}, got one of {theirs}")
