@@ -85,7 +85,7 @@ def bits(seed, shape, stream=0):
     seed, stream, shape = _word64("seed", seed), _word64("stream", stream), _lengths(shape)
     size = math.prod(shape)
     block = np.arange((size + 3) // 4, dtype=np.uint64)
-    counter = np.empty((block.size, 4), np.uint32)
+    counter = np.zeros((block.size, 4), np.uint32)
     counter[:, 0] = block & np.uint64(0xFFFFFFFF)
     counter[:, 1] = block >> np.uint64(32)
     counter[:, 2:] = stream & 0xFFFFFFFF, stream >> 32
