@@ -12,7 +12,7 @@ from ref.reading import attended, catalogue, course, trace
 
 LEAVES = 6  # of a dict or a list, what is shown
 ROOM = 160  # lines of a trace; calls within calls are folded where it would be longer
-FOLDED = "folded calls: `python -m ref trace` with their name shows what is inside; with `--html FILE` nothing is folded"
+FOLDED = "what is folded: `python -m ref trace` with its name shows it; with `--html FILE` nothing is folded"
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")  # what sets a colour, and takes no room
 
 
@@ -98,7 +98,7 @@ def source(function):
 
 def traced(function, run, differences):
     """A run as text, a list of lines. function: of `ref`. run: from `trace.record`. differences: from
-    `trace.finite_differences`, or []."""
+    `gradients.finite_differences`, or []."""
     lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
     lines += (shown := steps(run))
     lines += ["", FOLDED] * any(line.endswith(", folded") for line in shown) + attended.lines(run)
@@ -140,7 +140,7 @@ def steps(run, deep=None):
 
 def compared(name, gradient, difference, size):
     """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient,
-    difference, size: of `trace.finite_differences`."""
+    difference, size: of `gradients.finite_differences`."""
     apart = np.abs(gradient - difference)[np.isfinite(difference)]
     of = f"all {size}" if apart.size == size else f"{apart.size} of {size} elements"
     return _numbers(gradient), _numbers(difference), f"{np.max(apart, initial=0):.1e} apart at most, in {of}"
