@@ -96,7 +96,7 @@ def _topic(topic, sections):
         parts.append(f'<details class="question"><summary>{words(question)}</summary>'
                      f"<p>{words(figures.said(answer))}</p></details>")
     parts += [_study(name) for name in topic.studies]
-    parts += [f'<h2>Measured: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>'
+    parts += [f'<h2>Picture: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>'
               for name in topic.images]  # fmt: skip
     return _framed(topic.title, "\n".join([*parts, "<h2>Equations</h2>", *sections, _around(topic)]))
 
