@@ -9,7 +9,7 @@ from ref.reading import catalogue, course, site
 
 MOST = 6  # places that are listed
 SMALL = set("a an and are at be between by can do does explain for from how i in into is it its of on or over so than "
-            "that the their them then there this to versus vs was what when where which why with you".split())  # fmt: skip
+            "that the their them then there this to versus vs was what when where which why with".split())  # fmt: skip
 ENDS = re.compile(r"(?<=\w{4})(?:ations?|ings?|ers?|ity|ed|es|e|y|(?<!s)s)$")
 
 
@@ -40,8 +40,8 @@ def _begins(stem, word):
 
 def _fit(rare, weighted):
     """How well a place fits. rare: {word: how much it says}. weighted: [(weight, words)] of the place."""
-    weights = {word: max((weight for weight, stems in weighted if any(_begins(stem, word) for stem in stems)), default=0)
-               for word in rare}  # fmt: skip
+    weights = {word: max((weight for weight, stems in weighted if any(_begins(stem, word) for stem in stems)),
+                         default=0) for word in rare}  # fmt: skip
     return sum(rare[word] * weight for word, weight in weights.items()) * sum(map(bool, weights.values())) / len(rare)
 
 
