@@ -156,9 +156,10 @@ def _repeated(steps, at=0):
 
 
 def _left(steps):
-    """[(name, value)] of the numbers and arrays that steps made, each as it was last."""
+    """[(name, value)] of the numbers and arrays that steps made, each as it was last; what is in a dict left out."""
     last = dict(made for step in steps for made in step.made)
-    return [(name, value) for name, value in last.items() if isinstance(value, (int, float, np.ndarray, np.generic))]
+    return [(name, value) for name, value in last.items()
+            if isinstance(value, (int, float, np.ndarray, np.generic)) and "[" not in name]
 
 
 def _path(step):
