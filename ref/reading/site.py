@@ -137,7 +137,9 @@ def _equation(name, function, ran, lines, linked):
     needed = [f'<a href="{_topic_of(other).file}#{other}">{other.removeprefix("ref.")}</a>'
               for other in catalogue.needs(function)]
     places = [_place(*line.split("  ", 1), linked) for line in catalogue.elsewhere(function)]
-    paper = " · ".join(filter(None, (words(catalogue.paper(function)), _place(catalogue.where(function), "", linked))))
+    forward, cited = name.removesuffix("_backward"), words(catalogue.paper(function))
+    cited = re.sub(r"^gradient of (.*)", rf'gradient of <a href="#{forward}">\1</a>', cited)
+    paper = " · ".join(filter(None, (cited, _place(catalogue.where(function), "", linked))))
     listed = "".join(f"<li>{place}</li>" for place in places)
     return "\n".join([
         f'<section id="{name}"><h3>{short}</h3><p class="where">{paper}</p>',
