@@ -1,5 +1,6 @@
 """What the course, the equations and the papers say about some words, the best first, and what to type next."""
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -15,7 +16,7 @@ ENDS = re.compile(r"(?<=\w{4})(?:ations?|ings?|ers?|ity|ed|es|e|y|(?<!s)s)$")
 
 def lines(words):
     """A list of lines. words: list of str. Raises LookupError where nothing has one of them."""
-    said, places = " ".join(words), list(_places())
+    said, places = " ".join(words), _listed()
     wanted = dict(zip(_stems(said), _words(said))) or {said.lower(): said}  # {without its end: as it was typed}
     known = Counter(stem for weighted, *_ in places for stem in {stem for _, stems in weighted for stem in stems})
     # A word that few places have says more
@@ -43,6 +44,11 @@ def _fit(rare, weighted):
     weights = {word: max((weight for weight, stems in weighted if any(_begins(stem, word) for stem in stems)),
                          default=0) for word in rare}  # fmt: skip
     return sum(rare[word] * weight for word, weight in weights.items()) * sum(map(bool, weights.values())) / len(rare)
+
+
+@functools.cache
+def _listed():
+    return list(_places())
 
 
 def _places():
