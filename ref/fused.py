@@ -185,7 +185,7 @@ def mlp_train(params, data, steps, batch, lr, seed, abar, state=None, beta1=0.9,
     zeros = tree.zeros_like(params)
     state = {"step": 0, "m": zeros, "v": zeros, "average": params} if state is None else state
     m, v, average = state["m"], state["v"], state["average"]
-    losses, dtype = np.empty(steps), params["w1"].dtype
+    losses, dtype = np.zeros(steps), params["w1"].dtype
     for step in range(state["step"] + 1, state["step"] + steps + 1):
         # Draw a batch and its times, add the noise
         batch_stream, time_stream, noise_stream = (stream_of(what, step) for what in ("batch", "time", "noise"))

@@ -78,7 +78,7 @@ def blockwise(f, x):
     if x.size <= BLOCK:
         return f(x)
     flat = x.reshape(-1)
-    y = np.empty_like(flat)
+    y = np.zeros_like(flat)
     for start in range(0, x.size, BLOCK):
         y[start:start + BLOCK] = f(flat[start:start + BLOCK])
     return y.reshape(x.shape)

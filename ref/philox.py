@@ -48,7 +48,7 @@ def stream(what, step=0):
 def philox4x32(counter, key, rounds=10):
     """Philox4x32-R, [Philox] section 4.3. Each round, with key k bumped by (W0, W1) before every round but the first:
 
-        (hi0, lo0) = M0 * c0,  (hi1, lo1) = M1 * c2        32 x 32 -> 64 bits
+        (hi0, lo0) = M0 * c0,  (hi1, lo1) = M1 * c2        `32 by 32 bits give 64`
         c <- (hi1 ^ c1 ^ k0,  lo1,  hi0 ^ c3 ^ k1,  lo0)
 
     counter: (..., 4) uint32. key: (..., 2) uint32, leading axes equal to the counter's or broadcast against them.
@@ -85,7 +85,7 @@ def bits(seed, shape, stream=0):
     seed, stream, shape = _word64("seed", seed), _word64("stream", stream), _lengths(shape)
     size = math.prod(shape)
     block = np.arange((size + 3) // 4, dtype=np.uint64)
-    counter = np.empty((block.size, 4), np.uint32)
+    counter = np.zeros((block.size, 4), np.uint32)
     counter[:, 0] = block & np.uint64(0xFFFFFFFF)
     counter[:, 1] = block >> np.uint64(32)
     counter[:, 2:] = stream & 0xFFFFFFFF, stream >> 32
@@ -104,7 +104,7 @@ def uniform(seed, shape, stream=0):
 
 
 def below(seed, shape, n, stream=0):
-    """Integers in [0, n):  floor(word n / 2^32), so that none is likelier than another by more than n / 2^32.
+    """Integers in [0, n):  floor(word n / 2^32). None is likelier than another by more than n / 2^32.
 
     seed, shape, stream: as in `bits`. n: int, 1 <= n <= 2**32.
     Returns `shape` int64.

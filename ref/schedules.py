@@ -24,11 +24,12 @@ from ref.shapes import DIGITS, decimals, float64, integer, number, step, unit_in
 
 
 def linear_betas(T=1000, start=1e-4, end=0.02, meant_for=None):
-    """beta_1 .. beta_T equally spaced from start to end, [DDPM] section 4; with `meant_for` for any T, [ADM]'s code:
+    """beta_1 .. beta_T equally spaced from start to end, [DDPM] section 4:
 
-        both ends times meant_for / T, so that abar_t depends on t / T alone, but for a part of order 1 / T
+        beta_t = scale (start + (t - 1) / (T - 1) (end - start)),   scale = meant_for / T, else 1
 
-    Without it fewer steps add less noise: with these ends abar_T is 4e-5 for T = 1000 and 0.36 for T = 100.
+    With `meant_for`, [ADM]'s code, abar_t depends on t / T alone, but for a part of order 1 / T. Without it fewer steps
+    add less noise: with these ends abar_T is 4e-5 for T = 1000 and 0.36 for T = 100.
     T: int >= 1. start, end: variances in (0, 1). meant_for: the T that start and end are meant for, as 1000 is here, or
     None for T itself.
     Returns (T,) float64.

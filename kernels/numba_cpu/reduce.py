@@ -72,14 +72,14 @@ def _filled(equation, c, u, count, out, to, ins, at):
 
 
 @inner
-def _segment(equation, k, first, last, how, c, u, outs, part, ins, at):
-    """Writes segment k of the output, directly or by way of part, and its sum. outs: (sums, output). part: chunk. ins:
-    arrays, in which the segment begins at `at`."""
+def _segment(equation, k, first, last, how, c, u, outs, parts, ins, at):
+    """Writes segment k of the output, directly or by way of a chunk, and its sum. outs: (sums, output). parts: the
+    chunk alone. ins: arrays, in which the segment begins at `at`."""
     if how == DIRECT:
         outs[0][k] = _filled(equation, c, u, last - first, outs[1], first, ins, at)
     else:
-        outs[0][k] = _filled(equation, c, u, last - first, part, 0, ins, at)
-        deliver(outs[1], part, first, last, how)
+        outs[0][k] = _filled(equation, c, u, last - first, parts[0], 0, ins, at)
+        deliver(outs[1], parts[0], first, last, how)
 
 
 @alone
@@ -103,29 +103,24 @@ def _segment_of_vectors(equation, k, first, last, how, c, u, outs, parts, ins, a
 
 @element
 def _walk(equation, lo, hi, how, table, n, ks, u, outs, ins):
-    """Segments lo .. hi - 1, numbered row by row; their sums to outs[0]. table: a column for all rows, or for each."""
-    (part,), v, in_row = chunks(outs[1:]), each(number, u, outs[1]), -(-n // CHUNK)
-    row, s = lo // in_row, lo % in_row
-    for k in range(lo, hi):
-        first = row * n + s * CHUNK
-        last = min(first + CHUNK, (row + 1) * n)
-        c = column(table, min(row, table.shape[1] - 1), ks, part)
-        _segment(equation, k, first, last, how, c, v, outs, part, ins, first)
-        s += 1
-        if s == in_row:
-            row, s = row + 1, 0
+    _by(_segment, chunks(outs[1:]), equation, lo, hi, how, table, n, ks, u, outs, ins)
 
 
 @element
 def _walk_vectors(equation, lo, hi, how, table, n, ks, u, outs, ins):
-    """`_walk` of a long equation."""
-    parts, v, in_row = chunks((outs[1], outs[1])), each(number, u, outs[1]), -(-n // CHUNK)
+    _by(_segment_of_vectors, chunks((outs[1], outs[1])), equation, lo, hi, how, table, n, ks, u, outs, ins)
+
+
+@element
+def _by(segment, parts, equation, lo, hi, how, table, n, ks, u, outs, ins):
+    """Segments lo .. hi - 1, numbered row by row; their sums to outs[0]. table: a column for all rows, or for each."""
+    v, in_row = each(number, u, outs[1]), -(-n // CHUNK)
     row, s = lo // in_row, lo % in_row
     for k in range(lo, hi):
         first = row * n + s * CHUNK
         last = min(first + CHUNK, (row + 1) * n)
         c = column(table, min(row, table.shape[1] - 1), ks, parts[0])
-        _segment_of_vectors(equation, k, first, last, how, c, v, outs, parts, ins, first)
+        segment(equation, k, first, last, how, c, v, outs, parts, ins, first)
         s += 1
         if s == in_row:
             row, s = row + 1, 0
@@ -143,7 +138,7 @@ def _walk_noisy(equation, lo, hi, how, table, n, ks, u, outs, ins):
 
 @inner
 def _noisy_segment(equation, k, first, last, how, u, outs, part, x, z):
-    _segment(equation, k, first, last, how, (), u, outs, part, (x[first:last], z), 0)
+    _segment(equation, k, first, last, how, (), u, outs, (part,), (x[first:last], z), 0)
 
 
 def reduction(equation, inputs, coefficients, vectors=False):

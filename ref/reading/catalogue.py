@@ -166,8 +166,8 @@ def formulas(function):
 
 
 def sentence(function):
-    """The first sentence of its docstring. function: of `ref`."""
-    return re.match(rf"(?s).+?{STOP}", inspect.getdoc(function))[0].replace("\n", " ")
+    """The first sentence of its docstring, or what stands before its equations. function: of `ref`."""
+    return re.match(rf"(?s).+?(?:{STOP}|(?=\n\n))", inspect.getdoc(function))[0].replace("\n", " ")
 
 
 def elsewhere(function):

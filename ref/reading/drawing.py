@@ -6,14 +6,15 @@ import numpy as np
 WIDTH, HEIGHT, LEFT, BELOW, TOP = 640, 300, 56, 44, 28
 
 
-def curves(x, named, across, up="", points=False):
+def curves(x, named, across, up="", points=False, log=False):
     """Lines in one frame, with the ends of both axes and a legend.
 
     x: (n,). named: {legend: (n,)}, what is not finite left out. across, up: what the axes show. points: bool, whether
-    each point gets a dot. Returns SVG, a str.
+    each point gets a dot. log: bool, whether x is spaced by its logarithm. Returns SVG, a str.
     """
     y = np.array([np.asarray(values, float) for values in named.values()])
     x, whole = np.asarray(x, float), y[np.isfinite(y)]
+    ends, x = (x.min(), x.max()), np.log(x) if log else x
     low = min(whole.min(), 0) if whole.min() < whole.max() / 3 else whole.min()  # zero where it is near
     scale = _scales(x.min(), x.max(), low, whole.max())
     parts = []
@@ -21,7 +22,7 @@ def curves(x, named, across, up="", points=False):
         places = [scale(a, b) for a, b in zip(x, values) if np.isfinite(b)]
         parts.append(f'<polyline class="c{i}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}"/>')
         parts += [f'<circle class="c{i}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in places if points]
-    return _framed(parts, scale, named, across, up)
+    return _framed(parts, scale, named, f"{across}, logarithmic" if log else across, up, ends)
 
 
 def arrows(named, across="", up=""):
@@ -52,9 +53,11 @@ def _scales(left, right, low, high):
     return scale
 
 
-def _framed(parts, scale, named, across, up):
-    """The parts within axes: numbers at the ends, what they show, the legend above."""
+def _framed(parts, scale, named, across, up, ends=None):
+    """The parts within axes: numbers at the ends, what they show, the legend above. ends: of the axis across, where
+    they are not those of the scale."""
     left, right, low, high = scale.ends
+    left, right = ends or (left, right)
     bottom = HEIGHT - BELOW
     frame = f'<path class="axis" d="M{LEFT},{TOP}V{bottom}H{WIDTH - 20}"/>'
     texts = [(LEFT, bottom + 17, "start", f"{left:.4g}"), (WIDTH - 20, bottom + 17, "end", f"{right:.4g}"),

@@ -22,8 +22,9 @@ def style():
 
 
 def page(function, run, differences, above="", lines=None):
-    """The page, a str. function: of `ref`. run: from `trace.record`. differences: from `trace.finite_differences`, or
-    []. above: HTML, over its title. lines: of `rows`, where they are there already."""
+    """The page, a str. function: of `ref`. run: from `trace.record`. differences: from
+    `gradients.finite_differences`, or []. above: HTML, over its title. lines: of `rows`, where they are there
+    already."""
     name = catalogue.full(function)
     equations = "".join(map(typeset.mathml,
                             catalogue.formulas(function))) or f"<p>{escape(catalogue.sentence(function))}</p>"

@@ -96,7 +96,7 @@ def _topic(topic, sections):
         parts.append(f'<details class="question"><summary>{words(question)}</summary>'
                      f"<p>{words(figures.said(answer))}</p></details>")
     parts += [_study(name) for name in topic.studies]
-    parts += [f'<h2>Measured: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>'
+    parts += [f'<h2>Picture: {Path(name).stem}</h2><img class="study" alt="{name}" src="studies/{name}"/>'
               for name in topic.images]  # fmt: skip
     return _framed(topic.title, "\n".join([*parts, "<h2>Equations</h2>", *sections, _around(topic)]))
 
@@ -137,7 +137,9 @@ def _equation(name, function, ran, lines, linked):
     needed = [f'<a href="{_topic_of(other).file}#{other}">{other.removeprefix("ref.")}</a>'
               for other in catalogue.needs(function)]
     places = [_place(*line.split("  ", 1), linked) for line in catalogue.elsewhere(function)]
-    paper = " · ".join(filter(None, (words(catalogue.paper(function)), _place(catalogue.where(function), "", linked))))
+    forward, cited = name.removesuffix("_backward"), words(catalogue.paper(function))
+    cited = re.sub(r"^gradient of (.*)", rf'gradient of <a href="#{forward}">\1</a>', cited)
+    paper = " · ".join(filter(None, (cited, _place(catalogue.where(function), "", linked))))
     listed = "".join(f"<li>{place}</li>" for place in places)
     return "\n".join([
         f'<section id="{name}"><h3>{short}</h3><p class="where">{paper}</p>',

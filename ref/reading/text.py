@@ -11,6 +11,8 @@ import numpy as np
 from ref.reading import attended, catalogue, course, trace
 
 LEAVES = 6  # of a dict or a list, what is shown
+ROOM = 160  # lines of a trace; calls within calls are folded where it would be longer
+FOLDED = "what is folded: `python -m ref trace` with its name shows it; with `--html FILE` nothing is folded"
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")  # what sets a colour, and takes no room
 
 
@@ -96,11 +98,30 @@ def source(function):
 
 def traced(function, run, differences):
     """A run as text, a list of lines. function: of `ref`. run: from `trace.record`. differences: from
-    `trace.finite_differences`, or []."""
-    columns, colour = shutil.get_terminal_size().columns, colouring()
-    width = max(120, columns) // 2
+    `gradients.finite_differences`, or []."""
     lines = [*_head(function), "given", *(f"    {line}" for line in _aligned(visible(run.given.items()))), ""]
-    for depth, line, code, mark, values in trace.rows(run):
+    lines += (shown := steps(run))
+    lines += ["", FOLDED] * any(line.endswith(", folded") for line in shown) + attended.lines(run)
+    if differences:
+        lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
+    for gradient in differences:
+        first, second, apart = compared(*gradient)
+        lines += [f"    {gradient[0]:<16}{first}", f"    {'difference':<16}{second}   {apart}"]
+    return lines + _papers(function)
+
+
+def steps(run, deep=None):
+    """The lines of a run next to the values that they made. deep: as in `trace.rows`; None for as much as fits
+    `ROOM`."""
+    if deep is None:
+        whole, deep = steps(run, trace.ALL), 0
+        if len(whole) <= ROOM:
+            return whole
+        while len(steps(run, deep + 1)) <= ROOM:
+            deep += 1
+    columns, colour, lines = shutil.get_terminal_size().columns, colouring(), []
+    width = max(120, columns) // 2
+    for depth, line, code, mark, values in trace.rows(run, deep):
         right = ["unchanged"] if values is None else [mark.replace("→", "->") + words
                                                       for words in _aligned(visible(values))]
         left, room = code.split("\n"), width - 2 * depth - 8
@@ -114,18 +135,12 @@ def traced(function, run, differences):
             shown = colour(part) if line else part
             beside = right[i] if i < len(right) else ""
             lines.append(f"{number:>4}  {'  ' * depth}{shown}{' ' * (room - len(part))}  {beside}".rstrip())
-    lines += attended.lines(run)
-    if differences:
-        lines += ["", "gradients, each next to the central difference of sum(upstream * what the forward returns)"]
-    for gradient in differences:
-        first, second, apart = compared(*gradient)
-        lines += [f"    {gradient[0]:<16}{first}", f"    {'difference':<16}{second}   {apart}"]
-    return lines + _papers(function)
+    return lines
 
 
 def compared(name, gradient, difference, size):
     """A gradient's numbers, its finite difference's, and how far they are apart, each a str. name, gradient,
-    difference, size: of `trace.finite_differences`."""
+    difference, size: of `gradients.finite_differences`."""
     apart = np.abs(gradient - difference)[np.isfinite(difference)]
     of = f"all {size}" if apart.size == size else f"{apart.size} of {size} elements"
     return _numbers(gradient), _numbers(difference), f"{np.max(apart, initial=0):.1e} apart at most, in {of}"

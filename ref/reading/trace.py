@@ -9,28 +9,28 @@ import re
 import sys
 import textwrap
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 import ref
 from ref.reading.catalogue import tree
-from ref.tree import from_named, named
 
 MATH = f"{Path(ref.__file__).parent}/"
 READER = f"{MATH}reading/", f"{MATH}__main__.py", f"{MATH}tree.py"
-SAMPLED = 32  # elements of an array whose finite difference is taken, spread evenly, in addition to its first three
-ARRAYS, IN_ALL, FIXED = 24, 250, "pos_embed"  # of a large tree: arrays, elements of all; a table without a gradient
+ALL = 1000  # calls within each other that are shown
 BLOCKS = ast.If, ast.For, ast.While, ast.With
 
 
 @dataclass
 class Step:
-    """One statement as it ran. returns: the names in a return. written: names; made: [(name, value)] that changed."""
+    """One statement as it ran. end: of a loop, the last line of its body, else 0. returns: the names in a return.
+    written: names; made: [(name, value)] that changed."""
 
     line: int
     source: str
-    loop: bool
+    end: int
     returns: list | None
     written: list = field(default_factory=list)
     made: list = field(default_factory=list)
@@ -72,8 +72,8 @@ def record(function, arguments):
             if running != [statement]:
                 _close(run, running, held, frame.f_locals, frame.f_lineno)
                 running.append(statement)
-                loop = isinstance(statement, (ast.For, ast.While))
-                run.steps.append(Step(statement.lineno, source, loop, _names_returned(statement)))
+                end = statement.body[-1].end_lineno if isinstance(statement, (ast.For, ast.While)) else 0
+                run.steps.append(Step(statement.lineno, source, end, _names_returned(statement)))
         elif event == "return":
             _close(run, running, held, frame.f_locals, None)
             run.returned = _copied(value)
@@ -101,18 +101,20 @@ def _arguments(frame):
     return {name: frame.f_locals[name] for name in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount + stars]}
 
 
-def rows(run, depth=0, seen=None):
+def rows(run, deep=ALL, depth=0, seen=None):
     """What there is to show of a run, in order: (depth, line or None, source or the name of what was called, mark,
     [(name, value)] or None for nothing new).
 
-    run: `Run`. depth: int. seen: {function: its lines that were shown}; a call that takes no other line is not shown in
-    full again, but what it returned is, where nothing else has it. Of a loop's rounds through the same lines the first
-    is shown, and the loop's last.
+    run: `Run`. deep: int, how many calls within each other are shown in full; of others what was returned. depth: int.
+    seen: {function: its lines that were shown}; a call that takes no other line is not shown in full again. What a call
+    returned is shown where nothing else has it. Of a loop's rounds through the same lines the first is shown; of the
+    others their number, and the numbers and arrays that they leave.
     """
-    seen, repeated = {} if seen is None else seen, _repeated(run)
+    seen, repeated = {} if seen is None else seen, _repeated(run.steps)
     for i, step in enumerate(run.steps):
         if repeated.get(i):
-            yield depth, None, f"{repeated[i]} more times the same lines", "", []
+            rounds, left = repeated[i]
+            yield depth, None, f"{rounds} more time{'s' * (rounds > 1)} the same lines", "", left
         if i in repeated:
             continue
         back = step is run.steps[-1] and step.returns
@@ -120,30 +122,44 @@ def rows(run, depth=0, seen=None):
         yield depth, step.line, step.source, "→ " if back else "", made if made or not step.written else None
         for called in step.calls:
             lines = {step.line for step in called.steps}
-            if lines <= seen.get(called.place, set()):
-                elsewhere = any(same(called.returned, value) for _, value in made)
-                yield depth + 1, None, f"{called.name}, as above", "→ ", [] if elsewhere else _returned(called)
+            again = lines <= seen.get(called.place, set())
+            if again or not deep:
+                elsewhere = all(any(same(value, known) for _, known in made) for _, value in _returned(called))
+                what = f"{called.name}, {'as above' if again else 'folded'}"
+                yield depth + 1, None, what, "→ ", [] if elsewhere else _returned(called)
             else:
                 seen[called.place] = lines | seen.get(called.place, set())
                 yield depth + 1, None, called.name, "", [(name, called.given[name]) for name in called.unnamed]
-                yield from rows(called, depth + 2, seen)
+                yield from rows(called, deep - 1, depth + 2, seen)
 
 
-def _repeated(run):
-    """{place in run.steps: n} of steps that are not shown: n > 0 at the first of n rounds of a loop through the lines,
-    and calls, of the round before."""
-    heads, found = {}, {}
-    for i, step in enumerate(run.steps):
-        # an earlier line: a new round of a loop around them
-        heads = {line: known for line, known in heads.items() if line <= step.line}
-        if step.loop:
-            start, before, first, same = heads.get(step.line, (i, None, i, 0))
-            path = tuple(map(_path, run.steps[start:i]))
-            first, same = (first if same else start, same + 1) if path == before else (i, 0)
-            if same > 1:
-                found |= dict.fromkeys(range(first if same == 2 else start, i), 0) | {first: same}
-            heads[step.line] = i, path, first, same
+def _repeated(steps, at=0):
+    """{place of a step that is not shown: None, or where such rounds of a loop begin (how many rounds, [(name, value)]
+    of what they leave)}. steps: of a run, or from place `at` on."""
+    found, i = {}, 0
+    while i < len(steps):
+        if not steps[i].end:
+            i += 1
+            continue
+        head = steps[i]
+        stop = next((j for j in range(i, len(steps)) if not head.line <= steps[j].line <= head.end), len(steps))
+        heads = [*(j for j in range(i, stop) if steps[j].line == head.line), stop]
+        rounds = [steps[a:b] for a, b in zip(heads, heads[1:])]
+        for _, group in groupby(range(len(rounds)), key=lambda n: [_path(step) for step in rounds[n]]):
+            first, *others = group
+            found |= _repeated(rounds[first][1:], at + heads[first] + 1)
+            if others:
+                found |= dict.fromkeys(range(at + heads[others[0]], at + heads[others[-1] + 1]))
+                found[at + heads[others[0]]] = len(others), _left(steps[heads[others[0]]:heads[others[-1] + 1]])
+        i = stop
     return found
+
+
+def _left(steps):
+    """[(name, value)] of the numbers and arrays that steps made, each as it was last; what is in a dict left out."""
+    last = dict(made for step in steps for made in step.made)
+    return [(name, value) for name, value in last.items()
+            if isinstance(value, (int, float, np.ndarray, np.generic)) and "[" not in name]
 
 
 def _path(step):
@@ -222,7 +238,10 @@ def _tidy(run):
                       if not called.name.startswith("_") and called.place[0] != f"{MATH}shapes.py"
                       or _new_numbers(called)]
     door = r"\s*([\w.]+|[\w, ()]+ = .*\b(integer|number)s?)\("
-    run.steps = [s for s in run.steps if s.made or s.calls or not re.match(door, s.source)]
+    kept = [s for s in run.steps if s.made or s.calls or not re.match(door, s.source)]
+    # a round of a loop with nothing in it has only checked
+    run.steps = [s for s, after in zip(kept, [*kept[1:], None])
+                 if not s.end or s.calls or after and s.line < after.line <= s.end]
 
 
 def _new_numbers(run):
@@ -252,46 +271,3 @@ def _returned(run):
     if isinstance(run.returned, list) and names and len(names) == len(run.returned) > 1:
         return list(zip(names, run.returned))
     return [] if run.returned is None else [((names or [""])[0], run.returned)]
-
-
-# --- gradients ----------------------------------------------------------------------------------------------------
-
-
-def gradient_names(backward):
-    """The arguments whose gradients it returns, in order, as its docstring says: "Returns dx0, deps, each ...".
-    backward: of `ref`."""
-    said = re.search(r".*Returns ((?:d\w+(?:,\s+|\s+and\s+|\b))+)", inspect.getdoc(backward), flags=re.S)[1]
-    return [name[1:] for name in re.findall(r"d\w+", said)]
-
-
-def finite_differences(backward, forward, inputs, upstream, gradients):
-    """[(name, gradient, difference, size)]: some elements of each gradient, the central differences of sum(upstream *
-    outputs of the forward) by five points, and how many elements there are.
-
-    backward, forward: of `ref`. inputs: the forward's arguments. upstream: one array or number for each output.
-    gradients: what the backward returned.
-    """
-    def loss(moved):
-        outputs = forward(**moved)
-        return sum(np.sum(d * out) for d, out in zip(upstream, outputs if isinstance(outputs, tuple) else (outputs,)))
-
-    table = []
-    for name, gradient in zip(gradient_names(backward), gradients, strict=True):
-        whole, grads = named(inputs[name]), named(gradient)
-        sampled, learned = min(SAMPLED, max(1, IN_ALL // len(whole))), [key for key in whole if not key.endswith(FIXED)]
-        for key in learned[::max(1, len(learned) // ARRAYS)]:
-            value = np.asarray(whole[key], np.float64)
-            few, h = min(sampled, value.size), 1e-4
-            chosen = np.unique(np.append(np.arange(min(3, few)), np.linspace(0, value.size - 1, few).astype(int)))
-
-            def at(i, h):
-                moved = value.copy()
-                moved.flat[i] += h
-                try:
-                    return loss(inputs | {name: from_named(whole | {key: moved}) if key else moved[()]})
-                except ValueError:  # outside of what the forward takes, a step from its edge
-                    return np.nan
-
-            slopes = [(8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h) for i in chosen]
-            table.append((f"d{name}.{key}".rstrip("."), np.ravel(grads[key])[chosen], np.array(slopes), value.size))
-    return table

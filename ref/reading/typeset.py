@@ -15,7 +15,7 @@ TOKEN = re.compile(r'\s*("[^"]*"|`[^`]*`|\d+(?:\.\d+)?(?:e-?\d+)?|[A-Za-z]{3,}-[
                    r'|<-|->|<=|>=|//|\|\||\.\.|\+-|\S)')
 GREEK = dict(alpha="α", beta="β", gamma="γ", eps="ε", eta="η", mu="μ", pi="π", rho="ρ", sigma="σ", phi="φ",
              inf="∞") | {"lambda": "λ"}
-ACCENTS = {"hat": "^", "tilde": "~", "bar": "¯"}
+ACCENTS = {"hat": "^", "tilde": "~", "bar": "‾"}
 WRITTEN = {"abar": "alpha_bar", "mhat": "m_hat", "vhat": "v_hat"}  # one word, with an accent in it
 SIGNS = dict(zip("<- -> <= >= .. +- ~ * . - || | ^".split(), "←→≤≥…±∼··−∥∣⊕"))
 LARGE = {"sum": "∑", "prod": "∏", "integral": "∫", "grad": "∇"}

@@ -6,7 +6,7 @@ import numpy as np
 
 from ref.examples import example, tokens
 from ref.philox import normal
-from ref.reading import trace
+from ref.reading import gradients, trace
 from ref.reading.catalogue import equations, full
 
 
@@ -14,7 +14,7 @@ def run(function, given=None):
     """Trace it on its worked example. function: of `ref`. given: as in `example`; for a `_backward` its forward's
     arguments too.
 
-    Returns the `trace.Run`; of a `_backward` the rows of `trace.finite_differences`, else []. Raises LookupError as
+    Returns the `trace.Run`; of a `_backward` the rows of `gradients.finite_differences`, else []. Raises LookupError as
     `example` does.
     """
     if not function.__name__.endswith("_backward"):
@@ -25,7 +25,7 @@ def run(function, given=None):
     ran = trace.record(function, arguments)
     if isinstance(ran.returned, Exception):
         return ran, []
-    return ran, trace.finite_differences(function, forward, inputs, upstream, ran.returned
+    return ran, gradients.finite_differences(function, forward, inputs, upstream, ran.returned
                                          if isinstance(ran.returned, list) else [ran.returned])
 
 

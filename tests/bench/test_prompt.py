@@ -1,4 +1,5 @@
 """The prompt study: scenes and captions, the judge, the model's gradients, training, files and commands."""
+import csv
 import json
 import re
 
@@ -215,6 +216,12 @@ def test_prompts_are_drawn(weights, tmp_path, capsys):
     assert "4 pictures in" in capsys.readouterr().out
     for name in ("prompt", "strip", "attention"):
         assert (tmp_path / "o" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    with open(tmp_path / "o" / "attention.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    words = [(row["prompt"], row["word"]) for row in rows if row["row"] == row["column"] == "0"]
+    assert words == [(prompt, word) for prompt in given[:2] for word in prompt.split()]
+    at = [float(row["weight"]) for row in rows if row["prompt"] == given[0] and row["row"] == row["column"] == "0"]
+    assert 0 < sum(at) < 1 and len(rows) % len(words) == 0  # the rest of what a patch reads are patches
 
 
 @pytest.mark.parametrize("given, said", [

@@ -217,6 +217,11 @@ def test_every_paper_that_is_cited_has_an_address_or_none_known():
     ("why is the forward process fixed", "page 4, question: Why is the forward process fixed"),
     ("latent", "page 13"), ("minimax", "page 3"), ("forward", "page 4"),
     ("guidance lower diversity", "page 7, question"), ("ddim_step", "diffusion.ddim_step"),
+    ("reparameterization trick", "page 2, question: Why the repar"), ("KL vs JS", "page 1, question: KL or Jensen"),
+    ("FID", "page 1, question"), ("classifier-free guidance scale", "page 7"), ("posterior collapse", "page 2, q"),
+    ("exposure bias", "page 5, question"), ("DDIM eta", "page 6, question"), ("Langevin", "page 8, question"),
+    ("attention", "page 12, question: What does attention do in a trained"), ("Karras 2022", "[EDM] Karras"),
+    ("difference between VAE and GAN", "page 1, q"),
     ("unipc step", "dpm_solver.unipc_step"), ("cross entropy", "layers.cross_entropy"),
 ])
 def test_find(words, first, capsys, monkeypatch):
@@ -230,6 +235,10 @@ def test_find(words, first, capsys, monkeypatch):
 def test_what_finds_nothing_is_told(capsys):
     assert main(["find", "xyzzy"]) == 2
     assert "nothing in the course" in capsys.readouterr().err
+    assert main(["find", "posterior", "colapse"]) == 0
+    assert capsys.readouterr().out.startswith("nothing says colapse; about the rest:\n")
+    assert main(["find", "colapse"]) == 2
+    assert "close to it: collapse" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_site_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):

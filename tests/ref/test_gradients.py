@@ -25,7 +25,7 @@ from ref.nets import gan as gan_nets
 from ref.nets import vae as vae_nets
 from ref.nets.mlp import residual_init
 from ref.reading.catalogue import full
-from ref.reading.trace import FIXED, gradient_names
+from ref.reading.gradients import FIXED, gradient_names
 
 ABAR = schedules.alpha_bar(schedules.linear_betas(20, 0.01, 0.3))
 RNG = np.random.default_rng(20)

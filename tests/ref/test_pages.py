@@ -22,7 +22,7 @@ from tests.ref.test_reading import CHROMIUM, parsed
 
 @pytest.mark.parametrize("line, inside", [
     ("x0_hat", '<msub><mover accent="true"><mi>x</mi><mo>^</mo></mover><mrow><mn>0</mn></mrow></msub>'),
-    ("abar_t", '<msub><mover accent="true"><mi>α</mi><mo>¯</mo></mover><mrow><mi>t</mi></mrow></msub>'),
+    ("abar_t", '<msub><mover accent="true"><mi>α</mi><mo>‾</mo></mover><mrow><mi>t</mi></mrow></msub>'),
     ("a / b c", '<mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac><mspace width="0.2em"/><mi>c</mi>'),
     ("2 (a) / (b + c)", '<mfrac><mrow><mn>2</mn><mspace width="0.2em"/><mrow><mo stretchy="false">(</mo><mi>a</mi><mo '
                         'stretchy="false">)</mo></mrow></mrow>'
@@ -74,7 +74,7 @@ def test_a_page_needs_nothing_but_itself(made):
 
 def test_a_page_has_the_equation_the_code_the_values_and_the_pictures(made):
     tree = parsed(made["diffusion.q_sample"])
-    assert "".join(tree.find(".//math").itertext()).replace(" ", "") == "xt=α¯tx0+1−α¯tε"
+    assert "".join(tree.find(".//math").itertext()).replace(" ", "") == "xt=α‾tx0+1−α‾tε"
     code = ["".join(element.itertext()) for element in tree.findall(".//pre")]
     assert any("np.sqrt(abar_t) * x0" in line for line in code)
     assert len(tree.findall(".//img")) == 6  # two digits, as x0, as eps and as what is returned

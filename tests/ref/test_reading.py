@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ref import diffusion, examples, layers
+from ref import diffusion, examples
 from ref.__main__ import main
 from ref.examples import base
 from ref.reading import catalogue, course, page, text, trace, worked
@@ -130,54 +130,6 @@ def test_philox_gives_its_published_words(capsys):
     """Counter 0 and key 0, as Random123's known answers have them."""
     assert "-> (1, 4) uint32 0x6627e8d5 0xe169c58d 0xbc57ac4c 0x9b00dbd8" in squeezed(output(capsys, "trace",
                                                                                              "philox4x32"))
-
-
-def test_a_written_element_a_loop_and_a_second_call_are_followed():
-    run, _ = worked.run(layers.embedding_backward)
-    written = [step.made[0][1] for step in run.steps if step.made and step.made[0][0] == "dw"]
-    assert len(written) == 2 and not written[0].any() and written[1].any()
-    run, _ = worked.run(EQUATIONS["ref.samplers.ddim"])
-    assert [dict(step.made)["t"] for step in run.steps if step.source.startswith("for")] == [1000, 667, 333]
-    lines = text.traced(EQUATIONS["ref.samplers.ddim"], run, [])
-    assert [line.split("  ")[0] for line in map(str.strip, lines)
-            if line.startswith("ddim_step")] == ["ddim_step", "ddim_step, as above", "ddim_step, as above"]
-
-
-def test_rounds_of_a_loop_through_the_same_lines_are_counted_in_place_of_shown(capsys):
-    """Of Philox's ten rounds the first is another one, for it bumps no key; the second, seven counted, and the last."""
-    lines = output(capsys, "trace", "philox4x32").split("\n")
-    rounds = [n for n, line in enumerate(lines) if "for r in range(rounds)" in line]
-    assert [lines[n].split()[-1] for n in rounds] == ["0", "1", "9"]
-    assert lines[rounds[2] - 1].strip() == "7 more times the same lines"
-    lines = output(capsys, "trace", "philox4x32", "--set", "rounds=3").split("\n")
-    assert [line.split()[-1] for line in lines
-            if "for r in range(rounds)" in line] == ["0", "1", "2"] and "more times" not in "".join(lines)
-    said = output(capsys, "trace", "samplers.ddim", "--set", "times=[1000,800,600,400,200,0]", "--set", "eta=0",
-                  "--set", "noise=None")
-    assert re.findall(r"for i, \(t, s\) in enumerate\(pairwise\(times\)\): +i +(\d)", said) == ["0", "4"]
-    assert "3 more times the same lines" in said
-
-
-def test_every_round_of_an_outer_loop_counts_its_inner_one_anew():
-    """Four rounds of four: of the outer ones the first and the last are shown, of their inner ones too."""
-    def step(line, loop=False):
-        return trace.Step(line, "", loop, None)
-
-    again = "2 more times the same lines"
-    run = trace.Run("nested", ("", 0), {}, [], ([step(1, True)] + [step(2, True), step(3)] * 4) * 4 + [step(4)])
-    assert [line or source for _, line, source, _, _ in trace.rows(run)] == [
-        1, 2, 3, again, 2, 3, again, 1, 2, 3, again, 2, 3, 4]  # fmt: skip
-
-
-def test_the_training_loop_is_a_few_screens_and_shows_every_line(capsys):
-    said = output(capsys, "trace", "mlp_train")
-    source = (ROOT / "ref/fused.py").read_text("utf-8").split("\n")
-    # without the docstring, its checks and the return
-    body = catalogue.tree(EQUATIONS["ref.fused.mlp_train"]).body[3:-1]
-    for n in range(body[0].lineno, body[-1].end_lineno + 1):
-        line = source[n - 1].strip()
-        assert line.startswith("#") or re.search(rf"^ *{n}  +{re.escape(line)}", said, flags=re.M), line
-    assert said.count("\n") < 350
 
 
 def test_what_a_function_refuses_is_shown_up_to_there(capsys):

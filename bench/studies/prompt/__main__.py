@@ -63,6 +63,7 @@ def _draw(args):
         contents["strip.png"] = show.strip(strip, pictures, args)
     if args.attention:
         contents["attention.png"] = show.attention(attention, pictures, args)
+        contents["attention.csv"] = results.written(show.attention_rows(attention, args)).encode()
     files.deliver(args.out, contents)
     print(f"{len(ids)} pictures in {seconds:.1f} s; wrote " + ", ".join(str(args.out / name) for name in contents))
 
@@ -182,7 +183,7 @@ def _drawing(argv):
     option("--sampler", choices=list(model.SAMPLERS), default="euler", help=own)
     option("--negative", metavar="PROMPT", help="guide away from this prompt, instead of from none")
     option("--schedule-of-pictures", action="store_true", help="also draw the way from noise to picture, strip.png")
-    option("--attention", action="store_true", help="also draw where each word is read, attention.png")
+    option("--attention", action="store_true", help="also where each word is read, attention.png and .csv")
     backends = ["ref", "numba_cpu", "triton_gpu"]
     option("--backend", choices=backends, default="numba_cpu", help=f"whose layers draw {own}")
     option("--weights", default=model.WEIGHTS, type=command.named, metavar="FILE", help=own)

@@ -105,6 +105,15 @@ def attention(watched, pictures, args):
     return results.png(figure)
 
 
+def attention_rows(watched, args):
+    """What `attention` draws, as rows of a CSV: the weight of each word of each prompt at each patch of the picture."""
+    return [{"prompt": prompt, "place": n, "word": word, "row": y, "column": x, "weight": float(weights[y, x])}
+            for i, prompt in enumerate(args.prompts)
+            for n, (word, weights) in enumerate(zip(prompt.lower().replace(",", " ").split(),
+                                                    watched.of(i * args.samples)))
+            for y, x in np.ndindex(weights.shape)]  # fmt: skip
+
+
 def png_of(picture):
     """The bytes of a PNG of one picture, (3, H, W) in [-1, 1], pixel for pixel."""
     content = io.BytesIO()
