@@ -17,6 +17,7 @@ from kernels import tolerance
 ULPS = 2  # by which each value is moved
 POOL = np.random.default_rng(0).uniform(-1, 1, 1 << 14)
 POOL = (POOL + np.copysign(1, POOL)) / 2  # none near 0
+TWICE = np.concatenate([POOL, POOL])  # of which a part begins anywhere
 ARITHMETIC = {np.add, np.subtract, np.multiply, np.divide}  # the result alone is rounded; elsewhere the operands, too
 EXACT = {
     np.maximum, np.minimum, np.fmax, np.fmin, np.absolute, np.fabs, np.negative, np.positive, np.conjugate, np.sign,
@@ -107,8 +108,8 @@ class Noise:
     def _drawn(self, size):
         self.at = (self.at * 1103515245 + 12345) % (1 << 31)
         first = (self.at >> 8) % POOL.size
-        part = POOL[first : first + size]
-        return part if part.size == size else np.resize(np.roll(POOL, -first), size)
+        part = TWICE[first : first + min(size, POOL.size)]
+        return part if part.size == size else np.resize(part, size)
 
 
 def bare(x):
