@@ -130,8 +130,9 @@ class Moved(np.ndarray):
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         noise = next(x.noise for x in (*inputs, *(out or ())) if isinstance(x, Moved))
         noise.asked |= ufunc in ASKS
-        noise.calls += 1
-        noise.elements += (most := max(map(np.size, inputs)))
+        own = [x.size for x in inputs if isinstance(x, Moved)]  # an operand counts as an operation
+        noise.calls += 1 + len(own)
+        noise.elements += (most := max([*own, *(np.size(x) for x in inputs if not isinstance(x, Moved))]))
         options = {name: bare(x) for name, x in options.items()}
         if out is not None and "where" in options:  # the elements that are left as they are
             options["out"] = tuple(np.array(bare(x)) for x in out)
@@ -257,6 +258,8 @@ def _rounded(noise, ufunc, call, inputs, options, result, few):
         keep = keep & (np.abs(np.frexp(np.asarray(bare(inputs[-1]), np.float64))[0]) == 0.5)
     if ufunc not in ARITHMETIC:
         near = call(*(noise.moved(bare(x)) if isinstance(x, Moved) else x for x in inputs), **options)
-        lost = np.isnan(near) & ~np.isnan(result)
-        result = np.where(lost if keep is None else keep | lost, result, near)
+        lost = np.isnan(near)
+        lost = lost & ~np.isnan(result) if lost.any() else None
+        stay = lost if keep is None else keep if lost is None else keep | lost
+        result = near if stay is None else np.where(stay, result, near)
     return noise.moved(result, keep), few and bool(keep.all())
