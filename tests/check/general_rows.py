@@ -5,15 +5,14 @@ import numba
 import numpy as np
 
 
-
 def lying_anyhow(dtype, ndim):
     """The type of an array of any layout, aligned or not, that is read: one for all arrays that the checker makes."""
     return numba.types.Array(dtype, ndim, "A", readonly=True, aligned=False)
 
 
 def fast(dims, *more):
-    """Decorates a function of arrays and of more: compiled at the first call, for float32 and for float64, and not again
-    for each layout of each array, which takes a minute."""
+    """Decorates a function, which is compiled at its first call for float32 and for float64, and not again for each
+    layout of each array. dims: of its arrays of these dtypes, which come first. more: types of its other arguments."""
     def decorated(function):
         compiled = numba.njit(error_model="numpy", cache=True)(function)
 
