@@ -17,6 +17,7 @@ from kernels import tolerance
 ULPS = 2  # by which each value is moved
 POOL = np.random.default_rng(0).uniform(-1, 1, 1 << 14)
 POOL = (POOL + np.copysign(1, POOL)) / 2  # none near 0
+TWICE = np.concatenate([POOL, POOL])  # of which a part begins anywhere
 ARITHMETIC = {np.add, np.subtract, np.multiply, np.divide}  # the result alone is rounded; elsewhere the operands, too
 EXACT = {
     np.maximum, np.minimum, np.fmax, np.fmin, np.absolute, np.fabs, np.negative, np.positive, np.conjugate, np.sign,
@@ -107,8 +108,8 @@ class Noise:
     def _drawn(self, size):
         self.at = (self.at * 1103515245 + 12345) % (1 << 31)
         first = (self.at >> 8) % POOL.size
-        part = POOL[first : first + size]
-        return part if part.size == size else np.resize(np.roll(POOL, -first), size)
+        part = TWICE[first : first + min(size, POOL.size)]
+        return part if part.size == size else np.resize(part, size)
 
 
 def bare(x):
@@ -129,8 +130,9 @@ class Moved(np.ndarray):
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         noise = next(x.noise for x in (*inputs, *(out or ())) if isinstance(x, Moved))
         noise.asked |= ufunc in ASKS
-        noise.calls += 1
-        noise.elements += (most := max(map(np.size, inputs)))
+        own = [x.size for x in inputs if isinstance(x, Moved)]  # an operand counts as an operation
+        noise.calls += 1 + len(own)
+        noise.elements += (most := max([*own, *(np.size(x) for x in inputs if not isinstance(x, Moved))]))
         options = {name: bare(x) for name, x in options.items()}
         if out is not None and "where" in options:  # the elements that are left as they are
             options["out"] = tuple(np.array(bare(x)) for x in out)
@@ -256,6 +258,8 @@ def _rounded(noise, ufunc, call, inputs, options, result, few):
         keep = keep & (np.abs(np.frexp(np.asarray(bare(inputs[-1]), np.float64))[0]) == 0.5)
     if ufunc not in ARITHMETIC:
         near = call(*(noise.moved(bare(x)) if isinstance(x, Moved) else x for x in inputs), **options)
-        lost = np.isnan(near) & ~np.isnan(result)
-        result = np.where(lost if keep is None else keep | lost, result, near)
+        lost = np.isnan(near)
+        lost = lost & ~np.isnan(result) if lost.any() else None
+        stay = lost if keep is None else keep if lost is None else keep | lost
+        result = near if stay is None else np.where(stay, result, near)
     return noise.moved(result, keep), few and bool(keep.all())

@@ -5,14 +5,12 @@ version}. The truths say in their annotations what their arguments are.
 """
 from collections import namedtuple
 
-import numba
 import numpy as np
 
 from tests.check import general_counts as counts
 from tests.check import general_rows as rows
 
 Row = namedtuple("Row", "truth fast order wrong")
-fast = numba.njit(error_model="numpy", cache=True)
 
 
 # --- a 3 x 3 convolution ---------------------------------------------------------------------------------------------
@@ -35,7 +33,7 @@ def conv_fast(x, weight, bias):
     return (columns @ weight.reshape(O, C * 9).T + bias).reshape(B, H, W, O).transpose(0, 3, 1, 2)
 
 
-@fast
+@rows.fast([4, 4, 1])
 def conv_order(x, weight, bias):
     """A sum for each pixel, the padding skipped."""
     B, C, H, W = x.shape

@@ -1,8 +1,32 @@
 """Operations along rows: a truth, two right versions and three wrong ones of each, see `general_cases`."""
+import functools
+
 import numba
 import numpy as np
 
-fast = numba.njit(error_model="numpy", cache=True)
+
+def lying_anyhow(dtype, ndim):
+    """The type of an array of any layout, aligned or not, that is read: one for all arrays that the checker makes."""
+    return numba.types.Array(dtype, ndim, "A", readonly=True, aligned=False)
+
+
+def fast(dims, *more):
+    """Decorates a function, which is compiled at its first call for float32 and for float64, and not again for each
+    layout of each array. dims: of its arrays of these dtypes, which come first. more: types of its other arguments."""
+    def decorated(function):
+        compiled = numba.njit(error_model="numpy", cache=True)(function)
+
+        @functools.wraps(function)
+        def called(*given, **named):
+            if not compiled.signatures:
+                for dtype in (numba.float32, numba.float64):
+                    compiled.compile((*(lying_anyhow(dtype, n) for n in dims), *more))
+                compiled.disable_compile()
+            return compiled(*given, **named)
+
+        return called
+
+    return decorated
 
 
 # --- softmax ---------------------------------------------------------------------------------------------------------
@@ -13,7 +37,7 @@ def softmax(x: "(B, N) float"):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-@fast
+@fast([2])
 def softmax_fast(x):
     """One pass over a row for the maximum and the sum, as on a GPU."""
     out = np.empty_like(x)
@@ -98,7 +122,7 @@ def layer_norm(x: "(B, N) float", gamma: "(N,) float", beta: "(N,)", eps: "float
     return centred / np.sqrt(variance + eps) * gamma + beta
 
 
-@fast
+@fast([2, 1, 1], numba.float64)
 def layer_norm_fast(x, gamma, beta, eps):
     """Welford's mean and variance."""
     out = np.empty_like(x)
