@@ -16,7 +16,7 @@ from ref.layers import (
     tanh_backward,
 )  # fmt: skip
 from ref.nets.init import drawn
-from ref.shapes import integer, integers, unit_interval
+from ref.shapes import integer, integers, shaped, unit_interval
 from ref.tree import apply, gradient
 
 
@@ -138,9 +138,9 @@ def wavenet_generate(params, u, cycle):
 
     params: from `wavenet_init`. u: (B, N) uniforms in [0, 1], one for each code. cycle: as in `wavenet`.
     Returns codes (B, N) int64.
-    Raises ValueError for u outside, or logits that are NaN.
+    Raises ValueError for u outside or of another shape, or logits that are NaN.
     """
-    u = unit_interval(u, "u")
+    u = unit_interval(shaped(u, "u", "B", "N"), "u")
     queues, code, codes = wavenet_queues(params, len(u), cycle), None, np.zeros(u.shape, np.int64)
     for t in range(u.shape[1]):
         logits, queues = wavenet_step(params, code, queues)

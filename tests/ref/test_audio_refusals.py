@@ -53,7 +53,7 @@ REFUSED = {
     "nets.wavenet.wavenet": {"cycle": [0, Type(2.0)], "codes as index": [lambda c: c + 9, Type(SIX)]},
     "nets.wavenet.wavenet_queues": {"cycle": [0]},
     "nets.wavenet.wavenet_step": {"code as index": [np.array([4, 0])]},
-    "nets.wavenet.wavenet_generate": {"u": [1.5 * SIX + 1, SIX * NAN]},
+    "nets.wavenet.wavenet_generate": {"u": [1.5 * SIX + 1, SIX * NAN, SIX[0] / 9]},
     "nets.codec.codec_init": {"strides": [(), (0, 2), Type((2.0,))]},
     "nets.codec.codec_encode": {"x": [np.ones((2, 13)), np.ones(12), np.ones((2, 0))]},
     "nets.codec_lm.first_codes": {"text": [np.zeros((2, 3), int)], "codes": [np.zeros((2, 4), int)],
