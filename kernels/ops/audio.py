@@ -1,10 +1,10 @@
 """The operations of sound. `audio.wavenet_generate` has its truth in `ref.nets.wavenet`.
 
 A code is right or wrong, and all later ones depend on it: no rule of rounding fits. So what rounding would decide is
-not drawn. The codes are chosen first, of the probabilities that the truth, in float64, gives at all places at once;
-then each u lies MARGIN inside of its code's interval of the cumulated probabilities, at its lower or its upper end. A
-kernel must return these codes. It does if its cumulated probabilities err by less than MARGIN, and hardly where they
-err by more: of every place one end is that near.
+not drawn, and the rule is equality. The codes are chosen first; the truth, in float64 and at all places at once, gives
+the probabilities that each then has. Each u lies in its code's interval of the cumulated probabilities, MARGIN from one
+end of it, the lower or the upper. A kernel whose cumulated probabilities err by less than MARGIN returns these codes; a
+larger error at any place goes past that end in one case of two, and the code is another.
 """
 import numpy as np
 
