@@ -1,4 +1,4 @@
-"""Checks of arguments that every backend makes and that fold no schedule: of the loops, and of clip."""
+"""Checks of arguments that every backend makes and that fold no schedule: of the loops, of clip, of a WaveNet."""
 import numpy as np
 
 
@@ -57,3 +57,29 @@ def clip_limit(clip):
     if not clip > 0:
         raise ValueError(f"clip: expected a positive number or None, got {clip}")
     return float(clip)
+
+
+def dilations(layers, cycle, places):
+    """The dilation of each layer of a WaveNet, 2^(i mod cycle), after the check. layers: how many. cycle: int >= 1.
+    places: of the sound; a larger dilation reads nothing, and counts as this."""
+    if isinstance(cycle, bool) or not isinstance(cycle, (int, np.integer)):
+        raise TypeError(f"cycle: expected an int, got {type(cycle).__name__}")
+    if cycle < 1:
+        raise ValueError(f"cycle: expected at least 1, got {cycle}")
+    return [min(1 << i % int(cycle), max(places, 1)) for i in range(layers)]
+
+
+def wavenet_shapes(params):
+    """(classes, channels, skip) of a WaveNet, and {dotted path: shape} that its arrays must have. params:
+    as in `ref.nets.wavenet`. Raises ValueError for another tree."""
+    try:
+        layers, (_, _) = params["layers"], params["end"]
+        (classes, channels), (skip, *_) = params["embed"]["weight"].shape, layers[0]["skip"]["weight"].shape
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        raise ValueError("params: expected those of a WaveNet, embed, layers and end, got another tree") from None
+    shapes = {"dilated": (2 * channels, channels, 2), "residual": (channels, channels, 1), "skip": (skip, channels, 1)}
+    shapes = {f"layers.{i}.{part}": shape for i, layer in enumerate(layers) for part, shape in shapes.items()
+              if part in layer or part != "residual"}  # fmt: skip
+    shapes |= {"end.0": (skip, skip, 1), "end.1": (classes, skip, 1)}
+    found = {"embed.weight": (classes, channels)} | {f"{path}.weight": shape for path, shape in shapes.items()}
+    return (classes, channels, skip), found | {f"{path}.bias": shape[:1] for path, shape in shapes.items()}

@@ -116,8 +116,11 @@ def expected(op, arguments, dtype, textbook=False):
     longest = max((x.size for x in arrays(arguments, op.settings).values()), default=0)
     count = longest if textbook and ulps and not half else 0
     more = [SUM_ULPS * np.log2(max(count / max(np.size(t), 1), 1)) for t in truth]
-    rules = [tolerance.rule(t, s, ulps + m, dtype, r) for t, s, m, r in zip(truth, scale, more, rough)]
-    return [replace(rule, allowed=np.where(f, np.inf, rule.allowed)) for f, rule in zip(free, rules)]
+    whole = [np.asarray(t).dtype.kind == "i" for t in truth]  # codes, which are equal or wrong
+    rules = [tolerance.rule(t, s, 0 if w else ulps + m, dtype, r)
+             for t, s, w, m, r in zip(truth, scale, whole, more, rough)]  # fmt: skip
+    return [replace(r, allowed=np.where(f, np.inf, r.allowed), dtypes=tolerance.WHOLE if w else ())
+            for r, f, w in zip(rules, free, whole)]  # fmt: skip
 
 
 def bytes_moved(op, arguments, dtype):

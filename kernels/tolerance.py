@@ -15,6 +15,7 @@ import numpy as np
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}  # above 0
 LARGEST = {d: (2 - eps) * 2.0**n for (d, eps), n in zip(EPS.items(), (15, 127, 127, 1023))}
+WHOLE = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))  # dtypes of what is exact
 FEW = 8  # elements, of which any may equal another by chance
 
 

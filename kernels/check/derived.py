@@ -25,7 +25,6 @@ JUMP = 64  # times what is allowed: a change that is no rounding, so a boundary 
 FEW = 1 << 16  # elements of all arrays, above which fewer runs do
 WIDER = 16
 MANY = 64  # elements of which none is allowed much less than usual, by luck
-WHOLE = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 LONG = np.finfo(np.longdouble).eps < 1e-18
 NORMAL = {"float16": 2.0**-14, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}  # the smallest
 
@@ -141,7 +140,7 @@ def _rule(result, rough, moved, free, dtype):
     rough = rough if rough.shape == truth.shape else truth
     if result.dtype.kind != "f":
         changed = np.any([x != truth for x in [*near, *far, rough]], axis=0)
-        return tolerance.Rule(truth, np.where(free | changed, np.inf, 0.0), WHOLE)
+        return tolerance.Rule(truth, np.where(free | changed, np.inf, 0.0), tolerance.WHOLE)
     fine = np.isfinite(truth)
     with np.errstate(all="ignore"):
         # what the moves change, and the rounding of the result

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kernels import registry, tolerance
-from kernels.check import derived, elsewhere, laws, near, stranger
+from kernels.check import elsewhere, laws, near, stranger
 from kernels.check.adapter import defaults
 from kernels.check.case import FAILURES, FORM, Case, Failure, aliased, called
 from kernels.check.grade import LESS
@@ -226,7 +226,7 @@ def _reason(call, case, arguments, outputs, rules, own):
     """Why outputs that err by more than is allowed are right, but less accurate: "" for rounding, or in words; None
     where they are wrong. own: the outputs with each NaN that is their own."""
     op, dtype, less = call.op, case.dtype, LESS.get(case.dtype)
-    if less is None or any(r.dtypes == derived.WHOLE and tolerance.error(o, r) > 1 for o, r in zip(outputs, rules)):
+    if less is None or any(r.dtypes == tolerance.WHOLE and tolerance.error(o, r) > 1 for o, r in zip(outputs, rules)):
         return None
     if max(map(tolerance.error, outputs, rules)) < less:  # and so by any wider rule
         return ""

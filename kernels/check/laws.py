@@ -52,7 +52,8 @@ def _data(op, a):
 def _count(op, a):
     """The number of examples, 0 where the data are not arrays of one length."""
     lengths = {x.shape[0] for x in _data(op, a).values()}
-    return lengths.pop() if len(lengths) == 1 and not any(isinstance(x, (list, dict)) for x in a.values()) else 0
+    known = op.examples or not any(isinstance(x, (list, dict)) for x in a.values())
+    return lengths.pop() if len(lengths) == 1 and known else 0
 
 
 def _rows(first, second):

@@ -13,11 +13,13 @@ import numpy as np
 from numba import float32
 from numba.extending import overload
 
+from kernels.arguments import dilations, wavenet_shapes
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, element
 from kernels.numba_cpu.intrinsics import wide
 from kernels.numba_cpu.math import MOST_NORMAL, exp_of
+from kernels.numba_cpu.mlp import weight
 
 # Of all layers: both taps (n, 2 C, 2 C), the last input's rows second; residual and skip (n, C, C + S); their biases;
 # and of the end (S, S), (S, classes)
@@ -27,13 +29,11 @@ Net = namedtuple("Net", "embed taps taps_b out out_b end1 end1_b end2 end2_b")
 def wavenet_generate(params, u, cycle):
     """[Fast] section 2.2 on the CPU, arguments as in `ref.nets.wavenet.wavenet_generate`; computes in the dtype of the
     parameters. params, u, cycle: as there. Returns codes (B, N) int64."""
-    u = np.ascontiguousarray(u, np.float64)
+    u = np.array(u, np.float64, order="C")  # a copy: for another layout the loop would be compiled again
     if u.ndim != 2 or not np.all((u >= 0) & (u <= 1)):
-        raise ValueError(f"u: expected values in [0, 1] of shape (B, N), got shape {u.shape}")
-    if cycle < 1:
-        raise ValueError(f"cycle: expected at least 1, got {cycle}")
+        raise ValueError(f"u: expected values in [0, 1] of shape (B, N), got shape {u.shape} of {u}")
     net = _packed(params)
-    dilation = 2 ** (np.arange(len(net.taps)) % cycle)
+    dilation = np.array(dilations(len(net.taps), cycle, u.shape[1]))
     codes = np.zeros(u.shape, np.int64)
     engine.run(generate, u.size * sum(w.size for w in net), codes, u, net, dilation, parts=len(u))
     if codes.size and codes.min() < 0:
@@ -42,18 +42,26 @@ def wavenet_generate(params, u, cycle):
 
 
 def _packed(params):
-    """The parameters as `Net`."""
-    layers, channels = params["layers"], params["embed"]["weight"].shape[1]
-    taps = [layer["dilated"]["weight"].transpose(2, 1, 0).reshape(2 * channels, -1) for layer in layers]
+    """The parameters as `Net`, after the check."""
+    (_, channels, _), shapes = wavenet_shapes(params)
+    dtype = engine.same(**{"params['embed']['weight']": params["embed"]["weight"]})[1]
+    keys = {path: [int(key) if key.isdecimal() else key for key in path.split(".")] for path in shapes}
+    found = {path: weight(params, keys[path], dtype, shape) for path, shape in shapes.items()}
     none = {"weight": np.zeros((channels, channels, 1)), "bias": np.zeros(channels)}
-    both = [(layer.get("residual", none), layer["skip"]) for layer in layers]
-    ends = [(end["weight"][:, :, 0].T, end["bias"]) for end in params["end"]]
+
+    def of_layers(kind, *parts):
+        names = [[f"layers.{i}.{part}.{kind}" for part in parts] for i in range(len(params["layers"]))]
+        return [np.concatenate([found.get(name, none[kind]) for name in some]) for some in names]
+
     made = (
-        params["embed"]["weight"], np.array(taps), np.array([layer["dilated"]["bias"] for layer in layers]),
-        np.array([np.concatenate([part["weight"][:, :, 0].T for part in pair], axis=1) for pair in both]),
-        np.array([np.concatenate([part["bias"] for part in pair]) for pair in both]), *ends[0], *ends[1],
+        found["embed.weight"], np.array([w.transpose(2, 1, 0).reshape(2 * channels, -1)
+                                         for w in of_layers("weight", "dilated")]),
+        np.array(of_layers("bias", "dilated")),
+        np.array([w[:, :, 0].T for w in of_layers("weight", "residual", "skip")]),
+        np.array(of_layers("bias", "residual", "skip")),
+        found["end.0.weight"][:, :, 0].T, found["end.0.bias"], found["end.1.weight"][:, :, 0].T, found["end.1.bias"],
     )  # fmt: skip
-    return Net(*(np.ascontiguousarray(a, params["embed"]["weight"].dtype) for a in made))
+    return Net(*(np.array(a, dtype, order="C") for a in made))
 
 
 @element

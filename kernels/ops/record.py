@@ -9,7 +9,8 @@ import numpy as np
 
 from kernels.ops import inputs
 
-PACKAGES = "layers", "scene"  # of ref, which export the functions of their modules
+# Of ref, and what backends call them: packages, which export the functions of their modules, and a network of sound
+PACKAGES = {"layers": "layers", "scene": "scene", "nets.wavenet": "audio"}
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,10 @@ class Op:
 
     @property
     def name(self):
-        """module.function, in `ref` and in each backend; of `ref.layers` and `ref.scene` the package, which exports all
-        of them."""
+        """module.function, in `ref` and in each backend, but for PACKAGES."""
         name, module = getattr(self.truth, "__name__", type(self.truth).__name__), str(self.truth.__module__)
         module = pathlib.PurePath(module).stem if module.endswith(".py") else module.removeprefix("ref.")
-        module = next((package for package in PACKAGES if module.startswith(f"{package}.")), module)
+        module = next((ours for theirs, ours in PACKAGES.items() if f"{module}.".startswith(f"{theirs}.")), module)
         return f"{module}.{name}"
 
     def each(self, arguments):

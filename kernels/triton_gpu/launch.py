@@ -180,3 +180,12 @@ def fill(to, of, shape, near):
         to.owner.reshape(-1)[:] = 0 if of is None else of.owner.reshape(-1)
     else:
         device.at(near.pointers[0].address, lambda: device.fill(to.address, of and of.address, size))
+
+
+def read_back(of, near, count):
+    """The first elements of a part of a workspace as a NumPy array, after all that was launched before. of: pointer.
+    near: `Arrays`. count: int."""
+    if device.INTERPRETED:
+        begin = of.address - of.owner.ctypes.data
+        return of.owner[begin : begin + count * itemsize(of.dtype)].view(of.dtype)
+    return device.at(near.pointers[0].address, lambda: device.read_back(of.address, of.dtype, count))

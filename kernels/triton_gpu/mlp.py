@@ -66,9 +66,9 @@ def named(tree):
     return found
 
 
-def _weight(params, name, like, shape, whose="params"):
-    """A pointer to an array of params, by its path, and its shape, after the check.
-    shape: with None where any length will do."""
+def weight(params, name, like, shape, whose="params"):
+    """A pointer to an array and its shape, after the check. params: {dotted path: array}, from `named`. name: the path.
+    like: `Arrays` of the data. shape: with None where any length will do. whose: for the message."""
     if name not in params:
         raise ValueError(f"{whose}: expected an array {name!r}, got {sorted(params)}")
     label = f"{whose}[{name!r}]"
@@ -86,9 +86,9 @@ def simple(params, like, whose="params", width=None):
     """`Net` of simple_mlp after the check. params: w1, b1, w2, b2. like: `Arrays` of the data. whose: for the
     message. width: of the hidden layer, None for any."""
     params, pixels = named(params), like.shape[1]
-    w1, (width, _) = _weight(params, "w1", like, (width, pixels + 1), whose)
+    w1, (width, _) = weight(params, "w1", like, (width, pixels + 1), whose)
     shapes = {"b1": (width,), "w2": (pixels, width), "b2": (pixels,)}
-    rest = [_weight(params, name, like, shape, whose)[0] for name, shape in shapes.items()]
+    rest = [weight(params, name, like, shape, whose)[0] for name, shape in shapes.items()]
     return Net(width, w1, *rest, None, None, None, [], np.zeros((1, like.shape[0]), np.int32), np.zeros((1, 1)), 0)
 
 
@@ -96,14 +96,14 @@ def residual(params, like, guidance, times):
     """`Net` of the residual net after the check. params: nested. like: `Arrays` of the data.
     guidance: as in `arguments.branches`. times: (n + 1,) ints."""
     pixels, depth, params = like.shape[1], len(params.get("blocks", ())), named(params)
-    w_in, (width, _) = _weight(params, "in.w", like, (None, pixels))
-    w_time, (_, features) = _weight(params, "time.w", like, (width, None))
-    classes, (rows, _) = _weight(params, "class.w", like, (None, width))
+    w_in, (width, _) = weight(params, "in.w", like, (None, pixels))
+    w_time, (_, features) = weight(params, "time.w", like, (width, None))
+    classes, (rows, _) = weight(params, "class.w", like, (None, width))
     shapes = {"in.b": (width,), "out.w": (pixels, width), "out.b": (pixels,), "time.b": (width,)}
-    b_in, w_out, b_out, b_time = (_weight(params, name, like, shape)[0] for name, shape in shapes.items())
+    b_in, w_out, b_out, b_time = (weight(params, name, like, shape)[0] for name, shape in shapes.items())
     parts = {"w1": (width, width), "b1": (width,), "w2": (width, width), "b2": (width,)}
     parts = {f"blocks.{i}.{part}": shape for i in range(depth) for part, shape in parts.items()}
-    blocks = [_weight(params, name, like, shape)[0] for name, shape in parts.items()]
+    blocks = [weight(params, name, like, shape)[0] for name, shape in parts.items()]
     labels, w = arguments.branches(guidance, like.shape[0], rows - 1, times)
     return Net(width, w_in, b_in, w_out, b_out, w_time, b_time, classes, blocks, labels.astype(np.int32), w, features)
 

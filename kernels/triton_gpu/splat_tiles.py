@@ -21,7 +21,7 @@ import triton.language as tl
 from kernels import gaussians
 from kernels.prepare import RECORDED
 from kernels.triton_gpu import arrays as memory
-from kernels.triton_gpu import device, launch, sort
+from kernels.triton_gpu import launch, sort
 from kernels.triton_gpu.arrays import SINGLE, read
 from kernels.triton_gpu.layers.vectors import given
 
@@ -63,7 +63,7 @@ def listed(uv, cov2, depth, opacity, color, background, size, origin, alpha_min,
     launch.run(_prepare, blocks, arrays, rows, box, keys, status, pointers[:4], limits, *picture, n, SIDE=SIDE,
                BLOCK=block)  # fmt: skip
     # 2. Bad input, the number of slots, and the range of keys
-    bad, slots, least, most = map(int, _read_back(status, arrays))
+    bad, slots, least, most = map(int, launch.read_back(status, arrays, 4))
     if bad:  # raises
         gaussians.prepared(*map(memory.receive, (uv, cov2, depth, opacity, color, background)), size, origin,
                            *thresholds)  # fmt: skip
@@ -97,13 +97,6 @@ def _read(uv, cov2, depth, opacity, color, background):
     return arrays, (*arrays.pointers, *given(arrays, (n, 2, 2), cov2=cov2),
                     *given(arrays, (n,), depth=depth, opacity=opacity), *given(arrays, (n, channels), color=color),
                     *given(arrays, (channels,), background=background)), (n, channels)  # fmt: skip
-
-
-def _read_back(status, arrays):
-    if device.INTERPRETED:
-        begin = status.address - status.owner.ctypes.data
-        return status.owner[begin : begin + 32].view(np.int64)
-    return device.at(arrays.pointers[0].address, lambda: device.read_back(status.address, "int64", 4))
 
 
 # --- 1. rows and boxes ------------------------------------------------------------------------------------------------

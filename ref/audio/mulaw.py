@@ -3,7 +3,7 @@
 Everything here is float64. One number of a sound has another code in each convention:
 
     "torchaudio"  0 .. 255: the 256 levels lie evenly on [-1, 1], both ends included; what WaveNet's public ports use
-    "librosa"     -128 .. 127: the code c stands for the companded value c / 128, so that 0 is a level and 1 is none
+    "librosa"     -128 .. 127: the code c stands for the companded value c / 128, so that 0 is a level and 1 is not
     "g711"        0 .. 255: the bytes of telephones, sign, segment and interval inverted, on 14-bit integers
 
 Papers

@@ -32,7 +32,7 @@ def stft(x, window, hop):
     """The spectrum of each frame, [GL] eq. 1 with time counted from the frame's start, on the sound between n // 2
     zeros on either side:
 
-        S[k, m] = sum_i w_i x[m hop + i - n // 2] e^(-2 pi i k / n sqrt(-1))
+        S[k, m] = sum_i w_i x[m hop + i - n // 2] e^(-2 pi sqrt(-1) k i / n)
 
     x: (B, L). window: (n,). hop: int >= 1.
     Returns S (B, F, N, 2) float64.

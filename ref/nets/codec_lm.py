@@ -13,7 +13,7 @@ import numpy as np
 from ref.layers import embedding, embedding_backward, layer_norm, layer_norm_backward, linear, linear_backward
 from ref.nets.init import drawn
 from ref.nets.text import text_block, text_block_backward
-from ref.shapes import integers
+from ref.shapes import classes, integers
 from ref.tree import apply, gradient, zeros_like
 
 
@@ -54,6 +54,7 @@ def first_codes(params, text, codes, config):
     Raises ValueError for a token or a code that is none, or more of them than places.
     """
     start = len(params["codes"][0]["weight"]) - 1
+    text, codes = _ints("text", text, None, 2), _ints("codes", codes, start, 2)
     before = np.concatenate([np.full((len(codes), 1), start), codes[:, :-1]], axis=1)
     n, m = text.shape[1], codes.shape[1]
     sound = np.arange(n + m) >= n
@@ -75,8 +76,11 @@ def rest_codes(params, text, codes, config):
     params: "rest" of `codec_lm_init`. text: (B, T) ints. codes: (B, k - 1, N) ints, of the first stages. config: as in
     `first_codes`.
     Returns logits (B, N, classes) of stage k, cache.
-    Raises as `first_codes` does.
+    Raises as `first_codes` does, and ValueError for another number of stages.
     """
+    text, codes = _ints("text", text, None, 2), _ints("codes", codes, len(params["codes"][0]["weight"]), 3)
+    if not 1 <= codes.shape[1] <= len(params["heads"]):
+        raise ValueError(f"codes: expected 1 to {len(params['heads'])} stages, got shape {codes.shape}")
     stage = codes.shape[1] - 1
     n = text.shape[1] + codes.shape[2]
     y, cache = _transformed(params, text, list(codes.swapaxes(0, 1)), params["stage"]["weight"][stage], config,
@@ -112,8 +116,9 @@ def delay(codes, empty):
 
     codes: (B, K, N) ints. empty: int, what stands where a stage has no code.
     Returns steps (B, K, N + K - 1) ints,  steps[k, t + k] = codes[k, t].
+    Raises ValueError for another shape.
     """
-    B, K, N = codes.shape
+    B, K, N = _ints("codes", codes, None, 3).shape
     steps = np.full((B, K, N + K - 1), empty, codes.dtype)
     for k in range(K):
         steps[:, k, k:k + N] = codes[:, k]
@@ -123,18 +128,27 @@ def delay(codes, empty):
 def undelay(steps):
     """The inverse of `delay`. steps: (B, K, N + K - 1) ints. Returns codes (B, K, N). Raises ValueError for fewer than
     K steps."""
-    B, K, L = steps.shape
+    B, K, L = _ints("steps", steps, None, 3).shape
     if L < K:
         raise ValueError(f"steps: expected at least {K} for {K} stages, got {steps.shape}")
     return np.stack([steps[:, k, k:L - K + 1 + k] for k in range(K)], axis=1)
+
+
+def _ints(name, value, n, axes):
+    """value as an array of ints, of so many axes, in [0, n) where n is given."""
+    value = np.asarray(value) if n is None else classes(value, n, name)
+    if value.ndim != axes:
+        raise ValueError(f"{name}: expected {axes} axes, got shape {value.shape}")
+    return value
 
 
 def _transformed(params, text, sound, extra, config, seen):
     """The normed states of the sound's places, (B, N, C), and the cache. sound: codes (B, N) of each stage. seen: which
     place sees which, (T + N, T + N)."""
     for name, given, places in (("text", text, params["text_place"]), ("codes", sound[0], params["place"])):
-        if given.shape[1] > len(places["weight"]):
-            raise ValueError(f"{name}: expected at most {len(places['weight'])} tokens, got {given.shape}")
+        if given.shape[1] > len(places["weight"]) or len(given) != len(text):
+            most = len(places["weight"])
+            raise ValueError(f"{name}: expected shape ({len(text)}, at most {most}), got {given.shape}")
     words = embedding(params["text"]["weight"], text) + params["text_place"]["weight"][:text.shape[1]]
     codes = sum(embedding(table["weight"], stage) for table, stage in zip(params["codes"], sound))
     h = np.concatenate([words, codes + params["place"]["weight"][:sound[0].shape[1]]], axis=1) + extra  # (B, T + N, C)

@@ -29,11 +29,14 @@ def drawn(seed, layers, zero=(), dtype=np.float32):
     (out, in, ...) under "weight", of biases under "bias". zero: dotted endings of layers' paths, such as "conv2".
     dtype: float32 or float64.
     Returns the tree of arrays.
+    Raises ValueError for a layer without inputs.
     """
     if seed is None:
         return tree.map(lambda shape: shape, layers)  # no dict or list in two places
     params = {}
     for i, (path, shape) in enumerate(tree.named(layers).items()):
+        if 0 in shape[1:]:
+            raise ValueError(f"{path}: expected sizes of at least 1, got shape {shape}")
         owner, _, kind = path.rpartition(".")
         if kind == "bias" or owner.endswith(tuple(zero)):
             params[path] = np.zeros(shape, dtype)

@@ -16,7 +16,7 @@ from ref.layers import (
     tanh_backward,
 )  # fmt: skip
 from ref.nets.init import drawn
-from ref.shapes import integer, integers, unit_interval
+from ref.shapes import integer, integers, shaped, unit_interval
 from ref.tree import apply, gradient
 
 
@@ -24,10 +24,13 @@ def wavenet_init(seed, classes=256, channels=32, skip=64, layers=30, dtype=np.fl
     """Fresh parameters, by `drawn`.
 
     seed: int. classes: int, the codes there are. channels, skip: ints, of the residual stream and of the skip
-    connections. layers: int. dtype: float32 or float64.
+    connections. layers: int >= 1. dtype: float32 or float64.
     Returns a dict with embed, a table; layers, a list; end, a list of two.
+    Raises ValueError for fewer layers.
     """
     classes, channels, skip, layers = integers(classes=classes, channels=channels, skip=skip, layers=layers)
+    if layers < 1:
+        raise ValueError(f"layers: expected at least 1, got {layers}")
 
     def conv(outputs, inputs, taps=1):
         return {"weight": (outputs, inputs, taps), "bias": (outputs,)}
@@ -44,8 +47,10 @@ def wavenet(params, codes, cycle):
 
     params: from `wavenet_init`. codes: (B, L) ints. cycle: int >= 1, layers until the dilation is 1 again.
     Returns logits (B, classes, L), cache.
-    Raises ValueError for a code that is none or a cycle below 1, TypeError for what are no ints.
+    Raises ValueError for another shape, a code that is none or a cycle below 1, TypeError for what are no ints.
     """
+    if np.ndim(codes) != 2:
+        raise ValueError(f"codes: expected shape (B, L), got {np.shape(codes)}")
     h = np.zeros((*codes.shape, params["embed"]["weight"].shape[1]), params["embed"]["weight"].dtype)
     h[:, 1:] = embedding(params["embed"]["weight"], codes)[:, :-1]
     h, skips, kept = h.swapaxes(1, 2), 0, []  # (B, C, L)
@@ -121,7 +126,10 @@ def wavenet_step(params, code, queues):
     params: from `wavenet_init`. code: (B,) ints, the last one; or None at the first place. queues: from
     `wavenet_queues`, or the step before.
     Returns logits (B, classes) of the next code, queues.
+    Raises ValueError for another shape of code, or one that is none.
     """
+    if code is not None and np.shape(code) != queues[0].shape[:1]:
+        raise ValueError(f"code: expected shape {queues[0].shape[:1]}, got {np.shape(code)}")
     h = queues[0][:, :, 0] * 0 if code is None else embedding(params["embed"]["weight"], code)  # (B, C)
     skips, moved = 0, []
     for layer, queue in zip(params["layers"], queues):
@@ -138,9 +146,9 @@ def wavenet_generate(params, u, cycle):
 
     params: from `wavenet_init`. u: (B, N) uniforms in [0, 1], one for each code. cycle: as in `wavenet`.
     Returns codes (B, N) int64.
-    Raises ValueError for u outside, or logits that are NaN.
+    Raises ValueError for u outside or of another shape, or logits that are NaN.
     """
-    u = unit_interval(u, "u")
+    u = unit_interval(shaped(u, "u", "B", "N"), "u")
     queues, code, codes = wavenet_queues(params, len(u), cycle), None, np.zeros(u.shape, np.int64)
     for t in range(u.shape[1]):
         logits, queues = wavenet_step(params, code, queues)

@@ -2,6 +2,7 @@
 import numpy as np
 
 from kernels.numpy_cpu import layers, scene
+from ref.nets import wavenet
 
 mean = lambda x: x.mean(axis=-1, keepdims=True)  # noqa: E731
 
@@ -19,6 +20,17 @@ def rounded(x):
         return function
 
     return of
+
+
+def without_queues(params, u, cycle):
+    """The whole net again for each code, and probabilities in place of their sums."""
+    codes = np.zeros(u.shape, np.int32)
+    for t in range(u.shape[1]):
+        logits = wavenet.wavenet(params, codes[:, : t + 1], cycle)[0][:, :, t]
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        codes[:, t] = (np.cumsum(p, axis=1) < u[:, t, None]).sum(axis=1)
+    return codes
 
 
 def standard(x, eps):
@@ -124,6 +136,7 @@ TABLES = {
         "as printed": lambda x, r, gate: x + gate[:, None] * r, "repeated": lambda x, r, gate: r * np.repeat(
             gate[:, None], r.shape[1], axis=1) + x,
     },
+    "audio.wavenet_generate": {"without queues": without_queues},
     "scene.composite": {"by alphas": composite}, "scene.trilinear": {"a corner at a time": trilinear},
     "layers.gate_residual_backward": {
         "einsum": lambda dy, r, gate: (dy.copy(), dy * gate[:, None], np.einsum("bln,bln->bn", dy, r)),

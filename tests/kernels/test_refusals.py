@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kernels import registry
+from kernels.ops.audio import NETS, parameters
 from kernels.ops.loops import residual, simple_mlp
 from ref import schedules, tree
 from tests.kernels.backends import ABAR, make, named, on_each
@@ -17,6 +18,12 @@ STATE = {"step": 1, **MOMENTS}
 def net(name, shape):
     """The residual net with another tensor."""
     return tree.from_named(tree.named(RESIDUAL) | {name: np.ones(shape, np.float32)})
+
+
+def wavenet(name, shape, dtype=np.float32, value=1):
+    """A small WaveNet with another tensor."""
+    *sizes, _ = NETS["one layer"]
+    return tree.from_named(tree.named(parameters(*sizes, np.float32)) | {name: np.full(shape, value, dtype)})
 
 
 def sevens(shape, dtype=np.float32):
@@ -138,6 +145,14 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
         ("alpha_max = 1", dict(alpha_max=1.0), "alpha_max"), ("no size", dict(size=(4.0, 6)), "size", TypeError),
         ("mixed with double", dict(uv=np.ones((1, 2))), "(uv|cov2)", TypeError),
     ],
+    "audio.wavenet_generate": [
+        ("a probability above 1", dict(u=X + 1), "u"), ("one axis", dict(u=X[0] / 2), "u"),
+        ("no cycle", dict(cycle=0), "cycle"), ("half a layer", dict(cycle=1.5), "cycle", TypeError),
+        ("another net", dict(params=RESIDUAL), "params"),
+        ("a bias of another length", dict(params=wavenet("end.1.bias", (3,))), "params"),
+        ("mixed with double", dict(params=wavenet("end.1.bias", (5,), np.float64)), "params", TypeError),
+        ("logits of NaN", dict(params=wavenet("end.1.bias", (5,), np.float32, np.nan)), "params"),
+    ],
     "layers.geglu": [("an odd axis", dict(x=np.ones((4, 5), np.float32)), "x")],
     "fused.mlp_sample": [
         ("another prediction", dict(predict="mu"), "predict"),
@@ -192,7 +207,8 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
     ],
 }  # fmt: skip
 LOOPS = {"fused.mlp_sample": dict(width=5), "fused.mlp_train": dict(width=5, batch=2, steps=1)}
-NO_OUT = "fused.mlp_train", "optim.clip_by_global_norm", *(name for name in CHANGED if name.startswith("layers."))
+LAYERS = tuple(name for name in CHANGED if name.startswith("layers."))
+NO_OUT = "audio.wavenet_generate", "fused.mlp_train", "optim.clip_by_global_norm", *LAYERS
 
 
 def rows(b):
@@ -215,7 +231,7 @@ def test_bad_input_is_refused_before_anything_is_written(b, op, change, error, a
     out = out and out(b.send)
     results = out if isinstance(out, (list, tuple)) else [out] if out is not None else []
     extra = {"out": results[0] if len(results) == 1 else tuple(results)} if results else {}
-    sent = registry.sent(arguments, b.send)
+    sent = registry.sent(arguments, b.send, op)
     with pytest.raises(error, match=rf"\b{argument}\b"):
         registry.call(op, registry.kernel(op, b.name), sent, "float32", **extra)
     assert all(np.all(b.receive(result) == 7) for result in results)
