@@ -108,7 +108,7 @@ def nonnegative_least_squares(A, b, steps=200):
     A, b, steps = shaped(A, "A", "M", "F"), float64(b), *integers(steps=steps)
     if b.ndim < 2 or b.shape[-2] != len(A) or steps < 0:
         raise ValueError(f"b, steps: expected b (..., {len(A)}, N) and steps >= 0, got {b.shape} and {steps}")
-    pace, t = 1 / np.linalg.norm(A, 2) ** 2, 1.0
+    pace, t = 1 / max(np.linalg.norm(A, 2) ** 2, np.finfo(np.float64).tiny), 1.0  # of A = 0 the gradient is 0
     s = z = np.maximum(0, np.linalg.pinv(A) @ b)
     for _ in range(steps):
         s_next = np.maximum(0, z - pace * (A.T @ (A @ z - b)))

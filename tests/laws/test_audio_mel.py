@@ -58,6 +58,7 @@ def test_the_inverse_has_the_mel_spectrum_and_is_optimal():
         gradient = A.T @ (A @ s - b)
         assert s.min() >= 0 and (s == 0).any()
         assert (np.abs(gradient[s > 0]).max() <= 1e-8 and gradient.min() >= -1e-8) == holds
+    assert not audio.nonnegative_least_squares(0 * A, b).any()  # the smallest of all s, which are as good
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
