@@ -52,9 +52,10 @@ class Truth:
         return array.reshape(self.shape) if array.size == np.prod(self.shape) else array
 
     def _part(self, x):
-        """The first examples of x as (rows, n) float64: enough of them, or all where a result depends on all."""
+        """The first examples of x as (rows, n) float64: enough of them, or all where a result depends on all. The first
+        of all may be one without noise, so two at least."""
         n = int(np.prod(self.shape[1:]))
-        rows = self.shape[0] if self.op.sums else max(min(self.shape[0], ENOUGH // n), 1)
+        rows = self.shape[0] if self.op.sums else max(min(self.shape[0], ENOUGH // n), 2)
         return np.asarray(x)[:rows].reshape(-1, n).astype(np.float64)
 
     @cached_property
