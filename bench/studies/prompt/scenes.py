@@ -83,13 +83,18 @@ def captions(layout):
     return found
 
 
+def words_of(text):
+    """The words of a prompt, a list of str."""
+    return text.lower().replace(",", " ").split()
+
+
 def ids(texts):
     """The numbers of the words, (N, LENGTH) ints: 0 where a text has no more. texts: list of str.
 
     Raises ValueError for a word that is not in WORDS and for a text that is too long."""
     found = np.zeros((len(texts), LENGTH), np.int64)
     for row, text in zip(found, texts):
-        words = text.lower().replace(",", " ").split()
+        words = words_of(text)
         if unknown := [word for word in words if word not in WORDS]:
             raise ValueError(f"prompt: expected words of {', '.join(sorted(WORDS))}; got {', '.join(unknown)}")
         if len(words) > LENGTH:

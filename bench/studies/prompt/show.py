@@ -98,7 +98,7 @@ def attention(watched, pictures, args):
         for axis in row:
             axis.set_axis_off()
         row[0].imshow(rgb(pictures[i * args.samples]))
-        maps, words = watched.of(i * args.samples), prompt.lower().replace(",", " ").split()
+        maps, words = watched.of(i * args.samples), scenes.words_of(prompt)
         for axis, word, weights in zip(row[1:], words, maps):
             axis.imshow(weights, vmin=0, vmax=maps[: len(words)].max(), cmap="viridis")
             axis.set_title(word, loc="center")
@@ -109,8 +109,7 @@ def attention_rows(watched, args):
     """What `attention` draws, as rows of a CSV: the weight of each word of each prompt at each patch of the picture."""
     return [{"prompt": prompt, "place": n, "word": word, "row": y, "column": x, "weight": float(weights[y, x])}
             for i, prompt in enumerate(args.prompts)
-            for n, (word, weights) in enumerate(zip(prompt.lower().replace(",", " ").split(),
-                                                    watched.of(i * args.samples)))
+            for n, (word, weights) in enumerate(zip(scenes.words_of(prompt), watched.of(i * args.samples)))
             for y, x in np.ndindex(weights.shape)]  # fmt: skip
 
 

@@ -177,7 +177,8 @@ def whole(state, which, sizes):
     """All that draws: the tree of parameters, with the autoencoder's if it has one. which: of VECTORS."""
     if not len(state["autoencoder"]):
         return views(state[which], sizes)
-    return views(state[which], sizes) | {"autoencoder": split(state["autoencoder"], model.shapes(sizes)["autoencoder"])}
+    net = split(state["autoencoder"], autoencoder.start(None, sizes["widths"]))
+    return views(state[which], sizes) | {"autoencoder": net}
 
 
 def host(state):
