@@ -1,12 +1,14 @@
-"""Adam and AdamW, the exponential moving average of weights, and clipping by the global norm.
+"""Adam and AdamW, Muon, the exponential moving average of weights, and clipping by the global norm.
 
 Arrays keep their dtype: the truth is float64, training runs the same lines in float32.
 
 Papers
-    [Adam]     Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015
-    [AdamW]    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
-    [Pascanu]  Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013
-    [DDPM]     Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
+    [Adam]       Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015
+    [AdamW]      Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [Muon]       Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
+    [Moonlight]  Liu et al., "Muon is Scalable for LLM Training", 2025
+    [Pascanu]    Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013
+    [DDPM]       Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020
 """
 import math
 
@@ -15,6 +17,8 @@ import numpy as np
 from ref import tree
 from ref.numerics import norm
 from ref.shapes import integer, number
+
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # a, b, c: a large slope at 0, and singular values near 1 stay there
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
@@ -42,6 +46,51 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
     mhat = m / _one_less_power(beta1, step)
     vhat = v / _one_less_power(beta2, step)
     return p - lr * (mhat / (np.sqrt(vhat) + eps) + weight_decay * p), m, v
+
+
+def muon_step(p, g, m, lr, momentum, weight_decay):
+    """[Muon]: the momentum of a matrix, made orthogonal, so that every direction moves by as much; its size is that of
+    Adam's usual step, [Moonlight] eq. 4:
+
+        m <- momentum m + g                     u = g + momentum m   (Nesterov's)
+        p <- p - lr (0.2 sqrt(max(r, c)) orthogonalize(u) + weight_decay p)
+
+    For the matrices of hidden layers; others, vectors, embeddings and the last layer keep Adam.
+    p, g, m: (..., r, c), any number of matrices, one shape and dtype, float32 or float64. lr, weight_decay: finite, >=
+    0. momentum: in [0, 1), 0.95 in the paper.
+    Returns p, m as new arrays.
+    Raises ValueError where shapes differ, are no matrices or a number is out of its range; TypeError for arrays of
+    another dtype.
+    """
+    p, g, m = _state(p=p, g=g, m=m)
+    (momentum,), (lr, weight_decay) = _from_0(1, momentum=momentum), _from_0(math.inf, lr=lr, weight_decay=weight_decay)
+    m = momentum * m + g
+    u = orthogonalize(g + momentum * m)
+    return p - lr * (0.2 * math.sqrt(max(p.shape[-2:])) * u + weight_decay * p), m
+
+
+def orthogonalize(g):
+    """Nearly U V^T of the matrix g = U S V^T, by five Newton-Schulz steps, [Muon]:
+
+        X <- g / (||g||_F + 1e-7)               A = X X^T,  X <- a X + (b A + c A^2) X
+
+    A step takes a singular value s to a s + b s^3 + c s^5: after five, those above 0.002 of ||g||_F lie between 0.68
+    and 1.21. No decomposition: products of matrices alone. g: (..., r, c), arrays of NumPy or CuPy, and keeps its
+    dtype.
+    Returns X (..., r, c).
+    Raises ValueError for an array without two axes.
+    """
+    if np.ndim(g) < 2:
+        raise ValueError(f"expected matrices (..., r, c), got shape {np.shape(g)}")
+    x = g / (np.sqrt((g * g).sum(axis=(-2, -1), keepdims=True)) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:  # the smaller of X X^T and X^T X
+        x = x.swapaxes(-2, -1)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(5):
+        A = x @ x.swapaxes(-2, -1)
+        x = a * x + (b * A + c * (A @ A)) @ x
+    return x.swapaxes(-2, -1) if tall else x
 
 
 def ema_step(avg, p, decay):

@@ -10,7 +10,7 @@ import numpy as np
 from kernels import registry
 from kernels.check import selftest
 from kernels.nets import with_kernels
-from ref import philox, tree
+from ref import optim, philox, tree
 
 PARTS = ("params", "m", "v", "average")  # of a state, a tree of arrays each
 
@@ -50,7 +50,7 @@ def picked(count, seed, batch, step):
 def backend(name):
     """The modules of `ref` or of a kernel backend in one place, a module of networks on it (net), how arrays get there
     and back (send, receive), and whether it is interpreted. name: "ref", "numba_cpu" or "triton_gpu"."""
-    package, names = "ref" if name == "ref" else f"kernels.{name}", ("philox", "diffusion", "fused", "vae")
+    package, names = "ref" if name == "ref" else f"kernels.{name}", ("philox", "diffusion", "fused", "optim", "vae")
     found = SimpleNamespace(**{module: importlib.import_module(f"{package}.{module}") for module in names})
     found.send, found.receive = (np.asarray, np.asarray) if name == "ref" else registry.carriers(name)
     found.net = lambda module: with_kernels(module, name)
@@ -62,8 +62,36 @@ def backend(name):
         else:
             found.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
 
-    found.adam_ema = adam_ema
+    def muon_ema(p, g, m, average, lr, momentum, weight_decay, decay):
+        if name == "triton_gpu":  # which has no kernel for it
+            u, m[...] = directions(g, m, momentum)
+            p *= 1 - lr * weight_decay
+            p -= lr * 0.2 * max(p.shape[-2:]) ** 0.5 * u
+            found.optim.ema_step(average, p, decay, out=average)
+        elif name == "ref":
+            p[...], m[...] = found.optim.muon_step(p, g, m, lr, momentum, weight_decay)
+            average[...] = found.optim.ema_step(average, p, decay)
+        else:
+            found.optim.muon_step(p, g, m, lr, momentum, weight_decay, out=(p, m))
+            found.optim.ema_step(average, p, decay, out=average)
+
+    found.adam_ema, found.muon_ema = adam_ema, muon_ema
     return found
+
+
+def directions(g, m, momentum):
+    """The direction of `ref.optim.muon_step` and the new momentum, of CuPy's arrays, as one launch. g, m, momentum: as
+    there."""
+    return _directions(g.shape, momentum)(g, m)
+
+
+@functools.cache
+def _directions(shape, momentum):
+    def f(g, m):
+        m_next = momentum * m + g
+        return optim.orthogonalize(g + momentum * m_next), m_next
+
+    return recorded(f, "triton_gpu")
 
 
 @functools.cache

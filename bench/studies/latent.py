@@ -100,7 +100,7 @@ def rows(this):
 def trained_autoencoder(this, sprites):
     """The moving average of its parameters, on the device, and its row."""
     arrays = fit.array_module(this.backend)
-    settings = train.SETTINGS | {"batch": this.autoencoder_batch, "seed": this.seed, "ema": 0.998}
+    settings = train.SETTINGS | {"lr": 1e-3, "batch": this.autoencoder_batch, "seed": this.seed, "ema": 0.998}
     fresh = autoencoder.start(this.seed, this.widths)
     state, shapes = train.state_of(fresh, arrays), tree.map(np.shape, fresh)
     ink, net = arrays.asarray(sprites[0]), train.split(state["params"], shapes)
@@ -121,7 +121,7 @@ def one(sprites):
 def diffused(this, sizes, sprites, net):
     """Trains the transformer, on the latents of net, or on pixels for None. Returns as `trained`."""
     arrays = fit.array_module(this.backend)
-    settings = train.SETTINGS | {"batch": this.batch, "seed": this.seed, "ema": 0.998, "weight_decay": 0.0}
+    settings = train.SETTINGS | {"lr": 1e-3, "batch": this.batch, "seed": this.seed, "ema": 0.998, "weight_decay": 0.0}
     state = train.begin(sizes, settings, arrays)
     params, ink = train.views(state["params"], sizes), arrays.asarray(sprites[0])
     encode = net and functools.partial(autoencoder.means, net, backend=this.backend)

@@ -1,4 +1,5 @@
-"""`ref.optim` on the CPU: float32 or float64, one pass over memory each.
+"""`ref.optim` on the CPU: float32 or float64, one pass over memory each but for `muon_step`, whose matrices are shared
+out between threads.
 
 Arguments and errors are those of `ref.optim`, arrays of one dtype; `out`, where given, may be the inputs themselves,
 and only then are inputs overwritten. Bad input raises before anything is written.
@@ -6,6 +7,7 @@ and only then are inputs overwritten. Bad input raises before anything is writte
 Papers
     [Adam]     Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015
     [AdamW]    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [Muon]     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
     [Pascanu]  Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013
 """
 import math
@@ -17,6 +19,7 @@ from kernels.numba_cpu import engine, reduce
 from kernels.numba_cpu.diffusion import SCALE, linear
 from kernels.numba_cpu.engine import element
 from kernels.numba_cpu.intrinsics import fma
+from kernels.numba_cpu.newton_schulz import muon
 from kernels.numba_cpu.rowwise import apply, apply_many, update
 
 ROOT_LEAST = 1e-140  # below it squares have lost digits
@@ -57,6 +60,22 @@ def ema_step(avg, p, decay, out=None):
     """avg <- decay avg + (1 - decay) p on the CPU, arguments as in `ref.optim.ema_step`."""
     shape, dtype = engine.same(avg=avg, p=p)
     return apply(EMA, out, shape, dtype, coefficients.ema_step(decay), avg, p, state=True)
+
+
+def muon_step(p, g, m, lr, momentum, weight_decay, out=None):
+    """[Muon] on the CPU, arguments as in `ref.optim.muon_step`; out takes two arrays."""
+    shape, dtype = engine.same(p=p, g=g, m=m)
+    if len(shape) < 2:
+        raise ValueError(f"expected matrices (..., r, c), got shape {shape}")
+    rate, keep, decay = coefficients.muon_step(lr, momentum, weight_decay, *shape[-2:]).tolist()
+    outs, arrays = (None, None) if out is None else out, [engine.flat(a) for a in (p, g, m)]
+    engine.apart(outs)
+    memory = [engine.output(o, shape, dtype, *arrays)[0] for o in outs]
+    if np.may_share_memory(memory[1], arrays[0]):  # m is written before p is read
+        memory[1] = np.empty(arrays[0].size, dtype)
+    work = arrays[0].size * min(shape[-2:])
+    engine.run(muon, work, *memory, *arrays, rate, keep, decay, *shape[-2:], parts=math.prod(shape[:-2]))
+    return tuple(engine.finish(to, o, shape) for to, o in zip(memory, outs))
 
 
 def clip_by_global_norm(grads, max_norm, out=None):

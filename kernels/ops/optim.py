@@ -1,7 +1,7 @@
 """The operations of `ref.optim`, and the sizes of Adam's terms."""
 import numpy as np
 
-from kernels.ops.inputs import data
+from kernels.ops.inputs import VALUES, data
 from kernels.ops.record import Op, mapped
 from ref import optim, tree
 
@@ -46,10 +46,38 @@ def _clipped_by_a_long_sum(grads, max_norm):
     return mapped(lambda _, g: max(1 + np.log2(count) / 12, long) * g, clipped), max(1, long) * norm
 
 
+def _matrices(rng, shape, dtype, values, weight_decay=0.1, **more):
+    arrays = {name: data(rng, shape, dtype, values) for name in "pgm"}
+    return arrays | {"lr": 0.02, "momentum": 0.95, "weight_decay": weight_decay} | more
+
+
+def _turned(numpy, arguments):
+    """NumPy's results with rows and columns in several orders, and put back. numpy: function. arguments: of it."""
+    rng, sizes, found = np.random.default_rng(0), arguments["p"].shape[-2:], []
+    for k in range(4):
+        orders = [rng.permutation(n) if k else np.arange(n) for n in sizes]
+        there, back = np.ix_(*orders), np.ix_(*map(np.argsort, orders))
+        result = numpy(**mapped(lambda _, x: x[..., *there] if isinstance(x, np.ndarray) else x, arguments))
+        found.append([x[..., *back] for x in result])
+    return found
+
+
+def _steps_flops(p, **rest):
+    """Of five Newton-Schulz steps. p: from `state`. rest: unused."""
+    short, long = sorted(p.shape[-2:])
+    return p.size // max(1, short * long) * 5 * (4 * short**2 * long + 2 * short**3)
+
+
 OPS = [
     Op(
         optim.adam_step, ulps=4, make=state("p", "g", "m", "v"), scale=adam_sizes, options=CHOICES, writes=3,
         in_place=("p", "m", "v"), bench={"": {"step": 10}},
+    ),
+    Op(
+        optim.muon_step, make=_matrices, orders=_turned, writes=2, in_place=("p", "m"), values=VALUES,
+        options={"weight_decay": (0.0, 0.1)}, fixed={"lr": 0.02, "momentum": 0.95}, flops=_steps_flops,
+        shapes=((3, 5, 9), (40, 33), (2, 2, 7, 3), (1, 64, 96)), bench={"24 x 128 x 128": {"shape": (24, 128, 128)},
+                                                                    "6 x 512 x 128": {"shape": (6, 512, 128)}},
     ),
     Op(
         optim.ema_step, ulps=3, options={"decay": (0.0, 0.5, 0.9999)}, in_place=("avg",), bench={"": {"decay": 0.999}},

@@ -90,7 +90,7 @@ REFUSES_0 = (r"betas-(start|end|max_beta)|karras|shift$|abar_t$|gamma|sigma_data
              r"|bin_width|std$|-c$|sigma_t$|distillation.*sigma_s|heun_step|max_norm|max_value|scalings-sigma$"
              r"|max_period|log_mel.*floor|mel_filters-high|log_snr_step|ancestral_step-sigma$|interval_weight-high")
 REFUSES_1 = (r"betas-(start|end)|abar|sigma_t$|heun_step|ancestral_step-sigma|samplers.consistency|max_value|beta1"
-             r"|phi-z|interval_weight-high|alpha_max")
+             r"|phi-z|interval_weight-high|alpha_max|muon_step-momentum")
 # no line there
 BENT = (r"beta2|s_churn|max_period|samplers.consistency|training_step-sigma_s|(mlp_sample|euler_ancestral)-eta-1"
         r"|clamp|phi-z|gaussians_backward-limit|scene\.splat|image_to_image-strength")

@@ -144,3 +144,64 @@ def test_a_norm_of_infinity_and_nan_is_nan(grads):
     assert np.isnan(n)
     for one, other in zip(same, grads):
         np.testing.assert_array_equal(one, other)
+
+
+MATRICES = st.tuples(st.lists(st.integers(1, 3), max_size=2), st.integers(1, 12), st.integers(1, 12),
+                     st.integers(0, 2**32 - 1))  # fmt: skip
+
+
+def matrices(case, how_many):
+    *shape, seed = case
+    return np.random.default_rng(seed).standard_normal((how_many, *shape[0], *shape[1:]))
+
+
+@given(case=MATRICES)
+def test_newton_schulz_changes_singular_values_alone(case):
+    """U and V stay, and each s becomes the fifth image of itself under a s + b s^3 + c s^5."""
+    (g,) = matrices(case, 1)
+    U, s, V = np.linalg.svd(g, full_matrices=False)
+    s /= np.sqrt(np.sum(s**2, axis=-1, keepdims=True)) + 1e-7
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert_close(optim.orthogonalize(g), (U * s[..., None, :]) @ V, rel=1e-10, scale=10)
+
+
+@given(share=st.floats(0.002, 0.9))
+def test_newton_schulz_brings_singular_values_near_1(share):
+    """Of a matrix with two of them, the smaller one `share` of the norm: between 0.68 and 1.21."""
+    s = np.linalg.svd(optim.orthogonalize(np.diag([np.sqrt(1 - share**2), share])))[1]
+    assert np.all((s > 0.68) & (s < 1.21))
+
+
+@given(case=MATRICES)
+def test_a_step_of_muon_turns_with_its_matrix(case):
+    """Orthogonal factors on either side of p, g and m stand outside of the step: no direction is special."""
+    p, g, m = matrices(case, 3)
+    left, right = (np.linalg.qr(matrices((*case[:1], n, n, case[-1]), 1)[0])[0] for n in p.shape[-2:])
+    turned = optim.muon_step(*(left @ a @ right for a in (p, g, m)), 0.02, 0.95, 0.1)
+    for a, b in zip(turned, optim.muon_step(p, g, m, 0.02, 0.95, 0.1)):
+        assert_close(a, left @ b @ right, rel=1e-10, scale=10)
+
+
+def test_a_step_of_muon_by_hand():
+    """A diagonal matrix, for which each step is one of numbers; sqrt(max(2, 2)) 0.2 lr = 0.2 lr sqrt(2)."""
+    p, g, m = np.diag([1.0, 2.0]), np.diag([3.0, -4.0]), np.zeros((2, 2))
+    s = np.array([0.6, -0.8])  # g + 0.95 g has these shares of its norm
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    p_next, m_next = optim.muon_step(p, g, m, 0.1, 0.95, 0.5)
+    assert_close(p_next, np.diag([1.0, 2.0] - 0.1 * (0.2 * 2**0.5 * s + 0.5 * np.array([1.0, 2.0]))), rel=1e-6, scale=2)
+    assert np.array_equal(m_next, g)
+
+
+@pytest.mark.parametrize("name, bad", [("momentum", 1.0), ("lr", -1.0), ("weight_decay", np.inf)])
+def test_muon_refuses_numbers_out_of_range(name, bad):
+    settings = {"lr": 0.1, "momentum": 0.95, "weight_decay": 0.0} | {name: bad}
+    with pytest.raises(ValueError, match=name):
+        optim.muon_step(*np.ones((3, 2, 2)), **settings)
+
+
+def test_muon_refuses_a_vector():
+    for call in (lambda: optim.orthogonalize(np.ones(3)), lambda: optim.muon_step(*np.ones((3, 4)), 0.1, 0.9, 0.0)):
+        with pytest.raises(ValueError, match="matrices"):
+            call()

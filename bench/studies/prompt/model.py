@@ -5,6 +5,7 @@ The path is `ref.flow`'s: x_t = (1 - t) x0 + t eps, t = 0 the picture, t = 1 noi
 """
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,15 @@ def start(seed, sizes):
     channels, side, _ = shape_of(sizes)
     net = joint_dit_init(other, side, sizes["patch"], channels, sizes["width"], sizes["depth"], context)
     return {"text": text, "net": net}
+
+
+def matrices(name, shape):
+    """The matrices of a parameter that Muon moves, those of the blocks but for what shifts, scales and gates: (count,
+    rows, columns), or None. Queries, keys and values in one are three. name: dotted path. shape: tuple."""
+    if len(shape) != 2 or not re.search(r"(blocks|layers)\.\d+\.(?!adaLN|norm)", name):
+        return None
+    count = 3 if name.endswith("qkv.weight") else 1
+    return count, shape[0] // count, shape[1]
 
 
 def shapes(sizes):

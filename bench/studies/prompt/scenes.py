@@ -27,6 +27,7 @@ SIDES = np.array(list(SIZES.values()))
 FRAME = max(SIZES.values())  # pixels of the side of the frame around a digit's box
 MARGIN = FRAME // 2  # around a picture while it is painted
 WORDS = tuple(dict.fromkeys(" ".join(["a", *SIZES, *COLOURS, *DIGITS, *PLACES, *RELATIONS]).split()))
+NUMBER = {word: 1 + i for i, word in enumerate(WORDS)}
 HELD_COLOUR = (3 * np.arange(10) + 1) % len(COLOURS)  # of each digit, the colour that it never has in training
 HELD_DIGIT = (7 * np.arange(10) + 3) % 10  # of each digit, the second one that never follows it in training
 # each set: (objects, 0 for one or two; whether a colour is new, whether the pair of digits is)
@@ -95,11 +96,11 @@ def ids(texts):
     found = np.zeros((len(texts), LENGTH), np.int64)
     for row, text in zip(found, texts):
         words = words_of(text)
-        if unknown := [word for word in words if word not in WORDS]:
+        if unknown := [word for word in words if word not in NUMBER]:
             raise ValueError(f"prompt: expected words of {', '.join(sorted(WORDS))}; got {', '.join(unknown)}")
         if len(words) > LENGTH:
             raise ValueError(f"prompt: expected at most {LENGTH} words, got {len(words)}: {text!r}")
-        row[: len(words)] = [1 + WORDS.index(word) for word in words]
+        row[: len(words)] = [NUMBER[word] for word in words]
     return found
 
 

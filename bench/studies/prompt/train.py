@@ -1,6 +1,7 @@
-"""How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by a power of 1 / t,
-Adam with a moving average. The networks and their gradients are `ref.nets` on the backend's layers (`kernels.nets`);
-noise and optimiser are its kernels. On latents the autoencoder is trained first.
+"""How the model is trained: scenes drawn on the fly, [SD3]'s times, the error of x0_hat weighted by a power of 1 / t;
+Muon for the matrices of blocks, Adam for the rest, and a moving average. The networks and their gradients are
+`ref.nets` on the backend's layers (`kernels.nets`); noise and optimiser are its kernels. On latents the autoencoder is
+trained first.
 
 On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy; the loss
 and its gradients are one CUDA graph.
@@ -19,13 +20,15 @@ from bench.studies.prompt import autoencoder, model, scenes
 from ref import flow, philox, tree
 
 DROPPED = 0.1  # the share of captions dropped, which guidance needs
-# mean: of logit t; power: of 1 / t in the loss
-SETTINGS = dict(batch=256, lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0, mean=0.0, power=1.0)
+# momentum: of Muon, None for Adam alone; mean: of logit t; power: of 1 / t in the loss
+SETTINGS = dict(batch=256, lr=3e-3, momentum=0.95, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0,
+                mean=0.0, power=1.0)
 # What a backend trains unless told otherwise, (sizes, settings). The shipped one takes more than 20 minutes of 2 cores
 RECIPES = {"numba_cpu": (dict(width=128, depth=4, heads=4, patch=2, shape=[4, 8, 8], widths=[16, 32, 32]),
-                         dict(batch=64, lr=3e-3, mean=1.4, power=0.0))}  # fmt: skip
+                         dict(batch=64, mean=1.4, power=0.0))}  # fmt: skip
 # share: of the steps or seconds; kl: weight of the divergence; measured: scenes whose latents are scaled
-AUTOENCODER = SETTINGS | dict(batch=64, lr=2e-3, weight_decay=0.0, ema=0.998, share=0.15, kl=1e-4, measured=512)
+AUTOENCODER = SETTINGS | dict(batch=64, lr=2e-3, momentum=None, weight_decay=0.0, ema=0.998)
+AUTOENCODER |= dict(share=0.15, kl=1e-4, measured=512)
 VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one vector each
 KEPT = *VECTORS, "autoencoder"  # in a checkpoint
 
@@ -46,7 +49,8 @@ def begin(sizes, settings, arrays=np):
 
 def state_of(fresh, arrays=np):
     """The same of any parameters. fresh: a tree of them. arrays: as in `begin`."""
-    vector = arrays.concatenate([arrays.asarray(leaf).ravel() for leaf in tree.leaves(fresh)])
+    named = tree.named(fresh)
+    vector = arrays.concatenate([arrays.asarray(named[name]).ravel() for name in places(fresh)[0]])
     state = {"params": vector, "m": vector * 0, "v": vector * 0, "average": vector.copy()}
     return state | {"step": 0, "seconds": 0.0, "losses": []}
 
@@ -56,22 +60,35 @@ def views(vector, sizes):
     return split(vector, model.start(None, sizes))
 
 
+def places(params):
+    """Where the parameters lie in a vector: {name: (begin, shape)}, Adam's before those of Muon, whose matrices of one
+    shape lie together; and of each such shape its begin and all of them, (count, rows, columns). params: a tree of
+    arrays or of shapes."""
+    shapes = {name: getattr(leaf, "shape", leaf) for name, leaf in tree.named(params).items()}
+    matrices = {name: model.matrices(name, shape) for name, shape in shapes.items()}
+    found, groups, at = {}, {}, 0
+    for name in sorted(shapes, key=lambda name: matrices[name][1:] if matrices[name] else ()):
+        if matrices[name]:
+            count, *shape = matrices[name]
+            begin, so_far = groups.get(tuple(shape), (at, 0))
+            groups[tuple(shape)] = begin, so_far + count
+        found[name] = at, shapes[name]
+        at += math.prod(shapes[name])
+    return found, [(begin, (count, *shape)) for shape, (begin, count) in groups.items()]
+
+
 def split(vector, shapes):
-    """The tree of arrays of these shapes that lie one after another in vector. shapes: a tree of them."""
-    found, at = {}, 0
-    for name, shape in tree.named(shapes).items():
-        found[name] = vector[at : at + math.prod(shape)].reshape(shape)
-        at += math.prod(shape)
-    return tree.from_named(found)
+    """The tree of arrays of these shapes that lie in vector as `places` says. shapes: a tree of them."""
+    found = {name: vector[at : at + math.prod(shape)].reshape(shape) for name, (at, shape) in places(shapes)[0].items()}
+    return tree.from_named({name: found[name] for name in tree.named(shapes)})
 
 
 def packed(grads):
     """The inverse of `split`: the leaves of a tree in one vector, float32."""
-    leaves, at = tree.leaves(grads), 0
-    flat = np.zeros(sum(leaf.size for leaf in leaves), np.float32, like=leaves[0])
-    for leaf in leaves:
-        flat[at : at + leaf.size].reshape(leaf.shape)[...] = leaf
-        at += leaf.size
+    leaves, where = tree.named(grads), places(grads)[0]
+    flat = np.zeros(sum(leaf.size for leaf in leaves.values()), np.float32, like=next(iter(leaves.values())))
+    for name, (at, shape) in where.items():
+        flat[at : at + math.prod(shape)].reshape(shape)[...] = leaves[name]
     return flat
 
 
@@ -108,20 +125,26 @@ def rebuilt(*given):
     return loss, packed(grads)
 
 
-def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, shape=model.SHAPE):
+def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, shape=model.SHAPE, groups=()):
     """One step. Changes state. loss_and_gradients: `gradients` of its parameters. done: the share of the training that
-    is over; the rate falls to 0 over its second half. shape: of the noise of an example."""
+    is over; the rate falls to 0 over its second half. shape: of the noise of an example. groups: Muon's, of
+    `places`."""
     kernels, arrays = fit.backend(backend), fit.array_module(backend)
     step, size = state["step"] + 1, (settings["batch"], *shape)
     eps = arrays.asarray(kernels.philox.normal(settings["seed"], size, philox.stream("noise", step)), np.float32)
     batch = [arrays.asarray(part) for part in batch_of(step, settings, sprites)]
     loss, grads = loss_and_gradients(eps, *batch)
-    # Adam and the moving average
-    rate = settings["lr"] * min(1.0, 2 * (1 - done), step / 100)
-    vectors = [state[name] for name in VECTORS]
-    hyper = settings["beta1"], settings["beta2"], 1e-8, settings["weight_decay"]
+    # Adam, Muon, and the moving average
+    rate = max(settings["lr"] * min(1.0, 2 * (1 - done), step / 100), 1e-9)
+    params, m, v, average = (state[name] for name in VECTORS)
     decay = min(settings["ema"], step / (step + 9))  # an average over the past so far, at first
-    kernels.adam_ema(vectors[0], grads, *vectors[1:], step, max(rate, 1e-9), *hyper, decay)
+    rest = slice(groups[0][0] if groups else len(params))
+    kernels.adam_ema(*(x[rest] for x in (params, grads, m, v, average)), step, rate, settings["beta1"],
+                     settings["beta2"], 1e-8, settings["weight_decay"], decay)
+    for begin, matrices in groups:
+        here = slice(begin, begin + math.prod(matrices))
+        kernels.muon_ema(*(x[here].reshape(matrices) for x in (params, grads, m, average)), rate, settings["momentum"],
+                         settings["weight_decay"], decay)
     state["step"] = step
     state["losses"].append(loss.copy())
 
@@ -135,18 +158,20 @@ def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, ti
     net = whole(state, "params", sizes).get("autoencoder")
     encode = net and functools.partial(autoencoder.means, net, backend=backend)
     of_batch = functools.partial(gradients, params, ink, sizes, backend, power=settings["power"], encode=encode)
-    _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, model.shape_of(sizes))
+    groups = places(model.start(None, sizes))[1] if settings["momentum"] else ()
+    _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, model.shape_of(sizes), groups)
 
 
-def _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, shape):
-    """Steps until `steps`, or for `seconds` in all. Changes state. of_batch, shape: as in `advance`."""
-    loss_and_gradients = fit.recorded(of_batch, backend)
-    began = time.perf_counter() - state["seconds"]
+def _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, *more):
+    """Steps until `steps`, or for `seconds` in all, from the end of the first, which compiles. Changes state. of_batch,
+    more: as in `advance`, shape and groups."""
+    loss_and_gradients, began = fit.recorded(of_batch, backend), None
     while state["step"] < (steps or np.inf) and state["seconds"] < (seconds or np.inf):
         done = state["step"] / steps if steps else state["seconds"] / seconds
-        advance(state, loss_and_gradients, settings, sprites, backend, done, shape)
+        advance(state, loss_and_gradients, settings, sprites, backend, done, *more)
         if state["step"] % 50 == 0:  # the losses wait for the GPU, so they are fetched seldom
             state["losses"] = [float(loss) for loss in state["losses"]]
+        began = time.perf_counter() - state["seconds"] if began is None else began
         state["seconds"] = time.perf_counter() - began
         tick()
     state["losses"] = [float(loss) for loss in state["losses"]]
