@@ -20,7 +20,7 @@ def ready(b, op):
 
 def given(b, op, arguments):
     """The arguments that are prepared, with memory for the results, and those of each call."""
-    sent = registry.sent(arguments, b.send)
+    sent = registry.sent(arguments, b.send, op)
     changing = {name: x for name, x in sent.items() if name in CHANGING and name not in op.data}
     fixed = {name: x for name, x in sent.items() if name not in changing}
     function = registry.kernel(op, b.name)
