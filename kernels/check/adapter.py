@@ -148,7 +148,8 @@ def caller(function, op, mapping=None, arrays=None, device="cpu", conventions=()
     """
     op = find(op) if isinstance(op, str) else op
     if op.orders:
-        raise Usage(f"{op.name} is a loop over nested parameters, which the checker cannot draw. Compare results with "
+        raise Usage(f"{op.name} is a loop; its rule needs NumPy in several orders, which the checker does not draw. "
+                    "Give it as --truth, with shapes that it can draw, or compare results with "
                     "`kernels.registry.expected` by `kernels.tolerance.assert_matches`")  # fmt: skip
     takes = op.takes
     for name in conventions:
