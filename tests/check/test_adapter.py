@@ -30,7 +30,7 @@ DDIM = diffusion.ddim_step
     ("gaussian_kl", Q, {}, ["ref.vae.gaussian_kl"]),
     ("_same_shape", Q, {}, ["_same_shape"]),
     ("nets.mlp.residual", Q, {}, ["ref.nets.mlp"]),
-    ("mlp_sample", Q, {}, ["mlp_sample", "parameters"]),
+    ("mlp_sample", Q, {}, ["mlp_sample", "orders"]),
     ("q_sample", _other_name, {}, ["eps", "noise", "q_sample(x0, t, eps, abar)", "--map"]),
     ("q_sample", _other_name, dict(mapping={"noise": "epsilon"}), ["epsilon", "x0, t, eps, abar"]),
     ("q_sample", _other_name, dict(mapping={"nose": "eps"}), ["nose", "x0, t, noise, abar"]),
