@@ -107,8 +107,8 @@ def ema_step(avg, p, decay):
 
 
 def clip_by_global_norm(grads, max_norm):
-    """[Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where  n = sqrt(sum_i ||g_i||^2) >
-    max_norm.
+    """Gradient clipping, [Pascanu] algorithm 1 over all arrays together:  g <- g max_norm / n  where
+    n = sqrt(sum_i ||g_i||^2) > max_norm.
 
     A NaN anywhere makes n NaN, which is no norm to clip by: all values stay what they are, and n says so. An infinite n
     makes 0 of every finite one. grads: a tree of arrays (`ref.tree`). max_norm: > 0; with inf it measures alone.

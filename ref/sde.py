@@ -185,7 +185,7 @@ def log_likelihood(drift_jvp, x, times, probe, prior_std=1.0):
 
 
 def bits_per_dimension(nats, dims, bin_width=1.0):
-    """-log2 of the probability of a bin of the data, for each dimension, from the log-density at it:
+    """-log2 of the probability of a bin of the data, for each dimension (BPD), from the log-density at it:
 
         bits = -nats / (dims ln 2) - log2(bin_width)
 

@@ -2,6 +2,7 @@
 matrices use one thread: they are small, and threads that wait for each other cost more than they save. `--without
 torch` blocks a library from import: `pytest -m gpu --without torch` is the whole suite of the GPU on a machine that has
 none."""
+import gc
 import os
 import sys
 
@@ -24,6 +25,12 @@ def pytest_configure(config):
         raise RuntimeError(f"--without: {', '.join(there)} is imported already")
     if names:
         sys.meta_path[:] = [Without(finder, names) for finder in sys.meta_path]
+
+
+def pytest_collection_finish():
+    """What was imported stays: the collector need not walk over it again while kernels are compiled and interpreted."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 class Without:

@@ -22,8 +22,8 @@ NATS = math.log1p(MU)
 
 
 def mulaw_compress(x):
-    """f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu), mu = 255, [WaveNet] section 2.2. x: [-1, 1], any shape. Returns y
-    float64. Raises ValueError for x outside."""
+    """f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu), mu = 255, the mu-law of [WaveNet] section 2.2. x: [-1, 1], any
+    shape. Returns y float64. Raises ValueError for x outside."""
     x, sign = _within(x, "x")
     return sign * np.log1p(MU * (sign * x)) / NATS
 

@@ -11,7 +11,7 @@ from ref.shapes import classes, number
 
 def cross_entropy(logits, labels):
     """L = mean_b(logsumexp(logits_b) - logits_{b, label_b}), [DL] eqs. 6.29 and 6.30, the largest logit taken off
-    first, and the 1 that it leaves in the sum: a small loss keeps its digits.
+    first, and the 1 that it leaves in the sum: a small loss keeps its digits. e^L is the perplexity.
 
     logits: (B, classes), B >= 1. labels: (B,) ints.
     Returns L, a float.

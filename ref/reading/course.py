@@ -26,8 +26,8 @@ from ref.reading import drawing
 
 TEXTS = Path(__file__).parent / "pages"
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results"
-MODULES = ("diffusion", "divergence", "flow", "guidance", "layers", "objectives", "philox", "samplers", "schedules",
-           "vae")  # what the figures call
+MODULES = ("diffusion", "divergence", "flow", "fused", "guidance", "layers", "objectives", "optim", "philox",
+           "samplers", "schedules", "sde", "vae")  # what the figures call
 FIGURE = re.compile(r"\{([^{}]+?)(?::([^{}:\[\]()\"']*))?\}")
 
 
@@ -123,9 +123,13 @@ def figures(page):
         read.append(study)
         return [_row(study, where, path) for path in _paths(study)]
 
+    def rows(study, **where):
+        read.append(study)
+        return [SimpleNamespace(**row) for row in _fitting(_paths(study)[0], where)]
+
     names = {name: importlib.import_module(f"ref.{name}") for name in MODULES}
-    values = names | {"np": np, "row": row, "seeds": seeds, "over_seeds": over_seeds, "ranges": ranges,
-                      "statement": statement} | {
+    values = names | {"np": np, "row": row, "rows": rows, "seeds": seeds, "over_seeds": over_seeds,
+                      "ranges": ranges, "statement": statement} | {
         "curves": drawing.curves, "arrows": drawing.arrows}
     exec(compile(page.code, f"{page.number:02}", "exec"), values)
     return Figures(values, list(dict.fromkeys(read)))
@@ -169,11 +173,15 @@ def _row(study, where, path):
 
     Raises ValueError for none or several.
     """
-    found = [row for row in _rows(path)
-             if all(key in row if value is ... else row.get(key) == value for key, value in where.items())]
+    found = _fitting(path, where)
     if len(found) != 1:
         raise ValueError(f"{study}: expected one row with {where}, got {len(found)}")
     return SimpleNamespace(**found[0])
+
+
+def _fitting(path, where):
+    return [row for row in _rows(path)
+            if all(key in row if value is ... else row.get(key) == value for key, value in where.items())]
 
 
 @functools.cache

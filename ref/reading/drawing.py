@@ -6,23 +6,27 @@ import numpy as np
 WIDTH, HEIGHT, LEFT, BELOW, TOP = 640, 300, 56, 44, 28
 
 
-def curves(x, named, across, up="", points=False, log=False):
+def curves(x, named, across, up="", points=False, log=False, loose=()):
     """Lines in one frame, with the ends of both axes and a legend.
 
     x: (n,). named: {legend: (n,)}, what is not finite left out. across, up: what the axes show. points: bool, whether
-    each point gets a dot. log: bool, whether x is spaced by its logarithm. Returns SVG, a str.
+    each point gets a dot. log: bool, whether x is spaced by its logarithm; "both", y too. loose: legends of points
+    without a line. Returns SVG, a str.
     """
     y = np.array([np.asarray(values, float) for values in named.values()])
     x, whole = np.asarray(x, float), y[np.isfinite(y)]
-    ends, x = (x.min(), x.max()), np.log(x) if log else x
-    low = min(whole.min(), 0) if whole.min() < whole.max() / 3 else whole.min()  # zero where it is near
-    scale = _scales(x.min(), x.max(), low, whole.max())
+    low = min(whole.min(), 0) if whole.min() < whole.max() / 3 and log != "both" else whole.min()  # zero if it is near
+    ends = x.min(), x.max(), low, whole.max()
+    x, y = np.log(x) if log else x, np.log(y) if log == "both" else y
+    scale = _scales(x.min(), x.max(), *(np.log(ends[2:]) if log == "both" else ends[2:]))
     parts = []
-    for i, values in enumerate(y):
+    for i, (name, values) in enumerate(zip(named, y)):
         places = [scale(a, b) for a, b in zip(x, values) if np.isfinite(b)]
-        parts.append(f'<polyline class="c{i}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}"/>')
+        line = f'<polyline class="c{i}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}"/>'
+        parts += [line] * (name not in loose)
         parts += [f'<circle class="c{i}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in places if points]
-    return _framed(parts, scale, named, f"{across}, logarithmic" if log else across, up, ends)
+    across, up = across + ", logarithmic" * bool(log), up + ", logarithmic" * (log == "both")
+    return _framed(parts, scale, named, across, up, ends)
 
 
 def arrows(named, across="", up=""):
@@ -54,10 +58,9 @@ def _scales(left, right, low, high):
 
 
 def _framed(parts, scale, named, across, up, ends=None):
-    """The parts within axes: numbers at the ends, what they show, the legend above. ends: of the axis across, where
-    they are not those of the scale."""
-    left, right, low, high = scale.ends
-    left, right = ends or (left, right)
+    """The parts within axes: numbers at the ends, what they show, the legend above. ends: of both axes, where they are
+    not those of the scale."""
+    left, right, low, high = ends or scale.ends
     bottom = HEIGHT - BELOW
     frame = f'<path class="axis" d="M{LEFT},{TOP}V{bottom}H{WIDTH - 20}"/>'
     texts = [(LEFT, bottom + 17, "start", f"{left:.4g}"), (WIDTH - 20, bottom + 17, "end", f"{right:.4g}"),

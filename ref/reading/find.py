@@ -9,6 +9,7 @@ from collections import Counter
 from ref.reading import catalogue, course, site
 
 MOST = 6  # places that are listed
+CLOSE = 0.8  # of 1: below, words that are spelt alike have nothing to do with each other
 SMALL = set("a an and are at be between by can do does explain for from how i in into is it its of on or over so than "
             "that the their them then there this to versus vs was what when where which why with".split())  # fmt: skip
 ENDS = re.compile(r"(?<=\w{4})(?:ations?|ings?|ers?|ity|ed|es|e|y|(?<!s)s)$")
@@ -23,20 +24,26 @@ def lines(words):
     rare = {word: math.log(1 + len(places) / n) for word in wanted
             if (n := sum(count for stem, count in known.items() if _begins(stem, word)))}
     if not rare:
-        taught = {word for page in course.pages() for text in (page.title, *page.text, *sum(page.questions, ()))
-                  for word in _words(text)}
-        near = [like for word in wanted.values() for like in difflib.get_close_matches(word, taught, 3)]
-        hint = f"close to it: {', '.join(near)}" if near else "`python -m ref` lists all equations"
+        hint = _close(wanted.values()) or "`python -m ref` lists all equations"
         raise LookupError(f"nothing in the course or in an equation says {said}; {hint}")
     found = sorted(((_fit(rare, weighted), *shown) for weighted, *shown in places), key=lambda entry: -entry[0])
     missing = [typed for word, typed in wanted.items() if word not in rare]
-    return [f"nothing says {', '.join(missing)}; about the rest:"] * bool(missing) + [
+    hint = "; ".join(filter(None, (f"nothing says {', '.join(missing)}", _close(missing), "about the rest:")))
+    return [hint] * bool(missing) + [
         line for score, what, about, then in found[:MOST] if score > found[0][0] / 2
         for line in (what, f"    {about(rare)}", f"    {then}")]
 
 
+def _close(words):
+    """What the course says that is spelt like one of the words, as text; "" for nothing."""
+    taught = {word for page in course.pages() for text in (page.title, *page.text, *sum(page.questions, ()))
+              for word in _words(text)}
+    near = [like for word in words for like in difflib.get_close_matches(word, taught, 3, CLOSE)]
+    return f"close to it: {', '.join(near)}" if near else ""
+
+
 def _begins(stem, word):
-    return stem == word or len(word) > 2 and stem.startswith(word)
+    return stem == word or len(word) > 3 and stem.startswith(word)
 
 
 def _fit(rare, weighted):

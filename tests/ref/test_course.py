@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from ref import diffusion, schedules
 from ref.__main__ import main
-from ref.reading import catalogue, course, page, site, worked
+from ref.reading import catalogue, course, drawing, page, site, worked
 from tests import ROOT
 from tests.ref.test_pages import browse
 from tests.ref.test_reading import CHROMIUM
@@ -183,6 +183,18 @@ def test_the_bound_of_gaussian_data_is_that_of_its_likelihood():
     assert all(bound > exact for bound in (*known["few"], *known["many"]))
 
 
+def test_the_picture_of_kernels_has_a_point_for_each_timed_call():
+    """Without a line but for the limit; and where both axes are logarithmic, ten times is as far everywhere."""
+    known = course.figures(PAGES[14]).values
+    kinds = [known["picture"].count(f'<circle class="c{i}"') for i in range(4)]
+    assert kinds[1] + kinds[2] == kinds[0] == kinds[3] == len(known["timed"]) > 30 and kinds[1] and kinds[2]
+    assert known["picture"].count("<polyline") == 1
+    svg = drawing.curves([1, 10, 100], {"a": [1, 10, 100]}, "x", "y", points=True, log="both")
+    places = np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg), float)
+    assert_allclose(places[1], (places[0] + places[2]) / 2, atol=0.1)
+    assert ">1<" in svg and ">100<" in svg
+
+
 def test_transition():
     """[DDPM] eq. 2: by hand, composed, and with the posterior by Bayes' rule."""
     abar = np.array([1, 0.64, 0.16])
@@ -223,6 +235,10 @@ def test_every_paper_that_is_cited_has_an_address_or_none_known():
     ("attention", "page 12, question: What does attention do in a trained"), ("Karras 2022", "[EDM] Karras"),
     ("difference between VAE and GAN", "page 1, q"),
     ("unipc step", "dpm_solver.unipc_step"), ("cross entropy", "layers.cross_entropy"),
+    ("Fokker-Planck", "page 8, question: Why has"), ("Tweedie", "page 8"), ("DDIM inversion", "page 6"),
+    ("BPD", "sde.bits_per_dimension"), ("mu-law", "audio.mulaw_compress"), ("perplexity", "layers.cross_entropy"),
+    ("KL vanishing", "page 2, question: What is posterior"), ("epsilon prediction", "page 5, question: Noise pred"),
+    ("gradient clipping", "optim.clip_by_global_norm"), ("roofline", "page 15"),
 ])
 def test_find(words, first, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
@@ -236,9 +252,24 @@ def test_what_finds_nothing_is_told(capsys):
     assert main(["find", "xyzzy"]) == 2
     assert "nothing in the course" in capsys.readouterr().err
     assert main(["find", "posterior", "colapse"]) == 0
-    assert capsys.readouterr().out.startswith("nothing says colapse; about the rest:\n")
+    assert capsys.readouterr().out.startswith("nothing says colapse; close to it: collapse; about the rest:\n")
     assert main(["find", "colapse"]) == 2
     assert "close to it: collapse" in " ".join(capsys.readouterr().err.split())
+    assert main(["find", "DPO"]) == 0  # not what begins with these letters
+    assert "\n    Not in this course: training on preferences (RLHF, DPO)." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, page, nearest", [
+    ("dropout", 11, "layer_norm"), ("batch norm", 11, "group_norm"), ("SwiGLU", 11, "geglu"), ("LoRA", 13, "inpaint"),
+    ("spectral norm", 3, "r1_penalty"), ("optimal transport", 9, "reflow"), ("D3PM", 5, "first_codes"),
+    ("PNDM", 6, "UniPC"), ("Gumbel softmax", 2, "straight_through"),
+])
+def test_what_the_course_leaves_out_is_said_with_the_nearest(words, page, nearest, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["find", *words.split()]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    said = lines[lines.index(f"page {page}: {PAGES[page - 1].title}") + 1]
+    assert said.startswith("    Not in this course: ") and nearest in said
 
 
 def test_a_site_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):
