@@ -36,7 +36,7 @@ def conv2d(x, w, b=None, stride=1, padding=((1, 1), (1, 1)), out=None):
     """[Arithmetic] section 2 on the CPU, arguments as in `ref.layers.conv.conv2d`."""
     dtype, strides, before, size = checked(x, w, stride, padding)
     bias = engine.like("b", b, dtype, w.shape[:1])
-    return convolved(engine.flat(x), x.shape, engine.flat(w), w.shape, bias, strides, before, size, out)
+    return convolved(engine.flat(x), x.shape, engine.flat(w).reshape(w.shape), bias, strides, before, size, out)
 
 
 def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=((1, 1), (1, 1)), out=None):
@@ -44,7 +44,8 @@ def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=((1, 1), (1,
     dtype, strides, before, size = checked(x, w, stride, padding)
     bias, flat = engine.like("b", b, dtype, w.shape[:1]), engine.flat(x)
     norm = standards(flat, x.shape, groups, scale, shift, eps)
-    return convolved(flat, x.shape, engine.flat(w), w.shape, bias, strides, before, size, out, norm)
+    w = engine.flat(w).reshape(w.shape)
+    return convolved(flat, x.shape, w, bias, strides, before, size, out, norm)
 
 
 def checked(x, w, stride, padding):
@@ -66,26 +67,29 @@ def checked(x, w, stride, padding):
     return dtype, strides, tuple(int(p[0]) for p in padding), size
 
 
-def convolved(x, shape, w, kernel, bias, strides, before, size, out, norm=None):
-    """The convolution. x, w: flat, of the shapes `shape` and `kernel`. bias: (O,), or empty. strides, before, size: of
-    each axis, as from `checked`. out: as in `conv2d`. norm: of `standards`, or None."""
+def convolved(x, shape, w, bias, strides, before, size, out, norm=None):
+    """The convolution. x: flat, of that shape. w: (O, C, KH, KW), of any strides. bias: (O,), or empty. strides,
+    before, size: of each axis, as from `checked`. out: as in `conv2d`. norm: of `standards`, or None."""
     norm = np.empty(0, x.dtype) if norm is None else norm
-    to = (shape[0], kernel[0], *size)
+    to = (shape[0], len(w), *size)
     memory, how = engine.output(out, to, x.dtype, x, w, bias)
     if how == OVER:  # what is written may be read again
         memory = np.empty(memory.size, x.dtype)
-    sizes = _sizes(shape, kernel, strides, before, size)
+    sizes = _sizes(shape, w.shape, strides, before, size)
     c, kh, kw = np.ogrid[: sizes.c, : sizes.kh, : sizes.kw]
     plane = (c * sizes.sh + kh % sizes.sh) * sizes.sw + kw % sizes.sw
     offsets = (plane * sizes.hq + kh // sizes.sh) * sizes.wq + kw // sizes.sw
     taps = tuple(range(TAPS if sizes.kw % TAPS == 0 and sizes.sw == 1 else 1))
     offsets = np.ascontiguousarray(offsets.reshape(-1)[:: len(taps)], np.int64)
-    lane, terms = lanes(x) // VECTORS, math.prod(kernel[1:])
+    lane, terms = lanes(x) // VECTORS, math.prod(w.shape[1:])
     vectors = tuple(range(min(VECTORS, -(-sizes.o // lane))))
     groups, width = -(-sizes.o // (lane * len(vectors))), lane * len(vectors)
     panels, shift = room(groups * width * terms, x), lines(groups * width, x)
     shift[: bias.size] = bias
-    engine.run(panelled, w.size, panels, w, width, terms, parts=groups)
+    if w.flags.carray:
+        engine.run(panelled, w.size, panels, w.reshape(-1), sizes.o, width, terms, parts=groups)
+    else:
+        engine.run(gathered, w.size, panels, w, width, parts=groups)
     args = memory, x, panels, shift, norm, offsets, taps, vectors, sizes
     engine.run(convolve, memory.size * max(1, terms), *args, parts=shape[0] * sizes.bands)
     return engine.finish(memory, out, to)
@@ -107,15 +111,34 @@ def _sizes(shape, kernel, strides, before, size):
 
 
 @njit(**COMPILE)
-def panelled(lo, hi, panels, w, width, terms):
-    """The panels lo .. hi - 1 of the weights w (O, terms), each of `width` outputs: (terms, width). panels, w: flat."""
+def panelled(lo, hi, panels, w, rows, width, terms):
+    """The panels lo .. hi - 1 of matrices w (rows, terms), each of `width` rows of one matrix: (terms, width). panels,
+    w: flat."""
     wide()
+    groups = -(-rows // width)
     for panel in range(lo, hi):
-        first = panel * width * terms
-        count = min(width, w.size // terms - panel * width)
+        first, to = panel % groups * width, panel * width * terms
+        count = min(width, rows - first)
         if count < width:
-            panels[first : first + width * terms] = 0
-        transpose(panels[first:], width, w[first:], terms, count, terms)
+            panels[to : to + width * terms] = 0
+        transpose(panels[to:], width, w[(panel // groups * rows + first) * terms :], terms, count, terms)
+
+
+@njit(**COMPILE)
+def gathered(lo, hi, panels, w, width):
+    """`panelled` of w (rows, C, KH, KW), of any strides. lo, hi, panels, width: as there."""
+    rows, c, kh, kw = w.shape
+    for panel in range(lo, hi):
+        first, to = panel * width, panel * width * c * kh * kw
+        count = min(width, rows - first)
+        for channel in range(c):
+            for y in range(kh):
+                for x in range(kw):
+                    line = panels[to : to + width]
+                    line[count:] = 0
+                    for i in range(count):
+                        line[i] = w[first + i, channel, y, x]
+                    to += width
 
 
 @njit(**INLINE)
