@@ -150,6 +150,7 @@ def hide(s, width, place, mask, sizes, nothing):
 def softmax(s, width, keys, top, highest, total, shrink):
     """s (keys, width) = 2^(s - top) for the largest score so far, top, whose sum goes on in total; shrink is what the
     sums before this block are to be multiplied by. keys: a multiple of FOUR. top, highest, total, shrink: (width,)."""
+    wide()
     zero, least = s.dtype.type(0), s.dtype.type(-np.inf)
     for j in range(width):
         highest[j] = top[j]
@@ -226,6 +227,7 @@ def mix(o, width, v, s, keys, e):
 @element
 def multiply(o, width, factor, e):
     """o (e, width) *= factor (width,), where that is not 1 everywhere."""
+    wide()
     one, same = o.dtype.type(1), True
     for j in range(width):
         same &= factor[j] == one

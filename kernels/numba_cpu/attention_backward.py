@@ -94,6 +94,7 @@ def stats_of(like):
 def slopes(s, g, width, rows, total, mean):
     """s = p (dp - mean), where s holds powers, g dp, (rows, width), and the mean is that of dp by the weights p, s over
     its sum, total, which becomes 1 over it. total, mean: (width,)."""
+    wide()
     one = s.dtype.type(1)
     for j in range(width):
         total[j] = one / (one if total[j] == 0 else total[j])

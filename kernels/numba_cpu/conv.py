@@ -1,10 +1,10 @@
 """`ref.layers.conv2d` on the CPU, on the register tile of `matmul`, without a matrix of columns.
 
-A band of rows of the image is copied with its padding, each row and column of a stride in a plane of its own. There a
-shift of the kernel is one distance for all pixels, so a tile's terms are read in place: row k of the right matrix
-begins at offsets[k]. A vector of pixels lies in one row of the result, or, where that makes fewer tiles, the rows
-follow each other with the ends that the kernel reaches over, which are dropped. What an example gets depends on no
-other example.
+A tile is ROWS pixels of a row by one or two vectors of outputs, whose weights are copied into panels. A band of rows of
+the image is copied with its padding, each row and column of a stride in a plane of its own. There a shift of the kernel
+is one distance for all pixels, so a tile's numbers are read in place, from offsets[k] on, and those of three taps in a
+row once for all three. The rows of a band are cut into tiles one by one, or, where that makes fewer tiles, as if they
+were one, with the ends that the kernel reaches over, which are dropped. What an example gets depends on no other one.
 `norm_conv` normalises and activates a channel of a band where it was copied. `out` takes the result.
 
 Papers
@@ -19,14 +19,16 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
 from kernels.numba_cpu.group_norm import STANDARD, activate, standards
-from kernels.numba_cpu.intrinsics import copy_half, copy_line, wide
-from kernels.numba_cpu.matmul import ROWS, VECTORS, Apart, Left, lanes, lines, tile_onto
+from kernels.numba_cpu.intrinsics import copy_half, copy_line, turn, wide
+from kernels.numba_cpu.matmul import ROWS, VECTORS, Right, Sliding, lanes, lines, room, slide_onto
+from kernels.numba_cpu.mlp import transpose
 
-DEPTH, PIXELS = 288, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
+TAPS = 3  # that are taken together
+DEPTH, PIXELS = 48 * TAPS, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
 
 
 # Channels and pixels of the image, of the result, and of the kernel; strides; zeros before each axis, negative to cut
-# off; rows of a band and bands of an image; rows and columns of a plane; columns of a row of sums
+# off; rows of a band and bands of an image; rows and columns of a plane; pixels from one row of tiles to the next
 Sizes = namedtuple("Sizes", "c h w o ho wo kh kw sh sw top left rows bands hq wq line")
 
 
@@ -34,7 +36,7 @@ def conv2d(x, w, b=None, stride=1, padding=((1, 1), (1, 1)), out=None):
     """[Arithmetic] section 2 on the CPU, arguments as in `ref.layers.conv.conv2d`."""
     dtype, strides, before, size = checked(x, w, stride, padding)
     bias = engine.like("b", b, dtype, w.shape[:1])
-    return convolved(engine.flat(x), x.shape, engine.flat(w), w.shape, bias, strides, before, size, out)
+    return convolved(engine.flat(x), x.shape, engine.flat(w).reshape(w.shape), bias, strides, before, size, out)
 
 
 def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=((1, 1), (1, 1)), out=None):
@@ -42,7 +44,8 @@ def norm_conv(x, groups, scale, shift, eps, w, b, stride=1, padding=((1, 1), (1,
     dtype, strides, before, size = checked(x, w, stride, padding)
     bias, flat = engine.like("b", b, dtype, w.shape[:1]), engine.flat(x)
     norm = standards(flat, x.shape, groups, scale, shift, eps)
-    return convolved(flat, x.shape, engine.flat(w), w.shape, bias, strides, before, size, out, norm)
+    w = engine.flat(w).reshape(w.shape)
+    return convolved(flat, x.shape, w, bias, strides, before, size, out, norm)
 
 
 def checked(x, w, stride, padding):
@@ -64,32 +67,42 @@ def checked(x, w, stride, padding):
     return dtype, strides, tuple(int(p[0]) for p in padding), size
 
 
-def convolved(x, shape, w, kernel, bias, strides, before, size, out, norm=None):
-    """The convolution. x, w: flat, of the shapes `shape` and `kernel`. bias: (O,), or empty. strides, before, size: of
-    each axis, as from `checked`. out: as in `conv2d`. norm: of `standards`, or None."""
+def convolved(x, shape, w, bias, strides, before, size, out, norm=None):
+    """The convolution. x: flat, of that shape. w: (O, C, KH, KW), of any strides. bias: (O,), or empty. strides,
+    before, size: of each axis, as from `checked`. out: as in `conv2d`. norm: of `standards`, or None."""
     norm = np.empty(0, x.dtype) if norm is None else norm
-    to = (shape[0], kernel[0], *size)
+    to = (shape[0], len(w), *size)
     memory, how = engine.output(out, to, x.dtype, x, w, bias)
     if how == OVER:  # what is written may be read again
         memory = np.empty(memory.size, x.dtype)
-    sizes = _sizes(shape, kernel, strides, before, size, lanes(x))
+    sizes = _sizes(shape, w.shape, strides, before, size)
     c, kh, kw = np.ogrid[: sizes.c, : sizes.kh, : sizes.kw]
     plane = (c * sizes.sh + kh % sizes.sh) * sizes.sw + kw % sizes.sw
     offsets = (plane * sizes.hq + kh // sizes.sh) * sizes.wq + kw // sizes.sw
-    offsets, places = np.ascontiguousarray(offsets.reshape(-1), np.int64), _places(sizes, lanes(x))
-    args = memory, x, w, bias, norm, offsets, places, sizes
-    engine.run(convolve, memory.size * max(1, math.prod(kernel[1:])), *args, parts=shape[0] * sizes.bands)
+    taps = tuple(range(TAPS if sizes.kw % TAPS == 0 and sizes.sw == 1 else 1))
+    offsets = np.ascontiguousarray(offsets.reshape(-1)[:: len(taps)], np.int64)
+    lane, terms = lanes(x) // VECTORS, math.prod(w.shape[1:])
+    vectors = tuple(range(min(VECTORS, -(-sizes.o // lane))))
+    groups, width = -(-sizes.o // (lane * len(vectors))), lane * len(vectors)
+    panels, shift = room(groups * width * terms, x), lines(groups * width, x)
+    shift[: bias.size] = bias
+    if w.flags.carray:
+        engine.run(panelled, w.size, panels, w.reshape(-1), sizes.o, width, terms, parts=groups)
+    else:
+        engine.run(gathered, w.size, panels, w, width, parts=groups)
+    args = memory, x, panels, shift, norm, offsets, taps, vectors, sizes
+    engine.run(convolve, memory.size * max(1, terms), *args, parts=shape[0] * sizes.bands)
     return engine.finish(memory, out, to)
 
 
-def _sizes(shape, kernel, strides, before, size, width):
-    """`Sizes`, with the rows of a band, and of its sums, that make the fewest tiles. width: lanes of a tile."""
+def _sizes(shape, kernel, strides, before, size):
+    """`Sizes`, with the rows of a band, and of its tiles, that make the fewest tiles."""
     (ho, wo), (kh, kw), (sh, sw) = size, kernel[2:], strides
-    wq, lane = wo + (kw - 1) // sw, width // VECTORS
-    whole = -(-wo // lane) * lane  # a row in vectors of its own
+    wq = wo + (kw - 1) // sw
+    whole = -(-wo // ROWS) * ROWS  # a row in tiles of its own
 
     def tiles(rows, line):
-        return sum(-(-((n - 1) * line + wo) // width) for n in [rows] * (ho // rows) + [ho % rows] * (ho % rows > 0))
+        return sum(-(-((n - 1) * line + wo) // ROWS) for n in [rows] * (ho // rows) + [ho % rows] * (ho % rows > 0))
 
     choices = [(rows, line) for line in (whole, wq) for rows in range(1, max(2, min(ho, PIXELS // wq) + 1))]
     rows, line = min(choices, key=lambda choice: (tiles(*choice), -choice[0]))
@@ -97,13 +110,35 @@ def _sizes(shape, kernel, strides, before, size, width):
     return Sizes(*shape[1:], kernel[0], ho, wo, kh, kw, sh, sw, *before, rows, -(-ho // rows), hq, wq, line)
 
 
-def _places(sizes, width):
-    """Where each vector of a band's sums begins in a plane, two for each tile. sizes: `Sizes`. width: lanes of a
-    tile."""
-    lane = width // VECTORS
-    first = np.arange(-(-((sizes.rows - 1) * sizes.line + sizes.wo) // width) * VECTORS) * lane
-    row = np.minimum(first // sizes.line, sizes.rows - 1)
-    return first if sizes.line == sizes.wq else row * sizes.wq + np.minimum(first - row * sizes.line, sizes.wq)
+@njit(**COMPILE)
+def panelled(lo, hi, panels, w, rows, width, terms):
+    """The panels lo .. hi - 1 of matrices w (rows, terms), each of `width` rows of one matrix: (terms, width). panels,
+    w: flat."""
+    wide()
+    groups = -(-rows // width)
+    for panel in range(lo, hi):
+        first, to = panel % groups * width, panel * width * terms
+        count = min(width, rows - first)
+        if count < width:
+            panels[to : to + width * terms] = 0
+        transpose(panels[to:], width, w[(panel // groups * rows + first) * terms :], terms, count, terms)
+
+
+@njit(**COMPILE)
+def gathered(lo, hi, panels, w, width):
+    """`panelled` of w (rows, C, KH, KW), of any strides. lo, hi, panels, width: as there."""
+    rows, c, kh, kw = w.shape
+    for panel in range(lo, hi):
+        first, to = panel * width, panel * width * c * kh * kw
+        count = min(width, rows - first)
+        for channel in range(c):
+            for y in range(kh):
+                for x in range(kw):
+                    line = panels[to : to + width]
+                    line[count:] = 0
+                    for i in range(count):
+                        line[i] = w[first + i, channel, y, x]
+                    to += width
 
 
 @njit(**INLINE)
@@ -153,35 +188,46 @@ def copy(to, at, x, start, count, step):
 
 
 @njit(**COMPILE)
-def convolve(lo, hi, y, x, w, bias, norm, offsets, places, sizes):
-    """The bands lo .. hi - 1 of all images. y, x, w: flat. bias: (O,), or empty. norm: of `standards`, or empty.
-    offsets: (C KH KW,). places: of the vectors of a band. sizes: `Sizes`."""
+def convolve(lo, hi, y, x, panels, bias, norm, offsets, taps, vectors, sizes):
+    """The bands lo .. hi - 1 of all images. y, x: flat. panels: of `panelled`. bias: (panels width,). norm: of
+    `standards`, or empty. offsets: (C KH KW / taps,). taps, vectors: of `slide_onto`. sizes: `Sizes`."""
     wide()
-    o, terms, width = sizes.o, sizes.c * sizes.kh * sizes.kw, lanes(x)
-    planes = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * sizes.wq + width, x)
-    across = (places.size // VECTORS + 1) * width  # one tile more, for no power of 2
-    sums = lines(-(-o // ROWS) * ROWS * across, x)
+    lane, terms, step = lanes(x) // VECTORS, offsets.size * len(taps), DEPTH // len(taps)
+    width = lane * len(vectors)
+    planes = lines(sizes.c * sizes.sh * sizes.sw * sizes.hq * sizes.wq + ROWS + len(taps), x)
+    pixels = -(-((sizes.rows - 1) * sizes.line + sizes.wo) // ROWS) * ROWS
+    sums = room(bias.size * pixels, x)  # (panels, pixels, width)
     for band in range(lo, hi):
         image, first = band // sizes.bands, band % sizes.bands * sizes.rows
         rows = min(sizes.rows, sizes.ho - first)
         pack(planes, x, norm, image, first, rows + (sizes.kh - 1) // sizes.sh, sizes)
-        for i in range(o):
-            sums[i * across : (i + 1) * across] = bias[i] if bias.size else x.dtype.type(0)
-        for k in range(0, terms, DEPTH):
-            depth = min(DEPTH, terms - k)
-            table = offsets[k : k + depth]
-            for j in range(0, (rows - 1) * sizes.line + sizes.wo, width):
-                at, following = places[j // width * VECTORS], places[j // width * VECTORS + 1]
-                for i in range(0, o, ROWS):
-                    left, right = Left(w, i * terms + k, terms, 1), Apart(planes, at, table, following - at)
-                    tile_onto(sums, i * across + j, across, left, min(ROWS, o - i), right, depth)
-        unpack(y, sums, image, first, rows, across, sizes)
+        for row in range(bias.size // width * pixels):
+            for vector in range(0, width, lane):
+                copy_line(sums, row * width + vector, bias, row // pixels * width + vector)
+        for k in range(0, offsets.size, step):
+            table = offsets[k : k + step]
+            for panel in range(bias.size // width):
+                right = Right(panels, (panel * terms + k * len(taps)) * width, width)
+                for j in range(0, (rows - 1) * sizes.line + sizes.wo, ROWS):
+                    at = j if sizes.line == sizes.wq else j // sizes.line * sizes.wq + j % sizes.line
+                    left, to = Sliding(planes, at, table, taps), (panel * pixels + j) * width
+                    slide_onto(sums, to, left, right, vectors, table.size)
+        unpack(y, sums, image, first, rows, pixels, width, sizes)
 
 
 @njit(**INLINE)
-def unpack(y, sums, image, first, rows, across, sizes):
-    """The rows from `first` on of an image's result y, flat, from sums (O, across). The rest as in `pack`."""
-    for i in range(sizes.o):
+def unpack(y, sums, image, first, rows, pixels, width, sizes):
+    """The rows from `first` on of an image's result y, flat, from sums (panels, pixels, width). rows: how many.
+    sizes: `Sizes`. The rest as in `pack`."""
+    lane, along, wo = lanes(y) // VECTORS, sizes.ho * sizes.wo, sizes.wo
+    if sizes.line == wo:  # rows that follow each other, in y as in sums
+        rows, wo = 1, rows * wo
+    for i in range(0, sizes.o, lane):
+        count, of_panel = min(lane, sizes.o - i), i // width * pixels * width + i % width
         for r in range(rows):
-            to = ((image * sizes.o + i) * sizes.ho + first + r) * sizes.wo
-            copy(y, to, sums, i * across + r * sizes.line, sizes.wo, 1)
+            to, at = (image * sizes.o + i) * along + first * sizes.wo + r * wo, of_panel + r * sizes.line * width
+            if count < lane or wo < lane:
+                transpose(y[to:], along, sums[at:], width, wo, count)
+            else:
+                for j in range(0, wo, lane):  # the last block may overlap the one before
+                    turn(y, to + min(j, wo - lane), along, sums, at + min(j, wo - lane) * width, width)

@@ -6,11 +6,11 @@ import numpy as np
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.conv import Sizes, checked, convolved
+from kernels.numba_cpu.conv import Sizes, checked, convolved, panelled
 from kernels.numba_cpu.engine import COMPILE, OVER, element
 from kernels.numba_cpu.group_norm import STANDARD, activate, group_norm_silu_backward, standards
 from kernels.numba_cpu.intrinsics import copy_line, wide
-from kernels.numba_cpu.matmul import ROWS, VECTORS, Left, Right, lanes, lines, tile_onto
+from kernels.numba_cpu.matmul import ROWS, VECTORS, Left, Right, lanes, lines, room, tile_onto
 from kernels.numba_cpu.mlp import transpose
 from kernels.numba_cpu.moments import added
 
@@ -49,7 +49,8 @@ def _upstream(dy, x, w, stride, padding):
 def _dx(dy, x, w, shape, sizes, out):
     """dx: of the pixels of each remainder by the stride, dy convolved with the part of the kernel that meets them,
     turned round. dy, x: flat. shape: of x. sizes: `Sizes`."""
-    memory, how = engine.output(out, shape, dy.dtype, dy, x, engine.flat(w))
+    w = engine.flat(w).reshape(w.shape)
+    memory, how = engine.output(out, shape, dy.dtype, dy, x, w)
     memory = np.zeros(memory.size, dy.dtype) if how == OVER else memory
     dx, given = memory.reshape(shape), (shape[0], len(w), sizes.ho, sizes.wo)
     for down in range(sizes.sh):
@@ -61,7 +62,7 @@ def _dx(dy, x, w, shape, sizes, out):
             place = dx[:, :, begin[0] :: sizes.sh, begin[1] :: sizes.sw]
             if kernel.size and place.size:
                 margin = [n - 1 - u for n, u in zip(kernel.shape[2:], first)]
-                args = dy, given, engine.flat(kernel), kernel.shape, np.empty(0, dy.dtype), (1, 1), margin
+                args = dy, given, kernel, np.empty(0, dy.dtype), (1, 1), margin
                 whole = place if place.flags.carray else None  # of stride 1
                 part = convolved(*args, place.shape[2:], whole)
                 if whole is None:
@@ -79,8 +80,11 @@ def _dw(dy, x, norm, images, sizes):
     pixels = np.arange(sizes.ho)[:, None] * sizes.wq + np.arange(sizes.wo)  # where each stands in a plane
     pixels = np.ascontiguousarray(pixels.reshape(-1) * width, np.int64)
     engine.run(pack_lanes, x.size, planes, x, norm, groups, sizes, parts=images)
-    parts = terms * -(-sizes.o // OUTPUTS)
-    args = dw.reshape(-1), db, planes, dy, pixels, images, sizes
+    lane = width // VECTORS  # of dy, the outputs that stand next to each other
+    panels = images * -(-sizes.o // lane)
+    turned, parts = room(panels * lane * pixels.size, x), terms * -(-sizes.o // OUTPUTS)
+    engine.run(panelled, dy.size, turned, dy, sizes.o, lane, pixels.size, parts=panels)
+    args = dw.reshape(-1), db, planes, dy, turned, pixels, images, sizes
     engine.run(weigh, dw.size * images * pixels.size, *args, parts=parts)
     return dw.reshape(sizes.o, sizes.c, sizes.kh, sizes.kw), db
 
@@ -116,12 +120,13 @@ def pack_lanes(lo, hi, planes, x, norm, groups, sizes):
 
 
 @njit(**COMPILE)
-def weigh(lo, hi, dw, db, planes, dy, pixels, images, sizes):
+def weigh(lo, hi, dw, db, planes, dy, turned, pixels, images, sizes):
     """The parts lo .. hi - 1 of dw, each one shift of the kernel for OUTPUTS rows, the first with their db, (O,). dw,
-    dy: flat. planes: of `pack_lanes`. pixels: where each stands in a plane. images: int. sizes: `Sizes`."""
+    dy: flat. planes: of `pack_lanes`. turned: dy, of `panelled`. pixels: where each stands in a plane. images: int.
+    sizes: `Sizes`."""
     wide()
     o, terms, width, plane = sizes.o, sizes.kh * sizes.kw, lanes(dw), sizes.hq * sizes.wq
-    run, groups = pixels.size, -(-sizes.c // width)
+    run, groups, lane, panels = pixels.size, -(-sizes.c // width), width // VECTORS, -(-o // (width // VECTORS))
     across = groups * width
     together = max(1, ROOM // (OUTPUTS * across))  # parts, while an image is in the second-level cache
     sums = lines(min(together, hi - lo) * OUTPUTS * across, dw)
@@ -139,9 +144,10 @@ def weigh(lo, hi, dw, db, planes, dy, pixels, images, sizes):
                         of_group = (image * groups + group) * sizes.sh * sizes.sw * plane
                         right = Right(planes, (of_group + at) * width, pixels[p : p + depth])
                         for i in range(first, min(first + OUTPUTS, o), ROWS):
-                            left = Left(dy, (image * o + i) * run + p, run, 1)
+                            of_panel = (image * panels + i // lane) * run + p
+                            left = Left(turned, of_panel * lane + i % lane, 1, lane)
                             here = to + (i - first) * across + group * width
-                            tile_onto(sums, here, across, left, min(ROWS, o - i), right, depth)
+                            tile_onto(sums, here, across, left, ROWS, right, depth)
         for part in range(begin, end):
             shift, first = part % terms, part // terms * OUTPUTS
             for i in range(first, min(first + OUTPUTS, o)):

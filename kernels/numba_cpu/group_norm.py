@@ -112,6 +112,7 @@ def standardise(lo, hi, norm, x, w, b, eps, groups, channels, pixels):
 def activate(v, standard):
     """v = silu(scale x_hat + shift) in place of x. v: numbers of one channel. standard: the channel's of `standards`.
     """
+    wide()
     m, over, off, scale, shift = standard[0], standard[1], standard[2], standard[3], standard[4]
     steep, start = -scale * LOG2_E, -shift * LOG2_E
     for j in range(v.size):

@@ -115,7 +115,8 @@ def _(condition, a, b):
 def wide(typingctx):
     """In the compiled function that calls it, loops may use 512-bit vectors where the machine has them. LLVM keeps to
     256 bits on processors whose clock fell when they were new; noise, which is all arithmetic, is 1.35 times as fast
-    with 512. Called without typingctx."""
+    with 512. A function that is inlined asks for itself, since its loops may be vectorised before. Called without
+    typingctx."""
 
     def codegen(context, builder, signature, args):
         # llvmlite has no attributes with a value

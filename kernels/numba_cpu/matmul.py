@@ -26,7 +26,9 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 # (k, j) is at first + k stride + j, or at first + stride[k] + j where stride is an array.
 Left = namedtuple("Left", "array first row step")
 Right = namedtuple("Right", "array first stride")
-Apart = namedtuple("Apart", "array first stride gap")  # and each vector of a tile `gap` after the one before
+# Of a convolution: for each k as many terms as there are taps, (0, 1, ...), and that of row i and tap t is at first +
+# offsets[k] + i + t
+Sliding = namedtuple("Sliding", "array first offsets taps")
 
 
 def lanes(array):
@@ -41,32 +43,21 @@ def _(array):
 
 
 @register_jitable
-def lines(size, like):
-    """size zeros of like's dtype from the beginning of a cache line. size: int. like: array. Returns (size,)."""
+def room(size, like):
+    """Memory for size numbers of like's dtype from the beginning of a cache line. size: int. like: array. Returns
+    (size,)."""
     lane = LINE // like.itemsize
-    memory = np.zeros(size + lane, like.dtype)
+    memory = np.empty(size + lane, like.dtype)
     skip = -(memory.ctypes.data // like.itemsize) % lane
     return memory[skip : skip + size]
 
 
-@register_jitable(**INLINE)
-def _as_given(right, like):
-    return right
-
-
-@register_jitable(**INLINE)
-def _side_by_side(right, like):
-    return Apart(right.array, right.first, right.stride, lanes(like) // VECTORS)
-
-
-def spaced(right, like):
-    """right as an `Apart`. right: `Apart` or `Right`. like: array of the tile's dtype."""
-    return right if isinstance(right, Apart) else _side_by_side(right, like)
-
-
-@overload(spaced, jit_options=INLINE)
-def _(right, like):
-    return _as_given if right.instance_class is Apart else _side_by_side
+@register_jitable
+def lines(size, like):
+    """`room`, with zeros. size, like: as there."""
+    memory = room(size, like)
+    memory[:] = 0
+    return memory
 
 
 def tile(out, to, apart, left, rows, right, depth):
@@ -74,12 +65,10 @@ def tile(out, to, apart, left, rows, right, depth):
     order.
 
     out: flat, with room for all ROWS. to, apart: ints, where a row of the tile begins. left: `Left`. rows: of left;
-    the tile's rows after these repeat the last one. right: `Right` or `Apart`. depth: int >= 1."""
+    the tile's rows after these repeat the last one. right: `Right`. depth: int >= 1."""
     k, j = np.arange(depth), np.arange(lanes(out))
     lines = right.stride[:depth] if isinstance(right.stride, np.ndarray) else k * right.stride
-    lane = lanes(out) // VECTORS
-    columns = j if isinstance(right, Right) else j % lane + j // lane * right.gap
-    terms = right.array[right.first + lines[:, None] + columns]  # (depth, lanes)
+    terms = right.array[right.first + lines[:, None] + j]  # (depth, lanes)
     for i in range(ROWS):
         numbers = left.array[left.first + min(i, rows - 1) * left.row + k * left.step]  # (depth,)
         out[to + i * apart : to + i * apart + lanes(out)] = numbers @ terms
@@ -88,8 +77,8 @@ def tile(out, to, apart, left, rows, right, depth):
 @overload(tile, jit_options=INLINE)
 def _(out, to, apart, left, rows, right, depth):
     def code(out, to, apart, left, rows, right, depth):
-        b, at, stride, gap = spaced(right, out)
-        _tile(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, gap, depth)
+        a, b = left, right
+        _tile(out, to, apart, a.array, a.first, a.row, a.step, rows, b.array, b.first, b.stride, depth)
 
     return code
 
@@ -105,64 +94,122 @@ def tile_onto(out, to, apart, left, rows, right, depth):
 @overload(tile_onto, jit_options=INLINE)
 def _(out, to, apart, left, rows, right, depth):
     def code(out, to, apart, left, rows, right, depth):
-        b, at, stride, gap = spaced(right, out)
-        _tile_onto(out, to, apart, left.array, left.first, left.row, left.step, rows, b, at, stride, gap, depth)
+        a, b = left, right
+        _tile_onto(out, to, apart, a.array, a.first, a.row, a.step, rows, b.array, b.first, b.stride, depth)
+
+    return code
+
+
+def slide_onto(out, to, left, right, vectors, depth):
+    """out[to + i width + j] += the sum over k = 0 .. depth - 1 and taps t, in this order, of the terms that `Sliding`
+    describes times right(k taps + t, j), for ROWS rows i and width lanes j.
+
+    out: flat. to: int. left: `Sliding`. right: `Right`, of stride width. vectors: of the width, (0, 1) or (0,), so that
+    the compiler knows how many. depth: int."""
+    width = len(vectors) * LINE // out.itemsize
+    for i in range(ROWS):
+        places = left.first + i + (left.offsets[:depth, None] + left.taps).reshape(-1)
+        lines = right.first + np.arange(places.size)[:, None] * right.stride + np.arange(width)
+        out[to + i * width : to + (i + 1) * width] += left.array[places] @ right.array[lines]
+
+
+@overload(slide_onto, jit_options=INLINE)
+def _(out, to, left, right, vectors, depth):
+    def code(out, to, left, right, vectors, depth):
+        a, b = left, right
+        _slide_onto(out, to, b.stride, a.array, a.first, a.offsets, a.taps, b.array, b.first, vectors, depth)
 
     return code
 
 
 @intrinsic
-def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, gap, depth):
+def _tile(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
     return _signature(out, a, b, stride), functools.partial(_tile_code, False)
 
 
 @intrinsic
-def _tile_onto(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, gap, depth):
+def _tile_onto(typingctx, out, to, apart, a, first, row, step, rows, b, at, stride, depth):
     return _signature(out, a, b, stride), functools.partial(_tile_code, True)
+
+
+@intrinsic
+def _slide_onto(typingctx, out, to, stride, a, first, offsets, taps, b, at, vectors, depth):
+    n = types.int64
+    return types.none(out, n, n, a, n, offsets, taps, b, n, vectors, n), _slide_code
 
 
 def _signature(out, a, b, stride):
     n = types.int64
-    return types.none(out, n, n, a, n, n, n, n, b, n, stride if isinstance(stride, types.Array) else n, n, n)
+    return types.none(out, n, n, a, n, n, n, n, b, n, stride if isinstance(stride, types.Array) else n, n)
 
 
 def _tile_code(onto, context, builder, signature, args):
-    """The LLVM code of `_tile`, a loop over the depth for each of `_blocks`; onto: of `_tile_onto`."""
-    scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
-    out, a, b = (_data(context, builder, signature, args, n) for n in (0, 3, 8))
-    to, apart, (first, row, step, rows), (at, stride, gap, depth) = args[1], args[2], args[4:8], args[9:]
+    """The LLVM code of `_tile`; onto: of `_tile_onto`."""
+    a, (first, row, step, rows), (at, stride, depth) = _data(context, builder, signature, args, 3), args[4:8], args[9:]
     table = _data(context, builder, signature, args, 10) if isinstance(signature.args[10], types.Array) else None
-    size, blocks = _blocks()
-    vector, parts, align = ir.VectorType(scalar, size * 8 // bits), LINE // size, bits // 8
 
-    def place(data, index, v, gap=I64(LINE * 8 // bits)):
-        at = builder.add(builder.add(index, builder.mul(gap, I64(v // parts))), I64(v % parts * size * 8 // bits))
-        return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
-
-    for those, across in blocks:  # ranges of rows and of vectors
+    def numbers(those):
         # where each row of a begins
-        starts = []
+        starts = {}
         for i in those:
             inside = builder.select(builder.icmp_signed("<", I64(i), rows), I64(i), builder.sub(rows, I64(1)))
-            starts.append(builder.add(first, builder.mul(inside, row)))
-        # for k in range(depth): sums[i][v] += a[i, k] b[k, v]
+            starts[i] = builder.add(first, builder.mul(inside, row))
+        return lambda k, i: builder.gep(a, [builder.add(starts[i], builder.mul(k, step))])
+
+    def line(k, tap):
+        return builder.add(at, builder.load(builder.gep(table, [k])) if table else builder.mul(k, stride))
+
+    return _sums_code(context, builder, signature, args, 8, onto, depth, numbers, line)
+
+
+def _slide_code(context, builder, signature, args):
+    """The LLVM code of `_slide_onto`."""
+    a, offsets = (_data(context, builder, signature, args, n) for n in (3, 5))
+    (taps, vectors), stride, at = (signature.args[n].count for n in (6, 9)), args[2], args[8]
+    first = builder.gep(a, [args[4]])
+
+    def number(k, i):
+        return builder.gep(first, [builder.add(builder.load(builder.gep(offsets, [k])), I64(i))])
+
+    def line(k, tap):
+        return builder.add(at, builder.mul(builder.add(builder.mul(k, I64(taps)), I64(tap)), stride))
+
+    return _sums_code(context, builder, signature, args, 7, True, args[10], lambda those: number, line, taps, vectors)
+
+
+def _sums_code(context, builder, signature, args, n, onto, depth, numbers, line, taps=1, vectors=VECTORS):
+    """A loop over k < depth for each of `_blocks`: sums[i][v] += number(k, i + tap) b[line(k, tap), v], which then are
+    stored in out, or added to it. n: which argument b is. numbers: of rows, makes `number` before the loop."""
+    scalar, bits = context.get_data_type(signature.args[0].dtype), signature.args[0].dtype.bitwidth
+    (out, b), (to, apart) = (_data(context, builder, signature, args, i) for i in (0, n)), args[1:3]
+    size, blocks = _blocks(vectors)
+    vector, align = ir.VectorType(scalar, size * 8 // bits), bits // 8
+
+    def place(data, index, v):
+        return builder.bitcast(builder.gep(data, [builder.add(index, I64(v * vector.count))]), vector.as_pointer())
+
+    for those, across in blocks:  # ranges of rows and of vectors
+        number = numbers(those)
         before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
         builder.branch(loop)
         builder.position_at_end(loop)
-        k = builder.phi(I64)
-        sums = [[builder.phi(vector) for _ in across] for _ in those]
-        line = builder.add(at, builder.load(builder.gep(table, [k])) if table else builder.mul(k, stride))
-        terms = [builder.load(place(b, line, v, gap), align=align) for v in across]
-        for mine, start in zip(sums, starts):
-            at_k = builder.gep(a, [builder.add(start, builder.mul(k, step))])
-            number = _everywhere(builder, builder.load(at_k), vector)
-            for j, term in enumerate(terms):
-                mine[j] = _multiply_add(builder, mine[j], number, term, before, loop)
+        k, begun = builder.phi(I64), {i: [builder.phi(vector) for _ in across] for i in those}
+        sums = dict(begun)
+        terms = [[builder.load(place(b, line(k, tap), v), align=align) for v in across] for tap in range(taps)]
+        for j in range(those[0], those[-1] + taps):  # what row i takes at a tap, row i + 1 takes at the one before
+            x = _everywhere(builder, builder.load(number(k, j)), vector)
+            for tap, term in enumerate(terms):
+                if j - tap in those:
+                    sums[j - tap] = [_multiply_add(builder, s, x, y) for s, y in zip(sums[j - tap], term)]
         _next(builder, k, depth, before, loop, after)
+        for i in those:
+            for first, last in zip(begun[i], sums[i]):
+                first.add_incoming(ir.Constant(vector, [0.0] * vector.count), before)
+                first.add_incoming(last, loop)
         builder.position_at_end(after)
-        for i, mine in zip(those, sums):
-            line = builder.add(to, builder.mul(I64(i), apart))
-            _put(builder, mine, [place(out, line, v) for v in across], align, onto)
+        for i in those:
+            row = builder.add(to, builder.mul(I64(i), apart))
+            _put(builder, sums[i], [place(out, row, v) for v in across], align, onto)
     return context.get_dummy_value()
 
 
@@ -174,12 +221,13 @@ def _put(builder, sums, places, align, onto):
         builder.store(total, there, align=align)
 
 
-def _blocks():
+def _blocks(vectors):
     """The bytes of a vector, and the blocks of a tile, (rows, vectors), whose sums fit into the registers: one block of
-    16 sums for 32 registers of 64 bytes; for 16 of 32 bytes two blocks of 12 sums and one of 8."""
+    16 sums for 32 registers of 64 bytes; for 16 of 32 bytes blocks of up to 12. vectors: of LINE bytes, 1 or 2."""
     if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features()):
-        return LINE, [(range(ROWS), range(VECTORS))]
-    return LINE // 2, [(range(6), range(2)), (range(6), range(2, 4)), (range(6, 8), range(4))]
+        return LINE, [(range(ROWS), range(vectors))]
+    wide = [(range(6), range(2 * v, 2 * v + 2)) for v in range(vectors)]
+    return LINE // 2, [*wide, (range(6, ROWS), range(2 * vectors))]
 
 
 def _next(builder, k, depth, before, loop, after):
@@ -201,13 +249,9 @@ def _everywhere(builder, number, vector):
     return builder.shuffle_vector(builder.insert_element(none, number, I32(0)), none, zeros)
 
 
-def _multiply_add(builder, phi, x, y, before, loop):
-    """phi + x y, where phi is 0 before the loop and this sum from then on."""
-    more = builder.fmul(x, y, flags=("contract",))
-    total = builder.fadd(phi, more, flags=("contract",))
-    phi.add_incoming(ir.Constant(phi.type, [0.0] * phi.type.count), before)
-    phi.add_incoming(total, loop)
-    return total
+def _multiply_add(builder, total, x, y):
+    """total + x y."""
+    return builder.fadd(total, builder.fmul(x, y, flags=("contract",)), flags=("contract",))
 
 
 @njit(**INLINE)

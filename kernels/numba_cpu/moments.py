@@ -9,10 +9,12 @@ from numba import float64
 
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, SUM, element
+from kernels.numba_cpu.intrinsics import wide
 
 
 @njit(**SUM)
 def _sum(x):
+    wide()
     s = x.dtype.type(0)
     for j in range(x.size):
         s += x[j]
@@ -21,6 +23,7 @@ def _sum(x):
 
 @njit(**SUM)
 def _centred(x, m):
+    wide()
     s = q = x.dtype.type(0)
     for j in range(x.size):
         c = x[j] - m
@@ -32,6 +35,7 @@ def _centred(x, m):
 @njit(**SUM)
 def products(x, y):
     """sum_j x_j and sum_j x_j y_j of a chunk, in float64. x, y: one length."""
+    wide()
     s = q = x.dtype.type(0)
     for j in range(x.size):
         s += x[j]

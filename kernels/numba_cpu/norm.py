@@ -127,6 +127,7 @@ def modulated(lo, hi, how, out, x, shift, scale, eps, length, n):
 @element
 def affine(o, v, m, over, off, scale, shift):
     """o = (1 + scale) x_hat + shift. o, v, scale, shift: (n,). m, over, off: of `moments`."""
+    wide()
     one = v.dtype.type(1)
     for j in range(v.size):
         o[j] = fma(fma(v[j] - m, over, off), one + scale[j], shift[j])
@@ -175,6 +176,7 @@ def rows_of(block, length, blocks):
 @element
 def slopes(dx, x_hat, d, over, mean, tilt):
     """dx = (d - mean - x_hat tilt) / sigma, of a row. dx, x_hat, d: (n,). over, mean, tilt: numbers."""
+    wide()
     for j in range(d.size):
         dx[j] = (d[j] - fma(x_hat[j], tilt, mean)) * over
 

@@ -98,6 +98,7 @@ def _round(c0, c1, c2, c3, k0, k1):
 def _words_chunk(words, lo, hi, key):
     """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64,
     room up to the next multiple of 8 elements. key: (4,)."""
+    wide()
     first, k0, k1, s0, s1 = uint64(lo // 4), uint64(key[0]), uint64(key[1]), uint64(key[2]), uint64(key[3])
     for j in range((hi - lo + 7) // 8):
         # two independent blocks, to hide the latency of the multiplications

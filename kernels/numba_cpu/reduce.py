@@ -10,9 +10,9 @@ from kernels.numba_cpu import engine
 from kernels.numba_cpu.arrays import chunks, column, each, number, put, read
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CHUNK, COMPILE, DIRECT, INLINE_SUM, SUM, alone, element, inner
-from kernels.numba_cpu.intrinsics import deliver, wide
+from kernels.numba_cpu.intrinsics import deliver
 from kernels.numba_cpu.philox import normal_chunk, scratch
-from kernels.numba_cpu.rowwise import compiled, fill
+from kernels.numba_cpu.rowwise import compiled, fill_wide
 
 NO_TABLE = np.empty((0, 1))  # of an equation without coefficients
 
@@ -84,9 +84,8 @@ def _segment(equation, k, first, last, how, c, u, outs, parts, ins, at):
 
 @alone
 def _fill_vectors(equation, c, u, count, outs, to, ins, at):
-    """`rowwise.fill` of a long equation, without noise."""
-    wide()
-    fill(equation, c, u, count, outs, to, ins, at, (), 0)
+    """`rowwise.fill_wide`, without noise."""
+    fill_wide(equation, c, u, count, outs, to, ins, at, (), 0)
 
 
 @inner

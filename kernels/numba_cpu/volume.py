@@ -10,7 +10,7 @@ from numba import float64
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
+from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, SUM
 from kernels.numba_cpu.intrinsics import wide
 from kernels.numba_cpu.math import faded
 
@@ -59,6 +59,7 @@ def _checked(sigma, color, delta, t, background):
 @njit(**INLINE)
 def weigh(w, T, sigma, delta):
     """w (S,) and T (S + 1,), from 1 at the ray's origin. sigma, delta: (S,)."""
+    wide()
     total = 0.0
     T[0] = 1
     for i in range(w.size):
@@ -70,28 +71,31 @@ def weigh(w, T, sigma, delta):
         w[i] = T[i] * faded(sigma[i] * delta[i])[1]
 
 
+@njit(**SUM)
+def weighted(w, x, first, step):
+    """sum_i w_i x[first + i step] and sum_i w_i in float64. w: (S,). x: flat. first, step: ints."""
+    wide()
+    s = total = 0.0
+    for i in range(w.size):
+        s += float64(w[i]) * float64(x[first + i * step])
+        total += float64(w[i])
+    return s, total
+
+
 @njit(**COMPILE)
 def render(lo, hi, y, depth, opacity, sigma, color, delta, t, background, S):
     """`composite` of the blocks lo .. hi - 1 of rays. y, depth, opacity, sigma, color, delta, t, background: flat. S:
     samples of a ray."""
     wide()
     C = background.size
-    w, T, sums = np.empty(S, y.dtype), np.empty(S + 1, y.dtype), np.empty(C)
+    w, T = np.empty(S, y.dtype), np.empty(S + 1, y.dtype)
     for ray in range(lo * RAYS, min(hi * RAYS, depth.size)):
         first = ray * S
         weigh(w, T, sigma[first : first + S], delta[first : first + S])
         for c in range(C):
-            sums[c] = float64(T[S]) * float64(background[c])
-        far = total = 0.0
-        for i in range(S):
-            share, at = float64(w[i]), (first + i) * C
-            for c in range(C):
-                sums[c] += share * color[at + c]
-            far += share * t[first + i]
-            total += share
-        for c in range(C):
-            y[ray * C + c] = sums[c]
-        depth[ray], opacity[ray] = far, total
+            seen, _ = weighted(w, color, first * C + c, C)
+            y[ray * C + c] = seen + float64(T[S]) * float64(background[c])
+        depth[ray], opacity[ray] = weighted(w, t, first, 1)
 
 
 @njit(**COMPILE)

@@ -46,17 +46,34 @@ def test_a_transpose_of_any_size(dtype):
 @FLOATS
 def test_a_tile_is_added_to_what_stands_there_and_takes_its_terms_from_anywhere(dtype):
     @njit(**MATH)
-    def code(out, a, b, table, gap, rows, depth):
-        left, right = matmul.Left(a, 0, depth, 1), matmul.Apart(b, 2, table, gap)
+    def code(out, a, b, table, rows, depth):
+        left, right = matmul.Left(a, 0, depth, 1), matmul.Right(b, 2, table)
         matmul.tile_onto(out, 0, matmul.lanes(out), left, rows, right, depth)
 
     width = matmul.lanes(np.empty(0, dtype))
     out, a, b = drawn(dtype, (matmul.ROWS, width), (5, 7), 400)
-    table, columns = np.array([50, 3, 0, 200, 17, 90, 41]), np.arange(width) % (width // 2)
-    columns[width // 2 :] += 70
-    terms, first = b[2 + table[:, None] + columns], out.copy()
-    code(out.reshape(-1), a.reshape(-1), b, table, 70, 5, 7)
+    table = np.array([50, 3, 0, 200, 17, 90, 41])
+    terms, first = b[2 + table[:, None] + np.arange(width)], out.copy()
+    code(out.reshape(-1), a.reshape(-1), b, table, 5, 7)
     assert np.allclose(out[:5], first[:5] + a @ terms, rtol=0, atol=30 * np.finfo(dtype).eps)
+
+
+@FLOATS
+@pytest.mark.parametrize("taps", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize("vectors", [(0,), (0, 1)])
+def test_a_tile_of_a_convolution_slides_over_its_pixels(vectors, taps, dtype):
+    @njit(**MATH)
+    def code(out, a, b, table, taps, width, vectors):
+        left, right = matmul.Sliding(a, 1, table, taps), matmul.Right(b, 3, width)
+        matmul.slide_onto(out, 2, left, right, vectors, table.size)
+
+    width, table = matmul.lanes(np.empty(0, dtype)) // 2 * len(vectors), np.array([50, 3, 0, 200, 17])
+    out, a, b = drawn(dtype, 2 + matmul.ROWS * width + 2, 300, 3 + len(table) * len(taps) * width)
+    places = 1 + table[:, None] + np.array(taps)
+    terms = a[places.reshape(-1) + np.arange(matmul.ROWS)[:, None]] @ b[3:].reshape(-1, width)
+    want = np.concatenate([out[:2], out[2:-2] + terms.reshape(-1), out[-2:]])
+    code(out, a, b, table, taps, width, vectors)
+    assert np.allclose(out, want, rtol=0, atol=60 * np.finfo(dtype).eps)
 
 
 @FLOATS
