@@ -41,12 +41,21 @@ def _(array):
 
 
 @register_jitable
-def lines(size, like):
-    """size zeros of like's dtype from the beginning of a cache line. size: int. like: array. Returns (size,)."""
+def room(size, like):
+    """Memory for size numbers of like's dtype from the beginning of a cache line. size: int. like: array. Returns
+    (size,)."""
     lane = LINE // like.itemsize
-    memory = np.zeros(size + lane, like.dtype)
+    memory = np.empty(size + lane, like.dtype)
     skip = -(memory.ctypes.data // like.itemsize) % lane
     return memory[skip : skip + size]
+
+
+@register_jitable
+def lines(size, like):
+    """`room` filled with zeros. size, like: as there."""
+    memory = room(size, like)
+    memory[:] = 0
+    return memory
 
 
 @register_jitable(**INLINE)
