@@ -131,7 +131,8 @@ def affine(lo, hi, y, x, w, bias, rows, m, n, turned):
 
 @njit(**INLINE)
 def add_tile(y, to, apart, rows, count, left, right, depth, sums):
-    """`tile_onto` y, of which only these rows and the first count columns are there. sums: memory for a tile."""
+    """`tile_onto` y, of which only these rows and the first count columns are there. y, to, apart, left, right, depth:
+    as there. rows, count: ints. sums: memory for a tile."""
     width = lanes(y)
     if rows == ROWS and count == width:
         tile_onto(y, to, apart, left, ROWS, right, depth)
@@ -156,8 +157,8 @@ def copy_panel(panel, w, first, count, m, n, turned):
 
 @njit(**INLINE)
 def copy_columns(to, at, x, first, apart, rows, count):
-    """Rows of to, of a tile's width, from `at` on = count columns of x, and 0. to, x: flat. first, apart: where a row
-    of x begins."""
+    """The rows of to, of a tile's width, from `at` on = as many of count columns of x, and 0. to, x: flat. first, apart:
+    where a row of x begins. rows, count: ints."""
     width = lanes(to)
     to[at : at + (rows * width if count < width else 0)] = 0
     for k in range(rows):
@@ -166,7 +167,7 @@ def copy_columns(to, at, x, first, apart, rows, count):
 
 @njit(**INLINE)
 def copy_row(to, i, x, at, count):
-    """to[i + j] = x[at + j] for j < count, at most a tile's width. to, x: flat."""
+    """to[i + j] = x[at + j] for j < count, at most a tile's width. to, x: flat. i, at, count: ints."""
     lane = lanes(to) // VECTORS
     if count == lanes(to):
         for v in range(VECTORS):

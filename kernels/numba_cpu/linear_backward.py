@@ -57,8 +57,8 @@ def _gradients(dx, dh, x, w):
 
 @njit(**COMPILE)
 def gradients(lo, hi, dx, dw, db, dh, x, w, bias, rows, n):
-    """The shares lo .. hi - 1 of `_gradients`: of the parts of dw, and of the panels of dx. w, dw: flat. bias: empty.
-    rows, n: ints."""
+    """The shares lo .. hi - 1 of the parts of dw and db and of the panels of dx, `weigh` and `affine`. dx, dw, db, dh,
+    x, w: flat. bias: empty. rows, n: ints."""
     m = db.size
     parts, panels = -(-m // OUTPUTS), -(-n // lanes(x))
     shares = parts * max(1, panels)
