@@ -157,8 +157,8 @@ def copy_panel(panel, w, first, count, m, n, turned):
 
 @njit(**INLINE)
 def copy_columns(to, at, x, first, apart, rows, count):
-    """The rows of to, of a tile's width, from `at` on = as many of count columns of x, and 0. to, x: flat. first, apart:
-    where a row of x begins. rows, count: ints."""
+    """The rows of to, of a tile's width, from `at` on = as many of count columns of x, and 0. to, x: flat. first,
+    apart: where a row of x begins. rows, count: ints."""
     width = lanes(to)
     to[at : at + (rows * width if count < width else 0)] = 0
     for k in range(rows):
