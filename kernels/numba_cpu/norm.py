@@ -100,8 +100,9 @@ def _sums(kernel, out, shape, dtype, arrays, count, vector, eps):
     ins, sums = [engine.flat(a) for a in arrays], np.zeros((count, examples * blocks, n), dtype)
     memory, how = engine.output(out, arrays[0].shape, dtype, *ins, vector)
     engine.run(kernel, memory.size, how, memory, sums, *ins, vector, eps, length, blocks, parts=examples * blocks)
-    added = np.add.reduce(sums.reshape(count, examples, blocks, n), axis=2, dtype=np.float64).astype(dtype)
-    return engine.finish(memory, out, arrays[0].shape), added
+    if blocks != 1:
+        sums = np.add.reduce(sums.reshape(count, examples, blocks, n), axis=2, dtype=np.float64).astype(dtype)
+    return engine.finish(memory, out, arrays[0].shape), sums
 
 
 # --- the kernels of rows ----------------------------------------------------------------------------------------------
