@@ -20,7 +20,8 @@ from numba.extending import overload
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.arrays import item
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, OVER, SUM, element
+from kernels.numba_cpu.engine import COMPILE, INLINE, SUM, element
+from kernels.numba_cpu.heads import delivered, located, place_of, result
 from kernels.numba_cpu.intrinsics import wide
 from kernels.numba_cpu.math import LEAST_EXPONENT, ZERO, exp2_parts, power_of_two
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile, tile_onto
@@ -40,15 +41,14 @@ def attention(q, k, v, mask=None, causal=False, out=None):
     """[Transformer] eq. 1 on the CPU, arguments as in `ref.layers.attention.attention`. out: an array, or None."""
     sizes, mask, dtype = checked(q, k, v, mask, causal)
     shape = (*q.shape[:3], sizes.e)
-    arrays = [engine.flat(a) for a in (q, k, v)]
-    memory, how = engine.output(out, shape, dtype, *arrays)
-    if how == OVER:  # what is written may be read again
-        memory = np.empty(memory.size, dtype)
-    blocks = -(-sizes.lq // lanes(arrays[0]))
+    arrays, steps = zip(*map(located, (q, k, v)))
+    y = result(out, shape, q, arrays)
+    memory, to = located(y)
+    blocks = -(-sizes.lq // lanes(memory))
     work, parts = q[..., 0].size * sizes.lk * (sizes.d + sizes.e), math.prod(shape[:2]) * blocks
-    memory[: memory.size if sizes.lk == 0 else 0] = 0
-    engine.run(attend, work, memory, *arrays, mask, sizes, blocks, parts=parts)
-    return engine.finish(memory, out, shape)
+    y[..., : sizes.e if sizes.lk == 0 else 0] = 0
+    engine.run(attend, work, memory, *arrays, mask, (to, *steps), sizes, blocks, parts=parts)
+    return delivered(y, out)
 
 
 def checked(q, k, v, mask, causal):
@@ -198,21 +198,27 @@ def spoiled(x):
 
 @njit(**INLINE)
 def mix_seen(o, width, v, s, e, place, mask, sizes):
-    """`mix`, in which a NaN or an infinity that is not seen plays no part. v: (rows, e), flat. o, width, s, e: as in
-    `mix`. place, mask, sizes: as in `hide`."""
+    """`mix`, in which a NaN or an infinity that is not seen plays no part. o, width, v, s, e: as in `mix`. place, mask,
+    sizes: as in `hide`."""
     head, first, count, begin, rows, turned = place
-    if not spoiled(v):
-        mix(o, width, Left(v, 0, 1, e), s, rows, e)
+    spoilt = False
+    for i in range(rows):
+        at = v.first + i * v.step
+        spoilt |= spoiled(v.array[at : at + e])
+    if not spoilt:
+        mix(o, width, v, s, rows, e)
         return
-    clean = np.empty(v.size, v.dtype)
-    for i in range(v.size):
-        clean[i] = v[i] if math.isfinite(v[i]) else v.dtype.type(0)
+    clean = np.empty(rows * e, s.dtype)
+    for i in range(clean.size):
+        x = v.array[v.first + i // e * v.step + i % e]
+        clean[i] = x if math.isfinite(x) else s.dtype.type(0)
     mix(o, width, Left(clean, 0, 1, e), s, rows, e)
-    for i in range(v.size):
-        if not math.isfinite(v[i]):
+    for i in range(clean.size):
+        x = v.array[v.first + i // e * v.step + i % e]
+        if not math.isfinite(x):
             for j in range(count):
                 if sees_row(mask, sizes, head, begin + i // e, first + j, turned):
-                    o[i % e * width + j] += s[i // e * width + j] * v[i]
+                    o[i % e * width + j] += s[i // e * width + j] * x
 
 
 @njit(**INLINE)
@@ -239,25 +245,26 @@ def multiply(o, width, factor, e):
 
 
 @njit(**COMPILE)
-def attend(lo, hi, out, q, k, v, mask, sizes, blocks):
-    """`attention` of the blocks lo .. hi - 1 of queries, `blocks` a head. out, q, k, v: flat. mask, sizes: of
-    `checked`."""
+def attend(lo, hi, out, q, k, v, mask, steps, sizes, blocks):
+    """`attention` of the blocks lo .. hi - 1 of queries, `blocks` a head. out, q, k, v: flat. steps: of
+    these four, of `located`. mask, sizes: of `checked`."""
     wide()
     _, lq, lk, d, e = sizes[:5]
+    of_out, of_q, of_k, of_v = steps
     width, root, least = lanes(q), q.dtype.type(1 / math.log(2) / math.sqrt(d)), q.dtype.type(-np.inf)
     qt, s, o = lines(d * width, q), lines(KEYS * width, q), lines(-(-e // ROWS) * ROWS * width, q)
     top, highest, total, shrink = lines(width, q), lines(width, q), lines(width, q), lines(width, q)
     for block in range(lo, hi):
         head, first = block // blocks, block % blocks * width
         count = min(width, lq - first)
-        transpose(qt, width, q[(head * lq + first) * d :], d, count, d)
+        transpose(qt, width, q[place_of(of_q, sizes.heads, head, first) :], of_q[2], count, d)
         for i in range(qt.size):
             qt[i] *= root
         top[:], total[:], o[:] = least, 0, 0
         end = min(lk, first + count + lk - lq) if sizes.causal else lk
         for begin in range(0, end, KEYS):
-            keys, at = min(KEYS, end - begin), head * lk + begin
-            scores(s, width, Left(k, at * d, d, 1), qt, keys, d)
+            keys, values = min(KEYS, end - begin), Left(v, place_of(of_v, sizes.heads, head, begin), 1, of_v[2])
+            scores(s, width, Left(k, place_of(of_k, sizes.heads, head, begin), of_k[2], 1), qt, keys, d)
             place = Place(head, first, count, begin, keys, False)
             hidden = sizes.masked or sizes.causal and begin + keys > first + lk - lq
             if hidden:
@@ -266,10 +273,10 @@ def attend(lo, hi, out, q, k, v, mask, sizes, blocks):
             softmax(s, width, keys, top, highest, total, shrink)
             multiply(o, width, shrink, e)
             if hidden:
-                mix_seen(o, width, v[at * e : (at + keys) * e], s, e, place, mask, sizes)
+                mix_seen(o, width, values, s, e, place, mask, sizes)
             else:
-                mix(o, width, Left(v, at * e, 1, e), s, keys, e)
+                mix(o, width, values, s, keys, e)
         for j in range(width):
             total[j] = 1 / (1 if total[j] == 0 else total[j])
         multiply(o, width, total, e)
-        transpose(out[(head * lq + first) * e :], e, o, width, e, count)
+        transpose(out[place_of(of_out, sizes.heads, head, first) :], of_out[2], o, width, e, count)

@@ -11,14 +11,15 @@ from kernels.numba_cpu.activations import phi
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
 from kernels.numba_cpu.gates import CURVE, QUICK, gated, two_u
-from kernels.numba_cpu.intrinsics import fma, wide
+from kernels.numba_cpu.intrinsics import copy_line, fma, wide
 from kernels.numba_cpu.math import silu
-from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+from kernels.numba_cpu.matmul import ROWS, VECTORS, Left, Right, lanes, lines, room, tile, tile_onto
+from kernels.numba_cpu.mlp import transpose
 
 ACTS = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
 ROOM, DEPTH = 1 << 16, 192  # sums of a part; terms at a time, which stay in the first-level cache
 NEAR = 1 << 17  # weights of panels that stay in the second-level cache
-BLOCK, LINE = 64, 16  # rows at a time; weights of a row that are copied at a time
+BLOCK = 256  # rows at a time
 
 
 def linear(x, w, b=None, out=None):
@@ -107,40 +108,72 @@ def affine(lo, hi, y, x, w, bias, rows, m, n, turned):
     wide()
     width = lanes(x)
     most = max(1, min(hi - lo, NEAR // (max(1, n) * width)))
-    panels, bias_here = lines(most * n * width, x), lines(most * width, x)
-    sums = lines(BLOCK * most * width, x)
+    panels, sums, shift = room(most * n * width, x), lines(ROWS * width, x), lines(m, x)
+    shift[: bias.size] = bias
     for part in range(lo, hi, most):
-        some, first = min(most, hi - part), part * width
-        along, count = some * width, min(some * width, m - first)
+        some = min(most, hi - part)
         for p in range(some):
-            copy_panel(panels[p * n * width :], w, first + p * width, min(width, m - first - p * width), m, n, turned)
-        if bias.size:
-            bias_here[:count] = bias[first : first + count]
+            first = (part + p) * width
+            copy_panel(panels[p * n * width :], w, first, min(width, m - first), m, n, turned)
         for begin in range(0, rows, BLOCK):
             block = min(BLOCK, rows - begin)
-            multiply(sums, x, panels, bias_here[:along], begin, block, n)
-            for i in range(block):
-                to = (begin + i) * m + first
-                y[to : to + count] = sums[i * along : i * along + count]
+            for p in range(some):
+                j = (part + p) * width
+                count = min(width, m - j)
+                for i in range(begin, begin + block):
+                    copy_row(y, i * m + j, shift, j, count)
+                for k in range(0, n, DEPTH):
+                    right, depth = Right(panels, (p * n + k) * width, width), min(DEPTH, n - k)
+                    for i in range(begin, begin + block, ROWS):
+                        left = Left(x, i * n + k, n, 1)
+                        add_tile(y, i * m + j, m, min(ROWS, begin + block - i), count, left, right, depth, sums)
+
+
+@njit(**INLINE)
+def add_tile(y, to, apart, rows, count, left, right, depth, sums):
+    """`tile_onto` y, of which only these rows and the first count columns are there. y, to, apart, left, right, depth:
+    as there. rows, count: ints. sums: memory for a tile."""
+    width = lanes(y)
+    if rows == ROWS and count == width:
+        tile_onto(y, to, apart, left, ROWS, right, depth)
+        return
+    tile(sums, 0, width, left, rows, right, depth)
+    for i in range(rows):
+        row, more = y[to + i * apart : to + i * apart + count], sums[i * width : i * width + count]
+        for j in range(count):
+            row[j] += more[j]
 
 
 @njit(**INLINE)
 def copy_panel(panel, w, first, count, m, n, turned):
     """panel (n, width) = the weights of the outputs first .. first + count - 1. w, m, n, turned: as in `affine`."""
     width = lanes(panel)
-    whole = n // LINE * LINE if count == width else 0
     if turned:
-        for k in range(n):
-            panel[k * width : k * width + count] = w[k * m + first : k * m + first + count]
+        copy_columns(panel, 0, w, first, m, n, count)
         return
-    # a cache line of each row at a time; these two loops have constant lengths
-    for begin in range(0, whole, LINE):
-        for j in range(width):
-            for k in range(LINE):
-                panel[(begin + k) * width + j] = w[(first + j) * n + begin + k]
-    for k in range(whole, n):
-        for j in range(count):
-            panel[k * width + j] = w[(first + j) * n + k]
+    panel[: n * width if count < width else 0] = 0
+    transpose(panel, width, w[first * n :], n, count, n)
+
+
+@njit(**INLINE)
+def copy_columns(to, at, x, first, apart, rows, count):
+    """The rows of to, of a tile's width, from `at` on = as many of count columns of x, and 0. to, x: flat. first,
+    apart: where a row of x begins. rows, count: ints."""
+    width = lanes(to)
+    to[at : at + (rows * width if count < width else 0)] = 0
+    for k in range(rows):
+        copy_row(to, at + k * width, x, first + k * apart, count)
+
+
+@njit(**INLINE)
+def copy_row(to, i, x, at, count):
+    """to[i + j] = x[at + j] for j < count, at most a tile's width. to, x: flat. i, at, count: ints."""
+    lane = lanes(to) // VECTORS
+    if count == lanes(to):
+        for v in range(VECTORS):
+            copy_line(to, i + v * lane, x, at + v * lane)
+    else:
+        to[i : i + count] = x[at : at + count]
 
 
 @njit(**INLINE)

@@ -10,12 +10,12 @@ import numpy as np
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.activations import phi
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
+from kernels.numba_cpu.engine import CALLED, COMPILE, INLINE, OVER
 from kernels.numba_cpu.gates import CURVE, QUICK, gelu_slope, two_u
 from kernels.numba_cpu.intrinsics import wide
-from kernels.numba_cpu.linear import ACTS, block_of, checked, multiply, panelled, products
+from kernels.numba_cpu.linear import ACTS, add_tile, affine, block_of, checked, copy_columns, multiply, panelled
 from kernels.numba_cpu.math import gate_slope
-from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile_onto
+from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, room
 
 OUTPUTS, DEPTH = 64, 192  # rows of dw in a part; rows of x at a time, which stay in the first-level cache
 
@@ -48,16 +48,22 @@ def linear_act_backward(dy, x, w, b, act, out=None):
 
 def _gradients(dx, dh, x, w):
     """dx = dh w, in place; dw = dh^T x and db. dx, dh, x: flat. w: (m, n)."""
-    (m, n), width, rows = w.shape, lanes(x), dh.size // max(1, len(w))
-    # x in columns of a tile's width
-    columns = x.reshape(rows, n)
-    if n % width:
-        columns = np.pad(columns, ((0, 0), (0, -n % width)))
-    columns = np.ascontiguousarray(columns.reshape(rows, -1, width).swapaxes(0, 1)).reshape(-1)
+    (m, n), rows = w.shape, dh.size // max(1, len(w))
     dw, db = np.zeros((m, n), x.dtype), np.zeros(m, x.dtype)
-    engine.run(weigh, dh.size * max(1, n), dw.reshape(-1), db, dh, columns, rows, n, parts=-(-m // OUTPUTS))
-    products(dx, dh, w.T, np.empty(0, x.dtype), rows)
+    args = dx, dw.reshape(-1), db, dh, x, engine.flat(w), np.empty(0, x.dtype), rows, n
+    engine.run(gradients, 2 * dh.size * max(1, n), *args, parts=-(-m // OUTPUTS) * max(1, -(-n // lanes(x))))
     return dw, db
+
+
+@njit(**COMPILE)
+def gradients(lo, hi, dx, dw, db, dh, x, w, bias, rows, n):
+    """The shares lo .. hi - 1 of the parts of dw and db and of the panels of dx, `weigh` and `affine`. dx, dw, db, dh,
+    x, w: flat. bias: empty. rows, n: ints."""
+    m = db.size
+    parts, panels = -(-m // OUTPUTS), -(-n // lanes(x))
+    shares = parts * max(1, panels)
+    weigh(lo * parts // shares, hi * parts // shares, dw, db, dh, x, rows, n)
+    affine(lo * panels // shares, hi * panels // shares, dx, dh, w, bias, rows, n, m, True)
 
 
 @njit(**COMPILE)
@@ -97,31 +103,36 @@ def bend(da, dg, dy, h, g, act):
             dg[k] = dy[k] * h[k] * gelu_slope(g[k])
 
 
-@njit(**COMPILE)
-def weigh(lo, hi, dw, db, dh, columns, rows, n):
-    """The parts lo .. hi - 1 of dw = dh^T x and of db, each OUTPUTS rows. dw, dh: flat. columns: of x, (n / lanes,
-    rows, lanes), flat. rows, n: ints."""
+@njit(**CALLED)
+def weigh(lo, hi, dw, db, dh, x, rows, n):
+    """The parts lo .. hi - 1 of dw = dh^T x and of db, each OUTPUTS rows. dw, db: zeros. dw, dh, x: flat. rows, n:
+    ints."""
     wide()
-    width, m = lanes(dw), db.size
-    across = -(-n // width) * width
-    sums, some, total = lines(OUTPUTS * across, dw), np.empty(OUTPUTS, dw.dtype), np.empty(OUTPUTS, np.float64)
-    for part in range(lo, hi):
-        first = part * OUTPUTS
-        count = min(OUTPUTS, m - first)
-        sums[:], total[:] = 0, 0
-        for r in range(0, rows, DEPTH):
+    width, m, t = lanes(dw), db.size, dw.dtype.type
+    panels, sums = room(DEPTH * (n + width), dw), room(ROWS * width, dw)
+    turned, some, total = room(DEPTH * OUTPUTS, dw), np.empty(OUTPUTS, dw.dtype), np.zeros((hi - lo) * OUTPUTS)
+    for r in range(0, rows, DEPTH):
+        depth = min(DEPTH, rows - r)
+        for j in range(0, n, width):
+            copy_columns(panels, j * DEPTH, x, r * n + j, n, depth, min(width, n - j))
+        for part in range(lo, hi):
+            first = part * OUTPUTS
+            count = min(OUTPUTS, m - first)
+            for i in range(0, count, width):
+                copy_columns(turned, i * DEPTH, dh, r * m + first + i, m, depth, min(width, count - i))
+            # the sums of dh
             some[:] = 0
-            for row in range(r, min(r + DEPTH, rows)):
+            for row in range(r, r + depth):
                 d = dh[row * m + first : row * m + first + count]
-                for k in range(count):
-                    some[k] += d[k]
-            for k in range(count):
-                total[k] += some[k]
-            for j in range(0, across, width):
-                right = Right(columns, j * rows + r * width, width)
+                for i in range(count):
+                    some[i] += d[i]
+            for i in range(count):
+                total[(part - lo) * OUTPUTS + i] += some[i]
+            for j in range(0, n, width):
+                right = Right(panels, j * DEPTH, width)
                 for i in range(0, count, ROWS):
-                    left = Left(dh, r * m + first + i, 1, m)
-                    tile_onto(sums, i * across + j, across, left, min(ROWS, count - i), right, min(DEPTH, rows - r))
-        for i in range(count):
-            db[first + i] = total[i]
-            dw[(first + i) * n : (first + i + 1) * n] = sums[i * across : i * across + n]
+                    left = Left(turned, i // width * width * DEPTH + i % width, 1, width)
+                    to, those = (first + i) * n + j, min(ROWS, count - i)
+                    add_tile(dw, to, n, those, min(width, n - j), left, right, depth, sums)
+    for i in range(min(hi * OUTPUTS, m) - lo * OUTPUTS):
+        db[lo * OUTPUTS + i] = t(total[i])

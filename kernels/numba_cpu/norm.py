@@ -23,7 +23,7 @@ def layer_norm_modulate(x, shift, scale, eps, out=None):
     """(1 + scale) x_hat + shift on the CPU, arguments as in `ref.layers.fused.layer_norm_modulate`."""
     shape, dtype = engine.same(x=x)
     shift, scale = _vectors(shape, dtype, shift=shift, scale=scale)
-    return _rows(modulated, out, shape, dtype, (x,), (shift, scale), float(eps), shape[1])
+    return _rows(modulated, out, shape, dtype, (x,), (shift, scale), 1, float(eps), shape[1])
 
 
 def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
@@ -31,8 +31,25 @@ def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
     and `ref.layers.fused.layer_norm_modulate`. out: of dx alone."""
     shape, dtype = engine.same(dy=dy, x=x)
     (scale,) = _vectors(shape, dtype, scale=scale)
-    dx, (dshift, dscale) = _sums(modulated_back, out, shape, dtype, (dy, x), 2, scale, float(eps))
+    dx, (dshift, dscale) = _sums(modulated_back, out, shape, dtype, (dy, x), 2, scale, 1, float(eps))
     return dx, dshift, dscale
+
+
+def layer_norm(x, w, b, eps, out=None):
+    """w x_hat + b on the CPU, arguments as in `ref.layers.norm.layer_norm`."""
+    shape, dtype = engine.same(x=x)
+    scale = _weights(w, shape, dtype)
+    shift = np.zeros(shape[-1], dtype) if b is None else engine.like("b", b, dtype, shape[-1:])
+    return _rows(modulated, out, shape, dtype, (x,), (shift, scale), 0, float(eps), math.prod(shape[:-1]))
+
+
+def layer_norm_backward(dy, x, w, eps, out=None):
+    """Gradients of `layer_norm` on the CPU, arguments as in `ref.layers.norm.layer_norm_backward` and
+    `ref.layers.norm.layer_norm`. out: of dx alone."""
+    shape, dtype = engine.same(dy=dy, x=x)
+    vector, one = _weights(w, shape, dtype), (1, math.prod(shape[:-1]), shape[-1])  # an example
+    dx, (db, dw) = _sums(modulated_back, out, one, dtype, (dy, x), 2, vector, 0, float(eps))
+    return (dx, None, None) if w is None else (dx, dw[0], db[0])
 
 
 def rms_norm(x, w, eps, out=None):
@@ -92,26 +109,28 @@ def _rows(kernel, out, shape, dtype, arrays, vectors, *args):
     return engine.finish(memory, out, shape)
 
 
-def _sums(kernel, out, shape, dtype, arrays, count, vector, eps):
+def _sums(kernel, out, shape, dtype, arrays, count, vector, *args):
     """One call of a kernel of gradients: the one like the data, and count of (B, n). shape: (B, L, n). arrays: of as
-    many elements. vector: flat, of the kernel."""
+    many elements. vector: flat, of the kernel. args: of the kernel."""
     examples, length, n = shape
     blocks = -(-length // BLOCK)
     ins, sums = [engine.flat(a) for a in arrays], np.zeros((count, examples * blocks, n), dtype)
     memory, how = engine.output(out, arrays[0].shape, dtype, *ins, vector)
-    engine.run(kernel, memory.size, how, memory, sums, *ins, vector, eps, length, blocks, parts=examples * blocks)
-    added = np.add.reduce(sums.reshape(count, examples, blocks, n), axis=2, dtype=np.float64).astype(dtype)
-    return engine.finish(memory, out, arrays[0].shape), added
+    engine.run(kernel, memory.size, how, memory, sums, *ins, vector, *args, length, blocks, parts=examples * blocks)
+    if blocks != 1:
+        sums = np.add.reduce(sums.reshape(count, examples, blocks, n), axis=2, dtype=np.float64).astype(dtype)
+    return engine.finish(memory, out, arrays[0].shape), sums
 
 
 # --- the kernels of rows ----------------------------------------------------------------------------------------------
 
 
 @njit(**COMPILE)
-def modulated(lo, hi, how, out, x, shift, scale, eps, length, n):
+def modulated(lo, hi, how, out, x, shift, scale, more, eps, length, n):
     """`layer_norm_modulate` of the rows lo .. hi - 1.
 
-    how: of `engine.output`. out, x: (B, L, n), flat. shift, scale: (B, n), flat. eps: float. length: L. n: int.
+    how: of `engine.output`. out, x: (B, L, n), flat. shift, scale: (B, n), flat. more: than scale is what x_hat is
+    multiplied by, 1; or 0 for a plain `layer_norm`. eps: float. length: L. n: int.
     """
     wide()
     part = np.empty(n, x.dtype)
@@ -119,18 +138,17 @@ def modulated(lo, hi, how, out, x, shift, scale, eps, length, n):
         first, v = row // length * n, x[row * n : (row + 1) * n]
         m, over, off = moments(v, eps)
         o = out[row * n : (row + 1) * n] if how == DIRECT else part
-        affine(o, v, m, over, off, scale[first : first + n], shift[first : first + n])
+        affine(o, v, m, over, off, x.dtype.type(more), scale[first : first + n], shift[first : first + n])
         if how != DIRECT:
             deliver(out, part, row * n, (row + 1) * n, how)
 
 
 @element
-def affine(o, v, m, over, off, scale, shift):
-    """o = (1 + scale) x_hat + shift. o, v, scale, shift: (n,). m, over, off: of `moments`."""
+def affine(o, v, m, over, off, more, scale, shift):
+    """o = (more + scale) x_hat + shift. o, v, scale, shift: (n,). m, over, off: of `moments`. more: 1 or 0."""
     wide()
-    one = v.dtype.type(1)
     for j in range(v.size):
-        o[j] = fma(fma(v[j] - m, over, off), one + scale[j], shift[j])
+        o[j] = fma(fma(v[j] - m, over, off), more + scale[j], shift[j])
 
 
 @njit(**COMPILE)
@@ -194,15 +212,15 @@ def summed(x, y):
 
 
 @njit(**COMPILE)
-def modulated_back(lo, hi, how, dx, sums, dy, x, scale, eps, length, blocks):
+def modulated_back(lo, hi, how, dx, sums, dy, x, scale, more, eps, length, blocks):
     """`layer_norm_modulate_backward` of the blocks lo .. hi - 1.
 
     how: of `engine.output`. dx, dy, x: (B, L, n), flat. sums: (2, all blocks, n), where those of dshift and dscale go.
-    scale: (B, n), flat. eps: float. length: L. blocks: of an example.
+    scale: (B, n), flat. more: as in `modulated`. eps: float. length: L. blocks: of an example.
     """
     wide()
     n = sums.shape[2]
-    x_hat, d, part, one = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), x.dtype.type(1)
+    x_hat, d, part, one = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), x.dtype.type(more)
     for block in range(lo, hi):
         example, begin, end = rows_of(block, length, blocks)
         a, dshift, dscale = scale[example * n : (example + 1) * n], sums[0, block], sums[1, block]

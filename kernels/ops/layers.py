@@ -46,6 +46,15 @@ def _rms(names, rng, shape, dtype, values, affine=True, **options):
     return {"w": None} | drawn((*names, *["w"] * affine), shapes, rng, dtype, values) | options
 
 
+def _layer_norm(names, vectors, rng, shape, dtype, values, offset=0.0, affine=True, **options):
+    """An input maker: (..., n), and vectors (n,), or None."""
+    shape = (1,) * (2 - len(shape)) + tuple(shape)
+    shapes = [shape] * len(names) + [shape[-1:]] * len(vectors)
+    arrays = drawn((*names, *(vectors if affine else ())), shapes, rng, dtype, values)
+    arrays["x"] = moved(arrays["x"], offset)
+    return dict.fromkeys(vectors) | arrays | options
+
+
 def _halves(names, rng, shape, dtype, values):
     wide = (*shape[:-1], 2 * shape[-1])
     return drawn(names, [wide if name == "x" else shape for name in names], rng, dtype, values)
@@ -125,6 +134,17 @@ def _modulate_backward_sizes(dy, x, scale, eps):
     return (a + _mean(a) + h * _mean(a * h)) / sigma, dy.sum(axis=1), (dy * h).sum(axis=1)
 
 
+def _layer_norm_sizes(x, w, b, eps):
+    return np.abs(1 if w is None else w) * _standard(x, eps)[1] + np.abs(0 if b is None else b)
+
+
+def _layer_norm_backward_sizes(dy, x, w, eps):
+    _, h, sigma = _standard(x, eps)
+    a, dy = np.abs(dy * w), np.abs(dy)
+    rows = (part.reshape(-1, x.shape[-1]).sum(axis=0) for part in (dy * h, dy))
+    return (a + _mean(a) + h * _mean(a * h)) / sigma, *rows
+
+
 def _gate_sizes(x, r, gate):
     return np.abs(x) + np.abs(gate[:, None] * r)
 
@@ -187,6 +207,14 @@ OPS = [
     _op(
         layers.layer_norm_modulate_backward, 8, functools.partial(_rows, ("dy", "x"), ("scale",)),
         _modulate_backward_sizes, ROWS, OFFSET | EPS, examples=("dy", "x", "scale"), bench=NORMS, **LAYER,
+    ),
+    _op(
+        layers.layer_norm, 6, functools.partial(_layer_norm, ("x",), ("w", "b")), _layer_norm_sizes, FLAT,
+        OFFSET | EPS | {"affine": (False, True)}, examples=("x",), **LAYER,
+    ),
+    _op(
+        layers.layer_norm_backward, 8, functools.partial(_layer_norm, ("dy", "x"), ("w",)),
+        _layer_norm_backward_sizes, FLAT, OFFSET | EPS, **GRADIENT,
     ),
     _op(
         layers.gate_residual, 3, functools.partial(_rows, ("x", "r"), ("gate",)), _gate_sizes, ROWS,

@@ -29,16 +29,16 @@ def feed_forward(params, x, act):
     """
     first, second = _layers(params)
     h = apply(linear, first, x)
-    return apply(linear, second, _activation(act)[0](h)), {"x": x, "h": h}
+    a = _activation(act)[0](h)
+    return apply(linear, second, a), {"x": x, "h": h, "a": a}
 
 
 def feed_forward_backward(dy, params, cache, act):
     """Gradients of `feed_forward`. dy: as y there. params, act: as there. cache: of the forward. Returns dx,
     dparams."""
     first, second = _layers(params)
-    f, f_backward = _activation(act)
-    da, dsecond = gradient(linear_backward, dy, second, f(cache["h"]))
-    dx, dfirst = gradient(linear_backward, f_backward(da, cache["h"]), first, cache["x"])
+    da, dsecond = gradient(linear_backward, dy, second, cache["a"])
+    dx, dfirst = gradient(linear_backward, _activation(act)[1](da, cache["h"]), first, cache["x"])
     if isinstance(params, list):
         return dx, filled(params, [{"proj": dfirst} if "proj" in params[0] else dfirst, None, dsecond])
     return dx, filled(params, dict(zip(_names(params), (dfirst, dsecond))))

@@ -106,7 +106,7 @@ def dit_block_backward(dy, params, cache):
     du, df, dgate2 = gate_residual_backward(dy, cache["f"], gate2)
     dn2, dmlp = feed_forward_backward(df, params["mlp"], cache["mlp"], "gelu_tanh")
     du_norm, dshift2, dscale2 = layer_norm_modulate_backward(dn2, cache["u"], scale2, EPS)
-    du = du + du_norm
+    du = np.add(du, du_norm, out=du_norm)
     # Attention
     dx, do, dgate1 = gate_residual_backward(du, cache["o"], gate1)
     dm, dproj = gradient(linear_backward, do, params["attn"]["proj"], cache["m"])
@@ -117,7 +117,7 @@ def dit_block_backward(dy, params, cache):
     # Shifts, scales and gates
     dparts = np.concatenate([dshift1, dscale1, dgate1, dshift2, dscale2, dgate2], axis=1)  # (B, 6 D)
     da, dmodulation = gradient(linear_backward, dparts, params["adaLN_modulation"][1], cache["a"])
-    return dx + dx_norm, da, filled(params, {"attn": {"qkv": dlinear, "proj": dproj}, "mlp": dmlp,
+    return np.add(dx, dx_norm, out=dx_norm), da, filled(params, {"attn": {"qkv": dlinear, "proj": dproj}, "mlp": dmlp,
                                         "adaLN_modulation": [None, dmodulation]})
 
 

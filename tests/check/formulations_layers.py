@@ -128,6 +128,9 @@ TABLES = {
             np.square(np.linalg.norm(x, axis=-1, keepdims=True)) / x.dtype.type(x.shape[-1]) + x.dtype.type(eps)) * (
             1 if w is None else w),
     },
+    "layers.layer_norm": {
+        "as printed": lambda x, w, b, eps: standard(x, eps) * (1 if w is None else w) + (0 if b is None else b),
+    },
     "layers.layer_norm_modulate": {
         "x_hat + scale x_hat + shift": lambda x, shift, scale, eps: (
             h := standard(x, eps)) + h * scale[:, None] + shift[:, None],
@@ -144,7 +147,8 @@ TABLES = {
 }  # fmt: skip
 WIDE = {  # in float64, and cast: of the gradients, and of sums that lose more
     "layers.group_norm_silu_backward": "dy", "layers.layer_norm_modulate_backward": "dy",
-    "layers.rms_norm_backward": "dy", "layers.geglu": "x", "layers.geglu_backward": "dy", "layers.attention": "q",
+    "layers.layer_norm_backward": "dy", "layers.rms_norm_backward": "dy", "layers.geglu": "x",
+    "layers.geglu_backward": "dy", "layers.attention": "q",
     "layers.attention_backward": "q", "layers.conv2d": "x", "layers.conv2d_backward": "dy", "layers.norm_conv": "x",
     "layers.norm_conv_backward": "dy", "layers.linear_backward": "dy", "layers.linear_act_backward": "dy",
     "layers.gelu": "x", **{f"layers.{act}_backward": "dy" for act in ("silu", "gelu", "gelu_tanh", "quick_gelu")},

@@ -44,6 +44,23 @@ def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
     return _gradient(dy * (1 + scale[:, None]), x_hat, sigma, out, x.shape), dshift, dscale
 
 
+def layer_norm(x, w, b, eps, out=None):
+    """`ref.layers.layer_norm` in x's dtype. x: (..., n). w, b, eps: as there."""
+    y, _ = _standardised(x, eps, out)
+    if w is not None:
+        y *= w
+    if b is not None:
+        y += b
+    return y
+
+
+def layer_norm_backward(dy, x, w, eps, out=None):
+    """`ref.layers.layer_norm_backward` in x's dtype. dy, x: (..., n). w, eps: as there."""
+    x_hat, sigma = _standardised(x, eps, None)
+    sums = [None if w is None else a.reshape(-1, x.shape[-1]).sum(axis=0) for a in (dy * x_hat, dy)]
+    return _gradient(dy if w is None else dy * w, x_hat, sigma, out, x.shape), *sums
+
+
 def gate_residual(x, r, gate, out=None):
     """`ref.layers.gate_residual` in x's dtype. x, r: (B, L, n). gate: (B, n)."""
     y = np.multiply(gate[:, None], r, out=None)
