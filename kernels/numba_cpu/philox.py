@@ -95,6 +95,14 @@ def _round(c0, c1, c2, c3, k0, k1):
 
 
 @njit(**INLINE)
+def _last_round(c0, c1, c2, c3, k0, k1):
+    """One round, the first two words in one number and the last two: the halves of each product change places."""
+    p0, p1 = M0 * (c0 & LOW), M1 * (c2 & LOW)
+    first, last = p1 << uint64(32) | p1 >> uint64(32), p0 << uint64(32) | p0 >> uint64(32)
+    return first ^ (c1 ^ k0) & LOW, last ^ (c3 ^ k1) & LOW
+
+
+@njit(**INLINE)
 def _words_chunk(words, lo, hi, key):
     """words = the words of elements lo .. hi - 1, two in each, the first one low. lo: multiple of 4. words: uint64,
     room up to the next multiple of 8 elements. key: (4,)."""
@@ -105,13 +113,13 @@ def _words_chunk(words, lo, hi, key):
         b, d = first + uint64(2 * j), first + uint64(2 * j + 1)
         b0, b1, b2, b3, d0, d1, d2, d3 = b, b >> uint64(32), s0, s1, d, d >> uint64(32), s0, s1
         r0, r1 = k0, k1
-        for _ in range(10):
+        for _ in range(9):
             b0, b1, b2, b3 = _round(b0, b1, b2, b3, r0, r1)
             d0, d1, d2, d3 = _round(d0, d1, d2, d3, r0, r1)
             r0, r1 = r0 + W0, r1 + W1
         i = uint64(4 * j)
-        words[i], words[i + uint64(1)] = b0 & LOW | b1 << uint64(32), b2 & LOW | b3 << uint64(32)
-        words[i + uint64(2)], words[i + uint64(3)] = d0 & LOW | d1 << uint64(32), d2 & LOW | d3 << uint64(32)
+        words[i], words[i + uint64(1)] = _last_round(b0, b1, b2, b3, r0, r1)
+        words[i + uint64(2)], words[i + uint64(3)] = _last_round(d0, d1, d2, d3, r0, r1)
 
 
 @njit(**INLINE)
