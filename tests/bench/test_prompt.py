@@ -145,8 +145,7 @@ NARROW = SIZES | {"text_width": 4, "text_heads": 1, "width": 4, "heads": 1}  # 2
 def test_a_resumed_training_is_an_uninterrupted_one(backend, steps, sizes, sprites, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "array_module", lambda backend: np)  # the interpreter's arrays are NumPy's
     monkeypatch.setattr(train, "AUTOENCODER", train.AUTOENCODER | {"batch": 2, "measured": 8})
-    monkeypatch.setattr(train, "POOL", 4)  # of latents: the fifth step is the first on others
-    settings, about = train.SETTINGS | {"batch": 2, "visits": 2}, {"sizes": sizes}
+    settings, about = train.SETTINGS | {"batch": 2}, {"sizes": sizes}
     whole = train.begin(sizes, settings)
 
     def save_half():

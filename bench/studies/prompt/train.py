@@ -20,17 +20,15 @@ from bench.studies.prompt import autoencoder, model, scenes
 from ref import flow, philox, tree
 
 DROPPED = 0.1  # the share of captions dropped, which guidance needs
-POOL = 2048  # scenes that are encoded at once, where each is seen more than once
-# momentum: of Muon, None for Adam alone; mean: of logit t; power: of 1 / t in the loss; visits: how often a scene is
-# seen, with other noise and another time
+# momentum: of Muon, None for Adam alone; mean: of logit t; power: of 1 / t in the loss
 SETTINGS = dict(batch=256, lr=3e-3, momentum=0.95, beta1=0.9, beta2=0.99, weight_decay=0.01, ema=0.999, seed=0,
-                mean=0.0, power=1.0, visits=1)  # fmt: skip
+                mean=0.0, power=1.0)  # fmt: skip
 # What a backend trains unless told otherwise, (sizes, settings). The shipped one takes more than 20 minutes of 2 cores
 RECIPES = {"numba_cpu": (dict(width=128, depth=4, heads=4, patch=2, shape=[4, 8, 8], widths=[16, 32, 32]),
-                         dict(batch=64, mean=1.4, power=0.0, visits=4))}  # fmt: skip
+                         dict(batch=64, mean=1.4, power=0.0))}  # fmt: skip
 # share: of the steps or seconds; kl: weight of the divergence; measured: scenes whose latents are scaled
 AUTOENCODER = SETTINGS | dict(batch=64, lr=2e-3, momentum=None, weight_decay=0.0, ema=0.998)
-AUTOENCODER |= dict(share=0.15, kl=1e-4, measured=512)
+AUTOENCODER |= dict(share=0.1, kl=1e-4, measured=512)
 VECTORS = ("params", "m", "v", "average")  # of a state: all parameters in one vector each
 KEPT = *VECTORS, "autoencoder"  # in a checkpoint
 
@@ -97,32 +95,12 @@ def packed(grads):
 def batch_of(step, settings, sprites):
     """What a step trains on: what `scenes.painted` takes of the pictures, words (B, LENGTH) of which a share is
     dropped, times (B,)."""
-    size = settings["batch"]
-    layout = scenes.layouts(settings["seed"], "training", (step - 1) * size + np.arange(size))
-    return *scenes.placed(layout, *sprites[1:]), *_told(step, settings, scenes.ids(scenes.captions(layout)))
-
-
-def _told(step, settings, ids):
-    """The words of a step, of which a share is dropped, and its times. ids: (B, LENGTH), of all words."""
-    seed, size = settings["seed"], (settings["batch"],)
-    kept = philox.uniform(seed, size, philox.stream("label", step)) >= DROPPED
-    t = flow.logit_normal_times(philox.normal(seed, size, philox.stream("time", step)), settings["mean"])
-    return ids * kept[:, None], t
-
-
-def revisited(encode, ink, pool, step, settings, sprites):
-    """As `batch_of`, with latents in place of what is painted, of POOL scenes until each was seen `visits` times, on
-    the mean. encode, ink: as in `gradients`. pool: dict, which keeps the scenes of now."""
     size, seed = settings["batch"], settings["seed"]
-    number = (step - 1) * size // (POOL * settings["visits"])
-    if pool.get("number") != number:
-        indices = np.array_split(number * POOL + np.arange(POOL), -(-POOL // 64))
-        layouts = [scenes.layouts(seed, "training", some) for some in indices]
-        pool["x0"] = np.concatenate([encode(scenes.painted(ink, *scenes.placed(one, *sprites[1:]))) for one in layouts])
-        pool["ids"] = np.concatenate([scenes.ids(scenes.captions(one)) for one in layouts])
-        pool["number"] = number
-    chosen = fit.picked(POOL, seed, size, step)
-    return pool["x0"][chosen], *_told(step, settings, pool["ids"][chosen])
+    layout = scenes.layouts(seed, "training", (step - 1) * size + np.arange(size))
+    ids = scenes.ids(scenes.captions(layout))
+    ids[philox.uniform(seed, (size,), philox.stream("label", step)) < DROPPED] = 0
+    t = flow.logit_normal_times(philox.normal(seed, (size,), philox.stream("time", step)), settings["mean"])
+    return *scenes.placed(layout, *sprites[1:]), ids, t
 
 
 def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, t, encode=None, power=1.0):
@@ -130,11 +108,7 @@ def gradients(params, ink, sizes, backend, eps, size, number, corner, rgb, ids, 
     eps: (B, 3, 32, 32) noise. The rest: of `batch_of`, on the device where the arrays are. encode: pictures -> what is
     noised in their place, of the shape of eps, or None. power: of 1 / t in the loss."""
     pictures = scenes.painted(ink, size, number, corner, rgb)
-    return gradients_of(params, sizes, backend, eps, pictures if encode is None else encode(pictures), ids, t, power)
-
-
-def gradients_of(params, sizes, backend, eps, x0, ids, t, power=1.0):
-    """`gradients` of what is noised. x0: like eps. The rest: as there."""
+    x0 = pictures if encode is None else encode(pictures)
     times = t.astype(np.float32)[:, None, None, None]
     xt = (1 - times) * x0 + times * eps
     # L = mean((x0_hat - x0)^2 / t^power)
@@ -151,15 +125,14 @@ def rebuilt(*given):
     return loss, packed(grads)
 
 
-def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, shape=model.SHAPE, draw=batch_of,
-            groups=()):
+def advance(state, loss_and_gradients, settings, sprites, backend, done=0.0, shape=model.SHAPE, groups=()):
     """One step. Changes state. loss_and_gradients: `gradients` of its parameters. done: the share of the training that
-    is over; the rate falls to 0 over its second half. shape: of the noise of an example. draw: as `batch_of`. groups:
-    Muon's, of `places`."""
+    is over; the rate falls to 0 over its second half. shape: of the noise of an example. groups: Muon's, of
+    `places`."""
     kernels, arrays = fit.backend(backend), fit.array_module(backend)
     step, size = state["step"] + 1, (settings["batch"], *shape)
     eps = arrays.asarray(kernels.philox.normal(settings["seed"], size, philox.stream("noise", step)), np.float32)
-    batch = [arrays.asarray(part) for part in draw(step, settings, sprites)]
+    batch = [arrays.asarray(part) for part in batch_of(step, settings, sprites)]
     loss, grads = loss_and_gradients(eps, *batch)
     # Adam, Muon, and the moving average
     rate = max(settings["lr"] * min(1.0, 2 * (1 - done), step / 100), 1e-9)
@@ -184,18 +157,14 @@ def train(state, sizes, settings, sprites, backend, steps=None, seconds=None, ti
     params, ink = views(state["params"], sizes), fit.array_module(backend).asarray(sprites[0])
     net = whole(state, "params", sizes).get("autoencoder")
     encode = net and functools.partial(autoencoder.means, net, backend=backend)
-    of_batch, draw = functools.partial(gradients, params, ink, sizes, backend, encode=encode), batch_of
-    if net and settings["visits"] > 1:
-        of_batch = functools.partial(gradients_of, params, sizes, backend)
-        draw = functools.partial(revisited, encode, ink, {})
-    of_batch = functools.partial(of_batch, power=settings["power"])
+    of_batch = functools.partial(gradients, params, ink, sizes, backend, power=settings["power"], encode=encode)
     groups = places(model.start(None, sizes))[1] if settings["momentum"] else ()
-    _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, model.shape_of(sizes), draw, groups)
+    _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, model.shape_of(sizes), groups)
 
 
 def _descend(state, of_batch, settings, sprites, backend, steps, seconds, tick, *more):
     """Steps until `steps`, or for `seconds` in all, from the end of the first, which compiles. Changes state. of_batch,
-    more: as in `advance`, shape, draw and groups."""
+    more: as in `advance`, shape and groups."""
     loss_and_gradients, began = fit.recorded(of_batch, backend), None
     while state["step"] < (steps or np.inf) and state["seconds"] < (seconds or np.inf):
         done = state["step"] / steps if steps else state["seconds"] / seconds
