@@ -194,6 +194,10 @@ OPTIM = {
         {"p": SIZE, "g": SIZE, "m": SIZE, "v": positive(1e-60, 1e60)} | RATES, adam,
         lambda f, p, g, m, v, step, rates: f(*map(np.float64, (p, g, m, v)), step, *rates)),
     "coefficients.adam_step": Case(RATES, adam_rows, lambda f, step, rates: f(step, *rates)),
+    "coefficients.muon_step": Case(
+        {"lr": positive(1e-9, 1), "momentum": BETAS, "weight_decay": positive(1e-6, 1), "rows": st.integers(1, 10**4),
+         "columns": st.integers(1, 10**4)}, lambda lr, momentum, weight_decay, rows, columns: [
+             -lr / 5 * sqrt(mp.mpf(max(rows, columns))), momentum, [1, -lr * weight_decay]]),
     "optim.ema_step": Case({"avg": DATA, "p": DATA, "decay": UNIT}, lambda avg, p, decay: [
         [decay * avg, (1 - decay) * p]], lambda f, avg, p, decay: f(np.float64(avg), np.float64(p), decay)),
     "coefficients.ema_step": Case({"decay": UNIT}, lambda decay: [decay, 1 - decay]),

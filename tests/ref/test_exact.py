@@ -25,6 +25,7 @@ NOT_SCALAR = {  # the rest of `ref`, and why
     r"|\w*conv|\w*norm|\w*attention|\w*head|resblock)": "sums and picks over whole layers",
     r"samplers\.|sde\.(drift_and_jvp|log_likelihood)|consistency\.(distil|training_step)": "of a model, a callable",
     r"scene\.": "sums over rays, pictures and corners; closed forms in tests/laws/test_scene.py",
+    r"optim\.(muon_step|orthogonalize)": "sums over matrices; their singular values are exact in test_optim.py",
     r"audio\.(?!hz|mel_to|mulaw_(compress|expand))": "sums over frames, bands and stages, and codes",
     r"fused\.|objectives\.vlb_terms|pipelines\.": "compositions of the others",
     r"numerics\.blockwise": "of a function",
