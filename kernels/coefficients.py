@@ -22,6 +22,7 @@ LOG1P = (
     -0.02057159839953048, 0.01157609672270788, -0.006742963315037626, 0.005253457797334097, -0.0032563784698995423,
 )  # fmt: skip
 PER_STEP = 4  # streams of a training step, as in `ref.fused`
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # a, b, c of `ref.optim.orthogonalize`
 ADAM = (("lr", np.inf), ("beta1", 1), ("beta2", 1), ("eps", np.inf), ("weight_decay", np.inf))  # from 0 to below these
 
 

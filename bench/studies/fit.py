@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kernels import registry
+from kernels import coefficients, registry
 from kernels.check import selftest
 from kernels.nets import with_kernels
 from ref import optim, philox, tree
@@ -63,30 +63,28 @@ def backend(name):
             found.fused.adam_ema_step(p, g, m, v, average, *hyper, out=(p, m, v, average))
 
     def muon_ema(p, g, m, average, lr, momentum, weight_decay, decay):
-        if name == "triton_gpu":  # which has no kernel for it
-            u, m[...] = directions(g, m, momentum)
-            p *= 1 - lr * weight_decay
-            p -= lr * 0.2 * max(p.shape[-2:]) ** 0.5 * u
-            found.optim.ema_step(average, p, decay, out=average)
-        elif name == "ref":
+        if name == "ref":
             p[...], m[...] = found.optim.muon_step(p, g, m, lr, momentum, weight_decay)
             average[...] = found.optim.ema_step(average, p, decay)
+            return
+        if name == "triton_gpu":  # which has no kernel for it
+            rate, keep, rest = coefficients.muon_step(lr, momentum, weight_decay, *p.shape[-2:]).tolist()
+            u, m[...] = _direction(p.shape, keep)(g, m)
+            p *= rest
+            p += rate * u
         else:
             found.optim.muon_step(p, g, m, lr, momentum, weight_decay, out=(p, m))
-            found.optim.ema_step(average, p, decay, out=average)
+        found.optim.ema_step(average, p, decay, out=average)
 
     found.adam_ema, found.muon_ema = adam_ema, muon_ema
     return found
 
 
-def directions(g, m, momentum):
-    """The direction of `ref.optim.muon_step` and the new momentum, of CuPy's arrays, as one launch. g, m, momentum: as
-    there."""
-    return _directions(g.shape, momentum)(g, m)
-
-
 @functools.cache
-def _directions(shape, momentum):
+def _direction(shape, momentum):
+    """A function of g and m of one shape, CuPy's arrays: the direction of `ref.optim.muon_step` and the new m, as one
+    launch."""
+
     def f(g, m):
         m_next = momentum * m + g
         return optim.orthogonalize(g + momentum * m_next), m_next

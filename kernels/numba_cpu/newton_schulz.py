@@ -8,12 +8,12 @@ import math
 
 import numpy as np
 
+from kernels.coefficients import NEWTON_SCHULZ
 from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE
 from kernels.numba_cpu.intrinsics import fma, wide
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile
 
-ABC = 3.4445, -4.7750, 2.0315  # of `ref.optim.orthogonalize`
 
 
 @njit(**COMPILE)
@@ -53,7 +53,7 @@ def newton_schulz(x, y, turned, a, b, scale, short, long, along, square):
     square), a, b: (short, square), of which `short` count; all flat, with 0 in the other columns at first. scale:
     number of their dtype."""
     t = x.dtype.type
-    one, two, three = t(ABC[0]), t(ABC[1]), t(ABC[2])
+    one, two, three = t(NEWTON_SCHULZ[0]), t(NEWTON_SCHULZ[1]), t(NEWTON_SCHULZ[2])
     for i in range(short * along):
         x[i] *= scale
     for _ in range(5):

@@ -4,8 +4,6 @@ import numpy as np
 from kernels import coefficients
 from kernels.numpy_cpu.arrays import linear
 
-NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315  # of `ref.optim.orthogonalize`
-
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, out=None):
     """`ref.optim.adam_step` in p's dtype. p, g, m, v, step, lr, beta1, beta2, eps, weight_decay: as there."""
@@ -33,7 +31,7 @@ def muon_step(p, g, m, lr, momentum, weight_decay, out=None):
     """`ref.optim.muon_step` in p's dtype. p, g, m, lr, momentum, weight_decay: as there."""
     rate, keep, decay = coefficients.muon_step(lr, momentum, weight_decay, *p.shape[-2:]).astype(p.dtype)
     p_out, m_out = (np.empty_like(p) for _ in range(2)) if out is None else out
-    a, b, c = (p.dtype.type(x) for x in NEWTON_SCHULZ)
+    a, b, c = (p.dtype.type(x) for x in coefficients.NEWTON_SCHULZ)
     m_next = keep * m + g
     x = g + keep * m_next
     x /= np.sqrt(np.square(x).sum(axis=(-2, -1), keepdims=True)) + p.dtype.type(1e-7)

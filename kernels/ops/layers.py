@@ -40,13 +40,7 @@ def _rows(names, vectors, rng, shape, dtype, values, offset=0.0, **options):
     return arrays | options
 
 
-def _rms(names, rng, shape, dtype, values, affine=True, **options):
-    shape = (1,) * (2 - len(shape)) + tuple(shape)
-    shapes = [shape] * len(names) + [shape[-1:]]
-    return {"w": None} | drawn((*names, *["w"] * affine), shapes, rng, dtype, values) | options
-
-
-def _layer_norm(names, vectors, rng, shape, dtype, values, offset=0.0, affine=True, **options):
+def _last_axis(names, vectors, rng, shape, dtype, values, offset=0.0, affine=True, **options):
     """An input maker: (..., n), and vectors (n,), or None."""
     shape = (1,) * (2 - len(shape)) + tuple(shape)
     shapes = [shape] * len(names) + [shape[-1:]] * len(vectors)
@@ -209,11 +203,11 @@ OPS = [
         _modulate_backward_sizes, ROWS, OFFSET | EPS, examples=("dy", "x", "scale"), bench=NORMS, **LAYER,
     ),
     _op(
-        layers.layer_norm, 6, functools.partial(_layer_norm, ("x",), ("w", "b")), _layer_norm_sizes, FLAT,
+        layers.layer_norm, 6, functools.partial(_last_axis, ("x",), ("w", "b")), _layer_norm_sizes, FLAT,
         OFFSET | EPS | {"affine": (False, True)}, examples=("x",), **LAYER,
     ),
     _op(
-        layers.layer_norm_backward, 8, functools.partial(_layer_norm, ("dy", "x"), ("w",)),
+        layers.layer_norm_backward, 8, functools.partial(_last_axis, ("dy", "x"), ("w",)),
         _layer_norm_backward_sizes, FLAT, OFFSET | EPS, **GRADIENT,
     ),
     _op(
@@ -225,10 +219,13 @@ OPS = [
         examples=("dy", "r", "gate"), writes=0, **LAYER,
     ),
     _op(
-        layers.rms_norm, 6, functools.partial(_rms, ("x",)), lambda **a: np.abs(layers.rms_norm(**a)), FLAT,
-        EPS | {"affine": (False, True)}, examples=("x",), bench=NORMS, **LAYER,
+        layers.rms_norm, 6, functools.partial(_last_axis, ("x",), ("w",)), lambda **a: np.abs(layers.rms_norm(**a)),
+        FLAT, EPS | {"affine": (False, True)}, examples=("x",), bench=NORMS, **LAYER,
     ),
-    _op(layers.rms_norm_backward, 8, functools.partial(_rms, ("dy", "x")), _rms_backward_sizes, FLAT, EPS, **GRADIENT),
+    _op(
+        layers.rms_norm_backward, 8, functools.partial(_last_axis, ("dy", "x"), ("w",)), _rms_backward_sizes, FLAT, EPS,
+        **GRADIENT,
+    ),
     _op(
         layers.geglu, 4, functools.partial(_halves, ("x",)), _geglu_sizes, FLAT, bench=DITS, **LAYER,
     ),

@@ -6,6 +6,7 @@ from kernels.ops.record import Op, mapped
 from ref import optim, tree
 
 ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+MUON = {"lr": 0.02, "momentum": 0.95}
 CHOICES = {"step": (1, 2, 1000), "weight_decay": (0.0, 0.01)}
 
 
@@ -48,7 +49,7 @@ def _clipped_by_a_long_sum(grads, max_norm):
 
 def _matrices(rng, shape, dtype, values, weight_decay=0.1, **more):
     arrays = {name: data(rng, shape, dtype, values) for name in "pgm"}
-    return arrays | {"lr": 0.02, "momentum": 0.95, "weight_decay": weight_decay} | more
+    return arrays | MUON | {"weight_decay": weight_decay} | more
 
 
 def _turned(numpy, arguments):
@@ -63,7 +64,7 @@ def _turned(numpy, arguments):
 
 
 def _steps_flops(p, **rest):
-    """Of five Newton-Schulz steps. p: from `state`. rest: unused."""
+    """Of five Newton-Schulz steps. p: from `_matrices`. rest: unused."""
     short, long = sorted(p.shape[-2:])
     return p.size // max(1, short * long) * 5 * (4 * short**2 * long + 2 * short**3)
 
@@ -75,7 +76,7 @@ OPS = [
     ),
     Op(
         optim.muon_step, make=_matrices, orders=_turned, writes=2, in_place=("p", "m"), values=VALUES,
-        options={"weight_decay": (0.0, 0.1)}, fixed={"lr": 0.02, "momentum": 0.95}, flops=_steps_flops,
+        options={"weight_decay": (0.0, 0.1)}, fixed=MUON, flops=_steps_flops,
         shapes=((3, 5, 9), (40, 33), (2, 2, 7, 3), (1, 64, 96)), bench={"24 x 128 x 128": {"shape": (24, 128, 128)},
                                                                     "6 x 512 x 128": {"shape": (6, 512, 128)}},
     ),

@@ -3,8 +3,8 @@ Muon for the matrices of blocks, Adam for the rest, and a moving average. The ne
 `ref.nets` on the backend's layers (`kernels.nets`); noise and optimiser are its kernels. On latents the autoencoder is
 trained first.
 
-On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy; the loss
-and its gradients are one CUDA graph.
+On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks and in Muon hand them to
+CuPy, its matrix products too; the loss and its gradients are one CUDA graph.
 """
 import functools
 import io
@@ -49,8 +49,7 @@ def begin(sizes, settings, arrays=np):
 
 def state_of(fresh, arrays=np):
     """The same of any parameters. fresh: a tree of them. arrays: as in `begin`."""
-    named = tree.named(fresh)
-    vector = arrays.concatenate([arrays.asarray(named[name]).ravel() for name in places(fresh)[0]])
+    vector = packed(tree.map(arrays.asarray, fresh))
     state = {"params": vector, "m": vector * 0, "v": vector * 0, "average": vector.copy()}
     return state | {"step": 0, "seconds": 0.0, "losses": []}
 
