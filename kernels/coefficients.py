@@ -178,13 +178,13 @@ def adam_step(step, lr, beta1, beta2, eps, weight_decay):
 
 
 def muon_step(lr, momentum, weight_decay, rows, columns):
-    """p <- c2 p + c0 orthogonalize(u), and c1 the momentum, of matrices (rows, columns). Returns (3,) float64.
+    """p <- p - (c0 orthogonalize(u) + c2 p), and c1 the momentum, of matrices (rows, columns). Returns (3,) float64.
 
     lr, momentum, weight_decay: those of `ref.optim.muon_step`. Raises ValueError for one out of its range."""
     for name, value, end in (("lr", lr, np.inf), ("momentum", momentum, 1), ("weight_decay", weight_decay, np.inf)):
         if not 0 <= value < end:
             raise ValueError(f"{name}: expected 0 <= {name} < {end}, got {value}")
-    return np.array([-0.2 * lr * math.sqrt(max(rows, columns)), momentum, 1 - lr * weight_decay], np.float64)
+    return np.array([0.2 * lr * math.sqrt(max(rows, columns)), momentum, lr * weight_decay], np.float64)
 
 
 def ema_step(decay):

@@ -75,8 +75,7 @@ def orthogonalize(g):
         X <- g / (||g||_F + 1e-7)               A = X X^T,  X <- a X + (b A + c A^2) X
 
     A step takes a singular value s to a s + b s^3 + c s^5: after five, those above 0.002 of ||g||_F lie between 0.68
-    and 1.21. No decomposition: products of matrices alone. g: (..., r, c), arrays of NumPy or CuPy, and keeps its
-    dtype.
+    and 1.21. No decomposition: products of matrices alone. g: (..., r, c); the result has its dtype.
     Returns X (..., r, c).
     Raises ValueError for an array without two axes.
     """

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kernels import coefficients, registry
+from kernels import registry
 from kernels.check import selftest
 from kernels.nets import with_kernels
-from ref import optim, philox, tree
+from ref import philox, tree
 
 PARTS = ("params", "m", "v", "average")  # of a state, a tree of arrays each
 
@@ -67,29 +67,11 @@ def backend(name):
             p[...], m[...] = found.optim.muon_step(p, g, m, lr, momentum, weight_decay)
             average[...] = found.optim.ema_step(average, p, decay)
             return
-        if name == "triton_gpu":  # which has no kernel for it
-            rate, keep, rest = coefficients.muon_step(lr, momentum, weight_decay, *p.shape[-2:]).tolist()
-            u, m[...] = _direction(p.shape, keep)(g, m)
-            p *= rest
-            p += rate * u
-        else:
-            found.optim.muon_step(p, g, m, lr, momentum, weight_decay, out=(p, m))
+        found.optim.muon_step(p, g, m, lr, momentum, weight_decay, out=(p, m))
         found.optim.ema_step(average, p, decay, out=average)
 
     found.adam_ema, found.muon_ema = adam_ema, muon_ema
     return found
-
-
-@functools.cache
-def _direction(shape, momentum):
-    """A function of g and m of one shape, CuPy's arrays: the direction of `ref.optim.muon_step` and the new m, as one
-    launch."""
-
-    def f(g, m):
-        m_next = momentum * m + g
-        return optim.orthogonalize(g + momentum * m_next), m_next
-
-    return recorded(f, "triton_gpu")
 
 
 @functools.cache

@@ -15,7 +15,6 @@ from kernels.numba_cpu.intrinsics import fma, wide
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile
 
 
-
 @njit(**COMPILE)
 def muon(lo, hi, p_out, m_out, p, g, m, rate, keep, decay, rows, columns):
     """`muon_step` of the matrices lo .. hi - 1. p_out, m_out: what it returns, and p, g, m, as there: flat.
@@ -44,7 +43,8 @@ def muon(lo, hi, p_out, m_out, p, g, m, rate, keep, decay, rows, columns):
         for i in range(rows):
             for j in range(columns):
                 at = i * columns + j
-                p_new[at] = fma(t(decay), p_old[at], t(rate) * x[j * along + i if tall else i * along + j])
+                step = fma(t(decay), p_old[at], t(rate) * x[j * along + i if tall else i * along + j])
+                p_new[at] = p_old[at] - step
 
 
 @njit(**INLINE)

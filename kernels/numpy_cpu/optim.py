@@ -43,10 +43,11 @@ def muon_step(p, g, m, lr, momentum, weight_decay, out=None):
         square *= c
         square += b * A
         x = a * x + square @ x
-    m_out[...] = m_next
     step = np.multiply(rate, x.swapaxes(-2, -1) if tall else x)
-    np.multiply(decay, p, out=p_out)
-    return np.add(p_out, step, out=p_out), m_out
+    step += decay * p
+    np.subtract(p, step, out=p_out)
+    m_out[...] = m_next
+    return p_out, m_out
 
 
 def ema_step(avg, p, decay, out=None):

@@ -1,4 +1,4 @@
-"""`ref.optim` on the GPU: float32, one pass over memory each.
+"""`ref.optim` on the GPU: float32, one pass over memory each but for `muon_step`.
 
 Arguments are those of `ref.optim` (equations there), arrays of one kind (see `arrays`); `out`, where given, may be
 the inputs themselves, and only then are inputs overwritten. Errors as there, before anything is written.
@@ -6,6 +6,7 @@ the inputs themselves, and only then are inputs overwritten. Errors as there, be
 Papers
     [Adam]     Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015
     [AdamW]    Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
+    [Muon]     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
     [Pascanu]  Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013
 """
 import bisect
@@ -16,7 +17,8 @@ import triton.language as tl
 
 from kernels import coefficients
 from kernels.triton_gpu import launch, reduce
-from kernels.triton_gpu.arrays import SINGLE, apart, itemsize, output, read
+from kernels.triton_gpu.arrays import SINGLE, apart, itemsize, output, outputs, read
+from kernels.triton_gpu.newton_schulz import muon
 from kernels.triton_gpu.rowwise import rowwise
 
 
@@ -31,6 +33,17 @@ def ema_step(avg, p, decay, out=None):
     """Moving average; arguments as in `ref.optim.ema_step`."""
     arrays = read(SINGLE, avg=avg, p=p)
     return rowwise(ema, arrays, coefficients.ema_step(decay), out)
+
+
+def muon_step(p, g, m, lr, momentum, weight_decay, out=None):
+    """[Muon]; arguments as in `ref.optim.muon_step`. out: two arrays."""
+    arrays = read(SINGLE, p=p, g=g, m=m)
+    if len(arrays.shape) < 2:
+        raise ValueError(f"expected matrices (..., r, c), got shape {arrays.shape}")
+    c = coefficients.muon_step(lr, momentum, weight_decay, *arrays.shape[-2:]).tolist()
+    made, pointers = outputs(out, 2, arrays)
+    muon(*pointers, arrays, *c)
+    return made
 
 
 def clip_by_global_norm(grads, max_norm, out=None):

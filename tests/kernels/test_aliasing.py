@@ -14,7 +14,7 @@ N = SHAPE[0] * SHAPE[1]
 
 def writing(b):
     """Each operation that writes arrays like its data, in one dtype."""
-    return [(op,) for op in registry.OPS if op.writes and op.data and not op.shapes and op.name != CLIP
+    return [(op,) for op in registry.OPS if op.writes and op.data and (op.in_place or not op.shapes) and op.name != CLIP
             and registry.kernel(op, b.name)]  # fmt: skip
 
 

@@ -102,6 +102,13 @@ CHANGED = {  # operation: [(what is wrong, the changed arguments, the argument t
         ("results that overlap", dict(out=shared(0, 18, 60)), "out"),
     ],
     "optim.ema_step": [("a decay above 1", dict(decay=1.5), "decay")],
+    "optim.muon_step": [
+        ("vectors", dict.fromkeys("pgm", X[0]) | {"out": None}, "matrices"),
+        ("unequal shapes", dict(g=X[:3]), "p.*g"),
+        ("momentum = 1", dict(momentum=1.0), "momentum"),
+        ("lr not a number", dict(lr=np.nan), "lr"),
+        ("results that overlap", dict(out=shared(0, 18)), "out"),
+    ],
     "optim.clip_by_global_norm": [("max_norm = 0", dict(max_norm=0.0), "max_norm")],
     "vae.reparameterize_kl": [("no batch axis", dict(mu=SCALAR, logvar=SCALAR, eps=SCALAR, out=None), "B")],
     "vae.reparameterize_kl_backward": [("dkl of another length", dict(dkl=np.ones(3)), "dkl")],

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from kernels import registry, tolerance
 from kernels.check import selftest
 from ref import gan as truth_gan
-from tests.kernels.backends import ABAR, BACKENDS, BLOCK, cases, last, make, named, on_each, run, same
+from tests.kernels.backends import ABAR, BACKENDS, BLOCK, LOOPS, cases, last, make, named, on_each, run, same
 
 SHAPES = [(BLOCK - 1,), (BLOCK,), (BLOCK + 1,), (3, BLOCK), (2, BLOCK + 7)]
 SHAPES += [(5, 5, 5), (7, 293), (2, 3, 31, 31), (1, 1), (2053,)]
-LOOPS = "fused.mlp_sample", "fused.mlp_train"
 LONG = (  # in the interpreter
     "scene.splat", "scene.splat_backward", "scene.trilinear", "scene.trilinear_backward", "audio.wavenet_generate",
 )  # fmt: skip

@@ -197,7 +197,7 @@ OPTIM = {
     "coefficients.muon_step": Case(
         {"lr": positive(1e-9, 1), "momentum": BETAS, "weight_decay": positive(1e-6, 1), "rows": st.integers(1, 10**4),
          "columns": st.integers(1, 10**4)}, lambda lr, momentum, weight_decay, rows, columns: [
-             -lr / 5 * sqrt(mp.mpf(max(rows, columns))), momentum, [1, -lr * weight_decay]]),
+             lr / 5 * sqrt(mp.mpf(max(rows, columns))), momentum, lr * weight_decay]),
     "optim.ema_step": Case({"avg": DATA, "p": DATA, "decay": UNIT}, lambda avg, p, decay: [
         [decay * avg, (1 - decay) * p]], lambda f, avg, p, decay: f(np.float64(avg), np.float64(p), decay)),
     "coefficients.ema_step": Case({"decay": UNIT}, lambda decay: [decay, 1 - decay]),

@@ -3,8 +3,8 @@ Muon for the matrices of blocks, Adam for the rest, and a moving average. The ne
 `ref.nets` on the backend's layers (`kernels.nets`); noise and optimiser are its kernels. On latents the autoencoder is
 trained first.
 
-On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks and in Muon hand them to
-CuPy, its matrix products too; the loss and its gradients are one CUDA graph.
+On `triton_gpu` the arrays are CuPy's, and what NumPy's functions are left in the networks hand them to CuPy; the loss
+and its gradients are one CUDA graph.
 """
 import functools
 import io

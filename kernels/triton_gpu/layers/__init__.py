@@ -13,6 +13,6 @@ from kernels.triton_gpu.layers.group import group_norm_silu
 from kernels.triton_gpu.layers.group_backward import group_norm_silu_backward
 from kernels.triton_gpu.layers.linear import linear, linear_backward
 from kernels.triton_gpu.layers.rows import (
-    gate_residual, gate_residual_backward, layer_norm_modulate, layer_norm_modulate_backward, rms_norm,
-    rms_norm_backward,
+    gate_residual, gate_residual_backward, layer_norm, layer_norm_backward, layer_norm_modulate,
+    layer_norm_modulate_backward, rms_norm, rms_norm_backward,
 )  # fmt: skip

@@ -1,5 +1,5 @@
-"""Normalisations and gates of rows on the GPU: `layer_norm_modulate`, `rms_norm`, `gate_residual` of `ref.layers` and
-their gradients, one read and one write.
+"""Normalisations and gates of rows on the GPU: `layer_norm`, `layer_norm_modulate`, `rms_norm`, `gate_residual` of
+`ref.layers` and their gradients, one read and one write.
 
 x is (B, L, n): a program takes some rows of one example, in registers as tiles side by side, and what is one vector an
 example is read once for all of them. For the gradients of those vectors a program goes down a part of the rows; the
@@ -27,13 +27,19 @@ def layer_norm_modulate(x, shift, scale, eps, out=None):
     """(1 + scale) x_hat + shift; arguments as in `ref.layers.fused.layer_norm_modulate`. out: an array."""
     arrays, walk = _read("forward", None, x=x)
     vectors = given(arrays, (walk.b, walk.n), shift=shift, scale=scale)
-    return _forward(arrays, walk, vectors, eps, out, True)
+    return _forward(arrays, walk, vectors, eps, out, plus=1.0)
+
+
+def layer_norm(x, w, b, eps, out=None):
+    """w x_hat + b; arguments as in `ref.layers.norm.layer_norm`. out: an array."""
+    arrays, walk = _read("forward", 1, x=x)
+    return _forward(arrays, walk, given(arrays, (walk.n,), b=b, w=w), eps, out)
 
 
 def rms_norm(x, w, eps, out=None):
     """w x / sqrt(mean(x^2) + eps); arguments as in `ref.layers.norm.rms_norm`. out: an array."""
     arrays, walk = _read("forward", 1, x=x)
-    return _forward(arrays, walk, (None, *given(arrays, (walk.n,), w=w)), eps, out, False)
+    return _forward(arrays, walk, (None, *given(arrays, (walk.n,), w=w)), eps, out, centred=False)
 
 
 def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
@@ -41,14 +47,21 @@ def layer_norm_modulate_backward(dy, x, scale, eps, out=None):
     alone."""
     arrays, walk = _read("backward", None, dy=dy, x=x)
     vectors = given(arrays, (walk.b, walk.n), scale=scale)
-    dx, sums = _backward(arrays, walk, vectors, eps, out, True)
+    dx, sums = _backward(arrays, walk, vectors, eps, out, plus=1.0)
     return dx, *added(arrays, sums, 2, (walk.b, walk.n), walk.parts)
+
+
+def layer_norm_backward(dy, x, w, eps, out=None):
+    """Gradients of `layer_norm`; arguments as in `ref.layers.norm.layer_norm_backward`. out: of dx alone."""
+    arrays, walk = _read("backward", 1, dy=dy, x=x)
+    dx, sums = _backward(arrays, walk, given(arrays, (walk.n,), w=w), eps, out)
+    return dx, *((None, None) if w is None else added(arrays, sums, 2, (walk.n,), walk.parts)[::-1])
 
 
 def rms_norm_backward(dy, x, w, eps, out=None):
     """Gradients of `rms_norm`; arguments as in `ref.layers.norm.rms_norm_backward`. out: of dx alone."""
     arrays, walk = _read("backward", 1, dy=dy, x=x)
-    dx, sums = _backward(arrays, walk, given(arrays, (walk.n,), w=w), eps, out, False)
+    dx, sums = _backward(arrays, walk, given(arrays, (walk.n,), w=w), eps, out, centred=False)
     return dx, None if w is None else added(arrays, sums, 1, (walk.n,), walk.parts)[0]
 
 
@@ -99,9 +112,10 @@ def _launch(kernel, arrays, walk, *args, **constants):
     launch.run(kernel, walk.b * walk.parts, arrays, *args, **constants, warps=walk.warps)
 
 
-def _forward(arrays, walk, vectors, eps, out, centred):
+def _forward(arrays, walk, vectors, eps, out, centred=True, plus=0.0):
     out, pointer = output("out", out, arrays)
-    _launch(_norm, arrays, walk, pointer, *arrays.pointers, *vectors, float(eps), CENTRED=centred, registers=128)
+    _launch(_norm, arrays, walk, pointer, *arrays.pointers, *vectors, float(eps), CENTRED=centred, PLUS=plus,
+            registers=128)  # fmt: skip
     return out
 
 
@@ -109,11 +123,12 @@ def _partial(arrays, walk, kinds):
     return launch.scratch(np.empty((kinds, walk.b, walk.parts, walk.n), np.float32), arrays, filled=False)
 
 
-def _backward(arrays, walk, vectors, eps, out, centred):
+def _backward(arrays, walk, vectors, eps, out, centred=True, plus=0.0):
     """dx, and the partial sums of dshift and dscale, or of dw alone."""
     dx, pointer = output("out", out, arrays)
     sums = _partial(arrays, walk, 1 + centred)
-    _launch(_norm_backward, arrays, walk, pointer, sums, *arrays.pointers, *vectors, float(eps), CENTRED=centred)
+    _launch(_norm_backward, arrays, walk, pointer, sums, *arrays.pointers, *vectors, float(eps), CENTRED=centred,
+            PLUS=plus)  # fmt: skip
     return dx, sums
 
 
@@ -180,7 +195,7 @@ def rows_of(length, n, parts, ROWS: tl.constexpr):
 @triton.jit(do_not_specialize=["length", "parts", "eps"])
 def _norm(
     y, x, shift, scale, eps, length, n, parts,
-    CENTRED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr,
+    CENTRED: tl.constexpr, PLUS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     example, base, first, end = rows_of(length, n, parts, ROWS)
     kept = loaded(x + base, tile_of, (first, end, n, ROWS, COLS), TILES)
@@ -189,7 +204,7 @@ def _norm(
     for t in tl.static_range(TILES):
         col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
         z = (kept[t].to(tl.float32) - mean - left) * over
-        z *= vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
+        z *= vector(scale, example * n, col, n, PLUS, ROWS)
         if shift is not None:
             z += vector(shift, example * n, col, n, 0.0, ROWS)
         tl.store(y + base + at, stored(z, y), mask=inside)
@@ -206,7 +221,7 @@ def summed(sums, total, t, n, COLS: tl.constexpr):
 @triton.jit(do_not_specialize=["length", "parts", "eps"])
 def _norm_backward(
     dx, sums, dy, x, scale, eps, length, n, parts,
-    CENTRED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr,
+    CENTRED: tl.constexpr, PLUS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     example, base, begin, end = rows_of(length, n, parts, ROWS)
     x, dy, dx = x + base, dy + base, dx + base
@@ -228,7 +243,7 @@ def _norm_backward(
             x_hat = tl.where(inside, (xs[t].to(tl.float32) - mean - left) * over, 0.0)
             new_dshift = new_dshift + (dshift[t] + d,)
             new_dscale = new_dscale + (tl.fma(d, x_hat, dscale[t]),)
-            d = d * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
+            d = d * vector(scale, example * n, col, n, PLUS, ROWS)
             total += d
             slope = tl.fma(d, x_hat, slope)
         dshift, dscale = new_dshift, new_dscale
@@ -236,7 +251,7 @@ def _norm_backward(
         middle = tl.sum(total, 1)[:, None] / n if CENTRED else slope * 0.0
         for t in tl.static_range(TILES):
             col, at, inside = tile_of(t, first, end, n, ROWS, COLS)
-            d = dys[t].to(tl.float32) * vector(scale, example * n, col, n, 1.0 if CENTRED else 0.0, ROWS)
+            d = dys[t].to(tl.float32) * vector(scale, example * n, col, n, PLUS, ROWS)
             x_hat = (xs[t].to(tl.float32) - mean - left) * over
             tl.store(dx + at, stored((d - middle - x_hat * slope) * over, dx), mask=inside)
     step = tl.num_programs(0).to(tl.int64) * n
