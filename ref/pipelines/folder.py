@@ -76,9 +76,9 @@ def _configs(folder, parts):
     configs = {name: checked(kinds[name].replace("projected", "text"), config) for name, config in read.items()}
     net, latent = "unet" if "unet" in parts else "transformer", configs["vae"]["latent_channels"]
     channels = configs[net]["in_channels"]
-    if not channels == (configs[net]["out_channels"] or channels) == latent:
-        raise ValueError(f"{net}: in_channels: expected that of the latents, {latent}, got {channels}: a model for "
-                         "inpainting or upscaling")
+    if not channels == (out := configs[net]["out_channels"] or channels) == latent:
+        raise ValueError(f"{net}: in_channels, out_channels: expected the latent_channels of the vae, {latent}, got "
+                         f"{channels} and {out}: a model for inpainting or upscaling")
     if "text_3" in parts and configs["text_3"]["d_model"] != (width := configs[net]["joint_attention_dim"]):
         raise ValueError(f"text_encoder_3: d_model: expected the transformer's joint_attention_dim, {width}, got "
                          f"{configs['text_3']['d_model']}")
@@ -117,6 +117,8 @@ def _file(path):
         header.pop("__metadata__", None)
         found = {}
         for name, about in header.items():
+            if name.endswith("position_ids"):  # whole numbers from 0, which old files have
+                continue
             first, last = (8 + length + offset for offset in about["data_offsets"])
             if not 8 + length <= first <= last <= raw.size:
                 raise ValueError(f"{name} lies outside of the file")
@@ -172,8 +174,7 @@ def _renamed(name, found):
     """The tensors under the names of `ref.nets`, in the order of the file, without what these do not use."""
     if name in ("text", "projected"):
         named = {path.removeprefix("text_model."): a for path, a in found.items()}
-        return {path: a for path, a in named.items() if not path.endswith("position_ids")
-                and (path != "text_projection.weight" or name == "projected")}
+        return {path: a for path, a in named.items() if path != "text_projection.weight" or name == "projected"}
     if name == "t5":  # one table, under the name of either of its uses
         table = found.pop("encoder.embed_tokens.weight", None)
         return found if table is None else {"shared.weight": table} | found
@@ -285,8 +286,11 @@ def _only(folder, given, **allowed):
 
 
 def _json(path):
-    """What a JSON file holds."""
+    """What a JSON file holds, a dict."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        held = json.loads(path.read_text("utf-8"))
     except ValueError as reason:
         raise ValueError(f"{path}: expected JSON, got {reason}") from None
+    if not isinstance(held, dict):
+        raise ValueError(f"{path}: expected an object in braces, got {type(held).__name__}")
+    return held
