@@ -154,6 +154,27 @@ def listed(folder):
     (folder / "unet/config.json").write_text("[1]", "utf-8")
 
 
+def longer(folder):
+    (folder / FILE).write_bytes((folder / FILE).read_bytes() + b"xx")
+
+
+def indexed(folder):
+    (folder / FILE).rename(folder / f"{UNET}-1.safetensors")
+    (folder / f"{FILE}.index.json").write_text('{"weight_map": []}', "utf-8")
+
+
+def nested(folder):
+    (folder / "vae/config.json").write_text("[" * 5000, "utf-8")
+
+
+def merging(folder):
+    (folder / "tokenizer/merges.txt").write_text("#version: 0.2\na b\na b c\n", "utf-8")
+
+
+def tokenizing(text):
+    return lambda folder: (folder / "tokenizer/tokenizer.json").write_text(text, "utf-8")
+
+
 def no_vocabulary(folder):
     (folder / "tokenizer" / "vocab.json").unlink()
 
@@ -161,7 +182,7 @@ def no_vocabulary(folder):
 @pytest.mark.parametrize("damage, named", [
     (lacking, r"lacks mid_block\.resnets\.0\.conv1\.weight"), (unknown, r"unknown add_embedding\.weight"),
     (shaped, r"conv_in\.weight: expected shape \(8, 4, 3, 3\), got \(8, 4, 1, 1\)"), (pickled, "pickle"),
-    (cut, "lies outside"), (no_header, "safetensors"), (empty, "safetensors"), (other_kind, "I32"),
+    (cut, "do not fill it"), (no_header, "safetensors"), (empty, "safetensors"), (other_kind, "I32"),
     (another_family, "text_encoder_2"), (no_vocabulary, r"tokenizer\.json"),
     (configured("unet/config.json", resnet_skip_time_act=True), "resnet_skip_time_act"),
     (configured("unet/config.json", quantum_attention="on"), "quantum_attention"),
@@ -182,6 +203,14 @@ def no_vocabulary(folder):
     (configured("text_encoder/config.json", model_type="bert"), "model_type"),
     (configured("scheduler/scheduler_config.json", _class_name="IPNDMScheduler"), "_class_name.*got 'IPNDMScheduler'"),
     (configured("scheduler/scheduler_config.json", _class_name=[]), "_class_name"), (listed, "braces.* list"),
+    (configured("text_encoder/config.json", vocab_size=603), r"ids from 0 to 602, got 603"),
+    (configured("unet/config.json", cross_attention_dim=9), "cross_attention_dim: .* hidden_size, 12, got 9"),
+    (configured("tokenizer/tokenizer_config.json", model_max_length=1), "model_max_length of at least 2, got 1"),
+    (configured("tokenizer/tokenizer_config.json", model_max_length="77"), "model_max_length: .* number, got str"),
+    (configured("tokenizer/tokenizer_config.json", bos_token=3), "tokenizer.* transformers"),
+    (tokenizing('{"model": {}}'), "tokenizer.* transformers .* 'vocab'"), (merging, "merges of two pieces, got .*'c'"),
+    (tokenizing('{"model": {"type": "Unigram"}}'), "type: expected 'BPE', got 'Unigram'"),
+    (longer, "fill"), (indexed, "weight_map"), (nested, "expected JSON"),
     (configured("unet/config.json", down_block_types=["KDownBlock2D"]), "KDownBlock2D"),
     (configured("vae/config.json", latents_mean=[0.0]), "latents_mean"),
     (configured("text_encoder/config.json", hidden_act="relu"), "hidden_act"),
@@ -236,6 +265,30 @@ def test_old_files_number_the_places_of_the_text(folder):
     tensors = saved_models.drawn("sd1")[file] | {"text_model.embeddings.position_ids": np.arange(77)[None]}
     saved_models.safetensors(folder / file, tensors, {"text_model.embeddings.position_ids": "I64"})
     assert "position_ids" not in sd.load(folder)["text"]["params"]["embeddings"]
+
+
+ADDED = {"<Toy>": 604, "sks": 605, "<Toy>x": 606}
+PARTS = {"a <toy> b": ["a</w>", 604, "b</w>"], "<TOY>X<toy>": [606, 604], "a sks": ["a</w>", 605], "<endoftext>": None}
+
+
+@pytest.mark.parametrize("how", ["added_tokens.json", "tokenizer_config.json"])
+def test_tokens_that_were_added_are_found_in_the_text_in_lower_case(folder, how):
+    """As transformers 5.23 does: a token that a model learned for a new word."""
+    before, place = sd.load(folder), folder / "tokenizer" / how
+    tokens = {str(i): {"content": token, "normalized": token != "sks"} for token, i in ADDED.items()}
+    newer = json.loads((folder / "tokenizer/tokenizer_config.json").read_text("utf-8")) | {
+        "added_tokens_decoder": tokens}
+    place.write_text(json.dumps(ADDED if how == "added_tokens.json" else newer), "utf-8")
+    larger = {path: np.resize(a, (607, 12)) if "token_embedding" in path else a
+              for path, a in saved_models.drawn("sd1")["text_encoder/model.safetensors"].items()}
+    saved_models.safetensors(folder / "text_encoder/model.safetensors", larger)
+    configured("text_encoder/config.json", vocab_size=607)(folder)
+    model = sd.load(folder)
+    for text, wanted in PARTS.items():
+        mine, old = (sd.tokenize(m, text)[0] for m in (model, before))
+        ids = [before["tokenizer"]["vocab"].get(token, token) for token in wanted or []]
+        np.testing.assert_array_equal(mine[1:1 + len(ids)] if wanted else mine, ids or old)
+        assert mine[1 + len(ids)] == before["tokenizer"]["end"] or not wanted
 
 
 def test_short_configs_have_the_published_defaults(folder):
