@@ -37,7 +37,7 @@ def tokenizer(folder, places, size):
     said = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         said |= json_of(folder / file) if (folder / file).exists() else {}
-    added = [token | {"id": int(i)} for i, token in said.get("added_tokens_decoder", {}).items()]
+    added, more = [token | {"id": int(i)} for i, token in said.get("added_tokens_decoder", {}).items()], {}
     if (folder / "tokenizer.json").exists():
         whole = json_of(folder / "tokenizer.json")
         _only(folder, whole["model"], type="BPE")
@@ -50,13 +50,13 @@ def tokenizer(folder, places, size):
         pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
         if not added and (folder / "added_tokens.json").exists():
             more = json_of(folder / "added_tokens.json")
-            added = [{"content": token, "id": i, "normalized": True} for token, i in more.items()]
     for token in added:
         _only(folder, token, single_word=(False, None))
-    text = {kind: said.get(f"{kind}_token") or default for kind, default in (
-        ("bos", "<|startoftext|>"), ("eos", "<|endoftext|>"), ("pad", "<|endoftext|>"), ("unk", "<|endoftext|>"))}
-    text = {kind: token["content"] if isinstance(token, dict) else token for kind, token in text.items()}
-    known = vocab | {token["content"]: token["id"] for token in added}
+    own = {kind: said.get(f"{kind}_token") or default for kind, default in (
+        ("bos", "<|startoftext|>"), ("eos", "<|endoftext|>"), ("unk", "<|endoftext|>"), ("pad", "<|endoftext|>"))}
+    own = {kind: token if isinstance(token, dict) else {"content": token} for kind, token in own.items()}
+    text = {kind: token["content"] for kind, token in own.items()}
+    known = vocab | more | {token["content"]: token["id"] for token in added}
     if lacking := sorted(set(text.values()) - set(known)):
         raise ValueError(f"{folder}: the vocabulary lacks {', '.join(lacking)}")
     length = min(int(number(said.get("model_max_length", places), "model_max_length")), places)
@@ -66,11 +66,12 @@ def tokenizer(folder, places, size):
             ("a model_max_length of at least 2", [length] * (length < 2))):
         if wrong:
             raise ValueError(f"{folder}: expected {wanted}, got {wrong[0]!r}")
-    exact = {token["content"] for token in added if token.get("special") or not token.get("normalized")}
-    special = {token: known[token] for token in [*exact, *text.values()]}
+    # Found in the text as it stands, or in lower case: the last that says it decides, as in transformers
+    lower = dict.fromkeys(more, True) | {token["content"]: token.get("normalized") for token in [*own.values(), *added]}
     ids = {kind: known[token] for kind, token in text.items()}
-    return {"vocab": vocab, "merges": {tuple(pair): rank for rank, pair in enumerate(pairs)}, "special": special,
-            "added": {cleaned(token["content"]): token["id"] for token in added if token["content"] not in special},
+    return {"vocab": vocab, "merges": {tuple(pair): rank for rank, pair in enumerate(pairs)},
+            "special": {token: known[token] for token in lower if not lower[token]},
+            "added": {cleaned(token): known[token] for token in lower if lower[token]},
             "start": ids["bos"], "end": ids["eos"], "pad": ids["pad"], "unknown": ids["unk"], "length": length}
 
 

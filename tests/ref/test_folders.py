@@ -267,30 +267,6 @@ def test_old_files_number_the_places_of_the_text(folder):
     assert "position_ids" not in sd.load(folder)["text"]["params"]["embeddings"]
 
 
-ADDED = {"<Toy>": 604, "sks": 605, "<Toy>x": 606}
-PARTS = {"a <toy> b": ["a</w>", 604, "b</w>"], "<TOY>X<toy>": [606, 604], "a sks": ["a</w>", 605], "<endoftext>": None}
-
-
-@pytest.mark.parametrize("how", ["added_tokens.json", "tokenizer_config.json"])
-def test_tokens_that_were_added_are_found_in_the_text_in_lower_case(folder, how):
-    """As transformers 5.23 does: a token that a model learned for a new word."""
-    before, place = sd.load(folder), folder / "tokenizer" / how
-    tokens = {str(i): {"content": token, "normalized": token != "sks"} for token, i in ADDED.items()}
-    newer = json.loads((folder / "tokenizer/tokenizer_config.json").read_text("utf-8")) | {
-        "added_tokens_decoder": tokens}
-    place.write_text(json.dumps(ADDED if how == "added_tokens.json" else newer), "utf-8")
-    larger = {path: np.resize(a, (607, 12)) if "token_embedding" in path else a
-              for path, a in saved_models.drawn("sd1")["text_encoder/model.safetensors"].items()}
-    saved_models.safetensors(folder / "text_encoder/model.safetensors", larger)
-    configured("text_encoder/config.json", vocab_size=607)(folder)
-    model = sd.load(folder)
-    for text, wanted in PARTS.items():
-        mine, old = (sd.tokenize(m, text)[0] for m in (model, before))
-        ids = [before["tokenizer"]["vocab"].get(token, token) for token in wanted or []]
-        np.testing.assert_array_equal(mine[1:1 + len(ids)] if wanted else mine, ids or old)
-        assert mine[1 + len(ids)] == before["tokenizer"]["end"] or not wanted
-
-
 def test_short_configs_have_the_published_defaults(folder):
     model = sd.load(folder)
     assert "norm_eps" not in json.loads((folder / "unet/config.json").read_text("utf-8"))
