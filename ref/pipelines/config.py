@@ -129,7 +129,7 @@ def checked(name, config):
     full |= {key: config[key] for key in defaults if key in config}
     for key, like in defaults.items():
         value, free = full[key], key in ONLY[name] or key in ALSO and full[key] == ALSO[key]
-        each = key in BY_LEVEL and isinstance(value, list) and not isinstance(like, tuple)
+        each = name == "unet" and key in BY_LEVEL and isinstance(value, list) and not isinstance(like, tuple)
         if not free and not _fits(value, (like,) if each else like):
             above = " above 0" if isinstance(like, (int, float)) and like > 0 else ""
             raise _unlike(name, key, WORDS[type(like)] + above, value)

@@ -236,7 +236,8 @@ def test_a_variant_that_is_not_there_and_another_dtype(saved):
     ("unet", "flip_sin_to_cos", (None, 1, "true")), ("unet", "freq_shift", (-1, 0.5, None)),
     ("unet", "down_block_types", (None, 2, [], "DownBlock2D")), ("unet", "time_cond_proj_dim", ("6", [6])),
     ("vae", "scaling_factor", (0, -1, None, float("nan"), float("inf"), 10**400, [1])),
-    ("vae", "shift_factor", ("0", [0.1])), ("text_encoder", "num_hidden_layers", (0, None, 2.0)),
+    ("vae", "shift_factor", ("0", [0.1])), ("vae", "layers_per_block", ([1, 1],)),
+    ("text_encoder", "num_hidden_layers", (0, None, 2.0)),
     ("scheduler", "steps_offset", (-1, None, 1.0, [1])), ("scheduler", "set_alpha_to_one", (None, 0)),
     ("scheduler", "num_train_timesteps", (0, 1e3, "1000")), ("scheduler", "beta_end", (None, "x", 0)),
 ])
