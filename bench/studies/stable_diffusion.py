@@ -66,11 +66,14 @@ def main(argv=None):
         numbers = sum(a.size for part in model.values() for a in tree.leaves(part.get("params", {})))
         took = time.perf_counter() - began
         print(f"{numbers / 1e6:.4g} M parameters, read in {took:.1f} s; into {args.out}", flush=True)
-        with warnings.catch_warnings(record=True) as said, tqdm(unit="step", disable=None) as bar:
+        with warnings.catch_warnings(record=True) as said, tqdm(unit="step", disable=None) as bar, np.errstate(
+                all="ignore"):  # what is not finite is refused below
             warnings.simplefilter("always", UserWarning)
             image, seconds = made(model, args, bar)
         for warning in said:
             print(f"stable_diffusion: {warning.message}", file=sys.stderr)
+        if not np.isfinite(image).all():
+            raise ValueError("--guidance, --weights: expected a picture of finite numbers, got NaN or inf")
         files.deliver(args.out, {NAME: png(image)})
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as reason:
         return _ended(f"stable_diffusion: {command.in_words(reason)}{results.hint(reason)}", command.IMPOSSIBLE)
@@ -154,9 +157,11 @@ def pixels(path):
 
     try:
         image = np.asarray(matplotlib.image.imread(path))
-    except (SyntaxError, ValueError) as reason:  # of Pillow
+    except (SyntaxError, ValueError, OSError) as reason:  # of Pillow
+        if getattr(reason, "filename", None):
+            raise
         raise ValueError(f"{path}: expected an image, got {reason}") from None
-    image = image / 255 if image.dtype == np.uint8 else image
+    image = image / np.iinfo(image.dtype).max if image.dtype.kind == "u" else image
     grey = image.ndim == 2 or image.shape[2] < 3
     image = np.repeat(np.atleast_3d(image)[..., :1], 3, axis=2) if grey else image[..., :3]
     return np.moveaxis(image.astype(np.float64), 2, 0)
@@ -204,20 +209,24 @@ def arguments(argv):
     option("steps", own, type=int, default=20)
     option("guidance", f"weight; 1 is the plain conditional model {own}", type=float, default=7.5, metavar="W")
     option("negative", "what the image shall not show", default="", metavar="PROMPT")
-    option("size", "height and width (default: 512; Stable Diffusion 3: 1024; --tiny: 64)", type=sides, metavar="HxW")
+    option("size", "height and width (default: 512; Stable Diffusion 3: 1024; --tiny: 64; --image: its own)",
+           type=sides, metavar="HxW")
     option("seed", own, type=int, default=0)
     option("sampler", "(default: dpmpp_2m; Stable Diffusion 3 has its own)", choices=sd.SAMPLERS)
     option("spacing", "of the steps (default: the folder's)", choices=["leading", "linspace", "trailing"])
     option("image", "start from this image", type=command.named, metavar="FILE")
-    option("strength", f"with --image: the part of the steps that is run {own}", type=float, default=0.8, metavar="S")
+    option("strength", "with --image: the part of the steps that is run (default: 0.8)", type=float, metavar="S")
     option("inpaint", "with --image: make only what is white in this mask anew", type=command.named, metavar="MASK")
     option("out", f"folder of the result {own}", type=command.named, default="out/stable_diffusion", metavar="DIR")
     args = parser.parse_args(argv)
     if (args.tiny is not None) + args.random + (args.weights is not None) > 1:
         parser.error("--tiny, --random and --weights: expected one of them")
     args.backend = args.backend or ("ref" if args.tiny else "numba_cpu")
-    if args.inpaint is not None and args.image is None:
-        parser.error("--inpaint: expected an --image, too")
+    if args.image is None and (args.inpaint, args.strength) != (None, None):
+        parser.error("--inpaint, --strength: expected an --image, too")
+    if args.image is not None and args.size is not None:
+        parser.error("--size: expected none with --image, which has its own")
+    args.strength = 0.8 if args.strength is None else args.strength
     return args
 
 

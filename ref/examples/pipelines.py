@@ -16,7 +16,7 @@ PIECES = [*SIGNS, *(f"{sign}</w>" for sign in SIGNS), *map("".join, MERGES), "<s
 VOCAB = {piece: i for i, piece in enumerate(PIECES)}
 START, END = VOCAB["<start>"], VOCAB["<end>"]
 TOKENIZER = {"vocab": VOCAB, "merges": {pair: rank for rank, pair in enumerate(MERGES)}, "special": {"<end>": END},
-             "start": START, "end": END, "pad": END, "unknown": END, "length": 12}
+             "added": {}, "start": START, "end": END, "pad": END, "unknown": END, "length": 12}
 SCORES = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0} | {piece: -k / 2 for k, piece in enumerate(
     ["\u2581a", "e", "\u2581", "s", "p", "\u2581horse", "\u2581in", "ace", "o", "ho", "rs", "se", "horse"], 3)}
 UNIGRAM = {"vocab": {piece: i for i, piece in enumerate(SCORES)}, "scores": SCORES, "rare": min(SCORES.values()) - 10,

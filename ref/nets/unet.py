@@ -108,7 +108,7 @@ def _stage(params, h, skips, c, context, way, i, settings):
             *skips, skip = skips
             h = np.concatenate([h, skip], axis=1)  # (B, width + kept, H, W)
         h, block = resblock(resnet, h, c, **settings["norm"], keep=settings["keep"])
-        h, seen = _attend(attention, h, context, i, settings) if attention else (h, None)
+        h, seen = _attend(attention, h, context, way, i, settings) if attention else (h, None)
         # On the way down: keep the state
         if way == "down_blocks":
             skips = [*skips, h]
@@ -159,12 +159,13 @@ def _stage_gradients(dh, dskips, params, cache, way, settings):
     return dh, dskips, dc, dcontext, grads
 
 
-def _attend(params, h, context, i, settings):
+def _attend(params, h, context, way, i, settings):
     """A transformer with its number of heads, or attention of pixels with the size of its heads: published configs have
     one name for both. Returns h, cache."""
-    size, norm = settings["size"], settings["norm"]
-    size = size[i] if isinstance(size, (list, tuple)) else size
-    if "transformer_blocks" in params:
+    size, norm, text = settings["size"], settings["norm"], "transformer_blocks" in params
+    if isinstance(size, (list, tuple)):  # as published, that of pixels is not turned round on the way up
+        size = size[i if text or way != "up_blocks" else -1 - i]
+    if text:
         return transformer(params, h, context, size, norm["groups"], settings["keep"])
     return pixel_attention(params, h, h.shape[1] // (size or h.shape[1]), **norm, keep=settings["keep"])
 

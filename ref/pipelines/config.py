@@ -2,8 +2,11 @@
 transformers have them, and a refusal by name of what would change the math.
 
 DEFAULTS: keys of which every value is taken. ONLY: keys of which one value is, or one out of a tuple's. FREE: keys that
-change no result here.
+change no result here. A value is of the kind of its default, and a number above 0 where that is; where it is None, a
+number or None.
 """
+import numpy as np
+
 from ref.nets import unet
 from ref.nets.init import UNET_BLOCKS
 
@@ -20,7 +23,7 @@ DEFAULTS = {
                 use_post_quant_conv=True, mid_block_add_attention=True, down_block_types=("DownEncoderBlock2D",),
                 up_block_types=("UpDecoderBlock2D",)),
     "tiny": dict(in_channels=3, out_channels=3, decoder_block_out_channels=(64,) * 4, num_decoder_blocks=(3, 3, 3, 1),
-                 latent_channels=4, upsampling_scaling_factor=2, scaling_factor=1.0, shift_factor=0.0),
+                 latent_channels=4, upsampling_scaling_factor=2, scaling_factor=1.0, shift_factor=None),
     "text": dict(vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8,
                  max_position_embeddings=77, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512,
                  eos_token_id=49407),
@@ -35,11 +38,14 @@ DEFAULTS = {
                       prediction_type="epsilon", timestep_spacing="linspace", steps_offset=0, set_alpha_to_one=True,
                       rescale_betas_zero_snr=False, original_inference_steps=50, timestep_scaling=10.0),
 }
-OF_CLASS = {  # defaults of some schedulers
-    "DDIMScheduler": dict(timestep_spacing="leading"), "DDPMScheduler": dict(timestep_spacing="leading"),
-    "PNDMScheduler": dict(timestep_spacing="leading", set_alpha_to_one=False),
-    "LCMScheduler": dict(timestep_spacing="leading", beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-}
+LEADING, LDM = dict(timestep_spacing="leading"), dict(beta_start=0.00085, beta_end=0.012)
+OF_CLASS = {f"{solver}Scheduler": defaults for solvers, defaults in {  # defaults of the schedulers
+    "DPMSolverMultistep DPMSolverSinglestep EulerDiscrete EulerAncestralDiscrete DEISMultistep UniPCMultistep "
+    "LMSDiscrete": {},
+    "DDIM DDPM DDIMParallel DDPMParallel": LEADING, "PNDM": LEADING | dict(set_alpha_to_one=False),
+    "LCM TCD": LEADING | LDM | dict(beta_schedule="scaled_linear"),
+    "HeunDiscrete KDPM2Discrete KDPM2AncestralDiscrete DPMSolverSDE": LDM,
+}.items() for solver in solvers.split()}
 OFF = dict.fromkeys(
     "use_karras_sigmas use_exponential_sigmas use_beta_sigmas use_lu_lambdas use_flow_sigmas use_dynamic_shifting "
     "thresholding".split(), (False, None))
@@ -48,14 +54,20 @@ ONLY = {
         num_attention_heads=None, time_embedding_dim=None, time_embedding_act_fn=None, timestep_post_act=None,
         resnet_skip_time_act=False, resnet_out_scale_factor=1, encoder_hid_dim=None, num_class_embeds=None,
         cross_attention_norm=None, mid_block_only_cross_attention=None, reverse_transformer_layers_per_block=None,
-        class_embeddings_concat=False, attention_type="default", projection_class_embeddings_input_dim=None),
-    "vae": dict(act_fn="silu", latents_mean=None, latents_std=None),
-    "tiny": dict(act_fn="relu", upsample_fn="nearest"),
-    "text": dict(hidden_act=("quick_gelu", "gelu")),
-    "t5": dict(feed_forward_proj="gated-gelu", dense_act_fn="gelu_new", is_gated_act=True, is_decoder=False),
-    "transformer": dict(qk_norm=(None, "rms_norm")),
-    "flow": OFF | dict(invert_sigmas=(False, None), stochastic_sampling=(False, None), shift_terminal=None),
+        class_embeddings_concat=False, attention_type="default", projection_class_embeddings_input_dim=None,
+        mid_block_type=("UNetMidBlock2DCrossAttn", None), downsample_padding=(1, 0),
+        _class_name="UNet2DConditionModel"),
+    "vae": dict(in_channels=3, out_channels=3, act_fn="silu", latents_mean=None, latents_std=None,
+                _class_name="AutoencoderKL"),
+    "tiny": dict(out_channels=3, act_fn="relu", upsample_fn="nearest", _class_name="AutoencoderTiny"),
+    "text": dict(hidden_act=("quick_gelu", "gelu"), model_type="clip_text_model"),
+    "t5": dict(feed_forward_proj="gated-gelu", dense_act_fn="gelu_new", is_gated_act=True, is_decoder=False,
+               model_type="t5"),
+    "transformer": dict(qk_norm=(None, "rms_norm"), _class_name="SD3Transformer2DModel"),
+    "flow": OFF | dict(invert_sigmas=(False, None), stochastic_sampling=(False, None), shift_terminal=None,
+                       _class_name="FlowMatchEulerDiscreteScheduler"),
     "scheduler": OFF | dict(
+        _class_name=(None, *OF_CLASS),
         trained_betas=None, final_sigmas_type="zero", interpolation_type="linear", timestep_type="discrete",
         beta_schedule=("linear", "scaled_linear", "squaredcos_cap_v2"), sigma_min=None, sigma_max=None,
         prediction_type=("epsilon", "v_prediction", "sample"), timestep_spacing=("leading", "linspace", "trailing")),
@@ -68,7 +80,7 @@ FREE = {name: set(keys.split()) for name, keys in {
     "tiny": """
         force_upcast encoder_block_out_channels num_encoder_blocks latent_magnitude latent_shift block_out_channels""",
     "text": """
-        architectures model_type torch_dtype dtype transformers_version attention_dropout dropout
+        architectures torch_dtype dtype transformers_version attention_dropout dropout
         initializer_range initializer_factor pad_token_id bos_token_id output_hidden_states return_dict
         output_attentions chunk_size_feed_forward is_encoder_decoder id2label label2id problem_type add_cross_attention
         cross_attention_hidden_size diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size is_decoder
@@ -89,21 +101,79 @@ FREE["t5"] = FREE["text"] | set("""
     n_positions task_specific_params scale_decoder_outputs""".split())
 
 
+LEVELS = {"unet": "block_out_channels", "vae": "block_out_channels", "tiny": "decoder_block_out_channels"}
+BY_LEVEL = {  # keys with a list of one value for each level; those of the second row may have one for all
+    "down_block_types", "up_block_types", "num_decoder_blocks",
+    "layers_per_block", "cross_attention_dim", "transformer_layers_per_block", "attention_head_dim",
+}  # fmt: skip
+DIVISORS = {"unet": ("norm_num_groups", "block_out_channels"), "vae": ("norm_num_groups", "block_out_channels"),
+            "text": ("num_attention_heads", "hidden_size")}
+ALSO = {"projection_dim": None, "out_channels": None, "eos_token_id": 0}  # of another kind than the default, but fine
+WORDS = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", tuple: "a list",
+         type(None): "a number or null"}
+
+
 def checked(name, config):
     """The config with its defaults. name: of DEFAULTS. config: dict, of a folder.
-    Raises ValueError for a key that is unknown, and for a value that would change the math."""
-    full = DEFAULTS[name] | OF_CLASS.get(config.get("_class_name"), {}) | {
-        key: value for key, value in config.items() if key in DEFAULTS[name]}
+    Raises ValueError for a key that is unknown, and for a value that would change the math or makes no network."""
+    defaults = DEFAULTS[name]
     for key, value in config.items():
-        known = key in DEFAULTS[name] or key in FREE[name] or key in ONLY[name] or key.startswith("_")
+        known = key in defaults or key in FREE[name] or key in ONLY[name] or key.startswith("_")
         if not known and value is not None:
             raise ValueError(f"{name}: the config has {key} = {value!r}, which is unknown here")
     for key, allowed in ONLY[name].items():
         allowed = allowed if isinstance(allowed, tuple) else (allowed,)
-        if (given := config.get(key, full.get(key, allowed[0]))) not in allowed:
-            raise ValueError(f"{name}: {key}: expected {' or '.join(map(repr, allowed))} in the config, got {given!r}")
+        if (given := config.get(key, defaults.get(key, allowed[0]))) not in allowed:
+            raise _unlike(name, key, " or ".join(map(repr, allowed)), given)
+    full = defaults | OF_CLASS.get(config.get("_class_name"), {})
+    full |= {key: config[key] for key in defaults if key in config}
+    for key, like in defaults.items():
+        value, free = full[key], key in ONLY[name] or key in ALSO and full[key] == ALSO[key]
+        each = name == "unet" and key in BY_LEVEL and isinstance(value, list) and not isinstance(like, tuple)
+        if not free and not _fits(value, (like,) if each else like):
+            above = " above 0" if isinstance(like, (int, float)) and like > 0 else ""
+            raise _unlike(name, key, WORDS[type(like)] + above, value)
     for key, allowed in LISTS.get(name, {}).items():
         for kind in full[key]:
             if kind not in allowed:
-                raise ValueError(f"{name}: {key}: expected blocks out of {', '.join(allowed)}, got {kind!r}")
+                raise _unlike(name, key, f"blocks out of {', '.join(allowed)}", kind)
+    _agree(name, full, config if name == "vae" else full)  # a vae has one type of blocks alone, and may not say it
     return full
+
+
+def _fits(value, like):
+    """Whether a value is of the kind of a default."""
+    if isinstance(like, tuple):
+        return isinstance(value, (list, tuple)) and len(value) >= len(like[:1]) and all(
+            _fits(one, like[0] if like else 0) for one in value)
+    if isinstance(like, (bool, str)) or isinstance(value, (bool, str)):
+        return type(value) is type(like)
+    if like is None and value is None:
+        return True
+    whole = isinstance(value, int) or isinstance(value, float) and not isinstance(like, int)
+    return whole and abs(value) < 1e300 and (like is None or value > 0 or like == 0 <= value)
+
+
+def _agree(name, full, given):
+    """Raises ValueError for lists of another length than the levels, and for what does not divide channels evenly.
+    given: the config whose lists count."""
+    if name in LEVELS:
+        for key in sorted(BY_LEVEL & given.keys()):
+            value, levels = full[key], len(full[LEVELS[name]])
+            if isinstance(value, (list, tuple)) and len(value) != levels:
+                raise _unlike(name, key, f"{levels} values, as many as {LEVELS[name]} has,", value)
+    if name in DIVISORS:
+        key, of = DIVISORS[name]
+        if any(n % full[key] for n in np.ravel(full[of])):
+            raise _unlike(name, key, f"a divisor of {of}, {full[of]},", full[key])
+    if name == "unet":
+        widths, size = full["block_out_channels"], full["attention_head_dim"]
+        sizes = size if isinstance(size, (list, tuple)) else [size] * len(widths)
+        kinds = [*map("".join, zip(full["down_block_types"], full["up_block_types"][::-1]))]
+        kinds[-1] += full["mid_block_type"] or ""
+        if any("Attn" in kind and width % size for kind, width, size in zip(kinds, widths, sizes)):
+            raise _unlike(name, "attention_head_dim", f"divisors of block_out_channels, {widths},", size)
+
+
+def _unlike(name, key, wanted, given):
+    return ValueError(f"{name}: {key}: expected {wanted} in the config, got {given!r}")

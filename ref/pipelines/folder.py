@@ -4,9 +4,7 @@ A safetensors file is 8 bytes, the length of a JSON header, the header, and raw 
 few lines, for `ref` imports nothing but NumPy, and NumPy has no bfloat16 for the published library to return. What has
 the wanted dtype stays in the file (`np.memmap`) and is read where it is used. Pickle files run code and are refused.
 """
-import base64
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from ref import tree
 from ref.nets import autoencoder, mmdit, t5, text, unet
 from ref.pipelines.config import checked
+from ref.pipelines.vocabulary import json_of, tokenizer, unigram
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16 is the upper half of a float32
 PICKLES = "*.bin", "*.ckpt", "*.pt", "*.pth"
@@ -26,7 +25,6 @@ THIRD = {"text": ("text_encoder", "projected", "model"), "text_2": ("text_encode
 T5 = {"text_3": ("text_encoder_3", "t5", "model")}  # of 3, where the folder has it
 INITS = {"unet": unet.unet_init, "transformer": mmdit.mmdit_init, "t5": t5.t5_encoder_init}
 T5_TOKENS = 256  # places of the third text, as published
-RARER = 10  # by how much the score of a letter that is no piece is below all scores of T5's pieces, as published
 MOST = 5  # names that a message lists
 
 
@@ -52,10 +50,11 @@ def load(folder, dtype=np.float32, variant=None):
     # Configs first: they are small, and say what is refused
     parts = (THIRD | (T5 if (folder / "text_encoder_3").exists() else {})) if third else FIRST
     kinds, configs = _configs(folder, parts)
-    model = {"scheduler": checked("flow" if third else "scheduler", _json(folder / "scheduler/scheduler_config.json"))}
+    scheduler = json_of(folder / "scheduler/scheduler_config.json")
+    model = {"scheduler": checked("flow" if third else "scheduler", scheduler)}
     for end in ("", "_2")[:1 + third]:
-        places = configs[f"text{end}"]["max_position_embeddings"]
-        model[f"tokenizer{end}"] = tokenizer(folder / f"tokenizer{end}", places)
+        sizes = (configs[f"text{end}"][key] for key in ("max_position_embeddings", "vocab_size"))
+        model[f"tokenizer{end}"] = tokenizer(folder / f"tokenizer{end}", *sizes)
     if "text_3" in parts:
         model["tokenizer_3"] = unigram(folder / "tokenizer_3", T5_TOKENS)
     # Weights
@@ -69,20 +68,36 @@ def load(folder, dtype=np.float32, variant=None):
 
 def _configs(folder, parts):
     """The kinds of the networks and their configs, both {name: it}. parts: FIRST or THIRD, perhaps with T5."""
-    read = {name: _json(folder / place / "config.json") for name, (place, _, _) in parts.items()}
+    read = {name: json_of(folder / place / "config.json") for name, (place, _, _) in parts.items()}
     kinds = {name: kind for name, (_, kind, _) in parts.items()}
     if read["vae"].get("_class_name") == "AutoencoderTiny" or "decoder_block_out_channels" in read["vae"]:
         kinds["vae"] = "tiny"
     configs = {name: checked(kinds[name].replace("projected", "text"), config) for name, config in read.items()}
     net, latent = "unet" if "unet" in parts else "transformer", configs["vae"]["latent_channels"]
     channels = configs[net]["in_channels"]
-    if not channels == (configs[net]["out_channels"] or channels) == latent:
-        raise ValueError(f"{net}: in_channels: expected that of the latents, {latent}, got {channels}: a model for "
-                         "inpainting or upscaling")
-    if "text_3" in parts and configs["text_3"]["d_model"] != (width := configs[net]["joint_attention_dim"]):
-        raise ValueError(f"text_encoder_3: d_model: expected the transformer's joint_attention_dim, {width}, got "
-                         f"{configs['text_3']['d_model']}")
+    if not channels == (out := configs[net]["out_channels"] or channels) == latent:
+        raise ValueError(f"{net}: in_channels, out_channels: expected the latent_channels of the vae, {latent}, got "
+                         f"{channels} and {out}: a model for inpainting or upscaling")
+    _texts_fit(configs, net)
     return kinds, configs
+
+
+def _texts_fit(configs, net):
+    """Raises ValueError where the network reads texts of another width than the encoders make. net: its name."""
+    texts, reads = [configs[name] for name in ("text", "text_2") if name in configs], configs[net]
+    width, pooled = (sum(text[key] or 0 for text in texts) for key in ("hidden_size", "projection_dim"))
+    if net == "unet":
+        read = {shape[1] for path, shape in expected(net, reads).items() if path.endswith("attn2.to_k.weight")}
+        rules = [("cross_attention_dim", f"the text encoder's hidden_size, {width}", read <= {width})]
+    else:
+        other, own = (reads[key] for key in ("pooled_projection_dim", "joint_attention_dim"))
+        t5_width = configs.get("text_3", {}).get("d_model", own)
+        rules = [("pooled_projection_dim", f"the sum of the texts' projection_dim, {pooled}", other == pooled),
+                 ("joint_attention_dim", f"the d_model of text_encoder_3, {t5_width}", own == t5_width),
+                 ("joint_attention_dim", f"at least the sum of the texts' hidden_size, {width}", own >= width)]
+    for key, said, holds in rules:
+        if not holds:
+            raise ValueError(f"{net}: {key}: expected {said}, got {reads[key]}")
 
 
 def tensors(folder, name, variant=None):
@@ -95,7 +110,9 @@ def tensors(folder, name, variant=None):
         return _file(single)
     for index in indices:
         if index.exists():
-            weights = _json(index)["weight_map"]
+            weights = json_of(index).get("weight_map")
+            if not isinstance(weights, dict) or not all(isinstance(file, str) for file in weights.values()):
+                raise ValueError(f"{index}: weight_map: expected an object of tensors and their files, got {weights!r}")
             found = {path: a for file in sorted(set(weights.values())) for path, a in _file(folder / file).items()}
             if lacking := sorted(set(weights) - set(found)):
                 raise ValueError(f"{index}: no file has {', '.join(lacking[:MOST])}")
@@ -115,18 +132,20 @@ def _file(path):
     try:
         header = json.loads(raw[8:8 + length].tobytes())
         header.pop("__metadata__", None)
-        found = {}
+        found, spans = {}, sorted(tuple(about["data_offsets"]) for about in header.values())
+        if [0, *(last for _, last in spans)] != [*(first for first, _ in spans), raw.size - 8 - length]:
+            raise ValueError("its tensors do not fill it one after another")
         for name, about in header.items():
             first, last = (8 + length + offset for offset in about["data_offsets"])
-            if not 8 + length <= first <= last <= raw.size:
-                raise ValueError(f"{name} lies outside of the file")
+            if name.endswith("position_ids"):  # whole numbers from 0, which old files have
+                continue
             if about["dtype"] not in KINDS:
                 raise ValueError(f"{name}: expected {', '.join(KINDS)}, got {about['dtype']}")
             numbers = np.ndarray(about["shape"], KINDS[about["dtype"]], raw, first)
             if numbers.nbytes != last - first:
                 raise ValueError(f"{name}: {last - first} bytes do not hold {about['shape']}")
             found[name] = numbers, about["dtype"]
-    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as reason:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as reason:
         raise ValueError(f"{path}: no whole safetensors file: {reason}") from None
     return found
 
@@ -172,8 +191,7 @@ def _renamed(name, found):
     """The tensors under the names of `ref.nets`, in the order of the file, without what these do not use."""
     if name in ("text", "projected"):
         named = {path.removeprefix("text_model."): a for path, a in found.items()}
-        return {path: a for path, a in named.items() if not path.endswith("position_ids")
-                and (path != "text_projection.weight" or name == "projected")}
+        return {path: a for path, a in named.items() if path != "text_projection.weight" or name == "projected"}
     if name == "t5":  # one table, under the name of either of its uses
         table = found.pop("encoder.embed_tokens.weight", None)
         return found if table is None else {"shared.weight": table} | found
@@ -196,97 +214,3 @@ def _compare(place, found, wanted):
         if numbers.shape != tuple(wanted[path]):
             raise ValueError(f"{place}: {path}: expected shape {tuple(wanted[path])}, got {numbers.shape}")
 
-
-def tokenizer(folder, places):
-    """The tokenizer of a folder, as `ref.pipelines.tokenizer` has it. folder: path, with vocab.json and merges.txt or
-    with tokenizer.json. places: the longest sequence that the text encoder takes."""
-    special, vocab = {}, None
-    if (folder / "vocab.json").exists():
-        vocab = _json(folder / "vocab.json")
-        lines = (folder / "merges.txt").read_text("utf-8").split("\n")
-        pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
-    else:
-        whole = _json(folder / "tokenizer.json")
-        vocab = whole["model"]["vocab"]
-        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in whole["model"]["merges"]]
-        special = {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
-    said = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        said |= _json(folder / file) if (folder / file).exists() else {}
-    text = {kind: said.get(f"{kind}_token") or default for kind, default in (
-        ("bos", "<|startoftext|>"), ("eos", "<|endoftext|>"), ("pad", "<|endoftext|>"), ("unk", "<|endoftext|>"))}
-    text = {kind: token["content"] if isinstance(token, dict) else token for kind, token in text.items()}
-    known = vocab | special
-    if lacking := sorted(set(text.values()) - set(known)):
-        raise ValueError(f"{folder}: the vocabulary lacks {', '.join(lacking)}")
-    ids = {kind: known[token] for kind, token in text.items()}
-    return {"vocab": vocab, "merges": {tuple(pair): rank for rank, pair in enumerate(pairs)},
-            "special": special | {token: known[token] for token in text.values()}, "start": ids["bos"],
-            "end": ids["eos"], "pad": ids["pad"], "unknown": ids["unk"],
-            "length": min(int(said.get("model_max_length", places)), places)}
-
-
-def unigram(folder, length):
-    """The tokenizer of a folder, as `ref.pipelines.unigram` has it. folder: path, with tokenizer.json. length: of a
-    sequence. Raises ValueError for steps that are not known there."""
-    if not (folder / "tokenizer.json").exists():
-        there = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
-        raise FileNotFoundError(f"{folder / 'tokenizer.json'}: not there; the folder has {there}; save_pretrained of "
-                                "transformers' T5TokenizerFast writes it")
-    whole = _json(folder / "tokenizer.json")
-    model, special = whole["model"], {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
-    _only(folder, model, type="Unigram", byte_fallback=False)
-    kinds, clean = [], [_step(folder, step) for step in _steps(whole.get("normalizer"), "normalizers")]
-    for step in _steps(whole.get("pre_tokenizer"), "pretokenizers"):
-        if step["type"] != "WhitespaceSplit":
-            _only(folder, step, type="Metaspace", replacement="\u2581", prepend_scheme="always", add_prefix_space=True,
-                  split=True)
-        kinds.append(step["type"])
-    if kinds not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"]):
-        raise ValueError(f"{folder}: pre_tokenizer: expected Metaspace, perhaps after WhitespaceSplit, got {kinds}")
-    scores = dict(model["vocab"])
-    vocab = {piece: i for i, (piece, _) in enumerate(model["vocab"])}
-    if lacking := {"</s>", "<pad>"} - vocab.keys():
-        raise ValueError(f"{folder}: the vocabulary lacks {', '.join(sorted(lacking))}")
-    return {"vocab": vocab, "scores": scores, "rare": min(scores.values()) - RARER, "longest": max(map(len, scores)),
-            "clean": clean, "apart": len(kinds) == 2, "special": special, "end": vocab["</s>"], "pad": vocab["<pad>"],
-            "unknown": model["unk_id"], "length": length}
-
-
-def _steps(given, inner):
-    """The steps of a part of tokenizer.json, a list, one after another. inner: the key of those of a Sequence."""
-    if given and given["type"] == "Sequence":
-        return [step for part in given[inner] for step in _steps(part, inner)]
-    return [given] if given else []
-
-
-def _step(folder, step):
-    """A step of `ref.pipelines.unigram.cleaned`."""
-    if step["type"] == "Precompiled":
-        raw = base64.b64decode(step["precompiled_charsmap"])
-        size = 4 + int.from_bytes(raw[:4], "little")
-        return "Precompiled", np.frombuffer(raw[4:size], "<u4"), raw[size:] + b"\0"
-    if step["type"] == "Strip":
-        return "Strip", step["strip_left"], step["strip_right"]
-    if step["type"] == "Replace":
-        (kind, pattern), = step["pattern"].items()
-        return "Replace", pattern if kind == "Regex" else re.escape(pattern), step["content"]
-    _only(folder, step, type=("NFC", "NFD", "NFKC", "NFKD"))
-    return step["type"],
-
-
-def _only(folder, given, **allowed):
-    """Raises ValueError where a setting is there and not one of those that are allowed."""
-    for key, values in allowed.items():
-        values = values if isinstance(values, tuple) else (values,)
-        if key in given and given[key] not in values:
-            raise ValueError(f"{folder / 'tokenizer.json'}: {key}: expected {' or '.join(map(repr, values))}, got "
-                             f"{given[key]!r}")
-
-
-def _json(path):
-    """What a JSON file holds."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as reason:
-        raise ValueError(f"{path}: expected JSON, got {reason}") from None

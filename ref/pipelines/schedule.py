@@ -20,7 +20,8 @@ PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
 def alphas(config, sampler):
-    """abar of a folder. Where its last entry is 0 ([ZSNR] algorithm 1), `ddim` takes it so and the others as 2^-24.
+    """abar of a folder. Where its last entry is 0 ([ZSNR] algorithm 1), `ddim` and `lcm` take it so, and the others,
+    which divide by it, as 2^-24.
 
     config: of the scheduler. sampler: str, as in `times`. Returns (T + 1,) float64, abar[0] = 1.
     """
@@ -29,7 +30,7 @@ def alphas(config, sampler):
     abar = schedules.alpha_bar(BETAS[kind](T, *ends))
     if config["rescale_betas_zero_snr"]:
         abar = schedules.zero_terminal_snr(abar)
-        abar[-1] = 0.0 if sampler == "ddim" else ALMOST
+        abar[-1] = 0.0 if sampler in ("ddim", "lcm") else ALMOST
     return abar
 
 

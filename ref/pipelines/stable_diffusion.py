@@ -7,8 +7,8 @@
     decode_image     latents to pixels                    ref/nets/autoencoder.py
 
 `load` reads a folder. Samplers compute in float64, networks in the dtype of their parameters, or in float32 where these
-are stored in float16. Latents are scaled to a
-deviation of about 1, and the autoencoder's factor stands in `encode_image` and `decode_image` alone.
+are stored in float16. Latents are scaled to a deviation of about 1: the autoencoder's factor stands in `encode_image`
+and `decode_image` alone.
 
 Papers
     [LDM]     Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022
@@ -35,7 +35,7 @@ from ref.pipelines.folder import load  # noqa: F401
 from ref.pipelines.schedule import PREDICTS, alphas, times
 from ref.pipelines.tokenizer import encoded
 from ref.pipelines.unigram import piece_ids
-from ref.shapes import integers, number
+from ref.shapes import integers, number, shaped
 
 SAMPLERS = "ddim", "dpmpp_2m", "euler", "lcm"
 LOGVAR = -30, 20  # limits of the encoder's log-variance, as published
@@ -46,10 +46,13 @@ def tokenize(model, prompts):
 
     model: from `load`. prompts: str, or a list of them.
     Returns (B, L) int64, L = 77 for published models, of T5 256. Warns of a prompt that is longer, and is cut.
+    Raises TypeError for what is no text.
     """
     tokenizer, rows = model["tokenizer"], []
     start = [tokenizer["start"]] if "start" in tokenizer else []
-    for prompt in [prompts] if isinstance(prompts, str) else prompts:
+    for prompt in [prompts] if isinstance(prompts, str) or not np.iterable(prompts) else prompts:
+        if not isinstance(prompt, str) or not prompt.isascii() and any("\ud800" <= c <= "\udfff" for c in prompt):
+            raise TypeError(f"prompts: expected texts of Unicode characters, got {prompt!r}")
         ids = (encoded if start else piece_ids)(prompt, tokenizer)
         room = tokenizer["length"] - len(start) - 1
         if len(ids) > room:
@@ -62,8 +65,8 @@ def tokenize(model, prompts):
 def encode_text(model, ids):
     """The states of the text that the U-Net reads, [LDM] section 3.3. model: from `load`. ids: (B, L) ints, as from
     `tokenize`. Returns (B, L, C)."""
-    y, _ = text_encoder(model["text"]["params"], np.asarray(ids), model["text"]["config"])
-    return y
+    shaped(ids, "ids", "B", "L")
+    return text_encoder(model["text"]["params"], np.asarray(ids), model["text"]["config"])[0]
 
 
 def denoise(model, x, t, context, guidance=None):
@@ -75,12 +78,14 @@ def denoise(model, x, t, context, guidance=None):
     Returns (B, C, h, w) in the dtype that the network computes in.
     """
     params, config = model["unet"]["params"], model["unet"]["config"]
-    dtype, strength = _dtype(params["conv_in"]), None
+    dtype, strength, width = _dtype(params["conv_in"]), None, config["cross_attention_dim"]
+    x = shaped(x, "x", "B", config["in_channels"], "h", "w").astype(dtype)
+    context = shaped(context, "context", len(x), "L", width if isinstance(width, int) else "D").astype(dtype)
     if guidance is not None and "cond_proj" in params["time_embedding"]:
         width = params["time_embedding"]["cond_proj"]["weight"].shape[1]
         w = np.full(len(x), 1000 * (number(guidance, "guidance") - 1))
         strength = time_embedding(w, width, freq_shift=1, flip_sin_to_cos=False).astype(dtype)  # (B, width)
-    y, _ = unet(params, np.asarray(x, dtype), t, np.asarray(context, dtype), config, None, strength, keep=False)
+    y, _ = unet(params, x, t, context, config, None, strength, keep=False)
     return y
 
 
@@ -94,7 +99,8 @@ def encode_image(model, image):
     params, config = model["vae"]["params"], model["vae"]["config"]
     if "encoder" not in params:
         raise ValueError("vae: expected an autoencoder with an encoder, got the tiny one")
-    y, _ = encode(params, np.asarray(image, _dtype(params["encoder"]["conv_in"])), config, keep=False)
+    image = shaped(image, "image", "B", config["in_channels"], "H", "W")
+    y, _ = encode(params, image.astype(_dtype(params["encoder"]["conv_in"])), config, keep=False)
     mean, logvar = np.split(y, 2, axis=1)
     factor, shift = config["scaling_factor"], config["shift_factor"] or 0
     return (mean - shift) * factor, np.clip(logvar, *LOGVAR) + 2 * math.log(factor)
@@ -106,7 +112,8 @@ def decode_image(model, z):
     params, config = model["vae"]["params"], model["vae"]["config"]
     tiny = "mid_block" not in params["decoder"]
     first = params["decoder"]["layers"][0] if tiny else params["decoder"]["conv_in"]
-    scaled = np.asarray(z) / config["scaling_factor"] + (config["shift_factor"] or 0)
+    z = shaped(z, "z", "B", config["latent_channels"], "h", "w")
+    scaled = z / config["scaling_factor"] + (config["shift_factor"] or 0)
     x, _ = (tiny_decode if tiny else decode)(params, scaled.astype(_dtype(first)), config, keep=False)
     return x
 
@@ -120,7 +127,7 @@ def text_to_image(model, prompts, negative="", steps=20, guidance=7.5, seed=0, s
     "lcm". latents: (B, C, h, w) standard normal numbers in place of the seed's, which also decide the size; or None.
     spacing: as in `times`. tick: called with (step, steps) after each call of the U-Net, or None.
     Returns (B, 3, H, W) in [0, 1].
-    Raises ValueError for a size that the autoencoder cannot make, another sampler, and as `times` does.
+    Raises ValueError for no prompt, a size that the autoencoder cannot make, another sampler, and as `times` does.
     """
     cond, uncond = _contexts(model, prompts, negative, guidance)
     x = noise(model, len(cond), size, seed, latents)
@@ -143,14 +150,12 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
     if not 0 <= strength <= 1:
         raise ValueError(f"strength: expected 0 <= strength <= 1, got {strength}")
     cond, uncond = _contexts(model, prompts, negative, guidance)
-    if image.ndim != 4 or len(image) != len(cond):
+    if image.ndim != 4 or image.shape[:2] != (len(cond), 3):
         raise ValueError(f"image: expected ({len(cond)}, 3, H, W) for {len(cond)} prompts, got {image.shape}")
+    eps = noise(model, len(image), image.shape[2:], seed)  # refuses a size first
     mean, _ = encode_image(model, 2 * image - 1)
     known = mean.astype(np.float64)
-    eps = noise(model, len(image), image.shape[2:], seed)
-    left = int(steps * strength)
-    visited = times(model["scheduler"], steps, spacing, sampler)
-    visited = visited[max(len(visited) - 1 - left, 0):]
+    visited = times(model["scheduler"], steps, spacing, sampler)[-1 - int(steps * strength):]
     kept = None if mask is None else (known, _coarse(mask, image, known))
     x = _started(model, known, eps, visited, sampler)
     z = sample(model, x, visited, cond, uncond, guidance, sampler, seed, kept, eps, tick)
@@ -159,7 +164,11 @@ def image_to_image(model, image, prompts, strength=0.8, negative="", steps=20, g
 
 def _contexts(model, prompts, negative, guidance):
     """The states of the prompts (B, L, C), and of the negative one as often, or None where guidance needs none."""
-    cond = encode_text(model, tokenize(model, prompts))
+    if not math.isfinite(number(guidance, "guidance")) or not isinstance(negative, str):
+        raise ValueError(f"guidance, negative: expected a finite number and a str, got {guidance} and {negative!r}")
+    if not len(ids := tokenize(model, prompts)):
+        raise ValueError("prompts: expected at least one, got none")
+    cond = encode_text(model, ids)
     if number(guidance, "guidance") == 1 or "cond_proj" in model["unet"]["params"]["time_embedding"]:
         return cond, None
     return cond, np.repeat(encode_text(model, tokenize(model, negative)), len(cond), axis=0)
@@ -180,6 +189,8 @@ def noise(model, count, size, seed, latents=None):
                              f"{x.shape}")
         return x
     levels = len(config.get("decoder_block_out_channels", config.get("block_out_channels")))
+    if np.ndim(size) != 1 or len(size) != 2:
+        raise ValueError(f"size: expected (H, W), got {size!r}")
     (rows, columns), factor = integers(height=size[0], width=size[1]), 2 ** (levels - 1)
     if rows < 1 or columns < 1 or rows % factor or columns % factor:
         raise ValueError(f"size: expected multiples of {factor}, got {rows} x {columns}")
@@ -270,7 +281,10 @@ def _started(model, known, eps, visited, sampler):
 
 def _coarse(mask, image, known):
     """A mask of pixels as one of latents, 1 where one of its pixels is. Returns a bool array of the shape of known."""
-    mask = np.broadcast_to(np.asarray(mask) != 0, (len(image), 1, *image.shape[2:]))
+    mask, shape = np.asarray(mask), (len(image), 1, *image.shape[2:])
+    if mask.shape not in (shape[2:], shape, (1, *shape[1:])):
+        raise ValueError(f"mask: expected shape {shape[2:]} or {shape}, got {mask.shape}")
+    mask = np.broadcast_to(mask != 0, shape)
     rows, columns = known.shape[2:]
     blocks = mask.reshape(len(image), 1, rows, image.shape[2] // rows, columns, image.shape[3] // columns)
     return np.broadcast_to(blocks.any(axis=(3, 5)), known.shape)

@@ -14,6 +14,8 @@ Papers
     [SD3]  Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024
     [CFG]  Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022
 """
+import math
+
 import numpy as np
 
 from ref import samplers
@@ -27,6 +29,8 @@ from ref.pipelines.folder import T5_TOKENS, load  # noqa: F401
 from ref.pipelines.stable_diffusion import decode_image, noise, shown, tokenize
 from ref.shapes import integer, number
 from ref.tree import apply
+
+MOST = 10**6  # steps
 
 
 def encode_text(model, prompts):
@@ -80,12 +84,12 @@ def times(config, steps):
     """The times of the sampler, equally spaced from 1 to the last that the model was trained for, shifted by [SD3]
     eq. 23, and 0. As published, that last one 1 / T is shifted before, too.
 
-    config: of the scheduler. steps: int >= 1. Returns (steps + 1,) float64, descending.
-    Raises ValueError for steps < 1.
+    config: of the scheduler. steps: int in [1, 1e6]. Returns (steps + 1,) float64, descending.
+    Raises ValueError for steps out of range.
     """
     shift, steps = config["shift"], integer(steps, "steps")
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps}")
+    if not 1 <= steps <= MOST:
+        raise ValueError(f"steps: expected 1 <= steps <= {MOST}, got {steps}")
     last = shift_times(1 / config["num_train_timesteps"], shift)
     return np.append(shift_times(np.linspace(1, last, steps), shift), 0)
 
@@ -99,9 +103,14 @@ def text_to_image(model, prompts, negative="", steps=28, guidance=7.0, seed=0, s
     in place of the seed's, which also decide the size; or None. tick: called with (step, steps) after each call of the
     transformer, or None.
     Returns (B, 3, H, W) in [0, 1].
-    Raises ValueError for a size that autoencoder and patches cannot make, and as `times` does.
+    Raises ValueError for no prompt, a size that autoencoder and patches cannot make, a guidance that is not finite, and
+    as `times` does.
     """
-    texts, plain = [prompts] if isinstance(prompts, str) else [*prompts], number(guidance, "guidance") == 1
+    if not math.isfinite(number(guidance, "guidance")) or not isinstance(negative, str):
+        raise ValueError(f"guidance, negative: expected a finite number and a str, got {guidance} and {negative!r}")
+    texts, plain = [prompts] if isinstance(prompts, str) else [*prompts], guidance == 1
+    if not texts:
+        raise ValueError("prompts: expected at least one, got none")
     x, visited = noise(model, len(texts), size, seed, latents), times(model["scheduler"], steps)
     patch = model["transformer"]["config"]["patch_size"]
     if x.shape[2] % patch or x.shape[3] % patch:

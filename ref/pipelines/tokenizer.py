@@ -1,7 +1,8 @@
 """The tokenizer of CLIP: from a prompt to numbers, by byte-pair encoding.
 
 A tokenizer is a dict: vocab, {piece: id}; merges, {pair of pieces: rank}; special, {text: id} of what is a token as it
-stands; start, end, pad and unknown, ids; length, of a sequence. The pieces are spelled in 256 letters that stand for
+stands; added, the same of what is one in the text as `cleaned`; start, end, pad and unknown, ids; length, of a
+sequence. The pieces are spelled in 256 letters that stand for
 the bytes of UTF-8, and "</w>" ends a word.
 
 Papers
@@ -21,18 +22,21 @@ SPACES = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\
 
 
 
+def cleaned(text):
+    """A text composed (NFC), in lower case, with one space for white space. text: str. Returns a str."""
+    return "".join(c.lower() for c in SPACES.sub(" ", unicodedata.normalize("NFC", text)))
+
 
 def words(text):
-    """The words of a text: composed (NFC), in lower case, split into letters, single digits and signs; white space
-    only separates. text: str. Returns a list of str."""
-    clean = "".join(c.lower() for c in SPACES.sub(" ", unicodedata.normalize("NFC", text)))
-    kinds = "".join(" " if c == " " else kind if (kind := unicodedata.category(c)[0]) in "LN" else "." for c in clean)
+    """The words of a text that is `cleaned`: split into letters, single digits and signs; white space only separates.
+    text: str. Returns a list of str."""
+    kinds = "".join(" " if c == " " else kind if (kind := unicodedata.category(c)[0]) in "LN" else "." for c in text)
     found, i = [], 0
-    while i < len(clean):
-        if whole := WRITTEN.match(clean, i):
+    while i < len(text):
+        if whole := WRITTEN.match(text, i):
             found += ["<|", f"{whole[1]}oftext", "|>"]
-        elif run := SHORT.match(clean, i) or RUN.match(kinds, i):
-            found.append(clean[i:run.end()])
+        elif run := SHORT.match(text, i) or RUN.match(kinds, i):
+            found.append(text[i:run.end()])
         i = whole.end() if whole else run.end() if run else i + 1
     return found
 
@@ -60,16 +64,24 @@ def merged(word, merges):
 
 
 def encoded(text, tokenizer):
-    """The ids of a text, without start and end: special texts as they stand, the words between them by `merged`.
+    """The ids of a text, without start and end: special and added texts have their own, the words between them those
+    of `merged`.
 
     text: str. tokenizer: dict. Returns a list of ints.
     """
-    vocab, ids = tokenizer["vocab"], []
-    special = sorted(tokenizer["special"], key=len, reverse=True)
-    for part in re.split(f"({'|'.join(map(re.escape, special))})", text) if special else [text]:
-        if part in tokenizer["special"]:
-            ids.append(tokenizer["special"][part])
-        else:
-            ids += [vocab.get(piece, tokenizer["unknown"]) for word in words(part)
-                    for piece in merged(word, tokenizer["merges"])]
+    vocab, special, added, ids = tokenizer["vocab"], tokenizer["special"], tokenizer["added"], []
+    for part in _parts(text, special):
+        if part in special:
+            ids.append(special[part])
+            continue
+        for piece in _parts(cleaned(part), added):
+            ids += [added[piece]] if piece in added else [
+                vocab.get(token, tokenizer["unknown"]) for word in words(piece)
+                for token in merged(word, tokenizer["merges"])]
     return ids
+
+
+def _parts(text, marks):
+    """A text split at some texts, the longest first, which stay as parts of it."""
+    longest = sorted(marks, key=len, reverse=True)
+    return re.split(f"({'|'.join(map(re.escape, longest))})", text) if marks else [text]

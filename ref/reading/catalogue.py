@@ -20,7 +20,7 @@ from ref.reading import course
 ROOT = Path(ref.__file__).parent.parent
 # how the equations are read, shown and called
 NO_MATH = ("ref.__main__", "ref.command", "ref.reading", "ref.examples", "ref.shapes", "ref.tree",
-           "ref.pipelines.folder", "ref.pipelines.config")  # fmt: skip
+           "ref.pipelines.folder", "ref.pipelines.vocabulary", "ref.pipelines.config")  # fmt: skip
 STOP = r"(?:(?<![ .])(?<!\beq)(?<!\beqs)\.(?=\s|$)|$)"  # of a sentence
 PLACE = r"(?:below )?(?:eqs?\.|algorithms?|sections?|tables?|appendix|proposition) [\w.]*\w(?:(?: and | to )[\d.]*\d)?"
 

@@ -88,6 +88,9 @@ def test_a_prompt_that_is_cut_is_said(tmp_path, capsys):
     (["--tiny", "--steps", "0"], "steps"), (["--tiny", "--size", "15"], "size"),
     (["--weights", "/nowhere"], "/nowhere"),
     (["--tiny", "--image", "/nowhere.png"], "/nowhere.png"), (["--tiny", "--out", "/dev/null"], "/dev/null"),
+    (["--tiny", "--guidance", "nan"], "guidance"), (["--tiny-3", "--guidance", "inf"], "guidance"),
+    (["--tiny", "--guidance", "1e300", "--size", "8"], "finite numbers"),
+    (["--tiny-3", "--steps", "99999999999999999999"], "steps"),
 ])
 def test_what_cannot_be_done_is_said_in_words(tmp_path, capsys, words, named):
     out = [] if "--out" in words else ["--out", str(tmp_path)]
@@ -97,7 +100,7 @@ def test_what_cannot_be_done_is_said_in_words(tmp_path, capsys, words, named):
 
 @pytest.mark.parametrize("words", [
     ["--tiny", "--weights", "x"], ["--tiny-3", "--random"], ["--tiny", "--inpaint", "x"], ["--tiny", "--size", "8y8"],
-    ["--tiny", "--sampler", "plms"],
+    ["--tiny", "--sampler", "plms"], ["--tiny", "--strength", "0.5"], ["--tiny", "--image", "x", "--size", "8"],
 ])
 def test_a_wrong_word_is_refused(words, capsys):
     with pytest.raises(SystemExit):
@@ -113,7 +116,14 @@ def test_a_picture_of_any_kind_is_three_colours(monkeypatch, shape):
     np.testing.assert_array_equal(study.pixels("a.png"), np.moveaxis(colours, 2, 0) / 255)
 
 
-def test_what_is_no_picture_is_named(tmp_path):
-    (tmp_path / "b.png").write_bytes(b"no picture")
+def test_a_picture_of_16_bits_is_in_0_to_1(monkeypatch):
+    picture = np.array([[0, 65535], [32768, 1]], np.uint16)
+    monkeypatch.setattr(matplotlib.image, "imread", lambda path: picture)
+    np.testing.assert_array_equal(study.pixels("a.tiff"), np.repeat(picture[None] / 65535, 3, axis=0))
+
+
+@pytest.mark.parametrize("content", [b"no picture", study.png(np.random.default_rng(0).random((3, 9, 9)))[:150], b""])
+def test_what_is_no_picture_is_named(tmp_path, content):
+    (tmp_path / "b.png").write_bytes(content)
     with pytest.raises(ValueError, match="b.png: expected an image"):
         study.pixels(tmp_path / "b.png")

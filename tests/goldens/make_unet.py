@@ -25,6 +25,10 @@ NETWORKS = {
     "mmdit_sd35_large": lambda: mmdit((7, 11), qk_norm="rms_norm"),
     # a second attention in every block, the last one too; patches of 3, as many as places in one direction
     "mmdit_sd35_medium": lambda: mmdit((9, 18), patch_size=3, dual_attention_layers=(0, 1, 2), qk_norm="rms_norm"),
+    # attention of pixels whose heads differ in size: a list that the way up takes from its beginning, too
+    "unet_heads_of_pixels": lambda: unet_with_text(
+        (4, 6), block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, attention_head_dim=[4, 1],
+        down_block_types=("AttnDownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("AttnUpBlock2D",) * 2),
 }
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_a_bad_argument_is_named(load, given, named):
     ("transformer/config.json", dict(in_channels=4), "in_channels"),
     ("transformer/config.json", dict(guidance_embeds=True), "guidance_embeds"),
     ("scheduler/scheduler_config.json", dict(use_dynamic_shifting=True), "use_dynamic_shifting"),
-    ("text_encoder_2/config.json", dict(projection_dim=6), "text_projection"),
+    ("text_encoder_2/config.json", dict(projection_dim=6), "pooled_projection_dim"),
 ])
 def test_what_does_not_fit_is_named(tmp_path, place, settings, named):
     path = saved_models.write("sd3", tmp_path) / place
