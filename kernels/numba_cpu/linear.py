@@ -186,6 +186,7 @@ def multiply(sums, x, panels, bias, begin, count, n):
 @njit(**INLINE)
 def finish(y, r, h, g, act):
     """y = act(h) + r, of "geglu" h gelu(g) + r. y, r, h, g: (m,). act: as in `layer`."""
+    wide()
     t = y.dtype.type
     if act == 0:
         for k in range(y.size):

@@ -84,6 +84,7 @@ def slopes(lo, hi, dh, dy, x, panels, bias, act, m, n, block):
 @njit(**INLINE)
 def bend(da, dg, dy, h, g, act):
     """da = dy act'(h), of "geglu" dy gelu(g), and dg = dy h gelu'(g). da, dy, h: (m,). dg, g: (m,), of "geglu"."""
+    wide()
     t = dy.dtype.type
     if act == 0:
         for k in range(dy.size):
