@@ -25,7 +25,7 @@ from kernels.numba_cpu.heads import delivered, located, place_of, result
 from kernels.numba_cpu.intrinsics import wide
 from kernels.numba_cpu.math import LEAST_EXPONENT, ZERO, exp2_parts, power_of_two
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile, tile_onto
-from kernels.numba_cpu.mlp import transpose
+from kernels.numba_cpu.panels import transpose
 
 KEYS, FOUR = 128, 4  # keys at a time; of them in a round of the softmax
 

@@ -15,7 +15,7 @@ from kernels.numba_cpu.engine import COMPILE, INLINE, element
 from kernels.numba_cpu.heads import delivered, located, place_of, result
 from kernels.numba_cpu.intrinsics import wide
 from kernels.numba_cpu.matmul import ROWS, Left, lanes, lines
-from kernels.numba_cpu.mlp import transpose
+from kernels.numba_cpu.panels import transpose
 
 
 def attention_backward(dy, q, k, v, mask=None, causal=False, out=None):

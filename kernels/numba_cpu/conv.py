@@ -21,7 +21,7 @@ from kernels.numba_cpu.engine import COMPILE, INLINE, OVER
 from kernels.numba_cpu.group_norm import STANDARD, activate, standards
 from kernels.numba_cpu.intrinsics import copy_half, copy_line, turn, wide
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Right, Sliding, lanes, lines, room, slide_onto
-from kernels.numba_cpu.mlp import transpose
+from kernels.numba_cpu.panels import panelled, transpose
 
 TAPS = 3  # that are taken together
 DEPTH, PIXELS = 48 * TAPS, 512  # terms at a time, which stay in the first-level cache; of a band, where rows are short
@@ -108,20 +108,6 @@ def _sizes(shape, kernel, strides, before, size):
     rows, line = min(choices, key=lambda choice: (tiles(*choice), -choice[0]))
     hq = rows + (kh - 1) // sh
     return Sizes(*shape[1:], kernel[0], ho, wo, kh, kw, sh, sw, *before, rows, -(-ho // rows), hq, wq, line)
-
-
-@njit(**COMPILE)
-def panelled(lo, hi, panels, w, rows, width, terms):
-    """The panels lo .. hi - 1 of matrices w (rows, terms), each of `width` rows of one matrix: (terms, width). panels,
-    w: flat."""
-    wide()
-    groups = -(-rows // width)
-    for panel in range(lo, hi):
-        first, to = panel % groups * width, panel * width * terms
-        count = min(width, rows - first)
-        if count < width:
-            panels[to : to + width * terms] = 0
-        transpose(panels[to:], width, w[(panel // groups * rows + first) * terms :], terms, count, terms)
 
 
 @njit(**COMPILE)

@@ -6,13 +6,13 @@ import numpy as np
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.cache import njit
-from kernels.numba_cpu.conv import Sizes, checked, convolved, panelled
+from kernels.numba_cpu.conv import Sizes, checked, convolved
 from kernels.numba_cpu.engine import COMPILE, OVER, element
 from kernels.numba_cpu.group_norm import STANDARD, activate, group_norm_silu_backward, standards
 from kernels.numba_cpu.intrinsics import copy_line, wide
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Left, Right, lanes, lines, room, tile_onto
-from kernels.numba_cpu.mlp import transpose
 from kernels.numba_cpu.moments import added
+from kernels.numba_cpu.panels import panelled, transpose
 
 OUTPUTS, PIXELS = 64, 192  # rows of dw in a part; pixels at a time, whose terms stay in the first-level cache
 ROOM = 1 << 17  # sums that are kept while images go by

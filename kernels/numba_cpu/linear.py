@@ -14,7 +14,7 @@ from kernels.numba_cpu.gates import CURVE, QUICK, gated, two_u
 from kernels.numba_cpu.intrinsics import copy_line, fma, wide
 from kernels.numba_cpu.math import silu
 from kernels.numba_cpu.matmul import ROWS, VECTORS, Left, Right, lanes, lines, room, tile, tile_onto
-from kernels.numba_cpu.mlp import transpose
+from kernels.numba_cpu.panels import copy_panel, panelled
 
 ACTS = "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"
 ROOM, DEPTH = 1 << 16, 192  # sums of a part; terms at a time, which stay in the first-level cache
@@ -45,7 +45,7 @@ def linear_act(x, w, b, r, act, out=None):
     memory, how = engine.output(out, to, dtype, flat, w, bias, residual)
     if how == OVER and any(np.may_share_memory(memory, a) for a in (flat, w, bias)):  # read again
         memory = np.empty(memory.size, dtype)
-    panels, shift = panelled(w, bias, halves)
+    panels, shift = weights(w, bias, halves)
     args = memory, flat, panels, shift, residual, ACTS.index(act), m, n, block_of(halves * m)
     engine.run(layer, memory.size * max(1, n) * halves, *args, parts=-(-math.prod(to[:-1]) // args[-1]))
     return engine.finish(memory, out, to)
@@ -67,14 +67,15 @@ def checked(x, w, b, act):
     return bias, len(w) // halves, w.shape[1], halves, (*shape[:-1], len(w) // halves)
 
 
-def panelled(w, bias, halves):
-    """w (outputs, n) in panels of a tile's width, (panels, n, width), and bias with zeros to the same width, both flat;
-    each of the halves of the outputs begins a panel. bias: flat, empty for 0."""
-    width, (m, n) = lanes(w), w.shape
-    panels, shift = (np.zeros((halves, -(-m // halves // width) * width, *end), w.dtype) for end in ((n,), ()))
-    panels[:, : m // halves] = w.reshape(halves, m // halves, n)
-    shift[:, : m // halves] = bias.reshape(halves, -1) if bias.size else 0
-    return np.ascontiguousarray(panels.reshape(halves, -1, width, n).swapaxes(2, 3)).reshape(-1), shift.reshape(-1)
+def weights(w, bias, halves):
+    """w (outputs, n) in panels of a tile's width, of `panelled`, and bias with zeros to the same width, flat; each of
+    the halves of the outputs begins a panel. bias: flat, empty for 0."""
+    width, m, n = lanes(w), len(w) // halves, w.shape[1]
+    shift = np.zeros((halves, -(-m // width) * width), w.dtype)
+    shift[:, :m] = bias.reshape(halves, -1) if bias.size else 0
+    panels = room(shift.size * n, w)
+    engine.run(panelled, w.size, panels, engine.flat(w), m, width, n, parts=shift.size // width)
+    return panels, shift.reshape(-1)
 
 
 def block_of(outputs):
@@ -114,7 +115,11 @@ def affine(lo, hi, y, x, w, bias, rows, m, n, turned):
         some = min(most, hi - part)
         for p in range(some):
             first = (part + p) * width
-            copy_panel(panels[p * n * width :], w, first, min(width, m - first), m, n, turned)
+            count = min(width, m - first)
+            if turned:
+                copy_columns(panels, p * n * width, w, first, m, n, count)
+            else:
+                copy_panel(panels[p * n * width :], width, w[first * n :], count, n)
         for begin in range(0, rows, BLOCK):
             block = min(BLOCK, rows - begin)
             for p in range(some):
@@ -142,17 +147,6 @@ def add_tile(y, to, apart, rows, count, left, right, depth, sums):
         row, more = y[to + i * apart : to + i * apart + count], sums[i * width : i * width + count]
         for j in range(count):
             row[j] += more[j]
-
-
-@njit(**INLINE)
-def copy_panel(panel, w, first, count, m, n, turned):
-    """panel (n, width) = the weights of the outputs first .. first + count - 1. w, m, n, turned: as in `affine`."""
-    width = lanes(panel)
-    if turned:
-        copy_columns(panel, 0, w, first, m, n, count)
-        return
-    panel[: n * width if count < width else 0] = 0
-    transpose(panel, width, w[first * n :], n, count, n)
 
 
 @njit(**INLINE)
@@ -192,6 +186,7 @@ def multiply(sums, x, panels, bias, begin, count, n):
 @njit(**INLINE)
 def finish(y, r, h, g, act):
     """y = act(h) + r, of "geglu" h gelu(g) + r. y, r, h, g: (m,). act: as in `layer`."""
+    wide()
     t = y.dtype.type
     if act == 0:
         for k in range(y.size):

@@ -13,7 +13,7 @@ from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import CALLED, COMPILE, INLINE, OVER
 from kernels.numba_cpu.gates import CURVE, QUICK, gelu_slope, two_u
 from kernels.numba_cpu.intrinsics import wide
-from kernels.numba_cpu.linear import ACTS, add_tile, affine, block_of, checked, copy_columns, multiply, panelled
+from kernels.numba_cpu.linear import ACTS, add_tile, affine, block_of, checked, copy_columns, multiply, weights
 from kernels.numba_cpu.math import gate_slope
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, room
 
@@ -40,7 +40,7 @@ def linear_act_backward(dy, x, w, b, act, out=None):
     if how == OVER:  # what is written may be read again
         memory = np.empty(memory.size, dtype)
     dh = np.empty((rows, halves * m), dtype)
-    args = upstream, flat, *panelled(w, bias, halves), ACTS.index(act), m, n, block_of(halves * m)
+    args = upstream, flat, *weights(w, bias, halves), ACTS.index(act), m, n, block_of(halves * m)
     engine.run(slopes, dh.size * max(1, n), dh.reshape(-1), *args, parts=-(-rows // args[-1]))
     dw, db = _gradients(memory, dh.reshape(-1), flat, w)
     return engine.finish(memory, out, x.shape), dw, db, dy
@@ -84,6 +84,7 @@ def slopes(lo, hi, dh, dy, x, panels, bias, act, m, n, block):
 @njit(**INLINE)
 def bend(da, dg, dy, h, g, act):
     """da = dy act'(h), of "geglu" dy gelu(g), and dg = dy h gelu'(g). da, dy, h: (m,). dg, g: (m,), of "geglu"."""
+    wide()
     t = dy.dtype.type
     if act == 0:
         for k in range(dy.size):

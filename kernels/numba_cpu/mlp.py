@@ -9,9 +9,9 @@ from numba import njit
 
 from kernels.numba_cpu import engine
 from kernels.numba_cpu.engine import INLINE, element
-from kernels.numba_cpu.intrinsics import fma, turn
+from kernels.numba_cpu.intrinsics import fma
 from kernels.numba_cpu.math import silu
-from kernels.numba_cpu.matmul import VECTORS, lanes
+from kernels.numba_cpu.matmul import lanes
 from kernels.numba_cpu.philox import normal_chunk, scratch
 
 BLOCK = 16  # rows of a matrix that is transposed, at a time
@@ -109,23 +109,6 @@ def silu_conditioned(c, u, s, r, y):
 
 
 # --- a tile's way in and out ------------------------------------------------------------------------------------------
-
-
-@njit(**INLINE)
-def transpose(o, along, x, stride, rows, columns):
-    """o[j along + i] = x[i stride + j] for i < rows, j < columns, a square block at a time. o, x: flat. along, stride,
-    rows, columns: ints."""
-    side = lanes(o) // VECTORS
-    wide_rows, wide_columns = rows // side * side, columns // side * side
-    for i in range(0, wide_rows, side):
-        for j in range(0, wide_columns, side):
-            turn(o, j * along + i, along, x, i * stride + j, stride)
-        for j in range(wide_columns, columns):
-            for k in range(i, i + side):
-                o[j * along + k] = x[k * stride + j]
-    for i in range(wide_rows, rows):
-        for j in range(columns):
-            o[j * along + i] = x[i * stride + j]
 
 
 @njit(**INLINE)

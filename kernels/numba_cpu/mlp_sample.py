@@ -18,7 +18,8 @@ from kernels.numba_cpu.intrinsics import fma, wide
 from kernels.numba_cpu.math import silu
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, layer, lines, product
 from kernels.numba_cpu.mlp import add_bias, add_to, relu, set_sum, silu_conditioned
-from kernels.numba_cpu.mlp import add_tile_noise, tile_noise, transpose
+from kernels.numba_cpu.mlp import add_tile_noise, tile_noise
+from kernels.numba_cpu.panels import transpose
 
 SEVEN = tuple(range(7))  # the coefficients that a DDIM step has
 

@@ -17,8 +17,9 @@ from kernels.numba_cpu.diffusion import linear
 from kernels.numba_cpu.engine import CHUNK, COMPILE, INLINE, OVER
 from kernels.numba_cpu.intrinsics import deliver, wide
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, layer, lines, product, tile as product_tile
-from kernels.numba_cpu.mlp import Simple, relu, relu_back, simple_weights, tile_noise, tile_of, transpose
+from kernels.numba_cpu.mlp import Simple, relu, relu_back, simple_weights, tile_noise, tile_of
 from kernels.numba_cpu.optim import adam_ema
+from kernels.numba_cpu.panels import transpose
 from kernels.numba_cpu.reduce import square_error, total
 from kernels.numba_cpu.rowwise import fill
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels import tolerance
-from kernels.numba_cpu import matmul, mlp
+from kernels.numba_cpu import matmul, panels
 from kernels.numba_cpu.conv import conv2d
 from kernels.numba_cpu.conv_backward import conv2d_backward
 from kernels.numba_cpu.engine import MATH
@@ -34,7 +34,7 @@ def exact(*arrays):
 def test_a_transpose_of_any_size(dtype):
     @njit(**MATH)
     def transpose(o, along, x, stride, rows, columns):
-        mlp.transpose(o, along, x, stride, rows, columns)
+        panels.transpose(o, along, x, stride, rows, columns)
 
     for rows, columns in ((1, 1), (16, 16), (17, 33), (40, 8), (3, 70)):
         (x,) = drawn(dtype, (rows, columns + 3))
