@@ -33,18 +33,28 @@ def problem(name, batch):
     return params, (x0, xt, philox.below(3, batch, 1000) + 1, philox.below(4, batch, 11))
 
 
-def ours(backend, name, params, batch, send=np.asarray):
-    """A call of one step on a backend, and one of the gradients alone. send: an array of NumPy to where it computes."""
+def ours(backend, name, params, batch):
+    """A call of one step on a backend, and one of the gradients alone, a tree. All parameters lie in one vector, and on
+    a GPU the gradients are one recorded launch."""
     kernels, (_, forward, backward) = fit.backend(backend), nets.networks(0, backend)[name]
-    x0, xt = map(send, batch[:2])
-    state = fit.begin(tree.map(send, params))
+    batch, leaves = [fit.array_module(backend).asarray(part) for part in batch], tree.named(params)
+    ends = np.cumsum([p.size for p in leaves.values()])[:-1]
 
-    def gradients():
-        out, cache = forward(state["params"], xt, *batch[2:])
+    def views(vector):
+        parts = zip(leaves.items(), np.split(vector, ends))
+        return tree.from_named({key: part.reshape(p.shape) for (key, p), part in parts})
+
+    def gradients(x0, xt, t, labels):
+        out, cache = forward(weights, xt, t, labels)
         loss, dout = kernels.fused.eps_loss_grad(out.copy(), x0)
-        return backward(dout, state["params"], cache)
+        tree.map(lambda to, g: np.copyto(to, g), views(found), backward(dout, weights, cache))
+        return found
 
-    return lambda: fit.descend(kernels, state, gradients(), 1, HYPER["lr"], HYPER["decay"]), gradients
+    flat = np.concatenate([p.reshape(-1) for p in leaves.values()])
+    state = fit.begin(fit.array_module(backend).asarray(flat))
+    weights, found, at_once = views(state["params"]), state["m"].copy(), fit.recorded(gradients, backend)
+    return (lambda: fit.descend(kernels, state, at_once(*batch), 1, HYPER["lr"], HYPER["decay"]),
+            lambda: views(at_once(*batch)))  # fmt: skip
 
 
 def agree(name, found, wanted):
@@ -62,8 +72,7 @@ def contestants(name, batch, gpu, say):
     step, gradients = ours("ref", name, params, data)
     wanted, made = tree.named(gradients()), {} if gpu else {"NumPy": step}
     backend = "triton_gpu" if gpu else "numba_cpu"
-    send = importlib.import_module("cupy").asarray if gpu else np.asarray
-    step, gradients = ours(backend, name, params, data, send)
+    step, gradients = ours(backend, name, params, data)
     agree(backend, {key: fit.host(g) for key, g in tree.named(gradients()).items()}, wanted)
     made |= {backend: step}
     if importlib.util.find_spec("torch") is None:

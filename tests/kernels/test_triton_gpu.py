@@ -221,9 +221,9 @@ def test_no_torch_was_needed():
 @pytest.mark.parametrize("settings", [{}, dict(max_period=100.0, freq_shift=1, flip_sin_to_cos=True)])
 def test_time_embedding_is_the_truth_rounded_to_float32(settings):
     t = np.array([0.0, 0.3, 1.0, 17.0, 999.7])
-    for given in (t, SEND(t)):
-        found = RECEIVE(gpu_layers.time_embedding(given, 32, **settings))
-        np.testing.assert_allclose(found, layers.time_embedding(t, 32, **settings), atol=2.0**-24)
+    for given in (t, SEND(t), SEND(t.astype(np.int64))):
+        found, wanted = gpu_layers.time_embedding(given, 32, **settings), RECEIVE(given)
+        np.testing.assert_allclose(RECEIVE(found), layers.time_embedding(wanted, 32, **settings), atol=2.0**-24)
     with pytest.raises(ValueError, match="width"):
         gpu_layers.time_embedding(t, 5)
 

@@ -15,7 +15,7 @@ from kernels.triton_gpu.arrays import STORED, apart, read
 from kernels.triton_gpu.layers.vectors import given, written
 from kernels.triton_gpu.philox import stored
 
-ROWS, COLUMNS = 64, 64  # of a program
+ROWS, COLUMNS, ANGLES = 64, 64, 256  # of a program; its angles, float64, which take long
 INTS = "int64", "int32"
 FLOATS = "float64", "float32"
 
@@ -51,12 +51,13 @@ def time_embedding(t, width, max_period=10000.0, freq_shift=0, flip_sin_to_cos=F
         raise ValueError(f"width: expected an even number above {2 * freq_shift:g}, got {width}")
     if not 0 < max_period < math.inf:
         raise ValueError(f"max_period: expected a positive, finite number, got {max_period}")
-    times = read(FLOATS, t=memory.send(np.array(t, np.float64)) if isinstance(t, (np.ndarray, list)) else t)
+    times = read(FLOATS + INTS, t=memory.send(np.array(t, np.float64)) if isinstance(t, (np.ndarray, list)) else t)
     out, pointer = written("out", None, times._replace(dtype="float32"), (*times.shape, width))
     rate = int(np.float64(-math.log2(max_period) / (width // 2 - freq_shift)).view(np.int64))  # floats become float32
-    grid = launch.programs(times.size * width // 2, ROWS * COLUMNS)
+    block = ROWS * COLUMNS if device.INTERPRETED else ANGLES
+    grid = launch.programs(times.size * width // 2, block)
     launch.run(_time_embedding, grid, times, pointer, times.pointers[0], times.size, width // 2, rate,
-               FLIP=bool(flip_sin_to_cos), BLOCK=ROWS * COLUMNS)  # fmt: skip
+               FLIP=bool(flip_sin_to_cos), BLOCK=block)  # fmt: skip
     return out
 
 
