@@ -29,10 +29,6 @@ class Bfloat16:
         """The same numbers in another shape. shape: as NumPy takes it."""
         return Bfloat16(self.bits.reshape(*shape))
 
-    def copy(self):
-        """A copy in memory of its own."""
-        return Bfloat16(self.bits.copy())
-
 
 @functools.cache
 def kind_of_bits(kind):
