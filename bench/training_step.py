@@ -15,6 +15,7 @@ import numpy as np
 
 from bench import clocks, machine, peers
 from bench.studies import fit, nets
+from bench.studies.prompt import train
 from kernels import registry, timing
 from kernels.check import selftest
 from ref import philox, tree
@@ -37,24 +38,18 @@ def ours(backend, name, params, batch):
     """A call of one step on a backend, and one of the gradients alone, a tree. All parameters lie in one vector, and on
     a GPU the gradients are one recorded launch."""
     kernels, (_, forward, backward) = fit.backend(backend), nets.networks(0, backend)[name]
-    batch, leaves = [fit.array_module(backend).asarray(part) for part in batch], tree.named(params)
-    ends = np.cumsum([p.size for p in leaves.values()])[:-1]
-
-    def views(vector):
-        parts = zip(leaves.items(), np.split(vector, ends))
-        return tree.from_named({key: part.reshape(p.shape) for (key, p), part in parts})
+    arrays, shapes = fit.array_module(backend), tree.map(np.shape, params)
+    batch, state = [arrays.asarray(part) for part in batch], train.state_of(params, arrays)
+    weights = train.split(state["params"], shapes)
 
     def gradients(x0, xt, t, labels):
         out, cache = forward(weights, xt, t, labels)
         loss, dout = kernels.fused.eps_loss_grad(out.copy(), x0)
-        tree.map(lambda to, g: np.copyto(to, g), views(found), backward(dout, weights, cache))
-        return found
+        return train.packed(backward(dout, weights, cache))
 
-    flat = np.concatenate([p.reshape(-1) for p in leaves.values()])
-    state = fit.begin(fit.array_module(backend).asarray(flat))
-    weights, found, at_once = views(state["params"]), state["m"].copy(), fit.recorded(gradients, backend)
+    at_once = fit.recorded(gradients, backend)
     return (lambda: fit.descend(kernels, state, at_once(*batch), 1, HYPER["lr"], HYPER["decay"]),
-            lambda: views(at_once(*batch)))  # fmt: skip
+            lambda: train.split(at_once(*batch), shapes))  # fmt: skip
 
 
 def agree(name, found, wanted):

@@ -13,6 +13,7 @@ from kernels.numba_cpu.cache import njit
 from kernels.numba_cpu.engine import COMPILE, INLINE
 from kernels.numba_cpu.intrinsics import fma, wide
 from kernels.numba_cpu.matmul import ROWS, Left, Right, lanes, lines, tile
+from kernels.numba_cpu.panels import transpose
 
 
 @njit(**COMPILE)
@@ -58,9 +59,7 @@ def newton_schulz(x, y, turned, a, b, scale, short, long, along, square):
         x[i] *= scale
     for _ in range(5):
         # A = X X^T
-        for i in range(short):
-            for j in range(long):
-                turned[j * square + i] = x[i * along + j]
+        transpose(turned, square, x, along, short, long)
         multiply(a, square, x, along, turned, square, short, short, long)
         # b A + c A^2
         multiply(b, square, a, square, a, square, short, short, short)
